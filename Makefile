@@ -1,0 +1,49 @@
+# Two commands for a newcomer: `make up` runs Redraft, `make test` passes its tests. Each sets itself up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: up test check faults soak bench lock clean
+.DEFAULT_GOAL := up
+
+$(VENV)/runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Redraft needs Python 3.11 or newer; say which with: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/testing: tests/requirements.lock $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.lock
+	@touch $@
+
+$(VENV)/benching: tests/benchmarks/requirements.lock $(VENV)/testing
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/benchmarks/requirements.lock
+	@touch $@
+
+up: $(VENV)/runtime ## the whole stack with demo data; Ctrl-C stops it
+	@exec $(BIN)/redraft up --demo $(ARGS)
+
+check: $(VENV)/testing ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: check ## everything that CI runs
+	$(BIN)/pytest $(ARGS)
+
+faults: $(VENV)/testing ## every row of the fault list, slow (one row: make faults ARGS="-k row_05")
+	$(BIN)/pytest -m "faults" tests/faults $(ARGS)
+
+bench: $(VENV)/benching ## writes tests/benchmarks/RESULTS.md
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lock: ## resolve the lock files anew (needs uv)
+	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
+	uv pip compile pyproject.toml --group build --group test --constraints requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/requirements.lock
+	uv pip compile pyproject.toml --group build --group test --group bench --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/benchmarks/requirements.lock
+
+clean: ## forget the virtual environment and the demo's data
+	rm -rf $(VENV) .redraft
