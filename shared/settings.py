@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     tries_unknown: int = 3
     edit_attempts: int = 5
     queue_full: int = 1000
+    idempotency_hours: int = 24
     redis_timeout: float = 2.0
 
     # How many at once in one worker process.
@@ -55,6 +56,10 @@ class Settings(BaseSettings):
     publish_concurrency: int = 64
     render_concurrency: int = 16
     webhooks_concurrency: int = 16
+
+    # Flower always has a password: a start without one makes one up and prints it.
+    flower_user: str = "flower"
+    flower_password: str = ""
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,293 @@
+# ruff: noqa: N818  -- the house names an error for the situation (HOUSE 10): NotFound, not NotFoundError
+"""The domain's errors: one class for each row of SPEC 4's table, the words that the client reads included.
+
+Pure. `api/problems.py` turns a class into a status and headers; the worker stores `code`, `message` and `details`
+in the edit's row, and `restored` makes the same error of them again for whoever still waits.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+InvalidCode = Literal[
+    "invalid_request",
+    "missing_required_fields",
+    "invalid_caption",
+    "invalid_scheduled_time",
+    "invalid_timezone",
+    "invalid_content",
+    "sound_not_supported",
+]
+"""The codes of the 400 family. A request at fault in several ways carries the first of its codes in this order."""
+
+_RANKS: Final = {code: rank for rank, code in enumerate(get_args(InvalidCode))}
+_MOST_DETAILS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One fault. `field` is a name or path as the client wrote it (`contentUrl[3]`, `items[7].timezone`)."""
+
+    field: str
+    message: str
+
+
+class RedraftError(Exception):
+    """An expected ending that a client is told about: `code` (SPEC 4), `message`, `details`.
+
+    `edit_id` is set where an edit's row stands behind the error; the answer then carries Edit-Id and Location.
+    """
+
+    code: str = "internal"
+
+    def __init__(self, message: str, *, details: Iterable[Detail] = (), edit_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = tuple(details)
+        self.edit_id = edit_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take other arguments than Exception remembers; Celery pickles what a pool child raised.
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(kind: type[RedraftError], args: tuple[object, ...], state: dict[str, object]) -> RedraftError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class InvalidRequest(RedraftError):
+    """400. `code` is given for each instance; `details` names all fields at fault, first the one that gave the code."""
+
+    def __init__(self, message: str, *, code: InvalidCode = "invalid_request", details: Iterable[Detail] = ()) -> None:
+        super().__init__(message, details=details)
+        self.code = code
+
+
+class Faults:
+    """What is wrong with a body: collected field by field, then raised as one InvalidRequest that names it all."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: list[tuple[InvalidCode, Detail]] = []
+
+    def add(self, code: InvalidCode, name: str, message: str) -> None:
+        self._found.append((code, Detail(name, message)))
+
+    def error(self) -> InvalidRequest | None:
+        """None if nothing is wrong. Code and message are those of the first fault, in the order of InvalidCode and
+        then of finding; of very many faults the details name the first twenty.
+        """
+        if not self._found:
+            return None
+        found = sorted(self._found, key=lambda fault: _RANKS[fault[0]])[:_MOST_DETAILS]
+        code, first = found[0]
+        return InvalidRequest(first.message, code=code, details=[detail for _, detail in found])
+
+    def raise_if_any(self) -> None:
+        error = self.error()
+        if error is not None:
+            raise error
+
+
+class Unauthenticated(RedraftError):
+    """401, with `WWW-Authenticate: Bearer`. Says the same for no key, a wrong one and a revoked one."""
+
+    code = "unauthenticated"
+
+    def __init__(self, message: str = "Invalid or missing API key") -> None:
+        super().__init__(message)
+
+
+class Forbidden(RedraftError):
+    """403: the key is good but lacks `scope`."""
+
+    code = "forbidden"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This API key lacks the scope {scope}; use a key that has it")
+        self.scope = scope
+
+
+class NotFound(RedraftError):
+    """404: not there, deleted, or another workspace's; the client cannot tell which (SPEC 9)."""
+
+    code = "not_found"
+
+    @classmethod
+    def post(cls, post_id: str) -> "NotFound":
+        return cls(f"Post {printable(post_id)} not found")
+
+    @classmethod
+    def edit(cls, edit_id: str) -> "NotFound":
+        return cls(f"Edit {printable(edit_id)} not found")
+
+    @classmethod
+    def reschedule(cls, reschedule_id: str) -> "NotFound":
+        return cls(f"Reschedule {printable(reschedule_id)} not found")
+
+    @classmethod
+    def account(cls, account_id: str) -> "NotFound":
+        return cls(f"Account {printable(account_id)} not found")
+
+
+class MethodNotAllowed(RedraftError):
+    """405. `allowed`: the methods for the header `Allow`."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self.allowed = tuple(allowed)
+        super().__init__(f"This route does not take that method; use {' or '.join(self.allowed) or 'another route'}")
+
+
+class CannotEdit(RedraftError):
+    """409: the post is `posted`, `failed` or `being published`. The label stands in the details (SPEC 4)."""
+
+    code = "cannot_edit"
+
+    def __init__(self, label: str) -> None:
+        super().__init__(
+            "Only posts with status 'generated' or 'pending_render' can be edited",
+            details=(Detail("status", label),),
+        )
+
+    @property
+    def label(self) -> str:
+        return self.details[0].message if self.details else ""
+
+
+class Conflict(RedraftError):
+    """409: a job's revert or cancel that its state does not allow."""
+
+    code = "conflict"
+
+
+class Discarded(RedraftError):
+    """An operator ended the edit (`redraft edits discard`, SPEC 8); it was never applied."""
+
+    code = "discarded"
+
+    def __init__(self, message: str = "An operator discarded this edit; send it again if you still want it") -> None:
+        super().__init__(message)
+
+
+class PreconditionFailed(RedraftError):
+    """412: If-Match names another revision. `revision` is the current one, for the ETag (None: read the row)."""
+
+    code = "precondition_failed"
+    revision: int | None = None
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(
+            f'The post has changed: its ETag is now "{revision}"; read it again and send that tag in If-Match'
+        )
+        self.revision = revision
+
+
+class PayloadTooLarge(RedraftError):
+    """413. `limit` in bytes."""
+
+    code = "payload_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The body is larger than {limit:,} bytes; send a smaller one")
+        self.limit = limit
+
+
+class UnsupportedMediaType(RedraftError):
+    """415. `accepted`: media types, for `Accept-Patch` where the method is PATCH."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self, accepted: Iterable[str]) -> None:
+        self.accepted = tuple(accepted)
+        super().__init__(f"Send the body with Content-Type {' or '.join(self.accepted)}")
+
+
+class IdempotencyKeyReused(RedraftError):
+    """422: the key came before with another method, path, body or If-Match."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(
+        self, message: str = "This Idempotency-Key was used for another request; send a new key for a new request"
+    ) -> None:
+        super().__init__(message)
+
+
+class RateLimited(RedraftError):
+    """429. `retry_after` in whole seconds, at least 1."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after: int) -> None:
+        self.retry_after = max(1, retry_after)
+        super().__init__(f"This API key has spent its limit; try again in {_seconds(self.retry_after)}")
+
+
+class Unavailable(RedraftError):
+    """503 with Retry-After (whole seconds, at least 1).
+
+    With `edit_id` the request may have been accepted: a connection lost in COMMIT (SPEC 4), not an ordinary outage.
+    """
+
+    code = "unavailable"
+
+    def __init__(self, retry_after: int = 1, *, edit_id: str | None = None) -> None:
+        self.retry_after = max(1, retry_after)
+        super().__init__(
+            f"The service is unavailable; nothing was accepted, try again in {_seconds(self.retry_after)}"
+            if edit_id is None
+            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again",
+            edit_id=edit_id,
+        )
+
+
+class Internal(RedraftError):
+    """500: an edit that spent its attempts, or a surprise. The request id (or edit id) is all that a client gets."""
+
+    code = "internal"
+
+    def __init__(self, *, edit_id: str | None = None) -> None:
+        super().__init__("An unexpected error occurred", edit_id=edit_id)
+
+
+class Restored(RedraftError):
+    """An error whose code this version does not know, read from a row that another version wrote."""
+
+    def __init__(self, code: str, message: str, details: Iterable[Detail]) -> None:
+        super().__init__(message, details=details)
+        self.code = code
+
+
+_BY_CODE: Mapping[str, type[RedraftError]] = {
+    kind.code: kind
+    for kind in (NotFound, CannotEdit, Conflict, Discarded, PreconditionFailed, IdempotencyKeyReused, Internal)
+} | dict.fromkeys(get_args(InvalidCode), InvalidRequest)
+
+
+def restored(code: str, message: str, details: Iterable[Detail] = (), *, edit_id: str | None = None) -> RedraftError:
+    """The error that a row's code, message and details once were, of the same class: never raises.
+
+    What the three do not say (PreconditionFailed's `revision`) the caller sets again.
+    """
+    kind = _BY_CODE.get(code, Restored)
+    error = kind.__new__(kind, message)
+    RedraftError.__init__(error, message, details=details, edit_id=edit_id)
+    error.code = code
+    return error
+
+
+def printable(text: str, limit: int = 64) -> str:
+    """`text` fit to be quoted in a message: at most `limit` characters, nothing in it that JSON, PostgreSQL or a
+    terminal would choke on (NUL, lone surrogates, control characters come out as escapes).
+    """
+    shown = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return shown if shown.isprintable() else shown.encode("unicode_escape").decode("ascii")
+
+
+def _seconds(count: int) -> str:
+    return f"{count} second{'' if count == 1 else 's'}"

@@ -1,0 +1,241 @@
+"""What a post may become, and who may move it: the one table, and the one function that decides an edit (SPEC 2).
+
+Pure. The API's pre-check and the worker under the lock call the same `decide`; the database's CHECKs refuse
+whatever would slip past both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from shared import edits, errors
+from shared.edits import EditPatch
+
+
+class Status(StrEnum):
+    """The four public statuses of a post. `STATES` says who moves a post in and out."""
+
+    PENDING_RENDER = "pending_render"
+    GENERATED = "generated"
+    POSTED = "posted"
+    FAILED = "failed"
+
+
+class ClaimKind(StrEnum):
+    """What may hold a post: private, never a public status."""
+
+    RENDER = "render"
+    PUBLISH = "publish"
+
+
+class EditStatus(StrEnum):
+    """The four ends and beginnings of an edit (SPEC 3)."""
+
+    QUEUED = "queued"
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class State(NamedTuple):
+    """One row of the table of states. `claim` is the kind of claim that may hold a post in it."""
+
+    editable: bool
+    claim: ClaimKind | None
+    moves_to: frozenset[Status]
+    story: str
+
+
+STATES: dict[Status, State] = {
+    Status.PENDING_RENDER: State(
+        editable=True,
+        claim=ClaimKind.RENDER,
+        moves_to=frozenset({Status.GENERATED, Status.FAILED}),
+        story="Put in by creation, and by an edit of what a render reads. A finished render moves it to generated, "
+        "so does an edit after which no render is needed; a failed render moves it to failed.",
+    ),
+    Status.GENERATED: State(
+        editable=True,
+        claim=ClaimKind.PUBLISH,
+        moves_to=frozenset({Status.PENDING_RENDER, Status.POSTED, Status.FAILED}),
+        story="Put in by creation without a render, by a finished render and by an operator's retry. A finished "
+        "publish moves it to posted or failed; an edit that needs a render moves it to pending_render.",
+    ),
+    Status.POSTED: State(
+        editable=False,
+        claim=None,
+        moves_to=frozenset(),
+        story="Put in by a publish that succeeded. Nothing moves it out.",
+    ),
+    Status.FAILED: State(
+        editable=False,
+        claim=None,
+        moves_to=frozenset({Status.GENERATED, Status.PENDING_RENDER}),
+        story="Put in by a render or a publish that gave up. Only an operator's `redraft posts retry` moves it out.",
+    ),
+}
+
+CANNOT_EDIT = "Only posts with status 'generated' or 'pending_render' can be edited"
+BEING_PUBLISHED = "being published"
+
+
+@dataclass(frozen=True, slots=True)
+class PostFacts:
+    """What a decision reads of a post's row. Times are aware, UTC; `content_url` is a URL or, for slides, a list."""
+
+    id: str
+    platform: str
+    status: Status
+    claim: ClaimKind | None
+    content_type: str
+    content_url: str | list[str]
+    thumbnail_url: str | None
+    caption: str
+    sound_id: str | None
+    timezone: str | None
+    scheduled_time: datetime
+    render_as_video: bool
+    rendered_url: str | None
+    revision: int
+    schedule_revision: int
+    content_revision: int
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """The edit takes effect: the post as it leaves it (the same object where it changes nothing)."""
+
+    after: PostFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The edit is refused, as an outcome: the API's code and message, and the fields at fault."""
+
+    code: str
+    message: str
+    details: tuple[errors.Detail, ...] = ()
+
+
+Decision = Apply | Reject
+
+
+def needs_render(content_type: str, *, render_as_video: bool) -> bool:
+    """Slides that are to be rendered as video need a render; nothing else does (SPEC 2)."""
+    return render_as_video and content_type == "slides"
+
+
+def etag(revision: int) -> str:
+    """The strong entity tag of a revision (RFC 9110, section 8.8.3)."""
+    return f'"{revision}"'
+
+
+def matches(if_match: Sequence[str] | None, revision: int) -> bool:
+    """Whether an If-Match list lets a request pass: strong comparison, `*` matches any (RFC 9110, 13.1.1)."""
+    return if_match is None or "*" in if_match or etag(revision) in if_match
+
+
+def cannot_edit(post: PostFacts) -> Reject | None:
+    """Why the post takes no edit now, or None. Deleted posts are not found, as if they had never been."""
+    if post.deleted:
+        return Reject("not_found", f"Post {post.id} not found")
+    if not STATES[post.status].editable:
+        return Reject("cannot_edit", CANNOT_EDIT, (errors.Detail("status", post.status.value),))
+    if post.claim is ClaimKind.PUBLISH:
+        return Reject("cannot_edit", CANNOT_EDIT, (errors.Detail("status", BEING_PUBLISHED),))
+    return None
+
+
+def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: Sequence[str] | None = None) -> Decision:
+    """Apply or refuse one edit of one post (SPEC 2).
+
+    The time is judged against `accepted_at`, the database's clock when the edit was recorded, so that an edit
+    that waited too long in the queue is applied all the same. Field rules come first, then the status, then
+    If-Match: a precondition is looked at only where the answer would be a success (RFC 9110, 13.2.1).
+    """
+    if post.deleted:
+        return Reject("not_found", f"Post {post.id} not found")
+    problem = edits.problems_for(patch, post.platform, accepted_at)
+    if problem is not None:
+        return Reject(problem.code, problem.message, problem.details)
+    refusal = cannot_edit(post)
+    if refusal is not None:
+        return refusal
+    if not matches(if_match, post.revision):
+        return Reject(
+            "precondition_failed",
+            f"The post is at revision {etag(post.revision)} now; read it, and send the edit again with that If-Match",
+        )
+    return Apply(edited(post, patch))
+
+
+def edited(post: PostFacts, patch: EditPatch) -> PostFacts:
+    """The post as the patch leaves it, counters and status included; the same object where nothing changes."""
+    caption = post.caption if patch.caption is edits.UNSET else patch.caption
+    sound_id = post.sound_id if patch.sound_id is edits.UNSET else patch.sound_id
+    timezone, instant = post.timezone, post.scheduled_time
+    if patch.instant is not edits.UNSET and patch.timezone is not edits.UNSET:
+        timezone, instant = patch.timezone, patch.instant
+    content_type, content_url = post.content_type, post.content_url
+    if patch.content is not edits.UNSET:
+        content_type = patch.content.kind
+        content_url = patch.content.urls[0] if content_type == "video" else list(patch.content.urls)
+
+    moved = instant != post.scheduled_time
+    new_url = content_url != post.content_url
+    rerender = new_url or content_type != post.content_type or sound_id != post.sound_id
+    if not (moved or rerender or caption != post.caption or timezone != post.timezone):
+        return post
+    after = replace(
+        post,
+        caption=caption,
+        timezone=timezone,
+        scheduled_time=instant,
+        revision=post.revision + 1,
+        schedule_revision=post.schedule_revision + moved,
+    )
+    if not rerender:
+        return after
+    # Whatever a render made or is making belongs to the old content: its column is emptied, its claim dropped, and
+    # the content revision fences its result off.
+    needed = needs_render(content_type, render_as_video=post.render_as_video)
+    return replace(
+        after,
+        content_type=content_type,
+        content_url=content_url,
+        sound_id=sound_id,
+        thumbnail_url=None if new_url else post.thumbnail_url,
+        rendered_url=None,
+        content_revision=post.content_revision + 1,
+        status=Status.PENDING_RENDER if needed else Status.GENERATED,
+        claim=None,
+    )
+
+
+def moved(post: PostFacts, instant: datetime, timezone: str | None) -> PostFacts:
+    """The post at another time, as a bulk job moves it; the same object where neither instant nor zone changes."""
+    if instant == post.scheduled_time and timezone == post.timezone:
+        return post
+    return replace(
+        post,
+        scheduled_time=instant,
+        timezone=timezone,
+        revision=post.revision + 1,
+        schedule_revision=post.schedule_revision + (instant != post.scheduled_time),
+    )
+
+
+AUDITED = {
+    "caption": "caption",
+    "contentType": "content_type",
+    "contentUrl": "content_url",
+    "thumbnailUrl": "thumbnail_url",
+    "soundId": "sound_id",
+    "timezone": "timezone",
+    "scheduledTime": "scheduled_time",
+    "status": "status",
+}
+"""The fields of GET that an edit may change: their public name and their name here."""

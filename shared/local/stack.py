@@ -1,0 +1,260 @@
+"""The whole of Redraft on one machine: which processes, in which order, with which environment, and where they are."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from shared.local import commands
+from shared.local.datadir import DataDir, free_port, port_is_free, write_private
+from shared.local.errors import LocalError
+from shared.local.postgres import PostgreSQL
+from shared.local.supervisor import Child, Supervisor
+from shared.local.valkey import Valkey
+from shared.settings import Settings
+
+HOST: Final = "127.0.0.1"
+STACK_FILE: Final = "stack.json"
+# Higher stops first: nobody is asked for what has gone already. The servers have rank 0.
+REFERENCE, FLOWER, WORKERS, EDGES = 1, 2, 3, 4
+# Seconds at Ctrl-C. A worker that is cut short here loses nothing (SPEC 3), and a person waits at the terminal.
+GRACE: Final[Mapping[int, float]] = {REFERENCE: 2, FLOWER: 5, WORKERS: 10, EDGES: 5}
+START_WITHIN: Final = 60.0
+# A child that died so often before it ever answered will not answer.
+HOPELESS: Final = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `redraft up` was asked for."""
+
+    port: int = 8000
+    flower_port: int = 5555
+    demo: bool = False
+    reference_services: bool = False
+
+
+@dataclass(kw_only=True)
+class Places:
+    """Where everything is, as stack.json and the terminal say it."""
+
+    database_url: str
+    redis_url: str
+    api_url: str
+    flower_url: str
+    flower_user: str
+    flower_password: str
+    ops_url: str
+    ops_user: str
+    ops_password: str
+    api_key: str | None = None
+
+    def json(self) -> str:
+        """The keys of stack.json (SPEC 8)."""
+        pairs = {
+            "apiUrl": self.api_url,
+            "apiKey": self.api_key,
+            "flowerUrl": self.flower_url,
+            "flowerUser": self.flower_user,
+            "flowerPassword": self.flower_password,
+            "opsUrl": self.ops_url,
+            "opsUser": self.ops_user,
+            "opsPassword": self.ops_password,
+            "databaseUrl": self.database_url,
+            "redisUrl": self.redis_url,
+        }
+        return json.dumps(pairs, indent=2) + "\n"
+
+
+@dataclass
+class Stack:
+    """One run of everything. Made with a data folder that is held; `begin` is what the supervisor runs."""
+
+    plan: Plan
+    data: DataDir
+    config: Settings
+    ready: Callable[[Places], None]
+    places: Places = field(init=False)
+    postgres: PostgreSQL | None = None
+    valkey: Valkey | None = None
+
+    def __post_init__(self) -> None:
+        """Raises LocalError for a port that is taken and for servers that this machine has no binaries for."""
+        self.data_file(STACK_FILE).unlink(missing_ok=True)  # what an earlier, killed run left
+        self._refuse_taken_ports()
+        if not self.config.database_url:
+            self.postgres = PostgreSQL(self.data)
+        if not self.config.redis_url:
+            self.valkey = Valkey(self.data)
+        api_url = f"http://{HOST}:{self.plan.port}"
+        self.places = Places(
+            database_url=self.postgres.url() if self.postgres else self.config.database_url,
+            redis_url=self.valkey.url() if self.valkey else self.config.redis_url,
+            api_url=api_url,
+            flower_url=f"http://{HOST}:{self.plan.flower_port}",
+            flower_user=self.config.flower_user,
+            flower_password=self.config.flower_password or self.data.secret("flowerPassword"),
+            ops_url=f"{api_url}/ops",
+            ops_user=self.config.ops_user,
+            ops_password=self.config.ops_password or self.data.secret("opsPassword"),
+        )
+        self._reference_port = free_port() if self.plan.reference_services else None
+        self.environment = self._environment()
+
+    def data_file(self, name: str) -> Path:
+        return self.data.path / name
+
+    def _refuse_taken_ports(self) -> None:
+        if self.plan.port == self.plan.flower_port:
+            raise LocalError(f"--port and --flower-port are both {self.plan.port}; give Flower another one.")
+        for option, port in (("--port", self.plan.port), ("--flower-port", self.plan.flower_port)):
+            if not port_is_free(port, HOST):
+                raise LocalError(
+                    f"Port {port} is in use by another program. Choose another one with {option}, "
+                    f"for example {option} {free_port()}, or stop that program."
+                )
+
+    def _environment(self) -> dict[str, str]:
+        """What every role gets: the caller's environment, and where things are."""
+        ours = {
+            "REDRAFT_DATABASE_URL": self.places.database_url,
+            "REDRAFT_REDIS_URL": self.places.redis_url,
+            "REDRAFT_FLOWER_URL": self.places.flower_url,
+            "REDRAFT_OPS_USER": self.places.ops_user,
+            "REDRAFT_OPS_PASSWORD": self.places.ops_password,
+            # Our pipe is no terminal, but a person reads the other end of it.
+            "REDRAFT_LOG_FORMAT": "console" if self.config.log_format == "auto" else self.config.log_format,
+            # What a killed process had said already is in the pipe, not in its buffer.
+            "PYTHONUNBUFFERED": "1",
+        }
+        if self._reference_port is not None:
+            url = f"http://{HOST}:{self._reference_port}"
+            ours |= {
+                "REDRAFT_PUBLISHER_URL": f"{url}/publish",
+                "REDRAFT_RENDERER_URL": f"{url}/render",
+                "REDRAFT_SERVICE_SECRET": self.config.service_secret or self.data.secret("serviceSecret"),
+            }
+        return {**os.environ, **ours}
+
+    def role(self, name: str, rank: int, argv: list[str], **extra: str) -> Child:
+        return Child(
+            name=name,
+            argv=argv,
+            environment={**self.environment, **extra},
+            cwd=str(commands.ROOT),
+            grace=GRACE[rank],
+            rank=rank,
+        )
+
+    async def begin(self, supervisor: Supervisor) -> None:
+        """Start everything, as parallel as is safe, then write stack.json and call `ready`. Raises LocalError."""
+        await self._start_servers(supervisor)
+        # Before the workers, and while the tables are made: it shows only tasks whose events it heard.
+        supervisor.start(self._flower())
+        if self._reference_port is not None:
+            argv = [sys.executable, "-m", "tests.reference_services", f"--port={self._reference_port}"]
+            supervisor.start(self.role("reference", REFERENCE, argv))
+        await asyncio.to_thread(self._fill_database)
+        supervisor.start(self.role("api", EDGES, commands.api(port=self.plan.port, graceful=int(GRACE[EDGES]) - 1)))
+        await self._until(supervisor, "flower", lambda: _http(f"{self.places.flower_url}/healthcheck") == 200)
+        supervisor.start(*(self.role(queue, WORKERS, commands.worker(queue)) for queue in commands.POOLS))
+        supervisor.start(self.role("beat", EDGES, commands.beat()))
+        await self._until(supervisor, "api", lambda: _http(f"{self.places.api_url}/readyz") == 200)
+        await self._until(supervisor, "Redis", self._redis_answers)
+        write_private(self.data_file(STACK_FILE), self.places.json())
+        self.ready(self.places)
+
+    def end(self) -> None:
+        """After the last child: what stack.json says is true no more."""
+        self.data_file(STACK_FILE).unlink(missing_ok=True)
+
+    async def _start_servers(self, supervisor: Supervisor) -> None:
+        # The imports that the tables need take as long as initdb does, on the other core.
+        importing = asyncio.create_task(asyncio.to_thread(__import__, "shared.db"))
+        if self.valkey is not None:
+            self.valkey.prepare()
+            supervisor.start(self.valkey.child())
+        if self.postgres is not None:
+            await asyncio.to_thread(self.postgres.prepare)
+            supervisor.start(self.postgres.child())
+            await self._until(supervisor, "postgres", self.postgres.answers)
+            await asyncio.to_thread(self.postgres.create_database)
+        else:
+            await self._until(supervisor, "PostgreSQL", self._database_answers)
+        if self.valkey is not None:
+            await self._until(supervisor, "valkey", self.valkey.answers)
+        else:
+            await self._until(supervisor, "Redis", self._redis_answers)
+        await importing
+
+    def _fill_database(self) -> None:
+        from shared.db import migrate  # noqa: PLC0415 - 0.6 s, imported above while the servers start
+
+        migrate(self.places.database_url)
+        if self.plan.demo:
+            from shared.cli.demo import seed  # noqa: PLC0415 - as above
+
+            self.places.api_key = seed(self.places.database_url)
+
+    def _flower(self) -> Child:
+        try:
+            password = commands.flower_environment(self.places.flower_user, self.places.flower_password)
+        except ValueError as error:
+            raise LocalError(f"{error} Change REDRAFT_FLOWER_USER or REDRAFT_FLOWER_PASSWORD.") from error
+        argv = commands.flower(port=self.plan.flower_port, history=self.data_file("flower"))
+        return self.role("flower", FLOWER, argv, **password)
+
+    def _database_answers(self) -> bool:
+        import psycopg  # noqa: PLC0415 - imported with shared.db
+
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(self.places.database_url.replace("+psycopg", "", 1), connect_timeout=2).close()
+            return True
+        return False
+
+    def _redis_answers(self) -> bool:
+        import redis  # noqa: PLC0415 - as above
+
+        with suppress(redis.RedisError), redis.Redis.from_url(self.places.redis_url, socket_timeout=2) as client:
+            return bool(client.ping())
+        return False
+
+    async def _until(self, supervisor: Supervisor, name: str, condition: Callable[[], bool]) -> None:
+        """Wait for a child, or a server that is not ours, to answer. Raises LocalError when there is no hope."""
+        deadline = time.monotonic() + START_WITHIN
+        ours = name in supervisor.names()
+        while not await asyncio.to_thread(condition):
+            if ours and supervisor.deaths(name) >= HOPELESS:
+                words = "\n  ".join(supervisor.last_words(name))
+                raise LocalError(f"{name} does not stay up. Its last words:\n  {words}")
+            if time.monotonic() > deadline:
+                what = f"{name} does not answer after {START_WITHIN:.0f} s"
+                raise LocalError(
+                    f"{what}; its output above should say why."
+                    if ours
+                    else f"{what}: check REDRAFT_DATABASE_URL and REDRAFT_REDIS_URL, and that both servers run."
+                )
+            await asyncio.sleep(0.05)
+
+
+def _http(url: str) -> int:
+    """The status of a GET, 0 if nobody answers."""
+    import http.client  # noqa: PLC0415 - 40 ms that `redraft --help` should not pay
+    import urllib.error  # noqa: PLC0415
+    import urllib.request  # noqa: PLC0415
+
+    # A proxy of the caller's environment must not be asked for loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException):
+        return 0

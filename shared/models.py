@@ -1,0 +1,217 @@
+"""The tables, and the constraints by which the database refuses what must not be (SPEC 2, 3).
+
+No table that names a post has a foreign key to `posts`: the key's check would take a share lock on the post's row,
+and one row that a person holds FOR UPDATE would stop a whole batched INSERT (SPEC 3.4). Posts are never removed.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from shared.lifecycle import ClaimKind, EditStatus, Status
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_NOW = text("now()")
+
+
+def _one_of(column: str, values: type[Status] | type[ClaimKind] | type[EditStatus]) -> str:
+    return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
+
+
+def _instant(name: str, *, required: bool = False, now: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=not (required or now), server_default=_NOW if now else None)
+
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    _instant("created_at", now=True),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False, index=True),
+    Column("platform", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    _instant("created_at", now=True),
+    CheckConstraint("platform IN ('tiktok', 'instagram')", name="platform"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    # SHA-256 of a secret of 256 random bits: a slow hash protects guessable secrets, which this is not.
+    Column("secret_hash", LargeBinary, nullable=False, unique=True),
+    Column("hint", Text, nullable=False, comment="the secret's last four characters, to tell keys apart"),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("rate_limit", Integer, comment="requests a minute; null: no limit"),
+    _instant("created_at", now=True),
+    _instant("revoked_at"),
+    UniqueConstraint("workspace_id", "name"),
+    CheckConstraint("rate_limit > 0", name="rate_limit"),
+    CheckConstraint("scopes <@ ARRAY['posts:read', 'posts:write', 'bulk']", name="scopes"),
+)
+
+posts = Table(
+    "posts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("content_url", JSONB, nullable=False, comment="video: a string; slides: an array of strings"),
+    Column("thumbnail_url", Text),
+    Column("caption", Text, nullable=False),
+    Column("sound_id", Text),
+    Column("timezone", Text),
+    _instant("scheduled_time", required=True),
+    Column("status", Text, nullable=False),
+    _instant("created_at", now=True),
+    Column("render_as_video", Boolean, nullable=False, server_default=text("false")),
+    Column("slide_duration", SmallInteger),
+    Column("rendered_url", Text, comment="what a render made; the source stands in content_url, never overwritten"),
+    Column("revision", BigInteger, nullable=False, server_default=text("1")),
+    Column("schedule_revision", BigInteger, nullable=False, server_default=text("1")),
+    Column("content_revision", BigInteger, nullable=False, server_default=text("1")),
+    Column("claim_kind", Text),
+    Column("claim_token", Text),
+    _instant("claim_expires_at"),
+    Column("enqueued_revision", BigInteger, comment="mark: the schedule (generated) or content revision last sent"),
+    _instant("enqueued_at"),
+    _instant("retry_at"),
+    Column("render_tries", SmallInteger, nullable=False, server_default=text("0")),
+    _instant("posted_at"),
+    Column("platform_post_id", Text),
+    Column("failure_reason", Text),
+    _instant("deleted_at"),
+    CheckConstraint(_one_of("status", Status), name="status"),
+    CheckConstraint("platform IN ('tiktok', 'instagram')", name="platform"),
+    CheckConstraint("content_type IN ('video', 'slides')", name="content_type"),
+    CheckConstraint(
+        "jsonb_typeof(content_url) = CASE content_type WHEN 'video' THEN 'string' ELSE 'array' END", name="content_url"
+    ),
+    CheckConstraint(_one_of("claim_kind", ClaimKind), name="claim_kind"),
+    CheckConstraint("claim_kind <> 'publish' OR status = 'generated'", name="publish_claim_only_in_generated"),
+    CheckConstraint("claim_kind <> 'render' OR status = 'pending_render'", name="render_claim_only_in_pending_render"),
+    CheckConstraint("num_nulls(claim_kind, claim_token, claim_expires_at) IN (0, 3)", name="claim_all_or_none"),
+    CheckConstraint("(status = 'posted') = (posted_at IS NOT NULL)", name="posted_has_its_time"),
+    CheckConstraint("(status = 'failed') = (failure_reason IS NOT NULL)", name="failed_has_its_reason"),
+    CheckConstraint("deleted_at IS NULL OR claim_kind IS NULL", name="deleted_is_unclaimed"),
+    Index("ix_posts_listing", "workspace_id", text("created_at DESC"), text("id DESC")),
+    Index(
+        "ix_posts_due",
+        "scheduled_time",
+        postgresql_where=text("status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL"),
+    ),
+    Index(
+        "ix_posts_unrendered",
+        "scheduled_time",
+        postgresql_where=text("status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL"),
+    ),
+    Index("ix_posts_claims", "claim_expires_at", postgresql_where=text("claim_kind IS NOT NULL")),
+    # Room on the page for the next versions of a row: most edits then touch no index (HOT).
+    postgresql_with={"fillfactor": "80"},
+)
+
+edits = Table(
+    "edits",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # CACHE 1: a session that kept numbers in hand would put a later edit before an earlier one (SPEC 7).
+    Column("seq", BigInteger, Identity(always=True, cache=1), nullable=False),
+    Column("post_id", Text, nullable=False),
+    Column("workspace_id", Text, nullable=False),
+    Column("changes", JSONB, nullable=False),
+    Column("if_match", ARRAY(Text)),
+    Column("api_key_id", Text),
+    Column("requested_by", Text, nullable=False),
+    Column("request_id", Text),
+    Column("reschedule_id", Text),
+    _instant("created_at", now=True),
+    Column("status", Text, nullable=False, server_default=text("'queued'")),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    _instant("started_at"),
+    Column("lock_wait_ms", Integer),
+    _instant("finalized_at"),
+    Column("revision", BigInteger, comment="the post's revision as this edit left it, or as it found it"),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    Column("result", Text, comment="the body of the answer: the post's 12 fields as this edit left them"),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_details", JSONB),
+    CheckConstraint(_one_of("status", EditStatus), name="status"),
+    CheckConstraint("(status = 'queued') = (finalized_at IS NULL)", name="final_has_its_time"),
+    CheckConstraint("status <> 'applied' OR revision IS NOT NULL", name="applied_has_a_revision"),
+    CheckConstraint("status NOT IN ('rejected', 'failed') OR error_code IS NOT NULL", name="rejected_has_a_code"),
+    CheckConstraint("attempts >= 0", name="attempts"),
+    Index("ix_edits_queue", "post_id", "seq", postgresql_where=text("status = 'queued'")),
+    Index("ix_edits_post", "post_id", text("seq DESC")),
+    Index("ix_edits_workspace", "workspace_id", text("seq DESC")),
+    Index("ix_edits_failed", text("seq DESC"), postgresql_where=text("status = 'failed'")),
+    postgresql_with={"fillfactor": "85"},
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("api_key_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False, comment="SHA-256 of method, path, parsed body and If-Match"),
+    Column("resource", Text, nullable=False, comment="the id of what the first request made: edit, creation or job"),
+    Column("answer", Text, comment="the first answer's body, where the resource does not hold it"),
+    _instant("created_at", now=True),
+    Index("ix_idempotency_keys_created_at", "created_at"),
+)
+
+publish_attempts = Table(
+    "publish_attempts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("post_id", Text, nullable=False),
+    Column("schedule_revision", BigInteger, nullable=False),
+    Column("idempotency_key", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("try_number", Integer, nullable=False),
+    Column("claim_token", Text, nullable=False, unique=True),
+    _instant("started_at", now=True),
+    _instant("finished_at"),
+    Column("outcome", Text),
+    Column("message", Text),
+    Column("forgiven", Boolean, nullable=False, server_default=text("false"), comment="an operator's retry came since"),
+    CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name="finished_has_an_outcome"),
+    Index("ix_publish_attempts_post", "post_id", text("id DESC")),
+)

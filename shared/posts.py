@@ -1,0 +1,75 @@
+"""A post as the world sees it: the 12 fields of SPEC 4, in one order, built in one place. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+
+from shared.lifecycle import AUDITED, PostFacts
+from shared.times import format_instant
+
+
+@dataclass(slots=True)
+class Post:
+    """A post's row. `facts` is what decisions read; the rest is carried along. Times are aware, UTC."""
+
+    facts: PostFacts
+    workspace_id: str
+    account_id: str
+    created_at: datetime
+    slide_duration: int | None
+    claim_token: str | None
+    claim_expires_at: datetime | None
+    enqueued_revision: int | None
+    enqueued_at: datetime | None
+    retry_at: datetime | None
+    render_tries: int
+    posted_at: datetime | None
+    platform_post_id: str | None
+    failure_reason: str | None
+
+
+def public(post: Post, facts: PostFacts | None = None) -> dict[str, Any]:
+    """The 12 fields, JSON-ready; `facts` shows the post as an edit left it instead of as its row stands."""
+    now = facts or post.facts
+    return {
+        "postId": now.id,
+        "accountId": post.account_id,
+        "platform": now.platform,
+        "contentType": now.content_type,
+        "contentUrl": now.content_url,
+        "thumbnailUrl": now.thumbnail_url,
+        "caption": now.caption,
+        "soundId": now.sound_id,
+        "timezone": now.timezone,
+        "scheduledTime": format_instant(now.scheduled_time),
+        "status": now.status.value,
+        "createdAt": format_instant(post.created_at),
+    }
+
+
+def public_json(post: Post, facts: PostFacts | None = None) -> str:
+    """The same as text: the body of an answer, built once and stored with the edit that it answers."""
+    return to_json(public(post, facts)).decode()
+
+
+def detailed(post: Post) -> dict[str, Any]:
+    """What GET of one post shows: the 12 fields and how it ended (SPEC 4)."""
+    return public(post) | {
+        "postedAt": format_instant(post.posted_at) if post.posted_at else None,
+        "platformPostId": post.platform_post_id,
+        "failureReason": post.failure_reason,
+    }
+
+
+def difference(before: PostFacts, after: PostFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The public fields in which two versions differ, as they were and as they are: an edit's audit record."""
+    was: dict[str, Any] = {}
+    now: dict[str, Any] = {}
+    for field, name in AUDITED.items():
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            was[field] = format_instant(old) if isinstance(old, datetime) else old
+            now[field] = format_instant(new) if isinstance(new, datetime) else new
+    return was, now

@@ -1,0 +1,140 @@
+"""Names of tasks and queues, and the only send. A message is a wake-up: ids only, the row is reread (HOUSE 5)."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from shared.settings import Settings, settings
+
+EDITS_APPLY = "edits.apply"
+POSTS_PUBLISH = "posts.publish"
+POSTS_RENDER = "posts.render"
+POSTS_DISPATCH_DUE = "posts.dispatch_due"
+RESCHEDULES_RUN_CHUNK = "reschedules.run_chunk"
+WEBHOOKS_DELIVER = "webhooks.deliver"
+OPS_RESCUE = "ops.rescue"
+
+QUEUE_OF = {
+    EDITS_APPLY: "edits",
+    POSTS_PUBLISH: "publish",
+    POSTS_RENDER: "render",
+    RESCHEDULES_RUN_CHUNK: "bulk",
+    WEBHOOKS_DELIVER: "webhooks",
+    POSTS_DISPATCH_DUE: "ops",
+    OPS_RESCUE: "ops",
+}
+QUEUES = ("edits", "publish", "render", "bulk", "webhooks", "ops")
+
+DOORBELL_POSTS = 500
+PUBLISHES_A_MESSAGE = 50
+
+log = structlog.get_logger(__name__)
+
+
+def broker_options(config: Settings) -> dict[str, Any]:
+    """Celery's settings for the way to Redis, the same for those who ring and those who listen (SPEC 7)."""
+    return {
+        "broker_url": config.redis_url,
+        "broker_connection_timeout": config.redis_timeout,
+        "broker_transport_options": {
+            "visibility_timeout": config.visibility_timeout,
+            # kombu's default is None: a frozen Redis would hang a send for ever.
+            "socket_timeout": config.redis_timeout,
+            "socket_connect_timeout": config.redis_timeout,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        # A lost doorbell is rung again by rescue; a retry here would only hold up the one who rings.
+        "task_publish_retry": False,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_send_sent_event": True,
+        "task_default_queue": "ops",
+        "task_create_missing_queues": True,
+        "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF.items()},
+    }
+
+
+@lru_cache(maxsize=1)
+def sender() -> Celery:
+    """The Celery app of those who only send. Workers use their own (worker/app.py), set up alike."""
+    app = Celery("redraft", set_as_current=False)
+    app.conf.update(broker_options(settings()))
+    return app
+
+
+def readable(ids: Sequence[str]) -> str:
+    """What an operator reads in Flower: `post_abc123 +3` (SPEC 7)."""
+    if not ids:
+        return "nothing"
+    return ids[0] if len(ids) == 1 else f"{ids[0]} +{len(ids) - 1}"
+
+
+def send(
+    task: str,
+    args: Sequence[object],
+    *,
+    shown: str,
+    countdown: float | None = None,
+    eta: datetime | None = None,
+    expires: float | None = None,
+) -> bool:
+    """Put one message on its queue; the only place that does. False when the broker would not take it.
+
+    Never raises for a broker that is gone, frozen or full: the row is the truth, and rescue rings again.
+    """
+    try:
+        sender().send_task(
+            task, args=list(args), countdown=countdown, eta=eta, expires=expires, argsrepr=f"({shown})", kwargsrepr=""
+        )
+    except (OperationalError, OSError) as error:
+        log.warning("ring_failed", task=task, shown=shown, error=type(error).__name__)
+        return False
+    return True
+
+
+def ring_edits(post_ids: Sequence[str], reply_to: str | None = None, countdown: float | None = None) -> bool:
+    """A doorbell for posts that have something new. `reply_to` is where the answer goes (`outcomes.address`)."""
+    rung = True
+    for start in range(0, len(post_ids), DOORBELL_POSTS):
+        some = list(post_ids[start : start + DOORBELL_POSTS])
+        rung &= send(EDITS_APPLY, [some, reply_to], shown=readable(some), countdown=countdown)
+    return rung
+
+
+def enqueue_publish(due: Sequence[tuple[str, int, datetime | None]], countdown: float | None = None) -> bool:
+    """Ring for publishes: (post, schedule revision, when; None for at once). Those of one moment share messages."""
+    groups: dict[datetime | None, list[list[object]]] = {}
+    for post_id, schedule_revision, at in due:
+        groups.setdefault(at, []).append([post_id, schedule_revision])
+    rung = True
+    for at, pairs in groups.items():
+        for start in range(0, len(pairs), PUBLISHES_A_MESSAGE):
+            some = pairs[start : start + PUBLISHES_A_MESSAGE]
+            shown = readable([str(pair[0]) for pair in some])
+            rung &= send(POSTS_PUBLISH, [some], shown=shown, eta=at, countdown=countdown)
+    return rung
+
+
+def enqueue_renders(due: Sequence[tuple[str, int]], countdown: float | None = None) -> bool:
+    """Ring for renders: (post, content revision), a message each, since each holds a thread for long."""
+    rung = True
+    for post_id, content_revision in due:
+        rung &= send(POSTS_RENDER, [post_id, content_revision], shown=post_id, countdown=countdown)
+    return rung
+
+
+def room_in(queue: str) -> int:
+    """How many more messages dispatch and rescue may put on a queue (SPEC 7: it is rung while under 1,000)."""
+    with suppress(OperationalError, OSError), sender().connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        return max(0, settings().queue_full - int(channel.client.llen(queue)))
+    return 0

@@ -1,0 +1,143 @@
+"""Posts: the only row lock in the project, and the guarded writes that go with it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic_core import to_json
+from sqlalchemy import Connection, Row, text
+
+from shared.lifecycle import ClaimKind, PostFacts, Status
+from shared.posts import Post
+from shared.store import counted
+
+COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbnail_url, caption, sound_id, timezone,
+    scheduled_time, render_as_video, rendered_url, revision, schedule_revision, content_revision,
+    deleted_at IS NOT NULL AS deleted, workspace_id, account_id, created_at, slide_duration, claim_token,
+    claim_expires_at, enqueued_revision, enqueued_at, retry_at, render_tries, posted_at, platform_post_id,
+    failure_reason"""
+_FACTS = 17
+
+_STATUS = {status.value: status for status in Status}
+_CLAIM = {None: None} | {kind.value: kind for kind in ClaimKind}
+
+
+def post_of(row: Row[Any]) -> Post:
+    """A row of COLUMNS as a Post."""
+    values = tuple(row)
+    identity, platform, status, claim, *rest = values[:_FACTS]
+    return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *values[_FACTS : _FACTS + 13])
+
+
+_LOCK = f"SELECT {COLUMNS} FROM posts WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE"
+_LOCKS = {"wait": text(_LOCK), "skip": text(f"{_LOCK} SKIP LOCKED")}
+
+
+def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "skip"]) -> dict[str, Post]:
+    """Lock posts in id order and return them as they are now that they are ours.
+
+    The only row lock there is. `skip` leaves out posts that somebody else holds; `wait` waits for lock_timeout and
+    then raises (`db.lock_timed_out`). Unknown ids are left out. Read what hangs on the lock in the NEXT statement:
+    this one saw the world from before the wait.
+    """
+    rows = tx.execute(_LOCKS[when_held], {"ids": sorted(set(ids))})
+    return {post.facts.id: post for post in map(post_of, rows)}
+
+
+_WAIT_AT_MOST = text("SELECT set_config('lock_timeout', :limit, true)")
+
+
+def wait_at_most(tx: Connection, seconds: float) -> None:
+    """Bound the waiting for locks in this transaction. PostgreSQL takes 0 for 'for ever', hence at least 1 ms."""
+    tx.execute(_WAIT_AT_MOST, {"limit": f"{max(1, int(seconds * 1000))}ms"})
+
+
+_READ = text(f"SELECT {COLUMNS}, now() FROM posts WHERE id = ANY(:ids)")
+
+
+def read_posts(tx: Connection, ids: Iterable[str]) -> tuple[dict[str, Post], datetime | None]:
+    """Posts as they are, unlocked, deleted ones too, and the database's clock (None where nothing was found)."""
+    rows = tx.execute(_READ, {"ids": sorted(set(ids))}).all()
+    return {row[0]: post_of(row) for row in rows}, rows[0][-1] if rows else None
+
+
+_CLOCK = text("SELECT clock_timestamp()")
+
+
+def clock(tx: Connection) -> datetime:
+    """The database's clock at this very moment: the only one that decides (SPEC 3.6)."""
+    now: datetime = tx.execute(_CLOCK).scalar_one()
+    return now
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One post's change under its lock. `enqueue` says what is rung below the commit, and is marked in the row."""
+
+    before: PostFacts
+    after: PostFacts
+    enqueue: Literal["publish", "render"] | None = None
+
+    @property
+    def marked_revision(self) -> int | None:
+        if self.enqueue is None:
+            return None
+        return self.after.schedule_revision if self.enqueue == "publish" else self.after.content_revision
+
+    def row(self) -> dict[str, Any]:
+        before, after = self.before, self.after
+        moved = after.schedule_revision != before.schedule_revision
+        rerendered = after.content_revision != before.content_revision
+        return {
+            "id": after.id,
+            "from_status": before.status,
+            "from_revision": before.revision,
+            "content_type": after.content_type,
+            "content_url": after.content_url,
+            "thumbnail_url": after.thumbnail_url,
+            "caption": after.caption,
+            "sound_id": after.sound_id,
+            "timezone": after.timezone,
+            "scheduled_time": after.scheduled_time,
+            "status": after.status,
+            "rendered_url": after.rendered_url,
+            "revision": after.revision,
+            "schedule_revision": after.schedule_revision,
+            "content_revision": after.content_revision,
+            "drop_claim": after.claim is None and before.claim is not None,
+            "anew": moved or rerendered,
+            "rerendered": rerendered,
+            # The mark speaks of one revision in one status; where either changed it is set anew or emptied.
+            "remark": moved or rerendered or after.status is not before.status,
+            "enqueued_revision": self.marked_revision,
+        }
+
+
+_WRITE = text("""
+    UPDATE posts p SET
+        content_type = r.content_type, content_url = r.content_url, thumbnail_url = r.thumbnail_url,
+        caption = r.caption, sound_id = r.sound_id, timezone = r.timezone, scheduled_time = r.scheduled_time,
+        status = r.status, rendered_url = r.rendered_url, revision = r.revision,
+        schedule_revision = r.schedule_revision, content_revision = r.content_revision,
+        claim_kind = CASE WHEN r.drop_claim THEN NULL ELSE p.claim_kind END,
+        claim_token = CASE WHEN r.drop_claim THEN NULL ELSE p.claim_token END,
+        claim_expires_at = CASE WHEN r.drop_claim THEN NULL ELSE p.claim_expires_at END,
+        retry_at = CASE WHEN r.anew THEN NULL ELSE p.retry_at END,
+        render_tries = CASE WHEN r.rerendered THEN 0 ELSE p.render_tries END,
+        enqueued_revision = CASE WHEN r.remark THEN r.enqueued_revision ELSE p.enqueued_revision END,
+        enqueued_at = CASE WHEN NOT r.remark THEN p.enqueued_at
+                           WHEN r.enqueued_revision IS NOT NULL THEN clock_timestamp() END
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        id text, from_status text, from_revision bigint, content_type text, content_url jsonb, thumbnail_url text,
+        caption text, sound_id text, timezone text, scheduled_time timestamptz, status text, rendered_url text,
+        revision bigint, schedule_revision bigint, content_revision bigint, drop_claim boolean, anew boolean,
+        rerendered boolean, remark boolean, enqueued_revision bigint)
+    WHERE p.id = r.id AND p.status = r.from_status AND p.revision = r.from_revision AND p.deleted_at IS NULL""")
+
+
+def write_posts(tx: Connection, writes: Sequence[Write]) -> None:
+    """Write what decisions made of locked posts, all in one statement; StaleWriteError if a row was not as locked."""
+    if writes:
+        found = tx.execute(_WRITE, {"rows": to_json([write.row() for write in writes]).decode()}).rowcount
+        counted(found, len(writes), "write_posts")

@@ -1,0 +1,99 @@
+"""Real servers for every test: one PostgreSQL and one Valkey per run, a fresh database in each for each test."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+import redis
+
+from shared.db import migrate
+from shared.local.postgres import PostgreSQL
+from shared.local.valkey import Valkey
+from shared.settings import settings
+from tests import processes as real
+from tests.processes import Processes, Server
+
+# What a developer's shell says must not decide what a test sees.
+for name in [name for name in os.environ if name.startswith(("REDRAFT_", "PG", "FLOWER_", "CELERY_"))]:
+    del os.environ[name]
+
+TEMPLATE = "template_redraft"
+LOGICAL_DATABASES = 1024
+numbers = count()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings() -> Iterator[None]:
+    """A test that sets REDRAFT_ variables leaves nothing behind in the cache."""
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgreSQL]:
+    """The run's PostgreSQL, with a template that holds our tables. Writes are not flushed to disk."""
+    with real.postgres() as server:
+        postgres = server.server
+        assert isinstance(postgres, PostgreSQL)
+        migrate(postgres.create_database(TEMPLATE))
+        yield postgres
+
+
+@pytest.fixture
+def database_url(postgres: PostgreSQL) -> Iterator[str]:
+    """A migrated, empty database for this test alone: `postgresql+psycopg://user:password@127.0.0.1:port/name`."""
+    name = f"test_{next(numbers)}"
+    yield postgres.create_database(name, template=TEMPLATE)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """The run's Valkey. Tests that restart, freeze or flush it take `own_valkey` instead."""
+    with real.valkey(appendonly="no", databases=str(LOGICAL_DATABASES)) as server:
+        valkey = server.server
+        assert isinstance(valkey, Valkey)
+        yield valkey
+
+
+@pytest.fixture
+def redis_url(valkey: Valkey) -> str:
+    """An empty logical database: `redis://:password@127.0.0.1:port/n`. Pub/sub channels are shared by all of them."""
+    url = valkey.url(next(numbers) % LOGICAL_DATABASES)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Server]:
+    """A PostgreSQL that this test may kill and restart. `.url` is a migrated database in it."""
+    with real.postgres() as server:
+        assert isinstance(server.server, PostgreSQL)
+        migrate(server.server.create_database())
+        yield server
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[Server]:
+    """A Valkey that this test may kill, freeze, flush and restart. It keeps its data on disk, as in `redraft up`."""
+    with real.valkey() as server:
+        yield server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed and (started := getattr(item, "funcargs", {}).get("processes")):
+        report.sections.append(("real processes", started.report()))
+    return report
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Starts real processes; see tests/processes.py. Ends them all after the test."""
+    started = Processes()
+    yield started
+    started.close()

@@ -1,0 +1,537 @@
+"""Every rule of SPEC 4 about a PATCH's body as a table, then what must hold for any JSON at all."""
+
+import pickle
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+from typing import get_args
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import edits, errors, times
+from shared.edits import UNSET, Content, EditPatch, parse_patch, problems_for
+from shared.errors import Detail, InvalidRequest
+
+LONE = "\ud800"
+NOW = datetime(2026, 4, 22, 15, 0, tzinfo=UTC)
+TIME = {"scheduledTime": "2026-05-01T09:00", "timezone": "America/New_York"}
+URL = "https://example.com/a.mp4"
+TABLE = (*edits.FIELDS,)
+
+
+def slides(count):
+    return {"contentType": "slides", "contentUrl": [f"https://example.com/{n}.jpg" for n in range(count)]}
+
+
+def refusal(body):
+    with pytest.raises(InvalidRequest) as caught:
+        parse_patch(body)
+    return caught.value
+
+
+ACCEPTED = [
+    ({"caption": "new words"}, EditPatch(caption="new words")),
+    ({"caption": ""}, EditPatch(caption="")),
+    ({"caption": "é" * 2_200}, EditPatch(caption="é" * 2_200)),
+    ({"caption": "\U0001f600" * 2_200}, EditPatch(caption="\U0001f600" * 2_200)),
+    (
+        TIME,
+        EditPatch(
+            local_time=times.parse_local("2026-05-01T09:00"),
+            timezone="America/New_York",
+            instant=datetime(2026, 5, 1, 13, tzinfo=UTC),
+        ),
+    ),
+    ({"contentType": "video", "contentUrl": URL}, EditPatch(content=Content("video", (URL,)))),
+    (slides(1), EditPatch(content=Content("slides", ("https://example.com/0.jpg",)))),
+    (slides(35), EditPatch(content=Content("slides", tuple(slides(35)["contentUrl"])))),
+    ({"soundId": "7016547803243022337"}, EditPatch(sound_id="7016547803243022337")),
+    ({"soundId": "s" * 255}, EditPatch(sound_id="s" * 255)),
+    ({"soundId": None}, EditPatch(sound_id=None)),
+    (
+        {"caption": "all", **TIME, "contentType": "video", "contentUrl": URL, "soundId": None},
+        EditPatch(
+            "all",
+            times.parse_local("2026-05-01T09:00"),
+            "America/New_York",
+            datetime(2026, 5, 1, 13, tzinfo=UTC),
+            Content("video", (URL,)),
+            None,
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "patch"), ACCEPTED)
+def test_a_good_body_is_a_patch_and_comes_back_from_its_changes(body, patch):
+    assert parse_patch(body) == patch
+    assert parse_patch(body).changes() == body
+    assert EditPatch.from_changes(patch.changes()) == patch
+
+
+REFUSED = [
+    # What is no object, or an empty one.
+    *((body, "invalid_request", []) for body in (None, True, 1, 1.5, "caption", [], [{"caption": "x"}], {})),
+    # Wrong types, and null where it means nothing.
+    *(
+        ({**TIME, "contentType": "video", "contentUrl": URL, field: value}, "invalid_request", [field])
+        for field in TABLE
+        for value in (None, True, 0, 1.5, {"a": 1})
+        if not (field == "soundId" and value is None)
+    ),
+    *(({**TIME, field: ["x"]}, "invalid_request", [field]) for field in TABLE[:3] + TABLE[5:]),
+    *(
+        ({"contentType": "slides", "contentUrl": [URL, value]}, "invalid_request", ["contentUrl[1]"])
+        for value in (None, False, 7, [URL], {})
+    ),
+    # NUL and lone surrogates, wherever a string stands.
+    *(
+        ({**TIME, "contentType": "video", "contentUrl": URL, field: f"a{bad}"}, "invalid_request", [field])
+        for field in TABLE
+        for bad in ("\0", LONE, "\udfff")
+    ),
+    ({"contentType": "slides", "contentUrl": [URL, f"{URL}\0"]}, "invalid_request", ["contentUrl[1]"]),
+    ({"caption": "x", "\0": 1}, "invalid_request", ["\\x00"]),
+    ({"caption": "x", LONE: 1}, "invalid_request", ["\\ud800"]),
+    # Unknown fields.
+    ({"caption": "x", "status": "posted"}, "invalid_request", ["status"]),
+    ({"": "x"}, "invalid_request", [""]),
+    # One of a pair.
+    ({"scheduledTime": "2026-05-01T09:00"}, "missing_required_fields", ["timezone"]),
+    ({"timezone": "Asia/Tokyo"}, "missing_required_fields", ["scheduledTime"]),
+    ({"contentType": "video"}, "missing_required_fields", ["contentUrl"]),
+    ({"contentUrl": URL}, "missing_required_fields", ["contentType"]),
+    ({"contentUrl": [URL]}, "missing_required_fields", ["contentType"]),
+    # Captions.
+    ({"caption": "x" * 2_201}, "invalid_caption", ["caption"]),
+    ({"caption": "\U0001f600" * 2_201}, "invalid_caption", ["caption"]),
+    # Times and zones.
+    *(
+        ({**TIME, "scheduledTime": text}, "invalid_scheduled_time", ["scheduledTime"])
+        for text in ("", "soon", "2026-05-01T09:00:00", "2026-05-01T09:00Z", "2026-02-30T09:00", "2026-05-01T09:00\n")
+    ),
+    *(
+        ({**TIME, "timezone": name}, "invalid_timezone", ["timezone"])
+        for name in ("", "UTC", "Europe/Berlin", "asia/tokyo", "America/New_York ", "../../etc/passwd")
+    ),
+    ({**TIME, "scheduledTime": "2026-03-08T02:30"}, "invalid_scheduled_time", ["scheduledTime"]),
+    # Content.
+    ({"contentType": "image", "contentUrl": URL}, "invalid_content", ["contentType"]),
+    ({"contentType": "", "contentUrl": URL}, "invalid_content", ["contentType"]),
+    ({"contentType": "Video", "contentUrl": URL}, "invalid_content", ["contentType"]),
+    ({"contentType": "video", "contentUrl": [URL]}, "invalid_content", ["contentUrl"]),
+    ({"contentType": "slides", "contentUrl": URL}, "invalid_content", ["contentUrl"]),
+    ({"contentType": "video", "contentUrl": "nowhere"}, "invalid_content", ["contentUrl"]),
+    (slides(0), "invalid_content", ["contentUrl"]),
+    (slides(36), "invalid_content", ["contentUrl"]),
+    ({"contentType": "slides", "contentUrl": [URL, "ftp://a.b/c"]}, "invalid_content", ["contentUrl[1]"]),
+    # Sounds: the table has no code of their own for a bad length.
+    ({"soundId": ""}, "invalid_request", ["soundId"]),
+    ({"soundId": "s" * 256}, "invalid_request", ["soundId"]),
+    # Several at once: the first code in the table's order, all fields in the details.
+    (
+        {"captoin": 1, "caption": "x" * 2_201, "timezone": "Mars", "soundId": 5},
+        "invalid_request",
+        ["captoin", "soundId", "scheduledTime", "caption", "timezone"],
+    ),
+    (
+        {"caption": "x" * 2_201, "contentUrl": "nowhere"},
+        "missing_required_fields",
+        ["contentType", "caption", "contentUrl"],
+    ),
+    (
+        {"contentUrl": "x", "contentType": "y", "timezone": "z", "scheduledTime": "", "caption": "x" * 9_999},
+        "invalid_caption",
+        ["caption", "scheduledTime", "timezone", "contentType", "contentUrl"],
+    ),
+    (
+        {"contentUrl": "x", "contentType": "y", "timezone": "z", "scheduledTime": ""},
+        "invalid_scheduled_time",
+        ["scheduledTime", "timezone", "contentType", "contentUrl"],
+    ),
+    (
+        {"contentUrl": "x", "contentType": "video", "timezone": "z", "scheduledTime": "2026-05-01T09:00"},
+        "invalid_timezone",
+        ["timezone", "contentUrl"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "code", "fields"), REFUSED)
+def test_a_bad_body_is_refused_with_its_code_and_every_field_at_fault(body, code, fields):
+    error = refusal(body)
+    assert error.code == code
+    assert [detail.field for detail in error.details] == fields
+    if fields:
+        assert error.message == error.details[0].message
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ([], "not an array; send any of caption, scheduledTime"),
+        ({}, "send at least one of caption"),
+        ({"caption": None}, "caption must be a string, not null"),
+        ({"caption": False}, "caption must be a string, not a boolean"),
+        ({"caption": "x" * 2_345}, "at most 2,200 characters and has 2,345"),
+        ({"scheduledTime": "2026-05-01T09:00"}, "timezone is missing; scheduledTime needs it"),
+        ({"contentUrl": URL}, "contentType is missing; contentUrl needs it"),
+        ({**TIME, "scheduledTime": "9"}, "YYYY-MM-DDTHH:MM, without seconds or offset"),
+        ({**TIME, "timezone": "Mars"}, "one of America/New_York, America/Chicago"),
+        ({**TIME, "scheduledTime": "2027-03-14T02:59"}, "first valid minute after it is 2027-03-14T03:00"),
+        ({"contentType": "gif", "contentUrl": URL}, "video or slides"),
+        (slides(40), "1 to 35 URLs and holds 40"),
+        ({"contentType": "video", "contentUrl": "h" * 2_049}, "at most 2,048 characters and has 2,049"),
+        ({"contentType": "video", "contentUrl": "https://me:pw@example.com/"}, "user name or password"),
+        ({"soundId": ""}, "null removes the sound"),
+    ],
+)
+def test_a_message_says_what_to_do_next(body, words):
+    assert words in refusal(body).message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("captoin", "caption"),
+        ("Caption", "caption"),
+        ("schedule_time", "scheduledTime"),
+        ("scheduled_time", "scheduledTime"),
+        ("scheduledAt", "scheduledTime"),
+        ("timeZone", "timezone"),
+        ("content_type", "contentType"),
+        ("contentUrls", "contentUrl"),
+        ("sound", "soundId"),
+        ("sound-id", "soundId"),
+    ],
+)
+def test_a_near_miss_is_answered_with_the_name_that_was_meant(wrong, right):
+    assert refusal({wrong: "x"}).message == f'"{wrong}" is not a field here; did you mean {right}?'
+
+
+@pytest.mark.parametrize("wrong", ["status", "postId", "thumbnailUrl2", "x", "x" * 5_000])
+def test_a_far_miss_is_answered_with_the_names_there_are(wrong):
+    message = refusal({wrong: "x"}).message
+    assert "did you mean" not in message
+    assert message.endswith("send only caption, scheduledTime, timezone, contentType, contentUrl, soundId")
+    assert len(message) < 200
+
+
+GOOD_URLS = [
+    "https://example.com",
+    "http://example.com/",
+    "HTTPS://EXAMPLE.COM/A",
+    "https://example.com?x=1",
+    "https://example.com#top",
+    "https://example.com:8443/a/b.mp4?X-Amz-Signature=a%2Fb&c=d#e",
+    "https://example.com:65535/",
+    "https://example.com./a",
+    "https://a_b.example.com/",
+    "https://xn--mnchen-3ya.de/",
+    "https://m\u00fcnchen.de/\u00fcber.jpg",
+    "https://\u0909\u0926\u093e\u0939\u0930\u0923.\u092a\u0930\u0940\u0915\u094d\u0937\u093e/",
+    "https://localhost:9000/bucket/a.mp4",
+    "http://127.0.0.1/a",
+    "http://[2001:db8::1]:8080/a",
+    "https://example.com/a@b:c",
+    "https://example.com/" + "a" * (2_048 - len("https://example.com/")),
+]
+
+BAD_URLS = [
+    "",
+    "example.com/a.mp4",
+    "//example.com/a.mp4",
+    "ftp://example.com/a",
+    "http\u017f://example.com/a",
+    "javascript:alert(1)",
+    "data:video/mp4;base64,AAAA",
+    "file:///etc/passwd",
+    "http:",
+    "http:/example.com",
+    "http://",
+    "http:///a",
+    "http://?a",
+    "http://#",
+    "http://.",
+    "http://..",
+    "http://.example.com",
+    "http://a..b/",
+    "http://-a.com/",
+    "http://a-.com/",
+    "http://[",
+    "http://]",
+    "http://[]",
+    "http://[::1",
+    "http://::1/",
+    "http://[::1]x/",
+    "http://[fe80::1%25eth0]/",
+    "http://[1.2.3.4]/",
+    "http://[v1.a]/",
+    "http://a:99999",
+    "http://a:65536/",
+    "http://a:0/",
+    "http://a:/",
+    "http://a:-1/",
+    "http://a:b/",
+    "http://a:8\u0660/",
+    "http://a:1:2/",
+    "http://256.1.1.1/",
+    "http://1.2.3/",
+    "http://0x7f.1/",
+    "http://2130706433/",
+    "http://user@example.com/",
+    "http://user:pass@example.com/",
+    "http://@example.com/",
+    "http://:@example.com/",
+    "http://example.com\\@evil.com/",
+    "http:\\\\example.com",
+    "https://example.com/a b",
+    " https://example.com/",
+    "https://example.com/\n",
+    "https://exam\tple.com/",
+    "https://example.com/\x7f",
+    "https://example.com/\x85",
+    "https://example.com/\u2028",
+    "https://example.com/\u3000",
+    "https://exam\u200bple.com/",
+    "https://example.com/\u202egpj.exe",
+    "https://example.com/\ufeff",
+    "https://ex%41mple.com/",
+    "https://exa<mple.com/",
+    "https://example\u3002com/",
+    "https://\uff45xample.com/",
+    "https://a\u2488com/",
+    "https://a\u2100b.com/",
+    "https://\U0001f600.com/",
+    "https://" + "a" * 64 + ".com/",
+    "https://" + "a." * 130 + "com/",
+    "https://example.com/" + "a" * 2_029,
+]
+
+
+@pytest.mark.parametrize("url", GOOD_URLS)
+def test_a_good_url_is_taken_as_it_is(url):
+    assert parse_patch({"contentType": "video", "contentUrl": url}).content == Content("video", (url,))
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_a_bad_url_is_invalid_content(url):
+    error = refusal({"contentType": "video", "contentUrl": url})
+    assert (error.code, [detail.field for detail in error.details]) == ("invalid_content", ["contentUrl"])
+
+
+url_pieces = st.sampled_from(
+    ["http", "https", ":", "/", "//", "@", "[", "]", "::1", "%", "\\", "?", "#", ".", "a", "1", "99999", "\u00fc", " "]
+)
+
+
+@given(st.lists(url_pieces | st.characters(), max_size=14).map("".join).map(lambda tail: f"http://{tail}") | st.text())
+def test_whatever_url_is_taken_other_parsers_take_too_and_read_alike(url):
+    faults = errors.Faults()
+    if edits.check_url(url, faults) is UNSET:
+        assert faults.error() is not None
+        return
+    parts = urlsplit(url)
+    assert parts.scheme in {"http", "https"}
+    assert parts.hostname
+    assert parts.username is None
+    assert parts.password is None
+    assert parts.port is None or 1 <= parts.port <= 65_535
+
+
+@pytest.mark.parametrize(
+    ("body", "platform", "code", "field", "words"),
+    [
+        ({"caption": "x"}, "instagram", None, None, None),
+        ({"soundId": "s"}, "tiktok", None, None, None),
+        ({"soundId": None}, "tiktok", None, None, None),
+        ({"soundId": None}, "instagram", None, None, None),
+        ({"soundId": "s"}, "instagram", "sound_not_supported", "soundId", "TikTok posts only"),
+        (slides(1), "tiktok", None, None, None),
+        (slides(35), "tiktok", None, None, None),
+        (slides(1), "instagram", "invalid_content", "contentUrl", "2 to 10 image URLs on Instagram and holds 1"),
+        (slides(2), "instagram", None, None, None),
+        (slides(10), "instagram", None, None, None),
+        (slides(11), "instagram", "invalid_content", "contentUrl", "2 to 10 image URLs on Instagram and holds 11"),
+        ({"contentType": "video", "contentUrl": URL}, "instagram", None, None, None),
+        (TIME, "tiktok", None, None, None),
+        (TIME | {"scheduledTime": "2026-04-22T11:01"}, "tiktok", None, None, None),
+        (TIME | {"scheduledTime": "2026-04-22T11:00"}, "tiktok", "invalid_scheduled_time", "scheduledTime", "future"),
+        (TIME | {"scheduledTime": "0001-01-01T00:00"}, "tiktok", "invalid_scheduled_time", "scheduledTime", "future"),
+        (TIME | {"scheduledTime": "2036-04-22T11:00"}, "tiktok", None, None, None),
+        (
+            TIME | {"scheduledTime": "2036-04-22T11:01"},
+            "tiktok",
+            "invalid_scheduled_time",
+            "scheduledTime",
+            "ten years",
+        ),
+        (
+            TIME | {"scheduledTime": "9999-12-31T23:59"},
+            "tiktok",
+            "invalid_scheduled_time",
+            "scheduledTime",
+            "ten years",
+        ),
+    ],
+)
+def test_what_only_the_post_can_tell_is_judged_by_platform_and_moment_of_acceptance(body, platform, code, field, words):
+    error = problems_for(parse_patch(body), platform, NOW)
+    if code is None:
+        assert error is None
+    else:
+        assert (error.code, [detail.field for detail in error.details]) == (code, [field])
+        assert words in error.message
+
+
+def test_of_several_problems_with_the_post_the_first_in_the_table_gives_the_code():
+    body = {"soundId": "s", **slides(1), **TIME, "scheduledTime": "2020-01-01T00:00"}
+    error = problems_for(parse_patch(body), "instagram", NOW)
+    assert error.code == "invalid_scheduled_time"
+    assert [detail.field for detail in error.details] == ["scheduledTime", "contentUrl", "soundId"]
+    years_before = NOW - timedelta(days=365 * 8)
+    assert problems_for(parse_patch(body), "tiktok", years_before) is None
+
+
+def test_an_accepted_time_that_newer_zone_data_skips_means_the_first_minute_after_the_gap():
+    patch = EditPatch.from_changes({"scheduledTime": "2026-03-08T02:30", "timezone": "America/New_York"})
+    assert patch.instant == times.to_instant(datetime(2026, 3, 8, 3, 0), "America/New_York")  # noqa: DTZ001 - local
+    assert patch.changes() == {"scheduledTime": "2026-03-08T02:30", "timezone": "America/New_York"}
+
+
+clean = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=60)
+urls = st.sampled_from(GOOD_URLS)
+pairs = st.one_of(
+    st.just({}),
+    urls.map(lambda url: {"contentType": "video", "contentUrl": url}),
+    st.lists(urls, min_size=1, max_size=35).map(lambda many: {"contentType": "slides", "contentUrl": many}),
+)
+schedules = st.one_of(
+    st.just({}),
+    st.builds(
+        lambda moment, zone: {"scheduledTime": times.format_local(times.to_local(moment, zone)), "timezone": zone},
+        st.datetimes(datetime(2026, 1, 1), datetime(2036, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - as asked
+        st.sampled_from(times.ZONES),
+    ),
+)
+texts = st.fixed_dictionaries({}, optional={"caption": clean, "soundId": st.none() | clean.filter(bool)})
+bodies = st.builds(lambda *parts: parts[0] | parts[1] | parts[2], texts, pairs, schedules).filter(bool)
+
+
+@given(bodies)
+def test_any_good_body_is_the_same_patch_before_and_after_the_edits_row(body):
+    patch = parse_patch(body)
+    assert patch.changes() == body
+    assert EditPatch.from_changes(patch.changes()) == patch
+
+
+wild = st.text(st.characters(codec=None) | st.characters(categories=["Cs"]) | st.just("\0"), max_size=14)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | wild,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(wild, inner, max_size=4),
+    max_leaves=8,
+)
+values = anything | clean | urls | st.sampled_from(["video", "slides", "Asia/Tokyo", "2026-03-08T02:30", LONE, "\0"])
+likely = st.dictionaries(st.sampled_from(TABLE) | wild, values)
+
+
+@given(likely | anything)
+def test_any_json_is_a_patch_or_an_invalid_request_that_can_be_answered_and_stored(body):
+    try:
+        patch = parse_patch(body)
+    except InvalidRequest as refused:
+        error = refused
+    else:
+        assert EditPatch.from_changes(patch.changes()) == patch
+        for platform in edits.SLIDES:
+            problems_for(patch, platform, NOW)
+        return
+    assert error.code in get_args(errors.InvalidCode)
+    for text in (error.message, *(part for each in error.details for part in (each.field, each.message))):
+        assert edits.is_clean(text)
+        assert len(text) < 1_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"captio{n}": 0 for n in range(10_000)},
+        {"contentType": "slides", "contentUrl": [0] * 60_000},
+        {"contentType": "slides", "contentUrl": ["http://["] * 12_000},
+        {"x" * 130_000: 0},
+        {"caption": "x" * 130_000},
+        {"contentType": "video", "contentUrl": "http://" + "a." * 60_000},
+        {"contentType": "video", "contentUrl": "http://" + "[" * 2_000},
+    ],
+    ids=["many unknown fields", "many numbers", "many bad URLs", "long key", "long caption", "long URL", "brackets"],
+)
+def test_a_body_made_to_be_slow_is_refused_at_once(body):
+    start = perf_counter()
+    error = refusal(body)
+    assert perf_counter() - start < 0.25
+    assert len(error.details) <= 20
+
+
+def test_a_patch_keeps_captions_and_urls_out_of_logs():
+    patch = parse_patch({"caption": "secret words", "contentType": "video", "contentUrl": f"{URL}?sig=secret"})
+    assert "secret" not in repr(patch)
+
+
+EVERY_ERROR = [
+    (InvalidRequest("Send it", code="invalid_content", details=[Detail("a", "b")]), "invalid_content"),
+    (errors.Unauthenticated(), "unauthenticated"),
+    (errors.Forbidden("bulk"), "forbidden"),
+    (errors.NotFound.post("post_abc123"), "not_found"),
+    (errors.NotFound.edit("edit_1"), "not_found"),
+    (errors.NotFound.account("acc_1"), "not_found"),
+    (errors.NotFound.reschedule("job_1"), "not_found"),
+    (errors.MethodNotAllowed(["GET", "PATCH"]), "method_not_allowed"),
+    (errors.CannotEdit("being published"), "cannot_edit"),
+    (errors.Conflict("The job is done"), "conflict"),
+    (errors.Discarded(), "discarded"),
+    (errors.PreconditionFailed(7), "precondition_failed"),
+    (errors.PayloadTooLarge(131_072), "payload_too_large"),
+    (errors.UnsupportedMediaType(["application/json"]), "unsupported_media_type"),
+    (errors.IdempotencyKeyReused(), "idempotency_key_reused"),
+    (errors.RateLimited(12), "rate_limited"),
+    (errors.Unavailable(1), "unavailable"),
+    (errors.Unavailable(1, edit_id="edit_1"), "unavailable"),
+    (errors.Internal(edit_id="edit_1"), "internal"),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), EVERY_ERROR, ids=lambda value: type(value).__name__)
+def test_every_error_has_its_code_and_survives_pickling_and_the_edits_row(error, code):
+    assert error.code == code
+    assert str(error) == error.message
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert type(again) is type(error)
+    assert (again.__dict__, again.args) == (error.__dict__, error.args)
+    stored = errors.restored(error.code, error.message, error.details, edit_id="edit_1")
+    assert (stored.code, stored.message, stored.details) == (error.code, error.message, error.details)
+    assert stored.edit_id == "edit_1"
+
+
+def test_the_messages_that_the_spec_quotes_are_its_words():
+    assert errors.NotFound.post("post_abc123").message == "Post post_abc123 not found"
+    assert errors.Unauthenticated().message == "Invalid or missing API key"
+    assert errors.Internal().message == "An unexpected error occurred"
+    refused = errors.CannotEdit("posted")
+    assert refused.message == "Only posts with status 'generated' or 'pending_render' can be edited"
+    assert refused.details == (Detail("status", "posted"),)
+    assert errors.restored(refused.code, refused.message, refused.details).label == "posted"
+    assert "may have been accepted; ask GET /v1/edits/edit_1" in errors.Unavailable(edit_id="edit_1").message
+
+
+def test_an_error_of_another_version_keeps_its_words():
+    error = errors.restored("post_on_the_moon", "Come back", [Detail("a", "b")])
+    assert (type(error), error.code, error.message) == (errors.Restored, "post_on_the_moon", "Come back")
+    assert errors.restored("precondition_failed", "Read it again").revision is None
+
+
+def test_a_name_is_quoted_short_and_printable():
+    assert errors.printable("post_abc123") == "post_abc123"
+    assert errors.printable("a\0\ud800\u202e") == "a\\x00\\ud800\\u202e"
+    assert len(errors.printable("x" * 1_000)) == 64

@@ -1,0 +1,207 @@
+"""Applying queued edits: order, ends, counters, attempts, and what is held by others."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from shared import db
+from shared.lifecycle import EditStatus
+from tests import rows
+from worker import apply
+from worker.apply import apply_edits
+
+
+def test_edits_of_one_post_are_applied_in_the_order_in_which_they_were_accepted(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        ids = [rows.edit(tx, post, {"caption": f"caption {number}"}) for number in range(20)]
+    applied = apply_edits([post])
+    assert [end.id for end in applied.ends] == ids
+    assert [end.revision for end in applied.ends] == list(range(2, 22))
+    stored = rows.row(engine, "posts", post)
+    assert (stored.caption, stored.revision, stored.schedule_revision) == ("caption 19", 21, 1)
+
+
+def test_the_end_the_effect_and_the_audit_record_are_in_one_row_and_one_commit(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        edit = rows.edit(tx, post, {"caption": "second"})
+    apply_edits([post])
+    ended = rows.row(engine, "edits", edit)
+    assert (ended.status, ended.revision, ended.attempts) == ("applied", 2, 1)
+    assert (ended.before, ended.after) == ({"caption": "first"}, {"caption": "second"})
+    assert ended.finalized_at >= ended.started_at >= ended.created_at
+    assert '"caption":"second"' in ended.result
+
+
+def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts(engine: Engine) -> None:
+    def statements(count: int) -> int:
+        with engine.begin() as tx:
+            posts = [rows.post(tx) for _ in range(count)]
+            for post in posts:
+                rows.edit(tx, post, {"caption": "second"})
+        seen: list[str] = []
+
+        def listen(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            seen.append(statement)
+
+        for one in (db.engine(), db._aside()):
+            event.listen(one, "before_cursor_execute", listen)
+        assert len(apply_edits(posts).ends) == count
+        for one in (db.engine(), db._aside()):
+            event.remove(one, "before_cursor_execute", listen)
+        return len(seen)
+
+    assert statements(1) == statements(50) == 5
+
+
+def test_a_time_that_moves_within_the_horizon_rings_its_publish_and_marks_it(engine: Engine) -> None:
+    local = (datetime.now(UTC) + timedelta(seconds=75)).strftime("%Y-%m-%dT%H:%M")
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        edit = rows.edit(tx, post, {"scheduledTime": local, "timezone": "Europe/London"})
+        tx.execute(text("UPDATE edits SET created_at = now() - interval '2 minutes' WHERE id = :id"), {"id": edit})
+    applied = apply_edits([post])
+    stored = rows.row(engine, "posts", post)
+    assert stored.schedule_revision == stored.enqueued_revision == 2
+    assert [(due[0], due[1]) for due in applied.publishes] == [(post, 2)]
+
+
+def test_an_edit_that_changes_nothing_is_applied_and_moves_no_counter(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        edit = rows.edit(tx, post, {"caption": "first"})
+    before = rows.row(engine, "posts", post)
+    apply_edits([post])
+    ended = rows.row(engine, "edits", edit)
+    assert rows.row(engine, "posts", post) == before
+    assert (ended.status, ended.revision, ended.before, ended.after) == ("applied", 1, {}, {})
+
+
+def test_an_edit_of_a_posted_post_is_rejected_with_the_code_and_message_of_the_contract(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, status="posted", posted_at=rows.soon(-5))
+        edit = rows.edit(tx, post, {"caption": "late"})
+    apply_edits([post])
+    ended = rows.row(engine, "edits", edit)
+    assert (ended.status, ended.error_code) == ("rejected", "cannot_edit")
+    assert ended.error_message == "Only posts with status 'generated' or 'pending_render' can be edited"
+    assert ended.error_details == [{"field": "status", "message": "posted"}]
+
+
+def test_a_content_edit_drops_a_running_render_and_queues_a_new_one(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.slides(
+            tx, claim_kind="render", claim_token="clm_1", claim_expires_at=rows.soon(1), content_revision=3
+        )
+        urls = ["https://cdn.example.com/9.jpg"]
+        rows.edit(tx, post, {"contentType": "slides", "contentUrl": urls})
+    applied = apply_edits([post])
+    stored = rows.row(engine, "posts", post)
+    assert (stored.claim_kind, stored.content_revision, stored.status) == (None, 4, "pending_render")
+    assert (applied.renders, stored.thumbnail_url) == ([(post, 4)], None)
+
+
+def test_a_tried_edit_runs_alone_and_the_rest_of_its_queue_is_rung_for(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post, other = rows.post(tx), rows.post(tx)
+        first = rows.edit(tx, post, {"caption": "one"})
+        tried = rows.edit(tx, post, {"caption": "two"})
+        after = rows.edit(tx, post, {"caption": "three"})
+        neighbour = rows.edit(tx, other, {"caption": "mine"})
+        tx.execute(text("UPDATE edits SET attempts = 1 WHERE id = :id"), {"id": tried})
+    applied = apply_edits([post, other])
+    assert [end.id for end in applied.ends] == [first, neighbour, tried]
+    assert applied.more == [post]
+    assert rows.row(engine, "edits", tried).attempts == 2
+    assert [end.id for end in apply_edits(applied.more).ends] == [after]
+
+
+def test_an_edit_whose_attempts_are_spent_fails_unrun_and_the_rest_goes_on(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        poison = rows.edit(tx, post, {"caption": "poison"})
+        after = rows.edit(tx, post, {"caption": "after"})
+        tx.execute(text("UPDATE edits SET attempts = 5 WHERE id = :id"), {"id": poison})
+    applied = apply_edits([post])
+    assert [(end.id, end.status) for end in applied.ends] == [(poison, EditStatus.FAILED)]
+    apply_edits(applied.more)
+    assert rows.row(engine, "edits", after).status == "applied"
+    assert rows.row(engine, "posts", post).caption == "after"
+
+
+def test_an_edit_that_raises_costs_its_neighbours_nothing_but_a_run_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = apply.lifecycle.decide
+
+    def raising(post: Any, patch: Any, *rest: Any) -> Any:
+        if patch.caption == "poison":
+            raise ZeroDivisionError
+        return decide(post, patch, *rest)
+
+    monkeypatch.setattr(apply.lifecycle, "decide", raising)
+    with engine.begin() as tx:
+        post, other = rows.post(tx), rows.post(tx)
+        poison = rows.edit(tx, post, {"caption": "poison"})
+        after = rows.edit(tx, post, {"caption": "after"})
+        neighbour = rows.edit(tx, other, {"caption": "mine"})
+    for _ in range(12):
+        try:
+            apply_edits([post, other])
+        except ZeroDivisionError:
+            continue
+    ended = {edit: rows.row(engine, "edits", edit) for edit in (poison, after, neighbour)}
+    assert [ended[edit].status for edit in (poison, after, neighbour)] == ["failed", "applied", "applied"]
+    assert (ended[poison].attempts, ended[after].attempts, ended[neighbour].attempts) == (5, 2, 2)
+
+
+def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        edit = rows.edit(tx, post, {"caption": "second"})
+
+    def cut(tx: Any, writes: Any) -> None:
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(apply.posts_store, "write_posts", cut)
+        with pytest.raises(Exception, match="terminat") as lost:
+            apply_edits([post])
+    assert db.passing(lost.value)
+    assert (rows.row(engine, "edits", edit).attempts, rows.row(engine, "edits", edit).status) == (0, "queued")
+    assert len(apply_edits([post]).ends) == 1
+
+
+def test_a_post_that_a_person_holds_delays_its_own_edits_only_and_costs_no_attempt(engine: Engine) -> None:
+    with engine.begin() as tx:
+        held, free = rows.post(tx), rows.post(tx)
+        waiting = rows.edit(tx, held, {"caption": "later"})
+        rows.edit(tx, free, {"caption": "now"})
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
+        applied = apply_edits([held, free])
+        assert [end.id for end in applied.ends if end.id != waiting] == [applied.ends[0].id]
+        assert (len(applied.ends), applied.held) == (1, [held])
+        assert rows.row(engine, "edits", waiting).attempts == 0
+    assert [end.id for end in apply_edits(applied.held).ends] == [waiting]
+
+
+def test_doorbells_for_unknown_and_idle_posts_are_no_ops(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+    applied = apply_edits([post, "post_nobody", post])
+    assert (applied.ends, applied.held, applied.more) == ([], [], [])
+
+
+def test_a_task_stops_at_a_thousand_edits_and_rings_on(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        for number in range(1001):
+            rows.edit(tx, post, {"caption": str(number)})
+    applied = apply_edits([post])
+    assert (len(applied.ends), applied.more) == (1000, [post])
+    assert len(apply_edits(applied.more).ends) == 1
+    assert rows.row(engine, "posts", post).caption == "1000"

@@ -1,0 +1,263 @@
+"""Apply the queued edits of some posts, under their locks: lock, read, decide, write, in that order (SPEC 3, 7)."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from shared import db, lifecycle, posts
+from shared.db import transaction
+from shared.edits import EditPatch
+from shared.lifecycle import EditStatus, PostFacts, Status
+from shared.posts import Post
+from shared.settings import settings
+from shared.store import StaleWriteError
+from shared.store import edits as edits_store
+from shared.store import posts as posts_store
+from shared.store.edits import End, QueuedEdit
+from shared.store.posts import Write
+
+EDITS_A_TASK = 1000
+WAIT_FOR_HELD = 0.05
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a task did, and what must be rung below its commits. `publishes`: (post, schedule revision, when)."""
+
+    ends: list[End] = field(default_factory=list)
+    publishes: list[tuple[str, int, datetime | None]] = field(default_factory=list)
+    renders: list[tuple[str, int]] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    more: list[str] = field(default_factory=list)
+
+    def take(self, drained: "Drained") -> None:
+        """Count a drained batch in; to be called when its transaction has been committed."""
+        self.ends += drained.ends
+        for write in drained.writes.values():
+            self.follow(write, drained.read_at)
+
+    def follow(self, write: Write, now: datetime | None) -> None:
+        after = write.after
+        if write.enqueue == "render":
+            self.renders.append((after.id, after.content_revision))
+        elif write.enqueue == "publish":
+            due = now is not None and after.scheduled_time <= now
+            self.publishes.append((after.id, after.schedule_revision, None if due else after.scheduled_time))
+
+    def summary(self) -> dict[str, int]:
+        """A small dict for Flower: {"applied": 3, "rejected": 1, "held": 0}."""
+        counts: dict[str, int] = {}
+        for end in self.ends:
+            counts[end.status.value] = counts.get(end.status.value, 0) + 1
+        return counts | ({"held": len(self.held)} if self.held else {})
+
+
+@dataclass(slots=True)
+class Drained:
+    """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone."""
+
+    posts: dict[str, PostFacts]
+    ends: list[End] = field(default_factory=list)
+    writes: dict[str, Write] = field(default_factory=dict)
+    tried: list[str] = field(default_factory=list)
+    cut: bool = False
+    read_at: datetime | None = None
+
+
+class Attempts:
+    """The attempts that a piece of work has counted. Left by anything but success, they are given back.
+
+    Only a death keeps them, a kill at the hard limit included (SPEC 3.5), and a surprise in our own code: an edit
+    that raises is as poisonous as one that kills, and run alone it will be `failed` after its last attempt.
+    """
+
+    _owed: list[str] = []  # noqa: RUF012  -- deliberately the process's: PostgreSQL was away when it was due
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def count(self, ids: list[str]) -> None:
+        """Write down that work on these edits begins, before it does. Their posts are locked by the caller."""
+        if ids:
+            self.ids += ids
+            with db.aside() as aside:
+                edits_store.count_attempts(aside, ids)
+
+    def __enter__(self) -> Self:
+        self.settle()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            return
+        if isinstance(error, Exception) and not db.passing(error) and not isinstance(error, StaleWriteError):
+            return
+        self._owed += self.ids
+        self.settle()
+
+    @classmethod
+    def settle(cls) -> None:
+        """Give back what is owed. PostgreSQL away: it stays owed, and the next task of this process settles it."""
+        if not cls._owed:
+            return
+        owed = list(cls._owed)
+        try:
+            with db.aside() as aside:
+                edits_store.give_back_attempts(aside, owed)
+        except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
+            log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
+            return
+        del cls._owed[: len(owed)]
+
+
+def drain(
+    tx: Any, locked: dict[str, Post], attempts: Attempts, *, limit: int = EDITS_A_TASK, alone: bool = False,
+    waited: float = 0.0,
+) -> Drained:  # fmt: skip
+    """Decide and write the queued edits of locked posts, in order, in the caller's transaction.
+
+    A post's queue is taken up to the first edit that was tried before: that one killed whoever ran it, and must
+    take no neighbour with it. `alone` takes just such a head, of one post. `waited`: seconds spent on the lock.
+    """
+    queue = edits_store.queued_edits(tx, locked, 1 if alone else limit + 1)
+    drained = Drained({post_id: post.facts for post_id, post in locked.items()})
+    drained.cut = len(queue) > limit
+    drained.read_at = queue[0].read_at if queue else None
+    taken = _alone(queue, drained) if alone else _untried(queue[:limit], drained)
+    attempts.count([edit.id for edit in taken])
+    for edit in taken:
+        _decide(edit, locked[edit.post_id], drained, round(waited * 1000))
+    for post_id, after in drained.posts.items():
+        before = locked[post_id].facts
+        if after is not before:
+            drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
+    posts_store.write_posts(tx, list(drained.writes.values()))
+    edits_store.finalize_edits(tx, drained.ends)
+    return drained
+
+
+def _untried(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedEdit]:
+    """The queue's edits up to, for each post, the first that was tried before."""
+    stopped: dict[str, int] = {}
+    taken: list[QueuedEdit] = []
+    for edit in queue:
+        if edit.post_id in stopped:
+            continue
+        if edit.attempts:
+            stopped[edit.post_id] = edit.attempts
+            continue
+        taken.append(edit)
+    # The least tried first: a poison edit kills only when its harmless neighbours are through.
+    drained.tried = sorted(stopped, key=lambda post_id: stopped[post_id])
+    return taken
+
+
+def _alone(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedEdit]:
+    """The head of one post's queue; none where its attempts are spent: then it ends as failed, unrun."""
+    if queue and queue[0].attempts >= settings().edit_attempts:
+        message = f"Gave up after {queue[0].attempts} attempts, each of which ended the worker that made it"
+        drained.ends.append(End(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
+        return []
+    return list(queue)
+
+
+def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -> None:
+    facts = drained.posts[edit.post_id]
+    patch = EditPatch.from_changes(edit.changes)
+    decision = lifecycle.decide(facts, patch, edit.created_at, edit.if_match)
+    if isinstance(decision, lifecycle.Reject):
+        details = [{"field": detail.field, "message": detail.message} for detail in decision.details]
+        end = End(
+            edit.id,
+            EditStatus.REJECTED,
+            facts.revision,
+            error_code=decision.code,
+            error_message=decision.message,
+            error_details=details or None,
+            lock_wait_ms=lock_wait_ms,
+        )
+    else:
+        after = decision.after
+        was, now = posts.difference(facts, after)
+        result = posts.public_json(post, after)
+        end = End(
+            edit.id, EditStatus.APPLIED, after.revision, was, now, result, lock_wait_ms=lock_wait_ms
+        )  # fmt: skip
+        drained.posts[edit.post_id] = after
+    drained.ends.append(end)
+
+
+def _follow_up(before: PostFacts, after: PostFacts, now: datetime | None) -> Any:
+    """What a change must ring: a render of new content; a publish that moved, or that a dropped render frees."""
+    if after.status is Status.PENDING_RENDER:
+        return "render" if after.content_revision != before.content_revision else None
+    released = after.status is not before.status or after.schedule_revision != before.schedule_revision
+    within = now is not None and after.scheduled_time <= now + timedelta(seconds=settings().horizon)
+    return "publish" if released and within else None
+
+
+def apply_edits(post_ids: Iterable[str]) -> Applied:
+    """Apply what is queued for these posts.
+
+    Posts that somebody else holds are skipped first, so that they delay their own edits only; then each gets a
+    transaction of its own, 50 ms of waiting in all; what is still held is in `held`, to be rung again (SPEC 3.4).
+    """
+    wanted = list(dict.fromkeys(post_ids))
+    applied = Applied()
+    with Attempts() as attempts, transaction() as tx:
+        locked = posts_store.lock_posts(tx, wanted, "skip")
+        drained = drain(tx, locked, attempts)
+        missing = [post_id for post_id in wanted if post_id not in locked]
+        held = edits_store.posts_with_a_queue(tx, missing) if missing else []
+    applied.take(drained)
+    applied.more += list(locked) if drained.cut else []
+    tried = drained.tried
+
+    deadline = time.monotonic() + WAIT_FOR_HELD
+    for post_id in held:
+        late = _apply_held(post_id, applied, deadline)
+        tried += late
+    for post_id in tried:
+        _apply_tried(post_id, applied)
+    return applied
+
+
+def _apply_held(post_id: str, applied: Applied, deadline: float) -> list[str]:
+    """Wait for one held post until the deadline; its id if the head of its queue wants to run alone."""
+    started = time.monotonic()
+    if started >= deadline:
+        applied.held.append(post_id)
+        return []
+    try:
+        with Attempts() as attempts, transaction() as tx:
+            posts_store.wait_at_most(tx, deadline - started)
+            locked = posts_store.lock_posts(tx, [post_id], "wait")
+            drained = drain(tx, locked, attempts, waited=time.monotonic() - started)
+    except Exception as error:
+        if not db.lock_timed_out(error):
+            raise
+        applied.held.append(post_id)
+        return []
+    applied.take(drained)
+    applied.more += list(locked) if drained.cut else []
+    return drained.tried
+
+
+def _apply_tried(post_id: str, applied: Applied) -> None:
+    """Run the head of one post's queue in a transaction and a count of its own, then ring for the rest."""
+    with Attempts() as attempts, transaction() as tx:
+        locked = posts_store.lock_posts(tx, [post_id], "skip")
+        drained = drain(tx, locked, attempts, alone=True)
+        rest = edits_store.posts_with_a_queue(tx, [post_id])
+    applied.take(drained)
+    if locked:
+        applied.more += rest
+    else:
+        applied.held += rest
