@@ -46,6 +46,14 @@ def client() -> redis.Redis:
     )
 
 
+def reachable() -> bool:
+    """Whether Redis answers, within its time-out."""
+    try:
+        return bool(client().ping())
+    except redis.RedisError:
+        return False
+
+
 def announce(reply_to: str | None, ends: Sequence[End]) -> bool:
     """Answer a doorbell with the ends of its batch. False if nobody could be told; they will look for themselves."""
     if not reply_to or "#" not in reply_to:

@@ -1,0 +1,127 @@
+"""When to ring: one edit rings at once, a flood forms batches, and a silent worker is not drowned (SPEC 7)."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from shared import outcomes, queue
+
+FIRST_PATIENCE = 0.25
+LONGEST_PATIENCE = 5.0
+UNANSWERED_AT_MOST = 2
+
+
+class Window:
+    """How many doorbells may be out. Pure: the time comes in, in seconds of any clock that does not go back.
+
+    A bell counts until it is answered or its patience is over; each that stays unanswered in a row doubles the
+    patience of the next, to 5 s; any answer resets it.
+    """
+
+    def __init__(self) -> None:
+        self._out: dict[int, float] = {}
+        self._silent = 0
+
+    def may_ring(self, now: float) -> bool:
+        """Whether one more bell may go out."""
+        for bell in [bell for bell, until in self._out.items() if until <= now]:
+            del self._out[bell]
+            self._silent += 1
+        return len(self._out) < UNANSWERED_AT_MOST
+
+    def rung(self, bell: int, now: float) -> None:
+        """A bell goes out."""
+        patience = min(FIRST_PATIENCE * 2 ** min(self._silent, 10), LONGEST_PATIENCE)
+        self._out[bell] = now + patience
+
+    def answered(self, bell: int) -> None:
+        """Its answer came, by whatever way."""
+        self._silent = 0
+        self._out.pop(bell, None)
+
+    def opens_at(self) -> float | None:
+        """When a bell stops counting next, if nothing is answered before."""
+        return min(self._out.values(), default=None)
+
+
+class Doorbell:
+    """Rings for posts that have something new. Lives on the event loop; the sending itself is done by a thread."""
+
+    def __init__(self, channel: str, rang: Callable[[bool], object] = bool) -> None:
+        self.channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="doorbell")
+        self._window = Window()
+        self._new: dict[str, list[str]] = {}
+        self._bell = 0
+        self._bell_of: dict[str, int] = {}
+        self._waiting_for: dict[int, set[str]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._rang = rang
+
+    def ring_for(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """There is something new: (post, edit) pairs."""
+        for post_id, edit_id in pairs:
+            self._new.setdefault(post_id, []).append(edit_id)
+        self._ring()
+
+    def answered(self, bell: int) -> set[str]:
+        """A worker answered this bell. The edits it was rung for that have not been seen to end."""
+        self._window.answered(bell)
+        left = self._waiting_for.pop(bell, set())
+        for edit_id in left:
+            self._bell_of.pop(edit_id, None)
+        self._ring()
+        return left
+
+    def ended(self, edit_ids: Iterable[str]) -> None:
+        """These edits were seen to end; a bell all of whose edits have ended is waited for no longer."""
+        for edit_id in edit_ids:
+            bell = self._bell_of.pop(edit_id, None)
+            if bell is None:
+                continue
+            left = self._waiting_for.get(bell)
+            if left is not None:
+                left.discard(edit_id)
+                if not left:
+                    del self._waiting_for[bell]
+                    self._window.answered(bell)
+                    self._ring()
+
+    def close(self) -> None:
+        """Ring for what is left, once, and end the thread."""
+        if self._timer:
+            self._timer.cancel()
+        if self._new:
+            self._send(list(self._new), None)
+            self._new.clear()
+        self._thread.shutdown(wait=False)
+
+    def _ring(self) -> None:
+        now = self._loop.time()
+        while self._new and self._window.may_ring(now):
+            posts = list(self._new)[: queue.DOORBELL_POSTS]
+            self._bell += 1
+            edits = {edit_id for post_id in posts for edit_id in self._new.pop(post_id)}
+            self._waiting_for[self._bell] = edits
+            self._bell_of.update(dict.fromkeys(edits, self._bell))
+            self._window.rung(self._bell, now)
+            self._forget_old()
+            self._send(posts, outcomes.address(self.channel, self._bell))
+        if self._new and self._timer is None:
+            opens_at = self._window.opens_at()
+            self._timer = self._loop.call_at(opens_at or now + FIRST_PATIENCE, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._ring()
+
+    def _send(self, posts: list[str], reply_to: str | None) -> None:
+        sent = self._thread.submit(queue.ring_edits, posts, reply_to)
+        sent.add_done_callback(lambda future: self._rang(not future.exception() and future.result()))
+
+    def _forget_old(self) -> None:
+        """Bells that nobody answered are remembered for a while only: rescue has them now."""
+        for bell in [bell for bell in self._waiting_for if bell < self._bell - 64]:
+            for edit_id in self._waiting_for.pop(bell):
+                self._bell_of.pop(edit_id, None)

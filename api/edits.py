@@ -1,0 +1,119 @@
+"""Routes of /v1/edits: what became of an edit, and the answer to the request that made it (SPEC 4)."""
+
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from api import authentication, problems, reading
+from api.context import context_of, storable
+from api.reading import Preference
+from shared import errors
+from shared.errors import Detail, NotFound
+from shared.lifecycle import EditStatus, etag
+from shared.store import reads
+from shared.store.edits import End, NewEdit
+from shared.store.reads import EditRecord
+from shared.times import format_instant
+
+router = APIRouter()
+
+
+def resource(edit: EditRecord) -> dict[str, Any]:
+    """The edit as the API shows it."""
+    error = None
+    if edit.error_code is not None:
+        error = {"code": edit.error_code, "message": edit.error_message}
+        if edit.error_details:
+            error["details"] = edit.error_details
+    return {
+        "editId": edit.id,
+        "postId": edit.post_id,
+        "status": edit.status,
+        "changes": edit.changes,
+        "createdAt": format_instant(edit.created_at),
+        "finalizedAt": format_instant(edit.finalized_at) if edit.finalized_at else None,
+        "attempts": edit.attempts,
+        "revision": edit.revision,
+        "before": edit.before,
+        "after": edit.after,
+        "error": error,
+        "requestedBy": edit.requested_by,
+    }
+
+
+def just_recorded(new: NewEdit, created_at: datetime) -> EditRecord:
+    """An edit as its row is right after the commit, without reading it."""
+    return EditRecord(
+        id=new.id,
+        post_id=new.post_id,
+        status=EditStatus.QUEUED.value,
+        changes=new.changes,
+        created_at=created_at,
+        finalized_at=None,
+        attempts=0,
+        revision=None,
+        before=None,
+        after=None,
+        error_code=None,
+        error_message=None,
+        error_details=None,
+        requested_by=new.requested_by,
+        seq=0,
+    )
+
+
+def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str]) -> Response:
+    """202: safely queued, to be asked for at its Location."""
+    headers = {"Location": f"/v1/edits/{edit.id}", "Edit-Id": edit.id}
+    return Response(
+        to_json(resource(edit)),
+        202,
+        headers | preference.applied(answered_async=True) | replayed,
+        media_type="application/json",
+    )
+
+
+def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Response:
+    """What the PATCH that made this edit is answered: the post as the edit left it, or why it was refused."""
+    if end.status is EditStatus.APPLIED:
+        headers = {
+            "ETag": etag(end.revision or 0),
+            "Edit-Id": end.id,
+            "Location": f"/v1/edits/{end.id}",
+        }
+        return Response(
+            end.result,
+            200,
+            headers | preference.applied(answered_async=False) | replayed,
+            media_type="application/json",
+        )
+    if end.status is EditStatus.FAILED:
+        return problems.response(errors.Internal(edit_id=end.id), replayed)
+    details = [Detail(detail["field"], detail["message"]) for detail in end.error_details or ()]
+    error = errors.restored(end.error_code or "internal", end.error_message or "", details, edit_id=end.id)
+    if isinstance(error, errors.PreconditionFailed):
+        error.revision = end.revision
+    return problems.response(error, preference.applied(answered_async=False) | replayed)
+
+
+@router.get("/v1/edits/{edit_id}")
+async def get_edit(edit_id: str, request: Request) -> Response:
+    """One edit; `Prefer: wait=N` waits for its end."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.READ)
+    preference = reading.prefer(request, context.config.wait_max)
+    edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
+    if edit is None:
+        raise NotFound.edit(edit_id)
+    waiting = context.submission.waiting
+    wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
+    if wait and len(waiting) < context.config.waiters_max and await waiting.wait(edit_id, wait, look_now=True):
+        edit = await context.read(reads.edit, key.workspace_id, edit_id) or edit
+    return Response(
+        to_json(resource(edit)),
+        headers=preference.applied(answered_async=False),
+        media_type="application/json",
+    )

@@ -1,0 +1,117 @@
+"""Routes of /v1/posts: the edit itself, and reading what it edits (SPEC 4)."""
+
+import json
+from hashlib import sha256
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from api import authentication, edits, problems, reading
+from api.context import Context, context_of, storable
+from api.problems import request_id
+from api.reading import PATCH_TYPES, Preference
+from api.submission import Recorded
+from shared.edits import EditPatch, parse_patch
+from shared.errors import NotFound, RedraftError
+from shared.ids import new_id
+from shared.lifecycle import etag
+from shared.posts import detailed
+from shared.store import reads
+from shared.store.edits import NewEdit
+from shared.store.keys import Key
+
+router = APIRouter()
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+
+
+def fingerprint(request: Request, body: Any) -> str:
+    """SHA-256 over what a repeat must repeat: method, path, parsed body and If-Match (SPEC 4)."""
+    parts = [request.method, request.url.path, body, request.headers.getlist("if-match")]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@router.patch("/v1/posts/{post_id}")
+async def patch_post(post_id: str, request: Request) -> Response:
+    """Edit a post that waits to go live."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.WRITE)
+    content = await reading.read_body(request)
+    reading.check_media_type(request, PATCH_TYPES)
+    body = reading.parse_json(content)
+    idempotency_key = reading.idempotency_key(request)
+
+    patch, if_match, preference, problem = _understood(request, body, context, post_id)
+    if problem is not None and idempotency_key is None:
+        raise problem
+    new = NewEdit(
+        id=new_id("edit"),
+        post_id=post_id,
+        workspace_id=key.workspace_id,
+        changes=patch.changes() if patch else {},
+        if_match=if_match,
+        api_key_id=key.id,
+        requested_by=key.name,
+        request_id=request_id.get(),
+        key=idempotency_key,
+        fingerprint=fingerprint(request, body) if idempotency_key else None,
+    )
+    verdict = await context.submission.record(new, patch, problem)
+    if isinstance(verdict, RedraftError):
+        return problems.response(verdict)
+    return await _answered(context, key, new, verdict, preference)
+
+
+def _understood(
+    request: Request, body: Any, context: Context, post_id: str
+) -> tuple[EditPatch | None, tuple[str, ...] | None, Preference, RedraftError | None]:
+    """What the request asks for, and what is wrong with it. A wrong one may still be the repeat of a key."""
+    try:
+        preference = reading.prefer(request, context.config.wait_max)
+        if_match = reading.if_match(request)
+        patch = parse_patch(body)
+    except RedraftError as problem:
+        return None, None, reading.NO_PREFERENCE, problem
+    if not storable(post_id):
+        return None, None, preference, NotFound.post(post_id)
+    return patch, if_match, preference, None
+
+
+async def _answered(
+    context: Context, key: Key, new: NewEdit, verdict: Recorded, preference: Preference
+) -> Response:  # fmt: skip
+    """Wait for the edit's end as long as was asked; 202 if it is still queued then."""
+    waiting = context.submission.waiting
+    replayed = REPLAYED if verdict.replayed else {}
+    seconds = context.config.wait_default if preference.wait is None else preference.wait
+    if preference.respond_async or len(waiting) >= context.config.waiters_max:
+        seconds = 0.0
+    if seconds or verdict.replayed:
+        end = await waiting.wait(verdict.edit_id, seconds, look_now=verdict.replayed)
+        if end is not None:
+            return edits.answer(end, preference, replayed)
+    if verdict.created_at is not None and not verdict.replayed:
+        return edits.accepted(edits.just_recorded(new, verdict.created_at), preference, replayed)
+    queued = await context.read(reads.edit, key.workspace_id, verdict.edit_id)
+    if queued is None:
+        raise NotFound.edit(verdict.edit_id)
+    return edits.accepted(queued, preference, replayed)
+
+
+@router.get("/v1/posts/{post_id}")
+async def get_post(post_id: str, request: Request) -> Response:
+    """One post, with how it ended."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.READ)
+    post = await context.read(reads.post, key.workspace_id, post_id) if storable(post_id) else None
+    if post is None:
+        raise NotFound.post(post_id)
+    tag = etag(post.facts.revision)
+    asked = request.headers.getlist("if-none-match")
+    if asked:
+        tags = reading.entity_tags(", ".join(asked), "If-None-Match", weak=True)
+        if "*" in tags or tag in tags:
+            return Response(status_code=304, headers={"ETag": tag})
+    return Response(to_json(detailed(post)), headers={"ETag": tag}, media_type="application/json")

@@ -1,0 +1,100 @@
+"""The one table: domain error -> HTTP status, code and headers, in one envelope (SPEC 4)."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+
+import structlog
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared import errors
+from shared.errors import RedraftError
+from shared.lifecycle import etag
+
+log = structlog.get_logger(__name__)
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that is being served; the middleware of api/app.py sets it."""
+
+STATUS: Mapping[str, int] = {
+    "invalid_request": 400,
+    "missing_required_fields": 400,
+    "invalid_caption": 400,
+    "invalid_scheduled_time": 400,
+    "invalid_timezone": 400,
+    "invalid_content": 400,
+    "sound_not_supported": 400,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "cannot_edit": 409,
+    "conflict": 409,
+    "discarded": 409,
+    "precondition_failed": 412,
+    "payload_too_large": 413,
+    "unsupported_media_type": 415,
+    "idempotency_key_reused": 422,
+    "rate_limited": 429,
+    "internal": 500,
+    "unavailable": 503,
+}
+
+
+def headers_of(error: RedraftError) -> dict[str, str]:
+    """The headers that go with an error; an edit's row behind it is named by Edit-Id and Location."""
+    headers: dict[str, str] = {}
+    match error:
+        case errors.Unauthenticated():
+            headers["WWW-Authenticate"] = "Bearer"
+        case errors.MethodNotAllowed():
+            headers["Allow"] = ", ".join(error.allowed)
+        case errors.UnsupportedMediaType():
+            headers["Accept-Patch"] = ", ".join(error.accepted)
+        case errors.RateLimited() | errors.Unavailable():
+            headers["Retry-After"] = str(error.retry_after)
+        case errors.PreconditionFailed() if error.revision is not None:
+            headers["ETag"] = etag(error.revision)
+        case _:
+            pass
+    if error.edit_id is not None:
+        headers |= {"Edit-Id": error.edit_id, "Location": f"/v1/edits/{error.edit_id}"}
+    return headers
+
+
+def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Response:
+    """The answer that an error is."""
+    content: dict[str, object] = {"code": error.code, "message": error.message, "requestId": request_id.get()}
+    if error.details:
+        content["details"] = [{"field": detail.field, "message": detail.message} for detail in error.details]
+    return Response(
+        to_json({"error": content}),
+        STATUS.get(error.code, 500),
+        headers_of(error) | dict(extra or {}),
+        media_type="application/json",
+    )
+
+
+async def on_redraft_error(_: Request, error: Exception) -> Response:
+    """An expected ending."""
+    assert isinstance(error, RedraftError)  # noqa: S101  -- registered for nothing else
+    return response(error)
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: an unknown route, a wrong method, a body it cannot read."""
+    assert isinstance(error, HTTPException)  # noqa: S101  -- registered for nothing else
+    if error.status_code == 404:
+        return response(errors.NotFound(f"There is nothing at {errors.printable(request.url.path)}; see /docs"))
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return response(errors.MethodNotAllowed([method.strip() for method in allowed.split(",") if method.strip()]))
+    return response(errors.InvalidRequest(str(error.detail) or "The request could not be read"))
+
+
+async def on_surprise(request: Request, error: Exception) -> Response:
+    """A bug: the client gets the request id, the log the rest."""
+    log.error("unexpected_error", path=request.url.path, exc_info=error)
+    return response(errors.Internal())

@@ -1,0 +1,260 @@
+"""Many concurrent PATCHes -> one INSERT -> one doorbell (SPEC 7). Nothing is answered before it is durable."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from api.doorbell import Doorbell
+from api.waiting import Waiting
+from shared import db, errors, lifecycle
+from shared.db import transaction
+from shared.edits import EditPatch
+from shared.errors import RedraftError
+from shared.outcomes import Answer, Listener
+from shared.settings import Settings
+from shared.store import edits as edits_store
+from shared.store import idempotency as idempotency_store
+from shared.store import posts as posts_store
+from shared.store.edits import NewEdit
+from shared.store.idempotency import Kept
+
+BATCH = 256
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The edit's row is committed. `replayed`: an earlier request's, found by its Idempotency-Key."""
+
+    edit_id: str
+    created_at: datetime | None
+    replayed: bool = False
+
+
+Verdict = Recorded | RedraftError
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One PATCH on its way in. `problem` is what is wrong with it, to be said once its key proved to be new."""
+
+    new: NewEdit
+    patch: EditPatch | None
+    problem: RedraftError | None
+    future: asyncio.Future[Verdict]
+    until: float
+    taken: bool = False
+
+
+class Submission:
+    """The way of this API process's edits into the database, and of their ends back. Lives on the event loop."""
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="submission")
+        self._pending: list[Request] = []
+        self._open: set[Request] = set()
+        self._busy = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}")
+        self.waiting = Waiting(self.bell.ended)
+        self._listener = Listener(self.bell.channel, self._hear)
+
+    def start(self) -> None:
+        """Begin to hear answers."""
+        self._listener.start()
+
+    async def close(self) -> None:
+        """Let waiters go, ring what is left. Recorded edits are safe; others were never answered."""
+        self.waiting.close()
+        self.bell.close()
+        await self._loop.run_in_executor(None, self._listener.stop)
+        self._thread.shutdown(wait=False)
+
+    def record(self, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None) -> asyncio.Future[Verdict]:
+        """A future that ends with the verdict: recorded, or the error to answer with. It never raises.
+
+        Over 2,000 requests not yet inserted, or two seconds without PostgreSQL: Unavailable (SPEC 4).
+        """
+        future: asyncio.Future[Verdict] = self._loop.create_future()
+        if len(self._open) >= self._config.pending_max:
+            future.set_result(errors.Unavailable())
+            return future
+        request = Request(new, patch, problem, future, self._loop.time() + self._config.database_patience)
+        self._open.add(request)
+        self._pending.append(request)
+        self._flush()
+        if self._timer is None:
+            self._timer = self._loop.call_later(0.1, self._give_up_on_late)
+        return future
+
+    def _flush(self) -> None:
+        if self._busy or not self._pending:
+            return
+        batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
+        for request in batch:
+            request.taken = True
+        self._busy = True
+        written = self._loop.run_in_executor(self._thread, record_batch, batch)
+        written.add_done_callback(lambda done: self._written(batch, done))
+
+    def _written(self, batch: list[Request], done: asyncio.Future[list[Verdict]]) -> None:
+        self._busy = False
+        self._flush()
+        if done.cancelled() or done.exception():
+            log.error("submission_failed", requests=len(batch), exc_info=None if done.cancelled() else done.exception())
+            verdicts: Sequence[Verdict] = [errors.Unavailable(edit_id=request.new.id) for request in batch]
+        else:
+            verdicts = done.result()
+        self.bell.ring_for(
+            (request.new.post_id, verdict.edit_id)
+            for request, verdict in zip(batch, verdicts, strict=True)
+            if isinstance(verdict, Recorded) and not verdict.replayed
+        )
+        for request, verdict in zip(batch, verdicts, strict=True):
+            self._open.discard(request)
+            if not request.future.done():
+                request.future.set_result(verdict)
+
+    def _give_up_on_late(self) -> None:
+        """Answer whoever waited too long for PostgreSQL. What a thread has in hand may still be committed."""
+        self._timer = None
+        now = self._loop.time()
+        late = [request for request in self._open if request.until <= now]
+        for request in late:
+            self._open.discard(request)
+            if not request.future.done():
+                edit_id = request.new.id if request.taken and request.problem is None else None
+                request.future.set_result(errors.Unavailable(edit_id=edit_id))
+        if late:
+            self._pending = [request for request in self._pending if not request.future.done()]
+        if self._open:
+            self._timer = self._loop.call_later(0.1, self._give_up_on_late)
+
+    def _hear(self, answer: Answer) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._heard, answer)
+
+    def _heard(self, answer: Answer) -> None:
+        self.waiting.heard(answer.ends)
+        unnamed = self.bell.answered(answer.bell) - answer.ends.keys()
+        if unnamed:
+            self.waiting.look_up(unnamed)
+
+
+def record_batch(batch: Sequence[Request]) -> list[Verdict]:
+    """Record many requests in one transaction; if that fails, one by one, so that each owns its error."""
+    committing = False
+    try:
+        with transaction() as tx:
+            verdicts = _record(tx, batch)
+            committing = True
+    except Exception as error:  # noqa: BLE001  -- whatever it was, each request gets its own answer below
+        log.warning("batch_failed", requests=len(batch), error=type(error).__name__)
+    else:
+        return verdicts
+    away: RedraftError | None = None
+    alone: list[Verdict] = []
+    for request in batch:
+        # PostgreSQL away for one is away for all, and nobody who was answered already is recorded behind his back.
+        if away is None and not request.future.done():
+            verdict = _record_alone(request, perhaps_there=committing)
+            away = verdict if isinstance(verdict, errors.Unavailable) else None
+            alone.append(verdict)
+        else:
+            alone.append(_unknown(request, perhaps_there=committing))
+    return alone
+
+
+def _unknown(request: Request, *, perhaps_there: bool) -> RedraftError:
+    """PostgreSQL cannot be asked. After a COMMIT without an answer only the row knows, and the client asks for it."""
+    return errors.Unavailable(edit_id=request.new.id if perhaps_there and request.problem is None else None)
+
+
+def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
+    """One request after its batch failed: perhaps committed all the same, else tried by itself."""
+    for _ in range(2):
+        try:
+            with transaction() as tx:
+                if edits_store.recorded(tx, [request.new.id]):
+                    return Recorded(request.new.id, None)
+                verdict = _record(tx, [request])[0]
+                perhaps_there = True
+        except IntegrityError:
+            # The lost COMMIT went through between our look and our INSERT: look again.
+            continue
+        except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
+            log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
+            return _unknown(request, perhaps_there=perhaps_there) if db.passing(error) else errors.Internal()
+        return verdict
+    return errors.Internal()
+
+
+def _record(tx: Connection, batch: Sequence[Request]) -> list[Verdict]:
+    """Look the keys up, judge, insert. The posts are read unlocked: the worker judges again under the lock."""
+    kept = _kept(tx, batch)
+    judged = [request for request in batch if (request.new.api_key_id, request.new.key or "") not in kept]
+    found, now = posts_store.read_posts(tx, [request.new.post_id for request in judged if request.problem is None])
+    verdicts: dict[int, Verdict] = {}
+    accepted: list[Request] = []
+    first_with: dict[tuple[str, str], Request] = {}
+    twins: list[Request] = []
+    for request in batch:
+        key = (request.new.api_key_id, request.new.key or "")
+        if key in kept:
+            verdicts[id(request)] = _repeated(request, kept[key])
+            continue
+        refusal = _refusal(request, found, now)
+        if refusal is not None:
+            verdicts[id(request)] = refusal
+        elif request.new.key and key in first_with:
+            twins.append(request)
+        else:
+            first_with[key] = request
+            accepted.append(request)
+            verdicts[id(request)] = Recorded(request.new.id, now)
+    recorded = edits_store.insert_edits(tx, [request.new for request in accepted]) if accepted else set()
+    beaten = [request for request in accepted if request.new.id not in recorded] + twins
+    if beaten:
+        # Another process (or this very batch) was first with the key: its edit is the one result.
+        kept = _kept(tx, beaten)
+        for request in beaten:
+            verdicts[id(request)] = _repeated(request, kept[request.new.api_key_id, request.new.key or ""])
+    return [verdicts[id(request)] for request in batch]
+
+
+def _kept(tx: Connection, batch: Sequence[Request]) -> dict[tuple[str, str], Kept]:
+    pairs = [(request.new.api_key_id, request.new.key) for request in batch if request.new.key]
+    return idempotency_store.kept(tx, pairs) if pairs else {}
+
+
+def _repeated(request: Request, kept: Kept) -> Verdict:
+    if kept.fingerprint != request.new.fingerprint:
+        return errors.IdempotencyKeyReused()
+    # Our own row, when a batch was lost in COMMIT and is tried again.
+    return Recorded(kept.resource, None, replayed=kept.resource != request.new.id)
+
+
+def _refusal(request: Request, found: dict[str, Any], now: datetime | None) -> RedraftError | None:
+    """Why the request is refused at once, leaving no edit, or None. If-Match waits for the lock."""
+    if request.problem is not None:
+        return request.problem
+    post = found.get(request.new.post_id)
+    if post is None or now is None or post.workspace_id != request.new.workspace_id:
+        return errors.NotFound.post(request.new.post_id)
+    if request.patch is None:
+        return errors.Internal()
+    decision = lifecycle.decide(post.facts, request.patch, now)
+    if isinstance(decision, lifecycle.Apply):
+        return None
+    return errors.restored(decision.code, decision.message, decision.details)

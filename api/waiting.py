@@ -1,0 +1,138 @@
+"""Requests that wait for an edit's end: no thread, no connection, one look-up for all of them (SPEC 4, 7)."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import structlog
+
+from shared.db import transaction
+from shared.store import edits as edits_store
+from shared.store.edits import End
+
+SILENCE = 0.1
+TICK = 0.02
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One request that waits. The future ends with the edit's End, or with None when the time is over."""
+
+    edit_id: str
+    future: asyncio.Future[End | None]
+    until: float
+    look_at: float = field(default=0.0)
+
+
+class Waiting:
+    """All waiters of this process. Lives on the event loop; look-ups are done by a thread."""
+
+    def __init__(self, ended: Callable[[Iterable[str]], object]) -> None:
+        """`ended` is told of edits whose end was found in the database."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="waiting")
+        self._by_edit: dict[str, list[Waiter]] = {}
+        self._count = 0
+        self._looking = False
+        self._ended = ended
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def wait(self, edit_id: str, seconds: float, *, look_now: bool = False) -> asyncio.Future[End | None]:
+        """A future that ends with the edit's End, or None after `seconds`. `look_now`: it may have ended long ago."""
+        now = self._loop.time()
+        future: asyncio.Future[End | None] = self._loop.create_future()
+        waiter = Waiter(edit_id, future, now + seconds, now if look_now else now + SILENCE)
+        self._by_edit.setdefault(edit_id, []).append(waiter)
+        self._count += 1
+        if look_now:
+            self._look([edit_id])
+        self._arm()
+        return future
+
+    def heard(self, ends: dict[str, End]) -> None:
+        """Ends that a worker announced, or that a look-up found."""
+        for edit_id, end in ends.items():
+            for waiter in self._by_edit.pop(edit_id, ()):
+                self._count -= 1
+                if not waiter.future.done():
+                    waiter.future.set_result(end)
+
+    def look_up(self, edit_ids: Iterable[str]) -> None:
+        """The answer did not name these: read them at once."""
+        wanted = [edit_id for edit_id in edit_ids if edit_id in self._by_edit]
+        if wanted:
+            self._look(wanted)
+
+    def close(self) -> None:
+        """Let everybody go: their edits are safe."""
+        if self._timer:
+            self._timer.cancel()
+        for waiters in self._by_edit.values():
+            for waiter in waiters:
+                if not waiter.future.done():
+                    waiter.future.set_result(None)
+        self._by_edit.clear()
+        self._count = 0
+        self._thread.shutdown(wait=False)
+
+    def _arm(self) -> None:
+        if self._timer is None and self._by_edit:
+            self._timer = self._loop.call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        silent: list[str] = []
+        for edit_id, waiters in list(self._by_edit.items()):
+            for waiter in list(waiters):
+                if waiter.future.done() or waiter.until <= now:
+                    self._leave(waiter)
+                elif waiter.look_at <= now:
+                    silent.append(edit_id)
+        if silent:
+            self._look(silent)
+        self._arm()
+
+    def _leave(self, waiter: Waiter) -> None:
+        waiters = self._by_edit[waiter.edit_id]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._by_edit[waiter.edit_id]
+        self._count -= 1
+        if not waiter.future.done():
+            waiter.future.set_result(None)
+
+    def _look(self, edit_ids: list[str]) -> None:
+        """One query at a time for all who heard nothing; whoever comes meanwhile is in the next."""
+        if self._looking:
+            return
+        self._looking = True
+        wanted = list(dict.fromkeys(edit_ids))
+        asked = self._loop.run_in_executor(self._thread, _ends, wanted)
+        asked.add_done_callback(lambda found: self._looked(wanted, found))
+
+    def _looked(self, wanted: list[str], found: asyncio.Future[dict[str, End]]) -> None:
+        self._looking = False
+        if found.cancelled():
+            return
+        error = found.exception()
+        if error is not None:
+            log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
+        look_at = self._loop.time() + SILENCE
+        for edit_id in wanted:
+            for waiter in self._by_edit.get(edit_id, ()):
+                waiter.look_at = look_at
+        if error is None and found.result():
+            self.heard(found.result())
+            self._ended(found.result())
+
+
+def _ends(edit_ids: list[str]) -> dict[str, End]:
+    with transaction() as tx:
+        return edits_store.ends_of(tx, edit_ids)

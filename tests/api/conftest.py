@@ -1,0 +1,21 @@
+"""The API is tested from outside: one running stack for each module, posts of its own for each test."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from shared.local.postgres import PostgreSQL
+from shared.local.valkey import Valkey
+from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.stack import Running, running
+
+numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
+    number = next(numbers)
+    url = postgres.create_database(f"api_{number}", template=TEMPLATE)
+    with running(url, valkey.url(LOGICAL_DATABASES - number), "edits") as stack:
+        yield stack
