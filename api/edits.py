@@ -23,7 +23,7 @@ router = APIRouter()
 
 def resource(edit: EditRecord) -> dict[str, Any]:
     """The edit as the API shows it."""
-    error = None
+    error: dict[str, Any] | None = None
     if edit.error_code is not None:
         error = {"code": edit.error_code, "message": edit.error_message}
         if edit.error_details:

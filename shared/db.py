@@ -41,6 +41,8 @@ def make_engine(
         max_overflow=0,
         pool_timeout=config.database_patience,
         pool_use_lifo=True,
+        # An error must not print what was bound: captions, URLs, keys (SPEC 9).
+        hide_parameters=True,
         isolation_level="READ COMMITTED" if durable else "AUTOCOMMIT",
         connect_args={
             "options": f"{options} -c timezone=UTC -c jit=off",
@@ -69,12 +71,11 @@ def _aside() -> Engine:
 
 
 @contextmanager
-def transaction() -> Iterator[Connection]:
-    """One transaction; leaving the block commits, an exception rolls back.
-
-    Announce, enqueue and ring below the block, never inside.
+def transaction(on: Engine | None = None) -> Iterator[Connection]:
+    """One transaction, on this process's engine unless told another; leaving the block commits, an exception rolls
+    back. Announce, enqueue and ring below the block, never inside.
     """
-    with engine().begin() as connection:
+    with (on or engine()).begin() as connection:
         yield connection
 
 

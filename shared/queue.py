@@ -56,7 +56,8 @@ def broker_options(config: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "result_backend": None,
         "task_ignore_result": True,
-        "task_send_sent_event": True,
+        # A second message for each send would double the price of a doorbell; workers announce what they received.
+        "task_send_sent_event": False,
         "task_default_queue": "ops",
         "task_create_missing_queues": True,
         "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF.items()},

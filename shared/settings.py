@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     bulk_concurrency: int = 1
     ops_concurrency: int = 1
     publish_concurrency: int = 64
+    publish_calls: int = Field(default=512, description="calls of the publisher at once, over all messages in hand")
     render_concurrency: int = 16
     webhooks_concurrency: int = 16
 

@@ -83,25 +83,34 @@ def major_version(postgres: Path) -> str:
 
 
 def identities() -> list[str]:
-    """As whom PostgreSQL can run, best first, in `tether.become`'s words. It refuses root, whoever started it.
+    """As whom PostgreSQL can run, best first, in `tether.become`'s words; empty is as we are.
 
+    It refuses root, whoever started it, and a user without a name, as in a container that was given a bare number.
     Plain `nobody` needs every folder above the binaries and the data to let strangers pass; the other two do not:
     a private user namespace is often forbidden in containers, where the capability usually is not.
     """
-    if os.geteuid() != 0:
-        return [""]
-    nobody = pwd.getpwnam("nobody")
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:  # a system of a few files; initdb will say what it misses
+        nobody = pwd.struct_passwd(("nobody", "", 65534, 65534, "", "", ""))
     who = f"{nobody.pw_uid}:{nobody.pw_gid}"
-    if not tether.KERNEL_KILLS:
-        return [f"user:{who}"]
-    return [f"user:{who}", "namespace", f"reading-user:{who}"]
+    linux = sys.platform == "linux"
+    namespace = [f"namespace:{nobody.pw_uid}"] if linux else []
+    if os.geteuid() == 0:
+        return [f"user:{who}", *namespace, *([f"reading-user:{who}"] if linux else [])]
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return namespace
+    return [""]
 
 
 def owner(identity: str) -> tuple[int, int]:
     """The user and group that an identity's files belong to, as seen from here."""
-    if identity in {"", "namespace"}:
+    kind, *numbers = identity.split(":")
+    if kind in {"", "namespace"}:
         return os.geteuid(), os.getegid()
-    user, group = identity.split(":")[1:]
+    user, group = numbers
     return int(user), int(group)
 
 

@@ -75,7 +75,9 @@ def flower_environment(user: str, password: str) -> dict[str, str]:
 
 
 def _celery(command: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "--app=worker.app", "--quiet", command]
+    # As root, as in any plain container, Celery warns of pickled messages at each start; it accepts none here.
+    hushed = "-Wignore:You're running the worker with superuser privileges"
+    return [sys.executable, hushed, "-m", "celery", "--app=worker.app", "--quiet", command]
 
 
 def _level() -> str:

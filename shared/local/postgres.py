@@ -109,6 +109,11 @@ class PostgreSQL:
             probe.rmdir()
             if fits:
                 return identity
+        if os.geteuid() != 0:
+            raise LocalError(
+                f"PostgreSQL needs a user with a name, and number {os.geteuid()} has none here. Start Redraft as a "
+                "user from /etc/passwd, or set REDRAFT_DATABASE_URL to a server of yours."
+            )
         raise LocalError(
             "PostgreSQL refuses to run as root, and here it cannot run as `nobody` either: a folder above "
             f"{self._binaries} or {self.data.path} is closed to other users. Start Redraft as a normal user, move "
@@ -206,11 +211,10 @@ class PostgreSQL:
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
-        with (
-            psycopg.connect(self._dsn("postgres"), autocommit=True) as connection,
-            suppress(psycopg.errors.DuplicateDatabase),
-        ):
-            connection.execute(statement)
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            # Asked first: an attempt that fails would stand in the server's log at every start.
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                connection.execute(statement)
         return self.url(name)
 
     def drop_database(self, name: str) -> None:

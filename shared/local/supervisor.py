@@ -29,7 +29,8 @@ LONGEST_LINE = 1 << 20
 class Child:
     """One process to keep. `grace` is the seconds between `stop_signal` and SIGKILL; `orphan_signal` comes when we die
     ourselves; `identity` is one of `binaries.identities()`; an `environment` of None is ours. Of two children the one
-    of the higher `rank` is stopped first, whenever they were started; those of one rank stop at once.
+    of the higher `rank` is stopped first, whenever they were started; those of one rank stop at once. Lines that hold
+    one of `unsaid` are dropped.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Child:
     identity: str = ""
     cwd: str | None = None
     rank: int = 0
+    unsaid: Sequence[str] = ()
 
     def command(self, lifeline: int | None = None) -> list[str]:
         """The command line that makes it die with us."""
@@ -51,7 +53,7 @@ class Supervisor:
     """Children that run until `stop()`, whatever happens to them."""
 
     def __init__(self, say: Say) -> None:
-        self._say = say
+        self.say = say
         self._kept: dict[str, _Kept] = {}
         self._lifeline: tuple[int, int] | None = None
 
@@ -61,7 +63,7 @@ class Supervisor:
             self._lifeline = os.pipe()
         lifeline = None if self._lifeline is None else self._lifeline[0]
         for child in children:
-            self._kept[child.name] = _Kept(child, self._say, lifeline)
+            self._kept[child.name] = _Kept(child, self.say, lifeline)
 
     def names(self) -> set[str]:
         return set(self._kept)
@@ -108,6 +110,8 @@ class _Kept:
         self._task = asyncio.create_task(self._keep(), name=child.name)
 
     def _say(self, line: str) -> None:
+        if any(words in line for words in self.child.unsaid):
+            return
         self.last_words = [*self.last_words[-9:], line]
         self._report(self.child.name, line)
 

@@ -24,8 +24,6 @@ PR_CAP_AMBIENT_RAISE: Final = 2
 CLONE_NEWUSER: Final = 0x10000000  # <sched.h>
 CAPABILITY_VERSION_3: Final = 0x20080522  # <linux/capability.h>
 CAP_DAC_OVERRIDE: Final = 1
-# Inside its own user namespace the command must not be 0; any other number serves.
-NAMESPACE_USER: Final = 1000
 
 KERNEL_KILLS: Final = sys.platform == "linux"
 
@@ -51,8 +49,9 @@ def command(
 
 
 def die_with_parent(orphan_signal: signal.Signals = signal.SIGKILL) -> None:
-    """This process gets `orphan_signal` when its parent dies. For children forked by somebody else's code, such as
-    the pool of a Celery worker. Does nothing where the kernel cannot do it.
+    """This process gets `orphan_signal` when its parent dies. Does nothing where the kernel cannot do it.
+
+    Forked children do not inherit it: whoever forks a pool has to call it in each (Celery's prefork pool does).
     """
     if KERNEL_KILLS:
         _prctl(PR_SET_PDEATHSIG, int(orphan_signal))
@@ -71,20 +70,21 @@ def _prctl(option: int, *values: int) -> None:
 
 
 def become(identity: str) -> None:
-    """Take on an identity: `user:UID:GID`, `reading-user:UID:GID` or `namespace`.
+    """Take on an identity: `user:UID:GID`, `reading-user:UID:GID` or `namespace:UID`.
 
     `reading-user` keeps the one capability to enter folders that are closed to that user. `namespace` is a private
-    user namespace in which our own files are still ours but we are not 0. Raises OSError where the system forbids it.
+    user namespace in which our own files are still ours but our number is UID. Raises OSError where that is forbidden.
     """
     kind, *numbers = identity.split(":")
     if kind == "namespace":
         own_user, own_group = os.geteuid(), os.getegid()
+        (inside,) = numbers
         libc = ctypes.CDLL(None, use_errno=True)
         _check(libc.unshare(CLONE_NEWUSER))
         for name, line in (
             ("setgroups", "deny"),
-            ("uid_map", f"{NAMESPACE_USER} {own_user} 1"),
-            ("gid_map", f"{NAMESPACE_USER} {own_group} 1"),
+            ("uid_map", f"{inside} {own_user} 1"),
+            ("gid_map", f"{inside} {own_group} 1"),
         ):
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 - 10 ms start: no pathlib
                 file.write(line)
@@ -152,12 +152,12 @@ def main() -> None:
     if options.identity:
         become(options.identity)
     # After the change of user, which the kernel answers by forgetting the death signal.
-    if KERNEL_KILLS:
-        _prctl(PR_SET_PDEATHSIG, options.signal)
-        if os.getppid() != options.parent:  # it died before we asked to be told
-            sys.exit(1)
-    elif options.lifeline is not None:
+    if options.lifeline is not None:
         _watch(options.lifeline, options.signal)
+    else:
+        die_with_parent(signal.Signals(options.signal))
+    if os.getppid() != options.parent:  # it died before we asked to be told
+        sys.exit(1)
     try:
         os.execvp(options.argv[0], options.argv)  # noqa: S606 - becoming the command is what this file is for
     except OSError as error:

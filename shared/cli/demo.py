@@ -1,0 +1,295 @@
+"""What `redraft up --demo` puts into the database: a coffee roaster's workspace, a key, and 200 posts.
+
+Its posts and tries are written past the store: nothing in the product may write a post that has gone out already.
+The same at every start on every machine, but for the key's secret and for times, which count from now.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, Final
+
+from pydantic_core import to_json
+from sqlalchemy import Connection, insert, update
+
+from shared import models, posts, times
+from shared.db import make_engine, transaction
+from shared.lifecycle import Status
+from shared.posts import Post
+from shared.settings import settings
+from shared.store import counted, keys
+from shared.store import posts as posts_store
+
+WORKSPACE: Final = "ws_demo"
+NAME: Final = "demo"
+TIKTOK, INSTAGRAM = "acc_1a2b3c4d5e", "acc_2b3c4d5e6f"
+PLATFORMS: Final = {TIKTOK: "tiktok", INSTAGRAM: "instagram"}
+DOCUMENTED: Final = "post_abc123"
+DAYS_AHEAD: Final = 3
+POSTED, FAILED, PENDING, GENERATED = 60, 12, 24, 104
+# Minutes from the start: a newcomer sees the first of them go out.
+SOON: Final = (2, 4, 7, 11, 16, 45, 90, 150, 240, 360)
+RENDERER_BACK: Final = timedelta(hours=1)
+
+TOPICS: Final = (
+    "pour-over at home",
+    "our new Ethiopian beans",
+    "latte art for beginners",
+    "cold brew in a jar",
+    "the perfect grind",
+    "oat milk that does not split",
+    "a six-minute espresso clean",
+    "roasting day",
+    "the corner shop's first year",
+    "decaf that tastes of something",
+    "water for coffee",
+    "the moka pot",
+    "a café playlist",
+    "iced coffee without watering it down",
+    "tasting like a pro",
+    "the AeroPress",
+    "beans and how to store them",
+    "our baristas' own breakfast",
+    "the farm in Huila",
+    "coffee for a crowd",
+)
+ANGLES: Final = (
+    "Everything we know about {}, in 30 seconds ☕ #coffeetok",
+    "Three mistakes people make with {}. Number two was ours.",
+    "POV: you finally understand {} 🙌",
+    "You asked, we answered: {} #coffee #behindthebar",
+    "Save this for the weekend: {}",
+    "What nobody tells you about {} 👀",
+    "A quiet morning, {} and no talking. Sound on.",
+    "Before and after: {} #barista",
+    "We spent a week on {}. Here is what stayed.",
+    "Tell us below: your best tip for {} 👇",
+)
+REFUSALS: Final = (
+    "The account's access has expired; connect it again",
+    "The sound is not licensed for business accounts",
+    "The video is shorter than 3 seconds",
+)
+
+
+def seed(database_url: str, *, secret: str | None = None) -> str:
+    """Put the demo into a migrated database, or what is missing of it; the secret of its key.
+
+    `secret` is the one that the caller keeps from start to start; without it each start makes a new one, and the last
+    start's works no more. A key that somebody revoked works again: whoever starts the demo asks for one that does.
+    If `post_abc123` can be edited no more, or went overdue while nothing ran, it waits again, some days ahead.
+    """
+    engine = make_engine(database_url, settings(), pool_size=1, name="redraft-demo")
+    try:
+        with transaction(engine) as tx:
+            return _fill(tx, secret)
+    finally:
+        engine.dispose()
+
+
+def _fill(tx: Connection, secret: str | None) -> str:
+    if WORKSPACE not in {one.id for one in keys.workspaces(tx)}:
+        _make_workspace(tx)
+    secret = _key(tx, secret)
+    now = posts_store.clock(tx)
+    found, _ = posts_store.read_posts(tx, [DOCUMENTED])
+    if not found:
+        _make_posts(tx, now)
+    # "skip": a post that somebody holds at this moment is in use, and not ours to move.
+    for post in posts_store.lock_posts(tx, [DOCUMENTED], "skip").values():
+        _put_back(tx, post, now)
+    return secret
+
+
+def _make_workspace(tx: Connection) -> None:
+    try:
+        keys.create_workspace(tx, NAME, workspace_id=WORKSPACE)
+    except keys.NameTakenError:
+        keys.create_workspace(tx, WORKSPACE, workspace_id=WORKSPACE)  # no other can have this one for its name
+    for account_id, platform in PLATFORMS.items():
+        keys.add_account(tx, WORKSPACE, platform, "harborcoffee", account_id=account_id)
+
+
+def _key(tx: Connection, secret: str | None) -> str:
+    """The key named demo, made or given this secret; a new one for None."""
+    for entry in keys.keys_of(tx, WORKSPACE):
+        if entry.key.name == NAME:
+            secret = secret or keys.new_secret()
+            if keys.hash_of(secret) not in keys.find_keys(tx, [keys.hash_of(secret)]):
+                keys.renew_key(tx, entry.key.id, secret)
+            return secret
+    return keys.create_key(tx, WORKSPACE, NAME, keys.SCOPES, None, secret=secret)
+
+
+def _put_back(tx: Connection, post: Post, now: datetime) -> None:
+    """Let the documented request work again. A post that waits stays as its owner's edits left it."""
+    facts = post.facts
+    over = facts.status in {Status.POSTED, Status.FAILED} or facts.deleted
+    # A claim may have been sent already (SPEC 6): it runs to its end, and the next start puts the post back.
+    missed = facts.claim is None and facts.status is Status.GENERATED and facts.scheduled_time <= now
+    if not (over or missed):
+        return
+    written = tx.execute(
+        update(models.posts)
+        .where(
+            models.posts.c.id == facts.id,
+            models.posts.c.status == facts.status.value,
+            models.posts.c.revision == facts.revision,
+        )
+        .values(
+            status=Status.GENERATED.value,
+            scheduled_time=_ahead(now, facts.timezone),
+            revision=facts.revision + 1,
+            schedule_revision=facts.schedule_revision + 1,
+            posted_at=None,
+            platform_post_id=None,
+            failure_reason=None,
+            deleted_at=None,
+            enqueued_revision=None,
+            enqueued_at=None,
+            retry_at=None,
+        )
+    )
+    counted(written.rowcount, 1, "put back")
+
+
+def _ahead(now: datetime, zone: str | None, days: int = DAYS_AHEAD, hour: int = 15, minute: int = 0) -> datetime:
+    """That wall clock in a zone (UTC for None), `days` from today there. No clock changes at such hours."""
+    local = times.to_local(now, zone).replace(hour=hour, minute=minute, second=0, microsecond=0) + timedelta(days=days)
+    return times.to_instant(local, zone) if zone else local.replace(tzinfo=now.tzinfo)
+
+
+def _make_posts(tx: Connection, now: datetime) -> None:
+    rows = list(_rows(now))
+    tx.execute(insert(models.posts), rows)
+    ended = [row["id"] for row in rows if row["status"] in {Status.POSTED, Status.FAILED}]
+    made, _ = posts_store.read_posts(tx, ended)
+    tries = [one for post_id in ended for one in _tries(made[post_id])]
+    tx.execute(insert(models.publish_attempts), tries)
+
+
+def _rows(now: datetime) -> Iterator[dict[str, Any]]:
+    """200 posts in all statuses. Whatever waits lies ahead: what is overdue would go out at once."""
+    luck = Random(1971)  # noqa: S311 - believable, and the same everywhere
+    captions = [angle.format(topic) for topic in TOPICS for angle in ANGLES]
+    luck.shuffle(captions)
+    kinds = [Status.POSTED] * POSTED + [Status.FAILED] * FAILED + [Status.PENDING_RENDER] * PENDING
+    kinds += [Status.GENERATED] * (GENERATED - 1)
+    soon = iter(SOON)
+    yield _documented(now)
+    for number, (status, caption) in enumerate(zip(kinds, captions[1:], strict=True), start=1):
+        row = _content(luck, number, status) | {"caption": caption, "status": status.value}
+        past = status in {Status.POSTED, Status.FAILED}
+        days = luck.randint(-6, -1) if past else luck.randint(1, 29)
+        zone = None if past and number % 12 == 0 else luck.choice(times.ZONES)
+        at = _ahead(now, zone, days, luck.randint(8, 21), luck.choice((0, 0, 15, 30, 45)))
+        if status is Status.GENERATED and (minutes := next(soon, None)) is not None:
+            at = now.replace(second=0, microsecond=0) + timedelta(minutes=minutes + 1)
+        # Made some days before its time, and before this start.
+        made = min(at, now) - timedelta(minutes=luck.randint(120, 8_000), seconds=luck.randint(0, 59))
+        row |= {"timezone": zone, "scheduled_time": at, "created_at": made.replace(microsecond=0)}
+        if status is Status.PENDING_RENDER and number % 2:
+            # The sandbox renders within seconds: these stay for a newcomer to look at, as after a renderer's outage.
+            row["retry_at"] = now + RENDERER_BACK
+        yield row | _end(luck, row, number)
+
+
+def _documented(now: datetime) -> dict[str, Any]:
+    """The post of the published page: the newest, so that lists begin with it."""
+    zone = "America/New_York"
+    video = {
+        "content_type": "video",
+        "content_url": "https://media.example.com/harbor/0000.mp4",
+        "thumbnail_url": "https://media.example.com/harbor/0000.jpg",
+        "sound_id": "7016547803243022337",
+    }
+    row = _row(DOCUMENTED, TIKTOK) | video
+    return row | {
+        "caption": "First pour of the day ☕",
+        "status": Status.GENERATED.value,
+        "timezone": zone,
+        "scheduled_time": _ahead(now, zone),
+        "created_at": now.replace(microsecond=0) - timedelta(minutes=5),
+    }
+
+
+def _row(post_id: str, account_id: str) -> dict[str, Any]:
+    """Every column that any of the posts fills: one INSERT takes them all."""
+    empty = (
+        "sound_id",
+        "slide_duration",
+        "rendered_url",
+        "posted_at",
+        "platform_post_id",
+        "failure_reason",
+        "retry_at",
+    )
+    named = {"id": post_id, "workspace_id": WORKSPACE, "account_id": account_id, "platform": PLATFORMS[account_id]}
+    return named | dict.fromkeys(empty) | {"render_as_video": False, "revision": 1}
+
+
+def _content(luck: Random, number: int, status: Status) -> dict[str, Any]:
+    """A video or slides; what waits for its render is slides to be rendered as video, as some others were."""
+    account_id = luck.choice((TIKTOK, TIKTOK, INSTAGRAM))
+    row = _row(f"post_{luck.getrandbits(40):010x}", account_id)
+    media = f"https://media.example.com/harbor/{number:04}"
+    if account_id == TIKTOK and luck.random() < 0.4:
+        row["sound_id"] = str(luck.randrange(10**18, 9 * 10**18))
+    rendered = status is Status.PENDING_RENDER or luck.random() < 0.15
+    if not rendered and luck.random() < 0.65:
+        return row | {"content_type": "video", "content_url": f"{media}.mp4", "thumbnail_url": f"{media}.jpg"}
+    slides = [f"{media}-{place}.jpg" for place in range(1, luck.randint(3, 8) + 1)]
+    row |= {"content_type": "slides", "content_url": slides, "thumbnail_url": None if rendered else slides[0]}
+    if rendered:
+        row |= {"render_as_video": True, "slide_duration": luck.choice((4, 6, 8))}
+    if rendered and status is not Status.PENDING_RENDER:
+        row |= {"rendered_url": f"{media}-rendered.mp4", "thumbnail_url": f"{media}-rendered.jpg", "revision": 2}
+    return row
+
+
+def _end(luck: Random, row: dict[str, Any], number: int) -> dict[str, Any]:
+    """How a post of the past ended: gone out within seconds, or failed, each way of failing among them."""
+    if row["status"] == Status.POSTED:
+        long = 19 if row["platform"] == "tiktok" else 17
+        return {
+            "posted_at": row["scheduled_time"] + timedelta(milliseconds=luck.randint(300, 9_000)),
+            "platform_post_id": str(luck.randrange(10 ** (long - 1), 10**long)),
+            "revision": row["revision"] + 1,
+        }
+    if row["status"] == Status.FAILED:
+        reasons = (*REFUSALS, "publisher_unavailable", "publish_outcome_unknown")
+        return {"failure_reason": reasons[number % len(reasons)], "revision": row["revision"] + 1}
+    return {}
+
+
+def _tries(post: Post) -> Iterator[dict[str, Any]]:
+    """The publish attempts behind an end, one row a try, so that a post's story can be read and retried (SPEC 3.8)."""
+    reason, facts = post.failure_reason, post.facts
+    outcome, count = {
+        None: ("done", 1),
+        "publisher_unavailable": ("server_error", 10),
+        "publish_outcome_unknown": ("unknown", 3),
+    }.get(reason, ("refused", 1))
+    sent = _as_sent(post)
+    for number in range(count):
+        started = facts.scheduled_time + timedelta(milliseconds=200, minutes=5 * number)
+        yield {
+            "post_id": facts.id,
+            "schedule_revision": facts.schedule_revision,
+            "idempotency_key": f"pub_demo_{facts.id}",
+            "body": sent,
+            "try_number": number + 1,
+            "claim_token": f"clm_demo_{facts.id}_{number + 1}",
+            "started_at": started,
+            "finished_at": post.posted_at or started + timedelta(seconds=30 if outcome == "unknown" else 1),
+            "outcome": outcome,
+            "message": reason if outcome == "refused" else None,
+        }
+
+
+def _as_sent(post: Post) -> str:
+    """The body as a publish makes it: a retry of the same content then goes out under the old key (SPEC 6)."""
+    shown = posts.public(post, replace(post.facts, status=Status.GENERATED))
+    shown |= {"renderedUrl": post.facts.rendered_url, "slideDuration": post.slide_duration}
+    return to_json({"type": "publish", "post": shown}).decode()

@@ -1,0 +1,33 @@
+"""The `redraft` command: which name runs what. Modules here import only typer at their top, so that it starts fast."""
+
+import typer
+
+from shared.cli import accounts, keys, roles, workspaces
+from shared.cli.up import up
+
+app = typer.Typer(
+    name="redraft",
+    help="Queued edits for scheduled social posts.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local values would print passwords.
+    pretty_exceptions_show_locals=False,
+)
+
+app.command("up")(up)
+app.command("api")(roles.api)
+app.command("worker")(roles.worker)
+app.command("beat")(roles.beat)
+app.command("flower")(roles.flower)
+app.command("migrate")(roles.migrate)
+app.add_typer(workspaces.app, name="workspaces")
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(keys.app, name="keys")
+
+
+def run() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,174 @@
+"""`redraft workspaces`, and what its neighbours share with it: which database, which workspace, how to say it."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from shared.store.keys import Workspace
+
+app = typer.Typer(help="Workspaces: whose posts, accounts and keys these are.", no_args_is_help=True)
+
+Folder = Annotated[
+    Path, typer.Option("--data-dir", help="Where `redraft up` runs; asked if REDRAFT_DATABASE_URL is not set.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
+DATA_DIR: Final = Path(".redraft")
+LONGEST_NAME: Final = 100
+MOST_LISTED: Final = 20
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="What it is called, here and in lists.")],
+    *,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace."""
+    from shared.store import keys  # noqa: PLC0415 - heavy imports wait until the command runs
+
+    name = checked_name(name)
+    if name.startswith("ws_"):
+        refuse("A workspace's name may not begin with ws_, as ids do. Choose another one.")
+    with database(data_dir) as tx:
+        try:
+            workspace_id = keys.create_workspace(tx, name)
+        except keys.NameTakenError:
+            refuse(f"There is a workspace called {name} already; its id: {find_workspace(tx, name).id}")
+    if as_json:
+        say_json({"workspaceId": workspace_id, "name": name})
+        return
+    typer.echo(f"Workspace {name} is made; its id: {workspace_id}")
+    typer.echo(f"Next: redraft accounts add {workspace_id} tiktok NAME, then redraft keys create {workspace_id} NAME")
+
+
+@app.command("list")
+def list_workspaces(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
+    """List all workspaces."""
+    from shared.store import keys  # noqa: PLC0415 - as above
+    from shared.times import format_instant  # noqa: PLC0415
+
+    with database(data_dir) as tx:
+        found = keys.workspaces(tx)
+    say(
+        [{"workspaceId": one.id, "name": one.name, "createdAt": format_instant(one.created_at)} for one in found],
+        {"workspaceId": "id", "name": "name", "createdAt": "created"},
+        as_json=as_json,
+        none="There are no workspaces yet. Make one: redraft workspaces create NAME",
+    )
+
+
+def find_workspace(tx: "Connection", given: str) -> "Workspace":
+    """The workspace with this id, else the one with this name. Exits with 2, and says which there are."""
+    from shared.store import keys  # noqa: PLC0415 - as above
+
+    known = keys.workspaces(tx)
+    if not known:
+        refuse(f"There is no workspace {given}, nor any other. Make one: redraft workspaces create NAME")
+    named = {one.name: one for one in known} | {one.id: one for one in known}
+    if given not in named:
+        names = ", ".join(f"{one.id} ({one.name})" for one in known[:MOST_LISTED])
+        rest = len(known) - MOST_LISTED
+        more = f" and {rest} more, see: redraft workspaces list" if rest > 0 else ""
+        refuse(f"There is no workspace {given}. There are {names}{more}")
+    return named[given]
+
+
+@contextmanager
+def database(data_dir: Path) -> Iterator["Connection"]:
+    """One transaction on the database of REDRAFT_DATABASE_URL, else of the stack that runs in `data_dir`.
+
+    Exits with 2 where neither says which, with 1 where the database is not there or not made; says what to do.
+    """
+    import psycopg  # noqa: PLC0415 - as above
+    from sqlalchemy.exc import ArgumentError, DBAPIError  # noqa: PLC0415
+
+    from shared.db import make_engine, transaction  # noqa: PLC0415
+    from shared.settings import settings  # noqa: PLC0415
+
+    url, source = _database_url(data_dir)
+    try:
+        engine = make_engine(url, settings(), pool_size=1, name="redraft-cli")
+    except (ArgumentError, ImportError, ValueError):
+        # Its message would hold the URL, and that a password.
+        refuse(f"{source} is no URL of a database. Write it postgresql+psycopg://user:password@host:port/name")
+    try:
+        with transaction(engine) as tx:
+            yield tx
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.errors.UndefinedTable):
+            refuse(f"The database of {source} has no tables of Redraft's yet. Make them: redraft migrate", code=1)
+        if not isinstance(error.orig, psycopg.OperationalError):
+            raise
+        place = f"{engine.url.host or 'localhost'}:{engine.url.port or 5432}"
+        said = str(error.orig).strip().partition("\n")[0]
+        refuse(f"PostgreSQL at {place} (from {source}) does not serve us: {said}. Is it running?", code=1)
+    finally:
+        engine.dispose()
+
+
+def _database_url(data_dir: Path) -> tuple[str, str]:
+    """The URL, and what said so."""
+    from shared.settings import settings  # noqa: PLC0415 - as above
+
+    if url := settings().database_url:
+        return url, "REDRAFT_DATABASE_URL"
+    stack = data_dir / "stack.json"
+    try:
+        return str(json.loads(stack.read_text(encoding="utf-8"))["databaseUrl"]), str(stack)
+    except FileNotFoundError:
+        refuse(
+            f"Which database? Set REDRAFT_DATABASE_URL, or start everything with: redraft up (no stack runs in "
+            f"{data_dir}; --data-dir names another folder)"
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        refuse(f"{stack} cannot be read ({type(error).__name__}). Set REDRAFT_DATABASE_URL, or be the user it is of.")
+
+
+def checked_name(given: str) -> str:
+    """A name fit to be listed: 1 to 100 printable characters, outer spaces cut off. Exits with 2."""
+    name = given.strip()
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        refuse(f"A name has 1 to {LONGEST_NAME} printable characters. Choose another one.")
+    return name
+
+
+def refuse(message: str, *, code: int = 2) -> NoReturn:
+    """End the command with a message on standard error and an exit code."""
+    # Arguments are quoted in messages; bytes that are no text would choke the terminal's encoding.
+    typer.echo(message.encode(errors="backslashreplace").decode(), err=True)
+    raise typer.Exit(code)
+
+
+def say_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def say(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str) -> None:
+    """Rows as JSON, else as a table of `columns` (field: heading), else, where there are no rows, as one sentence."""
+    if as_json:
+        say_json(rows)
+        return
+    if not rows:
+        typer.echo(none)
+        return
+    from rich import box  # noqa: PLC0415 - as above
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for field, heading in columns.items():
+        table.add_column(heading, no_wrap=field.endswith("Id"), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(row[field])) for field in columns))  # Text: a name may hold what rich takes for markup
+    # A pipe has no width: what reads it wants one line a row.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

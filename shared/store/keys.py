@@ -1,0 +1,185 @@
+"""Workspaces, their accounts, and the keys that open them (SPEC 9)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from secrets import token_hex, token_urlsafe
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+SCOPES: Final = ("posts:read", "posts:write", "bulk")
+"""What a key may be allowed, as the table's CHECK has it."""
+
+
+class NameTakenError(Exception):
+    """The name belongs to another workspace, or to another key of this one. The transaction is still good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Whose posts these are: nothing of one is visible from another."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account of a workspace on `platform` (tiktok, instagram)."""
+
+    id: str
+    workspace_id: str
+    platform: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What the bearer of a key is and may do. `rate_limit` in requests a minute; None: no limit."""
+
+    id: str
+    workspace_id: str
+    name: str
+    scopes: frozenset[str]
+    rate_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key as an operator's list shows it, revoked ones too. `hint`: the secret's last four characters."""
+
+    key: Key
+    hint: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+def hash_of(secret: str) -> bytes:
+    """What is stored of a key's secret. Whoever times a look-up by it learns nothing about the secret."""
+    return sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+_FIND = text("""
+    SELECT secret_hash, id, workspace_id, name, scopes, rate_limit FROM api_keys
+    WHERE secret_hash = ANY(:hashes) AND revoked_at IS NULL""")
+
+
+def find_keys(tx: Connection, secret_hashes: list[bytes]) -> dict[bytes, Key]:
+    """The keys behind these hashes, by hash. Unknown and revoked ones are left out alike."""
+    rows = tx.execute(_FIND, {"hashes": secret_hashes})
+    return {row[0]: Key(row[1], row[2], row[3], frozenset(row[4]), row[5]) for row in rows}
+
+
+_WORKSPACES = text("SELECT id, name, created_at FROM workspaces ORDER BY created_at, id")
+_CREATE_WORKSPACE = text("""
+    INSERT INTO workspaces (id, name) VALUES (:id, :name) ON CONFLICT (name) DO NOTHING RETURNING id""")
+
+
+def workspaces(tx: Connection) -> list[Workspace]:
+    """All of them, the oldest first."""
+    return [Workspace(*row) for row in tx.execute(_WORKSPACES)]
+
+
+def create_workspace(tx: Connection, name: str, *, workspace_id: str | None = None) -> str:
+    """Make a workspace; its id, a new one unless given. NameTakenError."""
+    given = {"id": workspace_id or f"ws_{token_hex(5)}", "name": name}
+    made: str | None = tx.execute(_CREATE_WORKSPACE, given).scalar()
+    if made is None:
+        raise NameTakenError(name)
+    return made
+
+
+_ACCOUNTS = text("""
+    SELECT id, workspace_id, platform, name, created_at FROM accounts
+    WHERE workspace_id = ANY(:workspaces) ORDER BY created_at, id""")
+_ADD_ACCOUNT = text("""
+    INSERT INTO accounts (id, workspace_id, platform, name) VALUES (:id, :workspace, :platform, :name)""")
+
+
+def accounts_of(tx: Connection, *workspace_ids: str) -> list[Account]:
+    """The accounts of these workspaces, the oldest first; of none, none."""
+    return [Account(*row) for row in tx.execute(_ACCOUNTS, {"workspaces": list(workspace_ids)})]
+
+
+def add_account(
+    tx: Connection, workspace_id: str, platform: str, name: str, *, account_id: str | None = None
+) -> str:  # fmt: skip
+    """Add an account to a workspace that exists; its id, a new one unless given. Names may repeat."""
+    account_id = account_id or f"acc_{token_hex(5)}"
+    given = {"id": account_id, "workspace": workspace_id, "platform": platform, "name": name}
+    tx.execute(_ADD_ACCOUNT, given)
+    return account_id
+
+
+_ENTRIES = text("""
+    SELECT id, workspace_id, name, scopes, rate_limit, hint, created_at, revoked_at FROM api_keys
+    WHERE workspace_id = ANY(:workspaces) ORDER BY created_at, id""")
+_CREATE_KEY = text("""
+    INSERT INTO api_keys (id, workspace_id, name, secret_hash, hint, scopes, rate_limit)
+    VALUES (:id, :workspace, :name, :hash, :hint, :scopes, :rate_limit)
+    ON CONFLICT (workspace_id, name) DO NOTHING RETURNING id""")
+_REVOKE = text("""
+    UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = :id RETURNING revoked_at""")
+_RENEW = text("UPDATE api_keys SET secret_hash = :hash, hint = :hint, revoked_at = NULL WHERE id = :id")
+
+
+def keys_of(tx: Connection, *workspace_ids: str) -> list[Entry]:
+    """The keys of these workspaces, revoked ones too, the oldest first; of none, none."""
+    rows = tx.execute(_ENTRIES, {"workspaces": list(workspace_ids)})
+    return [Entry(Key(row[0], row[1], row[2], frozenset(row[3]), row[4]), *row[5:]) for row in rows]
+
+
+def new_secret() -> str:
+    """A key's secret: 256 random bits."""
+    return f"sk_{token_urlsafe(32)}"
+
+
+def create_key(
+    tx: Connection,
+    workspace_id: str,
+    name: str,
+    scopes: Iterable[str],
+    rate_limit: int | None,
+    *,
+    secret: str | None = None,
+) -> str:
+    """Make a key and return its secret, a new one unless given: the one time that it can be seen.
+
+    NameTakenError, by a revoked key too: audit rows say who asked by the key's name.
+    """
+    secret = secret or new_secret()
+    given = {
+        "id": f"key_{token_hex(5)}",
+        "workspace": workspace_id,
+        "name": name,
+        "scopes": in_order(scopes),
+        "rate_limit": rate_limit,
+    }
+    if tx.execute(_CREATE_KEY, given | _kept(secret)).scalar() is None:
+        raise NameTakenError(name)
+    return secret
+
+
+def revoke_key(tx: Connection, key_id: str) -> datetime | None:
+    """Revoke a key from this commit on; when that was, also where it was before. None if there is no such key."""
+    revoked_at: datetime | None = tx.execute(_REVOKE, {"id": key_id}).scalar()
+    return revoked_at
+
+
+def renew_key(tx: Connection, key_id: str, secret: str) -> None:
+    """Give a key, revoked or not, this secret in place of the one that it had."""
+    tx.execute(_RENEW, {"id": key_id} | _kept(secret))
+
+
+def in_order(scopes: Iterable[str]) -> Sequence[str]:
+    """Scopes as they are stored and shown: each once, in the order of SCOPES."""
+    given = set(scopes)
+    return [scope for scope in SCOPES if scope in given]
+
+
+def _kept(secret: str) -> dict[str, str | bytes]:
+    return {"hash": hash_of(secret), "hint": secret[-4:]}

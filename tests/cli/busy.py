@@ -1,0 +1,11 @@
+"""A task that holds its process, for a worker started with `--include=tests.cli.busy`."""
+
+import time
+
+from worker.app import app
+
+
+@app.task(name="tests.busy")
+def busy():
+    print("I am busy", flush=True)
+    time.sleep(600)

@@ -1,0 +1,100 @@
+"""The single roles, as production starts them."""
+
+import os
+import re
+import signal
+import sys
+import urllib.error
+import urllib.request
+import uuid
+
+import psutil
+import psycopg
+import pytest
+from celery import Celery
+
+from shared.local.datadir import free_port
+from tests.processes import eventually, marked
+
+REDRAFT = [sys.executable, "-m", "shared.cli.main"]
+
+
+@pytest.fixture
+def servers(database_url, redis_url):
+    return {"REDRAFT_DATABASE_URL": database_url, "REDRAFT_REDIS_URL": redis_url}
+
+
+def test_a_worker_of_several_queues_keeps_a_process_for_each(processes, servers):
+    mark = f"mark-{uuid.uuid4()}"
+    worker = processes.start([*REDRAFT, "worker", "--queues=ops, webhooks"], TEST_MARK=mark, **servers)
+    worker.says("ops@", within=20)
+
+    def of(queue):
+        return [
+            child.pid
+            for child in psutil.Process(worker.pid).children()
+            if child.status() != psutil.STATUS_ZOMBIE and f"--queues={queue}" in child.cmdline()
+        ]
+
+    eventually(lambda: len(of("ops")) == len(of("webhooks")) == 1, within=5)
+    (before,) = of("ops")
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: of("ops") not in ([], [before]), within=5)
+    assert worker.stop(within=20) == 0
+    assert marked(mark) == []
+
+
+def test_a_worker_of_one_queue_is_that_process(processes, servers):
+    worker = processes.start([*REDRAFT, "worker", "--queues=webhooks", "--name=here"], **servers)
+    eventually(lambda: "celery" in psutil.Process(worker.pid).cmdline(), within=10)
+    assert "--hostname=webhooks@here" in psutil.Process(worker.pid).cmdline()
+
+
+def test_a_pool_dies_with_its_killed_worker_even_while_it_is_busy(processes, servers):
+    """Celery sees to it; we rely on it for a killed `redraft up` that leaves nothing."""
+    worker = processes.start("worker", "ops", "--include=tests.cli.busy", **servers)
+    with Celery(broker=servers["REDRAFT_REDIS_URL"], set_as_current=False) as sender:
+        sender.send_task("tests.busy", queue="ops")
+    worker.says("I am busy", within=20)
+    (member,) = worker.tree()
+    worker.kill()
+    eventually(lambda: not psutil.pid_exists(member) or psutil.Process(member).status() == "zombie", within=5)
+
+
+def test_an_unknown_queue_is_refused_with_those_there_are(processes):
+    worker = processes.start([*REDRAFT, "worker", "--queues=edits,nope"], COLUMNS="200")
+    assert worker.wait(within=5) == 2
+    assert "nope: there are only edits, bulk, ops, publish, render, webhooks." in worker.output()
+
+
+@pytest.mark.parametrize("role", ["api", "worker", "beat", "flower", "migrate"])
+def test_a_role_that_does_not_know_its_servers_says_what_to_set(processes, role):
+    started = processes.start([*REDRAFT, role])
+    assert started.wait(within=5) == 2
+    assert re.search(r"Set REDRAFT_(DATABASE|REDIS)_URL", started.output())
+
+
+def test_migrate_makes_the_tables(processes, postgres):
+    url = postgres.create_database("bare")
+    migrate = processes.start([*REDRAFT, "migrate"], REDRAFT_DATABASE_URL=url)
+    assert migrate.wait(within=15) == 0
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        assert connection.execute("SELECT count(*) FROM posts").fetchone() == (0,)
+    postgres.drop_database("bare")
+
+
+def test_flower_is_never_open_even_if_nobody_chose_a_password(processes, servers, tmp_path):
+    port = free_port()
+    flower = processes.start([*REDRAFT, "flower", f"--port={port}", f"--data-dir={tmp_path}"], **servers)
+    flower.says("Flower: user flower, password ", within=10)
+
+    def status():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return None
+
+    assert eventually(status, within=15) == 401

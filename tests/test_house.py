@@ -1,0 +1,75 @@
+"""What the house believes, checked (HOUSE 14): one row lock, one commit, one send, every queue watched."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from shared import queue
+from shared.lifecycle import EditStatus, Status
+from shared.local import commands
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(path for room in ("api", "worker", "shared") for path in (ROOT / room).rglob("*.py"))
+PRODUCT = {path.relative_to(ROOT).as_posix(): path.read_text() for path in SOURCES if "migrations" not in path.parts}
+
+
+def places(pattern: str) -> set[str]:
+    return {name for name, source in PRODUCT.items() if re.search(pattern, source)}
+
+
+def test_there_is_one_row_lock() -> None:
+    lock = r"FOR (NO KEY )?UPDATE\b(?! when)|with_for_update"
+    statements = {
+        name: [line for line in source.splitlines() if re.search(lock, line) and '"' in line and "SELECT" in line]
+        for name, source in PRODUCT.items()
+    }
+    assert {name for name, lines in statements.items() if lines} == {"shared/store/posts.py"}
+    assert len(statements["shared/store/posts.py"]) == 1
+
+
+def test_there_is_one_commit() -> None:
+    assert places(r"\.commit\(\)|\.begin\(\)") == {"shared/db.py"}
+
+
+def test_there_is_one_send() -> None:
+    assert places(r"\.(send_task|apply_async|delay)\(") == {"shared/queue.py"}
+
+
+def test_statements_stand_in_store_alone() -> None:
+    sql = r"\"\"\"?\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM)\s+\w"
+    assert {name for name in places(sql) if not name.startswith("shared/store/")} == set()
+
+
+def test_every_queue_that_is_sent_to_is_watched_by_a_worker() -> None:
+    assert set(queue.QUEUE_OF.values()) == set(queue.QUEUES) == set(commands.POOLS)
+
+
+def test_every_task_name_has_a_task_and_a_queue() -> None:
+    source = PRODUCT["worker/tasks.py"]
+    named = {name for name in vars(queue) if name in re.findall(r"@task\(queue\.(\w+)", source)}
+    assert {getattr(queue, name) for name in named} == set(queue.QUEUE_OF)
+
+
+def test_every_status_is_known_to_the_database() -> None:
+    first = (ROOT / "shared/migrations/versions/0001_first_tables.py").read_text()
+    for status in [*Status, *EditStatus]:
+        assert f"'{status.value}'" in first
+
+
+def test_tasks_are_at_most_ten_lines_each() -> None:
+    tree = ast.parse(PRODUCT["worker/tasks.py"])
+    for function in [node for node in tree.body if isinstance(node, ast.FunctionDef)]:
+        assert (function.end_lineno or 0) - function.lineno + 1 <= 10, function.name
+
+
+@pytest.mark.parametrize("name", sorted(PRODUCT))
+def test_no_file_is_named_for_nothing(name: str) -> None:
+    assert not re.search(r"(^|/)(utils?|helpers?|common|core|services/)", name), "a file is named for its job"
+
+
+def test_nothing_tracked_names_this_machine_or_an_index() -> None:
+    for lock in ROOT.rglob("requirements.lock"):
+        if ".venv" not in lock.parts:
+            assert not re.search(r"https?://|--index|--find-links", lock.read_text()), lock
