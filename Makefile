@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: up test check faults soak bench lock clean
+.PHONY: up test check faults fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 
 $(VENV)/runtime: requirements.lock pyproject.toml
@@ -36,6 +36,9 @@ test: check ## everything that CI runs
 
 faults: $(VENV)/testing ## every row of the fault list, slow (one row: make faults ARGS="-k row_05")
 	$(BIN)/pytest -m "faults" tests/faults $(ARGS)
+
+fuzz: $(VENV)/testing ## Schemathesis, all checks, 2,000 examples an operation: the better part of an hour
+	$(BIN)/pytest -m fuzz tests/contract $(ARGS)
 
 bench: $(VENV)/benching ## writes tests/benchmarks/RESULTS.md
 	$(BIN)/python -m tests.benchmarks $(ARGS)

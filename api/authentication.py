@@ -1,7 +1,6 @@
 """Who asks: API keys, their scopes, and what they may see (SPEC 4, 9)."""
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
@@ -108,6 +107,3 @@ def demand(key: Key, scope: str) -> Key:
     if scope not in key.scopes:
         raise Forbidden(scope)
     return key
-
-
-Limiter = Callable[[Key], object]

@@ -1,24 +1,68 @@
-"""What the routes share: this process's submission, its keys, and reading from the database off the event loop."""
+"""What the routes share: this process's submission, its keys and limits, and the database off the event loop."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import structlog
 from starlette.requests import Request
 
 from api import authentication
 from api.authentication import KeyRing
+from api.limits import RateLimits
 from api.submission import Submission
 from shared import db, edits
 from shared.db import transaction
-from shared.errors import Unavailable
+from shared.errors import RateLimited, Unavailable
 from shared.settings import Settings
 from shared.store.keys import Key
 
 T = TypeVar("T")
 
 READERS = 4
+WRITERS = 3
+RINGS_AT_MOST = 100
+
+HEADERS = "redraft.headers"
+"""Where in a request's scope stand the headers that its answer carries, whatever the answer is (api/envelope.py)."""
+
+log = structlog.get_logger(__name__)
+
+
+class Unsure(Unavailable):
+    """503 after a COMMIT that nobody answered: `message` says where to look before sending again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self.message = message
+
+
+class _GivenUpError(Exception):
+    """The client has been told that nothing was done: roll back."""
+
+
+class _Once:
+    """Either the client is told that nothing was done or the commit goes ahead, never both."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._committing = False
+        self._given_up = False
+
+    def commit(self) -> None:
+        """To be called last in the transaction."""
+        with self._lock:
+            if self._given_up:
+                raise _GivenUpError
+            self._committing = True
+
+    def give_up(self) -> bool:
+        """False if it is too late for that."""
+        with self._lock:
+            self._given_up = not self._committing
+            return self._given_up
 
 
 class Context:
@@ -27,12 +71,22 @@ class Context:
     def __init__(self, config: Settings) -> None:
         self.config = config
         self.keys = KeyRing()
+        self.limits = RateLimits(config.redis_url)
         self.submission = Submission(config)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
+        # Apart from the readers: a creation may wait for another process that holds its Idempotency-Key.
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
+        self._ringing = 0
 
     async def authenticated(self, request: Request, scope: str) -> Key:
-        """The request's key, holding `scope`."""
+        """The request's key, within its rate limit and holding `scope`."""
         key = await authentication.authenticate(request, self.keys, self.config.database_patience)
+        if key.rate_limit is not None:
+            standing = await self.limits.hit(key, key.rate_limit)
+            request.scope[HEADERS] += standing.headers()
+            if not standing.allowed:
+                raise RateLimited(standing.reset)
         return authentication.demand(key, scope)
 
     async def read(self, query: Callable[..., T], *args: object) -> T:
@@ -42,10 +96,9 @@ class Context:
             with transaction() as tx:
                 return query(tx, *args)
 
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.config.database_patience):
-                return await loop.run_in_executor(self._readers, run)
+                return await asyncio.get_running_loop().run_in_executor(self._readers, run)
         except TimeoutError:
             raise Unavailable from None
         except Exception as error:
@@ -54,13 +107,52 @@ class Context:
                 raise Unavailable from error
             raise
 
-    async def in_thread(self, call: Callable[[], T]) -> T:
-        """A call that may block, off the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, call)
+    async def write(self, work: Callable[..., T], *args: object, unsure: str) -> T:
+        """`work(tx, *args)` in a transaction, in a thread; committed when this returns.
+
+        Unavailable when nothing was done and nothing will be; Unsure, with this message, where only the rows know.
+        """
+        once = _Once()
+
+        def run() -> T:
+            with transaction() as tx:
+                result = work(tx, *args)
+                once.commit()
+            return result
+
+        try:
+            async with asyncio.timeout(self.config.database_patience):
+                return await asyncio.get_running_loop().run_in_executor(self._writers, run)
+        except TimeoutError as error:
+            raise Unavailable if once.give_up() else Unsure(unsure) from error
+        except Exception as error:
+            # The edge, as for reads; a connection lost in COMMIT leaves open what came of it.
+            if not db.passing(error):
+                raise
+            raise Unavailable if once.give_up() else Unsure(unsure) from error
+
+    def ring(self, call: Callable[..., object], *args: object) -> None:
+        """Ring below a commit, in a thread, without waiting for it. With Redis slow and many waiting, not at all:
+        rescue finds what was not rung.
+        """
+        if self._ringing >= RINGS_AT_MOST:
+            log.warning("ring_dropped", waiting=self._ringing)
+            return
+        self._ringing += 1
+        rung = asyncio.get_running_loop().run_in_executor(self._bells, lambda: call(*args))
+        rung.add_done_callback(self._rung)
+
+    def _rung(self, rung: asyncio.Future[object]) -> None:
+        self._ringing -= 1
+        if not rung.cancelled() and rung.exception() is not None:
+            log.warning("ring_failed", error=type(rung.exception()).__name__)
 
     async def close(self) -> None:
         await self.submission.close()
         self.keys.close()
+        await self.limits.close()
+        self._bells.shutdown(wait=False)
+        self._writers.shutdown(wait=False)
         self._readers.shutdown(wait=False)
 
 

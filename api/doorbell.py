@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from shared import outcomes, queue
+from shared import metrics, outcomes, queue
 
 FIRST_PATIENCE = 0.25
 LONGEST_PATIENCE = 5.0
@@ -27,6 +27,7 @@ class Window:
         for bell in [bell for bell, until in self._out.items() if until <= now]:
             del self._out[bell]
             self._silent += 1
+            metrics.UNANSWERED.inc()
         return len(self._out) < UNANSWERED_AT_MOST
 
     def rung(self, bell: int, now: float) -> None:

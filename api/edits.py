@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api import authentication, problems, reading
+from api import authentication, listing, problems, reading
 from api.context import context_of, storable
 from api.reading import Preference
 from shared import errors
@@ -19,6 +19,13 @@ from shared.store.reads import EditRecord
 from shared.times import format_instant
 
 router = APIRouter()
+
+FILTERS = {
+    "status": listing.one_of("status", EditStatus),
+    "postId": listing.identifier("post"),
+    "createdFrom": listing.instant("created_from"),
+    "createdTo": listing.instant("created_to"),
+}
 
 
 def resource(edit: EditRecord) -> dict[str, Any]:
@@ -97,6 +104,16 @@ def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Respon
     if isinstance(error, errors.PreconditionFailed):
         error.revision = end.revision
     return problems.response(error, preference.applied(answered_async=False) | replayed)
+
+
+@router.get("/v1/edits")
+async def list_edits(request: Request) -> Response:
+    """The workspace's edits, newest first: what became of many 202s in few calls. Those of deleted posts too."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.READ)
+    asked = listing.read(request, FILTERS, key.workspace_id)
+    page = await context.read(reads.edits_page, key.workspace_id, asked.filters, asked.after, asked.limit)
+    return listing.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
 
 
 @router.get("/v1/edits/{edit_id}")

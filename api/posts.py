@@ -1,41 +1,54 @@
 """Routes of /v1/posts: the edit itself, and reading what it edits (SPEC 4)."""
 
-import json
-from hashlib import sha256
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
-from api import authentication, edits, problems, reading
+from api import authentication, edits, listing, problems, reading
 from api.context import Context, context_of, storable
 from api.problems import request_id
 from api.reading import PATCH_TYPES, Preference
 from api.submission import Recorded
-from shared.edits import EditPatch, parse_patch
+from shared import tracing
+from shared.edits import SLIDES, EditPatch, parse_patch
 from shared.errors import NotFound, RedraftError
 from shared.ids import new_id
-from shared.lifecycle import etag
-from shared.posts import detailed
+from shared.lifecycle import Status, etag
+from shared.posts import detailed, public
 from shared.store import reads
 from shared.store.edits import NewEdit
 from shared.store.keys import Key
 
 router = APIRouter()
 
-REPLAYED = {"Idempotent-Replayed": "true"}
+
+class PostIds(StringConvertor):
+    """What may stand in a path for a post's id: not the two words that are paths of their own (api/creation.py), so
+    that a wrong method there is a 405 and not a post named "video".
+    """
+
+    regex = "(?!(?:video|slideshow)$)[^/]+"
 
 
-def fingerprint(request: Request, body: Any) -> str:
-    """SHA-256 over what a repeat must repeat: method, path, parsed body and If-Match (SPEC 4)."""
-    parts = [request.method, request.url.path, body, request.headers.getlist("if-match")]
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+register_url_convertor("post", PostIds())
+ONE = "/v1/posts/{post_id:post}"
+
+FILTERS = {
+    "status": listing.one_of("status", Status),
+    "platform": listing.one_of("platform", SLIDES),
+    "contentType": listing.one_of("content_type", ("video", "slides")),
+    "accountId": listing.identifier("account"),
+    "scheduledFrom": listing.instant("scheduled_from"),
+    "scheduledTo": listing.instant("scheduled_to"),
+}
 
 
-@router.patch("/v1/posts/{post_id}")
-async def patch_post(post_id: str, request: Request) -> Response:
-    """Edit a post that waits to go live."""
+async def patch_post(request: Request) -> Response:
+    """Edit a post that waits to go live. A plain route (api/app.py): it reads and judges its bytes itself."""
+    post_id: str = request.path_params["post_id"]
     context = context_of(request)
     key = await context.authenticated(request, authentication.WRITE)
     content = await reading.read_body(request)
@@ -56,8 +69,9 @@ async def patch_post(post_id: str, request: Request) -> Response:
         requested_by=key.name,
         request_id=request_id.get(),
         key=idempotency_key,
-        fingerprint=fingerprint(request, body) if idempotency_key else None,
+        fingerprint=reading.fingerprint(request, body) if idempotency_key else None,
     )
+    tracing.remember(new.post_id)
     verdict = await context.submission.record(new, patch, problem)
     if isinstance(verdict, RedraftError):
         return problems.response(verdict)
@@ -84,7 +98,7 @@ async def _answered(
 ) -> Response:  # fmt: skip
     """Wait for the edit's end as long as was asked; 202 if it is still queued then."""
     waiting = context.submission.waiting
-    replayed = REPLAYED if verdict.replayed else {}
+    replayed = reading.REPLAYED if verdict.replayed else {}
     seconds = context.config.wait_default if preference.wait is None else preference.wait
     if preference.respond_async or len(waiting) >= context.config.waiters_max:
         seconds = 0.0
@@ -100,7 +114,31 @@ async def _answered(
     return edits.accepted(queued, preference, replayed)
 
 
-@router.get("/v1/posts/{post_id}")
+@router.get("/v1/posts")
+async def list_posts(request: Request) -> Response:
+    """The workspace's posts, newest first."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.READ)
+    asked = listing.read(request, FILTERS, key.workspace_id)
+    page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
+    return listing.answer(asked.page([public(post) for post in page.items], page.next_place))
+
+
+@router.get("/v1/posts/{post_id}/edits")
+async def list_edits_of_post(post_id: str, request: Request) -> Response:
+    """A post's edits, newest first: who changed what, from what, to what."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.READ)
+    asked = listing.read(request, {}, key.workspace_id)
+    page = None
+    if storable(post_id):
+        page = await context.read(reads.posts_edits_page, key.workspace_id, post_id, asked.after, asked.limit)
+    if page is None:
+        raise NotFound.post(post_id)
+    return listing.answer(asked.page([edits.resource(edit) for edit in page.items], page.next_place))
+
+
+@router.get(ONE)
 async def get_post(post_id: str, request: Request) -> Response:
     """One post, with how it ended."""
     context = context_of(request)

@@ -8,12 +8,15 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from shared import errors
 from shared.errors import RedraftError
 from shared.lifecycle import etag
 
 log = structlog.get_logger(__name__)
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being served; the middleware of api/app.py sets it."""
@@ -51,7 +54,7 @@ def headers_of(error: RedraftError) -> dict[str, str]:
             headers["WWW-Authenticate"] = "Bearer"
         case errors.MethodNotAllowed():
             headers["Allow"] = ", ".join(error.allowed)
-        case errors.UnsupportedMediaType():
+        case errors.UnsupportedMediaType() if "application/merge-patch+json" in error.accepted:
             headers["Accept-Patch"] = ", ".join(error.accepted)
         case errors.RateLimited() | errors.Unavailable():
             headers["Retry-After"] = str(error.retry_after)
@@ -77,9 +80,11 @@ def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Res
     )
 
 
-async def on_redraft_error(_: Request, error: Exception) -> Response:
-    """An expected ending."""
+async def on_redraft_error(request: Request, error: Exception) -> Response:
+    """An expected ending. OPTIONS is answered with what a wrong method would be told."""
     assert isinstance(error, RedraftError)  # noqa: S101  -- registered for nothing else
+    if isinstance(error, errors.MethodNotAllowed) and request.method == "OPTIONS":
+        return Response(status_code=204, headers=headers_of(error))
     return response(error)
 
 
@@ -87,14 +92,24 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     """What the framework itself refuses: an unknown route, a wrong method, a body it cannot read."""
     assert isinstance(error, HTTPException)  # noqa: S101  -- registered for nothing else
     if error.status_code == 404:
-        return response(errors.NotFound(f"There is nothing at {errors.printable(request.url.path)}; see /docs"))
+        return response(errors.NotFound(f"There is nothing at {errors.printable(request.scope['path'])}; see /docs"))
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return response(errors.MethodNotAllowed([method.strip() for method in allowed.split(",") if method.strip()]))
+        return await on_redraft_error(request, errors.MethodNotAllowed(allowed(request)))
     return response(errors.InvalidRequest(str(error.detail) or "The request could not be read"))
+
+
+def allowed(request: Request) -> list[str]:
+    """What may be done at the request's path, by all of the app's routes."""
+    routes = request.app.router.routes
+    found = [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
 
 
 async def on_surprise(request: Request, error: Exception) -> Response:
     """A bug: the client gets the request id, the log the rest."""
-    log.error("unexpected_error", path=request.url.path, exc_info=error)
+    log.error("unexpected_error", path=request.scope["path"], exc_info=error)
     return response(errors.Internal())

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +15,11 @@ BODY_LIMIT = 128 * 1024
 BULK_BODY_LIMIT = 2 * 1024 * 1024
 BODY_WITHIN = 20.0
 
+JSON_TYPES = ("application/json",)
 PATCH_TYPES = ("application/json", "application/merge-patch+json")
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+TOO_DEEP = "The body is nested too deeply; send a flat JSON object"
 
 _ENTITY_TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -63,11 +68,13 @@ def _no_constant(name: str) -> None:
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value of a body. InvalidRequest where it is none: duplicate names, NaN and bottomless nesting too."""
+    """The JSON value of a body in UTF-8, which is what JSON is sent in (RFC 8259, 8.1). InvalidRequest where it is
+    none: duplicate names, NaN and bottomless nesting too.
+    """
     try:
-        return json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return json.loads(body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except RecursionError:
-        raise InvalidRequest("The body is nested too deeply; send a flat JSON object") from None
+        raise InvalidRequest(TOO_DEEP) from None
     except json.JSONDecodeError as error:
         raise InvalidRequest(
             f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; send a JSON object"
@@ -110,6 +117,16 @@ def idempotency_key(request: Request) -> str | None:
     if len(values) > 1 or not _KEY.fullmatch(values[0]):
         raise InvalidRequest("Idempotency-Key must be one value of 1 to 255 visible characters, without spaces")
     return values[0]
+
+
+def fingerprint(request: Request, body: Any) -> str:
+    """SHA-256 over what a repeat must repeat: method, path, parsed body and If-Match (SPEC 4)."""
+    parts = [request.method, request.scope["path"], body, request.headers.getlist("if-match")]
+    try:
+        return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    except RecursionError:
+        # As deep as json.loads could just go; json.dumps begins a few frames further down.
+        raise InvalidRequest(TOO_DEEP) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from psycopg.types.json import set_json_loads
 from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.settings import Settings, settings
 
@@ -45,7 +46,9 @@ def make_engine(
         hide_parameters=True,
         isolation_level="READ COMMITTED" if durable else "AUTOCOMMIT",
         connect_args={
-            "options": f"{options} -c timezone=UTC -c jit=off",
+            # Every statement of ours finds its rows by an index. A plan cached while a table was still small would
+            # walk the whole of it, and go on doing so while it grows.
+            "options": f"{options} -c timezone=UTC -c jit=off -c enable_seqscan=off",
             "application_name": name,
             "connect_timeout": 2,
             # A half-open connection (a host that vanished) is noticed within seconds, not hours.
@@ -97,7 +100,7 @@ def lock_timed_out(error: BaseException) -> bool:
 def passing(error: BaseException) -> bool:
     """Whether PostgreSQL failed in a way that says nothing about the work itself: lost, restarting, timed out, full."""
     if not isinstance(error, DBAPIError):
-        return isinstance(error, TimeoutError)
+        return isinstance(error, (TimeoutError, PoolTimeoutError))
     return bool(error.connection_invalidated) or isinstance(
         error.orig,
         (

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from shared.lifecycle import ClaimKind, EditStatus, Status
+from shared.reschedules import JobStatus
 
 metadata = MetaData(
     naming_convention={
@@ -116,6 +117,7 @@ posts = Table(
     _instant("posted_at"),
     Column("platform_post_id", Text),
     Column("failure_reason", Text),
+    _instant("failed_at"),
     _instant("deleted_at"),
     CheckConstraint(_one_of("status", Status), name="status"),
     CheckConstraint("platform IN ('tiktok', 'instagram')", name="platform"),
@@ -141,6 +143,7 @@ posts = Table(
         "scheduled_time",
         postgresql_where=text("status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL"),
     ),
+    Index("ix_posts_failed", text("failed_at DESC"), postgresql_where=text("status = 'failed' AND deleted_at IS NULL")),
     Index("ix_posts_claims", "claim_expires_at", postgresql_where=text("claim_kind IS NOT NULL")),
     # Room on the page for the next versions of a row: most edits then touch no index (HOT).
     postgresql_with={"fillfactor": "80"},
@@ -214,4 +217,95 @@ publish_attempts = Table(
     Column("forgiven", Boolean, nullable=False, server_default=text("false"), comment="an operator's retry came since"),
     CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name="finished_has_an_outcome"),
     Index("ix_publish_attempts_post", "post_id", text("id DESC")),
+)
+
+reschedules = Table(
+    "reschedules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("workspace_id", Text, nullable=False),
+    Column("api_key_id", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("request_id", Text),
+    _instant("created_at", now=True),
+    Column("dry_run", Boolean, nullable=False, server_default=text("false")),
+    Column("plan", JSONB, nullable=False, comment="shift, spread, items or revert: what each post's move is made of"),
+    Column("filter", JSONB, comment="which posts, as the client sent it; null where items or another job name them"),
+    Column("items", JSONB, comment="the request's items; empty again once its posts are frozen into chunks"),
+    # One that another job has been made to revert: a second revert finds the name taken.
+    Column("reverts", Text, unique=True),
+    Column("status", Text, nullable=False, server_default=text("'queued'")),
+    Column("total", Integer),
+    Column("chunks", Integer),
+    Column("chunks_done", Integer, nullable=False, server_default=text("0")),
+    Column(
+        "held", Integer, nullable=False, server_default=text("0"), comment="posts passed by, since others held them"
+    ),
+    Column("applied", Integer, nullable=False, server_default=text("0")),
+    Column("skipped", Integer, nullable=False, server_default=text("0")),
+    Column("failed", Integer, nullable=False, server_default=text("0")),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0"), comment="at freezing its posts"),
+    _instant("touched_at", now=True),
+    _instant("started_at"),
+    _instant("finished_at"),
+    Column("error", Text),
+    CheckConstraint(f"status IN ({', '.join(repr(one.value) for one in JobStatus)})", name="status"),
+    CheckConstraint(
+        "(status IN ('done', 'canceled', 'failed')) = (finished_at IS NOT NULL)", name="ended_has_its_time"
+    ),
+    CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="failed_has_its_error"),
+    CheckConstraint("num_nulls(total, chunks) IN (0, 2)", name="frozen_all_or_none"),
+    CheckConstraint("applied + skipped + failed + held <= coalesce(total, 0)", name="counts_stay_within_the_total"),
+    CheckConstraint("status <> 'done' OR applied + skipped + failed = total", name="done_has_counted_all"),
+    Index("ix_reschedules_listing", "workspace_id", text("created_at DESC"), text("id DESC")),
+    # By id, not by time: a chunk touches its job, and what it touches stands in no index (HOT).
+    Index("ix_reschedules_live", "id", postgresql_where=text("status IN ('queued', 'running')")),
+    postgresql_with={"fillfactor": "50"},
+)
+
+reschedule_chunks = Table(
+    "reschedule_chunks",
+    metadata,
+    Column("reschedule_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("first", Integer, nullable=False, comment="the ordinal of its first post in the job"),
+    Column("post_ids", ARRAY(Text), nullable=False, comment="in id order, which is the order of the locks"),
+    Column("done", Boolean, nullable=False, server_default=text("false"), comment="all but the held ones are decided"),
+    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("aims", JSONB, comment="what the plan says of each post, where it says something of its own for each"),
+    Column(
+        "outcomes",
+        JSONB,
+        nullable=False,
+        server_default=text("'[]'"),
+        comment="[index, outcome, before, after, reason] of posts that have no audit row to say it",
+    ),
+    Column("held", ARRAY(Integer), nullable=False, server_default=text("'{}'"), comment="indexes still to be decided"),
+    Index("ix_reschedule_chunks_open", "reschedule_id", "number", postgresql_where=text("NOT done")),
+)
+
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("seq", BigInteger, Identity(always=True, cache=1), primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("workspace_id", Text, nullable=False),
+    Column("post_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("data", JSONB, nullable=False),
+    _instant("created_at", now=True),
+    Column("status", Text, nullable=False, server_default=text("'queued'")),
+    Column("tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column("lease_token", Text),
+    _instant("lease_expires_at"),
+    _instant("finished_at"),
+    Column("message", Text, comment="how the latest try failed"),
+    CheckConstraint("status IN ('queued', 'delivered', 'dead')", name="status"),
+    CheckConstraint("(status = 'queued') = (finished_at IS NULL)", name="finished_has_its_time"),
+    CheckConstraint("num_nulls(lease_token, lease_expires_at) IN (0, 2)", name="lease_all_or_none"),
+    CheckConstraint("status = 'queued' OR lease_token IS NULL", name="only_queued_is_leased"),
+    Index("ix_webhook_events_queue", "post_id", "seq", postgresql_where=text("status = 'queued'")),
+    Index("ix_webhook_events_dead", text("seq DESC"), postgresql_where=text("status = 'dead'")),
+    Index("ix_webhook_events_delivered", "finished_at", postgresql_where=text("status = 'delivered'")),
+    postgresql_with={"fillfactor": "85"},
 )

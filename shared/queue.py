@@ -10,6 +10,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from shared import tracing
 from shared.settings import Settings, settings
 
 EDITS_APPLY = "edits.apply"
@@ -94,8 +95,9 @@ def send(
     """
     try:
         sender().send_task(
-            task, args=list(args), countdown=countdown, eta=eta, expires=expires, argsrepr=f"({shown})", kwargsrepr=""
-        )
+            task, args=list(args), countdown=countdown, eta=eta, expires=expires, argsrepr=f"({shown})", kwargsrepr="",
+            headers=tracing.headers(args),
+        )  # fmt: skip
     except (OperationalError, OSError) as error:
         log.warning("ring_failed", task=task, shown=shown, error=type(error).__name__)
         return False
@@ -131,6 +133,20 @@ def enqueue_renders(due: Sequence[tuple[str, int]], countdown: float | None = No
     for post_id, content_revision in due:
         rung &= send(POSTS_RENDER, [post_id, content_revision], shown=post_id, countdown=countdown)
     return rung
+
+
+def ring_webhooks(post_ids: Sequence[str]) -> bool:
+    """A doorbell for posts of which there is something to tell."""
+    rung = True
+    for start in range(0, len(post_ids), DOORBELL_POSTS):
+        some = list(post_ids[start : start + DOORBELL_POSTS])
+        rung &= send(WEBHOOKS_DELIVER, [some], shown=readable(some))
+    return rung
+
+
+def ring_reschedule(job_id: str, shown: str = "", countdown: float | None = None) -> bool:
+    """A doorbell for the next step of a bulk job. `shown` names the step, for operators."""
+    return send(RESCHEDULES_RUN_CHUNK, [job_id], shown=shown or job_id, countdown=countdown or None)
 
 
 def room_in(queue: str) -> int:

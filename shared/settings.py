@@ -23,6 +23,7 @@ class Settings(BaseSettings):
     flower_url: str = ""
     log_format: str = Field(default="auto", description="json, console, or auto: console on a terminal")
     log_level: str = "INFO"
+    metrics_token: str = Field(default="", description="a bearer token for /metrics; empty: whoever reaches the port")
 
     # Waiting for an answer (SPEC 4).
     wait_default: float = 10.0
@@ -51,11 +52,12 @@ class Settings(BaseSettings):
 
     # How many at once in one worker process.
     edits_concurrency: int = 2
-    bulk_concurrency: int = 1
+    bulk_concurrency: int = 2
     ops_concurrency: int = 1
     publish_concurrency: int = 64
     publish_calls: int = Field(default=512, description="calls of the publisher at once, over all messages in hand")
     render_concurrency: int = 16
+    webhook_calls: int = Field(default=64, description="calls of the receiver of webhooks at once")
     webhooks_concurrency: int = 16
 
     # Flower always has a password: a start without one makes one up and prints it.

@@ -7,17 +7,18 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 
-from shared import db, queue
+from shared import db, logs, metrics, queue, services, tracing
 from shared.settings import settings
 from shared.store import StaleWriteError
+from worker import calls
 
 log = structlog.get_logger(__name__)
 
 _config = settings()
 
-app = Celery("redraft")
+app = Celery("redraft", events="worker.events:BatchingEvents")
 app.conf.update(queue.broker_options(_config))
 app.conf.update(
     include=["worker.tasks"],
@@ -28,6 +29,8 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     # What fails for a reason of its own is acknowledged: rescue finds what it left undone.
     task_acks_on_failure_or_timeout=True,
+    # A message that cannot be read must not end the worker, and the next one, and the next (FAULTS 10).
+    worker_consumer="worker.consumer:Consumer",
     # One message in hand for each that is worked on: a flood is shared, and little is lost with a worker.
     worker_prefetch_multiplier=1,
     # A task that outlives its connection goes on; its twin is safe to run beside it (FAULTS 8).
@@ -63,7 +66,21 @@ app.conf.update(
 )
 
 
-@worker_process_init.connect  # type: ignore[no-untyped-call]
+metrics.watch_worker()
+
+
+@setup_logging.connect
+def _one_log(**_: Any) -> None:
+    """Celery's own lines go where ours go, in the same form."""
+    logs.configure(process=lambda: metrics.worker_name() or "beat", task_id=_task_id)
+
+
+def _task_id() -> str | None:
+    task = app.current_task
+    return task.request.id if task else None
+
+
+@worker_process_init.connect
 def _warm(**_: Any) -> None:
     """Connect before the first doorbell, so that the first edit is as fast as the rest."""
     try:
@@ -71,6 +88,21 @@ def _warm(**_: Any) -> None:
             pass
     except Exception as error:  # noqa: BLE001  -- a worker may start before its database; tasks will say so
         log.warning("database_not_ready", error=type(error).__name__)
+
+
+@worker_ready.connect
+def _say_where_calls_go(sender: Any, **_: Any) -> None:
+    """Each start of a worker that calls outside services says where, or that a sandbox serves (SPEC 6)."""
+    queues = set(sender.app.amqp.queues.consume_from)
+    services.announce(queues)
+    if queues & {"publish", "render", "webhooks"}:
+        _warm()  # these are threads: the first tasks would all at once make the process's one engine
+
+
+@worker_shutting_down.connect
+def _begin_no_more_calls(**_: Any) -> None:
+    """What is being called is finished within the grace; what waits for room is left to others."""
+    calls.stop_all()
 
 
 def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -90,6 +122,7 @@ def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
                     queue.send(name, args, shown="again", countdown=1 + random.random())  # noqa: S311  -- spread only
                 return {"put_off": type(error).__name__}
 
-        return app.task(name=name, typing=False, **options)(guarded)
+        register: Callable[..., Any] = app.task(name=name, typing=False, **options)
+        return register(metrics.counted(name, tracing.traced(name, guarded)))
 
     return decorate

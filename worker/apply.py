@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import structlog
 
-from shared import db, lifecycle, posts
+from shared import db, events, lifecycle, logs, metrics, posts
 from shared.db import transaction
 from shared.edits import EditPatch
 from shared.lifecycle import EditStatus, PostFacts, Status
@@ -18,6 +18,7 @@ from shared.settings import settings
 from shared.store import StaleWriteError
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
+from shared.store import webhooks as webhooks_store
 from shared.store.edits import End, QueuedEdit
 from shared.store.posts import Write
 
@@ -36,10 +37,14 @@ class Applied:
     renders: list[tuple[str, int]] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     def take(self, drained: "Drained") -> None:
         """Count a drained batch in; to be called when its transaction has been committed."""
         self.ends += drained.ends
+        self.told += drained.told
+        metrics.edits_ended(drained.ends, drained.read, drained.read_mono)
+        logs.edits_ended(drained.ends, drained.read)
         for write in drained.writes.values():
             self.follow(write, drained.read_at)
 
@@ -69,6 +74,9 @@ class Drained:
     tried: list[str] = field(default_factory=list)
     cut: bool = False
     read_at: datetime | None = None
+    told: list[str] = field(default_factory=list)
+    read: Sequence[QueuedEdit] = ()
+    read_mono: float = 0.0
 
 
 class Attempts:
@@ -128,6 +136,7 @@ def drain(
     """
     queue = edits_store.queued_edits(tx, locked, 1 if alone else limit + 1)
     drained = Drained({post_id: post.facts for post_id, post in locked.items()})
+    drained.read, drained.read_mono = queue, time.monotonic()
     drained.cut = len(queue) > limit
     drained.read_at = queue[0].read_at if queue else None
     taken = _alone(queue, drained) if alone else _untried(queue[:limit], drained)
@@ -140,6 +149,9 @@ def drain(
             drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
     posts_store.write_posts(tx, list(drained.writes.values()))
     edits_store.finalize_edits(tx, drained.ends)
+    if webhooks_store.wanted():
+        told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue})
+        drained.told = webhooks_store.tell(tx, told)
     return drained
 
 

@@ -1,96 +1,102 @@
 """Publish: claim, call, finish (SPEC 6). The claim drains the queue first: no accepted edit comes too late."""
 
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 from uuid import uuid4
 
-import structlog
 from pydantic_core import to_json
 
-from shared import db, posts, services
+from shared import metrics, posts, services
 from shared.db import transaction
 from shared.lifecycle import ClaimKind, PostFacts, Status
 from shared.posts import Post
+from shared.services import Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
-from shared.store.claims import Attempt, History, NewClaim
+from shared.store import schedule as schedule_store
+from shared.store.claims import Attempt, AttemptEnd, Finish, History, NewClaim
 from worker import retries
-from worker.apply import Applied, Attempts, apply_edits, drain
+from worker.apply import Attempts, Drained, apply_edits, drain
+from worker.calls import Calls, Flight, Landed, transactions
+from worker.published import Called, Published, finish, write_finishes
 from worker.retries import Outcome
 
-log = structlog.get_logger(__name__)
+# A task that finds no room for its calls ends; a post that is overdue is rung for again (SPEC 6).
+PATIENCE = 10.0
+LOOK_AGAIN = 0.05
 
 
-@dataclass(slots=True)
-class Called:
-    """One claim that is to be called for."""
+def publish(pairs: Sequence[tuple[str, int]], calls: Calls, ring: Callable[[Published], object]) -> Published:
+    """Publish posts that are due: claim as many together as there is room to call for, call, finish as answers come.
 
-    attempt: Attempt
-    history: History | None
-
-
-@dataclass(slots=True)
-class Published:
-    """What a publish task did. `again`: (post, schedule revision) to come back to shortly; `edits`: posts whose queue
-    wants `edits.apply` first; `early`: (post, schedule revision, when).
+    `ring` is called below commits, with what must be rung.
     """
+    done, flight = Published(), Flight[Called](calls)
 
-    applied: Applied = field(default_factory=Applied)
-    outcomes: dict[str, str] = field(default_factory=dict)
-    again: list[tuple[str, int, datetime | None]] = field(default_factory=list)
-    edits: list[str] = field(default_factory=list)
-    early: list[tuple[str, int, datetime | None]] = field(default_factory=list)
+    def tell() -> None:
+        ring(done)
+        done.forget_rung()
 
-    def summary(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for outcome in self.outcomes.values():
-            counts[outcome] = counts.get(outcome, 0) + 1
-        return counts
-
-
-def publish(
-    pairs: Sequence[tuple[str, int]], calls: ThreadPoolExecutor, ring: Callable[[Published], object]
-) -> Published:
-    """Publish posts that are due: claim them together, call side by side, finish each.
-
-    `ring` is called once, below the claiming commits and before the calls, with what must be rung.
-    """
-    done = Published()
-    fenced = _compare_fences(pairs, done)
-    ready = claim(fenced, done) if fenced else []
-    ring(done)
-    for called, outcome in zip(ready, calls.map(_call_and_finish, ready), strict=True):
-        done.outcomes[called.attempt.post_id] = outcome
+    rest = _compare_fences(pairs, done)
+    held: list[Landed[Called]] = []
+    try:
+        while rest:
+            busy = bool(flight.up or held)
+            room = calls.take(len(rest), LOOK_AGAIN if busy else PATIENCE)
+            if not room and not busy:
+                done.outcomes |= dict.fromkeys((post_id for post_id, _ in rest), "busy")
+                break
+            _claim_and_call(dict(rest[:room]), room, calls, flight, done)
+            rest = rest[room:]
+            tell()
+            held = finish([*held, *flight.landed(0 if room else LOOK_AGAIN)], done)
+            tell()
+    finally:
+        # What is being called is finished, whatever became of the rest.
+        while flight.up or held:
+            held = finish([*held, *flight.landed(LOOK_AGAIN if held else None)], done)
+            tell()
     return done
 
 
-def _compare_fences(pairs: Sequence[tuple[str, int]], done: Published) -> dict[str, int]:
+def _compare_fences(pairs: Sequence[tuple[str, int]], done: Published) -> list[tuple[str, int]]:
     """The posts whose schedule revision is the message's. Compared before any draining: afterwards the row decides,
     so that a stream of time edits cannot make every message stale in turn (SPEC 3.7).
     """
-    with transaction() as tx:
-        found, _ = posts_store.read_posts(tx, [post_id for post_id, _ in pairs])
-        queues = edits_store.posts_with_a_queue(tx, found)
+    with transactions, transaction() as tx:
+        fences = schedule_store.fences(tx, [post_id for post_id, _ in pairs])
     fenced: dict[str, int] = {}
     for post_id, schedule_revision in pairs:
-        post = found.get(post_id)
-        if post is None or post.facts.deleted:
+        fence = fences.get(post_id)
+        if fence is None or fence.deleted:
             done.outcomes[post_id] = "gone"
-        elif post.facts.schedule_revision != schedule_revision:
-            done.outcomes[post_id] = "superseded"
-        else:
+        elif fence.status != Status.GENERATED:
+            # Should an edit that waits make it ready, its own apply rings for it.
+            done.outcomes[post_id] = fence.status
+        elif fence.schedule_revision == schedule_revision:
             fenced[post_id] = schedule_revision
-    waiting = [post_id for post_id in queues if post_id in fenced]
-    if waiting:
-        done.applied = apply_edits(waiting)
-    return fenced
+        elif post_id not in fenced:
+            done.outcomes[post_id] = "superseded"
+    queued = [post_id for post_id in fenced if fences[post_id].queued]
+    if queued:
+        done.applied = apply_edits(queued)
+    return list(fenced.items())
+
+
+def _claim_and_call(
+    fenced: Mapping[str, int], room: int, calls: Calls, flight: Flight[Called], done: Published
+) -> None:
+    """Claim these posts, for whose calls `room` was taken, and call for those that were claimed."""
+    ready: list[Called] = []
+    try:
+        ready = claim(fenced, done) if fenced else []
+    finally:
+        calls.give_back(room - len(ready))
+    for called in ready:
+        flight.launch(called, _call)
 
 
 def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
@@ -98,41 +104,53 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
 
     `fenced`: post -> the schedule revision that its message carried.
     """
-    config = settings()
-    with Attempts() as attempts, transaction() as tx:
+    began, config = time.monotonic(), settings()
+    ready: list[Called] = []
+    told = Published()
+    with transactions, Attempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, fenced, "skip")
-        drained = drain(tx, {i: p for i, p in locked.items() if p.facts.claim is not ClaimKind.PUBLISH}, attempts)
-        now = posts_store.clock(tx)
+        open_posts = {i: post for i, post in locked.items() if post.facts.claim is not ClaimKind.PUBLISH}
+        drained = drain(tx, open_posts, attempts)
+        behind = set(edits_store.posts_with_a_queue(tx, open_posts) if drained.cut else drained.tried)
         past = claims_store.histories(tx, locked)
-        ready: list[Called] = []
+        now = posts_store.clock(tx)
         claims: list[NewClaim] = []
+        lost: list[AttemptEnd] = []
+        spent: list[Finish] = []
         for post_id, post in locked.items():
-            facts = drained.posts.get(post_id, post.facts)
-            if post_id in drained.tried or drained.cut:
-                done.outcomes[post_id] = "edits_first"
-                done.edits.append(post_id)
-                done.again.append((post_id, facts.schedule_revision, None))
-                continue
-            verdict = _verdict(facts, post, now)
-            done.outcomes[post_id] = verdict
-            if verdict == "early" and facts.scheduled_time <= now + timedelta(seconds=config.horizon):
-                done.early.append((post_id, facts.schedule_revision, max(facts.scheduled_time, post.retry_at or now)))
+            facts, history = drained.posts.get(post_id, post.facts), past.get(post_id)
+            verdict = "edits_first" if post_id in behind else _verdict(facts, post, now)
+            if verdict == "claim" and post.claim_token is not None:
+                lost.append(AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its holder was gone"))
+                give_up = history and retries.before_retaking(
+                    unknown=history.unknown, most_unknown=config.tries_unknown
+                )
+                if give_up:
+                    spent.append(Finish(post_id, post.claim_token, "failed", failure_reason=give_up.reason))
+                    verdict = "failed"
             if verdict == "claim":
-                history = past.get(post_id)
-                attempt = _attempt(facts, post, history, post.claim_token is not None)
+                attempt = _attempt(facts, post, history, retaken=post.claim_token is not None)
                 claims.append(NewClaim(post_id, "publish", attempt.claim_token, facts.status, post.claim_token))
-                ready.append(Called(attempt, history))
-                if post.claim_token is not None:
-                    claims_store.end_attempt(tx, post.claim_token, Outcome.UNKNOWN, "its holder was gone")
+                ready.append(Called(attempt, history, now, began))
+            told.outcomes[post_id] = verdict
+            _come_back(facts, post, drained, now, told)
+        claims_store.end_attempts(tx, lost)
+        told.told = write_finishes(tx, spent, locked)
         claims_store.take_claims(tx, claims, config.claim_expiry)
         claims_store.record_attempts(tx, [called.attempt for called in ready])
+        if told.edits:
+            schedule_store.remark(tx, told.edits)
     claimed = {called.attempt.post_id for called in ready}
+    first = [called.attempt.post_id for called in ready if called.history is None]
+    metrics.publishes_claimed([drained.posts[post_id].scheduled_time for post_id in first], now)
     done.applied.take(drained)
     done.applied.publishes = [due for due in done.applied.publishes if due[0] not in claimed]
-    for post_id, schedule_revision in fenced.items():
-        if post_id not in locked:
-            done.outcomes[post_id] = "held"
-            done.again.append((post_id, schedule_revision, None))
+    held = [(post_id, revision) for post_id, revision in fenced.items() if post_id not in locked]
+    done.outcomes |= told.outcomes | dict.fromkeys((post_id for post_id, _ in held), "held")
+    done.again += told.again + held
+    done.edits += told.edits
+    done.early += told.early
+    done.told += told.told
     return ready
 
 
@@ -145,21 +163,43 @@ def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
     if facts.claim is not None:
         expired = post.claim_expires_at is not None and post.claim_expires_at <= now
         return "claim" if expired else "claimed"
-    if facts.scheduled_time > now:
-        return "early"
-    moved = facts.schedule_revision != post.facts.schedule_revision
-    if post.retry_at is not None and post.retry_at > now and not moved:
-        return "early"
-    return "claim"
+    return "early" if _goes_at(facts, post) > now else "claim"
 
 
-def body_of(facts: PostFacts, post: Post) -> str:
-    """What the publisher is sent: the 12 fields as they stand, and what a render made (SPEC 6)."""
+def _goes_at(facts: PostFacts, post: Post) -> datetime:
+    """When the post may go out: at its time, and not before its next try."""
+    if post.retry_at is None or anew(post, facts):
+        return facts.scheduled_time
+    return max(facts.scheduled_time, post.retry_at)
+
+
+def anew(post: Post, facts: PostFacts) -> bool:
+    """Whether draining moved or remade the post: that ends its wait for a next try, as `write_posts` does."""
+    was = post.facts
+    return (facts.schedule_revision, facts.content_revision) != (was.schedule_revision, was.content_revision)
+
+
+def _come_back(facts: PostFacts, post: Post, drained: Drained, now: datetime, told: Published) -> None:
+    """What must be rung for a post that was not claimed now but will be soon."""
+    verdict = told.outcomes[facts.id]
+    if verdict == "edits_first":
+        told.edits.append(facts.id)
+        told.again.append((facts.id, facts.schedule_revision))
+    elif verdict == "early":
+        write = drained.writes.get(facts.id)
+        wait = (_goes_at(facts, post) - now).total_seconds()
+        # Counted in seconds from now, not as a time: the worker's clock may be another one than the database's.
+        if wait <= settings().horizon and not (write and write.enqueue):
+            told.early.append((facts.id, facts.schedule_revision, wait))
+
+
+def body_of(facts: PostFacts, post: Post, kind: str = "publish") -> str:
+    """What a service is sent: the 12 fields as they stand, and what a render made (SPEC 6)."""
     shown = posts.public(post, facts) | {"renderedUrl": facts.rendered_url, "slideDuration": post.slide_duration}
-    return to_json({"type": "publish", "post": shown}).decode()
+    return to_json({"type": kind, "post": shown}).decode()
 
 
-def _attempt(facts: PostFacts, post: Post, history: History | None, retaken: bool) -> Attempt:  # noqa: FBT001
+def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: bool) -> Attempt:
     """The next try: under the old key where the body is the old one, and always so for a claim that expired."""
     body = history.body if retaken and history else body_of(facts, post)
     if history is not None and history.body == body:
@@ -169,60 +209,9 @@ def _attempt(facts: PostFacts, post: Post, history: History | None, retaken: boo
     return Attempt(facts.id, facts.schedule_revision, key, body, number, f"clm_{uuid4().hex}")
 
 
-def _call_and_finish(called: Called) -> str:
+def _call(called: Called) -> Reply:
+    """Call for a claim, unless so much time has passed (a frozen process) that it may not be ours any more."""
+    if time.monotonic() - called.began > settings().claim_expiry / 2:
+        return Reply("never_started", message="its claim had become too old to begin")
     attempt = called.attempt
-    reply = services.call("publish", attempt.body, attempt.idempotency_key, attempt.try_number)
-    return persevere(lambda: finish(called, reply))
-
-
-def persevere(finish_once: Callable[[], str]) -> str:
-    """Finish although a person holds the row, or PostgreSQL restarts, for as long as the claim may last.
-
-    The call has been made; to forget its end would cost a second one under the same key.
-    """
-    deadline = time.monotonic() + settings().claim_expiry
-    while True:
-        try:
-            return finish_once()
-        except Exception as error:
-            if not db.passing(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
-
-
-def finish(called: Called, reply: services.Reply) -> str:
-    """Write down how the call ended, fenced by the claim's token: a stale finish changes nothing."""
-    attempt, outcome = called.attempt, Outcome(reply.kind)
-    with transaction() as tx:
-        claims_store.end_attempt(tx, attempt.claim_token, outcome.value, reply.message)
-        if not _finish(tx, called, reply, outcome):
-            return "stale"
-    if outcome is not Outcome.DONE:
-        log.warning("publish_not_done", post_id=attempt.post_id, outcome=outcome.value, attempt=attempt.try_number)
-    return outcome.value
-
-
-def _finish(tx: Any, called: Called, reply: services.Reply, outcome: Outcome) -> bool:
-    attempt, history, config = called.attempt, called.history, settings()
-    post_id, token = attempt.post_id, attempt.claim_token
-    if outcome is Outcome.DONE:
-        return claims_store.finish_posted(tx, post_id, token, reply.data.get("platformPostId"))
-    if outcome is Outcome.REFUSED:
-        return claims_store.finish_failed(tx, post_id, token, reply.message or "refused by the publisher")
-    known = history if history is not None and history.idempotency_key == attempt.idempotency_key else None
-    now = posts_store.clock(tx)
-    next_step = retries.after_failure(
-        outcome,
-        never_started=(known.never_started if known else 0) + (outcome is not Outcome.UNKNOWN),
-        unknown=(known.unknown if known else 0) + (outcome is Outcome.UNKNOWN),
-        first_at=known.first_started_at if known else now,
-        now=now,
-        luck=random.random(),  # noqa: S311  -- spreads retries, guards nothing
-        most_never_started=config.tries_never_started,
-        most_unknown=config.tries_unknown,
-    )
-    if isinstance(next_step, retries.GiveUp):
-        return claims_store.finish_failed(tx, post_id, token, next_step.reason)
-    if outcome is Outcome.NEVER_STARTED:
-        return claims_store.give_back(tx, post_id, token, next_step.at)
-    return claims_store.keep_until(tx, post_id, token, next_step.at)
+    return services.call("publish", attempt.body, attempt.idempotency_key, attempt.try_number, called.claimed_at)

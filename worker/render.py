@@ -1,77 +1,98 @@
 """Render: claim, call, finish, fenced by the content revision (SPEC 2, 6)."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from hashlib import sha256
 from uuid import uuid4
 
-from pydantic_core import to_json
+import structlog
+from sqlalchemy import Connection
 
-from shared import posts, services
+from shared import db, events, services
 from shared.db import transaction
-from shared.lifecycle import ClaimKind, Status
+from shared.lifecycle import PostFacts, Status
+from shared.posts import Post
+from shared.services import Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
-from shared.store import edits as edits_store
 from shared.store import posts as posts_store
+from shared.store import schedule as schedule_store
+from shared.store import webhooks as webhooks_store
 from shared.store.claims import NewClaim
 from worker import retries
 from worker.apply import Applied, Attempts, apply_edits, drain
-from worker.publish import persevere
+from worker.publish import anew, body_of
 from worker.retries import Outcome
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Rendering:
-    """What a render task did, and what it wants rung: `again` (post, content revision) to come back to shortly,
-    `edits` whose queue's head wants `edits.apply` first, `publish` of a post that the render has made ready.
+    """What a render task did, and what is to be rung below its commits. `again`: (post, content revision) to come back
+    to shortly; `later`: the same and the seconds until its next try; `edits`: posts whose queue's head wants
+    `edits.apply` first; `publish`: (post, schedule revision, when) of a post that the render has made ready;
+    `told`: posts of which the receiver of webhooks is to hear.
     """
 
     applied: Applied = field(default_factory=Applied)
     outcome: str = ""
     again: list[tuple[str, int]] = field(default_factory=list)
+    later: list[tuple[str, int, float]] = field(default_factory=list)
     edits: list[str] = field(default_factory=list)
     publish: list[tuple[str, int, datetime | None]] = field(default_factory=list)
-
-    def come_back(self, post_id: str, content_revision: int, *, after_edits: bool = False) -> None:
-        self.outcome = "edits_first" if after_edits else "held"
-        self.again.append((post_id, content_revision))
-        if after_edits:
-            self.edits.append(post_id)
+    told: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed render: what is sent, under which key, and which try of that content it is."""
+    """A claimed render: what is sent, under which key, which try of that content it is, and the database's clock."""
 
     post_id: str
     token: str
     body: str
     key: str
     number: int
+    claimed_at: datetime
 
 
 def render(post_id: str, content_revision: int, ring: Callable[[Rendering], object]) -> Rendering:
     """Render one post if the message still speaks of its content. `ring` is called before the call and at the end."""
     done = Rendering()
-    with transaction() as tx:
-        found, _ = posts_store.read_posts(tx, [post_id])
-        queue = edits_store.posts_with_a_queue(tx, found)
-    post = found.get(post_id)
-    if post is None or post.facts.content_revision != content_revision:
-        done.outcome = "gone" if post is None else "superseded"
-        return done
-    if queue:
-        done.applied = apply_edits(queue)
-    job = _claim(post_id, content_revision, done)
+    job = begin(post_id, content_revision, done)
     ring(done)
     if job is not None:
-        done = Rendering()
-        reply = services.call("render", job.body, job.key, job.number)
-        done.outcome = persevere(lambda: _finish(job, reply, done))
+        reply = services.call("render", job.body, job.key, job.number, job.claimed_at)
+        done = persevere(lambda: _finish(job, reply))
         ring(done)
     return done
+
+
+def begin(post_id: str, content_revision: int, done: Rendering) -> Job | None:
+    """Compare the message's fence, run the ordinary apply, then claim: what is to be called for, or None."""
+    with transaction() as tx:
+        fence = schedule_store.fences(tx, [post_id]).get(post_id)
+    if fence is None or fence.deleted or fence.content_revision != content_revision:
+        done.outcome = "gone" if fence is None or fence.deleted else "superseded"
+        return None
+    if fence.queued:
+        done.applied = apply_edits([post_id])
+    return _claim(post_id, content_revision, done)
+
+
+def persevere(finish_once: Callable[[], Rendering]) -> Rendering:
+    """Finish although a person holds the row, or PostgreSQL restarts, for as long as the claim may last."""
+    deadline = time.monotonic() + settings().claim_expiry
+    while True:
+        try:
+            return finish_once()
+        except Exception as error:
+            if not db.passing(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
@@ -81,88 +102,121 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
         drained = drain(tx, locked, attempts)
         job = None
         if post_id not in locked:
-            done.come_back(post_id, content_revision)
+            done.outcome = "held"
+            done.again.append((post_id, content_revision))
         elif drained.tried or drained.cut:
-            done.come_back(post_id, drained.posts[post_id].content_revision, after_edits=True)
+            done.outcome = "edits_first"
+            done.edits.append(post_id)
+            done.again.append((post_id, drained.posts[post_id].content_revision))
+            schedule_store.remark(tx, [post_id])
         else:
-            post, facts, now = locked[post_id], drained.posts[post_id], posts_store.clock(tx)
-            held = facts.claim is ClaimKind.RENDER and post.claim_expires_at is not None and post.claim_expires_at > now
-            waits = post.retry_at is not None and post.retry_at > now and facts is post.facts
-            if facts.deleted or facts.status is not Status.PENDING_RENDER:
-                done.outcome = "gone" if facts.deleted else facts.status.value
-            elif held or waits:
-                done.outcome = "claimed" if held else "early"
-            else:
-                token = f"clm_{uuid4().hex}"
-                from_token = post.claim_token if facts.claim is not None else None
-                claims_store.take_claims(
-                    tx, [NewClaim(post_id, "render", token, facts.status, from_token)], settings().claim_expiry
-                )
-                shown = posts.public(post, facts) | {
-                    "renderedUrl": facts.rendered_url,
-                    "slideDuration": post.slide_duration,
-                }
-                job = Job(
-                    post_id,
-                    token,
-                    to_json({"type": "render", "post": shown}).decode(),
-                    f"render_{post_id}_{facts.content_revision}",
-                    (post.render_tries if facts.content_revision == post.facts.content_revision else 0) + 1,
-                )
+            post, facts = locked[post_id], drained.posts[post_id]
+            now = posts_store.clock(tx)
+            done.outcome = _verdict(post, facts, now)
+            if done.outcome == "claim":
+                job = _job(post, facts, now)
+                retaken = facts.claim is not None
+                if retaken and job.number > settings().tries_never_started:
+                    # Every holder died in the call, and nobody else would ever count that.
+                    token = post.claim_token or ""
+                    claims_store.fail_render(tx, post_id, token, retries.RENDERER_UNAVAILABLE)
+                    done.told = _tell_failed(tx, post, retries.RENDERER_UNAVAILABLE)
+                    done.outcome, job = "failed", None
+                else:
+                    from_token = post.claim_token if retaken else None
+                    claim = NewClaim(post_id, "render", job.token, facts.status, from_token)
+                    claims_store.take_claims(tx, [claim], settings().claim_expiry)
     done.applied.take(drained)
     if job is not None:
         done.applied.renders = []
     return job
 
 
-def _finish(job: Job, reply: services.Reply, done: Rendering) -> str:
-    outcome, config = Outcome(reply.kind), settings()
-    if outcome is Outcome.DONE:
-        made = {"rendered_url": reply.data.get("renderedUrl"), "thumbnail_url": reply.data.get("thumbnailUrl")}
-        with transaction() as tx:
-            rendered = claims_store.finish_rendered(tx, job.post_id, job.token, made, config.horizon)
-        if rendered is None:
-            return "stale"
-        if rendered.due:
-            at = None if rendered.at_once else rendered.scheduled_time
-            done.publish.append((job.post_id, rendered.schedule_revision, at))
-        return outcome.value
-    return _fail(job, reply, outcome, done)
+def _verdict(post: Post, facts: PostFacts, now: datetime) -> str:
+    """What the row says once its queue is drained."""
+    if facts.deleted:
+        return "gone"
+    if facts.status is not Status.PENDING_RENDER:
+        return facts.status.value
+    if facts.claim is not None and post.claim_expires_at is not None and post.claim_expires_at > now:
+        return "claimed"
+    waits = not anew(post, facts) and post.retry_at is not None and post.retry_at > now
+    return "early" if waits else "claim"
 
 
-def _fail(job: Job, reply: services.Reply, outcome: Outcome, done: Rendering) -> str:
+def _job(post: Post, facts: PostFacts, now: datetime) -> Job:
+    same = facts.content_revision == post.facts.content_revision
+    body = body_of(facts, post, "render")
+    # The caption stands in the body too, and may change between two tries: never two bodies under one key.
+    key = f"render_{facts.id}_{facts.content_revision}_{sha256(body.encode()).hexdigest()[:16]}"
+    tries = post.render_tries + (facts.claim is not None) if same else 0
+    return Job(facts.id, f"clm_{uuid4().hex}", body, key, tries + 1, now)
+
+
+def _finish(job: Job, reply: Reply) -> Rendering:
+    """Write down how the call ended, fenced by the claim's token: a stale result changes nothing."""
+    outcome, config, done = Outcome(reply.kind), settings(), Rendering()
+    done.outcome = outcome.value
+    if outcome is not Outcome.DONE:
+        log.warning("not_rendered", post_id=job.post_id, outcome=outcome.value, attempt=job.number)
+        _fail(job, reply, outcome, done)
+        return done
+    made = {"rendered_url": reply.data.get("renderedUrl"), "thumbnail_url": reply.data.get("thumbnailUrl")}
+    with transaction() as tx:
+        rendered = claims_store.finish_rendered(tx, job.post_id, job.token, made, config.horizon)
+    if rendered is None:
+        done.outcome = "stale"
+    elif rendered.due:
+        at = None if rendered.at_once else rendered.scheduled_time
+        done.publish.append((job.post_id, rendered.schedule_revision, at))
+    return done
+
+
+def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
     """Try again later, or fail the post; not before its queue was drained, for an edit may have mended it."""
-    config = settings()
+    post_id, token = job.post_id, job.token
     with Attempts() as attempts, transaction() as tx:
-        locked = posts_store.lock_posts(tx, [job.post_id], "wait")
+        locked = posts_store.lock_posts(tx, [post_id], "wait")
         drained = drain(tx, locked, attempts)
-        now = posts_store.clock(tx)
-        post = locked.get(job.post_id)
-        written = "stale"
-        if post is not None and post.claim_token == job.token and drained.posts[job.post_id].claim is not None:
-            verdict: retries.Again | retries.GiveUp = retries.GiveUp(reply.message or "refused by the renderer")
-            if outcome is not Outcome.REFUSED:
-                verdict = retries.after_failure(
-                    # A render has no effect outside: an unknown outcome is simply one more try.
-                    Outcome.SERVER_ERROR,
-                    never_started=job.number,
-                    unknown=0,
-                    first_at=now,
-                    now=now,
-                    luck=random.random(),  # noqa: S311  -- spreads retries, guards nothing
-                    most_never_started=config.tries_never_started,
-                    unavailable=retries.RENDERER_UNAVAILABLE,
-                )
-            if drained.tried or drained.cut:
-                # What waits behind a tried edit may mend the post too: give it back, and come again after the edits.
-                claims_store.give_back(tx, job.post_id, job.token, now)
-                done.come_back(job.post_id, post.facts.content_revision, after_edits=True)
-                written = done.outcome
-            elif isinstance(verdict, retries.Again):
-                claims_store.give_back(tx, job.post_id, job.token, verdict.at, render_tries=1)
-                written = outcome.value
+        post, now = locked.get(post_id), posts_store.clock(tx)
+        if post is None or post.claim_token != token or drained.posts[post_id].claim is None:
+            done.outcome = "stale"
+        elif drained.tried or drained.cut:
+            # What waits behind a tried edit may mend the post too: it is free at no cost, and comes after the edits.
+            claims_store.give_render_back(tx, post_id, token, now, 0)
+            schedule_store.remark(tx, [post_id])
+            done.outcome = "edits_first"
+            done.edits.append(post_id)
+            done.again.append((post_id, post.facts.content_revision))
+        else:
+            verdict = _after(outcome, reply, job, now)
+            if isinstance(verdict, retries.GiveUp):
+                claims_store.fail_render(tx, post_id, token, verdict.reason)
+                done.told = _tell_failed(tx, post, verdict.reason)
+                done.outcome = "failed"
             else:
-                claims_store.finish_failed(tx, job.post_id, job.token, verdict.reason)
-                written = "failed"
+                claims_store.give_render_back(tx, post_id, token, verdict.at, 1)
+                wait = verdict.at - now
+                if wait <= timedelta(seconds=settings().horizon):
+                    done.later.append((post_id, post.facts.content_revision, wait.total_seconds()))
     done.applied.take(drained)
-    return written
+
+
+def _tell_failed(tx: Connection, post: Post, reason: str) -> list[str]:
+    return webhooks_store.tell(tx, [events.failed(post, reason)]) if webhooks_store.wanted() else []
+
+
+def _after(outcome: Outcome, reply: Reply, job: Job, now: datetime) -> retries.Again | retries.GiveUp:
+    if outcome is Outcome.REFUSED:
+        return retries.GiveUp(reply.message or "refused by the renderer")
+    return retries.after_failure(
+        # A render has no effect outside: an unknown outcome is simply one more try.
+        Outcome.SERVER_ERROR,
+        never_started=job.number,
+        unknown=0,
+        first_at=now,
+        now=now,
+        luck=random.random(),  # noqa: S311  -- spreads retries, guards nothing
+        most_never_started=settings().tries_never_started,
+        unavailable=retries.RENDERER_UNAVAILABLE,
+    )

@@ -6,10 +6,14 @@ from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
+from shared.store import reschedules as reschedules_store
+from shared.store import webhooks as webhooks_store
 from worker import schedule
 
 # Younger edits have a doorbell under way; an answer takes milliseconds.
 FORGOTTEN_AFTER = 1.0
+# A chunk takes a fraction of a second, and each touches its job.
+STALLED_AFTER = 5.0
 EXPIRED_AT_ONCE = 500
 
 
@@ -20,6 +24,8 @@ def rescue() -> dict[str, int]:
         "publishes": schedule.dispatch_due(),
         "renders": schedule.dispatch_renders(),
         "claims": _claims(),
+        "reschedules": _reschedules(),
+        "webhooks": _webhooks(),
         "keys": _expired_keys(),
     }
     return {what: count for what, count in found.items() if count}
@@ -36,15 +42,38 @@ def _edits() -> int:
 
 
 def _claims() -> int:
+    publish = min(EXPIRED_AT_ONCE, queue.room_in("publish") * queue.PUBLISHES_A_MESSAGE)
+    render = min(EXPIRED_AT_ONCE, queue.room_in("render"))
     with transaction() as tx:
-        expired = claims_store.expired(tx, EXPIRED_AT_ONCE)
-    publishes = [(post_id, revision, None) for post_id, kind, revision in expired if kind == "publish"]
-    renders = [(post_id, revision) for post_id, kind, revision in expired if kind == "render"]
-    if publishes and queue.room_in("publish"):
-        queue.enqueue_publish(publishes)
-    if renders and queue.room_in("render"):
-        queue.enqueue_renders(renders)
-    return len(expired)
+        publishes = claims_store.expired(tx, "publish", publish)
+        renders = claims_store.expired(tx, "render", render)
+    queue.enqueue_publish([(post_id, revision, None) for post_id, revision in publishes])
+    queue.enqueue_renders(renders)
+    return len(publishes) + len(renders)
+
+
+def _reschedules() -> int:
+    """Bulk jobs that nobody works on. While as many messages wait as there are jobs, they only wait their turn."""
+    with transaction() as tx:
+        live = reschedules_store.live(tx, STALLED_AFTER)
+    stalled = [job_id for job_id, is_stalled in live if is_stalled]
+    waiting = settings().queue_full - queue.room_in("bulk") if stalled else 0
+    if waiting >= len(live):
+        return 0
+    for job_id in stalled:
+        queue.ring_reschedule(job_id)
+    return len(stalled)
+
+
+def _webhooks() -> int:
+    if not webhooks_store.wanted():
+        return 0
+    room = queue.room_in("webhooks")
+    with transaction() as tx:
+        post_ids = webhooks_store.forgotten(tx, FORGOTTEN_AFTER, min(room, 20) * queue.DOORBELL_POSTS)
+        webhooks_store.forget_delivered(tx)
+    queue.ring_webhooks(post_ids)
+    return len(post_ids)
 
 
 def _expired_keys() -> int:

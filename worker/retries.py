@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-FIRST_WAIT = 1.0
-LONGEST_WAIT = 600.0
+# Nine waits, each three times the one before up to a quarter of an hour, come to 43 minutes on average and 57 at most:
+# the ten tries are spread over the hour that a publisher may be away, and the first of them come soon.
+FIRST_WAIT = 2.0
+FACTOR = 3
+LONGEST_WAIT = 900.0
 WITHIN = timedelta(hours=1)
 
 PUBLISHER_UNAVAILABLE = "publisher_unavailable"
@@ -38,8 +41,8 @@ class GiveUp:
 
 
 def backoff(tries: int, luck: float) -> timedelta:
-    """The wait before the next try: 1 s doubling to 10 min, half of it by `luck` (0 to 1), so that retries spread."""
-    most = min(FIRST_WAIT * 2 ** max(0, tries - 1), LONGEST_WAIT)
+    """The wait after so many tries: at most 2 s, 6 s, 18 s … 15 min; half of it by `luck` (0 to 1), to spread them."""
+    most = min(FIRST_WAIT * FACTOR ** min(max(0, tries - 1), 16), LONGEST_WAIT)
     return timedelta(seconds=most / 2 + luck * most / 2)
 
 
@@ -65,3 +68,10 @@ def after_failure(
     if outcome is not Outcome.UNKNOWN and (never_started >= most_never_started or now - first_at >= WITHIN):
         return GiveUp(OUTCOME_UNKNOWN if unknown else unavailable)
     return Again(now + backoff(never_started + unknown, luck))
+
+
+def before_retaking(*, unknown: int, most_unknown: int = 3) -> GiveUp | None:
+    """Whether an expired claim may be taken once more: its holders may all have died in the call, and nobody else
+    would ever count them. `unknown` includes the try that ended without a word.
+    """
+    return GiveUp(OUTCOME_UNKNOWN) if unknown >= most_unknown else None

@@ -1,16 +1,20 @@
 """Every task, at most ten lines each: check what came, call the room that knows, ring what follows."""
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from shared import outcomes, queue
 from shared.settings import settings
-from worker import apply, publish, render, rescue, schedule
+from worker import apply, publish, render, reschedule, rescue, schedule, webhooks
 from worker.app import task
 from worker.apply import Applied
-from worker.publish import Published
+from worker.calls import Calls
+from worker.published import Published
 from worker.render import Rendering
+
+_publishes = Calls(settings().publish_calls)
+_deliveries = Calls(settings().webhook_calls)
 
 
 @task(queue.EDITS_APPLY)
@@ -26,7 +30,7 @@ def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
 @task(queue.POSTS_PUBLISH)
 def publish_posts(pairs: Any = ()) -> dict[str, int]:
     """Publish posts that are due, several side by side."""
-    return publish.publish(_pairs(pairs), _calls(), _ring_published).summary()
+    return publish.publish(_pairs(pairs), _publishes, _ring_published).summary()
 
 
 @task(queue.POSTS_RENDER)
@@ -34,6 +38,24 @@ def render_post(post_id: Any = None, content_revision: Any = None) -> dict[str, 
     """Render one post."""
     wanted = _pairs([[post_id, content_revision]])
     return {render.render(*wanted[0], _ring_rendering).outcome: 1} if wanted else {}
+
+
+@task(queue.RESCHEDULES_RUN_CHUNK)
+def run_chunk(reschedule_id: Any = None) -> dict[str, Any]:
+    """One step of a bulk job, then ring for the next."""
+    if not isinstance(reschedule_id, str):
+        return {}
+    ran = reschedule.run_chunk(reschedule_id)
+    for _ in range(ran.messages):
+        queue.ring_reschedule(reschedule_id, ran.shown, ran.again)
+    _ring(ran.applied)
+    return ran.summary()
+
+
+@task(queue.WEBHOOKS_DELIVER)
+def deliver_webhooks(post_ids: Any = ()) -> dict[str, int]:
+    """Tell the receiver of webhooks what happened to these posts, in order for each."""
+    return webhooks.deliver(_ids(post_ids), _deliveries, queue.ring_webhooks)
 
 
 @task(queue.POSTS_DISPATCH_DUE)
@@ -62,28 +84,38 @@ def _pairs(given: Any) -> list[tuple[str, int]]:
     ]
 
 
-@lru_cache(maxsize=1)
-def _calls() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(settings().publish_concurrency, thread_name_prefix="publish")
-
-
 def _ring(applied: Applied, reply_to: str | None = None) -> None:
     """What an apply leaves to be rung, below its commits."""
     queue.enqueue_publish(applied.publishes)
     queue.enqueue_renders(applied.renders)
     queue.ring_edits(applied.more, reply_to)
     queue.ring_edits(applied.held, reply_to, countdown=0.25)
+    queue.ring_webhooks(applied.told)
+
+
+def _edits_first(post_ids: list[str]) -> None:
+    """Ring for edits that a claim must not run itself. Claims come back four times a second: an `edits` queue that
+    nobody works on must not fill up with that.
+    """
+    if post_ids and queue.room_in("edits"):
+        queue.ring_edits(post_ids)
 
 
 def _ring_published(done: Published) -> None:
     _ring(done.applied)
-    queue.ring_edits(done.edits)
-    queue.enqueue_publish(done.early)
-    queue.enqueue_publish(done.again, countdown=0.25)
+    _edits_first(done.edits)
+    queue.ring_webhooks(done.told)
+    queue.enqueue_publish(done.later)
+    queue.enqueue_publish([(post_id, revision, None) for post_id, revision in done.again], countdown=0.25)
+    for seconds, some in groupby(sorted(done.early, key=itemgetter(2)), itemgetter(2)):
+        queue.enqueue_publish([(post_id, revision, None) for post_id, revision, _ in some], countdown=seconds)
 
 
 def _ring_rendering(done: Rendering) -> None:
     _ring(done.applied)
-    queue.ring_edits(done.edits)
+    _edits_first(done.edits)
     queue.enqueue_renders(done.again, countdown=0.25)
+    for post_id, revision, seconds in done.later:
+        queue.enqueue_renders([(post_id, revision)], countdown=seconds)
     queue.enqueue_publish(done.publish)
+    queue.ring_webhooks(done.told)

@@ -2,7 +2,9 @@
 
 import typer
 
-from shared.cli import accounts, keys, roles, workspaces
+from shared.cli import accounts, edits, keys, roles, workspaces
+from shared.cli.doctor import doctor
+from shared.cli.prune import prune
 from shared.cli.up import up
 
 app = typer.Typer(
@@ -20,9 +22,12 @@ app.command("worker")(roles.worker)
 app.command("beat")(roles.beat)
 app.command("flower")(roles.flower)
 app.command("migrate")(roles.migrate)
+app.command("doctor")(doctor)
+app.command("prune")(prune)
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
+app.add_typer(edits.app, name="edits")
 
 
 def run() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
@@ -24,7 +24,9 @@ class NewClaim:
 
 _CLAIM = text("""
     UPDATE posts p SET claim_kind = r.kind, claim_token = r.token, enqueued_revision = NULL, enqueued_at = NULL,
-        claim_expires_at = clock_timestamp() + make_interval(secs => :expiry), retry_at = NULL
+        claim_expires_at = clock_timestamp() + make_interval(secs => :expiry), retry_at = NULL,
+        -- A render whose holder died was a try: else one that kills its worker would be made for ever.
+        render_tries = p.render_tries + CASE WHEN r.kind = 'render' AND r.from_token IS NOT NULL THEN 1 ELSE 0 END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
         post_id text, kind text, token text, from_status text, from_token text)
     WHERE p.id = r.post_id AND p.status = r.from_status AND p.claim_token IS NOT DISTINCT FROM r.from_token
@@ -66,7 +68,11 @@ def record_attempts(tx: Connection, attempts: Sequence[Attempt]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was tried for a post under its latest key, since the post was last put to work. Times aware, UTC."""
+    """What was tried for a post under its latest key. Times aware, UTC.
+
+    The counts begin anew with an operator's retry; `tries` numbers them all. `maybe_sent`: one of them may have had its
+    effect, and no refusal since has settled that.
+    """
 
     post_id: str
     idempotency_key: str
@@ -75,18 +81,20 @@ class History:
     never_started: int
     unknown: int
     first_started_at: datetime
+    maybe_sent: bool
 
 
-# The latest key's tries. A retry by an operator starts the counting anew but keeps key and body.
 _HISTORY = text("""
-    SELECT l.post_id, l.idempotency_key, l.body, t.tries, t.never_started, t.unknown, t.first_started_at
+    SELECT l.post_id, l.idempotency_key, l.body, t.tries, t.never_started, t.unknown, t.first_started_at, t.maybe_sent
     FROM (SELECT DISTINCT ON (post_id) post_id, idempotency_key, body FROM publish_attempts
           WHERE post_id = ANY(:ids) ORDER BY post_id, id DESC) l
     CROSS JOIN LATERAL (
         SELECT max(try_number) AS tries,
             count(*) FILTER (WHERE NOT forgiven AND outcome IN ('never_started', 'server_error')) AS never_started,
             count(*) FILTER (WHERE NOT forgiven AND (outcome = 'unknown' OR outcome IS NULL)) AS unknown,
-            coalesce(min(started_at) FILTER (WHERE NOT forgiven), clock_timestamp()) AS first_started_at
+            coalesce(min(started_at) FILTER (WHERE NOT forgiven), clock_timestamp()) AS first_started_at,
+            coalesce(max(id) FILTER (WHERE outcome IS NULL OR outcome IN ('server_error', 'unknown')), 0)
+                > coalesce(max(id) FILTER (WHERE outcome = 'refused'), 0) AS maybe_sent
         FROM publish_attempts a WHERE a.post_id = l.post_id AND a.idempotency_key = l.idempotency_key) t""")
 
 
@@ -95,14 +103,25 @@ def histories(tx: Connection, post_ids: Iterable[str]) -> dict[str, History]:
     return {row[0]: History(*row) for row in tx.execute(_HISTORY, {"ids": list(post_ids)})}
 
 
-_END_ATTEMPT = text("""
-    UPDATE publish_attempts SET outcome = :outcome, message = :message, finished_at = clock_timestamp()
-    WHERE claim_token = :token AND outcome IS NULL""")
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How the try under a claim's token ended."""
+
+    token: str
+    outcome: str
+    message: str | None
 
 
-def end_attempt(tx: Connection, token: str, outcome: str, message: str | None) -> None:
-    """Write down how a try ended; the first word stands."""
-    tx.execute(_END_ATTEMPT, {"token": token, "outcome": outcome, "message": message})
+_END_ATTEMPTS = text("""
+    UPDATE publish_attempts a SET outcome = r.outcome, message = r.message, finished_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(token text, outcome text, message text)
+    WHERE a.claim_token = r.token AND a.outcome IS NULL""")
+
+
+def end_attempts(tx: Connection, ends: Sequence[AttemptEnd]) -> None:
+    """Write down how tries ended; the first word on each stands."""
+    if ends:
+        tx.execute(_END_ATTEMPTS, {"rows": to_json(ends).decode()})
 
 
 _FORGIVE = text("UPDATE publish_attempts SET forgiven = true WHERE post_id = ANY(:ids) AND NOT forgiven")
@@ -113,38 +132,60 @@ def forgive(tx: Connection, post_ids: Iterable[str]) -> None:
     tx.execute(_FORGIVE, {"ids": list(post_ids)})
 
 
-_UNCLAIMED = "claim_kind = NULL, claim_token = NULL, claim_expires_at = NULL"
-_HELD = "WHERE id = :id AND claim_token = :token"
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What becomes of a claimed post after its publish was called for, or given up. `until`: the claim stays and
+    expires then, at the time of the next try; `retry_at`: the post is free again, to be tried not before.
+    """
 
-_POSTED = text(f"""
-    UPDATE posts SET status = 'posted', posted_at = clock_timestamp(), platform_post_id = :platform_post_id,
-        revision = revision + 1, {_UNCLAIMED} {_HELD} AND status = 'generated'""")
-_FAILED = text(f"""
-    UPDATE posts SET status = 'failed', failure_reason = :reason, revision = revision + 1, {_UNCLAIMED}
-    {_HELD} AND status IN ('generated', 'pending_render')""")
+    post_id: str
+    token: str
+    status: Literal["posted", "failed", "generated"]
+    platform_post_id: str | None = None
+    failure_reason: str | None = None
+    until: datetime | None = None
+    retry_at: datetime | None = None
+
+
+_FINISH = text("""
+    UPDATE posts p SET
+        status = r.status, platform_post_id = r.platform_post_id, failure_reason = r.failure_reason,
+        posted_at = CASE WHEN r.status = 'posted' THEN clock_timestamp() END,
+        failed_at = CASE WHEN r.status = 'failed' THEN clock_timestamp() END,
+        revision = p.revision + CASE WHEN r.status = 'generated' THEN 0 ELSE 1 END,
+        retry_at = r.retry_at, claim_expires_at = r.until,
+        claim_kind = CASE WHEN r.until IS NOT NULL THEN p.claim_kind END,
+        claim_token = CASE WHEN r.until IS NOT NULL THEN p.claim_token END
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        post_id text, token text, status text, platform_post_id text, failure_reason text, until timestamptz,
+        retry_at timestamptz)
+    WHERE p.id = r.post_id AND p.claim_token = r.token AND p.claim_kind = 'publish' AND p.status = 'generated'
+    RETURNING p.id, p.posted_at""")
+
+
+def finish_publishes(tx: Connection, finishes: Sequence[Finish]) -> dict[str, datetime | None]:
+    """Finish publishes of locked posts whose claims were seen to be ours; when those that were posted were posted."""
+    if not finishes:
+        return {}
+    rows = tx.execute(_FINISH, {"rows": to_json(finishes).decode()}).all()
+    counted(len(rows), len(finishes), "finish_publishes")
+    return {row[0]: row[1] for row in rows}
+
+
+_UNCLAIMED = "claim_kind = NULL, claim_token = NULL, claim_expires_at = NULL"
+_HELD = "WHERE id = :id AND claim_token = :token AND claim_kind = 'render' AND status = 'pending_render'"
+
 _RENDERED = text(f"""
     UPDATE posts SET status = 'generated', rendered_url = :rendered_url,
         thumbnail_url = coalesce(:thumbnail_url, thumbnail_url), revision = revision + 1, render_tries = 0,
         enqueued_revision = CASE WHEN scheduled_time <= clock_timestamp() + make_interval(secs => :horizon)
                                  THEN schedule_revision END,
-        enqueued_at = clock_timestamp(), {_UNCLAIMED}
-    {_HELD} AND status = 'pending_render'
+        enqueued_at = clock_timestamp(), {_UNCLAIMED} {_HELD}
     RETURNING schedule_revision, enqueued_revision IS NOT NULL, scheduled_time, scheduled_time <= clock_timestamp()""")
-_GIVEN_BACK = text(f"""
-    UPDATE posts SET retry_at = :retry_at, render_tries = render_tries + :render_tries, {_UNCLAIMED}
-    {_HELD} AND status IN ('generated', 'pending_render')""")
-_KEPT = text(f"UPDATE posts SET claim_expires_at = :until {_HELD} AND status = 'generated'")
-
-
-def finish_posted(tx: Connection, post_id: str, token: str, platform_post_id: str | None) -> bool:
-    """The publish succeeded. False if the claim was no longer ours: a stale finish changes nothing."""
-    given = {"id": post_id, "token": token, "platform_post_id": platform_post_id}
-    return tx.execute(_POSTED, given).rowcount == 1
-
-
-def finish_failed(tx: Connection, post_id: str, token: str, reason: str) -> bool:
-    """Publish or render gave up. False if the claim was no longer ours."""
-    return tx.execute(_FAILED, {"id": post_id, "token": token, "reason": reason}).rowcount == 1
+_RENDER_FAILED = text(f"""
+    UPDATE posts SET status = 'failed', failure_reason = :reason, failed_at = clock_timestamp(), revision = revision + 1, {_UNCLAIMED} {_HELD}""")
+_RENDER_GIVEN_BACK = text(f"""
+    UPDATE posts SET retry_at = :retry_at, render_tries = render_tries + :tries, {_UNCLAIMED} {_HELD}""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,23 +207,24 @@ def finish_rendered(
     return Rendered(*row) if row else None
 
 
-def give_back(tx: Connection, post_id: str, token: str, retry_at: datetime, *, render_tries: int = 0) -> bool:
-    """The call never started: the post is free again, to be tried not before `retry_at`. False if not ours."""
-    given = {"id": post_id, "token": token, "retry_at": retry_at, "render_tries": render_tries}
-    return tx.execute(_GIVEN_BACK, given).rowcount == 1
+def fail_render(tx: Connection, post_id: str, token: str, reason: str) -> None:
+    """The render of a locked post gave up."""
+    found = tx.execute(_RENDER_FAILED, {"id": post_id, "token": token, "reason": reason}).rowcount
+    counted(found, 1, "fail_render")
 
 
-def keep_until(tx: Connection, post_id: str, token: str, until: datetime) -> bool:
-    """The call may have been sent: the post stays closed, its claim expiring at the time of the next try."""
-    return tx.execute(_KEPT, {"id": post_id, "token": token, "until": until}).rowcount == 1
+def give_render_back(tx: Connection, post_id: str, token: str, retry_at: datetime, tries: int) -> None:
+    """The locked post may be rendered again, not before `retry_at`; `tries` (0 or 1) is what that costs."""
+    given = {"id": post_id, "token": token, "retry_at": retry_at, "tries": tries}
+    counted(tx.execute(_RENDER_GIVEN_BACK, given).rowcount, 1, "give_render_back")
 
 
 _EXPIRED = text("""
-    SELECT id, claim_kind, CASE claim_kind WHEN 'publish' THEN schedule_revision ELSE content_revision END
-    FROM posts WHERE claim_kind IS NOT NULL AND claim_expires_at <= clock_timestamp()
+    SELECT id, CASE claim_kind WHEN 'publish' THEN schedule_revision ELSE content_revision END
+    FROM posts WHERE claim_kind = :kind AND claim_expires_at <= clock_timestamp()
     ORDER BY claim_expires_at LIMIT :limit""")
 
 
-def expired(tx: Connection, limit: int) -> list[tuple[str, str, int]]:
-    """Posts whose claim has expired: (post, kind, the revision that its task fences on)."""
-    return [(row[0], row[1], row[2]) for row in tx.execute(_EXPIRED, {"limit": limit})]
+def expired(tx: Connection, kind: Literal["publish", "render"], limit: int) -> list[tuple[str, int]]:
+    """Posts whose claim of that kind has expired: (post, the revision that its task fences on)."""
+    return [(row[0], row[1]) for row in tx.execute(_EXPIRED, {"kind": kind, "limit": limit})]

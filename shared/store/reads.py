@@ -1,13 +1,25 @@
-"""What clients read: one post, one edit. Lists and the audit trail page by keyset (SPEC 4)."""
+"""What clients read: one post, one edit, an account's name, and lists that page by keyset (SPEC 4)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from shared.posts import Post
 from shared.store.posts import COLUMNS, post_of
+
+T = TypeVar("T")
+Place = tuple[Any, ...]
+
+LOOKED_AT = 20_000
+"""How many rows one page looks at. A filter that matches few of them gets a short page and a place to go on from, so
+that no table is too large and no filter too rare for a quick answer."""
+
+# A row carries the time at which its transaction began (transaction_timeout, SPEC 7, with plenty to spare).
+_LONGEST_TRANSACTION = timedelta(minutes=1)
 
 _POST = text(f"SELECT {COLUMNS} FROM posts WHERE id = :id AND workspace_id = :workspace AND deleted_at IS NULL")
 
@@ -49,3 +61,145 @@ def edit(tx: Connection, workspace_id: str, edit_id: str) -> EditRecord | None:
     """A workspace's edit."""
     row = tx.execute(_EDIT, {"id": edit_id, "workspace": workspace_id}).one_or_none()
     return EditRecord(*row) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items of a list, and the place that the next page goes on from; None where the list ends."""
+
+    items: list[T]
+    next_place: Place | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _List:
+    """A list in the order of an index: `place` are the columns of that order, all descending. `scope` are conditions
+    that the index serves, `filters` those that are held against each row it gives.
+    """
+
+    table: str
+    columns: str
+    place: tuple[str, ...]
+    types: tuple[str, ...]
+    scope: Mapping[str, str]
+    filters: Mapping[str, str]
+
+    def after(self, prefix: str, compare: str) -> str:
+        given = ", ".join(f"CAST(:{prefix}{number} AS {kind})" for number, kind in enumerate(self.types))
+        return f"({', '.join(self.place)}) {compare} ({given})"
+
+
+_POSTS = _List(
+    table="posts",
+    columns=COLUMNS,
+    place=("created_at", "id"),
+    types=("timestamptz", "text"),
+    scope={"workspace": "workspace_id = :workspace"},
+    filters={
+        "visible": "NOT deleted",
+        "status": "status = :status",
+        "platform": "platform = :platform",
+        "content_type": "content_type = :content_type",
+        "account": "account_id = :account",
+        "scheduled_from": "scheduled_time >= :scheduled_from",
+        "scheduled_to": "scheduled_time < :scheduled_to",
+    },
+)
+_EDITS = _List(
+    table="edits",
+    columns=EDIT_COLUMNS,
+    place=("seq",),
+    types=("bigint",),
+    scope={"workspace": "workspace_id = :workspace", "post": "post_id = :post"},
+    filters={
+        "status": "status = :status",
+        "created_from": "created_at >= :created_from",
+        "created_to": "created_at < :created_to",
+    },
+)
+
+# The index gives the order; a plan that reads everything and sorts it is never the faster one for a page, whatever
+# the statistics say of a filter.
+_IN_ORDER = text("SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)")
+
+
+@lru_cache(maxsize=512)
+def _page_of(wanted: _List, names: frozenset[str], *, after: bool, down_to: bool) -> TextClause:
+    scope = [condition for name, condition in wanted.scope.items() if name in names]
+    scope += [wanted.after("after_", "<")] * after + [wanted.after("end_", ">=")] * down_to
+    filters = [condition for name, condition in wanted.filters.items() if name in names] or ["true"]
+    order = ", ".join(f"{column} DESC" for column in wanted.place)
+    # The inner LIMIT keeps the filters out of the choice of the index, and bounds what is looked at.
+    return text(f"""
+        SELECT * FROM (
+            SELECT {wanted.columns} FROM {wanted.table} WHERE {" AND ".join(scope)} ORDER BY {order} LIMIT :looked_at
+        ) looked_at WHERE {" AND ".join(filters)} ORDER BY {order} LIMIT :limit""")
+
+
+@lru_cache(maxsize=64)
+def _end_of(wanted: _List, names: frozenset[str], *, after: bool) -> TextClause:
+    scope = [condition for name, condition in wanted.scope.items() if name in names]
+    scope += [wanted.after("after_", "<")] * after
+    order = ", ".join(f"{column} DESC" for column in wanted.place)
+    return text(f"""
+        SELECT {", ".join(wanted.place)}, created_at AS back_to FROM {wanted.table} WHERE {" AND ".join(scope)}
+        ORDER BY {order} OFFSET :looked_at - 1 LIMIT 1""")
+
+
+def _page(
+    tx: Connection, wanted: _List, given: Mapping[str, object], after: Place | None, limit: int
+) -> tuple[list[Any], Place | None]:
+    """The rows of a page, and the place that the next one goes on from."""
+    tx.execute(_IN_ORDER)
+    names, goes_on = frozenset(given), after is not None
+    bound: dict[str, object] = {**given, "limit": limit + 1, "looked_at": LOOKED_AT}
+    bound |= {f"after_{number}": value for number, value in enumerate(after or ())}
+    rows = list(tx.execute(_page_of(wanted, names, after=goes_on, down_to=False), bound))
+    end: Place | None = None
+    if len(rows) <= limit:
+        # Not filled: either the list ends here, or this is as far as one page looks.
+        end = _end(tx.execute(_end_of(wanted, names, after=goes_on), bound).one_or_none(), given.get("created_from"))
+    if end is not None:
+        # Looked at again, down to a fixed place: the first one's end moved with every row that came in between.
+        bound |= {f"end_{number}": value for number, value in enumerate(end)} | {"looked_at": LOOKED_AT * 2}
+        rows = list(tx.execute(_page_of(wanted, names, after=goes_on, down_to=True), bound))
+    if len(rows) > limit:
+        return rows[:limit], tuple(getattr(rows[limit - 1], column) for column in wanted.place)
+    return rows, end
+
+
+def _end(row: Any, created_from: object) -> Place | None:
+    """The place that a page looked down to, or None if nothing below it can be meant."""
+    if row is None or (isinstance(created_from, datetime) and row.back_to < created_from - _LONGEST_TRANSACTION):
+        return None
+    return tuple(row)[:-1]
+
+
+def posts_page(
+    tx: Connection, workspace_id: str, filters: Mapping[str, object], after: Place | None, limit: int
+) -> Page[Post]:
+    """A page of a workspace's posts, newest first. `filters`: status, platform, content_type, account, scheduled_from
+    and scheduled_to (aware); `after`: an earlier page's `next_place`.
+    """
+    given = {"workspace": workspace_id, "visible": True, **filters}
+    rows, place = _page(tx, _POSTS, given, after, limit)
+    return Page([post_of(row) for row in rows], place)
+
+
+def edits_page(
+    tx: Connection, workspace_id: str, filters: Mapping[str, object], after: Place | None, limit: int
+) -> Page[EditRecord]:
+    """A page of a workspace's edits, newest first, those of deleted posts too. `filters`: status, post, created_from
+    and created_to (aware); `after`: an earlier page's `next_place`.
+    """
+    rows, place = _page(tx, _EDITS, {"workspace": workspace_id, **filters}, after, limit)
+    return Page([EditRecord(*row) for row in rows], place)
+
+
+def posts_edits_page(
+    tx: Connection, workspace_id: str, post_id: str, after: Place | None, limit: int
+) -> Page[EditRecord] | None:
+    """A page of a post's audit trail, newest first; None for a post that the workspace does not have."""
+    if post(tx, workspace_id, post_id) is None:
+        return None
+    return edits_page(tx, workspace_id, {"post": post_id}, after, limit)

@@ -10,36 +10,61 @@ from sqlalchemy import Connection, text
 OVERDUE = 2.0
 AGAIN = 5.0
 
-# Due within the horizon and not sent for this schedule revision yet, or overdue and sent long enough ago.
-_UNSENT = """(enqueued_revision IS DISTINCT FROM schedule_revision
+Kind = Literal["publish", "render"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What a message is held against before anything is locked. `queued`: an edit waits."""
+
+    post_id: str
+    status: str
+    schedule_revision: int
+    content_revision: int
+    deleted: bool
+    queued: bool
+
+
+_FENCES = text("""
+    SELECT p.id, p.status, p.schedule_revision, p.content_revision, p.deleted_at IS NOT NULL,
+        EXISTS (SELECT FROM edits e WHERE e.post_id = p.id AND e.status = 'queued')
+    FROM posts p WHERE p.id = ANY(:ids)""")
+
+
+def fences(tx: Connection, post_ids: Iterable[str]) -> dict[str, Fence]:
+    """The fences of posts, as they are now, unlocked."""
+    return {row[0]: Fence(*row) for row in tx.execute(_FENCES, {"ids": list(post_ids)})}
+
+
+# Within the horizon and not sent for this schedule revision yet, or overdue and sent long enough ago. The second look
+# is made under the lock: an edit may have moved the post far away meanwhile, and nothing far away sits in Redis.
+_DUE = """status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
+    AND scheduled_time <= clock_timestamp() + make_interval(secs => :horizon)
+    AND (retry_at IS NULL OR retry_at <= clock_timestamp() + make_interval(secs => :horizon))
+    AND (enqueued_revision IS DISTINCT FROM schedule_revision
         OR (greatest(scheduled_time, retry_at) < clock_timestamp() - make_interval(secs => :overdue)
             AND enqueued_at < clock_timestamp() - make_interval(secs => :again)))"""
-_WAITING = "status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL"
 _UNRENDERED = """status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
     AND (retry_at IS NULL OR retry_at <= clock_timestamp())
     AND (enqueued_at IS NULL OR enqueued_at < clock_timestamp() - make_interval(secs => :again))
     AND created_at < clock_timestamp() - make_interval(secs => 1)"""
+_WANTED = {"publish": _DUE, "render": _UNRENDERED}
 
-_DUE = text(f"""
-    SELECT id FROM posts WHERE {_WAITING} AND {_UNSENT}
-        AND scheduled_time <= clock_timestamp() + make_interval(secs => :horizon)
-        AND (retry_at IS NULL OR retry_at <= clock_timestamp() + make_interval(secs => :horizon))
-    ORDER BY scheduled_time LIMIT :limit""")
-_MARK_DUE = text(f"""
-    UPDATE posts SET enqueued_revision = schedule_revision, enqueued_at = clock_timestamp()
-    WHERE id = ANY(:ids) AND {_WAITING} AND {_UNSENT}
-    RETURNING id, schedule_revision, greatest(scheduled_time, retry_at),
-        greatest(scheduled_time, retry_at) <= clock_timestamp()""")
-_UNRENDERED_POSTS = text(f"SELECT id FROM posts WHERE {_UNRENDERED} ORDER BY scheduled_time LIMIT :limit")
-_MARK_UNRENDERED = text(f"""
-    UPDATE posts SET enqueued_revision = content_revision, enqueued_at = clock_timestamp()
-    WHERE id = ANY(:ids) AND {_UNRENDERED}
-    RETURNING id, content_revision, scheduled_time, true""")
-
-_FIND = {"publish": _DUE, "render": _UNRENDERED_POSTS}
-_MARK = {"publish": _MARK_DUE, "render": _MARK_UNRENDERED}
-
-Kind = Literal["publish", "render"]
+_FIND = {
+    kind: text(f"SELECT id FROM posts WHERE {wanted} ORDER BY scheduled_time LIMIT :limit")
+    for kind, wanted in _WANTED.items()
+}
+_MARK = {
+    "publish": text(f"""
+        UPDATE posts SET enqueued_revision = schedule_revision, enqueued_at = clock_timestamp()
+        WHERE id = ANY(:ids) AND {_DUE}
+        RETURNING id, schedule_revision, greatest(scheduled_time, retry_at),
+            greatest(scheduled_time, retry_at) <= clock_timestamp()"""),
+    "render": text(f"""
+        UPDATE posts SET enqueued_revision = content_revision, enqueued_at = clock_timestamp()
+        WHERE id = ANY(:ids) AND {_UNRENDERED}
+        RETURNING id, content_revision, scheduled_time, true"""),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +77,7 @@ class Marked:
 
 
 def _hints(kind: Kind, horizon: float) -> dict[str, float]:
-    return {"overdue": OVERDUE, "again": AGAIN, "horizon": horizon} if kind == "publish" else {"again": AGAIN}
+    return {"again": AGAIN} | ({"overdue": OVERDUE, "horizon": horizon} if kind == "publish" else {})
 
 
 def find_due(tx: Connection, kind: Kind, horizon: float, limit: int) -> list[str]:
@@ -62,7 +87,16 @@ def find_due(tx: Connection, kind: Kind, horizon: float, limit: int) -> list[str
 
 def mark_due(tx: Connection, kind: Kind, ids: Iterable[str], horizon: float) -> list[Marked]:
     """Mark locked posts as sent for, those that still are to be; send below the commit."""
-    hints = _hints(kind, horizon)
-    hints.pop("horizon", None)
-    rows = tx.execute(_MARK[kind], hints | {"ids": list(ids)})
+    rows = tx.execute(_MARK[kind], _hints(kind, horizon) | {"ids": list(ids)})
     return [Marked(post_id, revision, None if due else at) for post_id, revision, at, due in rows]
+
+
+_REMARK = text("""
+    UPDATE posts SET enqueued_revision = CASE status WHEN 'generated' THEN schedule_revision ELSE content_revision END,
+        enqueued_at = clock_timestamp()
+    WHERE id = ANY(:ids) AND claim_kind IS NULL""")
+
+
+def remark(tx: Connection, ids: Iterable[str]) -> None:
+    """A message for these locked posts goes round again: nobody else need send another meanwhile."""
+    tx.execute(_REMARK, {"ids": list(ids)})

@@ -1,0 +1,20 @@
+"""GET /v1/accounts: the accounts that posts can be created for (SPEC 4)."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api import authentication, listing
+from api.context import context_of
+from shared.store import keys as keys_store
+
+router = APIRouter()
+
+
+@router.get("/v1/accounts")
+async def list_accounts(request: Request) -> Response:
+    """All of the workspace's accounts, the oldest first. A workspace has few: one page, in the shape of every list."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.READ)
+    accounts = await context.read(keys_store.accounts_of, key.workspace_id)
+    data = [{"accountId": account.id, "platform": account.platform, "name": account.name} for account in accounts]
+    return listing.answer({"data": data, "hasMore": False, "nextCursor": None})

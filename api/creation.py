@@ -1,0 +1,118 @@
+"""POST /v1/posts/video and /v1/posts/slideshow: create posts, one for each account (SPEC 4)."""
+
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from sqlalchemy import Connection
+from starlette.responses import Response
+
+from api import authentication, drafts, reading
+from api.context import context_of
+from api.drafts import Draft, Kind
+from api.reading import JSON_TYPES, REPLAYED
+from shared import queue
+from shared.errors import IdempotencyKeyReused, RedraftError
+from shared.ids import new_id
+from shared.posts import Post, public
+from shared.store import creation as creation_store
+from shared.store import idempotency as idempotency_store
+from shared.store.creation import Repeatable
+from shared.store.idempotency import Kept
+from shared.store.keys import Key
+
+router = APIRouter()
+
+UNSURE = (
+    "The posts may have been created; look at GET /v1/posts before you send them again, "
+    "or repeat the request with the same Idempotency-Key"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: what it wants, or what is wrong with it, to be said once its Idempotency-Key proved to be new."""
+
+    owner: Key
+    draft: Draft | RedraftError
+    key: str | None
+    fingerprint: str | None
+    horizon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The body of the answer, and the posts made; none where an earlier request made them."""
+
+    answer: str
+    posts: list[Post]
+    replayed: bool = False
+
+
+@router.post("/v1/posts/video")
+async def create_video(request: Request) -> Response:
+    """Create a video post for each account."""
+    return await _create(request, "video")
+
+
+@router.post("/v1/posts/slideshow")
+async def create_slideshow(request: Request) -> Response:
+    """Create a post of slides for each account, to be rendered as a video if asked for."""
+    return await _create(request, "slideshow")
+
+
+async def _create(request: Request, kind: Kind) -> Response:
+    context = context_of(request)
+    owner = await context.authenticated(request, authentication.WRITE)
+    content = await reading.read_body(request)
+    reading.check_media_type(request, JSON_TYPES)
+    body = reading.parse_json(content)
+    key = reading.idempotency_key(request)
+    draft: Draft | RedraftError
+    try:
+        draft = drafts.parse(body, kind)
+    except RedraftError as problem:
+        if key is None:
+            raise
+        draft = problem
+    fingerprint = reading.fingerprint(request, body) if key else None
+    asked = Asked(owner, draft, key, fingerprint, context.config.horizon)
+    created = await context.write(create, asked, unsure=UNSURE)
+    due, unrendered = drafts.publishes(created.posts), drafts.renders(created.posts)
+    if due:
+        context.ring(queue.enqueue_publish, due)
+    if unrendered:
+        context.ring(queue.enqueue_renders, unrendered)
+    headers = REPLAYED if created.replayed else None
+    return Response(created.answer, 201, headers, media_type="application/json")
+
+
+def create(tx: Connection, asked: Asked) -> Created:
+    """Create the posts and keep the key, or find what the first request with it made. Raises RedraftError."""
+    if asked.key and (kept := _kept(tx, asked)):
+        return _repeated(kept, asked)
+    if isinstance(asked.draft, RedraftError):
+        raise asked.draft
+    platforms, now = creation_store.platforms(tx, asked.owner.workspace_id, asked.draft.account_ids)
+    posts = drafts.posts_of(asked.draft, asked.owner.workspace_id, platforms, now, asked.horizon)
+    answer = to_json({"posts": [public(post) for post in posts]}).decode()
+    repeatable = None
+    if asked.key and asked.fingerprint:
+        repeatable = Repeatable(asked.owner.id, asked.key, asked.fingerprint, new_id("creation"), answer)
+    if creation_store.insert_posts(tx, posts, repeatable):
+        return Created(answer, posts)
+    kept = _kept(tx, asked)
+    if kept is None:
+        raise IdempotencyKeyReused
+    return _repeated(kept, asked)
+
+
+def _kept(tx: Connection, asked: Asked) -> Kept | None:
+    pair = (asked.owner.id, asked.key or "")
+    return idempotency_store.kept(tx, [pair]).get(pair)
+
+
+def _repeated(kept: Kept, asked: Asked) -> Created:
+    if kept.fingerprint != asked.fingerprint or kept.answer is None:
+        raise IdempotencyKeyReused
+    return Created(kept.answer, [], replayed=True)

@@ -1,0 +1,201 @@
+"""What a request to create posts may hold, and the posts that it means (SPEC 4). Pure: no database, no clock."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Literal, cast
+
+from shared import edits, times
+from shared.edits import UNSET, Content, Schedule, Unset
+from shared.errors import Faults, InvalidRequest, NotFound
+from shared.ids import new_id
+from shared.lifecycle import PostFacts, Status, needs_render
+from shared.posts import Post
+
+Kind = Literal["video", "slideshow"]
+
+FIELDS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "video": ("accountIds", "contentUrl", "caption", "soundId", "scheduledTime", "timezone"),
+    "slideshow": (
+        *("accountIds", "contentUrls", "caption", "soundId", "scheduledTime", "timezone"),
+        *("renderAsVideo", "slideDuration"),
+    ),
+}
+ACCOUNTS_MAX: Final = 100
+SLIDE_DURATIONS: Final = (4, 6, 8)
+"""Seconds; the first is taken where slides are rendered as video and the client names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One creation as it was asked for. `schedule` None: now, without a zone."""
+
+    account_ids: tuple[str, ...]
+    content: Content
+    caption: str = field(repr=False)
+    sound_id: str | None
+    schedule: Schedule | None
+    render_as_video: bool = False
+    slide_duration: int | None = None
+
+
+def parse(body: object, kind: Kind) -> Draft:
+    """The draft that a parsed JSON body means. Raises InvalidRequest with all fields at fault, and nothing else."""
+    known = FIELDS[kind]
+    if not isinstance(body, dict):
+        raise InvalidRequest(f"The body must be a JSON object with {' and '.join(known[:2])}")
+    faults = Faults()
+    edits.check_known(body, known, faults)
+    for name in known[:2]:
+        if name not in body:
+            faults.add("missing_required_fields", name, f"{name} is missing; send it")
+    account_ids = _accounts(body.get("accountIds", UNSET), faults)
+    content: Content | Unset = UNSET
+    if kind == "video":
+        url = edits.check_url(body.get("contentUrl", UNSET), faults)
+        content = UNSET if url is UNSET else Content("video", (url,))
+    else:
+        urls = edits.check_urls(body.get("contentUrls", UNSET), faults, name="contentUrls")
+        content = UNSET if urls is UNSET else Content("slides", urls)
+    caption = edits.check_caption(body.get("caption", ""), faults)
+    sound_id = edits.check_sound_id(body.get("soundId"), faults)
+    schedule = edits.check_schedule(body.get("scheduledTime", UNSET), body.get("timezone", UNSET), faults)
+    render_as_video = _flag(body.get("renderAsVideo", False), faults)
+    slide_duration = _duration(body.get("slideDuration"), faults)
+    faults.raise_if_any()
+    return Draft(
+        account_ids,
+        cast("Content", content),
+        cast("str", caption),
+        cast("str | None", sound_id),
+        None if schedule is UNSET else schedule,
+        render_as_video,
+        slide_duration or (SLIDE_DURATIONS[0] if render_as_video else None),
+    )
+
+
+def _accounts(value: object, faults: Faults) -> tuple[str, ...]:
+    if value is UNSET:
+        return ()
+    if not isinstance(value, list) or not 1 <= len(value) <= ACCOUNTS_MAX:
+        faults.add("invalid_request", "accountIds", f"accountIds must be an array of 1 to {ACCOUNTS_MAX} account ids")
+        return ()
+    found: list[str] = []
+    for place, one in enumerate(value):
+        name = f"accountIds[{place}]"
+        account_id = edits.check_text(one, name, faults)
+        if account_id in found:
+            faults.add("invalid_request", name, f"{name} names an account for the second time; name each once")
+        elif account_id is not UNSET:
+            found.append(account_id)
+    return tuple(found)
+
+
+def _flag(value: object, faults: Faults) -> bool:
+    if not isinstance(value, bool):
+        faults.add("invalid_request", "renderAsVideo", "renderAsVideo must be true or false")
+    return value is True
+
+
+def _duration(value: object, faults: Faults) -> int | None:
+    if value is None:
+        return None
+    if value not in SLIDE_DURATIONS:
+        shown = ", ".join(map(str, SLIDE_DURATIONS))
+        faults.add("invalid_request", "slideDuration", f"slideDuration must be one of {shown}, in seconds")
+        return None
+    return int(value)
+
+
+def posts_of(
+    draft: Draft, workspace_id: str, platforms: Mapping[str, str], now: datetime | None, horizon: float
+) -> list[Post]:
+    """The posts, one for each account, in the order in which the accounts were named.
+
+    `platforms` are those of the workspace's accounts, `now` the database's clock, `horizon` in seconds: what is due
+    within it is marked as sent for. Raises NotFound for an account that is not there, InvalidRequest for what a
+    platform does not take or a time that the schedule does not.
+    """
+    for account_id in draft.account_ids:
+        if account_id not in platforms or now is None:
+            raise NotFound.account(account_id)
+    faults = Faults()
+    for platform in dict.fromkeys(platforms[account_id] for account_id in draft.account_ids):
+        edits.check_sound_platform(draft.sound_id, platform, faults)
+        if draft.content.kind == "slides":
+            edits.check_slide_count(len(draft.content.urls), platform, faults, name="contentUrls")
+    at = cast("datetime", now)
+    if draft.schedule is not None:
+        problem = times.within_reach(draft.schedule.instant, at)
+        if problem is not None:
+            faults.add("invalid_scheduled_time", "scheduledTime", problem)
+    faults.raise_if_any()
+    due_until = at + timedelta(seconds=horizon)
+    return [
+        _post(draft, (workspace_id, account_id, platforms[account_id]), at, due_until)
+        for account_id in draft.account_ids
+    ]
+
+
+def _post(draft: Draft, owner: tuple[str, str, str], now: datetime, due_until: datetime) -> Post:
+    workspace_id, account_id, platform = owner
+    kind, urls = draft.content.kind, draft.content.urls
+    instant = now if draft.schedule is None else draft.schedule.instant
+    rendered = needs_render(kind, render_as_video=draft.render_as_video)
+    due = instant <= due_until
+    facts = PostFacts(
+        id=new_id("post"),
+        platform=platform,
+        status=Status.PENDING_RENDER if rendered else Status.GENERATED,
+        claim=None,
+        content_type=kind,
+        content_url=urls[0] if kind == "video" else list(urls),
+        thumbnail_url=None,
+        caption=draft.caption,
+        sound_id=draft.sound_id,
+        timezone=None if draft.schedule is None else draft.schedule.timezone,
+        scheduled_time=instant,
+        render_as_video=draft.render_as_video,
+        rendered_url=None,
+        revision=1,
+        schedule_revision=1,
+        content_revision=1,
+    )
+    return Post(
+        facts,
+        workspace_id,
+        account_id,
+        created_at=now,
+        slide_duration=draft.slide_duration,
+        claim_token=None,
+        claim_expires_at=None,
+        enqueued_revision=1 if rendered or due else None,
+        enqueued_at=now if rendered or due else None,
+        retry_at=None,
+        render_tries=0,
+        posted_at=None,
+        platform_post_id=None,
+        failure_reason=None,
+    )
+
+
+def renders(posts: Sequence[Post]) -> list[tuple[str, int]]:
+    """What is to be rung for renders: (post, content revision)."""
+    return [
+        (post.facts.id, post.facts.content_revision)
+        for post in posts
+        if post.facts.status is Status.PENDING_RENDER and post.enqueued_revision is not None
+    ]
+
+
+def publishes(posts: Sequence[Post]) -> list[tuple[str, int, datetime | None]]:
+    """What is to be rung for publishes: (post, schedule revision, when; None for at once)."""
+    return [
+        (
+            post.facts.id,
+            post.facts.schedule_revision,
+            None if post.facts.scheduled_time <= post.created_at else post.facts.scheduled_time,
+        )
+        for post in posts
+        if post.facts.status is Status.GENERATED and post.enqueued_revision is not None
+    ]

@@ -1,0 +1,134 @@
+"""Rate limits: each key's own, counted in Redis by all processes together (SPEC 4).
+
+A minute is a fixed window of the wall clock, so that one increment tells both the count and when it ends: one round
+trip for a request, or for all of a key's requests that come while one is under way. Keys without a limit cost nothing.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from redis.asyncio import BlockingConnectionPool
+
+from shared.store.keys import Key
+
+WINDOW = 60
+PATIENCE = 0.05
+ALONE_FOR = 5.0
+CONNECTIONS = 16
+REMEMBERED_AT_MOST = 10_000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a key stands after a request: whether it may pass, what is left of the window, seconds to its end."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset: int
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The draft's fields (draft-ietf-httpapi-ratelimit-headers)."""
+        return [
+            (b"ratelimit", b'"default";r=%d;t=%d' % (self.remaining, self.reset)),
+            (b"ratelimit-policy", b'"default";q=%d;w=%d' % (self.limit, WINDOW)),
+        ]
+
+
+@dataclass(slots=True, eq=False)
+class Tally:
+    """One key's requests in one window: those counted by all that we know of, and those that wait to be counted.
+
+    `owed` were counted here alone while Redis was away; it is told of them when it is back.
+    """
+
+    window: int
+    name: str
+    count: int = 0
+    owed: int = 0
+    waiting: list[asyncio.Future[int]] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+
+class RateLimits:
+    """The limits of this process's requests. Lives on the event loop and never waits for Redis above 50 ms."""
+
+    def __init__(self, redis_url: str, wall: Callable[[], float] = time.time) -> None:
+        """`wall`: the clock that cuts time into windows, in seconds since the epoch."""
+        self._loop = asyncio.get_running_loop()
+        self._wall = wall
+        self._pool = BlockingConnectionPool.from_url(
+            redis_url, max_connections=CONNECTIONS, timeout=PATIENCE, socket_connect_timeout=1, socket_timeout=1
+        )
+        self._redis = RedisStorage(
+            f"async+{redis_url}",
+            implementation="redispy",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # its documentation allows it, its types do not
+        )
+        self._tallies: dict[str, Tally] = {}
+        self._alone_until = 0.0
+
+    async def hit(self, key: Key, limit: int) -> Standing:
+        """Count one request of a key that may make `limit` a minute."""
+        now = self._wall()
+        window = int(now // WINDOW)
+        tally = self._tallies.get(key.id)
+        if tally is None or tally.window != window:
+            name = RateLimitItemPerMinute(limit).key_for(key.id, str(window))
+            if len(self._tallies) > REMEMBERED_AT_MOST:
+                self._tallies.clear()
+            tally = self._tallies[key.id] = Tally(window, name)
+        reset = max(1, math.ceil((window + 1) * WINDOW - now))
+        # What is spent stays spent until the window ends: a flood of refused requests does not reach Redis.
+        place = limit + 1 if tally.count > limit else await self._place(tally)
+        return Standing(place <= limit, limit, max(0, limit - place), reset)
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await self._pool.disconnect()
+
+    def _place(self, tally: Tally) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = self._loop.create_future()
+        tally.waiting.append(future)
+        if tally.task is None:
+            tally.task = self._loop.create_task(self._count(tally))
+        return future
+
+    async def _count(self, tally: Tally) -> None:
+        """Count those who wait, together; who comes meanwhile is counted in the next round."""
+        try:
+            while tally.waiting:
+                batch, tally.waiting = tally.waiting, []
+                first = await self._increment(tally, len(batch)) - len(batch) + 1
+                for place, future in enumerate(batch, first):
+                    if not future.done():
+                        future.set_result(place)
+        finally:
+            tally.task = None
+
+    async def _increment(self, tally: Tally, amount: int) -> int:
+        """The key's count with these; Redis's, or this process's own for 5 s after Redis did not answer in time."""
+        if self._loop.time() >= self._alone_until:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    count = await self._redis.incr(tally.name, 2 * WINDOW, amount=amount + tally.owed)
+            except Exception as error:  # noqa: BLE001  -- whatever ails Redis, the request goes on
+                # Perhaps counted all the same: not owed, so that nobody is charged twice.
+                self._alone_until = self._loop.time() + ALONE_FOR
+                log.warning("limiter_alone", seconds=ALONE_FOR, error=type(error).__name__)
+                tally.count += amount
+                return tally.count
+            tally.owed = 0
+            tally.count = max(tally.count, count)
+            return count
+        tally.owed += amount
+        tally.count += amount
+        return tally.count

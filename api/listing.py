@@ -1,0 +1,144 @@
+"""Lists: their filters, their limit and their cursors, read from a query string and judged (SPEC 4).
+
+A cursor is opaque: the place that the next page goes on from, and a check that binds it to the list, the workspace and
+the filters that it was made for. It holds nothing but values of the client's own rows.
+"""
+
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared import times
+from shared.edits import check_known, check_text
+from shared.errors import Faults
+
+LIMIT, LIMIT_MAX = 50, 100
+CURSOR_MAX = 1024
+_CHECK_BYTES = 12
+
+Place = tuple[Any, ...]
+
+
+class Filter(NamedTuple):
+    """One filter: what the store calls it, and its rule. `parse` gives None for a value that breaks the rule."""
+
+    name: str
+    parse: Callable[[str], object | None]
+    rule: str
+
+
+def one_of(name: str, values: Iterable[str]) -> Filter:
+    """A filter with a fixed set of values."""
+    known = {str(value): str(value) for value in values}
+    return Filter(name, known.get, f"must be one of {', '.join(known)}")
+
+
+def identifier(name: str) -> Filter:
+    """A filter by an id. An id that nothing has, or another workspace's, matches nothing."""
+    return Filter(name, lambda text: text if 0 < len(text) <= 255 else None, "must have 1 to 255 characters")
+
+
+def instant(name: str) -> Filter:
+    """A filter by a UTC time."""
+    return Filter(name, times.parse_instant, f"must be {times.INSTANT_RULE}")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a list request asks for: `filters` under the store's names, `limit` 1 to 100, `after` a page's place."""
+
+    filters: dict[str, Any]
+    limit: int
+    after: Place | None
+    bound_to: bytes
+
+    def page(self, data: Sequence[Mapping[str, Any]], next_place: Place | None) -> dict[str, Any]:
+        """The body of the answer: `{data, hasMore, nextCursor}`."""
+        cursor = None if next_place is None else _cursor(next_place, self.bound_to)
+        return {"data": data, "hasMore": cursor is not None, "nextCursor": cursor}
+
+
+def read(request: Request, filters: Mapping[str, Filter], workspace_id: str) -> Asked:
+    """The query string, judged. Raises InvalidRequest that names every parameter at fault: unknown, repeated,
+    malformed, and a cursor that another workspace, path or set of filters was given.
+    """
+    faults = Faults()
+    known = (*filters, "limit", "cursor")
+    pairs = request.query_params.multi_items()
+    given = dict(pairs)
+    check_known(given, known, faults)
+    for name in known:
+        if sum(pair[0] == name for pair in pairs) > 1:
+            faults.add("invalid_request", name, f"{name} is there twice; send it once")
+    values: dict[str, Any] = {}
+    for name, rule in filters.items():
+        text = check_text(given[name], name, faults) if name in given else None
+        if isinstance(text, str):
+            values[rule.name] = rule.parse(text)
+            if values[rule.name] is None:
+                faults.add("invalid_request", name, f"{name} {rule.rule}")
+    limit = _limit(given.get("limit"), faults)
+    faults.raise_if_any()
+    bound_to = to_json([workspace_id, request.scope["path"], sorted(pair for pair in pairs if pair[0] in filters)])
+    after = None
+    if "cursor" in given:
+        after = _place(given["cursor"], bound_to)
+        if after is None:
+            message = "cursor is not one of this list with these filters; send nextCursor of the page before, or none"
+            faults.add("invalid_request", "cursor", message)
+            faults.raise_if_any()
+    return Asked(values, limit, after, bound_to)
+
+
+def answer(body: Mapping[str, Any]) -> Response:
+    """A page as a response."""
+    return Response(to_json(body), media_type="application/json")
+
+
+def _limit(text: str | None, faults: Faults) -> int:
+    if text is None:
+        return LIMIT
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= LIMIT_MAX:
+        return int(text)
+    faults.add("invalid_request", "limit", f"limit must be a whole number from 1 to {LIMIT_MAX}")
+    return LIMIT
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def _cursor(place: Place, bound_to: bytes) -> str:
+    plain = [{"t": (value - _EPOCH) // _MICROSECOND} if isinstance(value, datetime) else value for value in place]
+    data = to_json(plain)
+    return _written(_check(data, bound_to) + data)
+
+
+def _place(text: str, bound_to: bytes) -> Place | None:
+    """The place of a cursor, or None for one that this list did not make for these filters."""
+    if len(text) > CURSOR_MAX:
+        return None
+    try:
+        raw = b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+    check, data = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
+    if not compare_digest(check, _check(data, bound_to)) or _written(raw) != text:
+        return None
+    return tuple(_EPOCH + value["t"] * _MICROSECOND if isinstance(value, dict) else value for value in from_json(data))
+
+
+def _written(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _check(data: bytes, bound_to: bytes) -> bytes:
+    return blake2b(len(bound_to).to_bytes(4) + bound_to + data, digest_size=_CHECK_BYTES).digest()

@@ -1,0 +1,215 @@
+"""GET /metrics: this process's figures, the workers', gauges read from rows and Redis; and what counts requests.
+
+Whoever may reach the API's port may read it, unless REDRAFT_METRICS_TOKEN is set: the default bind is loopback, and a
+proxy in front of the API must not pass /metrics on (README).
+"""
+
+import asyncio
+import hmac
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import redis
+import structlog
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.context import Context, context_of
+from shared import db, logs, metrics, outcomes, queue, tracing
+from shared.db import transaction
+from shared.errors import Unauthenticated
+from shared.settings import settings
+from shared.store import gauges
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+FRESH = 3.0
+"""Seconds for which an answer of the database's and Redis's is shown again: many scrapes cost as much as one."""
+
+PATIENCE = 4.0
+STATEMENT_WITHIN = 1.5
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+log = structlog.get_logger(__name__)
+router = APIRouter()
+
+
+@router.get("/metrics", include_in_schema=False)
+async def show(request: Request) -> Response:
+    """All figures, in Prometheus's text format."""
+    token = settings().metrics_token
+    given = request.headers.get("authorization", "").partition(" ")[2].strip()
+    if token and not hmac.compare_digest(given.encode(), token.encode()):
+        raise Unauthenticated
+    rows, redis_says = await asyncio.gather(_rows.read(), _redis.read())
+    registry = CollectorRegistry()
+    registry.register(_Families([*metrics.API.collect(), *_process(context_of(request)), *_outside(rows | redis_says)]))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _process(context: Context) -> list[Metric]:
+    """What this process can say of itself without counting."""
+    submission = context.submission
+    return [
+        _gauge("redraft_waiting_requests", "Requests that wait for an edit's end.", len(submission.waiting)),
+        _gauge("redraft_unrecorded_requests", "Requests whose edit is not inserted yet.", len(submission)),
+        _gauge("redraft_api_connections", "Connections to PostgreSQL in use.", metrics.connections_in_use()),
+        _gauge("redraft_api_connections_most", "Connections to PostgreSQL at most.", db.engine().pool.size()),  # type: ignore[attr-defined]
+    ]
+
+
+class _Source:
+    """A server that is asked for figures, some questions in turn, one round at a time, for all scrapes together.
+
+    A server that hangs costs a scrape PATIENCE and this process one thread, which does not keep it from ending.
+    """
+
+    def __init__(self, questions: Mapping[str, Callable[[], list[Any]]]) -> None:
+        self._questions = questions
+        self._answers: dict[str, list[Any] | None] = {}
+        self._round: asyncio.Future[None] | None = None
+        self._until = 0.0
+
+    async def read(self) -> dict[str, list[Any] | None]:
+        """Question -> what was answered, as it was FRESH seconds ago at most; None where nothing was."""
+        loop = asyncio.get_running_loop()
+        if self._round is None and loop.time() >= self._until:
+            self._answers = dict.fromkeys(self._questions)
+            self._round = loop.create_future()
+            ended = partial(loop.call_soon_threadsafe, self._end, loop)
+            threading.Thread(target=self._ask, args=(self._answers, ended), name="figures", daemon=True).start()
+        if self._round is not None:
+            await asyncio.wait([self._round], timeout=PATIENCE)
+        return dict(self._answers)
+
+    def _ask(self, answers: dict[str, list[Any] | None], ended: Callable[[], object]) -> None:
+        for name, ask in self._questions.items():
+            try:
+                answers[name] = ask()
+            except Exception as error:
+                # The edge: whatever ails one, the others are shown, and `redraft_scrape_up` says which it is.
+                if db.passing(error) or isinstance(error, redis.RedisError):
+                    log.warning("figures_missing", source=name, error=type(error).__name__)
+                else:
+                    log.exception("figures_missing", source=name)
+        with suppress(RuntimeError):  # the loop has gone meanwhile
+            ended()
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._round is not None:
+            self._round.set_result(None)
+        self._round, self._until = None, loop.time() + FRESH
+
+
+@lru_cache(maxsize=1)
+def _engine() -> "Engine":
+    # Of its own: a scrape must not wait for a connection that requests hold, nor take one from them.
+    config = settings()
+    return db.make_engine(config.database_url, config, pool_size=1, name="redraft-metrics")
+
+
+def _ask_rows(group: str) -> list[tuple[str, str, float]]:
+    with transaction(_engine()) as tx:
+        return gauges.read(tx, group, STATEMENT_WITHIN, settings().horizon)
+
+
+def _ask_queues() -> list[Metric]:
+    """How many messages stand on each queue, and how many workers hold unacknowledged."""
+    messages = GaugeMetricFamily("redraft_queue_messages", "Messages on a queue.", labels=["queue"])
+    with outcomes.client().pipeline(transaction=False) as together:
+        for name in queue.QUEUES:
+            together.llen(name)
+        together.hlen("unacked")
+        *depths, held = together.execute()
+    for name, depth in zip(queue.QUEUES, depths, strict=True):
+        messages.add_metric([name], depth)
+    return [messages, _gauge("redraft_queue_unacknowledged", "Messages that workers hold.", held)]
+
+
+_rows = _Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS})
+_redis = _Source({"workers": metrics.of_workers, "redis": _ask_queues})
+
+
+def _outside(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
+    """The families of what servers said, and which did not; one without a figure is left out: 0 would lie."""
+    up = GaugeMetricFamily("redraft_scrape_up", "Whether a source of figures answered.", labels=["source"])
+    families = {
+        gauge.name: GaugeMetricFamily(gauge.name, gauge.help, labels=[gauge.label] if gauge.label else [])
+        for gauge in gauges.GAUGES.values()
+    }
+    for source, said in answers.items():
+        up.add_metric([source], said is not None)
+        if source in gauges.STATEMENTS:
+            for name, label, value in said or ():
+                families[name].add_metric([label] if label else [], value)
+        else:
+            yield from said or ()
+    yield up
+    yield from (family for family in families.values() if family.samples)
+
+
+class Observed:
+    """Counts, logs and traces each request once, by the route it took and the ids that it is joined by."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[Any]) -> None:
+        self.app = app
+        # FastAPI's routes name themselves in the scope; plain ones are known by what they call.
+        self._plain = {route.endpoint: route.path_format for route in routes if hasattr(route, "path_format")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif not tracing.on():
+            await self._serve(scope, receive, send, None)
+        else:
+            with tracing.request(scope["method"], scope["headers"]) as span:
+                await self._serve(scope, receive, send, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, span: Any) -> None:
+        began = time.perf_counter()
+        status, edit_id = 0, None
+
+        async def observed(message: Message) -> None:
+            nonlocal status, edit_id
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                edit_id = next((value for name, value in message["headers"] if name == b"edit-id"), None)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, observed)
+        finally:
+            # 499, as nginx says it: the client went away before there was an answer.
+            status = status or 499
+            seconds = time.perf_counter() - began
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            route = getattr(scope.get("route"), "path_format", None) or self._plain.get(scope.get("endpoint"), "other")
+            ids = {
+                "post_id": scope.get("path_params", {}).get("post_id"),
+                "edit_id": edit_id.decode() if edit_id else None,
+            }
+            metrics.request_answered(method, route, status, seconds)
+            logs.answered(status, seconds, method=method, route=route, **ids)
+            if span is not None:
+                tracing.answered(span, method=method, route=route, status=status, **ids)

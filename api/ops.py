@@ -1,0 +1,170 @@
+"""The operators' page at /ops: what Flower cannot show, and what an operator may do about it (SPEC 8).
+
+Rendered here, from templates in ops_pages/, without a build step and without anything from another host.
+"""
+
+import asyncio
+import re
+from datetime import UTC, datetime
+from urllib.parse import quote, urlencode
+
+import redis
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+# Its routes come before the one for all other addresses below.
+from api import ops_plots, ops_stories  # noqa: F401
+from api.context import storable
+from api.ops_frame import STATIC, asked, html, message, page, perhaps, read, router
+from shared import checkup
+from shared.errors import printable
+from shared.lifecycle import EditStatus
+from shared.store import operations, overview
+from shared.store import webhooks as webhooks_store
+from shared.stories import EditStory
+
+__all__ = ["router"]
+
+FEW, PAGE, MANY = 10, 50, 200
+SEARCHED = 10_000
+IDS_AT_ONCE = 20
+
+
+@page("/ops")
+async def show_overview(request: Request) -> Response:
+    """How everything stands."""
+    standing, failed, late, jobs, dead, depths = await asyncio.gather(
+        perhaps(request, overview.standing),
+        perhaps(request, _edits, "failed", None, None, FEW),
+        perhaps(request, overview.late_posts, FEW),
+        perhaps(request, overview.jobs, FEW // 2),
+        perhaps(request, webhooks_store.dead, FEW),
+        _depths(),
+    )
+    now = standing.now if standing else datetime.now(UTC)
+    minutes = await perhaps(request, overview.last_hour, now)
+    lateness = await perhaps(request, overview.lateness, now)
+    return html(
+        request,
+        "overview.html",
+        here="/ops",
+        now=now,
+        standing=standing,
+        failed=failed,
+        late=late,
+        jobs=jobs,
+        dead=dead,
+        few=FEW,
+        depths=depths,
+        plots=ops_plots.of(minutes, lateness, now),
+    )
+
+
+async def _depths() -> dict[str, int] | None:
+    try:
+        return await asyncio.to_thread(checkup.depths)
+    except redis.RedisError:
+        return None
+
+
+def _edits(tx: Connection, status: str | None, post_id: str | None, after: str | None, limit: int) -> list[EditStory]:
+    last = operations.story(tx, after) if after else None
+    return operations.edits(tx, status=status, post_id=post_id, after=last, limit=limit)
+
+
+@page("/ops/edits")
+async def list_edits(request: Request) -> Response:
+    """Edits by status and post."""
+    status, post_id, after = (asked(request, name) for name in ("status", "post", "after"))
+    status = status if status in {one.value for one in EditStatus} else None
+    found = await read(request, _edits, status, post_id, after, PAGE + 1)
+    edits = found[:PAGE]
+    more = {"status": status, "post": post_id, "after": edits[-1].id} if len(found) > PAGE else {}
+    return html(
+        request,
+        "edits.html",
+        here="/ops/edits",
+        now=edits[0].read_at if edits else None,
+        edits=edits,
+        status=status,
+        post=post_id,
+        after=after,
+        more=urlencode({name: value for name, value in more.items() if value}),
+    )
+
+
+@page("/ops/late")
+async def list_late(request: Request) -> Response:
+    """Posts that should have gone out."""
+    late = await read(request, overview.late_posts, MANY)
+    now = late[0].now if late else None
+    return html(
+        request, "late.html", here="/ops/late", now=now, late=late, many=MANY, late_after=int(overview.LATE_AFTER)
+    )
+
+
+@page("/ops/jobs")
+async def list_jobs(request: Request) -> Response:
+    """Bulk jobs, newest first."""
+    before = asked(request, "before")
+    found = await read(request, overview.jobs, PAGE + 1, before)
+    more = found[PAGE - 1].id if len(found) > PAGE else None
+    now = found[0].now if found else None
+    return html(request, "jobs.html", here="/ops/jobs", now=now, jobs=found[:PAGE], before=before, more=more)
+
+
+@page("/ops/jobs/{job_id}")
+async def show_job(request: Request) -> Response:
+    """One bulk job and how far it is."""
+    job_id = request.path_params["job_id"]
+    job = await read(request, overview.job, job_id) if storable(job_id) else None
+    if job is None:
+        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
+    stalled = job.live and (job.now - job.touched_at).total_seconds() > 60
+    advice = {
+        "queued": "It waits for a bulk worker.",
+        "running": "It is at work.",
+        "failed": "It gave up; what it had moved stays moved. Mend what the worker's log says, and send it again.",
+    }.get(job.status, "It has ended.")
+    advice = "Nobody works on it: look for a bulk worker (redraft doctor)." if stalled else advice
+    return html(request, "job.html", here="/ops/jobs", now=job.now, job=job, advice=advice)
+
+
+@page("/ops/webhooks")
+async def list_webhooks(request: Request) -> Response:
+    """Events that nobody took."""
+    dead = await read(request, webhooks_store.dead, MANY)
+    return html(request, "webhooks.html", here="/ops/webhooks", dead=dead, many=MANY)
+
+
+_ID = re.compile(r"[a-z]{2,12}_[0-9A-Za-z]+(?:_[0-9A-Za-z]+)*|[0-9A-Za-z]{6,64}", re.ASCII)
+
+
+@page("/ops/search")
+async def search(request: Request) -> Response:
+    """Find ids, alone or among other text, such as a task's arguments in Flower."""
+    given = asked(request, "q") or ""
+    ids = list(dict.fromkeys(_ID.findall(given[:SEARCHED])))[:IDS_AT_ONCE]
+    found = await read(request, _find, ids) if ids else []
+    if len(found) == 1:
+        return RedirectResponse(found[0][2], 303)
+    return html(request, "found.html", 200 if found else 404, q=printable(given, 200) if given else None, found=found)
+
+
+def _find(tx: Connection, ids: list[str]) -> list[tuple[str, str, str]]:
+    """(what it is, its id, its page) of all that go by these ids, with or without their prefix."""
+    wanted = [name for one in ids for name in ((one,) if "_" in one else (f"post_{one}", f"edit_{one}"))]
+    return [(one.kind, one.id, f"/ops/{one.page}/{quote(one.opens)}") for one in operations.find(tx, wanted)]
+
+
+@page("/ops/{rest:path}")
+async def anything_else(request: Request) -> Response:
+    """The few files that pages load, and an answer for all other addresses."""
+    name = request.path_params["rest"]
+    if name in STATIC:
+        kind, text = STATIC[name]
+        return Response(text, headers={"Cache-Control": "private, max-age=86400"}, media_type=kind)
+    if not name:
+        return RedirectResponse("/ops", 308)
+    return message(request, 404, "No such page", "There is nothing at this address.")

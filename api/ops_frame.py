@@ -1,0 +1,180 @@
+"""What all of the operators' pages share: the door, the templates, and reading the database without haste to others."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import wraps
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import jinja2
+import structlog
+from fastapi import APIRouter
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import ops_entry
+from api.context import context_of, storable
+from api.problems import STATUS
+from shared import stories
+from shared.errors import RedraftError, Unavailable
+from shared.store import overview
+
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+READS_AT_ONCE = 2
+PAGES: Final = Path(__file__).parent / "ops_pages"
+ICON: Final = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#0b57d0"/>'
+    '<path d="M4 12V4h4.5a2.5 2.5 0 0 1 0 5H4m4 0 3.5 3" fill="none" stroke="#fff" stroke-width="2"/></svg>'
+)
+STATIC: Final = {
+    "style.css": ("text/css", (PAGES / "style.css").read_text(encoding="utf-8")),
+    "live.js": ("text/javascript", (PAGES / "live.js").read_text(encoding="utf-8")),
+    "icon.svg": ("image/svg+xml", ICON),
+}
+VERSION: Final = sha256("".join(text for _, text in STATIC.values()).encode()).hexdigest()[:12]
+
+router = APIRouter()
+log = structlog.get_logger(__name__)
+_guesses = ops_entry.Guesses()
+# The page must not take all of the connections that the API's own reads share.
+_reading = asyncio.Semaphore(READS_AT_ONCE)
+
+
+# -- Rendering
+
+
+def _counted(number: int) -> str:
+    return f"{number:,}+" if number >= overview.MANY else f"{number:,}"
+
+
+def _clock(instant: datetime) -> str:
+    """`24 Nov 22:41:07.123`, with the year where it is another one, without milliseconds where there are none."""
+    utc = instant.astimezone(UTC)
+    year = "" if utc.year == datetime.now(UTC).year else f" {utc.year}"
+    fraction = f".{utc.microsecond // 1000:03}" if utc.microsecond else ""
+    return f"{utc.day} {utc:%b}{year} {utc:%H:%M:%S}{fraction}"
+
+
+def _away(instant: datetime, now: datetime) -> str:
+    """`4 min ago`, `in 2 d`: beside the time itself one figure is enough."""
+    number, unit = stories.duration(abs(now - instant)).split()[:2]
+    return f"{number} {unit} ago" if instant <= now else f"in {number} {unit}"
+
+
+def asked_for(changes: dict[str, Any]) -> str:
+    """Which fields, for lists: a caption is shown in its edit's story only."""
+    return "time, by a bulk job" if "move" in changes else ", ".join(changes)
+
+
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+)
+_templates.filters |= {
+    "moment": stories.moment,
+    "clock": _clock,
+    "away": _away,
+    "length_of_time": stories.duration,
+    "counted": _counted,
+    "asked_for": asked_for,
+    "unsigned": stories.without_secrets,
+}
+
+
+def html(request: Request, name: str, code: int = 200, /, **given: Any) -> Response:
+    usual = {"notice": None, "notice_kind": "good", "q": None, "now": None, "here": "", "version": VERSION}
+    config = context_of(request).config
+    rendered = _templates.get_template(name).render(usual | {"flower_url": config.flower_url} | given)
+    return Response(rendered, code, media_type="text/html")
+
+
+def message(request: Request, status: int, heading: str, message: str) -> Response:
+    return html(request, "message.html", status, heading=heading, message=message)
+
+
+# -- Coming in
+
+
+def _turned_away(request: Request) -> Response | None:
+    """Why this request gets no page, or None for an operator's."""
+    config = context_of(request).config
+
+    def shut(status: int, heading: str, message: str, **headers: str) -> Response:
+        shut_page = _templates.get_template("shut.html").render(heading=heading, message=message)
+        return Response(shut_page, status, headers, media_type="text/html")
+
+    if not config.ops_password:
+        return shut(
+            404,
+            "The operators' page is off",
+            "It has no password. Set REDRAFT_OPS_PASSWORD (and REDRAFT_OPS_USER, if it is to be another than ops) "
+            "for the API, and restart it.",
+        )
+    address, now = request.client.host if request.client else "", time.monotonic()
+    if _guesses.too_many(address, now):
+        return shut(429, "Too many wrong passwords", "Wait a minute, then try again.", **{"Retry-After": "60"})
+    given = ops_entry.credentials(request)
+    if given is None or not ops_entry.knows(config, given):
+        if given is not None:
+            _guesses.wrong(address, now)
+            log.warning("ops_password_wrong", client=address)
+        challenge = {"WWW-Authenticate": 'Basic realm="Redraft operators", charset="UTF-8"'}
+        return shut(
+            401,
+            "User and password, please",
+            "They are REDRAFT_OPS_USER and REDRAFT_OPS_PASSWORD of the API; redraft up writes them into stack.json.",
+            **challenge,
+        )
+    return None
+
+
+def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
+    """A route of the page: behind the password, with its headers, and with errors that a person can read."""
+
+    def decorate(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def guarded(request: Request) -> Response:
+            answer = _turned_away(request)
+            if answer is None:
+                try:
+                    answer = await handler(request)
+                except RedraftError as error:
+                    answer = message(request, STATUS.get(error.code, 500), "That did not work", error.message)
+            for name, value in ops_entry.HEADERS.items():
+                answer.headers.setdefault(name, value)
+            return answer
+
+        router.add_route(path, guarded, methods=[method], include_in_schema=False)
+        return guarded
+
+    return decorate
+
+
+async def read(request: Request, query: Callable[..., T], *args: object) -> T:
+    """A read in a transaction of its own, given up after a second. Unavailable."""
+
+    def hurried(tx: Connection) -> T:
+        overview.hurry(tx)
+        return query(tx, *args)
+
+    async with _reading:
+        return await context_of(request).read(hurried)
+
+
+async def perhaps(request: Request, query: Callable[..., T], *args: object) -> T | None:
+    """The same for a part of a page that can do without it."""
+    try:
+        return await read(request, query, *args)
+    except Unavailable:
+        return None
+
+
+def asked(request: Request, name: str) -> str | None:
+    """A query parameter that can be looked for in the database, else None."""
+    value = request.query_params.get(name, "").strip()
+    return value if value and storable(value[:255]) and (name == "q" or len(value) <= 255) else None

@@ -1,0 +1,288 @@
+"""Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (SPEC 5)."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from sqlalchemy import Connection
+from starlette.responses import Response, StreamingResponse
+
+from api import authentication, listing, reading
+from api.context import Context, context_of, storable
+from api.listing import Asked
+from api.problems import request_id
+from api.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
+from shared import queue, reschedule_requests, reschedules
+from shared.errors import Conflict, Faults, IdempotencyKeyReused, InvalidRequest, NotFound, RedraftError
+from shared.ids import new_id
+from shared.reschedules import RESULT_FIELDS, Job, Outcome, Result
+from shared.store import idempotency as idempotency_store
+from shared.store import reschedules as store
+from shared.store.keys import Key
+from shared.store.reschedules import Bounds, NewJob
+
+router = APIRouter()
+
+FILTERS = {"outcome": listing.one_of("outcome", Outcome)}
+UNSURE = (
+    "The job may have been started; look at GET /v1/reschedules before you send it again, "
+    "or repeat the request with the same Idempotency-Key"
+)
+UNSURE_CANCEL = "The job may have been canceled; look at GET /v1/reschedules/{id}, or cancel it again"
+
+Make = Callable[[Connection], NewJob]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One request for a new job: how to make it (or what is wrong with it, said once its key proved to be new)."""
+
+    owner: Key
+    make: Make | RedraftError
+    key: str | None
+    fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The job, and whether an earlier request with the same Idempotency-Key made it."""
+
+    job: Job
+    replayed: bool = False
+
+
+@router.post("/v1/reschedules")
+async def create_reschedule(request: Request) -> Response:
+    """Start a bulk job, or its dry run."""
+    context = context_of(request)
+    owner = await context.authenticated(request, authentication.BULK)
+    content = await reading.read_body(request, BULK_BODY_LIMIT)
+    reading.check_media_type(request, JSON_TYPES)
+    # Two megabytes keep a core busy for longer than other requests should wait.
+    body = await asyncio.to_thread(reading.parse_json, content)
+    key = reading.idempotency_key(request)
+    make: Make | RedraftError
+    try:
+        make = _new(await asyncio.to_thread(reschedule_requests.parse_request, body), owner)
+    except RedraftError as problem:
+        if key is None:
+            raise
+        make = problem
+    fingerprint = await asyncio.to_thread(reading.fingerprint, request, body) if key else None
+    return await _started(context, Wanted(owner, make, key, fingerprint))
+
+
+@router.post("/v1/reschedules/{job_id}/revert")
+async def revert_reschedule(job_id: str, request: Request) -> Response:
+    """Start the inverse job: posts that still are where the job put them go back to where they stood."""
+    context = context_of(request)
+    owner = await context.authenticated(request, authentication.BULK)
+    body = await _empty_body(request)
+    key = reading.idempotency_key(request)
+    fingerprint = reading.fingerprint(request, body) if key else None
+    return await _started(context, Wanted(owner, _reverting(job_id, owner), key, fingerprint))
+
+
+@router.post("/v1/reschedules/{job_id}/cancel")
+async def cancel_reschedule(job_id: str, request: Request) -> Response:
+    """End the job before its next chunk; the answer says what was moved."""
+    context = context_of(request)
+    owner = await context.authenticated(request, authentication.BULK)
+    await _empty_body(request)
+    if not storable(job_id):
+        raise NotFound.reschedule(job_id)
+    job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
+    return _shown(job)
+
+
+@router.get("/v1/reschedules")
+async def list_reschedules(request: Request) -> Response:
+    """The workspace's jobs, newest first."""
+    context = context_of(request)
+    owner = await context.authenticated(request, authentication.BULK)
+    asked = listing.read(request, {}, owner.workspace_id)
+    jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
+    page = jobs[: asked.limit]
+    next_place = (page[-1].created_at, page[-1].id) if len(jobs) > asked.limit else None
+    return listing.answer(asked.page([job.public() for job in page], next_place))
+
+
+@router.get("/v1/reschedules/{job_id}")
+async def get_reschedule(job_id: str, request: Request) -> Response:
+    """One job: a row of counters, cheap to poll."""
+    context = context_of(request)
+    owner = await context.authenticated(request, authentication.BULK)
+    return _shown(await _job(context, owner, job_id))
+
+
+@router.get("/v1/reschedules/{job_id}/results")
+async def list_results(job_id: str, request: Request) -> Response:
+    """What became of each post, in pages, or all of it as one CSV (`Accept: text/csv`)."""
+    context = context_of(request)
+    owner = await context.authenticated(request, authentication.BULK)
+    asked = listing.read(request, FILTERS, owner.workspace_id)
+    job = await _job(context, owner, job_id)
+    outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None
+    headers = {"Vary": "Accept"}
+    if wants_csv(request.headers.getlist("accept")):
+        _refuse_paging(request)
+        headers["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
+        return StreamingResponse(_csv(context, job, outcome), headers=headers, media_type="text/csv; charset=utf-8")
+    return Response(
+        to_json(await _page(context, job, asked, outcome)), headers=headers, media_type="application/json"
+    )  # fmt: skip
+
+
+def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
+    def make(_: Connection) -> NewJob:
+        meant = reschedule_requests.stored_filter(asked.filter)
+        items = reschedule_requests.stored_items(asked.items)
+        return _job_of(owner, plan=asked.plan.stored(), dry_run=asked.dry_run, filter=meant, items=items)
+
+    return make
+
+
+def _reverting(job_id: str, owner: Key) -> Make:
+    def make(tx: Connection) -> NewJob:
+        job = store.job(tx, owner.workspace_id, job_id) if storable(job_id) else None
+        if job is None:
+            raise NotFound.reschedule(job_id)
+        conflict = reschedules.cannot_revert(job, reverted_by=store.reverted_by(tx, job_id))
+        if conflict is not None:
+            raise conflict
+        return _job_of(owner, plan=reschedules.Revert(job_id).stored(), dry_run=False, reverts=job_id)
+
+    return make
+
+
+def _job_of(owner: Key, *, plan: dict[str, Any], dry_run: bool, **given: Any) -> NewJob:
+    """A new job of this key's. Its id sorts by time, and so do the ids of its audit rows."""
+    return NewJob(
+        new_id("rsch"), owner.workspace_id, owner.id, owner.name, request_id.get(), dry_run, plan, **given
+    )  # fmt: skip
+
+
+async def _started(context: Context, wanted: Wanted) -> Response:
+    made = await context.write(start, wanted, unsure=UNSURE)
+    if not made.replayed:
+        context.ring(queue.ring_reschedule, made.job.id)
+    headers = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
+    return Response(to_json(made.job.public()), 202, headers, media_type="application/json")
+
+
+def start(tx: Connection, wanted: Wanted) -> Made:
+    """Record a job and keep its Idempotency-Key, or find the job that the first request with it made."""
+    if wanted.key and (job := _first(tx, wanted)):
+        return Made(job, replayed=True)
+    if isinstance(wanted.make, RedraftError):
+        raise wanted.make
+    new = wanted.make(tx)
+    job = store.insert_job(tx, new, key=wanted.key, fingerprint=wanted.fingerprint)
+    if job is not None:
+        return Made(job)
+    # Somebody else was first, with the key or with the revert; this waited for his end, and now it can be seen.
+    if wanted.key and (job := _first(tx, wanted)):
+        return Made(job, replayed=True)
+    raise Conflict("The job is being reverted already")
+
+
+def _first(tx: Connection, wanted: Wanted) -> Job | None:
+    pair = (wanted.owner.id, wanted.key or "")
+    kept = idempotency_store.kept(tx, [pair]).get(pair)
+    if kept is None:
+        return None
+    job = store.job(tx, wanted.owner.workspace_id, kept.resource) if kept.fingerprint == wanted.fingerprint else None
+    if job is None:
+        raise IdempotencyKeyReused
+    return job
+
+
+def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job:
+    """End a live job. Raises NotFound, Conflict."""
+    canceled = store.cancel(tx, workspace_id, job_id)
+    if canceled is not None:
+        return canceled
+    job = store.job(tx, workspace_id, job_id)
+    if job is None:
+        raise NotFound.reschedule(job_id)
+    raise reschedules.cannot_cancel(job) or Conflict("The job has just ended; there is nothing left to cancel")
+
+
+async def _empty_body(request: Request) -> Any:
+    """Cancel and revert take no field: no body at all, or an empty JSON object."""
+    content = await reading.read_body(request)
+    if not content:
+        return None
+    reading.check_media_type(request, JSON_TYPES)
+    body = reading.parse_json(content)
+    if body != {}:
+        raise InvalidRequest("This route takes no fields; send no body, or {}")
+    return body
+
+
+async def _job(context: Context, owner: Key, job_id: str) -> Job:
+    job = await context.read(store.job, owner.workspace_id, job_id) if storable(job_id) else None
+    if job is None:
+        raise NotFound.reschedule(job_id)
+    return job
+
+
+def _shown(job: Job) -> Response:
+    return Response(to_json(job.public()), media_type="application/json")
+
+
+async def _page(context: Context, job: Job, asked: Asked, outcome: Outcome | None) -> dict[str, Any]:
+    start_at = asked.after[0] if asked.after else 0
+    found = await context.read(store.results, job, start_at, asked.limit + 1, outcome)
+    page = found[: asked.limit]
+    next_place = (page[-1].ordinal + 1,) if len(found) > asked.limit else None
+    return asked.page([one.public() for one in page], next_place)
+
+
+def _refuse_paging(request: Request) -> None:
+    faults = Faults()
+    for name in ("limit", "cursor"):
+        if name in request.query_params:
+            faults.add("invalid_request", name, f"{name} is for pages; a CSV holds all results, leave it out")
+    faults.raise_if_any()
+
+
+async def _csv(context: Context, job: Job, outcome: Outcome | None) -> AsyncIterator[bytes]:
+    """All results, chunk by chunk, each in a transaction of its own: a slow reader holds nothing open.
+
+    Should PostgreSQL go away meanwhile, the connection is broken off, so that half a file is not taken for a whole one.
+    """
+    yield _lines([RESULT_FIELDS])
+    bounds: list[Bounds] = await context.read(store.bounds, job.id)
+    for chunk in bounds:
+        found: list[Result] = await context.read(store.chunk_results, job, chunk, 0, outcome)
+        if found:
+            yield _lines(one[1:] for one in found)
+
+
+def _lines(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def wants_csv(accept: Iterable[str]) -> bool:
+    """Whether the client likes text/csv better than application/json (RFC 9110, 12.5.1); JSON where it is the same."""
+    liked: dict[str, float] = {}
+    for part in ",".join(accept).lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        try:
+            liked[name] = float(quality)
+        except ValueError:
+            continue
+
+    def quality_of(kind: str) -> float:
+        return liked.get(kind, liked.get(f"{kind.partition('/')[0]}/*", liked.get("*/*", 0.0)))
+
+    return quality_of("text/csv") > quality_of("application/json")

@@ -1,0 +1,82 @@
+"""`redraft doctor`: looks at everything, names what is wrong, and says what to do (SPEC 8)."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from shared.cli.places import parts, reaching
+from shared.cli.workspaces import DATA_DIR, AsJson, Folder, refuse, say_json
+
+if TYPE_CHECKING:
+    from shared.diagnosis import Facts
+
+
+def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
+    """Look at PostgreSQL, Redis, workers, beat and clocks; exit code 0 if all is well, 1 if something was found."""
+    found = parts(data_dir)
+    missing = [name for name in ("database_url", "redis_url") if not getattr(found, name)]
+    if missing:
+        names = " and ".join(f"REDRAFT_{name.upper()}" for name in missing)
+        refuse(f"Set {names}, or start everything with: redraft up (no stack runs in {data_dir})")
+    with reaching(found):
+        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - heavy imports wait until the command runs
+
+        from shared import checkup, diagnosis  # noqa: PLC0415
+
+        try:
+            facts = checkup.examine(found.database_url, api_url=found.api_url, flower_url=found.flower_url)
+        except (ArgumentError, ImportError, ValueError):
+            # Their messages would hold the URL, and that a password.
+            refuse("REDRAFT_DATABASE_URL or REDRAFT_REDIS_URL is no URL of a server. Look at both.")
+    findings = diagnosis.diagnose(facts)
+    if as_json:
+        told = [{"code": one.code, "what": one.what, "todo": one.todo} for one in findings]
+        say_json({"ok": not findings, "findings": told, "facts": _facts(facts)})
+    else:
+        for line in _healthy(facts):
+            typer.echo(line)
+        for one in findings:
+            typer.echo(f"\n{typer.style('!', fg='red', bold=True)} {one.what}\n  {one.todo}")
+        count = len(findings)
+        typer.echo("\nAll is well." if not findings else f"\n{count} finding{'' if count == 1 else 's'}.")
+    if findings:
+        raise typer.Exit(1)
+
+
+def _facts(facts: "Facts") -> dict[str, Any]:
+    """The figures behind the findings, for scripts that keep them."""
+    database, redis, workers = facts.database, facts.redis, facts.workers
+    return {
+        "database": database
+        and {
+            "clockSkewSeconds": round(database.skew, 3),
+            "queuedEdits": database.queued,
+            "oldestQueuedSeconds": database.oldest.total_seconds() if database.oldest is not None else None,
+            "failedEdits": database.failed,
+            "latePosts": database.late,
+            "deadWebhooks": database.dead_events,
+        },
+        "redis": redis and {"policy": redis.policy, "persistence": redis.saved, "usedBytes": redis.used},
+        "queues": workers
+        and {queue.name: {"messages": queue.depth, "workers": list(queue.workers)} for queue in workers.queues},
+        "workerClockSkewSeconds": workers and {name: round(skew, 3) for name, skew in workers.skews.items()},
+        "beat": workers and workers.beat,
+    }
+
+
+def _healthy(facts: "Facts") -> list[str]:
+    """One line for each part that answered."""
+    from shared.stories import duration  # noqa: PLC0415 - as above
+
+    lines = []
+    if (database := facts.database) is not None:
+        oldest = f", the oldest for {duration(database.oldest)}" if database.oldest is not None else ""
+        lines.append(f"PostgreSQL  answers; {database.queued:,} edits queued{oldest}, {database.late:,} posts late")
+    if (redis := facts.redis) is not None:
+        lines.append(f"Redis       answers; {redis.policy}, persistence {redis.saved}")
+    if (workers := facts.workers) is not None:
+        count = len({worker for queue in workers.queues for worker in queue.workers})
+        depths = ", ".join(f"{queue.name} {queue.depth:,}" for queue in workers.queues if queue.depth)
+        lines.append(f"Workers     {count} answer; messages waiting: {depths or 'none'}")
+        lines.append(f"Beat        {'heard' if workers.beat else 'not heard'}")
+    return lines

@@ -1,0 +1,253 @@
+"""`redraft edits`: one edit's story, and what an operator may do about one that failed (SPEC 3.9, 8)."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shared.cli.places import parts, reaching
+from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, find_workspace, refuse, say, say_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from shared.store.operations import Done, NotDone
+    from shared.stories import EditStory, Prospect
+
+app = typer.Typer(help="Edits: their stories, and what to do about those that failed.", no_args_is_help=True)
+
+Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
+Ids = Annotated[list[str], typer.Argument(metavar="EDIT...", help="As lists, logs and Flower show it: edit_…")]
+
+
+class Ended(StrEnum):
+    """The lifecycle's EditStatus once more, for typer, which wants it before anything heavy is imported."""
+
+    QUEUED = "queued"
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+@app.command("list")
+def list_edits(
+    *,
+    status: Annotated[Ended | None, typer.Option(help="Only these.")] = None,
+    post: Annotated[str | None, typer.Option(help="Only this post's: post_…")] = None,
+    workspace: Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """List edits, newest first; queued ones, the longest waiting first."""
+    from shared import stories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import operations  # noqa: PLC0415
+
+    with database(data_dir) as tx:
+        home = find_workspace(tx, workspace).id if workspace is not None else None
+        found = operations.edits(
+            tx, status=status.value if status else None, post_id=post, workspace_id=home, limit=limit
+        )
+    if as_json:
+        say_json([stories.told(edit) for edit in found])
+        return
+    rows = [
+        {
+            "editId": edit.id,
+            "postId": edit.post_id,
+            "status": edit.status,
+            "createdAt": stories.moment(edit.created_at),
+            "waited": stories.duration(edit.waited),
+            "attempts": edit.attempts,
+            "requestedBy": edit.requested_by,
+            "error": edit.error_code or "",
+        }
+        for edit in found
+    ]
+    headings = {
+        "editId": "id",
+        "postId": "post",
+        "status": "status",
+        "createdAt": "accepted",
+        "waited": "took",
+        "attempts": "attempts",
+        "requestedBy": "by",
+        "error": "error",
+    }
+    say(rows, headings, as_json=False, none="There are no such edits.")
+
+
+@app.command("show")
+def show(
+    edit_id: Annotated[str, typer.Argument(metavar="EDIT", help="As lists, logs and Flower show it: edit_…")],
+    *,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Tell one edit's story: its times, what it changed or why not, and what to do."""
+    from shared import stories  # noqa: PLC0415 - as above
+    from shared.lifecycle import EditStatus  # noqa: PLC0415
+    from shared.store import operations  # noqa: PLC0415
+
+    with database(data_dir) as tx:
+        seen = operations.prospect(tx, edit_id)
+    if seen is None:
+        refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
+    failed = seen.edit.status == EditStatus.FAILED
+    if as_json:
+        say_json(stories.told(seen.edit) | ({"requeue": stories.told_prospect(seen)} if failed else {}))
+        return
+    for line in _lines(seen.edit):
+        _echo(line)
+    if failed:
+        _echo("\nA requeue now:")
+        _show_prospect(seen)
+    _echo(f"\n{stories.advice(seen.edit)}")
+
+
+@app.command("requeue")
+def requeue(
+    edit_ids: Ids,
+    *,
+    yes: Yes = False,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Give failed edits another try, each behind everything that waits for its post now."""
+    _decide(edit_ids, "requeue", yes=yes, data_dir=data_dir, as_json=as_json)
+
+
+@app.command("discard")
+def discard(
+    edit_ids: Ids,
+    *,
+    yes: Yes = False,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """End failed or queued edits as rejected, for good: they never take effect."""
+    _decide(edit_ids, "discard", yes=yes, data_dir=data_dir, as_json=as_json)
+
+
+def _decide(edit_ids: list[str], verb: str, *, yes: bool, data_dir: Path, as_json: bool) -> None:
+    """Show, ask, do, and ring below the commit; one edit after the other, each in a transaction of its own."""
+    from shared.lifecycle import EditStatus  # noqa: PLC0415 - as above
+    from shared.store import operations  # noqa: PLC0415
+
+    if as_json and not yes:
+        refuse("--json asks no questions: give --yes too. `redraft edits show` says what a requeue would overwrite.")
+    done: list[dict[str, Any]] = []
+    for edit_id in dict.fromkeys(edit_ids):
+        # Looked at when its turn comes: what was done to the one before may be what this one overwrites.
+        with database(data_dir) as tx:
+            seen = operations.prospect(tx, edit_id)
+        if seen is None:
+            refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
+        if not as_json:
+            _echo(f"{edit_id} of {seen.edit.post_id} is {seen.edit.status}; it changes {', '.join(seen.edit.changes)}.")
+            if verb == "requeue" and seen.edit.status == EditStatus.FAILED:
+                _show_prospect(seen)
+        if not yes and not typer.confirm(f"{verb.capitalize()} it?"):
+            done.append({"editId": edit_id, "done": False, "why": "you said no"})
+            continue
+        # Agreed to is what was shown; --yes agrees to whatever it is.
+        done.append(_do(edit_id, verb, None if yes else seen.mark, data_dir, quiet=as_json))
+    if as_json:
+        say_json(done)
+    if not all(one["done"] for one in done):
+        raise typer.Exit(1)
+
+
+def _do(edit_id: str, verb: str, mark: str | None, data_dir: Path, *, quiet: bool) -> dict[str, Any]:
+    from shared import db, queue  # noqa: PLC0415 - as above
+    from shared.store import operations  # noqa: PLC0415
+
+    acts: dict[str, Callable[[Connection], Done | NotDone]] = {
+        "requeue": lambda tx: operations.requeue(tx, edit_id, mark),
+        "discard": lambda tx: operations.discard(tx, edit_id),
+    }
+    try:
+        with database(data_dir) as tx:
+            try:
+                ended = acts[verb](tx)
+            except Exception as error:
+                if not db.lock_timed_out(error):
+                    raise
+                held = "Somebody holds its post for too long; `redraft doctor` says who. Try again"
+                ended = operations.NotDone(held)
+    except typer.Exit:
+        _echo(f"{edit_id}: whether it was done is not known; `redraft edits show {edit_id}` tells.", err=True)
+        raise
+    if isinstance(ended, operations.NotDone):
+        _echo(f"{edit_id}: {ended.why}.", err=True)
+        if ended.prospect is not None and not quiet:
+            _show_prospect(ended.prospect)
+        return {"editId": edit_id, "done": False, "why": ended.why}
+    found = parts(data_dir)
+    with reaching(found):
+        rung = bool(found.redis_url) and queue.ring_edits([ended.post_id])
+        if ended.told:
+            queue.ring_webhooks(ended.told)
+    if not quiet:
+        when = "" if rung else " Redis was not told: the rescue finds it within seconds, when workers and Redis run."
+        _echo(f"{edit_id} is {'queued again' if verb == 'requeue' else 'discarded'}.{when}")
+    return {"editId": edit_id, "done": True, "rung": rung}
+
+
+def _lines(edit: "EditStory") -> list[str]:
+    """The story, a line for each thing that a person wants to know."""
+    from shared import stories  # noqa: PLC0415 - as above
+
+    lines = [f"{edit.id} of {edit.post_id} in {edit.workspace_id}: {edit.status}"]
+    for what, when, note in stories.milestones(edit):
+        lines.append(f"  {what:<12} {stories.moment(when) or '':<26}{note}")
+    if edit.request_id:
+        lines.append(f"  {'request':<12} {edit.request_id}")
+    if edit.reschedule_id:
+        lines.append(f"  {'bulk job':<12} {edit.reschedule_id}")
+    if edit.error_code:
+        lines.append(f"  {'error':<12} {edit.error_code}: {edit.error_message}")
+    lines.append("It asked for:")
+    lines += _fields(stories.without_secrets(edit.changes))
+    if edit.after:
+        lines.append(f"It left the post at revision {edit.revision}:")
+        lines += _changes(edit.before, edit.after)
+    return lines
+
+
+def _show_prospect(seen: "Prospect") -> None:
+    from shared import stories  # noqa: PLC0415 - as above
+
+    for sentence in seen.sentences():
+        _echo(f"  {sentence}")
+    for one in seen.overwrites:
+        fields = stories.listed(one.fields)
+        _echo(f"    {fields} as {one.edit_id} set it ({one.status} {stories.moment(one.at)}, by {one.requested_by})")
+    for line in _changes(seen.before, seen.after):
+        _echo(f"  {line}")
+
+
+def _fields(values: dict[str, Any]) -> list[str]:
+    return [f"  {name:<14} {_shown(value)}" for name, value in values.items()]
+
+
+def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
+    from shared import stories  # noqa: PLC0415 - as above
+
+    was, now = stories.without_secrets(before or {}), stories.without_secrets(after)
+    return [f"  {name:<14} {_shown(was.get(name))} -> {_shown(value)}" for name, value in now.items()]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "none" if value is None else f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _echo(line: str, *, err: bool = False) -> None:
+    """A caption is anybody's text: what would steer the terminal is shown as an escape."""
+    safe = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
+    typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)

@@ -1,0 +1,74 @@
+"""Where the parts of Redraft are, for commands that look at more than the database: settings, else `stack.json`."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+STACK_FILE: Final = "stack.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """URLs; empty where nothing says where that part is."""
+
+    database_url: str
+    redis_url: str
+    api_url: str
+    flower_url: str
+
+
+def parts(data_dir: Path) -> Parts:
+    """What the environment says, and, of what it does not, what the stack that runs in `data_dir` says."""
+    from shared.settings import settings  # noqa: PLC0415 - heavy imports wait until the command runs
+
+    try:
+        stack = json.loads((data_dir / STACK_FILE).read_text(encoding="utf-8"))
+        said = {name: str(stack[name]) for name in ("databaseUrl", "redisUrl", "apiUrl", "flowerUrl")}
+    except (OSError, ValueError, KeyError, TypeError):
+        said = {}
+    config = settings()
+    if config.database_url and config.database_url != said.get("databaseUrl"):
+        # Another installation than the one in this folder: its parts are no business of ours.
+        said = {}
+    return Parts(
+        config.database_url or said.get("databaseUrl", ""),
+        config.redis_url or said.get("redisUrl", ""),
+        said.get("apiUrl", ""),
+        config.flower_url or said.get("flowerUrl", ""),
+    )
+
+
+@contextmanager
+def reaching(found: Parts) -> Iterator[None]:
+    """While this lasts, `settings()` says where the parts are, so that ringing and asking Celery find them, and what is
+    logged goes to standard error: standard output is the command's answer.
+    """
+    import structlog  # noqa: PLC0415 - heavy imports wait until the command runs
+
+    from shared import outcomes, queue  # noqa: PLC0415 - as above
+    from shared.settings import settings  # noqa: PLC0415
+
+    wanted = {"REDRAFT_DATABASE_URL": found.database_url, "REDRAFT_REDIS_URL": found.redis_url}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: url for name, url in wanted.items() if url})
+    caches = (settings.cache_clear, queue.sender.cache_clear, outcomes.client.cache_clear)
+    for forget in caches:
+        forget()
+    logging = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        yield
+    finally:
+        structlog.configure(**logging)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for forget in caches:
+            forget()

@@ -1,0 +1,264 @@
+"""Structured logs: one line an event, JSON or readable on a terminal; never captions, URLs or keys (SPEC 9).
+
+Lines are joined by ids: a request's `request_id` and `edit_id` meet in the line that answers it, an edit's `edit_id`
+and `task_id` in the lines of the worker that ended it. Fine requests and applied edits say so at debug level only.
+"""
+
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pydantic_core import to_json
+from structlog.typing import Processor
+
+from shared.lifecycle import EditStatus
+from shared.settings import settings
+
+if TYPE_CHECKING:
+    from shared.store.edits import End, QueuedEdit
+
+SLOW = 1.0
+"""Seconds. A request that took longer is worth a line, whatever its answer."""
+
+_BLOCKED = re.compile(
+    "after|answer|args|authorization|api_?key|before|body|captions?|changes|claim_?token|content_?urls?|data|headers|input"
+    "|kwargs|message|param(eter)?s|password|payload|query|rendered_?url|result|secret|statement|thumbnail_?url|token|urls?",
+    re.IGNORECASE,
+)
+"""Fields that no line may carry: what they hold may be a client's text."""
+
+# Two lines a task, or one a second: what they tell stands in Flower and in the metrics.
+_CHATTY = ("celery.worker.strategy", "celery.app.trace")
+_QUIET = ("httpx", "httpcore", "urllib3", "kombu", "amqp", "alembic")
+
+_URL = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"]*@)?([^\s/?#'\"<>]*)([^\s'\"<>]*)", re.IGNORECASE)
+_KEY = re.compile(r"\bsk_[\w-]+|\bBearer\s+[^\s'\"]+", re.IGNORECASE)
+# Errors whose words are about code and connections, never about what a client sent.
+_SPEAKABLE = (AttributeError, NameError, ImportError, OSError)
+_SPEAKABLE_NAMES = ("ConnectionError", "TimeoutError", "OperationalError")
+_FRAMES = 12
+
+_joins: dict[str, Callable[[], str | None]] = {}
+
+log = structlog.get_logger(__name__)
+
+
+def configure(**joins: Callable[[], str | None]) -> None:
+    """Send all logs of this process, Celery's and uvicorn's too, to standard error, a line each.
+
+    `joins`: field -> who knows it for the line that is being written. Asked then only: a silent request pays nothing.
+    """
+    _joins.clear()
+    _joins.update(joins)
+    config = settings()
+    level = logging.getLevelNamesMapping().get(config.log_level.upper(), logging.INFO)
+    renderer = _renderer(config.log_format)
+    shared: list[Processor] = [_join, structlog.stdlib.add_log_level, structlog.processors.TimeStamper("iso", utc=True)]
+    shared += [_tell_exception, block]
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_Lines,
+        cache_logger_on_first_use=True,
+    )
+    handler = _Handler()
+    handler.addFilter(_speak_safely)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    _route_everything_to(handler, level)
+
+
+def _route_everything_to(handler: logging.Handler, level: int) -> None:
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.INFO))
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi", "celery", "celery.task"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(level if level < logging.INFO else max(level, logging.WARNING))
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _renderer(form: str) -> Processor:
+    if form == "console" or (form == "auto" and sys.stderr.isatty()):
+        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    return _as_json
+
+
+def _as_json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    event = {name: event.pop(name, None) for name in ("timestamp", "level", "event")} | dict(event)
+    try:
+        return to_json(event, fallback=str).decode()
+    except ValueError:  # a lone surrogate: bytes that are no text, in a path
+        return json.dumps(event, default=str)
+
+
+def _write(line: str) -> None:
+    # One system call a line: pool children share the pipe, and short lines never mix. A reader that went away ends no
+    # request.
+    with suppress(OSError):
+        os.write(2, line.encode(errors="backslashreplace") + b"\n")
+
+
+class _Lines:
+    """The sink of our own logs."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def msg(self, line: str) -> None:
+        _write(line)
+
+    debug = info = warning = error = critical = exception = fatal = log = msg
+
+
+class _Handler(logging.Handler):
+    """The sink of everybody else's."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _write(self.format(record))
+        except Exception:  # noqa: BLE001  -- a line that cannot be written must not fail what it tells of
+            self.handleError(record)
+
+
+def _speak_safely(record: logging.LogRecord) -> bool:
+    """Libraries put errors into their sentences, and those may quote a caption: only what is known to be safe stays."""
+    if record.name == "celery.beat" and "Sending due task" in str(record.msg) and not debugging():
+        return False
+    args: Any = record.args
+    if isinstance(args, Mapping):
+        cut = {name: "…" for name in ("exc", "traceback", "args", "kwargs", "body") if name in args}
+        record.args = {**args, **cut}
+    elif isinstance(args, tuple):
+        record.args = tuple(_spoken(arg) if isinstance(arg, BaseException) else arg for arg in args)
+    if record.exc_info or record.name == "asyncio":
+        # The error stands below its first line, or is told by its type in `exception`.
+        record.msg, record.args = record.getMessage().strip().partition("\n")[0], ()
+    return True
+
+
+def _join(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for field, known in _joins.items():
+        if field not in event and (value := known()):
+            event[field] = value
+    return event
+
+
+def _tell_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    given = event.pop("exc_info", None)
+    if isinstance(given, BaseException):
+        event["exception"] = told(given)
+    elif isinstance(given, tuple) and given[1] is not None:
+        event["exception"] = told(given[1])
+    elif given and (error := sys.exc_info()[1]) is not None:
+        event["exception"] = told(error)
+    return event
+
+
+def told(error: BaseException) -> str:
+    """An error, its causes and where it came from, without words that may quote what a client sent."""
+    lines: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        lines.append(("caused by " if lines else "") + _spoken(current))
+        lines += _places(current.__traceback__)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return "\n".join(lines)
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    frames = traceback.extract_tb(trace)[-_FRAMES:]
+    return [f"  {'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} in {frame.name}" for frame in frames]
+
+
+def _spoken(error: BaseException) -> str:
+    name = type(error).__name__
+    orig = getattr(error, "orig", None)  # SQLAlchemy's, around the driver's own
+    if isinstance(orig, BaseException):
+        return f"{name} of {_spoken(orig)}"
+    state = getattr(error, "sqlstate", None)
+    if state:
+        constraint = getattr(getattr(error, "diag", None), "constraint_name", None)
+        return f"{name} (SQLSTATE {state}{f', {constraint}' if constraint else ''})"
+    if isinstance(error, _SPEAKABLE) or name in _SPEAKABLE_NAMES:
+        return f"{name}: {scrubbed(str(error).partition(chr(10))[0][:300])}"
+    return name
+
+
+def scrubbed(text: str) -> str:
+    """Text whose keys are gone, and whose URLs say where they lead but not to what, nor with which password."""
+    text = _KEY.sub("[key]", text)
+    return _URL.sub(lambda found: found[1] + found[2] + ("/…" if len(found[3]) > 1 else found[3]), text)
+
+
+def block(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Drop the fields that no line may carry, and say which, so that whoever wrote them notices; scrub the rest."""
+    blocked = [name for name in event if _BLOCKED.fullmatch(name)]
+    for name in blocked:
+        del event[name]
+    for name, value in event.items():
+        event[name] = _clean(value)
+    if blocked:
+        event["blocked"] = sorted(blocked)
+    return event
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return scrubbed(value)
+    if isinstance(value, Mapping):
+        return {k: _clean(v) for k, v in value.items() if not _BLOCKED.fullmatch(str(k))}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(one) for one in value]
+    return value
+
+
+def debugging() -> bool:
+    """Whether lines at debug level are written at all."""
+    return bool(log.is_enabled_for(logging.DEBUG))
+
+
+def answered(status: int, seconds: float, *, method: str, route: str, post_id: str | None, edit_id: str | None) -> None:
+    """One line for a request: at debug level, unless the answer is an error or took longer than SLOW.
+
+    429 is counted and not logged: a flood of requests must not become a flood of lines.
+    """
+    if status >= 500:
+        say = log.error
+    elif (status >= 400 and status != 429) or seconds > SLOW:
+        say = log.info
+    elif debugging():
+        say = log.debug
+    else:
+        return
+    ids = {name: value for name, value in (("post_id", post_id), ("edit_id", edit_id)) if value}
+    say("answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **ids)
+
+
+def edits_ended(ends: Sequence["End"], queue: Iterable["QueuedEdit"]) -> None:
+    """The ends of a batch, below its commit: those that were not applied one by one, the batch at debug level."""
+    others = [end for end in ends if end.status is not EditStatus.APPLIED]
+    if others:
+        posts = {edit.id: edit.post_id for edit in queue}
+        for end in others:
+            say = log.error if end.status is EditStatus.FAILED else log.info
+            say("edit_ended", edit_id=end.id, post_id=posts.get(end.id), status=end.status.value, code=end.error_code)
+    if ends and debugging():
+        log.debug("edits_ended", edits=[end.id for end in ends], applied=len(ends) - len(others))

@@ -1,0 +1,356 @@
+"""What a bulk job means for one post: the plan, its outcomes and its results (SPEC 5).
+
+Pure. A job freezes which posts it means into chunks; for each post of a chunk, under its lock, the worker asks
+`decide` for a `Move` or a `Reason` against it. A dry run asks the same function about rows that it has not locked.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from itertools import product
+from typing import Any, Final, NamedTuple
+
+from shared import lifecycle, times
+from shared.errors import Conflict
+from shared.lifecycle import ClaimKind, PostFacts, Status
+from shared.times import Duration
+
+CHUNK: Final = 1000
+"""Posts in one transaction: locked for some 30 ms, less than an edit that meets them waits before it comes back."""
+
+
+class JobStatus(StrEnum):
+    """A job's way. `failed`: a chunk ended its worker again and again; what came before it was moved all the same."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+
+LIVE: Final = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
+
+
+class Outcome(StrEnum):
+    """What became of one post of a job."""
+
+    APPLIED = "applied"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why a post was not moved: the `reason` of its result. `WORDS` says it in a sentence."""
+
+    NOT_FOUND = "not_found"
+    POSTED = "already_posted"
+    FAILED = "already_failed"
+    BEING_PUBLISHED = "being_published"
+    TIME_PAST = "time_past"
+    BEYOND_TEN_YEARS = "beyond_ten_years"
+    SKIPPED_BY_DST = "skipped_by_dst"
+    EDIT_WAITING = "edit_waiting"
+    CHANGED_SINCE = "changed_since"
+
+    @property
+    def outcome(self) -> Outcome:
+        """An unknown post is the request's mistake, hence failed; the rest is how things stand, hence skipped."""
+        return Outcome.FAILED if self is Reason.NOT_FOUND else Outcome.SKIPPED
+
+
+WORDS: Final[Mapping[str, str]] = {
+    Reason.NOT_FOUND: "there is no such post",
+    Reason.POSTED: "it has been posted already",
+    Reason.FAILED: "it has failed, and waits for nothing",
+    Reason.BEING_PUBLISHED: "it is being published right now",
+    Reason.TIME_PAST: "the new time has passed already",
+    Reason.BEYOND_TEN_YEARS: "the new time is more than ten years away",
+    Reason.SKIPPED_BY_DST: "the clocks go forward over the new time",
+    Reason.EDIT_WAITING: "an edit that stopped its worker waits before this move",
+    Reason.CHANGED_SINCE: "it was changed since",
+}
+
+
+class Seen(NamedTuple):
+    """What a plan reads of a post's row. `status` and `claim` are the row's own strings; times aware, UTC."""
+
+    id: str
+    status: str
+    claim: str | None
+    timezone: str | None
+    scheduled_time: datetime
+    schedule_revision: int
+    deleted: bool
+
+
+def seen(post: PostFacts) -> Seen:
+    """The same of facts that queued edits have just changed."""
+    return Seen(
+        post.id, post.status, post.claim, post.timezone, post.scheduled_time, post.schedule_revision, post.deleted
+    )  # fmt: skip
+
+
+class Move(NamedTuple):
+    """Where the post goes. Both as they were: applied, and nothing to write but the audit row."""
+
+    at: datetime
+    timezone: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Each post by the same duration, from wherever it stands."""
+
+    by: Duration
+
+    def stored(self) -> dict[str, Any]:
+        return {"shift": str(self.by)}
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Evenly from `first` to `last`, in the order in which the posts stood. `count`: known once they are frozen."""
+
+    first: datetime
+    last: datetime
+    timezone: str
+    count: int | None = None
+
+    def stored(self) -> dict[str, Any]:
+        ends = {"from": times.format_instant(self.first), "to": times.format_instant(self.last)}
+        return {"spread": ends | {"timezone": self.timezone, "count": self.count}}
+
+    def at(self, place: int) -> datetime:
+        """Where the post in that place goes: `times.spread`'s own arithmetic, without the other ninety thousand."""
+        minutes = (self.last - self.first) // timedelta(minutes=1)
+        return self.first + timedelta(minutes=minutes * place // max(1, (self.count or 1) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Each:
+    """Each post to a time of its own: the items of a request."""
+
+    def stored(self) -> dict[str, Any]:
+        return {"items": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """Each post that `job_id` moved back to where it stood, if it still is where that job put it."""
+
+    job_id: str
+
+    def stored(self) -> dict[str, Any]:
+        return {"revert": self.job_id}
+
+
+Plan = Shift | Spread | Each | Revert
+
+
+def plan_of(stored: Mapping[str, Any]) -> Plan:
+    """The plan whose `stored()` this is. Trusted: it was validated when it was accepted."""
+    if "shift" in stored:
+        return Shift(times.parse_duration(stored["shift"]) or Duration(0, 0))
+    if "spread" in stored:
+        ends = stored["spread"]
+        return Spread(_instant(ends["from"]), _instant(ends["to"]), ends["timezone"], ends["count"])
+    return Revert(stored["revert"]) if "revert" in stored else Each()
+
+
+Aim = Callable[[int, Seen], Move | Reason]
+"""Where one post of a chunk would go, by its place in the chunk: nothing but the plan's arithmetic."""
+
+
+def aiming(plan: Plan, aims: Sequence[Any] | None) -> Aim:
+    """The plan for one chunk. `aims`, one for each of its posts, as the freeze stored them:
+
+    shift nothing at all, spread a place or null, each [local, zone], revert [instant, zone, set instant, set zone].
+    """
+    match plan:
+        case Shift(by):
+            return lambda _, post: _shifted(post, by)
+        case Spread():
+            return lambda index, _: _placed(plan, (aims or ())[index])
+        case Each():
+            return lambda index, _: _listed(*(aims or ())[index])
+        case Revert():
+            return lambda index, post: _restored(post, *(aims or ())[index])
+
+
+def _shifted(post: Seen, by: Duration) -> Move | Reason:
+    at, zone = post.scheduled_time, post.timezone
+    try:
+        step = _step(zone, at.toordinal(), by.days)
+        moved = times.shift(at, zone, by) if step is None else at + step + timedelta(seconds=by.seconds)
+    except times.SkippedByDst:
+        return Reason.SKIPPED_BY_DST
+    except OverflowError:
+        return Reason.BEYOND_TEN_YEARS if by.days + by.seconds > 0 else Reason.TIME_PAST
+    return Move(moved, zone)
+
+
+@lru_cache(maxsize=1 << 15)
+def _step(zone: str | None, day: int, days: int) -> timedelta | None:
+    """How far each instant of one UTC day goes when its wall clock goes by `days`; None where each must be asked.
+
+    No zone changes its clock twice within a day: where the offset is the same at both ends of it, there where it leaves
+    and there where it arrives, no clock is changed between. 330 answers serve 100,000 posts of a month, at a tenth of
+    the price.
+    """
+    first = datetime.fromordinal(day).replace(tzinfo=UTC)
+    last = first + timedelta(days=1, microseconds=-1)
+    by = Duration(days, 0)
+    try:
+        ends = (first, last), (times.shift(first, zone, by), times.shift(last, zone, by))
+    except times.SkippedByDst:
+        return None
+    if any(_offset(begin, zone) != _offset(end, zone) for begin, end in ends):
+        return None
+    return ends[1][0] - first
+
+
+def _offset(instant: datetime, zone: str | None) -> timedelta:
+    return times.to_local(instant, zone) - instant.replace(tzinfo=None)
+
+
+def _placed(plan: Spread, place: int | None) -> Move | Reason:
+    # Not waiting when the job began, so that it was given no place; it has been put back to waiting meanwhile.
+    return Reason.CHANGED_SINCE if place is None else Move(plan.at(place), plan.timezone)
+
+
+def _listed(local: str, zone: str) -> Move | Reason:
+    try:
+        return Move(times.to_instant(datetime.fromisoformat(local), zone), zone)
+    except times.SkippedByDst:
+        return Reason.SKIPPED_BY_DST
+
+
+def _restored(post: Seen, at: str, zone: str | None, set_at: str, set_zone: str | None) -> Move | Reason:
+    if times.format_instant(post.scheduled_time) != set_at or post.timezone != set_zone:
+        return Reason.CHANGED_SINCE
+    return Move(_instant(at), zone)
+
+
+def _instant(stored: str) -> datetime:
+    """What `format_instant` wrote."""
+    return datetime.fromisoformat(stored)
+
+
+def decide(index: int, post: Seen, aim: Aim, now: datetime) -> Move | Reason:
+    """Move one post of a chunk, or say why not. `now`: the database's clock, read after the post was locked."""
+    refused = _REFUSALS[post.status, post.claim, post.deleted]
+    if refused is not None:
+        return refused
+    goal = aim(index, post)
+    # Most lie well within reach; the exact rule (leap days and all) is asked for the few others.
+    if isinstance(goal, Reason) or now < goal.at < now + _SURELY_WITHIN:
+        return goal
+    if goal.at <= now:
+        return Reason.TIME_PAST
+    return goal if times.within_reach(goal.at, now) is None else Reason.BEYOND_TEN_YEARS
+
+
+_SURELY_WITHIN: Final = timedelta(days=365 * (times.REACH_YEARS - 1))
+
+
+def _refusal(status: Status, claim: ClaimKind | None, *, deleted: bool) -> Reason | None:
+    """What `lifecycle.cannot_edit` says of such a post: the one rule, asked once for each kind of post there is."""
+    post = PostFacts(
+        "", "", status, claim, "", "", None, "", None, None, datetime.min.replace(tzinfo=UTC), False, None, 1, 1, 1,  # noqa: FBT003
+        deleted,
+    )  # fmt: skip
+    refused = lifecycle.cannot_edit(post)
+    if refused is None:
+        return None
+    if refused.code == "not_found":
+        return Reason.NOT_FOUND
+    return _BY_LABEL[refused.details[0].message]
+
+
+_BY_LABEL: Final = {
+    Status.POSTED.value: Reason.POSTED,
+    Status.FAILED.value: Reason.FAILED,
+    lifecycle.BEING_PUBLISHED: Reason.BEING_PUBLISHED,
+}
+_REFUSALS: Final[Mapping[tuple[str, str | None, bool], Reason | None]] = {
+    (status, claim, deleted): _refusal(status, claim, deleted=deleted)
+    for status, claim, deleted in product(Status, (None, *ClaimKind), (False, True))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as its row tells it. Times aware, UTC; `total` is None until its posts are frozen."""
+
+    id: str
+    status: JobStatus
+    dry_run: bool
+    total: int | None
+    applied: int
+    skipped: int
+    failed: int
+    created_at: datetime
+    finished_at: datetime | None
+    error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in LIVE
+
+    def public(self) -> dict[str, Any]:
+        """The resource of /v1/reschedules/{id}. `error` only where there is one."""
+        shown = {
+            "id": self.id,
+            "status": self.status.value,
+            "dryRun": self.dry_run,
+            "total": self.total,
+            "applied": self.applied,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "createdAt": times.format_instant(self.created_at),
+            "finishedAt": times.format_instant(self.finished_at) if self.finished_at else None,
+        }
+        return shown if self.error is None else shown | {"error": self.error}
+
+
+def cannot_cancel(job: Job) -> Conflict | None:
+    """Only a job that has not ended can be canceled."""
+    return Conflict(f"The job is {job.status.value} already; there is nothing left to cancel") if job.ended else None
+
+
+def cannot_revert(job: Job, *, reverted_by: str | None) -> Conflict | None:
+    """Any ended job that was no dry run, once."""
+    if job.dry_run:
+        return Conflict("A dry run moved nothing; there is nothing to revert")
+    if not job.ended:
+        return Conflict(f"The job is still {job.status.value}; wait for its end or cancel it, then revert it")
+    if reverted_by is not None:
+        return Conflict(f"The job has been reverted already, by {reverted_by}; revert that one to have its moves again")
+    return None
+
+
+class Result(NamedTuple):
+    """What became of one post. `ordinal`: its place in the job, which is the order of the results."""
+
+    ordinal: int
+    post_id: str
+    outcome: str
+    before: str | None
+    after: str | None
+    reason: str | None
+
+    def public(self) -> dict[str, Any]:
+        return dict(zip(RESULT_FIELDS, self[1:], strict=True))
+
+
+RESULT_FIELDS: Final = ("postId", "outcome", "before", "after", "reason")
+
+
+def audit_id(job_id: str, ordinal: int) -> str:
+    """The id of the audit row of one post of a job: of an edit's usual shape, found again without an index of its own,
+    and there cannot be two. Ordinals have seven digits, so that ids sort as they do.
+    """
+    return f"edit_{job_id.rpartition('_')[2][:19]}{ordinal:07}"

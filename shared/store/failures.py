@@ -1,0 +1,107 @@
+"""Failed posts: finding them, and putting them back to due when an operator says so (SPEC 6)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic_core import to_json
+from sqlalchemy import Connection, text
+
+from shared.ids import new_id
+from shared.lifecycle import Status, needs_render
+from shared.posts import Post
+from shared.store import claims as claims_store
+from shared.store import counted
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPost:
+    """A post that failed, and why. `failed_at` is not known of posts that were put in as failed."""
+
+    id: str
+    workspace_id: str
+    reason: str
+    scheduled_time: datetime
+    failed_at: datetime | None
+
+
+_FAILED = text("""
+    SELECT id, workspace_id, failure_reason, scheduled_time, failed_at FROM posts
+    WHERE status = 'failed' AND deleted_at IS NULL
+        AND (CAST(:reason AS text) IS NULL OR failure_reason = :reason)
+        AND (CAST(:since AS timestamptz) IS NULL OR failed_at >= :since)
+        AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
+    ORDER BY failed_at DESC NULLS LAST, id LIMIT :limit""")
+
+
+def failed_posts(
+    tx: Connection, *, ids: Sequence[str] | None = None, reason: str | None = None, since: datetime | None = None,
+    limit: int,
+) -> list[FailedPost]:  # fmt: skip
+    """Failed posts, the latest first: these, or with that reason, or those that failed since then."""
+    given = {"ids": list(ids) if ids is not None else None, "reason": reason, "since": since, "limit": limit}
+    return [FailedPost(*row) for row in tx.execute(_FAILED, given)]
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A post that is back. `back`: `due`, open to edits; `closed`, since it may have gone out, to be asked about
+    again under its old key with its old body; `render`, for it failed in its render. `revision` is its message's fence.
+    """
+
+    post_id: str
+    back: Literal["due", "closed", "render"]
+    revision: int
+    at: datetime | None
+
+
+_RETRY = text("""
+    UPDATE posts p SET status = r.status, failure_reason = NULL, failed_at = NULL, revision = p.revision + 1,
+        retry_at = NULL, render_tries = 0, claim_kind = r.claim_kind, claim_token = r.claim_token,
+        claim_expires_at = CASE WHEN r.claim_kind IS NOT NULL THEN clock_timestamp() END,
+        enqueued_revision = CASE WHEN p.scheduled_time > clock_timestamp() OR r.claim_kind IS NOT NULL THEN NULL
+            WHEN r.status = 'generated' THEN p.schedule_revision ELSE p.content_revision END,
+        enqueued_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        id text, status text, claim_kind text, claim_token text, from_revision bigint)
+    WHERE p.id = r.id AND p.status = 'failed' AND p.revision = r.from_revision AND p.deleted_at IS NULL
+    RETURNING p.id, p.scheduled_time > clock_timestamp()""")
+
+
+def retry(tx: Connection, posts: Iterable[Post]) -> list[Retried]:
+    """Put locked posts that failed back to work; those that did not fail are left out.
+
+    What was tried before no longer counts against them. Key and body stay: a post that may have gone out comes back
+    closed to edits, its publish claim expired, so that it is taken up with both and can never go out twice (SPEC 6).
+    """
+    failed = [post for post in posts if post.facts.status is Status.FAILED and not post.facts.deleted]
+    past = claims_store.histories(tx, [post.facts.id for post in failed])
+    rows: list[dict[str, object]] = []
+    done: list[Retried] = []
+    for post in failed:
+        facts, history = post.facts, past.get(post.facts.id)
+        closed = history is not None and history.maybe_sent
+        unrendered = (
+            not closed
+            and facts.rendered_url is None
+            and needs_render(facts.content_type, render_as_video=facts.render_as_video)
+        )
+        rows.append(
+            {
+                "id": facts.id,
+                "status": Status.PENDING_RENDER if unrendered else Status.GENERATED,
+                "claim_kind": "publish" if closed else None,
+                "claim_token": new_id("clm") if closed else None,
+                "from_revision": facts.revision,
+            }
+        )
+        back: Literal["due", "closed", "render"] = "render" if unrendered else "closed" if closed else "due"
+        revision = facts.content_revision if unrendered else facts.schedule_revision
+        done.append(Retried(facts.id, back, revision, facts.scheduled_time))
+    if not rows:
+        return []
+    claims_store.forgive(tx, past)
+    waits = {row[0]: row[1] for row in tx.execute(_RETRY, {"rows": to_json(rows).decode()})}
+    counted(len(waits), len(rows), "retry")
+    return [one if waits[one.post_id] else Retried(one.post_id, one.back, one.revision, None) for one in done]

@@ -1,0 +1,122 @@
+"""The gauges of /metrics that are read from the rows: what waits, what is late, what is held (SPEC 8).
+
+Read at scrape time, so that they are right whoever was restarted, and also when no worker lives that could count. Each
+group is one statement with a limit of its own: one that is too slow for now does not hide the others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, TextClause, text
+
+from shared.store.schedule import OVERDUE
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A column of a group's statement, as Prometheus shows it. With a label, the column ends in `__` and its value."""
+
+    name: str
+    help: str
+    label: str = ""
+
+
+# By the partial indexes alone, whatever the tables have grown to. What is due is judged by the database's clock.
+STATEMENTS: Mapping[str, TextClause] = {
+    "edits": text("""
+        SELECT count(*) AS redraft_edits_queued,
+            coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0) AS redraft_oldest_edit_seconds,
+            (SELECT count(*) FROM edits WHERE status = 'failed') AS redraft_edits_failed
+        FROM edits WHERE status = 'queued'"""),
+    "posts": text("""
+        SELECT count(*) FILTER (WHERE goes_at < clock_timestamp() - make_interval(secs => :overdue))
+                AS redraft_posts_overdue,
+            greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_time))) AS redraft_posts_late_seconds,
+            count(*) FILTER (WHERE enqueued_revision IS DISTINCT FROM schedule_revision AND retry_at IS NULL
+                AND created_at < clock_timestamp() - interval '5 seconds'
+                AND scheduled_time < clock_timestamp() + make_interval(secs => :soon)) AS redraft_posts_unsent,
+            count(*) FILTER (WHERE retry_at > clock_timestamp() AND scheduled_time < clock_timestamp())
+                AS redraft_posts_between_tries
+        FROM (SELECT *, greatest(scheduled_time, retry_at) AS goes_at FROM posts
+              WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
+                AND scheduled_time < clock_timestamp() + make_interval(secs => :soon)) due"""),
+    "renders": text("""
+        SELECT count(*) AS redraft_posts_unrendered
+        FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
+            AND scheduled_time < clock_timestamp() + interval '5 minutes'"""),
+    "claims": text("""
+        SELECT count(*) FILTER (WHERE claim_kind = 'publish') AS redraft_claims__publish,
+            count(*) FILTER (WHERE claim_kind = 'render') AS redraft_claims__render,
+            count(*) FILTER (WHERE claim_kind = 'publish' AND claim_expires_at <= clock_timestamp())
+                AS redraft_claims_expired__publish,
+            count(*) FILTER (WHERE claim_kind = 'render' AND claim_expires_at <= clock_timestamp())
+                AS redraft_claims_expired__render,
+            coalesce(extract(epoch FROM clock_timestamp() - min(scheduled_time) FILTER (
+                WHERE scheduled_time < clock_timestamp())), 0) AS redraft_claimed_late_seconds
+        FROM posts WHERE claim_kind IS NOT NULL"""),
+    "jobs": text("""
+        SELECT count(*) FILTER (WHERE status = 'queued') AS redraft_jobs__queued,
+            count(*) FILTER (WHERE status = 'running') AS redraft_jobs__running,
+            coalesce(sum(total), 0) AS redraft_jobs_posts,
+            coalesce(sum(applied + skipped + failed), 0) AS redraft_jobs_posts_decided,
+            coalesce(extract(epoch FROM clock_timestamp() - min(touched_at)), 0) AS redraft_jobs_untouched_seconds
+        FROM reschedules WHERE status IN ('queued', 'running')"""),
+    "webhooks": text("""
+        SELECT count(*) AS redraft_webhook_events__queued,
+            (SELECT count(*) FROM webhook_events WHERE status = 'dead') AS redraft_webhook_events__dead,
+            coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0) AS redraft_oldest_webhook_seconds
+        FROM webhook_events WHERE status = 'queued'"""),
+    "sessions": text("""
+        SELECT coalesce(extract(epoch FROM clock_timestamp() - min(state_change) FILTER (
+                WHERE state LIKE 'idle in transaction%')), 0) AS redraft_idle_transaction_seconds,
+            (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(waitstart)), 0)
+             FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database())
+                AS redraft_lock_waiting_seconds,
+            count(*) AS redraft_database_sessions, CAST(current_setting('max_connections') AS integer)
+                AS redraft_database_sessions_most
+        FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"""),
+}
+
+GAUGES: Mapping[str, Gauge] = {
+    gauge.name: gauge
+    for gauge in (
+        Gauge("redraft_edits_queued", "Edits that were accepted and have not ended."),
+        Gauge("redraft_oldest_edit_seconds", "Age of the queue: how long its oldest edit has waited."),
+        Gauge("redraft_edits_failed", "Edits whose attempts are spent: an operator requeues or discards them."),
+        Gauge("redraft_posts_overdue", "Posts past their time by 2 s and more, unclaimed, not between two tries."),
+        Gauge("redraft_posts_late_seconds", "How late the latest post is that is ready and unclaimed."),
+        Gauge("redraft_posts_unsent", "Posts due within half of dispatch's horizon, not sent to the workers."),
+        Gauge("redraft_posts_between_tries", "Posts past their time that wait for their next try."),
+        Gauge("redraft_posts_unrendered", "Posts due within 5 minutes, or late, that no render has claimed."),
+        Gauge("redraft_claims", "Posts held by a render or publish.", "kind"),
+        Gauge("redraft_claims_expired", "Claims whose holder is gone, or whose next try has come.", "kind"),
+        Gauge("redraft_claimed_late_seconds", "How late the latest post is that is claimed."),
+        Gauge("redraft_jobs", "Bulk jobs that have not ended.", "status"),
+        Gauge("redraft_jobs_posts", "Posts of the bulk jobs that have not ended."),
+        Gauge("redraft_jobs_posts_decided", "Those of them that are decided."),
+        Gauge("redraft_jobs_untouched_seconds", "How long the most neglected live bulk job has been left alone."),
+        Gauge("redraft_webhook_events", "Webhook events not delivered: queued, or dead after 24 h.", "status"),
+        Gauge("redraft_oldest_webhook_seconds", "How long the oldest queued webhook event has waited."),
+        Gauge("redraft_idle_transaction_seconds", "How long the longest idle transaction has done nothing."),
+        Gauge("redraft_lock_waiting_seconds", "How long the longest wait for a lock has lasted."),
+        Gauge("redraft_database_sessions", "Sessions of clients in our database."),
+        Gauge("redraft_database_sessions_most", "max_connections, for all databases of the server."),
+    )
+}
+
+_HURRY = text("SELECT set_config('statement_timeout', :limit, true)")
+
+
+def read(tx: Connection, group: str, within: float, horizon: float) -> list[tuple[str, str, float]]:
+    """One group's gauges: (name, label's value or "", figure). A statement above `within` seconds is given up.
+
+    `horizon`: dispatch's, in seconds; what is due within half of it should long have been sent.
+    """
+    tx.execute(_HURRY, {"limit": f"{int(within * 1000)}ms"})
+    given = {"overdue": OVERDUE, "soon": horizon / 2} if group == "posts" else {}
+    row = tx.execute(STATEMENTS[group], given).mappings().one()
+    found: list[tuple[str, str, float]] = []
+    for column, value in row.items():
+        name, _, label = str(column).partition("__")
+        found.append((name, label, float(value or 0)))
+    return found

@@ -1,0 +1,77 @@
+"""What `redraft doctor` asks PostgreSQL about itself: its clock, its migrations, who holds what for too long."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+_VERSIONS = text("SELECT version_num FROM alembic_version ORDER BY 1")
+_MIGRATED = text("SELECT to_regclass('alembic_version') IS NOT NULL")
+
+
+def versions(tx: Connection) -> set[str]:
+    """The migrations that the database stands at; none where it was never migrated."""
+    return set(tx.execute(_VERSIONS).scalars()) if tx.execute(_MIGRATED).scalar_one() else set()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Somebody's session. `seconds` that its transaction has lasted, or, idle in one, has done nothing.
+
+    `blocks`: how many others wait for its locks.
+    """
+
+    pid: int
+    user: str | None
+    application: str
+    client: str | None
+    idle: bool
+    seconds: float
+    blocks: int
+
+
+# What it does is not asked for: a query's text may hold captions. Of other users a plain one sees no state at all.
+_SESSIONS = text("""
+    WITH waiting AS (
+        SELECT unnest(pg_blocking_pids(pid)) AS holder FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()
+    ), held AS (SELECT holder, count(*) AS blocks FROM waiting GROUP BY holder)
+    SELECT a.pid, a.usename, coalesce(a.application_name, ''), host(a.client_addr), a.state LIKE 'idle in%',
+        extract(epoch FROM clock_timestamp() - CASE WHEN a.state LIKE 'idle in%' THEN a.state_change
+                                                    ELSE a.xact_start END), coalesce(h.blocks, 0)
+    FROM pg_stat_activity a LEFT JOIN held h ON h.holder = a.pid
+    WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.xact_start IS NOT NULL
+        AND a.pid <> pg_backend_pid()
+        AND CASE WHEN a.state LIKE 'idle in%' THEN a.state_change < clock_timestamp() - make_interval(secs => :idle)
+                 ELSE a.xact_start < clock_timestamp() - make_interval(secs => :long) END
+    ORDER BY h.blocks DESC NULLS LAST, a.xact_start LIMIT 20""")
+
+
+def long_sessions(tx: Connection, idle: float, long: float) -> list[Session]:
+    """Sessions that sit idle in a transaction for `idle` seconds, or work in one for `long`; those that hold others up
+    first.
+    """
+    rows = tx.execute(_SESSIONS, {"idle": idle, "long": long})
+    return [
+        Session(pid, user, name, at, idles, float(lasted), blocks)
+        for pid, user, name, at, idles, lasted, blocks in rows
+    ]
+
+
+_STALLED = text("""
+    SELECT id FROM reschedules WHERE status IN ('queued', 'running')
+        AND touched_at < clock_timestamp() - make_interval(secs => :age) ORDER BY id LIMIT 20""")
+_DEAD_EVENTS = text("""
+    SELECT count(*), max(finished_at) FROM (
+        SELECT finished_at FROM webhook_events WHERE status = 'dead' ORDER BY seq DESC LIMIT :many) dead""")
+
+
+def stalled_jobs(tx: Connection, age: float) -> list[str]:
+    """Live bulk jobs that nobody has worked on for `age` seconds."""
+    return list(tx.execute(_STALLED, {"age": age}).scalars())
+
+
+def dead_events(tx: Connection, many: int = 10_000) -> tuple[int, datetime | None]:
+    """How many events nobody took (at most `many`), and when the latest was given up."""
+    count, latest = tx.execute(_DEAD_EVENTS, {"many": many}).one()
+    return count, latest

@@ -1,0 +1,228 @@
+"""The work on a bulk job: taking one of its chunks, and writing down what came of it (SPEC 5).
+
+Who works on a chunk holds its name as an advisory lock: several chunks of a job are moved side by side, and a doubled
+message takes another one or none. Order of the locks: a chunk's name, which nobody waits for; posts in id order; the
+job's row last and for a moment, to count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import to_json
+from sqlalchemy import Connection, text
+
+from shared.store import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A live job. `total` and `chunks` are None until its posts are frozen."""
+
+    id: str
+    workspace_id: str
+    api_key_id: str
+    requested_by: str
+    request_id: str | None
+    dry_run: bool
+    plan: dict[str, Any]
+    filter: dict[str, Any] | None
+    total: int | None
+    chunks: int | None
+    chunks_done: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some posts of a job. `held`: indexes of those that an earlier pass left, since somebody else held them."""
+
+    number: int
+    first: int
+    done: bool
+    post_ids: list[str]
+    aims: list[Any] | None
+    outcomes: list[list[Any]]
+    held: list[int]
+
+
+_JOB_COLUMNS = """j.id, j.workspace_id, j.api_key_id, j.requested_by, j.request_id, j.dry_run, j.plan, j.filter,
+    j.total, j.chunks, j.chunks_done, j.held"""
+_LIVE = "j.status IN ('queued', 'running')"
+_WORK = text(f"SELECT {_JOB_COLUMNS} FROM reschedules j WHERE j.id = :id AND {_LIVE}")
+
+
+def work(tx: Connection, job_id: str) -> Work | None:
+    """A live job. None for one that has ended or never was."""
+    row = tx.execute(_WORK, {"id": job_id}).one_or_none()
+    return Work(*row) if row else None
+
+
+_NAME = "pg_try_advisory_xact_lock(7340, hashtext(CAST(:id AS text) || '/' || {}))"
+# The list is made first: only the names that are tried one after the other are locked, not those of all open chunks.
+_TAKE_NEXT = text(f"""
+    WITH open AS MATERIALIZED (
+        SELECT number FROM reschedule_chunks WHERE reschedule_id = :id AND NOT done ORDER BY number LIMIT 16)
+    SELECT number, number > (SELECT min(number) FROM open),
+        (SELECT seq FROM edits WHERE status = 'queued' ORDER BY post_id, seq LIMIT 1) IS NOT NULL
+    FROM open WHERE {_NAME.format("number")} LIMIT 1""")
+_TAKE = text(f"SELECT {_NAME.format('CAST(:number AS integer)')}")
+
+FREEZING: Final = -1
+"""The name under which a job's posts are frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A chunk that is ours until the transaction ends. `beside`: others work on the job too; `edits_wait`: somebody's
+    single edits wait at this moment.
+    """
+
+    number: int
+    beside: bool
+    edits_wait: bool
+
+
+def take_next(tx: Connection, job_id: str) -> Taken | None:
+    """Take the first open chunk of a job that nobody else works on. Read it in the NEXT statement: this one may have
+    seen the world from before its last holder's commit (SPEC 3.4).
+    """
+    row = tx.execute(_TAKE_NEXT, {"id": job_id}).one_or_none()
+    return Taken(*row) if row else None
+
+
+def take(tx: Connection, job_id: str, number: int) -> bool:
+    """Take one chunk, or the freezing. False if somebody else has it."""
+    return bool(tx.execute(_TAKE, {"id": job_id, "number": number}).scalar_one())
+
+
+_CHUNK = text(f"""
+    SELECT {_JOB_COLUMNS}, c.number, c.first, c.done, c.post_ids, c.aims, c.outcomes, c.held
+    FROM reschedules j JOIN reschedule_chunks c ON c.reschedule_id = j.id AND c.number = :number
+    WHERE j.id = :id AND {_LIVE}""")
+
+
+def read(tx: Connection, job_id: str, number: int) -> tuple[Work, Chunk] | None:
+    """A live job and one of its chunks, which we have taken."""
+    row = tx.execute(_CHUNK, {"id": job_id, "number": number}).one_or_none()
+    if row is None:
+        return None
+    values = tuple(row)
+    return Work(*values[:12]), Chunk(*values[12:])
+
+
+_HELD = text("SELECT held FROM reschedule_chunks WHERE reschedule_id = :id AND number = :number")
+
+
+def held(tx: Connection, job_id: str, number: int) -> list[int]:
+    """The posts of one chunk that are still to be decided."""
+    found: list[int] = tx.execute(_HELD, {"id": job_id, "number": number}).scalar_one()
+    return found
+
+
+# In no order: where others hold thousands of posts for long, each task looks at other ones.
+_CHUNKS_HELD = text("""
+    SELECT number FROM reschedule_chunks WHERE reschedule_id = :id AND held <> '{}' ORDER BY random() LIMIT :limit""")
+
+
+def chunks_held(tx: Connection, job_id: str, limit: int) -> list[int]:
+    """Chunks with posts that are still to be decided."""
+    return list(tx.execute(_CHUNKS_HELD, {"id": job_id, "limit": limit}).scalars())
+
+
+# -- Attempts: only a death costs one, as with edits (SPEC 3.5).
+
+_COUNT = text("""
+    UPDATE reschedule_chunks SET attempts = attempts + 1 WHERE reschedule_id = :id AND number = :number AND NOT done
+    RETURNING attempts""")
+_COUNT_FREEZING = text("""
+    UPDATE reschedules SET attempts = attempts + 1 WHERE id = :id AND total IS NULL RETURNING attempts""")
+_GIVE_BACK = text("""
+    UPDATE reschedule_chunks SET attempts = attempts - 1
+    WHERE reschedule_id = :id AND number = :number AND NOT done AND attempts > 0""")
+
+
+def count_attempt(aside: Connection, job_id: str, number: int) -> int:
+    """Write down that a chunk or the freezing begins, on a connection of its own; how often it has."""
+    statement = _COUNT_FREEZING if number == FREEZING else _COUNT
+    attempts: int | None = aside.execute(statement, {"id": job_id, "number": number}).scalar_one_or_none()
+    return attempts or 0
+
+
+def give_back_attempt(aside: Connection, job_id: str, number: int) -> None:
+    """The chunk ended without a death."""
+    aside.execute(_GIVE_BACK, {"id": job_id, "number": number})
+
+
+# -- What is written down of a chunk, in the same transaction.
+
+_RECORD = text("""
+    UPDATE reschedule_chunks SET done = true, outcomes = outcomes || CAST(:outcomes AS jsonb),
+        held = CAST(:held AS integer[])
+    WHERE reschedule_id = :id AND number = :number AND done = :from_done AND held = CAST(:from_held AS integer[])""")
+_RECORD_DONE = text("""
+    UPDATE reschedule_chunks SET done = true WHERE reschedule_id = :id AND number = :number AND NOT done""")
+
+Told = tuple[int, str, str | None, str | None, str | None]
+"""What became of a post that has no audit row: its index in the chunk, outcome, before, after, reason."""
+
+
+def record(tx: Connection, job_id: str, of: Chunk, outcomes: Sequence[Told], held: Sequence[int]) -> None:
+    """The chunk is done: outcomes that have no audit row, and which posts are still to be decided."""
+    given: dict[str, Any] = {"id": job_id, "number": of.number}
+    statement = _RECORD_DONE
+    if outcomes or held or of.done:
+        statement = _RECORD
+        given |= {
+            "outcomes": to_json(outcomes).decode(),
+            "held": list(held),
+            "from_done": of.done,
+            "from_held": of.held,
+        }
+    counted(tx.execute(statement, given).rowcount, 1, "record")
+
+
+_ADVANCE = text("""
+    UPDATE reschedules SET chunks_done = chunks_done + :chunks, held = held + :held, applied = applied + :applied,
+        skipped = skipped + :skipped, failed = failed + :failed, touched_at = clock_timestamp(),
+        status = CASE WHEN chunks_done + :chunks = chunks AND held + :held = 0 THEN 'done' ELSE status END,
+        finished_at = CASE WHEN chunks_done + :chunks = chunks AND held + :held = 0 THEN clock_timestamp() END
+    WHERE id = :id AND status = 'running'
+    RETURNING chunks, chunks_done, held, status""")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a transaction adds to its job's counters. `chunks`: 1, or 0 for posts of a chunk that was done before."""
+
+    chunks: int
+    held: int
+    applied: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the job stands after a step."""
+
+    chunks: int
+    chunks_done: int
+    held: int
+    status: str
+
+
+def advance(tx: Connection, job_id: str, step: Step) -> Standing | None:
+    """Count a step in the transaction that made it; the job ends with its last one. None if the job was ended
+    meanwhile: then roll back, nothing moves after a cancel was answered.
+    """
+    given = {
+        "id": job_id,
+        "chunks": step.chunks,
+        "held": step.held,
+        "applied": step.applied,
+        "skipped": step.skipped,
+        "failed": step.failed,
+    }
+    row = tx.execute(_ADVANCE, given).one_or_none()
+    return Standing(*row) if row else None

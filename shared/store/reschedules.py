@@ -1,0 +1,205 @@
+"""Bulk jobs as clients see them: made, read, listed, canceled, and the results of their posts (SPEC 5)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy import Connection, Row, text
+
+from shared.reschedules import Job, JobStatus, Outcome, Result, audit_id
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """One job to be recorded. `filter` and `items` as shared/reschedule_requests.py stores them."""
+
+    id: str
+    workspace_id: str
+    api_key_id: str
+    requested_by: str
+    request_id: str
+    dry_run: bool
+    plan: dict[str, Any]
+    filter: dict[str, Any] | None = None
+    items: list[list[str]] | None = None
+    reverts: str | None = None
+
+
+_COLUMNS = "id, status, dry_run, total, applied, skipped, failed, created_at, finished_at, error"
+
+_INSERT = text(f"""
+    WITH kept AS (
+        INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource)
+        SELECT :api_key_id, :key, decode(:fingerprint, 'hex'), :id WHERE CAST(:key AS text) IS NOT NULL
+        ON CONFLICT DO NOTHING
+        RETURNING resource
+    )
+    INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, request_id, dry_run, plan, filter, items,
+        reverts)
+    SELECT :id, :workspace_id, :api_key_id, :requested_by, :request_id, :dry_run, CAST(:plan AS jsonb),
+        CAST(:filter AS jsonb), CAST(:items AS jsonb), :reverts
+    WHERE CAST(:key AS text) IS NULL OR EXISTS (SELECT FROM kept)
+    ON CONFLICT (reverts) DO NOTHING
+    RETURNING {_COLUMNS}""")
+
+
+def insert_job(tx: Connection, new: NewJob, *, key: str | None = None, fingerprint: str | None = None) -> Job | None:
+    """Record a job and its Idempotency-Key; ring for it below the commit. None where the key was taken, or where the
+    job that it would revert is being reverted already: then nothing is to be committed.
+    """
+    row = tx.execute(
+        _INSERT,
+        {
+            "id": new.id,
+            "workspace_id": new.workspace_id,
+            "api_key_id": new.api_key_id,
+            "requested_by": new.requested_by,
+            "request_id": new.request_id,
+            "dry_run": new.dry_run,
+            "plan": _json(new.plan),
+            "filter": _json(new.filter),
+            "items": _json(new.items),
+            "reverts": new.reverts,
+            "key": key,
+            "fingerprint": fingerprint or "",
+        },
+    ).one_or_none()
+    return _job(row) if row else None
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else to_json(value).decode()
+
+
+def _job(row: Row[Any]) -> Job:
+    identity, status, *rest = tuple(row)
+    return Job(identity, JobStatus(status), *rest)
+
+
+_JOB = text(f"SELECT {_COLUMNS} FROM reschedules WHERE id = :id AND workspace_id = :workspace")
+
+
+def job(tx: Connection, workspace_id: str, job_id: str) -> Job | None:
+    """A workspace's job: a row of counters, cheap to poll."""
+    row = tx.execute(_JOB, {"id": job_id, "workspace": workspace_id}).one_or_none()
+    return _job(row) if row else None
+
+
+_JOBS = text(f"""
+    SELECT {_COLUMNS} FROM reschedules
+    WHERE workspace_id = :workspace
+        AND (CAST(:before AS timestamptz) IS NULL OR (created_at, id) < (CAST(:before AS timestamptz), :before_id))
+    ORDER BY created_at DESC, id DESC LIMIT :limit""")
+
+
+def jobs(tx: Connection, workspace_id: str, limit: int, after: tuple[datetime, str] | None = None) -> list[Job]:
+    """A workspace's jobs, newest first; `after` is the last one of the page before, by creation and id."""
+    before, before_id = after or (None, "")
+    rows = tx.execute(_JOBS, {"workspace": workspace_id, "limit": limit, "before": before, "before_id": before_id})
+    return [_job(row) for row in rows]
+
+
+_REVERTED_BY = text("SELECT id FROM reschedules WHERE reverts = :id")
+
+
+def reverted_by(tx: Connection, job_id: str) -> str | None:
+    """The job that reverts this one."""
+    found: str | None = tx.execute(_REVERTED_BY, {"id": job_id}).scalar_one_or_none()
+    return found
+
+
+_CANCEL = text(f"""
+    UPDATE reschedules SET status = 'canceled', finished_at = clock_timestamp(), items = NULL
+    WHERE id = :id AND workspace_id = :workspace AND status IN ('queued', 'running')
+    RETURNING {_COLUMNS}""")
+
+
+def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job | None:
+    """End a live job where it stands: a chunk at work finds it ended when it comes to count, and rolls back. None for
+    one that has ended or never was.
+    """
+    row = tx.execute(_CANCEL, {"id": job_id, "workspace": workspace_id}).one_or_none()
+    return _job(row) if row else None
+
+
+_FAIL = text("""
+    UPDATE reschedules SET status = 'failed', finished_at = clock_timestamp(), items = NULL, error = :error
+    WHERE id = :id AND status IN ('queued', 'running')""")
+
+
+def fail(tx: Connection, job_id: str, error: str) -> None:
+    """End a job that cannot go on, if nobody else has ended it."""
+    tx.execute(_FAIL, {"id": job_id, "error": error})
+
+
+_LIVE = text("""
+    SELECT id, touched_at < clock_timestamp() - make_interval(secs => :age) FROM reschedules
+    WHERE status IN ('queued', 'running') ORDER BY touched_at""")
+
+
+def live(tx: Connection, age: float) -> list[tuple[str, bool]]:
+    """All live jobs, the longest untouched first, and whether nobody has worked on them for `age` seconds."""
+    return [(row[0], row[1]) for row in tx.execute(_LIVE, {"age": age})]
+
+
+# -- Results: what the chunks wrote down, and the audit rows. Both stand in id order of the posts.
+
+_AUDITED = text("""
+    SELECT right(id, 7), post_id,
+        coalesce(before ->> 'scheduledTime', changes #>> '{move,scheduledTime}'), changes #>> '{move,scheduledTime}'
+    FROM edits WHERE id BETWEEN :least AND :most AND reschedule_id = :job""")
+_TOLD = text("""
+    SELECT c.first, o.told, c.post_ids[CAST(o.told ->> 0 AS integer) + 1]
+    FROM reschedule_chunks c, jsonb_array_elements(c.outcomes) AS o(told)
+    WHERE c.reschedule_id = :job AND c.number = :number""")
+_BOUNDS = text("""
+    SELECT number, first, cardinality(post_ids), outcomes <> '[]' FROM reschedule_chunks
+    WHERE reschedule_id = :job AND first + cardinality(post_ids) > :start ORDER BY number""")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a chunk stands in its job. `told`: some of its posts have an outcome without an audit row."""
+
+    number: int
+    first: int
+    count: int
+    told: bool
+
+
+def bounds(tx: Connection, job_id: str, start: int = 0) -> list[Bounds]:
+    """The chunks from the one with ordinal `start` on."""
+    return [Bounds(*row) for row in tx.execute(_BOUNDS, {"job": job_id, "start": start})]
+
+
+def results(tx: Connection, of: Job, start: int, limit: int, outcome: Outcome | None = None) -> list[Result]:
+    """At most `limit` results from ordinal `start` on; posts that are not decided yet are left out."""
+    found: list[Result] = []
+    for chunk in bounds(tx, of.id, start):
+        found += chunk_results(tx, of, chunk, start, outcome)
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def chunk_results(
+    tx: Connection, of: Job, chunk: Bounds, start: int = 0, outcome: Outcome | None = None
+) -> list[Result]:
+    """The results of one chunk from ordinal `start` on, in order."""
+    found: list[Result] = []
+    # A dry run leaves no audit row; a real job leaves one for each post that it applied itself to, and for no other.
+    if chunk.told and (of.dry_run or outcome is not Outcome.APPLIED):
+        found += [
+            Result(first + one[0], post_id, *one[1:])
+            for first, one, post_id in tx.execute(_TOLD, {"job": of.id, "number": chunk.number})
+        ]
+    if not of.dry_run and outcome in (None, Outcome.APPLIED):
+        given = {"job": of.id, "least": audit_id(of.id, chunk.first)}
+        found += [
+            Result(int(ordinal), post_id, Outcome.APPLIED.value, before, after, None)
+            for ordinal, post_id, before, after in tx.execute(
+                _AUDITED, given | {"most": audit_id(of.id, chunk.first + chunk.count - 1)}
+            )
+        ]
+    return sorted(one for one in found if one.ordinal >= start and outcome in (None, one.outcome))

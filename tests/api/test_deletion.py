@@ -1,0 +1,193 @@
+"""DELETE /v1/posts: hidden under the lock, each post with its reason, and what waited for it ends."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from api.deletion import refusal
+from shared.lifecycle import STATES
+from shared.store.posts import read_posts
+from tests import rows
+from tests.api.answers import error, fields
+from tests.processes import eventually
+from tests.stack import Running
+
+SOON = rows.soon(5)
+CLAIM = {"claim_token": "clm", "claim_expires_at": SOON}
+
+
+def delete(stack: Running, *post_ids: Any) -> httpx.Response:
+    return stack.http.request("DELETE", "/v1/posts", json={"postIds": list(post_ids)})
+
+
+@contextmanager
+def frozen(stack: Running) -> Iterator[None]:
+    """While it lasts the worker applies nothing, so that the queue is the deletion's to end."""
+    stack.workers["edits"].freeze()
+    try:
+        yield
+    finally:
+        stack.workers["edits"].thaw()
+
+
+def test_a_deleted_post_is_gone_from_every_read_and_its_row_and_audit_stay(stack: Running) -> None:
+    post, other = stack.post(), stack.post()
+    edit = stack.patch(post, {"caption": "before"}).headers["edit-id"]
+    answer = delete(stack, post)
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (list(body), body["deleted"], body["failed"]) == (["deleted", "failed", "deletedAt"], [post], [])
+    row = stack.row("posts", post)
+    assert (row.deleted_at.strftime("%Y-%m-%dT%H:%M:%SZ"), row.caption) == (body["deletedAt"], "before")
+    assert abs((row.deleted_at - datetime.now(UTC)).total_seconds()) < 60
+    for path in (f"/v1/posts/{post}", f"/v1/posts/{post}/edits"):
+        assert error(stack.http.get(path), 404)["message"] == f"Post {post} not found"
+    assert error(stack.patch(post, {"caption": "late"}), 404)["code"] == "not_found"
+    listed = [one["postId"] for one in stack.http.get("/v1/posts").json()["data"]]
+    assert (post in listed, other in listed) == (False, True)
+    assert stack.http.get(f"/v1/edits/{edit}").json()["after"] == {"caption": "before"}
+    assert edit in [one["editId"] for one in stack.http.get("/v1/edits").json()["data"]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"status": "posted", "posted_at": rows.soon(-10)}, "already_posted"),
+        ({"status": "failed", "failure_reason": "refused"}, "already_failed"),
+        ({"claim_kind": "publish", **CLAIM}, "being_published"),
+        ({"claim_kind": "publish", "claim_token": "clm", "claim_expires_at": rows.soon(-5)}, "being_published"),
+        ({"claim_kind": "render", "status": "pending_render", **CLAIM}, "being_rendered"),
+        ({"workspace_id": "ws_elsewhere"}, "not_found"),
+        ({"deleted_at": rows.soon(-5)}, "not_found"),
+    ],
+)
+def test_a_post_that_cannot_go_is_reported_with_its_reason_and_the_rest_goes(
+    stack: Running, columns: dict[str, Any], reason: str
+) -> None:
+    stays, goes = stack.post(**columns), stack.post()
+    before = stack.row("posts", stays)
+    body = delete(stack, stays, "post_nowhere", goes).json()
+    assert body["deleted"] == [goes]
+    assert body["failed"] == [
+        {"postId": stays, "reason": reason}, {"postId": "post_nowhere", "reason": "not_found"},
+    ]  # fmt: skip
+    assert stack.row("posts", stays) == before
+
+
+def test_when_nothing_was_deleted_there_is_no_time_for_it(stack: Running) -> None:
+    assert delete(stack, "post_nowhere").json() == {
+        "deleted": [], "failed": [{"postId": "post_nowhere", "reason": "not_found"}], "deletedAt": None,
+    }  # fmt: skip
+
+
+def test_slides_that_wait_for_a_render_go_too_and_a_post_named_twice_goes_once(stack: Running) -> None:
+    post = stack.slides()
+    assert delete(stack, post, post).json()["deleted"] == [post]
+    assert delete(stack, post).json()["failed"] == [{"postId": post, "reason": "not_found"}]
+
+
+def test_queued_edits_end_rejected_in_the_same_transaction_and_whoever_waits_is_told(stack: Running) -> None:
+    post = stack.post()
+    with frozen(stack), ThreadPoolExecutor(1) as clients:
+        waits = clients.submit(stack.patch, post, {"caption": "never"}, Prefer="wait=30")
+        eventually(lambda: stack.edits_of(post), within=10, because="the edit is queued")
+        assert delete(stack, post).json()["deleted"] == [post]
+        answer = waits.result(timeout=10)
+    assert error(answer, 404)["message"] == f"Post {post} not found"
+    edit = stack.row("edits", answer.headers["edit-id"])
+    assert (edit.status, edit.error_code, edit.revision, edit.after) == ("rejected", "not_found", 1, None)
+    assert edit.finalized_at >= stack.row("posts", post).deleted_at
+    assert stack.row("posts", post).caption == "first"
+
+
+def test_a_post_that_is_released_within_the_wait_is_deleted_and_one_that_is_not_holds_up_nobody(stack: Running) -> None:
+    held, free = stack.post(), stack.post()
+    with stack.engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
+        body = delete(stack, held, free).json()
+    assert (body["deleted"], body["failed"]) == ([free], [{"postId": held, "reason": "held"}])
+    assert stack.row("posts", held).deleted_at is None
+    assert delete(stack, held).json()["deleted"] == [held]
+
+
+def test_an_edit_and_a_deletion_of_one_post_at_once_end_as_one_order_of_the_two(stack: Running) -> None:
+    for _ in range(15):
+        post = stack.post()
+        barrier = threading.Barrier(2)
+
+        def edit(post: str = post, barrier: threading.Barrier = barrier) -> httpx.Response:
+            barrier.wait()
+            return stack.patch(post, {"caption": "raced"})
+
+        def gone(post: str = post, barrier: threading.Barrier = barrier) -> Any:
+            barrier.wait()
+            return delete(stack, post).json()
+
+        with ThreadPoolExecutor(2) as clients:
+            edited, deleted = clients.submit(edit), clients.submit(gone)
+        answer, body, row = edited.result(), deleted.result(), stack.row("posts", post)
+        assert (row.deleted_at is not None) == (body["deleted"] == [post])
+        assert (answer.status_code, row.caption, row.revision) in {(200, "raced", 2), (404, "first", 1)}
+        assert {edit.status for edit in stack.edits_of(post)} <= {"applied", "rejected"}
+
+
+def test_a_deleted_post_is_not_published_and_not_marked(stack: Running) -> None:
+    post = stack.post(scheduled_time=rows.soon(-1), enqueued_revision=1, enqueued_at=SOON)
+    assert delete(stack, post).json()["deleted"] == [post]
+    assert stack.row("posts", post).enqueued_revision is None
+    with pytest.raises(Exception, match="deleted_is_unclaimed"), stack.engine.begin() as tx:
+        tx.execute(
+            text("UPDATE posts SET claim_kind = 'publish', claim_token = 'c', claim_expires_at = now() WHERE id = :id"),
+            {"id": post},
+        )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        ([], "invalid_request", None),
+        ({}, "missing_required_fields", "postIds"),
+        ({"postIds": []}, "invalid_request", "postIds"),
+        ({"postIds": "post_abc123"}, "invalid_request", "postIds"),
+        ({"postIds": ["a"] * 1001}, "invalid_request", "postIds"),
+        ({"postIds": ["a", 1]}, "invalid_request", "postIds[1]"),
+        ({"postIds": ["a\0"]}, "invalid_request", "postIds[0]"),
+        ({"postIds": ["a"], "force": True}, "invalid_request", "force"),
+    ],
+)
+def test_bad_input_is_a_400_that_names_the_field(stack: Running, body: Any, code: str, field: str | None) -> None:
+    answer = stack.http.request("DELETE", "/v1/posts", json=body)
+    assert error(answer, 400)["code"] == code
+    assert field is None or fields(answer)[0] == field
+
+
+def test_ids_that_no_row_can_have_are_simply_not_found(stack: Running) -> None:
+    assert delete(stack, "x" * 300, "").json()["failed"] == [
+        {"postId": "x" * 300, "reason": "not_found"}, {"postId": "", "reason": "not_found"},
+    ]  # fmt: skip
+
+
+def test_a_thousand_posts_go_in_one_request(stack: Running) -> None:
+    with stack.engine.begin() as tx:
+        posts = [rows.post(tx) for _ in range(1000)]
+    body = delete(stack, *posts).json()
+    assert (body["deleted"], body["failed"]) == (posts, [])
+
+
+def test_every_status_and_claim_has_its_reason(stack: Running) -> None:
+    """The rule against the table of states: deletable is what is editable and unclaimed."""
+    post = stack.post()
+    with stack.engine.connect() as tx:
+        facts = read_posts(tx, [post])[0][post].facts
+    for status, state in STATES.items():
+        for claim in (None, state.claim):
+            found = refusal(replace(facts, status=status, claim=claim))
+            assert (found is None) == (state.editable and claim is None), (status, claim)

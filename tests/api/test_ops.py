@@ -1,0 +1,453 @@
+"""The operators' page over HTTP: who gets in, what it shows, what it does, and what it never shows."""
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import create_engine, pool, text
+from starlette.requests import Request
+
+from api import ops_entry, ops_plots
+from shared.ids import new_id
+from shared.local.postgres import PostgreSQL
+from shared.local.valkey import Valkey
+from shared.settings import Settings
+from shared.store import overview
+from tests import rows
+from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.processes import eventually
+from tests.stack import Running, running
+
+USER, PASSWORD = "ops", "correct horse ü"
+OURS = {"Sec-Fetch-Site": "same-origin"}
+FAILED = (
+    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
+)
+
+
+@pytest.fixture(scope="module")
+def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
+    url = postgres.create_database("api_ops", template=TEMPLATE)
+    environment = {"REDRAFT_OPS_PASSWORD": PASSWORD, "REDRAFT_FLOWER_URL": "http://flower.example.com:5555"}
+    with running(url, valkey.url(LOGICAL_DATABASES - 100), "edits", **environment) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def ops(stack: Running) -> Iterator[httpx.Client]:
+    assert stack.api is not None
+    with httpx.Client(
+        base_url=stack.api.url, auth=(USER.encode(), PASSWORD.encode()), trust_env=False, timeout=10
+    ) as client:
+        yield client
+
+
+def change(stack: Running, statement: str, **given: Any) -> None:
+    with stack.engine.begin() as tx:
+        tx.execute(text(statement), given)
+
+
+def edit(stack: Running, post_id: str, changes: dict[str, Any], state: str = FAILED) -> str:
+    with stack.engine.begin() as tx:
+        edit_id = rows.edit(tx, post_id, changes)
+        tx.execute(text(f"UPDATE edits SET {state} WHERE id = :id"), {"id": edit_id})
+    return edit_id
+
+
+def read(ops: httpx.Client, path: str, status: int = 200) -> str:
+    answer = ops.get(path)
+    assert answer.status_code == status, answer.text
+    return unescape(answer.text)
+
+
+def form(ops: httpx.Client, edit_id: str, act: str) -> dict[str, str]:
+    """The fields of that form on the edit's page."""
+    page = read(ops, f"/ops/edits/{edit_id}")
+    found = re.search(rf'action="/ops/edits/{edit_id}/{act}">(.*?)</form>', page, re.DOTALL)
+    assert found, page
+    return dict(re.findall(r'name="(\w+)" value="([^"]*)"', found[1]))
+
+
+def test_without_a_password_the_page_is_off_and_says_how_to_set_one(stack: Running) -> None:
+    api = stack.processes.start("api", **stack.environment | {"REDRAFT_OPS_PASSWORD": ""})
+    eventually(lambda: "startup complete" in api.output(), within=20)
+    for path in ("/ops", "/ops/edits", "/ops/style.css"):
+        answer = httpx.get(api.url + path, auth=(USER, ""), trust_env=False)
+        assert answer.status_code == 404
+        assert "REDRAFT_OPS_PASSWORD" in answer.text
+    api.close()
+
+
+@pytest.mark.parametrize("path", ["/ops", "/ops/edits", "/ops/edits/x", "/ops/posts/x", "/ops/style.css", "/ops/x"])
+def test_every_address_wants_the_password(stack: Running, path: str) -> None:
+    assert stack.api is not None
+    for headers in ({}, {"Authorization": f"Bearer {rows.SECRET}"}, {"Authorization": "Basic !"}):
+        answer = httpx.get(stack.api.url + path, headers=headers, trust_env=False)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith('Basic realm="')
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    refused = httpx.get(stack.api.url + path, auth=(USER, "wrong"), trust_env=False)
+    assert refused.status_code == 401
+
+
+def test_after_ten_wrong_passwords_an_address_waits_and_others_do_not() -> None:
+    guesses = ops_entry.Guesses()
+    for second in range(10):
+        assert not guesses.too_many("a", second)
+        guesses.wrong("a", second)
+    assert guesses.too_many("a", 10)
+    assert not guesses.too_many("b", 10)
+    assert not guesses.too_many("a", 61)
+
+
+def test_pages_load_nothing_from_elsewhere_and_need_no_inline_code(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    pages = ["/ops", "/ops/edits", f"/ops/edits/{edit(stack, post, {'caption': 'a'})}", f"/ops/posts/{post}"]
+    for path in [*pages, "/ops/late", "/ops/jobs", "/ops/webhooks", "/ops/search?q=nothing"]:
+        answer = ops.get(path)
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'self'")
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert not re.search(r"<script(?! src=\"/ops/)|<style|\sstyle=|\son\w+=|javascript:", answer.text)
+        links = re.findall(r'(?:href|src|action)="([^"]*)"', answer.text)
+        assert {link for link in links if not link.startswith(("/ops", "#"))} == {"http://flower.example.com:5555"}
+    for name in ("style.css", "live.js", "icon.svg"):
+        assert ops.get(f"/ops/{name}").status_code == 200
+    assert "/ops" not in stack.http.get("/openapi.json").text
+
+
+def test_a_failed_edit_is_found_read_and_requeued_and_then_applied(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    failed = edit(stack, post, {"caption": "mine & <b>yours</b>"})
+    assert stack.patch(post, {"caption": "newer"}).status_code == 200
+    newer = stack.edits_of(post)[-1].id
+    assert failed in read(ops, "/ops")
+    assert failed in read(ops, "/ops/edits?status=failed")
+    page = ops.get(f"/ops/edits/{failed}").text
+    assert "mine &amp; &lt;b&gt;yours" in page
+    assert "Requeue, overwriting 1 later change" in page
+    assert newer in page
+    answer = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/ops/edits/{failed}?done=requeued")
+    eventually(lambda: stack.row("edits", failed).status == "applied", within=10)
+    assert stack.row("posts", post).caption == "mine & <b>yours</b>"
+    assert "queued again" in read(ops, answer.headers["location"])
+
+
+def test_what_the_operator_did_not_see_is_not_overwritten(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    failed = edit(stack, post, {"caption": "mine"})
+    agreed = form(ops, failed, "requeue")
+    stack.patch(post, {"caption": "came in between"})
+    answer = ops.post(f"/ops/edits/{failed}/requeue", data=agreed, headers=OURS)
+    assert answer.status_code == 409
+    assert "have changed since you looked" in answer.text
+    assert stack.edits_of(post)[-1].id in answer.text
+    assert stack.row("edits", failed).status == "failed"
+    again = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=OURS)
+    assert again.status_code == 303
+
+
+def test_a_discarded_edit_ends_rejected_and_offers_nothing_more(stack: Running, ops: httpx.Client) -> None:
+    failed = edit(stack, stack.post(), {"caption": "mine"})
+    fields = form(ops, failed, "discard")
+    assert ops.post(f"/ops/edits/{failed}/discard", data=fields, headers=OURS).status_code == 303
+    row = stack.row("edits", failed)
+    assert (row.status, row.error_code) == ("rejected", "discarded")
+    assert "<form method" not in read(ops, f"/ops/edits/{failed}")
+    assert ops.post(f"/ops/edits/{failed}/discard", data=fields, headers=OURS).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "SELF"},
+        {"Origin": "http://evil.example.com"},
+        {"Origin": "null"},
+        {},
+    ],
+)
+def test_a_form_from_another_site_does_nothing(stack: Running, ops: httpx.Client, headers: dict[str, str]) -> None:
+    assert stack.api is not None
+    failed = edit(stack, stack.post(), {"caption": "mine"})
+    sent = {name: value.replace("SELF", stack.api.url) for name, value in headers.items()}
+    answer = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=sent)
+    assert answer.status_code == 403
+    assert stack.row("edits", failed).status == "failed"
+
+
+def test_a_form_of_an_older_browser_is_known_by_its_origin(stack: Running, ops: httpx.Client) -> None:
+    assert stack.api is not None
+    failed = edit(stack, stack.post(), {"caption": "mine"})
+    fields = form(ops, failed, "requeue")
+    answer = ops.post(f"/ops/edits/{failed}/requeue", data=fields, headers={"Origin": stack.api.url})
+    assert answer.status_code == 303
+
+
+def test_a_form_without_the_token_of_its_own_page_does_nothing(stack: Running, ops: httpx.Client) -> None:
+    failed, other = (edit(stack, stack.post(), {"caption": "mine"}) for _ in range(2))
+    right = form(ops, failed, "requeue")
+    for token in (
+        "",
+        "1",
+        right["token"][:-1] + "0",
+        form(ops, other, "requeue")["token"],
+        form(ops, failed, "discard")["token"],
+    ):
+        answer = ops.post(f"/ops/edits/{failed}/requeue", data=right | {"token": token}, headers=OURS)
+        assert answer.status_code == (303 if token == right["token"] else 403), token
+    assert stack.row("edits", failed).status == "failed"
+
+
+def test_a_token_ends_after_half_a_day_and_with_the_password() -> None:
+    config, path, now = Settings(ops_password="a"), "/ops/x", time.time()
+    token = ops_entry.token(config, path, now)
+    assert ops_entry.token_holds(config, path, token, now + 12 * 3600 - 1)
+    assert not ops_entry.token_holds(config, path, token, now + 12 * 3600 + 1)
+    assert not ops_entry.token_holds(config, path, token, now - 3600)
+    assert not ops_entry.token_holds(Settings(ops_password="b"), path, token, now)
+    assert not ops_entry.token_holds(config, path, f"{'9' * 400}.x", now)
+
+
+def test_an_origin_is_held_against_the_host_that_was_asked() -> None:
+    def asked(**headers: str) -> bool:
+        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        return ops_entry.from_here(Request({"type": "http", "headers": raw}))
+
+    assert asked(origin="https://redraft.example.com", host="redraft.example.com")
+    assert not asked(origin="https://redraft.example.com.evil.com", host="redraft.example.com")
+    assert not asked(origin="https://redraft.example.com:8443", host="redraft.example.com")
+    assert not asked(host="redraft.example.com")
+    assert not asked()
+
+
+def test_a_post_that_somebody_holds_costs_the_operator_a_second_and_a_sentence(
+    stack: Running, ops: httpx.Client
+) -> None:
+    post = stack.post()
+    failed = edit(stack, post, {"caption": "mine"})
+    fields = form(ops, failed, "requeue")
+    with stack.engine.begin() as other:
+        other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+        answer = ops.post(f"/ops/edits/{failed}/requeue", data=fields, headers=OURS)
+    assert answer.status_code == 503
+    assert "Somebody holds the post" in answer.text
+    assert stack.row("edits", failed).status == "failed"
+
+
+def test_a_post_tells_its_edits_and_tries_in_one_story(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post(content_url='"https://cdn.example.com/a.mp4?signature=hush"', scheduled_time=rows.soon(-9))
+    failed = edit(stack, post, {"caption": "mine"})
+    change(
+        stack,
+        """INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number, claim_token,
+               started_at, finished_at, outcome, message) VALUES
+           (:post, 1, 'pub_1', 'hushed body', 1, :post, now() + interval '1 s', now() + interval '3 s', 'server_error',
+               'the service answered 502')""",
+        post=post,
+    )
+    page = read(ops, f"/ops/posts/{post}")
+    story = re.findall(r"<li class=\"(\w*)\">.*?</time>\s*(?:<a [^>]*>)?([^<]*)", page, re.DOTALL)
+    told = [(kind, " ".join(what.split())) for kind, what in story]
+    assert told == [
+        ("", "created"),
+        ("bad", "edit failed: caption by tests"),
+        ("", "publish, try 1"),
+        ("warn", "publish server error: the service answered 502"),
+    ]
+    assert failed in page
+    assert "should have gone out" in page
+    assert "hush" not in page
+    assert post in read(ops, "/ops/late")
+    assert "look for beat" in read(ops, "/ops/late")
+
+
+def test_ids_copied_from_flower_are_found(stack: Running, ops: httpx.Client) -> None:
+    post, other = stack.post(), stack.post()
+    queued = edit(stack, post, {"caption": "a"})
+    change(
+        stack,
+        """INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan) VALUES
+           ('rsch_0001', 'ws_test', 'key', 'tests', '{"shift": "P1D"}') ON CONFLICT DO NOTHING""",
+    )
+
+    def finds(what: str) -> str:
+        answer = ops.get("/ops/search", params={"q": what})
+        return answer.headers.get("location", "") if answer.status_code == 303 else answer.text
+
+    assert finds(post) == f"/ops/posts/{post}"
+    assert finds(f" ({post} +3) ") == f"/ops/posts/{post}"
+    assert finds(post.removeprefix("post_")) == f"/ops/posts/{post}"
+    assert finds(queued) == f"/ops/edits/{queued}"
+    assert finds("('rsch_0001',)") == "/ops/jobs/rsch_0001"
+    several = finds(f"[['{post}', '{other}'], None]")
+    assert f"/ops/posts/{post}" in several
+    assert f"/ops/posts/{other}" in several
+    for nothing in (
+        "",
+        "post_unknown",
+        "8d0c1b6e-6f0c-4b6e-9d2e-0f7a1c2b3d4e",
+        "\0",
+        "'; DROP TABLE posts",
+        "x" * 20000,
+    ):
+        assert ops.get("/ops/search", params={"q": nothing[:6000]}).status_code == 404
+
+
+def test_jobs_and_dead_webhooks_are_shown(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    change(
+        stack,
+        """INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, status, total, chunks, applied)
+           VALUES ('rsch_half', 'ws_test', 'key', 'tests', '{"shift": "P1D"}', 'running', 4000, 4, 1000)""",
+    )
+    change(
+        stack,
+        """INSERT INTO webhook_events (id, workspace_id, post_id, type, data, status, tries, finished_at, message)
+           VALUES ('evt_dead', 'ws_test', :post, 'edit.applied', '{}', 'dead', 57, now(), 'answered 502')""",
+        post=post,
+    )
+    for path in ("/ops", "/ops/jobs", "/ops/jobs/rsch_half"):
+        page = read(ops, path)
+        assert '<progress value="1000" max="4000"' in page
+        assert "1,000 of 4,000" in page
+    page = read(ops, "/ops/webhooks")
+    assert all(word in page for word in ("evt_dead", post, "answered 502"))
+    assert ops.get("/ops/search?q=evt_dead").headers["location"] == f"/ops/posts/{post}"
+
+
+def test_lists_go_on_page_by_page_without_doubles(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    made = [edit(stack, post, {"caption": "a"}) for _ in range(60)]
+    for path in (f"/ops/edits?post={post}", f"/ops/edits?post={post}&status=failed", "/ops/edits"):
+        seen: list[str] = []
+        following: str | None = path
+        while following:
+            page = read(ops, following)
+            seen += re.findall(r'<td role="cell" data-label="edit"><span><a class="id" href="/ops/edits/(\w+)"', page)
+            more = re.search(r'<a class="button" href="(/ops/edits\?[^"]*)"', page)
+            following = more[1] if more else None
+        assert len(seen) == len(set(seen))
+        assert [one for one in seen if one in made] == made[::-1]
+
+
+def test_nothing_secret_is_shown(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    stack.patch(post, {"contentType": "video", "contentUrl": "https://cdn.example.com/b.mp4?token=hush"})
+    [done] = stack.edits_of(post)
+    pages = [read(ops, path) for path in ("/ops", "/ops/edits", f"/ops/edits/{done.id}", f"/ops/posts/{post}")]
+    for page in pages:
+        for secret in (rows.SECRET, rows.SECRET[-6:], "hush", PASSWORD, "redis://", "postgresql"):
+            assert secret not in page
+    assert "b.mp4?…" in pages[2]
+
+
+def test_a_database_that_is_slow_costs_the_page_parts_and_the_api_nothing(stack: Running, ops: httpx.Client) -> None:
+    with stack.engine.begin() as other:
+        other.execute(text("LOCK TABLE reschedules, publish_attempts IN ACCESS EXCLUSIVE MODE"))
+        page = read(ops, "/ops")
+        assert "Not to be had in time" in page
+        assert "Failed edits" in page
+        assert stack.http.get("/v1/posts?limit=1").status_code == 200
+        assert "unavailable" in read(ops, "/ops/jobs", 503)
+    assert "Not to be had in time" not in read(ops, "/ops")
+
+
+def test_unknown_addresses_are_answered_for_people(ops: httpx.Client) -> None:
+    for path in ("/ops/nothing", "/ops/edits/edit_x", "/ops/posts/%00", "/ops/jobs/x", "/ops/edits/a%2Fb"):
+        assert "<h1>No such" in read(ops, path, 404)
+    assert ops.get("/ops/").headers["location"] == "/ops"
+
+
+def test_the_last_hour_counts_what_was_recorded_and_how_long_it_waited(database_url: str) -> None:
+    with create_engine(database_url, poolclass=pool.NullPool).begin() as tx:
+        now = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+        for minutes, wait in ((30, 2), (30, 4), (10, 1)):
+            at = now.replace(second=30) - timedelta(minutes=minutes)
+            tx.execute(
+                text("""INSERT INTO edits (id, post_id, workspace_id, changes, requested_by, created_at, status,
+                            finalized_at, revision)
+                        VALUES (:id, 'post_x', 'ws_x', '{}', 'tests', :at, 'applied', :end, 1)"""),
+                {"id": new_id("edit", at.timestamp()), "at": at, "end": at + timedelta(seconds=wait)},
+            )
+        minutes_of = overview.last_hour(tx, now)
+        assert len(minutes_of) == 60
+        assert minutes_of[-31].recorded == 2
+        assert minutes_of[-31].longest_wait == pytest.approx(4)
+        assert minutes_of[-31].median_wait == pytest.approx(3)
+        assert minutes_of[-11].longest_wait == pytest.approx(1)
+        assert minutes_of[-20].longest_wait is None
+        assert sum(minute.recorded for minute in minutes_of) == 3
+
+
+def test_lateness_is_told_minute_by_minute_and_says_where_it_was_cut_off(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with create_engine(database_url, poolclass=pool.NullPool).begin() as tx:
+        now = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+        for minutes, late in ((30, 2), (30, 5), (10, 1), (90, 9)):
+            due = now.replace(second=10) - timedelta(minutes=minutes)
+            gone = due + timedelta(seconds=late)
+            post = rows.post(tx, status="posted", scheduled_time=due, posted_at=gone)
+            tx.execute(
+                text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
+                            claim_token, started_at, finished_at, outcome)
+                        VALUES (:post, 1, :post, '{}', 1, :post, :at, :at, 'done')"""),
+                {"post": post, "at": gone},
+            )
+        told = overview.lateness(tx, now)
+        assert {place: late for place, late in enumerate(told.worst) if late is not None} == {29: 5.0, 49: 1.0}
+        assert not told.cut
+        tx.execute(text("DELETE FROM publish_attempts WHERE started_at < now() - interval '1 h'"))
+        monkeypatch.setattr(overview, "TRIES_LOOKED_AT", 2)
+        assert overview.lateness(tx, now).cut
+        assert "of the newest" in ops_plots.of(None, overview.lateness(tx, now), now)[0].summary
+
+
+def test_a_plot_ends_at_a_round_number_and_shows_every_minute_there_is() -> None:
+    rounds = [(0, 1), (0.03, 0.05), (1, 1), (1.1, 2), (26, 50), (200, 200), (201, 500), (5e5, 5e5), (0.001, 0.001)]
+    assert [ops_plots.ceiling(most) for most, _ in rounds] == pytest.approx([top for _, top in rounds])
+    now = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+    [plot] = ops_plots.of(None, overview.Lateness([None] * 58 + [0.0, 3.0], cut=False), now)
+    assert [bar.label for bar in plot.bars] == ["11:59: 0 ms", "12:00: 3.0 s"]
+    assert all(bar.height >= 1.5 for bar in plot.bars)
+    assert plot.rows[0] == ("11:01", "none went out")
+    assert plot.rows[-1] == ("11:56", "3.0 s")
+
+
+def palette(css: str) -> dict[str, str]:
+    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2, 'contrast ratio'."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_palettes_have_the_contrast_of_wcag_aa(scheme: str) -> None:
+    css = (Path(ops_entry.__file__).parent / "ops_pages" / "style.css").read_text()
+    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
+    colours = palette(light) | (palette(dark.split("\n}\n")[0]) if scheme == "dark" else {})
+    pairs = [
+        (ink, ground) for ink in ("text", "muted", "accent", "good", "warn", "bad") for ground in ("ground", "card")
+    ]
+    pairs += [(kind, f"{kind}-ground") for kind in ("good", "warn", "bad")] + [("on-accent", "accent")]
+    low = {pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2) for pair in pairs}
+    assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}

@@ -1,0 +1,258 @@
+"""`redraft doctor`: what is wrong is found and named, each with what to do, and nothing else is."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import typer
+from click.testing import Result
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner
+
+from shared import checkup, queue
+from shared.cli.doctor import doctor
+from shared.diagnosis import DatabaseFacts, Facts, Finding, Queue, RedisFacts, WorkerFacts, diagnose
+from tests import rows
+from tests.processes import Processes, Server, eventually
+
+app = typer.Typer()
+app.command()(doctor)
+NOWHERE = "redis://127.0.0.1:9/0"
+
+
+def redraft(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def told() -> tuple[int, Any]:
+    result = redraft("--json")
+    return result.exit_code, json.loads(result.stdout)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
+    with rows.set_up(monkeypatch, database_url) as engine:
+        yield engine
+
+
+def found(engine: Engine) -> dict[str, Finding]:
+    """What is wrong with the database."""
+    database = checkup._database(engine.url.render_as_string(hide_password=False))
+    return {finding.code: finding for finding in diagnose(Facts(database, None, None))}
+
+
+def run(engine: Engine, statement: str, **given: Any) -> None:
+    with engine.begin() as tx:
+        tx.execute(text(statement), given)
+
+
+def test_a_healthy_stack_is_well_and_without_beat_and_workers_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, own_valkey: Server, processes: Processes
+) -> None:
+    with rows.set_up(monkeypatch, database_url, own_valkey.url):
+        environment = {"REDRAFT_DATABASE_URL": database_url, "REDRAFT_REDIS_URL": own_valkey.url}
+        everything = f"--queues={','.join(queue.QUEUES)}"
+        worker = processes.start("worker", "edits", everything, **environment)
+        beat = processes.start("beat", **environment)
+        worker.says("ready.", within=30)
+
+        def all_is_well() -> Any:
+            code, said = told()
+            assert (code, said["findings"]) == (0, [])
+            return said
+
+        well = eventually(all_is_well, within=40)
+        assert well["ok"] is well["facts"]["beat"] is True
+        assert all(len(one["workers"]) == 1 for one in well["facts"]["queues"].values())
+        [skew] = well["facts"]["workerClockSkewSeconds"].values()
+        assert abs(skew) < 1
+        assert "All is well." in redraft().output
+
+        beat.kill()
+        code, worse = told()
+        assert (code, [finding["code"] for finding in worse["findings"]]) == (1, ["no_beat"])
+
+        worker.kill_tree()
+        code, worst = told()
+        named = [finding["what"] for finding in worst["findings"] if finding["code"] == "no_worker"]
+        assert code == 1
+        # Nobody is to be told of anything, so that nobody misses a worker for webhooks.
+        wanted = [name for name in queue.QUEUES if name != "webhooks"]
+        assert len(named) == len(wanted)
+        assert all(any(name in what for what in named) for name in wanted)
+
+
+def test_a_database_in_order_has_nothing_to_be_found(engine: Engine) -> None:
+    with engine.begin() as tx:
+        rows.edit(tx, rows.post(tx), {"caption": "just now"})
+        rows.post(tx, status="posted", posted_at=rows.soon(-5), scheduled_time=rows.soon(-5))
+    assert found(engine) == {}
+
+
+def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
+    with engine.begin() as tx:
+        old = rows.edit(tx, rows.post(tx), {"caption": "a"})
+    run(engine, "UPDATE edits SET created_at = now() - interval '5 min' WHERE id = :id", id=old)
+    finding = found(engine).pop("old_edits")
+    assert "1 edit in the queue; the oldest waits for 5 min" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("columns", "why"),
+    [
+        ({}, "look for beat"),
+        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": rows.soon(-1)}, "a worker that has died"),
+        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": rows.soon(9)}, "being published now"),
+        ({"retry_at": rows.soon(9)}, "the next one comes in"),
+        ({"status": "pending_render"}, "waits for its render"),
+    ],
+)
+def test_a_post_that_should_have_gone_out_is_found_with_the_reason(
+    engine: Engine, columns: dict[str, Any], why: str
+) -> None:
+    with engine.begin() as tx:
+        late = rows.post(tx, scheduled_time=rows.soon(-5), **columns)
+        rows.post(tx, scheduled_time=rows.soon(5), **columns)
+        if not columns:
+            rows.post(tx, scheduled_time=rows.soon(-5), deleted_at=rows.soon(-6))
+    [(code, finding)] = found(engine).items()
+    assert code == "late_posts"
+    assert finding.what.startswith("1 post")
+    assert late in finding.what
+    assert why in finding.what
+
+
+def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -> None:
+    with engine.begin() as tx:
+        failed = rows.edit(tx, rows.post(tx), {"caption": "a"})
+        tx.execute(
+            text("UPDATE edits SET status = 'failed', error_code = 'internal', finalized_at = now() WHERE id = :id"),
+            {"id": failed},
+        )
+        tx.execute(
+            text("""INSERT INTO webhook_events (id, workspace_id, post_id, type, data, status, finished_at)
+                    VALUES ('evt_1', 'ws', 'post_1', 'edit.applied', '{}', 'dead', now())""")
+        )
+        tx.execute(
+            text("""INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, touched_at) VALUES
+                    ('rs_old', 'ws', 'key', 'tests', '{}', now() - interval '5 min'),
+                    ('rs_new', 'ws', 'key', 'tests', '{}', now())""")
+        )
+    findings = found(engine)
+    assert set(findings) == {"failed_edits", "dead_webhooks", "stalled_jobs"}
+    assert "rs_old" in findings["stalled_jobs"].what
+    assert "rs_new" not in findings["stalled_jobs"].what
+
+
+def test_a_session_that_idles_in_a_transaction_is_named_with_what_it_holds_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "SESSION_IDLE", 0.2)
+    with engine.begin() as tx:
+        home = rows.post(tx)
+    take = text("SELECT pg_backend_pid() FROM posts WHERE id = :id FOR UPDATE")
+
+    def wait_for_it() -> None:
+        with engine.begin() as other:
+            other.execute(take, {"id": home})
+
+    with ThreadPoolExecutor(1) as thread:
+        with engine.connect() as idle:
+            pid = idle.execute(take, {"id": home}).scalar_one()
+            waiting = thread.submit(wait_for_it)
+
+            def named() -> Finding | None:
+                finding = found(engine).get("idle_transaction")
+                return finding if finding and "holds up 1 other" in finding.what else None
+
+            finding = eventually(named, within=5)
+            assert not waiting.done()
+        waiting.result(timeout=5)
+    assert f"Session {pid} " in finding.what
+    assert f"pg_terminate_backend({pid})" in finding.todo
+    assert found(engine) == {}
+
+
+def test_pending_and_unknown_migrations_are_found(engine: Engine) -> None:
+    run(engine, "UPDATE alembic_version SET version_num = '0001'")
+    assert "redraft migrate" in found(engine)["pending_migrations"].todo
+    run(engine, "UPDATE alembic_version SET version_num = '9999'")
+    assert "9999" in found(engine)["unknown_migrations"].what
+
+
+def test_a_redis_that_forgets_or_drops_is_found(monkeypatch: pytest.MonkeyPatch, own_valkey: Server) -> None:
+    monkeypatch.setenv("REDRAFT_REDIS_URL", own_valkey.url)
+    rows.forget_caches()
+
+    def codes() -> set[str]:
+        return {finding.code for finding in diagnose(Facts(None, checkup._redis(), None))}
+
+    assert codes() == set()
+    with redis.Redis.from_url(own_valkey.url) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert codes() == {"redis_eviction"}
+        client.config_set("appendonly", "no")
+        assert codes() == {"redis_eviction", "redis_persistence"}
+    rows.forget_caches()
+
+
+def test_servers_that_do_not_answer_are_named_once_each_and_passwords_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDRAFT_DATABASE_URL", "postgresql+psycopg://user:hushhush@127.0.0.1:9/name")
+    monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://:hushhush@127.0.0.1:9/0")
+    monkeypatch.setenv("REDRAFT_PUBLISHER_URL", "http://127.0.0.1:9/publish?token=hushhush")
+    rows.forget_caches()
+    result = redraft("--json")
+    assert result.exit_code == 1
+    codes = [finding["code"] for finding in json.loads(result.stdout)["findings"]]
+    assert codes == ["unreachable_postgresql", "unreachable_redis", "unreachable_publisher"]
+    assert "hushhush" not in result.output + redraft().output
+
+
+def test_it_asks_which_servers_where_nothing_says_so(tmp_path: Path) -> None:
+    result = redraft("--data-dir", str(tmp_path))
+    assert (result.exit_code, "REDRAFT_DATABASE_URL and REDRAFT_REDIS_URL" in result.output) == (2, True)
+
+
+def test_it_looks_at_the_stack_that_runs_in_the_folder(tmp_path: Path, database_url: str) -> None:
+    names = ("apiUrl", "flowerUrl")
+    stack = dict.fromkeys(names, "http://127.0.0.1:9") | {"databaseUrl": database_url, "redisUrl": NOWHERE}
+    (tmp_path / "stack.json").write_text(json.dumps(stack))
+    result = redraft("--data-dir", str(tmp_path), "--json")
+    codes = [finding["code"] for finding in json.loads(result.stdout)["findings"]]
+    assert codes == ["unreachable_redis", "unreachable_api", "unreachable_flower"]
+
+
+def test_clocks_are_held_against_the_databases() -> None:
+    """A machine that is wrong beside a database and workers that are right names itself alone."""
+    queues = (Queue("edits", 0, ("edits@a",)),)
+
+    def off(database: float, worker: float, within: float = 0.01) -> list[str]:
+        facts = Facts(DatabaseFacts(database, within), None, WorkerFacts(queues, {"edits@a": worker}))
+        return [finding.what for finding in diagnose(facts) if finding.code == "clock_skew"]
+
+    assert off(0.2, 0.2) == []
+    assert off(5, 5) == ["This machine's clock is 5.0 s behind the database's"]
+    assert off(0, -4) == ["The clock of worker edits@a is 4.0 s behind the database's"]
+    assert off(3, -3) == [
+        "This machine's clock is 3.0 s behind the database's",
+        "The clock of worker edits@a is 6.0 s behind the database's",
+    ]
+    assert off(3, 3, within=2.5) == []  # so slow an answer says nothing
+
+
+def test_every_finding_says_what_to_do() -> None:
+    old = timedelta(minutes=5)
+    database = DatabaseFacts(9, 0.1, ("0002",), ("9",), 1, old, 1, 1, (), (), ("rs_1",), 1)
+    workers = WorkerFacts((Queue("edits", 2000, ()),), {"x": 0}, beat=False)
+    everything = Facts(database, RedisFacts("volatile-lru", "rdb", used=95, most=100), workers, {"PostgreSQL": "gone"})
+    findings = diagnose(everything)
+    codes = [finding.code for finding in findings]
+    assert len(set(codes)) >= 14
+    assert all(finding.todo.endswith((".", ")")) and finding.what for finding in findings)

@@ -1,0 +1,274 @@
+"""`redraft edits`: what an operator reads of an edit and does about one that failed, as a person and as a script."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import Result
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner
+
+from shared import queue
+from shared.cli import edits as command
+from shared.db import transaction
+from shared.store import operations
+from tests import rows
+from tests.processes import eventually
+from worker import apply
+
+FAILED = (
+    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
+)
+
+
+def redraft(*arguments: str, says: str | None = None) -> Result:
+    return CliRunner().invoke(command.app, list(arguments), input=says)
+
+
+def answer(*arguments: str) -> Any:
+    """What a script gets."""
+    result = redraft(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+def post(engine: Engine, **columns: Any) -> str:
+    with engine.begin() as tx:
+        return rows.post(tx, **columns)
+
+
+def edit(engine: Engine, post_id: str, changes: dict[str, Any], state: str = "", **given: Any) -> str:
+    with engine.begin() as tx:
+        edit_id = rows.edit(tx, post_id, changes, **given)
+        if state:
+            tx.execute(text(f"UPDATE edits SET {state} WHERE id = :id"), {"id": edit_id})
+    return edit_id
+
+
+def failed(engine: Engine, post_id: str, changes: dict[str, Any], **given: Any) -> str:
+    return edit(engine, post_id, changes, FAILED, **given)
+
+
+def applied(engine: Engine, post_id: str, changes: dict[str, Any]) -> str:
+    """An edit that the worker's own code has applied."""
+    edit_id = edit(engine, post_id, changes)
+    apply.apply_edits([post_id])
+    assert rows.row(engine, "edits", edit_id).status == "applied"
+    return edit_id
+
+
+def test_a_requeued_edit_comes_last_with_no_attempts_and_is_applied(engine: Engine) -> None:
+    home = post(engine)
+    poison = failed(engine, home, {"caption": "mine"})
+    later = applied(engine, home, {"soundId": "7"})
+    waiting = edit(engine, home, {"caption": "waiting"})
+    assert answer("requeue", poison, "--yes") == [{"editId": poison, "done": True, "rung": True}]
+    row = rows.row(engine, "edits", poison)
+    assert (row.status, row.attempts, row.started_at, row.finalized_at, row.error_code) == ("queued", 0) + (None,) * 3
+    assert row.seq > rows.row(engine, "edits", waiting).seq > rows.row(engine, "edits", later).seq
+    apply.apply_edits([home])
+    assert rows.row(engine, "posts", home).caption == "mine"
+    assert rows.row(engine, "edits", poison).revision == rows.row(engine, "edits", waiting).revision + 1
+
+
+def test_a_requeue_rings_for_its_post(engine: Engine) -> None:
+    home = post(engine)
+    poison = failed(engine, home, {"caption": "mine"})
+    assert queue.room_in("edits") == 1000
+    answer("requeue", poison, "--yes")
+    assert queue.room_in("edits") == 999
+
+
+def test_before_it_asks_it_names_the_later_changes_that_would_be_overwritten(engine: Engine) -> None:
+    home = post(engine)
+    poison = failed(engine, home, {"caption": "old", "soundId": "7"})
+    harmless = applied(engine, home, {"scheduledTime": "2030-01-01T10:00", "timezone": "Asia/Tokyo"})
+    newer = applied(engine, home, {"caption": "newer"})
+    said_no = redraft("requeue", poison, says="n\n")
+    assert said_no.exit_code == 1
+    assert "overwrite a change" in said_no.output
+    assert f"caption as {newer} set it" in said_no.output
+    assert '"newer" -> "old"' in said_no.output
+    assert harmless not in said_no.output
+    assert rows.row(engine, "edits", poison).status == "failed"
+    assert redraft("requeue", poison, says="y\n").exit_code == 0
+    assert rows.row(engine, "edits", poison).status == "queued"
+
+
+def test_a_move_by_a_bulk_job_counts_as_a_later_change_of_the_time(engine: Engine) -> None:
+    home = post(engine)
+    poison = failed(engine, home, {"scheduledTime": "2030-01-01T10:00", "timezone": "Asia/Tokyo"})
+    moved = edit(
+        engine,
+        home,
+        {"move": {"scheduledTime": "2030-02-01T10:00:00Z", "timezone": None}},
+        "status = 'applied', revision = 2, finalized_at = now(), reschedule_id = 'rs_1'",
+    )
+    [overwritten] = answer("show", poison)["requeue"]["overwrites"]
+    assert (overwritten["editId"], overwritten["fields"]) == (moved, ["time"])
+
+
+def test_what_was_agreed_to_is_what_is_done(engine: Engine) -> None:
+    """Between the question and the answer somebody else's edit came in: it is asked again."""
+    home = post(engine)
+    poison = failed(engine, home, {"caption": "old"})
+    with transaction() as tx:
+        seen = operations.prospect(tx, poison)
+    assert seen is not None
+    applied(engine, home, {"caption": "newer"})
+    with transaction() as tx:
+        ended = operations.requeue(tx, poison, seen.mark)
+    assert isinstance(ended, operations.NotDone)
+    assert ended.prospect is not None
+    assert len(ended.prospect.overwrites) == 1
+    assert rows.row(engine, "edits", poison).status == "failed"
+    with transaction() as tx:
+        assert isinstance(operations.requeue(tx, poison, ended.prospect.mark), operations.Done)
+
+
+def test_it_says_beforehand_that_the_edit_would_be_refused_or_that_the_post_would_go_out_at_once(
+    engine: Engine,
+) -> None:
+    gone_out = post(engine, status="posted", posted_at=rows.soon(-1))
+    refused = answer("show", failed(engine, gone_out, {"caption": "late"}))["requeue"]
+    assert "posted" in refused["refusal"]
+    waits = post(engine)
+    passed = edit(
+        engine,
+        waits,
+        {"scheduledTime": "2024-01-01T10:00", "timezone": "Asia/Tokyo"},
+        f"{FAILED}, created_at = '2023-12-31'",
+    )
+    assert answer("show", passed)["requeue"]["goesOutAtOnce"] is True
+    assert "go out at once" in redraft("show", passed).output
+
+
+def test_only_a_failed_edit_is_requeued(engine: Engine) -> None:
+    home = post(engine)
+    fine = applied(engine, home, {"caption": "a"})
+    refused = redraft("requeue", fine, "--yes")
+    assert (refused.exit_code, "Only failed edits" in refused.output) == (1, True)
+    assert rows.row(engine, "edits", fine).status == "applied"
+
+
+def test_a_requeue_waits_for_whoever_holds_the_post_and_then_says_who_to_ask(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDRAFT_LOCK_TIMEOUT", "0.2")
+    rows.forget_caches()
+    home = post(engine)
+    poison = failed(engine, home, {"caption": "a"})
+    with engine.begin() as other:
+        other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": home})
+        refused = redraft("requeue", poison, "--yes")
+    assert refused.exit_code == 1
+    assert "redraft doctor" in refused.output
+    assert rows.row(engine, "edits", poison).status == "failed"
+
+
+@pytest.mark.parametrize("state", ["", FAILED])
+def test_a_discarded_edit_is_rejected_for_good_and_the_rest_of_the_queue_goes_on(engine: Engine, state: str) -> None:
+    home = post(engine)
+    unwanted = edit(engine, home, {"caption": "unwanted"}, state)
+    wanted = edit(engine, home, {"soundId": "7"})
+    assert answer("discard", unwanted, "--yes")[0]["done"] is True
+    row = rows.row(engine, "edits", unwanted)
+    assert (row.status, row.error_code, row.revision, row.before) == ("rejected", "discarded", 1, None)
+    assert row.finalized_at is not None
+    assert queue.room_in("edits") == 999
+    apply.apply_edits([home])
+    assert rows.row(engine, "edits", wanted).status == "applied"
+    assert rows.row(engine, "posts", home).caption == "first"
+
+
+def test_what_took_effect_is_not_discarded(engine: Engine) -> None:
+    fine = applied(engine, post(engine), {"caption": "a"})
+    assert redraft("discard", fine, "--yes").exit_code == 1
+    assert rows.row(engine, "edits", fine).status == "applied"
+
+
+def test_a_discard_tells_the_receiver_of_webhooks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:9/hook")
+    rows.forget_caches()
+    home = post(engine)
+    answer("discard", failed(engine, home, {"caption": "a"}), "--yes")
+    with engine.connect() as tx:
+        assert tx.execute(text("SELECT type, post_id FROM webhook_events")).all() == [("edit.rejected", home)]
+
+
+def test_the_story_of_an_edit_has_its_times_and_says_what_to_do(engine: Engine) -> None:
+    home = post(engine)
+    done = applied(engine, home, {"caption": "a"})
+    story = answer("show", done)
+    row = rows.row(engine, "edits", done)
+    assert story["before"] == {"caption": "first"}
+    assert story["createdAt"] < story["startedAt"] < story["finalizedAt"]
+    assert (story["lockWaitMs"], story["revision"], story["requestId"]) == (0, 2, row.request_id)
+    told = redraft("show", done).output
+    for word in ("accepted", "started", "post locked", "applied", '"first" -> "a"', "Nothing to do"):
+        assert word in told
+
+
+def test_lists_filter_by_status_and_post_and_are_cut_off(engine: Engine) -> None:
+    one, two = post(engine), post(engine)
+    first, second = failed(engine, one, {"caption": "a"}), failed(engine, two, {"caption": "b"})
+    third, fourth = edit(engine, one, {"caption": "c"}), edit(engine, one, {"caption": "d"})
+
+    def listed(*arguments: str) -> list[str]:
+        return [each["editId"] for each in answer("list", *arguments)]
+
+    assert listed() == [fourth, third, second, first]
+    assert listed("--status", "failed") == [second, first]
+    assert listed("--status", "queued") == [third, fourth]  # the longest waiting first
+    assert listed("--post", one) == [fourth, third, first]
+    assert listed("--post", one, "--status", "failed") == [first]
+    assert listed("--limit", "1") == [fourth]
+    assert listed("--workspace", rows.WORKSPACE, "--status", "applied") == []
+    assert redraft("list", "--workspace", "nobody").exit_code == 2
+
+
+def test_nothing_in_a_story_steers_the_terminal_or_gives_a_signed_url_away(engine: Engine) -> None:
+    home = post(engine)
+    urls = {"contentType": "video", "contentUrl": "https://cdn.example.com/b.mp4?signature=hush"}
+    done = applied(engine, home, {"caption": "red \x1b[31m", **urls})
+    told = redraft("show", done).output + redraft("show", done, "--json").output
+    assert "hush" not in told
+    assert "b.mp4?…" in told
+    assert "\x1b[31m" not in redraft("show", done).output
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_unknown_edit_is_refused_with_what_to_type() -> None:
+    for verb in ("show", "requeue", "discard"):
+        refused = redraft(verb, "edit_unknown")
+        assert (refused.exit_code, "redraft edits list" in refused.output) == (2, True)
+
+
+def test_a_script_has_to_say_yes_itself(engine: Engine) -> None:
+    poison = failed(engine, post(engine), {"caption": "a"})
+    assert redraft("requeue", poison, "--json").exit_code == 2
+    assert rows.row(engine, "edits", poison).status == "failed"
+
+
+def test_several_are_decided_one_by_one(engine: Engine) -> None:
+    home = post(engine)
+    some = [failed(engine, home, {"caption": str(number)}) for number in range(3)]
+    assert redraft("requeue", *some, says="y\nn\ny\n").exit_code == 1
+    states = [rows.row(engine, "edits", one).status for one in some]
+    assert states == ["queued", "failed", "queued"]
+
+
+def test_without_redis_it_is_done_all_the_same_and_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:9/0")
+    rows.forget_caches()
+    poison = failed(engine, post(engine), {"caption": "a"})
+    result = redraft("requeue", poison, "--yes")
+    assert (result.exit_code, "rescue finds it" in result.output) == (0, True), result.output
+    eventually(lambda: rows.row(engine, "edits", poison).status == "queued", within=1)

@@ -1,0 +1,202 @@
+"""`redraft posts`: what is late, one post's story, and another try, as a person and as a script."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import Result
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner
+
+from shared import queue
+from shared.cli import posts as command
+from shared.services import Reply
+from tests import rows
+from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
+from worker import apply
+
+__all__ = ["outside"]
+
+REFUSED = Reply("refused", message="suspended")
+BROKEN = Reply("server_error", message="503")
+
+
+def redraft(*arguments: str, says: str | None = None) -> Result:
+    return CliRunner().invoke(command.app, list(arguments), input=says)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """What is sent: (task, args)."""
+    rung: list[tuple[str, Any]] = []
+    monkeypatch.setattr(queue, "send", lambda task, args, **_: bool(rung.append((task, args))) or True)
+    return rung
+
+
+def retried(*arguments: str, code: int = 0) -> dict[str, str | None]:
+    result = redraft("retry", *arguments, "--yes", "--json")
+    assert result.exit_code == code, result.output
+    return {one["postId"]: one["back"] for one in json.loads(result.stdout)}
+
+
+def due(engine: Engine, **columns: Any) -> str:
+    with engine.begin() as tx:
+        return rows.post(tx, scheduled_time=rows.soon(-5), **columns)
+
+
+def failed(engine: Engine, outside: Outside, reply: Reply = REFUSED, tries: int = 1) -> str:
+    post = due(engine)
+    outside.replies = [reply] * tries
+    for _ in range(tries):
+        publish_now((post, 1))
+        if rows.row(engine, "posts", post).claim_kind:
+            expire(engine, post)
+    assert rows.row(engine, "posts", post).status == "failed"
+    return post
+
+
+def test_a_refused_post_is_due_again_open_to_edits_and_keeps_its_key_while_its_body_stays(
+    engine: Engine, outside: Outside, rung: list[Any]
+) -> None:
+    post = failed(engine, outside)
+    assert retried(post) == {post: "due"}
+    assert rung == [("posts.publish", [[[post, 1]]])]
+    stored = rows.row(engine, "posts", post)
+    assert (stored.status, stored.claim_kind, stored.failure_reason, stored.failed_at) == (
+        "generated",
+        None,
+        None,
+        None,
+    )
+    assert (stored.revision, stored.enqueued_revision, stored.retry_at) == (3, 1, None)
+    assert publish_now((post, 1))[0] == {post: "done"}
+    first, second = outside.asked
+    assert (first.key, first.body, second.attempt) == (second.key, second.body, 2)
+
+
+def test_a_post_mended_by_an_edit_after_its_retry_goes_out_under_a_new_key(engine: Engine, outside: Outside) -> None:
+    post = failed(engine, outside)
+    retried(post)
+    with engine.begin() as tx:
+        rows.edit(tx, post, {"caption": "mended"})
+    assert publish_now((post, 1))[0] == {post: "done"}
+    assert outside.asked[0].key != outside.asked[1].key
+
+
+@pytest.mark.parametrize(("reply", "tries"), [(Reply("unknown"), 3), (BROKEN, 10)], ids=["unknown", "unavailable"])
+def test_a_post_that_may_have_gone_out_comes_back_closed_to_edits_under_its_old_key_and_body(
+    engine: Engine, outside: Outside, rung: list[Any], reply: Reply, tries: int
+) -> None:
+    post = failed(engine, outside, reply, tries)
+    assert retried(post) == {post: "closed"}
+    assert rung == [("posts.publish", [[[post, 1]]])]
+    with engine.begin() as tx:
+        edit = rows.edit(tx, post, {"caption": "another"})
+    apply.apply_edits([post])
+    assert rows.row(engine, "edits", edit).error_details[0]["message"] == "being published"
+    assert publish_now((post, 1))[0] == {post: "done"}
+    assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
+    assert outside.asked[-1].attempt == tries + 1
+
+
+def test_tries_before_a_retry_do_not_count_against_the_post(engine: Engine, outside: Outside) -> None:
+    post = failed(engine, outside, Reply("unknown"), 3)
+    retried(post)
+    outside.replies = [Reply("unknown")] * 2
+    for _ in range(2):
+        assert publish_now((post, 1))[0] == {post: "unknown"}
+        expire(engine, post)
+    assert publish_now((post, 1))[0] == {post: "done"}
+    assert [row.forgiven for row in attempts(engine, post)] == [True] * 3 + [False] * 3
+
+
+def test_a_post_that_failed_in_its_render_is_rendered_again(engine: Engine, outside: Outside, rung: list[Any]) -> None:
+    with engine.begin() as tx:
+        slides = rows.slides(tx, content_revision=4)
+    outside.replies = [REFUSED]
+    render_now(slides, 4)
+    assert retried(slides) == {slides: "render"}
+    assert rung == [("posts.render", [slides, 4])]
+    outside.usual = MADE
+    assert render_now(slides, 4)[0] == "done"
+
+
+def test_posts_are_chosen_by_reason_and_by_when_they_failed(engine: Engine, outside: Outside) -> None:
+    old, new = failed(engine, outside), failed(engine, outside)
+    unknown = failed(engine, outside, Reply("unknown"), 3)
+    change(engine, "posts", old, failed_at="sql:'2026-03-01T11:59Z'")
+    change(engine, "posts", new, failed_at="sql:'2026-03-01T12:00Z'")
+    assert retried("--reason", "publish_outcome_unknown") == {unknown: "closed"}
+    assert retried("--reason", "suspended", "--since", "2026-03-01T12:00Z") == {new: "due"}
+    assert retried("--since", "2026-01-01T00:00Z") == {old: "due"}
+    assert retried("--since", "2026-01-01T00:00Z") == {}
+
+
+def test_posts_that_did_not_fail_are_named_and_left_alone(engine: Engine, outside: Outside) -> None:
+    post, other = failed(engine, outside), due(engine)
+    before = rows.row(engine, "posts", other)
+    assert retried(post, other, "post_nobody", code=1) == {post: "due", other: None, "post_nobody": None}
+    assert rows.row(engine, "posts", other) == before
+
+
+def test_a_post_that_somebody_holds_is_left_and_named(engine: Engine, outside: Outside) -> None:
+    post, held = failed(engine, outside), failed(engine, outside)
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
+        assert retried(post, held, code=1) == {post: "due", held: None}
+    assert rows.row(engine, "posts", held).status == "failed"
+
+
+def test_a_person_sees_which_and_is_asked(engine: Engine, outside: Outside) -> None:
+    post = failed(engine, outside)
+    refused = redraft("retry", post, says="n\n")
+    assert (refused.exit_code, rows.row(engine, "posts", post).status) == (1, "failed")
+    assert post in refused.output
+    assert "suspended" in refused.output
+    agreed = redraft("retry", post, says="y\n")
+    assert (agreed.exit_code, rows.row(engine, "posts", post).status) == (0, "generated")
+    assert f"{post} is due again." in agreed.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("post_1", "--reason", "x"), ("post_1", "--json"), ("--since", "yesterday"), ("--since", "2026-03-01T12:00")],
+)
+def test_what_cannot_be_meant_is_refused_with_what_to_do(engine: Engine, arguments: tuple[str, ...]) -> None:
+    result = redraft("retry", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.strip()
+
+
+def test_what_is_late_is_listed_with_what_holds_it_up(engine: Engine) -> None:
+    late = due(engine)
+    closed = due(engine, claim_kind="publish", claim_token="c", claim_expires_at=rows.soon(2))
+    with engine.begin() as tx:
+        rows.post(tx)
+    told = json.loads(redraft("stuck", "--json").stdout)
+    assert {one["postId"] for one in told} == {late, closed}
+    assert "being published" in redraft("stuck").output
+    assert json.loads(redraft("stuck", "--after", "3600", "--json").stdout) == []
+
+
+def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine, outside: Outside) -> None:
+    post = due(engine)
+    with engine.begin() as tx:
+        edit = rows.edit(tx, post, {"caption": "\x1b[31mred"})
+    outside.replies = [REFUSED]
+    publish_now((post, 1))
+    shown = redraft("show", post).output
+    key = outside.asked[0].key
+    for words in (f"{post} in", "failed", f"try 1 of {key}: refused: suspended", edit, f"redraft posts retry {post}"):
+        assert words in shown
+    assert "\x1b" not in shown
+    told = json.loads(redraft("show", post, "--json").stdout)
+    assert (told["post"]["failureReason"], told["tries"][0]["outcome"]) == ("suspended", "refused")
+    assert redraft("show", "post_nobody").exit_code == 2

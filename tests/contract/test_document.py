@@ -1,0 +1,156 @@
+"""The OpenAPI document says what the code does: its routes, its fields, its codes; and its page loads nothing."""
+
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from api import app, deletion, docs, drafts, openapi, operations, problems
+from shared import edits, lifecycle, reschedule_requests, reschedules
+from shared.posts import Post, detailed, public
+
+DOCUMENT = openapi.document()
+SCHEMAS = DOCUMENT["components"]["schemas"]
+NOW = datetime.now(UTC)
+
+
+def routes() -> set[tuple[str, str]]:
+    """Every method and path that the app serves under /v1 or for health, parameters left nameless."""
+    found = set()
+    for route in iter_route_contexts(app._built.routes):
+        path = re.sub(r"{[^}]*}", "{}", route.path or "")
+        if path.startswith("/v1/") or path in {"/healthz", "/readyz"}:
+            found |= {(method.lower(), path) for method in route.methods or () if method != "HEAD"}
+    return found
+
+
+def test_every_route_is_documented_and_every_documented_operation_is_a_route() -> None:
+    documented = {
+        (method, re.sub(r"{[^}]*}", "{}", path)) for path, methods in DOCUMENT["paths"].items() for method in methods
+    }
+    assert documented == routes()
+
+
+def test_names_of_operations_are_unique() -> None:
+    names = [operation.name for operation in operations.OPERATIONS]
+    assert len(names) == len(set(names))
+
+
+def references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        here = {node["$ref"]} if "$ref" in node else set()
+        return here.union(*(references(below) for below in node.values())) if node else here
+    if isinstance(node, list):
+        return set().union(*(references(below) for below in node)) if node else set()
+    return set()
+
+
+def test_every_reference_leads_somewhere_and_every_component_is_used() -> None:
+    used = references(DOCUMENT)
+    # 405 answers methods that no operation has.
+    assert "#/components/responses/Error405" not in references(DOCUMENT["paths"])
+    there = {
+        f"#/components/{kind}/{name}"
+        for kind, named in DOCUMENT["components"].items()
+        for name in named
+        if kind != "securitySchemes"
+    }
+    assert used | {"#/components/responses/Error405"} == there
+
+
+def test_every_error_code_stands_with_its_status_and_every_status_with_its_headers() -> None:
+    for code, status in problems.STATUS.items():
+        assert code in DOCUMENT["components"]["responses"][f"Error{status}"]["description"], code
+    for status, header in (
+        (401, "WWW-Authenticate"),
+        (405, "Allow"),
+        (412, "ETag"),
+        (429, "Retry-After"),
+        (503, "Retry-After"),
+    ):
+        assert header in DOCUMENT["components"]["responses"][f"Error{status}"]["headers"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "fields"),
+    [
+        ("PostPatch", edits.FIELDS),
+        ("NewVideos", drafts.FIELDS["video"]),
+        ("NewSlideshows", drafts.FIELDS["slideshow"]),
+        ("Deletion", ("postIds",)),
+        ("NewJob", reschedule_requests.FIELDS),
+        ("Filter", reschedule_requests.FILTER_FIELDS),
+        ("SpreadBetween", reschedule_requests.SPREAD_FIELDS),
+        ("Item", reschedule_requests.ITEM_FIELDS),
+        ("Result", reschedules.RESULT_FIELDS),
+    ],
+)
+def test_bodies_have_the_fields_that_the_code_reads(schema: str, fields: tuple[str, ...]) -> None:
+    assert set(SCHEMAS[schema]["properties"]) == set(fields)
+
+
+def test_words_are_those_of_the_code() -> None:
+    def words(schema: str) -> list[str]:
+        found: list[str] = SCHEMAS[schema]["enum"]
+        return found
+
+    assert words("Status") == list(lifecycle.Status)
+    assert words("EditStatus") == list(lifecycle.EditStatus)
+    assert words("JobStatus") == list(reschedules.JobStatus)
+    assert words("Outcome") == list(reschedules.Outcome)
+    assert words("Reason") == list(deletion.Reason)
+
+
+def test_a_post_is_documented_with_the_fields_that_are_shown() -> None:
+    facts = lifecycle.PostFacts(
+        "p", "tiktok", lifecycle.Status.GENERATED, None, "video", "u", None, "", None, None, NOW,
+        render_as_video=False, rendered_url=None, revision=1, schedule_revision=1, content_revision=1,
+    )  # fmt: skip
+    post = Post(facts, "ws", "acc", NOW, None, None, None, None, None, None, 0, None, None, None)
+    assert list(SCHEMAS["Post"]["properties"]) == list(public(post)) == SCHEMAS["Post"]["required"]
+    assert list(SCHEMAS["PostDetails"]["properties"]) == list(detailed(post))
+
+
+class Loads(HTMLParser):
+    """What a page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.ids: set[str] = set()
+        self.inner: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids.add(given.get("id") or "")
+        if tag in {"script", "link", "img", "iframe", "object", "embed", "source", "video", "audio", "base", "form"}:
+            self.found.append(tag)
+        for name, value in given.items():
+            if name in {"src", "href", "action", "srcset", "data"} and not (value or "").startswith("#"):
+                self.found.append(value or "")
+            if name == "href" and (value or "").startswith("#"):
+                self.inner.append((value or "")[1:])
+            if name.startswith("on"):
+                self.found.append(name)
+
+
+def test_the_page_loads_nothing_from_anywhere_and_its_links_lead_to_its_own_parts() -> None:
+    page = docs.page().decode()
+    seen = Loads()
+    seen.feed(page)
+    assert seen.found == ["/openapi.json"]
+    assert "@import" not in page
+    assert "url(" not in page
+    assert set(seen.inner) <= seen.ids
+    for operation in operations.OPERATIONS:
+        assert operation.name in seen.ids
+        assert operation.path in page
+
+
+def test_the_document_is_served_as_it_is_made() -> None:
+    assert json.loads(openapi.document_bytes()) == json.loads(json.dumps(DOCUMENT))
+    assert DOCUMENT["openapi"].startswith("3.1.")

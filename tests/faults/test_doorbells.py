@@ -1,0 +1,183 @@
+"""Row 10 of FAULTS.md: anybody can put anything on a queue, and a broker may lose, double and reorder what is there."""
+
+import json
+import random
+import threading
+import time
+from base64 import b64encode
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+from celery import Celery
+
+from shared import queue
+from tests.faults.conftest import MakeScene
+from tests.faults.scene import RESCUE_PERIOD, Scene
+from tests.processes import Server, eventually
+
+NOBODY = "post_nobody"
+STRANGE_ARGUMENTS: list[list[Any]] = [
+    [],
+    [None],
+    [None, None],
+    [[]],
+    [[NOBODY], None],
+    [[NOBODY] * 600, "nowhere"],
+    [[None, 1, 1.5, True, [], {}, "", "\0", "\ud800", "x" * 5000], {"a": 1}],
+    ["post", "post"],
+    [{"post": 1}],
+    [5, 5],
+    [[NOBODY, 10**30], [[NOBODY, 10**30]]],
+    [[[NOBODY, 1]]],
+    [[[NOBODY, 10**30], [NOBODY, True], [NOBODY, 1.0], [NOBODY], [[], 1], "pair", None]],
+    [NOBODY, 10**30],
+    [NOBODY, 1, 2, 3, 4],
+]
+
+
+def envelope(body: bytes, content_type: str = "application/json", **headers: Any) -> str:
+    """A message as kombu lays it in Redis, with whatever body."""
+    properties = {
+        "correlation_id": str(uuid4()),
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": "edits"},
+        "priority": 0,
+        "body_encoding": "base64",
+        "delivery_tag": str(uuid4()),
+    }
+    known = {"lang": "py", "task": queue.EDITS_APPLY, "id": str(uuid4()), "argsrepr": "()", "kwargsrepr": "{}"}
+    return json.dumps(
+        {
+            "body": b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": content_type,
+            "headers": known | headers,
+            "properties": properties,
+        }
+    )
+
+
+MALFORMED = {
+    "a body that is no JSON": envelope(b"{{{"),
+    "a body that is a number": envelope(b"7"),
+    "a body of another shape": envelope(b'{"args": [["post_nobody"]]}'),
+    "pickled": envelope(b"cos\nsystem\n(S'true'\ntR.", "application/x-python-serialize"),
+    "an unknown content type": envelope(b"a: 1", "application/x-yaml"),
+    "an unknown task": envelope(b"[[], {}, {}]", task="posts.destroy"),
+    "no task": envelope(b"[[], {}, {}]", task=None),
+    "strange keywords": envelope(b'[[["post_nobody"]], {"post_ids": 1, "nonsense": 2}, {}]'),
+    "a time that is none": envelope(b'[[["post_nobody"]], {}, {}]', eta="yesterday-ish"),
+    "expired long ago": envelope(b'[[["post_nobody"]], {}, {}]', expires="2001-01-01T00:00:00+00:00"),
+}
+
+
+def empty(client: "redis.Redis[bytes]") -> bool:
+    """Nothing queued, nothing handed out and not acknowledged."""
+    return not any(client.llen(name) for name in queue.QUEUES) and not client.hlen("unacked")
+
+
+@pytest.fixture
+def redis_scene(make_scene: MakeScene, database_url: str, own_valkey: Server) -> Scene:
+    return make_scene(database_url, own_valkey.url)
+
+
+def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_nothing(
+    redis_scene: Scene, own_valkey: Server
+) -> None:
+    scene = redis_scene
+    posts = scene.populate(6)
+    scene.start_api()
+    workers = {name: scene.start_worker(name) for name in ("edits", "publish", "render", "ops")}
+    sender = Celery(broker=own_valkey.url, set_as_current=False)
+    sender.conf.task_routes = {name: {"queue": to} for name, to in queue.QUEUE_OF.items()}
+    sender.conf.task_publish_retry = False
+    with redis.Redis.from_url(own_valkey.url) as client:
+        for name in (*queue.QUEUE_OF, "posts.destroy"):
+            if queue.QUEUE_OF.get(name) in ("bulk", "webhooks"):
+                continue
+            for arguments in STRANGE_ARGUMENTS:
+                sender.send_task(name, args=arguments, queue=queue.QUEUE_OF.get(name, "edits"))
+        for what, message in MALFORMED.items():
+            scene.note(f"sent {what}")
+            client.lpush("edits", message)
+        sent = client.info("stats")["total_commands_processed"]
+        assert sent > len(STRANGE_ARGUMENTS) * 5
+        eventually(lambda: empty(client), within=60, because="all is acknowledged")
+        with scene.load(posts, clients=3):
+            for number in range(3):
+                answer = scene.send(posts[4], {"caption": f"{number}"}, f"sane-{number}", Prefer="wait=20")
+                assert answer.status == 200
+        eventually(lambda: empty(client), within=30, because="all is acknowledged")
+    sender.close()
+    for name, worker in workers.items():
+        assert worker.running, name
+        received = worker.output().count("] received")
+        assert received >= len(STRANGE_ARGUMENTS), (name, received)
+    scene.drained(within=2 * RESCUE_PERIOD)
+    scene.judge()
+
+
+class Middleman(threading.Thread):
+    """Stands between those who ring and the worker, and passes bells on as it likes while it is `unfair`."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.fates = {"lost": 0, "doubled": 0, "late": 0, "passed on": 0}
+        self.unfair = threading.Event()
+        self.over = threading.Event()
+        self._url, self._luck = url, random.Random(seed)
+        self._late: list[bytes] = []
+
+    def run(self) -> None:
+        with redis.Redis.from_url(self._url) as client:
+            while not self.over.is_set():
+                taken = client.brpop(["edits"], timeout=1)
+                if taken is not None:
+                    bells = self._fate(taken[1]) if self.unfair.is_set() else [taken[1], *self._late]
+                    self._late = self._late if self.unfair.is_set() else []
+                    if bells:
+                        # The worker takes from the right: the newest first, and what was late before that.
+                        client.rpush("behind", *bells)
+
+    def _fate(self, bell: bytes) -> list[bytes]:
+        fate = self._luck.choice(list(self.fates))
+        self.fates[fate] += 1
+        if fate == "late":
+            self._late.append(bell)
+            self._luck.shuffle(self._late)
+        late = self._late[: self._luck.randint(0, 2)]
+        return {"lost": [], "late": late, "passed on": [bell], "doubled": [bell, anew(bell), bell, *late]}[fate]
+
+
+def test_row_10_lost_doubled_late_and_reordered_doorbells_change_nothing(
+    redis_scene: Scene, own_valkey: Server
+) -> None:
+    scene = redis_scene
+    posts = scene.populate()
+    scene.start_api().start_ops()
+    worker = scene.start_worker("edits", "--queues=behind")
+    middleman = Middleman(own_valkey.url, scene.seed)
+    middleman.start()
+    with scene.load(posts):
+        middleman.unfair.set()
+        until = time.monotonic() + 5
+        eventually(lambda: time.monotonic() > until and min(middleman.fates.values()) >= 10, within=30)
+        middleman.unfair.clear()
+        scene.note(f"bells: {middleman.fates}")
+    scene.drained(within=2 * RESCUE_PERIOD)
+    with redis.Redis.from_url(own_valkey.url) as client:
+        eventually(lambda: not client.llen("behind") and not client.hlen("unacked"), within=20)
+    middleman.over.set()
+    middleman.join()
+    assert worker.running
+    scene.judge()
+
+
+def anew(bell: bytes) -> bytes:
+    """The same doorbell as another message."""
+    message = json.loads(bell)
+    message["headers"]["id"] = message["properties"]["correlation_id"] = str(uuid4())
+    message["properties"]["delivery_tag"] = str(uuid4())
+    return json.dumps(message).encode()

@@ -1,0 +1,141 @@
+"""Row 12 of FAULTS.md: somebody holds a post's lock, dies with it, or freezes with it."""
+
+import os
+import re
+import signal
+import time
+from statistics import median
+
+import pytest
+from sqlalchemy import text
+
+from tests.faults.load import Load
+from tests.faults.scene import RESCUE_PERIOD, Scene
+from tests.processes import eventually
+
+# idle_in_transaction_session_timeout: PostgreSQL ends a holder that does nothing (SPEC 7).
+IDLE = 5.0
+# As in crashes.py, which must not be imported here: it would plant its crash points in this process.
+SLOW = 2.0
+
+
+def keeps_its_speed(load: Load, since: float, until: float) -> None:
+    """Of the edits sent meanwhile that were waited for, nearly all were answered at once."""
+    waited = [
+        one.answered - one.sent
+        for one in list(load.exchanges)
+        if one.status == 200 and one.answered is not None and since <= one.sent <= until
+    ]
+    assert len(waited) >= 5, waited
+    assert median(waited) < 0.5, sorted(waited)
+
+
+def terminate_idle(scene: Scene) -> int:
+    """End the sessions that sit on their locks; how many."""
+    return int(
+        scene.scalar(
+            """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name = 'redraft'
+                 AND state LIKE 'idle in transaction%' AND state_change < clock_timestamp() - interval '300 ms'"""
+        )
+    )
+
+
+def test_row_12_an_edit_whose_lock_holder_is_terminated_is_applied_by_the_next_at_no_cost(scene: Scene) -> None:
+    posts = scene.populate(8)
+    scene.start_api().start_ops()
+    worker = scene.crashing_worker()
+    with scene.load(posts[:5], clients=3):
+        for number in range(2):
+            slow = scene.send(posts[6], {"caption": f"slow {number}"}, f"slow-{number}", Prefer="respond-async")
+            eventually(lambda edit=slow.edit_id: f"struck slow {edit}" in worker.output(), within=10)
+            ended = eventually(lambda: terminate_idle(scene), within=SLOW)
+            scene.note(f"terminated {ended} backends that held locks")
+            end = scene.http.get(f"/v1/edits/{slow.edit_id}", headers={"Prefer": "wait=20"}).json()
+            # Given back by the holder when it notices, unless rescue's run has been through before that.
+            assert (end["status"], end["attempts"] <= 2) == ("applied", True), end
+    scene.drained(within=2 * RESCUE_PERIOD)
+    assert "task_put_off" in worker.output()
+    scene.judge()
+
+
+def test_row_12_a_worker_frozen_under_its_lock_delays_its_post_only_and_changes_nothing_when_thawed(
+    scene: Scene,
+) -> None:
+    posts = scene.populate(8)
+    post = posts[6]
+    scene.start_api().start_ops()
+    worker = scene.crashing_worker()
+    with scene.load(posts[:5], clients=3) as load:
+        frozen = scene.send(post, {"caption": "freeze"}, "freeze", Prefer="respond-async")
+        eventually(lambda: f"struck freeze {frozen.edit_id}" in worker.output(), within=10)
+        since = time.time()
+        found = re.search(r"struck freeze \S+ in (\d+)", worker.output())
+        assert found is not None
+        child = int(found[1])
+        scene.note(f"{child} is frozen under the lock")
+        behind = scene.send(post, {"caption": "behind"}, "behind", Prefer="respond-async")
+        try:
+            # PostgreSQL ends the frozen one's session; the edit was started and not ended, so it runs alone, once more.
+            ends = [
+                scene.http.get(f"/v1/edits/{edit.edit_id}", headers={"Prefer": "wait=25"}).json()
+                for edit in (frozen, behind)
+            ]
+            assert [end["status"] for end in ends] == ["applied", "applied"], ends
+            assert time.time() - since > IDLE - 1, "the lock must have been held"
+            assert ends[1]["attempts"] == 1
+            keeps_its_speed(load, since, since + IDLE)
+            before = scene.row("posts", post), scene.edits_of(post)
+        finally:
+            os.kill(child, signal.SIGCONT)
+        scene.note(f"{child} is thawed")
+        eventually(
+            lambda: "task_put_off" in worker.output(), within=10, because="the thawed one finds its session gone"
+        )
+        assert (scene.row("posts", post), scene.edits_of(post)) == before
+    scene.drained(within=2 * RESCUE_PERIOD)
+    scene.judge()
+
+
+def hold(scene: Scene, count: int, seconds: float) -> None:
+    """A person's psql holds `count` posts FOR UPDATE; two pool children have the others' edits."""
+    posts = scene.populate(10)
+    held = posts[-count:]
+    scene.start_api().start_ops()
+    scene.start_worker()
+    with scene.load(posts[:5], clients=3) as load:
+        with scene.engine.begin() as person:
+            person.execute(text("SELECT 1 FROM posts WHERE id = ANY(:ids) FOR UPDATE"), {"ids": held})
+            since = time.time()
+            waiting = [
+                scene.send(post, {"caption": f"{number}"}, f"{post}-{number}", Prefer="respond-async")
+                for number in range(3)
+                for post in held
+            ]
+            assert {edit.status for edit in waiting} == {202}
+            while time.time() < since + seconds:
+                name = f"waits-{time.time()}"
+                impatient = scene.send(held[0], {"caption": name}, name, Prefer="wait=1")
+                assert impatient.status == 202, impatient
+                waiting.append(impatient)
+            keeps_its_speed(load, since, time.time())
+            assert scene.scalar("SELECT sum(attempts) FROM edits WHERE post_id = ANY(:ids)", ids=held) == 0
+            released = time.time()
+        scene.note(f"released after {released - since:.1f} s")
+        for edit in waiting:
+            end = scene.http.get(f"/v1/edits/{edit.edit_id}", headers={"Prefer": "wait=10"}).json()
+            assert (end["status"], end["attempts"]) == ("applied", 1), end
+        assert time.time() - released < RESCUE_PERIOD, "a held post is rung again soon, not only rescued"
+    scene.drained(within=2 * RESCUE_PERIOD)
+    scene.judge()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_row_12_a_post_held_by_a_person_delays_its_own_edits_only(scene: Scene, count: int) -> None:
+    hold(scene, count, 4)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("count", [1, 2])
+def test_row_12_a_post_held_by_a_person_for_a_minute(scene: Scene, count: int) -> None:
+    hold(scene, count, 60)

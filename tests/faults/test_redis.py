@@ -1,0 +1,215 @@
+"""Rows 5 to 9 of FAULTS.md: Redis is stopped, emptied, frozen, cut off, or hands out a message twice."""
+
+import re
+import time
+from collections import Counter
+
+import pytest
+import redis
+
+from tests import processes as real
+from tests.faults.conftest import MakeScene
+from tests.faults.scene import RESCUE_PERIOD, Scene
+from tests.processes import Process, Server, eventually
+
+LONGEST_WAIT = 20
+# What the machine may add: two cores, shared.
+SLACK = 4.0
+
+
+def received_twice(output: str) -> list[str]:
+    """The ids of the messages that a worker was handed more than once."""
+    handed = Counter(re.findall(r"Task edits\.apply\[([0-9a-f-]+)\] received", output))
+    return [message for message, times in handed.items() if times > 1]
+
+
+def stop_redis(scene: Scene, valkey: Server, seconds: float) -> None:
+    posts = scene.populate()
+    scene.start_api().start_ops()
+    worker = scene.crashing_worker()
+    with scene.load(posts) as load:
+        flying = scene.send(posts[5], {"caption": "linger-8"}, "flying", Prefer="respond-async")
+        eventually(lambda: f"struck linger-8 {flying.edit_id}" in worker.output(), within=10)
+        stopped = time.time()
+        valkey.stop()
+        scene.note("Redis is stopped")
+        while time.time() < stopped + seconds:
+            before, answer = load.accepted, None
+            answer = scene.send(posts[6], {"caption": f"{time.time()}"}, f"down-{time.time()}", Prefer="respond-async")
+            assert answer.status == 202, answer
+            assert answer.answered is not None
+            assert answer.answered - answer.sent < SLACK
+            eventually(lambda before=before: load.accepted > before, within=30, because="clients are still answered")
+            time.sleep(0.2)
+        assert not valkey.process.running
+        valkey.start()
+        started = time.time()
+        scene.note("Redis is back")
+        again = scene.send(posts[7], {"caption": "again"}, "again", Prefer="wait=30")
+        assert (again.status, again.answered is not None) == (200, True), again
+        scene.note(f"the first edit was applied {time.time() - started:.1f} s after the start")
+    assert worker.running, "a worker must outlive its broker"
+    assert load.slowest(since=stopped, until=started) < LONGEST_WAIT + SLACK
+    assert {one.status for one in load.exchanges if one.status is None or one.status >= 500} == set()
+    scene.drained(within=2 * RESCUE_PERIOD + SLACK)
+    scene.judge()
+
+
+@pytest.fixture
+def redis_scene(make_scene: MakeScene, database_url: str, own_valkey: Server) -> Scene:
+    return make_scene(database_url, own_valkey.url)
+
+
+def test_row_05_redis_stopped_for_three_seconds_stops_neither_the_api_nor_the_workers_for_good(
+    redis_scene: Scene, own_valkey: Server
+) -> None:
+    stop_redis(redis_scene, own_valkey, 3)
+
+
+@pytest.mark.faults
+def test_row_05_redis_stopped_for_a_minute(redis_scene: Scene, own_valkey: Server) -> None:
+    stop_redis(redis_scene, own_valkey, 60)
+
+
+def test_row_06_an_emptied_redis_loses_no_edit(redis_scene: Scene, own_valkey: Server) -> None:
+    scene = redis_scene
+    posts = scene.populate()
+    scene.start_api().start_ops()
+    worker = scene.start_worker()
+    times: list[float] = []
+    with scene.load(posts) as load, redis.Redis.from_url(own_valkey.url) as client:
+        for number in range(3):
+            before = load.accepted
+            client.set("sentinel", number)
+            client.flushall()
+            assert client.get("sentinel") is None
+            scene.note("FLUSHALL")
+            eventually(lambda before=before: load.accepted > before + 20, within=30)
+            for count in range(3):
+                name = f"after-{number}-{count}"
+                answer = scene.send(posts[6], {"caption": name}, name, Prefer="wait=20")
+                assert (answer.status, answer.answered is not None) == (200, True), answer
+                times.append((answer.answered or 0) - answer.sent)
+    # Rung for again, not only rescued.
+    assert sorted(times)[len(times) // 2] < RESCUE_PERIOD / 4, times
+    scene.drained(within=2 * RESCUE_PERIOD)
+    assert worker.running
+    scene.judge()
+
+
+def test_row_06_edits_queued_while_redis_held_their_bells_survive_its_restart_with_nothing_on_disk(
+    make_scene: MakeScene, database_url: str
+) -> None:
+    with real.valkey(appendonly="no", save='""') as forgetful:
+        scene = make_scene(database_url, forgetful.url)
+        posts = scene.populate()
+        scene.start_api()
+        # Nobody works yet: what is accepted now is known to the rows and to bells in Redis.
+        waiting = [scene.send(post, {"caption": "w"}, f"w-{post}", Prefer="respond-async") for post in posts]
+        assert {answer.status for answer in waiting} == {202}
+        with redis.Redis.from_url(forgetful.url) as client:
+            eventually(lambda: client.llen("edits") > 0, within=10, because="a bell was rung")
+        forgetful.process.kill()
+        forgetful.start()
+        scene.note("Redis was killed and has forgotten everything")
+        with redis.Redis.from_url(forgetful.url) as client:
+            assert client.llen("edits") == 0
+        scene.start_ops()
+        scene.start_worker()
+        with scene.load(posts, clients=3):
+            scene.drained(within=4 * RESCUE_PERIOD)
+        scene.drained(within=2 * RESCUE_PERIOD)
+        assert scene.judge() >= len(posts)
+
+
+def freeze_redis(scene: Scene, valkey: Server, seconds: float) -> None:
+    posts = scene.populate()
+    scene.start_api().start_ops()
+    worker = scene.start_worker()
+    with scene.load(posts) as load:
+        frozen = time.time()
+        valkey.process.freeze()
+        scene.note("Redis is frozen")
+        while time.time() < frozen + seconds:
+            answer = scene.send(posts[6], {"caption": f"{time.time()}"}, f"ice-{time.time()}", Prefer="respond-async")
+            assert answer.status == 202, answer
+            assert answer.answered is not None
+            assert answer.answered - answer.sent < SLACK
+            time.sleep(0.2)
+        valkey.process.thaw()
+        thawed = time.time()
+        scene.note("Redis is thawed")
+        eventually(lambda: scene.queued() < 20, within=60, because="workers recover within 60 s of thawing")
+        again = scene.send(posts[7], {"caption": "again"}, "again", Prefer="wait=30")
+        assert again.status == 200, again
+        scene.note(f"recovered {time.time() - thawed:.1f} s after thawing")
+    assert worker.running
+    assert load.slowest(since=frozen, until=thawed) < LONGEST_WAIT + SLACK
+    assert {one.status for one in load.exchanges if one.status is None or one.status >= 500} == set()
+    scene.drained(within=2 * RESCUE_PERIOD + SLACK)
+    scene.judge()
+
+
+@pytest.mark.faults
+def test_row_07_redis_frozen_for_five_seconds(redis_scene: Scene, own_valkey: Server) -> None:
+    freeze_redis(redis_scene, own_valkey, 5)
+
+
+@pytest.mark.faults
+def test_row_07_redis_frozen_for_a_minute(redis_scene: Scene, own_valkey: Server) -> None:
+    freeze_redis(redis_scene, own_valkey, 60)
+
+
+def came_again(scene: Scene, worker: Process) -> None:
+    """Wait until the worker is handed a message that it still works on."""
+
+    def overlapping() -> bool:
+        output = worker.output()
+        return any(f"edits.apply[{message}] succeeded" not in output for message in received_twice(output))
+
+    eventually(overlapping, within=45, because="a message comes again while its first run goes on")
+    scene.note(f"came again: {received_twice(worker.output())}")
+
+
+@pytest.mark.faults
+def test_row_08_every_connection_to_redis_reset_while_a_task_runs_makes_two_runs_and_one_effect(
+    make_scene: MakeScene, database_url: str, own_valkey: Server
+) -> None:
+    # What a cut-off worker cannot acknowledge comes again after this; the default's five minutes would show the same.
+    scene = make_scene(database_url, own_valkey.url, REDRAFT_VISIBILITY_TIMEOUT="2")
+    posts = scene.populate()
+    scene.start_api().start_ops()
+    worker = scene.crashing_worker("--include=tests.faults.crashes,tests.faults.impatient", "--concurrency=3")
+    with scene.load(posts, clients=3), redis.Redis.from_url(own_valkey.url) as client:
+        for number, word in enumerate(("linger-30", "slow", "slow")):
+            flying = scene.send(posts[5], {"caption": f"{word} {number}"}, f"fly-{number}", Prefer="respond-async")
+            eventually(lambda w=word, edit=flying.edit_id: f"struck {w} {edit}" in worker.output(), within=20)
+            cut = sum(client.client_kill_filter(_type=kind, skipme=True) for kind in ("normal", "pubsub"))
+            assert cut >= 3
+            scene.note(f"cut {cut} connections")
+            again = scene.send(posts[6], {"caption": f"again {number}"}, f"again-{number}", Prefer="wait=30")
+            assert again.status == 200
+        came_again(scene, worker)
+    assert worker.running
+    scene.drained(within=2 * RESCUE_PERIOD)
+    scene.judge()
+
+
+@pytest.mark.faults
+def test_row_09_a_visibility_timeout_shorter_than_the_task_hands_it_out_twice_with_one_effect(
+    make_scene: MakeScene, database_url: str, own_valkey: Server
+) -> None:
+    scene = make_scene(database_url, own_valkey.url, REDRAFT_VISIBILITY_TIMEOUT="1")
+    posts = scene.populate()
+    scene.start_api().start_ops()
+    worker = scene.crashing_worker("--include=tests.faults.crashes,tests.faults.impatient", "--concurrency=3")
+    with scene.load(posts, clients=3):
+        for number in range(2):
+            scene.send(posts[5], {"caption": f"linger-30 {number}"}, f"fly-{number}", Prefer="respond-async")
+            eventually(lambda n=number: worker.output().count("struck linger") > n, within=20)
+        came_again(scene, worker)
+        again = scene.send(posts[6], {"caption": "again"}, "again", Prefer="wait=30")
+        assert again.status == 200
+    assert worker.running
+    scene.drained(within=2 * RESCUE_PERIOD)
+    scene.judge()

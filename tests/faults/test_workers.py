@@ -1,0 +1,92 @@
+"""Rows 1 to 4 of FAULTS.md: workers and their pool children are killed and restarted."""
+
+import random
+import time
+
+import pytest
+
+from tests.faults.scene import RESCUE_PERIOD, Scene
+from tests.processes import eventually
+
+
+def kill_every_second(scene: Scene, kills: int) -> None:
+    """Two workers for edits; each second one of them is killed, with its children or without, and started again."""
+    luck = random.Random(scene.seed)
+    posts = scene.populate()
+    scene.start_api().start_ops()
+    workers = [scene.start_worker("edits"), scene.start_worker("edits")]
+    with scene.load(posts) as load:
+        for _ in range(kills):
+            victim, before = workers.pop(luck.randrange(2)), load.accepted
+            whole = luck.random() < 0.7
+            children = victim.tree()
+            victim.kill_tree() if whole else victim.kill()
+            scene.note(f"killed worker {victim.pid} {f'and its children {children}' if whole else 'alone'}")
+            assert victim.returncode == -9
+            workers.append(scene.processes.start("worker", "edits", **scene.environment))
+            time.sleep(1)
+            eventually(lambda before=before: load.accepted > before, within=20, because="clients are still answered")
+        eventually(lambda: all("ready." in worker.output() for worker in workers), within=60)
+    scene.drained(within=2 * RESCUE_PERIOD)
+    assert scene.judge() >= 20
+
+
+def test_row_01_a_worker_killed_every_second_loses_nothing_and_doubles_nothing(scene: Scene) -> None:
+    kill_every_second(scene, 4)
+
+
+@pytest.mark.faults
+def test_row_01_a_worker_killed_every_second_for_a_minute(scene: Scene) -> None:
+    kill_every_second(scene, 60)
+
+
+@pytest.mark.parametrize("point", ["die-before-commit", "die-after-commit"])
+def test_row_02_a_pool_child_killed_around_its_commit_has_done_all_or_nothing(scene: Scene, point: str) -> None:
+    posts = scene.populate(8)
+    scene.start_api().start_ops()
+    worker = scene.crashing_worker()
+    with scene.load(posts, clients=3):
+        for number in range(3):
+            answer = scene.send(posts[number], {"caption": f"{point} {number}"}, f"mine-{number}", Prefer="wait=20")
+            assert answer.status == 200, answer
+            edit = scene.row("edits", str(answer.edit_id))
+            assert f"struck {point} {edit.id}" in worker.output()
+            scene.note(f"{point} struck {edit.id}")
+            # A death before the commit is an attempt; after it there was only the one that committed.
+            assert (edit.status, edit.attempts) == ("applied", 2 if point == "die-before-commit" else 1)
+    scene.drained(within=2 * RESCUE_PERIOD)
+    assert worker.output().count(f"struck {point}") == 3
+    scene.judge()
+
+
+def test_row_03_an_edit_that_kills_its_child_each_time_fails_and_takes_nobody_with_it(scene: Scene) -> None:
+    posts = scene.populate(8)
+    post, other = posts[4], posts[5]
+    scene.start_api().start_ops()
+    worker = scene.crashing_worker()
+    poison = scene.send(post, {"caption": "poison 1"}, "poison", Prefer="respond-async")
+    behind = [scene.send(post, {"caption": f"behind {n}"}, f"behind-{n}", Prefer="respond-async") for n in range(3)]
+    eventually(lambda: "struck poison" in worker.output(), within=20)
+    with scene.load([other, *posts[:3]], clients=2) as load:
+        answer = scene.http.get(f"/v1/edits/{poison.edit_id}", headers={"Prefer": "wait=30"}).json()
+        assert (answer["status"], answer["attempts"], answer["error"]["code"]) == ("failed", 5, "internal")
+        scene.note("the poison edit failed")
+        for edit in behind:
+            end = scene.http.get(f"/v1/edits/{edit.edit_id}", headers={"Prefer": "wait=10"}).json()
+            assert end["status"] == "applied", end
+    assert worker.output().count("struck poison") == 5
+    assert load.accepted > 5
+    scene.drained(within=2 * RESCUE_PERIOD)
+    assert scene.row("posts", post).caption == "behind 2"
+    scene.judge()
+
+
+def test_row_03_a_client_that_waits_for_a_poison_edit_is_answered_500_with_its_id(scene: Scene) -> None:
+    (post,) = scene.populate(1)
+    scene.start_api().start_ops()
+    scene.crashing_worker()
+    answer = scene.send(post, {"caption": "poison"}, "poison", Prefer="wait=30")
+    assert (answer.status, answer.answer["error"]["code"]) == (500, "internal")
+    assert scene.row("edits", str(answer.edit_id)).status == "failed"
+    assert scene.send(post, {"caption": "after"}, "after", Prefer="wait=30").status == 200
+    scene.judge()

@@ -1,0 +1,238 @@
+"""Claims and finishes against edits and against each other: two real connections, and proof that the loser waited."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared import db
+from shared.services import Reply
+from shared.store import claims as claims_store
+from shared.store import posts as posts_store
+from tests import rows
+from tests.worker.outside import (
+    MADE,
+    Outside,
+    Rung,
+    attempts,
+    expire,
+    in_thread,
+    outside,
+    publish_now,
+    render_now,
+    until,
+)
+from worker import apply, publish, render
+from worker.calls import Calls
+from worker.render import Rendering
+
+__all__ = ["outside"]
+
+CONTENT = {"contentType": "slides", "contentUrl": ["https://cdn.example.com/8.jpg", "https://cdn.example.com/9.jpg"]}
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    # An edit's patience with a held row is 50 ms; here the one who holds it must be seen to be waited for.
+    monkeypatch.setattr(apply, "WAIT_FOR_HELD", 1.9)
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        with db.engine().connect(), db.aside():  # made once, before threads ask for it
+            pass
+        yield engine
+
+
+@pytest.fixture
+def due(engine: Engine) -> str:
+    with engine.begin() as tx:
+        return rows.post(tx, scheduled_time=rows.soon(-5))
+
+
+@pytest.fixture
+def slides(engine: Engine, outside: Outside) -> str:
+    outside.usual = MADE
+    with engine.begin() as tx:
+        return rows.slides(tx)
+
+
+class Pause:
+    """Stops whoever calls a statement, its locks held, until `go`; only the first of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        run = getattr(place, name)
+
+        def paused(*given: Any, **named: Any) -> Any:
+            if not self.reached.is_set():
+                self.reached.set()
+                assert self.go.wait(10)
+            return run(*given, **named)
+
+        monkeypatch.setattr(place, name, paused)
+
+
+def someone_waits_for_a_lock(engine: Engine) -> bool:
+    with engine.connect() as look:
+        waiting = look.execute(
+            text("""SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                    AND wait_event_type = 'Lock' AND query ILIKE '%posts%'""")
+        )
+        return bool(waiting.scalar_one())
+
+
+def queued(engine: Engine, post: str, changes: dict[str, Any]) -> str:
+    with engine.begin() as tx:
+        return rows.edit(tx, post, changes)
+
+
+def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = Pause(monkeypatch, claims_store, "take_claims")
+    with in_thread(lambda: publish_now((due, 1))):
+        assert pause.reached.wait(10)
+        edit = queued(engine, due, {"caption": "too late"})
+        with in_thread(lambda: apply.apply_edits([due])):
+            until(lambda: someone_waits_for_a_lock(engine))
+            pause.go.set()
+    ended = rows.row(engine, "edits", edit)
+    assert (ended.status, ended.error_code) == ("rejected", "cannot_edit")
+    assert ended.error_details[0]["message"] in {"being published", "posted"}
+    assert outside.asked[0].post["caption"] == "first"
+
+
+def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = Pause(monkeypatch, posts_store, "write_posts")
+    edit = queued(engine, due, {"caption": "in time"})
+    with in_thread(lambda: apply.apply_edits([due])):
+        assert pause.reached.wait(10)
+        done = publish.Published()
+        assert publish.claim({due: 1}, done) == []
+        assert (done.outcomes, done.again) == ({due: "held"}, [(due, 1)])
+        pause.go.set()
+    assert rows.row(engine, "edits", edit).status == "applied"
+    assert publish_now((due, 1))[0] == {due: "done"}
+    assert outside.asked[0].post["caption"] == "in time"
+
+
+def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = publish.claim({due: 1}, publish.Published())
+    pause = Pause(monkeypatch, claims_store, "finish_publishes")
+    landed = [publish.Landed(claimed[0], Reply("done", {}), 0.0)]
+    with in_thread(lambda: publish.finish(landed, publish.Published())):
+        assert pause.reached.wait(10)
+        edit = queued(engine, due, {"caption": "too late"})
+        with in_thread(lambda: apply.apply_edits([due])):
+            until(lambda: someone_waits_for_a_lock(engine))
+            pause.go.set()
+    ended = rows.row(engine, "edits", edit)
+    assert (ended.status, ended.error_details[0]["message"]) == ("rejected", "posted")
+    assert outside.asked == []
+
+
+def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[Pause] = []
+
+    def edited(_: Any) -> Reply:
+        pauses.append(Pause(monkeypatch, apply.edits_store, "finalize_edits"))
+        edits.append(queued(engine, due, {"caption": "too late"}))
+        applying.submit(apply.apply_edits, [due])
+        assert pauses[0].reached.wait(10)
+        return Reply("done", {})
+
+    edits: list[str] = []
+    outside.usual = edited
+    with ThreadPoolExecutor(1) as applying, in_thread(lambda: publish_now((due, 1))) as publishing:
+        until(lambda: bool(pauses) and pauses[0].reached.is_set())
+        publishing.join(0.2)
+        assert publishing.is_alive()
+        assert rows.row(engine, "posts", due).status == "generated"
+        pauses[0].go.set()
+    assert rows.row(engine, "posts", due).status == "posted"
+    assert rows.row(engine, "edits", edits[0]).error_details[0]["message"] == "being published"
+
+
+def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_never_lands(
+    engine: Engine, outside: Outside, slides: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = Pause(monkeypatch, claims_store, "take_claims")
+    edited = threading.Event()
+
+    def late(_: Any) -> Reply:
+        assert edited.wait(10)
+        return MADE
+
+    outside.replies = [late]
+    outcomes: list[str] = []
+    with in_thread(lambda: outcomes.append(render_now(slides)[0])):
+        assert pause.reached.wait(10)
+        edit = queued(engine, slides, CONTENT)
+        with in_thread(lambda: apply.apply_edits([slides])):
+            until(lambda: someone_waits_for_a_lock(engine))
+            pause.go.set()
+        edited.set()
+    stored = rows.row(engine, "posts", slides)
+    assert (outcomes, rows.row(engine, "edits", edit).status) == (["stale"], "applied")
+    assert (stored.status, stored.claim_kind, stored.rendered_url) == ("pending_render", None, None)
+
+
+def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
+    engine: Engine, slides: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = render._claim(slides, 1, Rendering())
+    assert job is not None
+    pause = Pause(monkeypatch, apply.edits_store, "finalize_edits")
+    queued(engine, slides, CONTENT)
+    finished: list[Rendering] = []
+    with in_thread(lambda: apply.apply_edits([slides])):
+        assert pause.reached.wait(10)
+        with in_thread(lambda: finished.append(render._finish(job, MADE))):
+            until(lambda: someone_waits_for_a_lock(engine))
+            pause.go.set()
+    assert finished[0].outcome == "stale"
+    stored = rows.row(engine, "posts", slides)
+    assert (stored.status, stored.content_revision, stored.rendered_url) == ("pending_render", 2, None)
+
+
+def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
+    engine: Engine, slides: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = render._claim(slides, 1, Rendering())
+    assert job is not None
+    pause = Pause(monkeypatch, apply.edits_store, "finalize_edits")
+    queued(engine, slides, CONTENT)
+    with in_thread(lambda: apply.apply_edits([slides])):
+        assert pause.reached.wait(10)
+        with in_thread(lambda: render._finish(job, Reply("refused", message="no image"))):
+            until(lambda: someone_waits_for_a_lock(engine))
+            pause.go.set()
+    assert rows.row(engine, "posts", slides).status == "pending_render"
+
+
+@pytest.mark.parametrize("expired", [False, True], ids=["a due post", "an expired claim"])
+def test_of_many_workers_on_one_post_one_claims_and_one_calls(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch, *, expired: bool
+) -> None:
+    if expired:
+        publish.claim({due: 1}, publish.Published())
+        expire(engine, due)
+    pause = Pause(monkeypatch, claims_store, "take_claims")
+    calls = Calls(8)
+    with ThreadPoolExecutor(8) as workers:
+        running = [workers.submit(publish.publish, [(due, 1)], calls, Rung().hear) for _ in range(8)]
+        assert pause.reached.wait(10)
+        # All the others meet the winner's lock while it stands between its look and its commit.
+        until(lambda: sum(one.done() for one in running) == 7)
+        pause.go.set()
+        outcomes = sorted(one.result().outcomes[due] for one in running)
+    assert outcomes == ["done"] + ["held"] * 7
+    assert len(outside.asked) == 1
+    assert [row.outcome for row in attempts(engine, due)] == (["unknown"] if expired else []) + ["done"]

@@ -1,0 +1,7 @@
+"""A publisher, a renderer and a receiver of webhooks, as docs/services.md asks for them: for tests and for trying out.
+
+    python -m tests.reference_services --port 9000
+
+`POST /publish`, `/render` and `/webhooks` are what Redraft calls; REDRAFT_SERVICE_SECRET is the secret of both sides.
+`GET /journal` tells all that came; `POST /behave` makes the next calls go wrong (`server.Behaviour`).
+"""

@@ -1,0 +1,67 @@
+"""The reference services as a test starts them, makes them misbehave and reads them."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from shared.local.datadir import free_port
+from tests.processes import Process, Processes, eventually
+
+SECRET = "whsec_reference"
+
+
+class Reference:
+    """A running publisher, renderer and receiver of webhooks. `environment` is what a worker needs to call it."""
+
+    def __init__(self, processes: Processes, *, delay: float = 0.0, journal: Path | None = None) -> None:
+        self.processes = processes
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._arguments = [f"--port={self.port}", f"--delay={delay}", *([f"--journal={journal}"] if journal else [])]
+        self.process = self.start()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "REDRAFT_PUBLISHER_URL": f"{self.url}/publish",
+            "REDRAFT_RENDERER_URL": f"{self.url}/render",
+            "REDRAFT_SERVICE_SECRET": SECRET,
+        }
+
+    @property
+    def webhooks(self) -> dict[str, str]:
+        return {"REDRAFT_WEBHOOK_URL": f"{self.url}/webhooks"}
+
+    def start(self) -> Process:
+        """Start it, or start it again where it was, and wait until it answers."""
+        command = [sys.executable, "-m", "tests.reference_services"]
+        self.process = self.processes.start(command, *self._arguments, REDRAFT_SERVICE_SECRET=SECRET)
+
+        def answers() -> bool:
+            assert self.process.running, self.process.output()
+            try:
+                return "calls" in self.journal()
+            except httpx.TransportError:
+                return False
+
+        eventually(answers, within=20, because="the reference services answer")
+        return self.process
+
+    def journal(self) -> dict[str, Any]:
+        said: dict[str, Any] = httpx.get(f"{self.url}/journal", timeout=10, trust_env=False).json()
+        return said
+
+    def calls(self, kind: str | None = None, post_id: str | None = None) -> list[dict[str, Any]]:
+        """The calls that came, oldest first."""
+        return [
+            call
+            for call in self.journal()["calls"]
+            if kind in {None, call["kind"]} and post_id in {None, call["post_id"]}
+        ]
+
+    def behave(self, *behaviours: dict[str, Any]) -> None:
+        """From now on these, the first that fits; none: all goes well again."""
+        answer = httpx.post(f"{self.url}/behave", json=behaviours, timeout=10, trust_env=False)
+        assert answer.status_code == 200, answer.text

@@ -1,0 +1,111 @@
+"""Room for calls, their threads, and answers as they come."""
+
+import threading
+import time
+
+import pytest
+
+from shared.services import Reply
+from tests.worker.outside import in_thread
+from worker import calls as module
+from worker.calls import Calls, Flight, Landed, settled
+
+DONE = Reply("done")
+
+
+def test_no_more_calls_are_made_at_once_than_there_is_room_for() -> None:
+    calls = Calls(3)
+    assert calls.take(2, 0) == 2
+    assert calls.take(2, 0) == 1
+    assert calls.take(2, 0) == 0
+    calls.give_back(2)
+    assert calls.take(5, 0) == 2
+
+
+def test_room_that_becomes_free_goes_to_whoever_waits() -> None:
+    calls, got = Calls(1), []
+    calls.take(1, 0)
+    with in_thread(lambda: got.append(calls.take(1, 10))):
+        calls.give_back(1)
+    assert got == [1]
+
+
+def test_whoever_wants_much_waits_a_moment_for_room_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROOM_GATHERS", 10.0)
+    calls, got = Calls(40), []
+    calls.take(40, 0)
+    with in_thread(lambda: got.append(calls.take(40, 10))) as waiting:
+        for _ in range(31):
+            calls.give_back(1)
+        assert (got, waiting.is_alive()) == ([], True)
+        calls.give_back(1)
+    assert got == [32]
+
+
+def test_one_that_stops_lets_go_of_who_waits_and_gives_no_more_room() -> None:
+    calls, got = Calls(1), []
+    calls.take(1, 0)
+    started = time.monotonic()
+    with in_thread(lambda: got.append(calls.take(1, 30))):
+        module.stop_all()
+    calls.give_back(1)
+    assert (got, calls.take(1, 0)) == ([0], 0)
+    assert time.monotonic() - started < 10
+
+
+def test_answers_come_as_calls_end_and_room_is_free_again() -> None:
+    calls = Calls(3)
+    flight: Flight[int] = Flight(calls)
+    ends = {1: threading.Event(), 2: threading.Event(), 3: threading.Event()}
+
+    def make(number: int) -> Reply:
+        ends[number].wait(10)
+        return Reply("done", {"number": number})
+
+    assert calls.take(3, 0) == 3
+    for number in ends:
+        flight.launch(number, make)
+    assert flight.landed(0) == []
+    ends[2].set()
+    (landed,) = flight.landed(10)
+    assert (landed.item, landed.reply.data, flight.up) == (2, {"number": 2}, 2)
+    ends[1].set()
+    ends[3].set()
+    found: list[int] = []
+    while flight.up:
+        found += [one.item for one in flight.landed(10)]
+    assert sorted(found) == [1, 3]
+    assert calls.take(5, 10) == 3
+    assert flight.landed(0) == []
+
+
+def test_a_surprise_in_a_call_is_an_unknown_outcome_and_gives_its_room_back() -> None:
+    def make(_: int) -> Reply:
+        raise ZeroDivisionError
+
+    calls = Calls(1)
+    flight: Flight[int] = Flight(calls)
+    calls.take(1, 0)
+    flight.launch(1, make)
+    (landed,) = flight.landed(10)
+    assert landed.reply == Reply("unknown", message="ZeroDivisionError")
+    assert calls.take(1, 10) == 1
+
+
+def test_an_end_that_cannot_be_written_down_is_kept_for_as_long_as_the_claim_may_last() -> None:
+    def away(_: object) -> list[Landed[int]]:
+        raise TimeoutError
+
+    now = time.monotonic()
+    fresh, old = Landed(1, DONE, now), Landed(2, DONE, now - 61)
+    assert settled([fresh, old], away, 60) == [fresh]
+    assert settled([fresh], list, 60) == [fresh]
+    assert settled([fresh], lambda _: [], 60) == []
+
+
+def test_a_surprise_while_an_end_is_written_down_is_raised() -> None:
+    def broken(_: object) -> list[Landed[int]]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        settled([Landed(1, DONE, time.monotonic())], broken, 60)

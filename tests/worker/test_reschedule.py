@@ -1,0 +1,307 @@
+"""Bulk jobs in the worker: what they mean, what they move, what they leave alone, and what they write down."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared import reschedules
+from shared.lifecycle import ClaimKind
+from shared.reschedules import Outcome
+from shared.store import reschedule_freezes
+from shared.times import format_instant, format_local, to_local
+from tests import jobs, rows
+from worker.apply import apply_edits
+
+ALL = {"all": True}
+
+
+@pytest.fixture
+def chunks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reschedule_freezes, "CHUNK", 3)
+
+
+def posts(engine: Engine, count: int, **columns: Any) -> list[str]:
+    with engine.begin() as tx:
+        return [rows.post(tx, **columns) for _ in range(count)]
+
+
+@pytest.mark.usefixtures("chunks_of_three")
+def test_every_post_of_a_filter_is_moved_once_and_its_audit_row_is_its_result(engine: Engine) -> None:
+    ids = posts(engine, 8, timezone="Europe/Paris")
+    first = {post: jobs.at(engine, post) for post in ids}
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    ran = jobs.run(job)
+    assert [one.outcome for one in ran] == ["frozen", "moved", "moved", "moved"]
+    assert jobs.counts(job) == ("done", 8, 8, 0, 0)
+    for post in ids:
+        assert jobs.at(engine, post) == first[post] + timedelta(days=1)
+        stored = rows.row(engine, "posts", post)
+        assert (stored.revision, stored.schedule_revision, stored.timezone) == (2, 2, "Europe/Paris")
+    results = jobs.results(job)
+    assert [one.ordinal for one in results] == list(range(8))
+    assert [one.post_id for one in results] == sorted(ids)
+    for one, audit in zip(results, jobs.audit(engine, job), strict=True):
+        was, now = first[one.post_id], first[one.post_id] + timedelta(days=1)
+        assert one.public() == {
+            "postId": one.post_id,
+            "outcome": "applied",
+            "before": format_instant(was),
+            "after": format_instant(now),
+            "reason": None,
+        }
+        assert (audit.status, audit.revision, audit.attempts) == ("applied", 2, 0)
+        assert audit.before == {"scheduledTime": format_instant(was)}
+        assert audit.after == {"scheduledTime": format_instant(now)}
+        assert audit.changes == {"move": {"scheduledTime": format_instant(now), "timezone": "Europe/Paris"}}
+        assert (audit.api_key_id, audit.requested_by, audit.workspace_id) == (rows.KEY_ID, "tests", rows.WORKSPACE)
+
+
+def test_the_statement_that_moves_a_post_does_what_the_lifecycle_says(engine: Engine) -> None:
+    """`lifecycle.moved` is the rule; the one statement for a thousand posts must not have another."""
+    with engine.begin() as tx:
+        moved = rows.post(tx, timezone="Asia/Tokyo", retry_at=rows.soon(5), enqueued_revision=1)
+        rezoned = rows.post(tx, timezone="Asia/Tokyo", retry_at=rows.soon(5), enqueued_revision=1)
+        same = rows.post(tx, timezone="Europe/Paris")
+    soon = rows.soon(600)
+    local = {zone: format_local(to_local(jobs.at(engine, rezoned), zone)) for zone in ("Europe/Paris",)}
+    items = [
+        {"postId": moved, "scheduledTime": format_local(to_local(soon, "Asia/Tokyo")), "timezone": "Asia/Tokyo"},
+        {"postId": rezoned, "scheduledTime": local["Europe/Paris"], "timezone": "Europe/Paris"},
+        {"postId": same, "scheduledTime": local["Europe/Paris"], "timezone": "Europe/Paris"},
+    ]
+    job = jobs.done({"items": items})
+    counters = {
+        post: (row.revision, row.schedule_revision, row.retry_at is None, row.enqueued_revision)
+        for post in (moved, rezoned, same)
+        for row in [rows.row(engine, "posts", post)]
+    }
+    assert counters == {moved: (2, 2, True, None), rezoned: (2, 1, False, 1), same: (1, 1, True, None)}
+    assert jobs.counts(job) == ("done", 3, 3, 0, 0)
+    audit = {row.post_id: row for row in jobs.audit(engine, job)}
+    assert audit[rezoned].before == {"timezone": "Asia/Tokyo"}
+    assert audit[rezoned].after == {"timezone": "Europe/Paris"}
+    assert set(audit[moved].before) == {"scheduledTime"}
+    assert (audit[same].before, audit[same].after, audit[same].revision) == ({}, {}, 1)
+    shown = {one.post_id: (one.before, one.after) for one in jobs.results(job)}
+    unmoved = format_instant(jobs.at(engine, same))
+    assert shown[same] == shown[rezoned] == (unmoved, unmoved)
+
+
+@pytest.mark.usefixtures("chunks_of_three")
+def test_posts_that_may_not_be_edited_are_skipped_with_the_reason_and_unknown_ones_fail(engine: Engine) -> None:
+    claim = {"claim_token": "clm_1", "claim_expires_at": rows.soon(1)}
+    with engine.begin() as tx:
+        rows.workspace(tx, "ws_other", "_other", "sk_other")
+        fine, rendering = rows.post(tx), rows.slides(tx, claim_kind="render", **claim)
+        publishing = rows.post(tx, claim_kind="publish", **claim | {"claim_token": "clm_2"})
+        posted = rows.post(tx, status="posted", posted_at=rows.soon(-5))
+        failed = rows.post(tx, status="failed", failure_reason="no")
+        deleted = rows.post(tx, deleted_at=rows.soon(-1))
+        foreign = rows.post(tx, workspace_id="ws_other", account_id=rows.TIKTOK + "_other")
+        past = rows.post(tx, scheduled_time=rows.soon(5))
+        odd = 'post_"quoted\\", {and}'
+    named = [fine, rendering, publishing, posted, failed, deleted, foreign, past, odd]
+    job = jobs.done({"filter": {"postIds": named}, "shift": "-PT10M"})
+    assert jobs.told(job) == {
+        fine: ("applied", None),
+        rendering: ("applied", None),
+        publishing: ("skipped", "being_published"),
+        posted: ("skipped", "already_posted"),
+        failed: ("skipped", "already_failed"),
+        deleted: ("failed", "not_found"),
+        foreign: ("failed", "not_found"),
+        past: ("skipped", "time_past"),
+        odd: ("failed", "not_found"),
+    }
+    assert jobs.counts(job) == ("done", 9, 2, 4, 3)
+    assert rows.row(engine, "posts", foreign).revision == 1
+    assert rows.row(engine, "posts", rendering).claim_kind == "render"
+    assert {one.post_id for one in jobs.results(job, outcome=Outcome.FAILED)} == {deleted, foreign, odd}
+    assert [one.post_id for one in jobs.results(job, limit=2, start=3)] == sorted(named)[3:5]
+    reasons = {reason for _, reason in jobs.told(job).values() if reason}
+    assert reasons < set(reschedules.WORDS)
+
+
+def test_every_reason_has_its_words_and_every_kind_of_post_its_answer() -> None:
+    assert set(reschedules.WORDS) == set(reschedules.Reason)
+    assert len(reschedules._REFUSALS) == 4 * 3 * 2
+    assert reschedules._REFUSALS["generated", ClaimKind.RENDER.value, False] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"all": True}, "abcde"),
+        ({"accountIds": [rows.INSTAGRAM]}, "c"),
+        ({"platform": "instagram"}, "c"),
+        ({"scheduledFrom": "2050-01-01T10:00:00Z"}, "ab"),
+        ({"scheduledFrom": "2050-01-01T10:00Z", "scheduledTo": "2050-01-01T11:00:00Z"}, "a"),
+        ({"scheduledTo": "2050-01-01T10:00:00Z"}, "cde"),
+        ({"platform": "tiktok", "scheduledTo": "2050-01-01T10:00:00Z"}, "de"),
+        ({"postIds": ["a", "posted"]}, "a+posted"),
+        ({"postIds": ["a", "c"], "platform": "instagram"}, "c"),
+        ({"accountIds": ["acc_nobody"]}, ""),
+    ],
+)
+def test_a_filter_means_the_waiting_posts_that_meet_all_its_conditions(
+    engine: Engine, given: dict[str, Any], expected: str
+) -> None:
+    instagram = {"platform": "instagram", "account_id": rows.INSTAGRAM}
+    with engine.begin() as tx:
+        rows.workspace(tx, "ws_other", "_other", "sk_other")
+        rows.post(tx, "a", scheduled_time="2050-01-01T10:00Z")
+        rows.post(tx, "b", scheduled_time="2050-01-01T11:00Z")
+        rows.post(tx, "c", **instagram)
+        rows.slides(tx, "d")
+        rows.post(tx, "e")
+        rows.post(tx, "posted", status="posted", posted_at=rows.soon(-5), scheduled_time="2050-01-01T10:30Z")
+        rows.post(tx, "gone", deleted_at=rows.soon(-1))
+        rows.post(tx, "foreign", workspace_id="ws_other", account_id=rows.TIKTOK + "_other")
+    job = jobs.done({"filter": given, "shift": "P0D", "dryRun": True})
+    wanted = expected.split("+") if "+" in expected else list(expected)
+    assert [one.post_id for one in jobs.results(job)] == wanted
+    assert jobs.job(job).total == len(wanted)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_filter_that_means_nothing_is_done_at_once() -> None:
+    job = jobs.make({"filter": {"accountIds": ["acc_nobody"]}, "shift": "P1D"})
+    assert [one.outcome for one in jobs.run(job)] == ["frozen"]
+    assert jobs.counts(job) == ("done", 0, 0, 0, 0)
+    assert jobs.job(job).finished_at is not None
+
+
+@pytest.mark.usefixtures("chunks_of_three")
+def test_a_spread_keeps_the_order_and_sets_its_zone_with_the_first_at_from_and_the_last_at_to(engine: Engine) -> None:
+    with engine.begin() as tx:
+        rows.post(tx, "b", scheduled_time=rows.soon(60))
+        rows.post(tx, "a", scheduled_time=rows.soon(60))
+        rows.post(tx, "e", scheduled_time=rows.soon(50), timezone="Asia/Tokyo")
+        rows.post(tx, "c", scheduled_time=rows.soon(90))
+        rows.post(tx, "d", scheduled_time=rows.soon(70))
+    ends = {"from": "2030-06-01T09:00", "to": "2030-06-01T10:10", "timezone": "Europe/Paris"}
+    job = jobs.done({"filter": ALL, "spread": ends})
+    placed = sorted((jobs.at(engine, post), post) for post in "abcde")
+    assert [post for _, post in placed] == ["e", "a", "b", "d", "c"]
+    wall = [format_local(to_local(at, "Europe/Paris"))[11:] for at, _ in placed]
+    assert wall == ["09:00", "09:17", "09:35", "09:52", "10:10"]
+    assert {rows.row(engine, "posts", post).timezone for post in "abcde"} == {"Europe/Paris"}
+    assert jobs.counts(job) == ("done", 5, 5, 0, 0)
+
+
+def test_a_spread_has_room_only_for_posts_that_wait(engine: Engine) -> None:
+    with engine.begin() as tx:
+        rows.post(tx, "a", status="posted", posted_at=rows.soon(-5))
+        rows.post(tx, "b")
+        rows.post(tx, "d")
+    ends = {"from": "2030-06-01T09:00", "to": "2030-06-01T10:00", "timezone": "America/Chicago"}
+    job = jobs.done({"filter": {"postIds": ["a", "b", "c", "d"]}, "spread": ends})
+    assert [(one.post_id, one.outcome, one.after) for one in jobs.results(job)] == [
+        ("a", "skipped", None),
+        ("b", "applied", "2030-06-01T14:00:00Z"),
+        ("c", "failed", None),
+        ("d", "applied", "2030-06-01T15:00:00Z"),
+    ]
+
+
+def test_items_in_the_past_in_a_gap_or_beyond_ten_years_are_skipped_and_do_not_stop_the_rest(engine: Engine) -> None:
+    a, b, c, d = posts(engine, 4)
+    far = f"{datetime.now(UTC).year + 11}-01-01T12:00"
+    items = [
+        {"postId": a, "scheduledTime": "2020-01-01T12:00", "timezone": "Asia/Tokyo"},
+        {"postId": b, "scheduledTime": "2030-03-31T02:30", "timezone": "Europe/Paris"},
+        {"postId": c, "scheduledTime": far, "timezone": "Asia/Tokyo"},
+        {"postId": d, "scheduledTime": "2030-01-01T12:00", "timezone": "Asia/Tokyo"},
+    ]
+    job = jobs.done({"items": items})
+    assert jobs.told(job) == {
+        a: ("skipped", "time_past"),
+        b: ("skipped", "skipped_by_dst"),
+        c: ("skipped", "beyond_ten_years"),
+        d: ("applied", None),
+    }
+    with engine.connect() as tx:
+        assert tx.execute(text("SELECT items FROM reschedules")).scalar_one() is None
+
+
+@pytest.mark.usefixtures("chunks_of_three")
+def test_a_dry_run_has_the_same_results_and_changes_no_post(engine: Engine) -> None:
+    ids = posts(engine, 5, timezone="America/New_York")
+    with engine.begin() as tx:
+        ids.append(rows.post(tx, scheduled_time=rows.soon(5), timezone="Asia/Tokyo"))
+        ids.append(rows.post(tx, status="posted", posted_at=rows.soon(-5)))
+        waiting = rows.post(tx, scheduled_time=rows.soon(5), timezone="Asia/Tokyo")
+        later = {"scheduledTime": format_local(to_local(rows.soon(5000), "Asia/Tokyo")), "timezone": "Asia/Tokyo"}
+        edit = rows.edit(tx, waiting, later)
+    ids.append(waiting)
+    before = [rows.row(engine, "posts", post) for post in ids]
+    body = {"filter": {"postIds": [*ids, "post_nobody"]}, "shift": "-PT30M"}
+    dry = jobs.done(body | {"dryRun": True})
+    assert [rows.row(engine, "posts", post) for post in ids] == before
+    assert rows.row(engine, "edits", edit).status == "queued"
+    assert jobs.audit(engine, dry) == []
+    real = jobs.done(body)
+    assert jobs.results(dry) == jobs.results(real)
+    assert jobs.counts(dry) == jobs.counts(real) == ("done", 9, 6, 2, 1)
+    assert rows.row(engine, "edits", edit).status == "applied"
+
+
+def test_a_chunk_drains_the_queue_of_its_posts_before_it_moves_them(engine: Engine) -> None:
+    (post,) = posts(engine, 1)
+    with engine.begin() as tx:
+        new = {"scheduledTime": "2030-05-01T09:00", "timezone": "Europe/Paris", "caption": "edited"}
+        edit = rows.edit(tx, post, new)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    ran = jobs.run(job)
+    stored = rows.row(engine, "posts", post)
+    assert format_instant(stored.scheduled_time) == "2030-05-02T07:00:00Z"
+    assert (stored.caption, stored.timezone, stored.revision) == ("edited", "Europe/Paris", 3)
+    assert rows.row(engine, "edits", edit).revision == 2
+    assert [end.id for one in ran for end in one.applied.ends] == [edit]
+    assert jobs.audit(engine, job)[0].revision == 3
+
+
+def test_a_post_with_an_edit_that_was_tried_is_skipped_and_its_neighbours_are_moved(engine: Engine) -> None:
+    poisoned, fine = posts(engine, 2)
+    with engine.begin() as tx:
+        edit = rows.edit(tx, poisoned, {"caption": "poison"})
+        tx.execute(text("UPDATE edits SET attempts = 1 WHERE id = :id"), {"id": edit})
+    for dry_run in (True, False):
+        job = jobs.done({"filter": ALL, "shift": "P1D", "dryRun": dry_run})
+        assert jobs.told(job) == {poisoned: ("skipped", "edit_waiting"), fine: ("applied", None)}
+    assert rows.row(engine, "edits", edit).attempts == 1
+    assert rows.row(engine, "posts", poisoned).revision == 1
+
+
+def test_a_queue_too_long_for_one_task_is_drained_in_several_and_the_post_moved_last(engine: Engine) -> None:
+    (post,) = posts(engine, 1)
+    with engine.begin() as tx:
+        for number in range(1001):
+            rows.edit(tx, post, {"caption": str(number)})
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    ran = jobs.run(job)
+    assert jobs.counts(job) == ("done", 1, 1, 0, 0)
+    assert sum(len(one.applied.ends) for one in ran) == 1001
+    assert jobs.audit(engine, job)[0].revision == 1003
+
+
+def test_a_move_into_the_horizon_marks_and_rings_the_publish(engine: Engine) -> None:
+    with engine.begin() as tx:
+        soon = rows.post(tx, scheduled_time=datetime.now(UTC) + timedelta(hours=1, seconds=30))
+        unrendered = rows.slides(tx, scheduled_time=datetime.now(UTC) + timedelta(hours=1, seconds=30))
+        rows.post(tx, scheduled_time=rows.soon(200))
+    ran = jobs.run(jobs.make({"filter": ALL, "shift": "-PT1H"}))
+    assert [due[:2] for one in ran for due in one.applied.publishes] == [(soon, 2)]
+    assert rows.row(engine, "posts", soon).enqueued_revision == 2
+    assert rows.row(engine, "posts", unrendered).enqueued_revision is None
+
+
+def test_moved_posts_meet_later_edits_in_the_order_of_their_revisions(engine: Engine) -> None:
+    (post,) = posts(engine, 1)
+    jobs.done({"filter": ALL, "shift": "P1D"})
+    with engine.begin() as tx:
+        edit = rows.edit(tx, post, {"caption": "later"})
+    apply_edits([post])
+    assert rows.row(engine, "edits", edit).revision == 3

@@ -1,0 +1,152 @@
+"""What is due soon is marked and enqueued once; what was forgotten is found again."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared import queue
+from shared.store import schedule as schedule_store
+from tests import rows
+from tests.worker.outside import Outside, change, expire, outside
+from worker import publish, render, rescue, schedule
+from worker.render import Rendering
+
+__all__ = ["outside"]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any, Any]]]:
+    """What is sent: (task, args, eta)."""
+    sent: list[tuple[str, Any, Any]] = []
+
+    def send(task: str, args: Any, **given: Any) -> bool:
+        sent.append((task, args, given.get("eta")))
+        return True
+
+    monkeypatch.setattr(queue, "send", send)
+    yield sent
+
+
+def seconds(count: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=count)
+
+
+def test_posts_within_the_horizon_are_sent_for_once_with_their_time(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        near = rows.post(tx, scheduled_time=seconds(30))
+        rows.post(tx, scheduled_time=seconds(90))
+    assert schedule.dispatch_due() == 1
+    goes = rows.row(engine, "posts", near).scheduled_time
+    assert sent == [("posts.publish", [[[near, 1]]], goes)]
+    assert schedule.dispatch_due() == 0
+    stored = rows.row(engine, "posts", near)
+    assert (stored.enqueued_revision, stored.enqueued_at is not None) == (1, True)
+
+
+def test_posts_of_one_moment_share_messages(engine: Engine, sent: list[Any]) -> None:
+    goes = seconds(20)
+    with engine.begin() as tx:
+        posts = {rows.post(tx, scheduled_time=goes) for _ in range(120)}
+    assert schedule.dispatch_due() == 120
+    assert [len(args[0]) for _, args, _ in sent] == [50, 50, 20]
+    assert {pair[0] for _, args, _ in sent for pair in args[0]} == posts
+
+
+def test_a_post_that_moved_is_sent_for_again(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=seconds(30))
+    schedule.dispatch_due()
+    change(engine, "posts", post, schedule_revision=2)
+    schedule.dispatch_due()
+    assert [args for _, args, _ in sent] == [[[[post, 1]]], [[[post, 2]]]]
+
+
+def test_a_post_overdue_by_two_seconds_is_sent_again_every_five_without_a_time(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=seconds(-1), enqueued_revision=1, enqueued_at=seconds(-6))
+    assert schedule.dispatch_due() == 0
+    change(engine, "posts", post, scheduled_time=seconds(-3))
+    assert schedule.dispatch_due() == 1
+    assert sent == [("posts.publish", [[[post, 1]]], None)]
+    assert schedule.dispatch_due() == 0
+    change(engine, "posts", post, enqueued_at=seconds(-6))
+    assert schedule.dispatch_due() == 1
+
+
+def test_a_post_that_waits_for_its_next_try_is_sent_for_at_that_time(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        soon = rows.post(tx, scheduled_time=seconds(-60), retry_at=seconds(40))
+        rows.post(tx, scheduled_time=seconds(-60), retry_at=seconds(300))
+    assert schedule.dispatch_due() == 1
+    assert sent == [("posts.publish", [[[soon, 1]]], rows.row(engine, "posts", soon).retry_at)]
+
+
+def test_claimed_deleted_and_finished_posts_are_left_alone(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        past = seconds(-60)
+        rows.post(tx, scheduled_time=past, deleted_at=past)
+        rows.post(tx, scheduled_time=past, status="posted", posted_at=past)
+        rows.post(tx, scheduled_time=past, claim_kind="publish", claim_token="c", claim_expires_at=seconds(9))
+        rows.slides(tx, scheduled_time=past)
+    assert schedule.dispatch_due() == 0
+
+
+def test_a_post_that_is_moved_away_between_look_and_lock_is_not_sent_for(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=seconds(30))
+    with engine.begin() as tx:
+        (found,) = schedule_store.find_due(tx, "publish", 60, 10)
+        assert found == post
+        tx.execute(text("UPDATE posts SET scheduled_time = now() + interval '1 year', schedule_revision = 2"))
+        assert schedule_store.mark_due(tx, "publish", [found], 60) == []
+
+
+def test_a_post_that_somebody_holds_is_skipped(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        held, free = rows.post(tx, scheduled_time=seconds(30)), rows.post(tx, scheduled_time=seconds(30))
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
+        assert schedule.dispatch_due() == 1
+    assert sent[0][1] == [[[free, 1]]]
+
+
+def test_a_queue_that_is_full_is_not_rung_and_nothing_is_marked(
+    engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=seconds(-30))
+        rows.slides(tx, created_at=seconds(-30))
+    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    assert rescue.rescue() == {}
+    assert sent == []
+    assert rows.row(engine, "posts", post).enqueued_at is None
+
+
+def test_rescue_rings_for_renders_whose_message_was_lost(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        lost = rows.slides(tx, created_at=seconds(-9))
+        rows.slides(tx, created_at=seconds(-9), enqueued_at=seconds(-1))
+        rows.slides(tx, created_at=seconds(-9), retry_at=seconds(9))
+        rows.slides(tx)
+    assert rescue.rescue() == {"renders": 1}
+    assert sent == [("posts.render", [lost, 1], None)]
+    assert rescue.rescue() == {}
+
+
+def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
+    engine: Engine, outside: Outside, sent: list[Any]
+) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=seconds(-60), schedule_revision=4)
+        slides = rows.slides(tx, content_revision=7)
+        rows.post(tx, scheduled_time=seconds(-60), claim_kind="publish", claim_token="c", claim_expires_at=seconds(30))
+    publish.claim({post: 4}, publish.Published())
+    assert render._claim(slides, 7, Rendering()) is not None
+    assert rescue.rescue() == {}
+    expire(engine, post)
+    expire(engine, slides)
+    assert rescue.rescue() == {"claims": 2}
+    assert sent == [("posts.publish", [[[post, 4]]], None), ("posts.render", [slides, 7], None)]

@@ -1,0 +1,300 @@
+"""Webhooks: what is told, written with what it tells of, delivered in order and at least once for each post."""
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared import queue
+from shared.events import Event
+from shared.services import Reply
+from shared.settings import settings
+from shared.store import webhooks as webhooks_store
+from tests import rows
+from tests.worker.outside import Asked, Outside, at, change, in_thread, outside, publish_now, render_now
+from worker import apply, rescue, webhooks
+from worker.calls import Calls
+
+__all__ = ["outside"]
+
+BROKEN = Reply("server_error", message="503")
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:1/webhooks")
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+def events(engine: Engine, post: str | None = None) -> list[Any]:
+    with engine.connect() as tx:
+        return list(
+            tx.execute(
+                text("SELECT * FROM webhook_events WHERE post_id = coalesce(:post, post_id) ORDER BY seq"),
+                {"post": post},
+            )
+        )
+
+
+def told(engine: Engine, *posts: str, types: tuple[str, ...] = ("edit.applied",)) -> None:
+    """Events of posts, as if something had happened to them."""
+    with engine.begin() as tx:
+        for kind in types:
+            for post in posts:
+                webhooks_store.tell(tx, [Event(kind, rows.WORKSPACE, post, {"postId": post})])
+
+
+def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:
+    rung: list[str] = []
+    return webhooks.deliver(posts, Calls(room), rung.extend), rung
+
+
+def sent(outside: Outside) -> list[tuple[str, str]]:
+    return [(json.loads(asked.body)["type"], json.loads(asked.body)["data"]["postId"]) for asked in outside.asked]
+
+
+def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: Engine, outside: Outside) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(60), timezone="Asia/Tokyo")
+        poison = rows.edit(tx, post, {"caption": "secret one"})
+        moving = rows.edit(tx, post, {"caption": "secret two"} | at(120))
+        late = rows.edit(tx, post, {"caption": "secret three"}, if_match=['"77"'])
+    change(engine, "edits", poison, attempts=5)
+    applied = apply.apply_edits([post])
+    assert applied.told == [post]
+    apply.apply_edits([post])
+    assert [event.type for event in events(engine)] == [
+        "edit.failed",
+        "edit.applied",
+        "post.rescheduled",
+        "edit.rejected",
+    ]
+    failed, done, moved, rejected = (event.data for event in events(engine))
+    common = {"workspaceId": rows.WORKSPACE, "postId": post}
+    assert done == common | {"editId": moving, "revision": 2}
+    assert moved == common | {
+        "editId": moving,
+        "before": rows.soon(60).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "after": rows.soon(120).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    assert (failed["editId"], failed["error"]["code"]) == (poison, "internal")
+    assert (rejected["editId"], rejected["error"]["code"]) == (late, "precondition_failed")
+    assert "secret" not in str(events(engine))
+
+
+def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outside) -> None:
+    outside.replies = [Reply("done", {"platformPostId": "tt_1"}), Reply("refused", message="suspended")]
+    with engine.begin() as tx:
+        first, second = (rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(2))
+        slides = rows.slides(tx)
+    _, rung = publish_now((first, 1))
+    publish_now((second, 1))
+    outside.replies = [Reply("refused", message="no image")]
+    render_now(slides)
+    posted, failed, unrendered = events(engine)
+    stored = rows.row(engine, "posts", first)
+    assert (posted.type, posted.data) == (
+        "post.posted",
+        {
+            "workspaceId": rows.WORKSPACE,
+            "postId": first,
+            "scheduledTime": stored.scheduled_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "postedAt": stored.posted_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "platformPostId": "tt_1",
+        },
+    )
+    assert (failed.type, failed.post_id, failed.data["reason"]) == ("post.failed", second, "suspended")
+    assert (unrendered.type, unrendered.post_id, unrendered.data["reason"]) == ("post.failed", slides, "no image")
+
+
+def test_without_a_url_nothing_is_written_down(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDRAFT_WEBHOOK_URL")
+    settings.cache_clear()
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(-5))
+        rows.edit(tx, post, {"caption": "second"})
+    publish_now((post, 1))
+    assert events(engine) == []
+    assert rescue.rescue() == {}
+
+
+def test_an_event_stands_or_falls_with_what_it_tells_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        edit = rows.edit(tx, post, {"caption": "second"})
+    tell = webhooks_store.tell
+
+    def telling_and_failing(*given: Any) -> Any:
+        tell(*given)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(webhooks_store, "tell", telling_and_failing)
+        apply.apply_edits([post])
+    assert (events(engine), rows.row(engine, "edits", edit).status) == ([], "queued")
+
+
+def test_a_delivery_carries_id_type_time_and_data(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1")
+    assert deliver("post_1") == ({"delivered": 1}, [])
+    (event,), (asked,) = events(engine), outside.asked
+    assert (asked.kind, asked.key, asked.attempt) == ("webhook", event.id, 1)
+    assert json.loads(asked.body) == {
+        "id": event.id,
+        "type": "edit.applied",
+        "createdAt": event.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "data": {"postId": "post_1"},
+    }
+    assert (event.status, event.finished_at is not None, event.lease_token) == ("delivered", True, None)
+
+
+def test_each_posts_events_go_one_after_the_other_in_their_order(engine: Engine, outside: Outside) -> None:
+    types = tuple(f"type.{number}" for number in range(5))
+    told(engine, "post_1", "post_2", types=types)
+    assert deliver("post_1", "post_2")[0] == {"delivered": 10}
+    for post in ("post_1", "post_2"):
+        assert [kind for kind, of in sent(outside) if of == post] == list(types)
+
+
+def test_an_event_that_is_not_taken_holds_back_those_of_its_own_post_only(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1", "post_2", types=("type.1", "type.2"))
+    outside.usual = lambda asked: BROKEN if '"post_1"' in asked.body else Reply("done")
+    assert deliver("post_1", "post_2")[0] == {"queued": 1, "delivered": 2}
+    assert [kind for kind, of in sent(outside) if of == "post_1"] == ["type.1"]
+    first, second = events(engine, "post_1")
+    assert (first.tries, first.message, second.tries) == (1, "503", 0)
+    assert datetime.now(UTC) < first.lease_expires_at < datetime.now(UTC) + timedelta(seconds=3)
+    # Not before its next try has come, whoever rings.
+    assert deliver("post_1")[0] == {}
+
+
+def test_the_next_try_repeats_id_and_body(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1", types=("type.1", "type.2"))
+    outside.replies = [BROKEN]
+    deliver("post_1")
+    change(engine, "webhook_events", events(engine)[0].id, lease_expires_at="sql:now()")
+    assert deliver("post_1")[0] == {"delivered": 2}
+    first, second, _ = outside.asked
+    assert (first.key, first.body) == (second.key, second.body)
+    assert (first.attempt, second.attempt) == (1, 2)
+
+
+def test_two_workers_at_once_deliver_each_event_once_and_in_order(engine: Engine, outside: Outside) -> None:
+    posts = [f"post_{number}" for number in range(10)]
+    types = tuple(f"type.{number}" for number in range(4))
+    told(engine, *posts, types=types)
+    together = threading.Barrier(4)
+
+    def work(_: int) -> None:
+        together.wait(10)
+        deliver(*posts)
+
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(work, range(4)))
+    assert {event.status for event in events(engine)} == {"delivered"}
+    for post in posts:
+        assert [kind for kind, of in sent(outside) if of == post] == list(types)
+
+
+def test_an_event_that_is_being_delivered_is_nobody_elses_and_no_lock_is_held(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1")
+
+    def meanwhile(_: Asked) -> Reply:
+        assert deliver("post_1")[0] == {}
+        with engine.begin() as tx:
+            tx.execute(text("SELECT 1 FROM webhook_events FOR UPDATE NOWAIT"))
+        return Reply("done")
+
+    outside.replies = [meanwhile]
+    assert deliver("post_1")[0] == {"delivered": 1}
+    assert len(outside.asked) == 1
+
+
+def test_a_delivery_whose_lease_was_lost_changes_nothing(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1")
+    event = events(engine)[0].id
+
+    def lost(_: Asked) -> Reply:
+        change(engine, "webhook_events", event, lease_token="another", tries=2)
+        return Reply("done")
+
+    outside.replies = [lost]
+    assert deliver("post_1")[0] == {}
+    assert (events(engine)[0].status, events(engine)[0].lease_token) == ("queued", "another")
+
+
+def test_an_event_that_nobody_took_for_a_day_is_dead_and_the_next_one_goes(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1", types=("type.1", "type.2"))
+    first = events(engine)[0].id
+    outside.replies = [BROKEN, BROKEN]
+    change(engine, "webhook_events", first, created_at="sql:now() - interval '23 hours 59 minutes'")
+    assert deliver("post_1")[0] == {"queued": 1}
+    change(engine, "webhook_events", first, created_at="sql:now() - interval '24 hours'", lease_expires_at="sql:now()")
+    assert deliver("post_1")[0] == {"dead": 1, "delivered": 1}
+    assert [kind for kind, _ in sent(outside)] == ["type.1", "type.1", "type.2"]
+    with engine.connect() as tx:
+        (dead,) = webhooks_store.dead(tx, 10)
+    assert (dead.id, dead.message, dead.tries) == (first, "503", 2)
+
+
+def test_a_task_does_not_stay_for_ever_with_a_long_story(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(engine, "post_1", types=("type.1", "type.2", "type.3"))
+    monkeypatch.setattr(webhooks, "SHIFT", 0.3)
+    outside.usual = lambda _: (threading.Event().wait(0.2), Reply("done"))[1]
+    counts, rung = deliver("post_1")
+    assert (counts["delivered"] < 3, rung) == (True, ["post_1"])
+
+
+def test_rescue_rings_for_events_that_were_forgotten(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rung: list[str] = []
+    monkeypatch.setattr(queue, "ring_webhooks", rung.extend)
+    told(engine, "post_lost", "post_held", "post_free", types=("type.1", "type.2"))
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE webhook_events SET created_at = now() + interval '1 minute'"))
+    assert rescue.rescue() == {}
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE webhook_events SET created_at = now() - interval '2 seconds'"))
+        webhooks_store.lease(tx, ["post_held", "post_free"], 60)
+    change(engine, "webhook_events", events(engine, "post_free")[0].id, lease_expires_at="sql:now()")
+    assert rescue.rescue() == {"webhooks": 2}
+    assert rung == ["post_lost", "post_free"]
+
+
+def test_what_was_delivered_a_week_ago_is_dropped_and_the_dead_stay(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1", types=("type.1", "type.2", "type.3"))
+    deliver("post_1")
+    old, dead, _ = (event.id for event in events(engine))
+    change(engine, "webhook_events", old, finished_at="sql:now() - interval '8 days'")
+    change(engine, "webhook_events", dead, finished_at="sql:now() - interval '8 days'", status="dead")
+    rescue.rescue()
+    assert [event.status for event in events(engine)] == ["dead", "delivered"]
+
+
+def test_delivery_outlasts_a_database_that_goes_away(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, lost = webhooks_store.finish, []
+
+    def cut(tx: Any, deliveries: Any) -> Any:
+        if not lost:
+            lost.append(1)
+            tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return finish(tx, deliveries)
+
+    monkeypatch.setattr(webhooks_store, "finish", cut)
+    told(engine, "post_1")
+    with in_thread(lambda: deliver("post_1")):
+        pass
+    assert (len(outside.asked), events(engine)[0].status) == (1, "delivered")

@@ -1,0 +1,170 @@
+"""Calls of outside services side by side: how many at once, in whose threads, and their answers as they come (SPEC 6).
+
+Whoever claims posts first takes room for their calls: a claim then never waits, expiring, behind calls that hang.
+"""
+
+import resource
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import ClassVar, Generic, TypeVar
+from weakref import WeakSet
+
+import structlog
+
+from shared import db
+from shared.services import Reply
+
+# Answers that come within this of the first are finished in one transaction.
+GATHER = 0.02
+# Room for this many calls is waited for, this long, before fewer are made.
+TOGETHER, ROOM_GATHERS = 32, 0.1
+
+# Many tasks in one process: more transactions at once than this would only wait for connections, and in vain at last.
+transactions = threading.BoundedSemaphore(8)
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Calls:
+    """Room for `most` calls at once in this process, and the threads that make them."""
+
+    _every: ClassVar[WeakSet["Calls"]] = WeakSet()
+
+    def __init__(self, most: int) -> None:
+        _allow_files(most)
+        self._every.add(self)
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="call")
+        self._most = self._free = most
+        self._freed = threading.Condition()
+        # One waits for room, the others for their turn: a call that ends wakes one thread, not all of them.
+        self._turn = threading.Lock()
+        self._stopping = False
+
+    def take(self, wanted: int, patience: float) -> int:
+        """Room for some of the `wanted` calls, after at most `patience` seconds; 0 where there is none, or no more.
+
+        Where calls end one by one it waits a moment for room for several: claimed together they cost less.
+        """
+        until = time.monotonic() + patience
+        if not self._turn.acquire(timeout=max(0.0, patience)):
+            return 0
+        try:
+            with self._freed:
+                several = min(wanted, self._most, TOGETHER)
+                self._freed.wait_for(lambda: self._free >= several or self._stopping, min(patience, ROOM_GATHERS))
+                if not self._free:
+                    self._freed.wait_for(lambda: self._free or self._stopping, max(0.0, until - time.monotonic()))
+                taken = 0 if self._stopping else min(wanted, self._free)
+                self._free -= taken
+                return taken
+        finally:
+            self._turn.release()
+
+    def give_back(self, room: int) -> None:
+        with self._freed:
+            self._free += room
+            self._freed.notify()
+
+    def stop(self) -> None:
+        """Hand out no more room; calls that are being made go on to their end."""
+        with self._freed:
+            self._stopping = True
+            self._freed.notify_all()
+
+    def submit(self, run: Callable[[], object]) -> None:
+        self._threads.submit(run)
+
+
+def stop_all() -> None:
+    """This process is to end."""
+    for calls in Calls._every:  # noqa: SLF001  -- the class's own
+        calls.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Landed(Generic[T]):
+    """A call that ended: what it was made for, how it ended, and when (monotonic seconds)."""
+
+    item: T
+    reply: Reply
+    at: float
+
+
+class Flight(Generic[T]):
+    """The calls of one task. Room for them is taken from `calls` before and goes back as each call ends."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._landed: SimpleQueue[Landed[T]] = SimpleQueue()
+        self.up = 0
+
+    def launch(self, item: T, make: Callable[[T], Reply]) -> None:
+        """Call for `item` in a thread of its own."""
+        self.up += 1
+        self._calls.submit(lambda: self._fly(item, make))
+
+    def _fly(self, item: T, make: Callable[[T], Reply]) -> None:
+        try:
+            reply = make(item)
+        except Exception as error:
+            # A surprise in our own code: it may have come after sending, and a claim hangs on the answer.
+            log.exception("call_failed")
+            reply = Reply("unknown", message=type(error).__name__)
+        self._calls.give_back(1)
+        self._landed.put(Landed(item, reply, time.monotonic()))
+
+    def landed(self, patience: float | None) -> list[Landed[T]]:
+        """Calls that ended, as many as end shortly one after the other; none if none did within `patience` seconds.
+
+        With nothing under way it waits all the same: whoever asks again and again must not spin.
+        """
+        if not self.up:
+            time.sleep(patience or 0)
+            return []
+        try:
+            found = [self._landed.get(timeout=patience)]
+        except Empty:
+            return []
+        if self.up > 1:
+            time.sleep(GATHER)  # asleep, not woken by each of them
+        with suppress(Empty):
+            while True:
+                found.append(self._landed.get_nowait())
+        self.up -= len(found)
+        return found
+
+
+def settled(
+    landed: Sequence[Landed[T]], finish: Callable[[Sequence[Landed[T]]], list[Landed[T]]], keep_for: float
+) -> list[Landed[T]]:
+    """Write down how calls ended; those that could not be are returned, to be tried again with the next.
+
+    The call has been made: to forget its end would cost another one. So it is tried for `keep_for` seconds, as long as
+    the claim may last, though a person holds the row or PostgreSQL restarts.
+    """
+    if not landed:
+        return []
+    try:
+        rest = finish(landed)
+    except Exception as error:
+        if not db.passing(error):
+            raise
+        log.warning("finish_put_off", calls=len(landed), error=type(error).__name__)
+        rest = list(landed)
+    now = time.monotonic()
+    return [one for one in rest if now - one.at < keep_for]
+
+
+def _allow_files(calls: int) -> None:
+    """Each call is an open file, and some systems allow a process 256 where it does not ask for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = calls + 512
+    if soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))

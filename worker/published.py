@@ -1,0 +1,143 @@
+"""How publishes end: what a task did, and the finish that is fenced by the claims' tokens (SPEC 6)."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from shared import events
+from shared.db import transaction
+from shared.posts import Post
+from shared.services import Reply
+from shared.settings import settings
+from shared.store import claims as claims_store
+from shared.store import posts as posts_store
+from shared.store import webhooks as webhooks_store
+from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from worker import retries
+from worker.apply import Applied
+from worker.calls import Landed, settled, transactions
+from worker.retries import Outcome
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """One claim that is to be called for. `claimed_at` by the database's clock; `began`: monotonic seconds, from before
+    the claim's commit.
+    """
+
+    attempt: Attempt
+    history: History | None
+    claimed_at: datetime
+    began: float
+
+
+@dataclass(slots=True)
+class Published:
+    """What a publish task did, and what is to be rung below its latest commits.
+
+    `again`: (post, schedule revision) to come back to shortly. `edits`: posts whose queue wants `edits.apply` first.
+    `early`: (post, schedule revision, seconds from now). `later`: (post, schedule revision, when) of the next try.
+    `told`: posts of which the receiver of webhooks is to hear.
+    """
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    applied: Applied = field(default_factory=Applied)
+    again: list[tuple[str, int]] = field(default_factory=list)
+    edits: list[str] = field(default_factory=list)
+    early: list[tuple[str, int, float]] = field(default_factory=list)
+    later: list[tuple[str, int, datetime]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    def forget_rung(self) -> None:
+        self.applied = Applied()
+        self.again, self.edits, self.early, self.later, self.told = [], [], [], [], []
+
+    def summary(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for outcome in self.outcomes.values():
+            counts[outcome] = counts.get(outcome, 0) + 1
+        return counts
+
+
+def finish(landed: Sequence[Landed[Called]], done: Published) -> list[Landed[Called]]:
+    """Write down how calls ended; what could not be, since somebody holds the row, is to be tried again."""
+    return settled(landed, lambda some: _finish(some, done), settings().claim_expiry)
+
+
+def _finish(landed: Sequence[Landed[Called]], done: Published) -> list[Landed[Called]]:
+    """Finish what can be locked, fenced by the claims' tokens: a stale finish changes nothing. The rest is returned."""
+    told = Published()
+    with transactions, transaction() as tx:
+        locked = posts_store.lock_posts(tx, [one.item.attempt.post_id for one in landed], "skip")
+        ours = [one for one in landed if one.item.attempt.post_id in locked]
+        now = posts_store.clock(tx)
+        ends: list[AttemptEnd] = []
+        finishes: list[Finish] = []
+        for one in ours:
+            attempt, reply = one.item.attempt, one.reply
+            ends.append(AttemptEnd(attempt.claim_token, reply.kind, reply.message))
+            if locked[attempt.post_id].claim_token == attempt.claim_token:
+                finishes.append(finish := _conclude(one.item, reply, now))
+                told.outcomes[attempt.post_id] = "failed" if finish.status == "failed" else reply.kind
+                if finish.until is not None and finish.until <= now + timedelta(seconds=settings().horizon):
+                    told.later.append((attempt.post_id, attempt.schedule_revision, finish.until))
+            else:
+                told.outcomes[attempt.post_id] = "stale"
+        claims_store.end_attempts(tx, ends)
+        told.told = write_finishes(tx, finishes, locked)
+    done.outcomes |= told.outcomes
+    done.later += told.later
+    done.told += told.told
+    for one in ours:
+        attempt = one.item.attempt
+        if one.reply.kind != "done":
+            log.warning("not_published", post_id=attempt.post_id, outcome=one.reply.kind, attempt=attempt.try_number)
+    return [one for one in landed if one.item.attempt.post_id not in locked]
+
+
+def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Post]) -> list[str]:
+    """Finish locked posts and write down what is to be told of them; the posts to ring for below the commit."""
+    posted_at = claims_store.finish_publishes(tx, finishes)
+    if not webhooks_store.wanted():
+        return []
+    told = []
+    for finish in finishes:
+        post, went_out = locked[finish.post_id], posted_at[finish.post_id]
+        if went_out is not None:
+            told.append(events.posted(post, went_out, finish.platform_post_id))
+        elif finish.failure_reason is not None:
+            told.append(events.failed(post, finish.failure_reason))
+    return webhooks_store.tell(tx, told)
+
+
+def _conclude(called: Called, reply: Reply, now: datetime) -> Finish:
+    """What the end of its call makes of a post: posted, failed, free again, or closed until the next try (SPEC 6)."""
+    attempt, history, config = called.attempt, called.history, settings()
+    post_id, token, outcome = attempt.post_id, attempt.claim_token, Outcome(reply.kind)
+    if outcome is Outcome.DONE:
+        return Finish(post_id, token, "posted", platform_post_id=reply.data.get("platformPostId"))
+    if outcome is Outcome.REFUSED:
+        return Finish(post_id, token, "failed", failure_reason=reply.message or "refused by the publisher")
+    known = history if history is not None and history.idempotency_key == attempt.idempotency_key else None
+    verdict = retries.after_failure(
+        outcome,
+        never_started=(known.never_started if known else 0) + (outcome is not Outcome.UNKNOWN),
+        unknown=(known.unknown if known else 0) + (outcome is Outcome.UNKNOWN),
+        first_at=known.first_started_at if known else now,
+        now=now,
+        luck=random.random(),  # noqa: S311  -- spreads retries, guards nothing
+        most_never_started=config.tries_never_started,
+        most_unknown=config.tries_unknown,
+    )
+    if isinstance(verdict, retries.GiveUp):
+        return Finish(post_id, token, "failed", failure_reason=verdict.reason)
+    if outcome is Outcome.NEVER_STARTED and not (known and known.maybe_sent):
+        return Finish(post_id, token, "generated", retry_at=verdict.at)
+    # This call or one before it may have been sent: the post stays closed, whatever the latest try saw.
+    return Finish(post_id, token, "generated", until=verdict.at)

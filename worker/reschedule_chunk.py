@@ -1,0 +1,157 @@
+"""A bulk job's pass over some posts of one chunk: lock, drain, decide, write, in the caller's transaction (SPEC 5).
+
+A dry run goes the same way and asks the same `reschedules.decide`, but it locks no post and writes none: of queued
+edits it reckons what they will make of the post, and leaves the applying to whoever was rung for them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from shared import lifecycle, reschedules
+from shared.edits import EditPatch
+from shared.events import Event
+from shared.lifecycle import Status
+from shared.reschedules import Move, Outcome, Reason, Seen
+from shared.settings import settings
+from shared.store import edits as edits_store
+from shared.store import posts as posts_store
+from shared.store import reschedule_moves as moves_store
+from shared.store import webhooks as webhooks_store
+from shared.store.reschedule_chunks import Chunk, Step, Told, Work
+from shared.store.reschedule_moves import Moved
+from shared.times import format_instant
+from worker.apply import EDITS_A_TASK, Attempts, Drained, drain
+
+Current = Seen | Reason | None
+"""A post after its queued edits; why it is skipped; or None: its queue was too long for one task, it must wait."""
+
+
+@dataclass(slots=True)
+class Pass:
+    """What a pass came to. `held`: indexes that are still to be decided; `publishes`: what is to be enqueued;
+    `events`: what the receiver of webhooks is to be told, if there is one (`tells`).
+    """
+
+    job: Work
+    chunk: Chunk
+    now: datetime
+    soon: datetime
+    tells: bool
+    moves: list[Moved] = field(default_factory=list)
+    stays: list[Moved] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+    publishes: list[tuple[str, int, datetime | None]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    drained: Drained | None = None
+
+    def note(self, index: int, post: Seen, goal: Move | Reason) -> None:
+        """Sort one decision to where it is written."""
+        if isinstance(goal, Reason):
+            before = None if goal is Reason.NOT_FOUND else format_instant(post.scheduled_time)
+            self.told.append((index, goal.outcome, before, None, goal))
+        elif self.job.dry_run:
+            before, after = format_instant(post.scheduled_time), format_instant(goal.at)
+            self.told.append((index, Outcome.APPLIED, before, after, None))
+        elif goal.at == post.scheduled_time and goal.timezone == post.timezone:
+            self.stays.append(Moved(self.chunk.first + index, post.id, *goal))
+        else:
+            self.moves.append(Moved(self.chunk.first + index, post.id, *goal))
+            if self.tells and goal.at != post.scheduled_time:
+                self.events.append(self._event(index, post, goal))
+            if goal.at <= self.soon and goal.at != post.scheduled_time and post.status == Status.GENERATED:
+                self.publishes.append((post.id, post.schedule_revision + 1, goal.at))
+
+    def _event(self, index: int, post: Seen, goal: Move) -> Event:
+        data = {
+            "workspaceId": self.job.workspace_id,
+            "postId": post.id,
+            "before": format_instant(post.scheduled_time),
+            "after": format_instant(goal.at),
+            "editId": reschedules.audit_id(self.job.id, self.chunk.first + index),
+            "rescheduleId": self.job.id,
+        }
+        return Event("post.rescheduled", self.job.workspace_id, post.id, data)
+
+    def step(self, chunks: int) -> Step:
+        """What it adds to the job's counters; `chunks`: 1 if it is a chunk's first pass."""
+        failed = sum(one[1] == Outcome.FAILED for one in self.told)
+        applied = sum(one[1] == Outcome.APPLIED for one in self.told) + len(self.moves) + len(self.stays)
+        skipped = len(self.told) + len(self.moves) + len(self.stays) - failed - applied
+        return Step(chunks, len(self.held) - len(self.chunk.held), applied, skipped, failed)
+
+
+def undecided(chunk: Chunk) -> list[int]:
+    """A new chunk's posts but for those that the freeze did not find."""
+    told = {one[0] for one in chunk.outcomes}
+    return [index for index in range(len(chunk.post_ids)) if index not in told]
+
+
+def work(
+    tx: Connection,
+    job: Work,
+    chunk: Chunk,
+    indexes: Sequence[int],
+    *,
+    attempts: Attempts,
+    when_held: Literal["wait", "skip"] = "skip",
+) -> Pass:
+    """Decide and write these posts of a chunk, but for what the chunk's own row is told."""
+    index_of = {chunk.post_ids[index]: index for index in indexes}
+    ids = list(index_of)
+    posts = posts_store.read_seen(tx, ids) if job.dry_run else posts_store.lock_seen(tx, ids, when_held)
+    now, waiting = moves_store.moment(tx, [post.id for post in posts])
+    soon = now + timedelta(seconds=settings().horizon)
+    done = Pass(job, chunk, now, soon, tells=webhooks_store.wanted())
+    busy: dict[str, Current] = {}
+    if waiting:
+        busy = _reckoned(tx, waiting) if job.dry_run else _drained(tx, waiting, attempts, done)
+    aim = reschedules.aiming(reschedules.plan_of(job.plan), chunk.aims)
+    for post in posts:
+        index = index_of.pop(post.id)
+        current = busy.get(post.id, post)
+        if current is None:
+            done.held.append(index)
+        elif isinstance(current, Reason):
+            done.note(index, post, current)
+        else:
+            done.note(index, current, reschedules.decide(index, current, aim, now))
+    done.held += index_of.values()
+    if not job.dry_run:
+        moves_store.move(tx, job, done.moves, now=now, soon=soon)
+        moves_store.stay(tx, job, done.stays, now=now)
+        webhooks_store.tell(tx, done.events)
+    return done
+
+
+def _drained(tx: Connection, waiting: Sequence[str], attempts: Attempts, done: Pass) -> dict[str, Current]:
+    """What the queued edits make of locked posts, applied by the same code as ever. A post whose queue has an edit that
+    was tried before is skipped: run here, it could take a thousand neighbours with it.
+    """
+    # Ours already: this reads the whole rows, which only these few need.
+    locked = posts_store.lock_posts(tx, waiting, "skip")
+    done.drained = drain(tx, locked, attempts)
+    busy: dict[str, Current] = {post_id: reschedules.seen(facts) for post_id, facts in done.drained.posts.items()}
+    if done.drained.cut:
+        busy |= dict.fromkeys(edits_store.posts_with_a_queue(tx, locked))
+    return busy | dict.fromkeys(done.drained.tried, Reason.EDIT_WAITING)
+
+
+def _reckoned(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
+    """What the queued edits will make of posts, without applying them."""
+    found, _ = posts_store.read_posts(tx, waiting)
+    facts = {post_id: post.facts for post_id, post in found.items()}
+    tried: set[str] = set()
+    for edit in edits_store.queued_edits(tx, found, EDITS_A_TASK):
+        if edit.attempts:
+            tried.add(edit.post_id)
+        patch = EditPatch.from_changes(edit.changes)
+        decision = lifecycle.decide(facts[edit.post_id], patch, edit.created_at, edit.if_match)
+        if isinstance(decision, lifecycle.Apply):
+            facts[edit.post_id] = decision.after
+    reckoned: dict[str, Current] = {post_id: reschedules.seen(after) for post_id, after in facts.items()}
+    return reckoned | dict.fromkeys(tried, Reason.EDIT_WAITING)

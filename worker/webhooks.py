@@ -1,0 +1,96 @@
+"""Webhooks: lease the next event of each post, call, finish; in order for each post, at least once (SPEC 6)."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+from pydantic_core import to_json
+
+from shared import services
+from shared.db import transaction
+from shared.services import Reply
+from shared.settings import settings
+from shared.store import webhooks as webhooks_store
+from shared.store.webhooks import Delivery, Leased
+from shared.times import format_instant
+from worker import retries
+from worker.calls import Calls, Flight, Landed, settled
+
+# After this a task rings on, so that a post with a long story shares its worker with the others.
+SHIFT = 20.0
+LOOK_AGAIN = 0.05
+
+log = structlog.get_logger(__name__)
+
+
+def deliver(post_ids: Sequence[str], calls: Calls, ring: Callable[[list[str]], object]) -> dict[str, int]:
+    """Tell what happened to these posts, side by side, each one's events one after the other.
+
+    Counts by how deliveries ended. `ring` is called at the end with the posts that are left.
+    """
+    counts: dict[str, int] = {}
+    if not webhooks_store.wanted():
+        return counts
+    rest, flight = list(dict.fromkeys(post_ids)), Flight[Leased](calls)
+    unsettled: list[Landed[Leased]] = []
+    ends = time.monotonic() + SHIFT
+    try:
+        while (rest and time.monotonic() < ends) or flight.up or unsettled:
+            busy = bool(flight.up or unsettled)
+            room = calls.take(len(rest), LOOK_AGAIN if busy else SHIFT) if rest and time.monotonic() < ends else 0
+            if room:
+                _lease_and_call(rest[:room], room, calls, flight)
+                rest = rest[room:]
+            elif not busy:
+                break
+            landed = flight.landed(0 if room and rest else LOOK_AGAIN)
+            unsettled, more = _settle([*unsettled, *landed], counts)
+            rest += more
+    finally:
+        while flight.up or unsettled:
+            unsettled, more = _settle([*unsettled, *flight.landed(LOOK_AGAIN if unsettled else None)], counts)
+            rest += more
+    ring(rest)
+    return counts
+
+
+def _lease_and_call(post_ids: list[str], room: int, calls: Calls, flight: Flight[Leased]) -> None:
+    leased: list[Leased] = []
+    try:
+        with transaction() as tx:
+            leased = webhooks_store.lease(tx, post_ids, settings().claim_expiry)
+    finally:
+        calls.give_back(room - len(leased))
+    for event in leased:
+        flight.launch(event, _call)
+
+
+def _call(event: Leased) -> Reply:
+    said = {"id": event.id, "type": event.type, "createdAt": format_instant(event.created_at), "data": event.data}
+    return services.call("webhook", to_json(said).decode(), event.id, event.tries, event.now)
+
+
+def _settle(landed: list[Landed[Leased]], counts: dict[str, int]) -> tuple[list[Landed[Leased]], list[str]]:
+    """Finish deliveries; those that could not be written down yet, and the posts whose next event may go."""
+    more: list[str] = []
+
+    def finish(some: Sequence[Landed[Leased]]) -> list[Landed[Leased]]:
+        with transaction() as tx:
+            ended = webhooks_store.finish(tx, [_delivery(one) for one in some])
+        for one in some:
+            if one.reply.kind != "done":
+                log.warning("webhook_not_taken", event_id=one.item.id, reason=one.reply.message, attempt=one.item.tries)
+        for post_id, status in ended.items():
+            counts[status] = counts.get(status, 0) + 1
+            if status != "queued":
+                more.append(post_id)
+        return []
+
+    return settled(landed, finish, settings().claim_expiry), more
+
+
+def _delivery(landed: Landed[Leased]) -> Delivery:
+    event, reply = landed.item, landed.reply
+    wait = retries.backoff(event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
+    return Delivery(event.seq, event.lease_token, reply.kind == "done", reply.message, wait)
