@@ -1,24 +1,16 @@
 """The operators' page over HTTP: who gets in, what it shows, what it does, and what it never shows."""
 
 import re
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import create_engine, pool, text
-from starlette.requests import Request
+from sqlalchemy import text
 
-from api import ops_entry, ops_plots
-from shared.ids import new_id
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from shared.settings import Settings
-from shared.store import overview
 from tests import rows
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.processes import eventually
@@ -94,16 +86,6 @@ def test_every_address_wants_the_password(stack: Running, path: str) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
     refused = httpx.get(stack.api.url + path, auth=(USER, "wrong"), trust_env=False)
     assert refused.status_code == 401
-
-
-def test_after_ten_wrong_passwords_an_address_waits_and_others_do_not() -> None:
-    guesses = ops_entry.Guesses()
-    for second in range(10):
-        assert not guesses.too_many("a", second)
-        guesses.wrong("a", second)
-    assert guesses.too_many("a", 10)
-    assert not guesses.too_many("b", 10)
-    assert not guesses.too_many("a", 61)
 
 
 def test_pages_load_nothing_from_elsewhere_and_need_no_inline_code(stack: Running, ops: httpx.Client) -> None:
@@ -206,28 +188,6 @@ def test_a_form_without_the_token_of_its_own_page_does_nothing(stack: Running, o
         answer = ops.post(f"/ops/edits/{failed}/requeue", data=right | {"token": token}, headers=OURS)
         assert answer.status_code == (303 if token == right["token"] else 403), token
     assert stack.row("edits", failed).status == "failed"
-
-
-def test_a_token_ends_after_half_a_day_and_with_the_password() -> None:
-    config, path, now = Settings(ops_password="a"), "/ops/x", time.time()
-    token = ops_entry.token(config, path, now)
-    assert ops_entry.token_holds(config, path, token, now + 12 * 3600 - 1)
-    assert not ops_entry.token_holds(config, path, token, now + 12 * 3600 + 1)
-    assert not ops_entry.token_holds(config, path, token, now - 3600)
-    assert not ops_entry.token_holds(Settings(ops_password="b"), path, token, now)
-    assert not ops_entry.token_holds(config, path, f"{'9' * 400}.x", now)
-
-
-def test_an_origin_is_held_against_the_host_that_was_asked() -> None:
-    def asked(**headers: str) -> bool:
-        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        return ops_entry.from_here(Request({"type": "http", "headers": raw}))
-
-    assert asked(origin="https://redraft.example.com", host="redraft.example.com")
-    assert not asked(origin="https://redraft.example.com.evil.com", host="redraft.example.com")
-    assert not asked(origin="https://redraft.example.com:8443", host="redraft.example.com")
-    assert not asked(host="redraft.example.com")
-    assert not asked()
 
 
 def test_a_post_that_somebody_holds_costs_the_operator_a_second_and_a_sentence(
@@ -366,88 +326,3 @@ def test_unknown_addresses_are_answered_for_people(ops: httpx.Client) -> None:
     for path in ("/ops/nothing", "/ops/edits/edit_x", "/ops/posts/%00", "/ops/jobs/x", "/ops/edits/a%2Fb"):
         assert "<h1>No such" in read(ops, path, 404)
     assert ops.get("/ops/").headers["location"] == "/ops"
-
-
-def test_the_last_hour_counts_what_was_recorded_and_how_long_it_waited(database_url: str) -> None:
-    with create_engine(database_url, poolclass=pool.NullPool).begin() as tx:
-        now = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
-        for minutes, wait in ((30, 2), (30, 4), (10, 1)):
-            at = now.replace(second=30) - timedelta(minutes=minutes)
-            tx.execute(
-                text("""INSERT INTO edits (id, post_id, workspace_id, changes, requested_by, created_at, status,
-                            finalized_at, revision)
-                        VALUES (:id, 'post_x', 'ws_x', '{}', 'tests', :at, 'applied', :end, 1)"""),
-                {"id": new_id("edit", at.timestamp()), "at": at, "end": at + timedelta(seconds=wait)},
-            )
-        minutes_of = overview.last_hour(tx, now)
-        assert len(minutes_of) == 60
-        assert minutes_of[-31].recorded == 2
-        assert minutes_of[-31].longest_wait == pytest.approx(4)
-        assert minutes_of[-31].median_wait == pytest.approx(3)
-        assert minutes_of[-11].longest_wait == pytest.approx(1)
-        assert minutes_of[-20].longest_wait is None
-        assert sum(minute.recorded for minute in minutes_of) == 3
-
-
-def test_lateness_is_told_minute_by_minute_and_says_where_it_was_cut_off(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with create_engine(database_url, poolclass=pool.NullPool).begin() as tx:
-        now = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
-        for minutes, late in ((30, 2), (30, 5), (10, 1), (90, 9)):
-            due = now.replace(second=10) - timedelta(minutes=minutes)
-            gone = due + timedelta(seconds=late)
-            post = rows.post(tx, status="posted", scheduled_time=due, posted_at=gone)
-            tx.execute(
-                text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
-                            claim_token, started_at, finished_at, outcome)
-                        VALUES (:post, 1, :post, '{}', 1, :post, :at, :at, 'done')"""),
-                {"post": post, "at": gone},
-            )
-        told = overview.lateness(tx, now)
-        assert {place: late for place, late in enumerate(told.worst) if late is not None} == {29: 5.0, 49: 1.0}
-        assert not told.cut
-        tx.execute(text("DELETE FROM publish_attempts WHERE started_at < now() - interval '1 h'"))
-        monkeypatch.setattr(overview, "TRIES_LOOKED_AT", 2)
-        assert overview.lateness(tx, now).cut
-        assert "of the newest" in ops_plots.of(None, overview.lateness(tx, now), now)[0].summary
-
-
-def test_a_plot_ends_at_a_round_number_and_shows_every_minute_there_is() -> None:
-    rounds = [(0, 1), (0.03, 0.05), (1, 1), (1.1, 2), (26, 50), (200, 200), (201, 500), (5e5, 5e5), (0.001, 0.001)]
-    assert [ops_plots.ceiling(most) for most, _ in rounds] == pytest.approx([top for _, top in rounds])
-    now = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-    [plot] = ops_plots.of(None, overview.Lateness([None] * 58 + [0.0, 3.0], cut=False), now)
-    assert [bar.label for bar in plot.bars] == ["11:59: 0 ms", "12:00: 3.0 s"]
-    assert all(bar.height >= 1.5 for bar in plot.bars)
-    assert plot.rows[0] == ("11:01", "none went out")
-    assert plot.rows[-1] == ("11:56", "3.0 s")
-
-
-def palette(css: str) -> dict[str, str]:
-    return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css))
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2.2, 'contrast ratio'."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_palettes_have_the_contrast_of_wcag_aa(scheme: str) -> None:
-    css = (Path(ops_entry.__file__).parent / "ops_pages" / "style.css").read_text()
-    light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
-    colours = palette(light) | (palette(dark.split("\n}\n")[0]) if scheme == "dark" else {})
-    pairs = [
-        (ink, ground) for ink in ("text", "muted", "accent", "good", "warn", "bad") for ground in ("ground", "card")
-    ]
-    pairs += [(kind, f"{kind}-ground") for kind in ("good", "warn", "bad")] + [("on-accent", "accent")]
-    low = {pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2) for pair in pairs}
-    assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
