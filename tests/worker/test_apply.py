@@ -58,7 +58,7 @@ def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts
 
 
 def test_a_time_that_moves_within_the_horizon_rings_its_publish_and_marks_it(engine: Engine) -> None:
-    local = (datetime.now(UTC) + timedelta(seconds=75)).strftime("%Y-%m-%dT%H:%M")
+    local = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%Y-%m-%dT%H:%M")
     with engine.begin() as tx:
         post = rows.post(tx)
         edit = rows.edit(tx, post, {"scheduledTime": local, "timezone": "Europe/London"})
