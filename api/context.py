@@ -37,6 +37,7 @@ class Unsure(Unavailable):
     def __init__(self, message: str) -> None:
         super().__init__()
         self.message = message
+        self.args = (message,)
 
 
 class _GivenUpError(Exception):
@@ -51,7 +52,7 @@ class _Once:
         self._committing = False
         self._given_up = False
 
-    def commit(self) -> None:
+    def go_ahead(self) -> None:
         """To be called last in the transaction."""
         with self._lock:
             if self._given_up:
@@ -117,7 +118,7 @@ class Context:
         def run() -> T:
             with transaction() as tx:
                 result = work(tx, *args)
-                once.commit()
+                once.go_ahead()
             return result
 
         try:

@@ -1,11 +1,13 @@
 """GET /openapi.json, and GET /docs: the same document as a page of its own that loads nothing from anywhere."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import Response
 
 from api import openapi
@@ -34,7 +36,8 @@ def page() -> bytes:
     """The page, made once."""
     folder = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
-    environment.globals |= {"resolved": resolved, "kind": kind}
+    environment.globals |= {"resolved": resolved, "kind": kind, "sample": sample}
+    environment.filters["prose"] = prose
     return environment.get_template("docs.html").render(document=openapi.document()).encode()
 
 
@@ -48,8 +51,16 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+def prose(text: str) -> Markup:
+    """Text with its `code` set as code."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else Markup.escape(part)
+        for place, part in enumerate(text.split("`"))
+    )
+
+
 def kind(schema: dict[str, Any]) -> str:
-    """A schema in a few words: `string, at most 2200`, `Post[]`, `video | slides`."""
+    """A schema in a few words: `string, at most 2,200`, `array of Post`, `video | slides`."""
     if "$ref" in schema:
         target = resolved(schema)
         name = schema["$ref"].rpartition("/")[2]
@@ -58,10 +69,24 @@ def kind(schema: dict[str, Any]) -> str:
         return " or ".join(kind(one) for one in schema["anyOf"])
     if "enum" in schema or "const" in schema:
         return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
-    words = [str(schema.get("format", schema.get("type", "any")))]
-    if words == ["array"]:
-        words = [f"{kind(schema['items'])}[]"]
-    for key, said in (("maxLength", "at most {}"), ("maximum", "at most {}"), ("maxItems", "at most {}")):
-        if key in schema:
-            words.append(said.format(f"{schema[key]:,}"))
-    return ", ".join(words)
+    word = str(schema.get("format", schema.get("type", "any")))
+    most = schema.get("maxLength", schema.get("maximum", schema.get("maxItems")))
+    said = f", at most {most:,}" if most else ""
+    return f"array of {kind(schema['items'])}{said}" if word == "array" else f"{word}{said}"
+
+
+def sample(body: dict[str, Any]) -> str:
+    """A body to begin with: what must be sent, and what is mostly sent beside it."""
+    schema = resolved(body)
+    wanted = [*schema.get("required", ()), "caption", "scheduledTime", "timezone", "filter", "shift"]
+    fields = schema.get("properties", {})
+    return json.dumps({name: _example(fields[name]) for name in wanted if name in fields})
+
+
+def _example(schema: dict[str, Any]) -> Any:
+    schema = resolved(schema)
+    if "examples" in schema:
+        return schema["examples"][0]
+    if schema.get("type") == "array":
+        return [_example(schema["items"])]
+    return {"all": True}

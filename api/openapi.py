@@ -19,7 +19,7 @@ _ABOUT: Final = """\
 Queued edits for scheduled social posts. A PATCH is recorded before it is answered and applied under the post's lock;
 it never races a render or a publish, is never lost and never applied twice.
 
-Send `Authorization: Bearer sk_…`. Errors always have the shape of `Error`; branch on `code`. Every GET answers HEAD,
+Send `Authorization: Bearer sk_…`. Errors always have the shape of `Problem`; branch on `code`. Every GET answers HEAD,
 every path OPTIONS.
 """
 
@@ -103,7 +103,7 @@ def document_bytes() -> bytes:
 
 
 def _models() -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = [schemas.Error]
+    found: list[type[BaseModel]] = [schemas.Problem]
     for operation in OPERATIONS:
         found += [operation.body] if operation.body else []
         found += [answer.model for answer in operation.answers.values() if answer.model]
@@ -183,5 +183,5 @@ def _error(status: int) -> Json:
     return {
         "description": f"{description}. Codes: {', '.join(codes)}",
         "headers": _headers(headers, limited=True),
-        "content": {"application/json": {"schema": _reference("schemas", "Error"), "example": example}},
+        "content": {"application/json": {"schema": _reference("schemas", "Problem"), "example": example}},
     }

@@ -19,12 +19,7 @@ Schema = dict[str, Any]
 _STRING: Final[Schema] = {"type": "string"}
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 255}
 _INSTANT: Final[Schema] = {"type": "string", "pattern": schemas.INSTANT, "examples": ["2030-04-22T00:00:00Z"]}
-_TAGS: Final[Schema] = {
-    "anyOf": [
-        {"type": "string", "pattern": '^(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*$', "examples": ['"3"']},
-        {"type": "string", "const": "*"},
-    ]
-}
+TAGS: Final = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'
 
 
 def _one_of(*values: str) -> Schema:
@@ -84,11 +79,11 @@ REQUEST_HEADERS: Final[Mapping[str, tuple[Schema, str]]] = {
 first one's own result, with anything else 422. A request that left nothing behind keeps no key.""",
     ),
     "If-Match": (
-        _TAGS,
+        {"type": "string", "pattern": TAGS, "examples": ['"3"']},
         "The post's ETag as you know it, a list, or *; judged under the post's lock. Weak tags never match.",
     ),
     "If-None-Match": (
-        _TAGS,
+        {"type": "string", "pattern": TAGS, "examples": ['"3"']},
         "An ETag that you have: 304 if the post has it still.",
     ),
     "Prefer": (
@@ -183,7 +178,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/posts",
         "deletePosts",
         "Delete posts that wait; each one that cannot be is reported with its reason",
-        {200: Answer("What became of each", schemas.Deleted)},
+        {200: Answer("What became of each", schemas.DeletionReport)},
         scope="posts:write",
         body=schemas.Deletion,
     ),

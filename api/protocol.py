@@ -75,7 +75,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         request_id = new_id("req")
-        log.info("no_http", request_id=request_id, message=message)
+        log.info("no_http", request_id=request_id, why=message.partition(";")[0])
         body = to_json({"error": {"code": "invalid_request", "message": message, "requestId": request_id}})
         head = [
             *self.server_state.default_headers,

@@ -42,6 +42,12 @@ class ResultPage(Shown):
     next_cursor: str | None
 
 
+_Ids = Annotated[
+    list[Id],
+    Field(min_length=1, max_length=reschedule_requests.MOST_ITEMS, json_schema_extra={"uniqueItems": True}),
+]
+
+
 class Filter(Body):
     """Which posts: all that fulfil every condition."""
 
@@ -54,11 +60,11 @@ class Filter(Body):
     )
 
     all: Literal[True] = Field(default=absent, description="every waiting post; alone")
-    account_ids: Annotated[list[Id], Field(min_length=1, max_length=reschedule_requests.MOST_ITEMS)] = absent
+    account_ids: _Ids = absent
     platform: Platform = absent
     scheduled_from: Annotated[str, Field(pattern=INSTANT, description="UTC, inclusive")] = absent
     scheduled_to: Annotated[str, Field(pattern=INSTANT, description="UTC, exclusive")] = absent
-    post_ids: Annotated[list[Id], Field(min_length=1, max_length=reschedule_requests.MOST_ITEMS)] = absent
+    post_ids: _Ids = absent
 
 
 class SpreadBetween(Body):

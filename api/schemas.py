@@ -77,7 +77,7 @@ class ErrorBody(Shown):
     details: list[Fault] = Field(default=absent, description="only where they help: all fields at fault")
 
 
-class Error(Shown):
+class Problem(Shown):
     """Every error has this shape."""
 
     error: ErrorBody
@@ -198,7 +198,7 @@ class NotDeleted(Shown):
     reason: deletion.Reason
 
 
-class Deleted(Shown):
+class DeletionReport(Shown):
     deleted: list[str]
     failed: list[NotDeleted]
     deleted_at: Instant | None = Field(description="null: nothing was deleted")

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from shared import lifecycle, reschedules
+from shared import events, lifecycle, reschedules
 from shared.edits import EditPatch
 from shared.events import Event
 from shared.lifecycle import Status
@@ -67,15 +67,9 @@ class Pass:
                 self.publishes.append((post.id, post.schedule_revision + 1, goal.at))
 
     def _event(self, index: int, post: Seen, goal: Move) -> Event:
-        data = {
-            "workspaceId": self.job.workspace_id,
-            "postId": post.id,
-            "before": format_instant(post.scheduled_time),
-            "after": format_instant(goal.at),
-            "editId": reschedules.audit_id(self.job.id, self.chunk.first + index),
-            "rescheduleId": self.job.id,
-        }
-        return Event("post.rescheduled", self.job.workspace_id, post.id, data)
+        edit_id = reschedules.audit_id(self.job.id, self.chunk.first + index)
+        both = post.scheduled_time, goal.at
+        return events.rescheduled(self.job.workspace_id, post.id, *both, editId=edit_id, rescheduleId=self.job.id)
 
     def step(self, chunks: int) -> Step:
         """What it adds to the job's counters; `chunks`: 1 if it is a chunk's first pass."""

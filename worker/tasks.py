@@ -72,7 +72,12 @@ def rescue_forgotten() -> dict[str, int]:
 
 def _ids(given: Any) -> list[str]:
     """The ids among what a message carries: anybody can put anything on a queue (FAULTS 10)."""
-    return [one for one in given if isinstance(one, str) and one] if isinstance(given, list) else []
+    return [one for one in given if _is_id(one)] if isinstance(given, list) else []
+
+
+def _is_id(one: Any) -> bool:
+    """Whether it may be asked for: PostgreSQL takes neither NUL nor half a surrogate pair, and would fail the rest."""
+    return isinstance(one, str) and 0 < len(one) <= 255 and one.isprintable()
 
 
 def _pairs(given: Any) -> list[tuple[str, int]]:
@@ -80,7 +85,7 @@ def _pairs(given: Any) -> list[tuple[str, int]]:
     return [
         (pair[0], pair[1])
         for pair in pairs
-        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], int)
+        if isinstance(pair, list) and len(pair) == 2 and _is_id(pair[0]) and isinstance(pair[1], int)
     ]
 
 

@@ -2,9 +2,10 @@
 
 import typer
 
-from shared.cli import accounts, edits, keys, roles, workspaces
+from shared.cli import accounts, edits, keys, posts, roles, workspaces
 from shared.cli.doctor import doctor
 from shared.cli.prune import prune
+from shared.cli.reschedule import reschedule
 from shared.cli.up import up
 
 app = typer.Typer(
@@ -24,10 +25,12 @@ app.command("flower")(roles.flower)
 app.command("migrate")(roles.migrate)
 app.command("doctor")(doctor)
 app.command("prune")(prune)
+app.command("reschedule")(reschedule)
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(edits.app, name="edits")
+app.add_typer(posts.app, name="posts")
 
 
 def run() -> None:

@@ -183,7 +183,8 @@ _RENDERED = text(f"""
         enqueued_at = clock_timestamp(), {_UNCLAIMED} {_HELD}
     RETURNING schedule_revision, enqueued_revision IS NOT NULL, scheduled_time, scheduled_time <= clock_timestamp()""")
 _RENDER_FAILED = text(f"""
-    UPDATE posts SET status = 'failed', failure_reason = :reason, failed_at = clock_timestamp(), revision = revision + 1, {_UNCLAIMED} {_HELD}""")
+    UPDATE posts SET status = 'failed', failure_reason = :reason, failed_at = clock_timestamp(),
+        revision = revision + 1, {_UNCLAIMED} {_HELD}""")
 _RENDER_GIVEN_BACK = text(f"""
     UPDATE posts SET retry_at = :retry_at, render_tries = render_tries + :tries, {_UNCLAIMED} {_HELD}""")
 

@@ -12,7 +12,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.deletion import refusal
+from api import deletion
+from shared import db
 from shared.lifecycle import STATES
 from shared.store.posts import read_posts
 from tests import rows
@@ -189,5 +190,25 @@ def test_every_status_and_claim_has_its_reason(stack: Running) -> None:
         facts = read_posts(tx, [post])[0][post].facts
     for status, state in STATES.items():
         for claim in (None, state.claim):
-            found = refusal(replace(facts, status=status, claim=claim))
+            found = deletion.refusal(replace(facts, status=status, claim=claim))
             assert (found is None) == (state.editable and claim is None), (status, claim)
+
+
+def test_the_receiver_of_webhooks_is_told_of_the_edits_that_ended_and_then_of_the_deletion(
+    monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:9/")
+    with rows.set_up(monkeypatch, database_url) as engine:
+        with engine.begin() as tx:
+            post = rows.post(tx)
+            edits = [rows.edit(tx, post, {"caption": caption}) for caption in ("one", "two")]
+        with db.transaction() as tx:
+            done = deletion.delete(tx, rows.WORKSPACE, [post])
+        with engine.connect() as tx:
+            told = tx.execute(text("SELECT type, post_id, data FROM webhook_events ORDER BY seq")).all()
+    assert (done.told, done.ended) == ([post], edits)
+    assert [(event.type, event.data.get("editId")) for event in told] == [
+        ("edit.rejected", edits[0]), ("edit.rejected", edits[1]), ("post.deleted", None),
+    ]  # fmt: skip
+    assert {event.post_id for event in told} == {post}
+    assert "one" not in str(told)

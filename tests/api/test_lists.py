@@ -19,7 +19,7 @@ INSTAGRAM, TIKTOK = f"{rows.INSTAGRAM}_lists", f"{rows.TIKTOK}_lists"
 
 
 @pytest.fixture(scope="module")
-def http(stack: Running, listed: list[dict[str, Any]]) -> Iterator[httpx.Client]:  # noqa: ARG001  -- made first
+def http(stack: Running, listed: list[dict[str, Any]]) -> Iterator[httpx.Client]:
     """A client of the workspace that has the listed posts, and no others."""
     with client(stack, SECRET) as http:
         yield http

@@ -1,11 +1,13 @@
 """The OpenAPI document says what the code does: its routes, its fields, its codes; and its page loads nothing."""
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
@@ -151,6 +153,17 @@ def test_the_page_loads_nothing_from_anywhere_and_its_links_lead_to_its_own_part
         assert operation.path in page
 
 
-def test_the_document_is_served_as_it_is_made() -> None:
-    assert json.loads(openapi.document_bytes()) == json.loads(json.dumps(DOCUMENT))
+async def fetched(path: str) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app.app), base_url="http://test") as http:
+        return await http.get(path)
+
+
+def test_document_and_page_are_served_without_a_key() -> None:
+    served = asyncio.run(fetched("/openapi.json"))
+    assert (served.status_code, served.headers["content-type"]) == (200, "application/json")
+    assert served.json() == json.loads(json.dumps(DOCUMENT))
     assert DOCUMENT["openapi"].startswith("3.1.")
+    page = asyncio.run(fetched("/docs"))
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.content == docs.page()
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; ")

@@ -52,7 +52,7 @@ def fuzz(stack: Running, folder: Path, examples: int, within: float) -> None:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    print(found.stdout[-20_000:], found.stderr[-5_000:])
+    print("\n".join(line[:2_000] for line in found.stdout.splitlines()[-400:]), found.stderr[-5_000:])
     assert found.returncode == 0, "what the fuzzer found stands above"
     generated = re.search(r"(\d+) generated, (\d+) passed", found.stdout)
     assert generated, "it has tested something"
@@ -63,7 +63,7 @@ def fuzz(stack: Running, folder: Path, examples: int, within: float) -> None:
 
 
 def test_a_slice_of_the_schema_fuzzer_finds_nothing(fuzzed: Running, tmp_path: Path) -> None:
-    fuzz(fuzzed, tmp_path, 15, within=600)
+    fuzz(fuzzed, tmp_path, 10, within=600)
 
 
 @pytest.mark.fuzz

@@ -38,13 +38,17 @@ _PLACES = {
 _acting = threading.local()
 
 
+Answer = Reply | Callable[[str], Reply] | None
+"""What a service says, or how it finds that in the body; None: the actor stops at the call."""
+
+
 class Actor:
     """One worker. It runs in a thread; `start` and `go_on` return the point at which it stopped, or None at its end."""
 
-    def __init__(self, work: Callable[[], Any], *, stop_at: str | None = None, answer: Reply | None = None) -> None:
+    def __init__(self, work: Callable[[], Any], *, stop_at: str | None = None, answer: Answer = None) -> None:
         self.stop_at, self.answer = stop_at, answer
         self.calls: list[Call] = []
-        self.kind = ""
+        self.kind = self.body = ""
         self._work = work
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._stopped, self._on = threading.Event(), threading.Event()
@@ -56,7 +60,7 @@ class Actor:
         self._thread.start()
         return self._wait()
 
-    def go_on(self, answer: Reply | None = None) -> str | None:
+    def go_on(self, answer: Answer = None) -> str | None:
         """Let it on; `answer` is what the service says to whoever stopped at a call."""
         self.answer = answer or self.answer
         self._stopped.clear()
@@ -106,12 +110,13 @@ class Actor:
 
     def call(self, kind: str, body: str, key: str) -> Reply:
         """The outside service, as this worker meets it."""
-        self.kind = kind
+        self.kind, self.body = kind, body
         if kind == "publish":
             self.calls.append(Call(time.time(), key, body))
         if self.answer is None:
             self.reach("call")
-        answer, self.answer = self.answer or Reply("done"), None
+        answer = self.answer(body) if callable(self.answer) else self.answer or Reply("done")
+        self.answer = None
         if answer.kind == "never_started" and kind == "publish":
             self.calls.pop()
         return answer

@@ -218,7 +218,7 @@ class World:
         with self.engine.begin() as tx:
             tx.execute(
                 text("""UPDATE posts SET claim_expires_at = CASE WHEN claim_kind IS NOT NULL THEN now() END,
-                            retry_at = CASE WHEN retry_at IS NOT NULL THEN now() END,
+                            retry_at = CASE WHEN retry_at IS NOT NULL THEN now() - interval '9 seconds' END,
                             enqueued_at = enqueued_at - interval '1 minute',
                             created_at = created_at - interval '1 minute'
                         WHERE id = ANY(:ids)"""),

@@ -6,29 +6,41 @@ import time
 import pytest
 
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import eventually
+from tests.processes import Process, eventually
+
+PLANTED = "--include=tests.faults.crashes"
 
 
 def kill_every_second(scene: Scene, kills: int) -> None:
-    """Two workers for edits; each second one of them is killed, with its children or without, and started again."""
+    """Two workers for edits; each second the one that is at work under a lock is killed, with its pool children or
+    without, and started again.
+    """
     luck = random.Random(scene.seed)
     posts = scene.populate()
     scene.start_api().start_ops()
-    workers = [scene.start_worker("edits"), scene.start_worker("edits")]
+    workers = [scene.crashing_worker(), scene.crashing_worker()]
     with scene.load(posts) as load:
-        for _ in range(kills):
-            victim, before = workers.pop(luck.randrange(2)), load.accepted
-            whole = luck.random() < 0.7
-            children = victim.tree()
+        for number in range(kills):
+            caught = scene.send(
+                luck.choice(posts), {"caption": f"slow {number}"}, f"slow-{number}", Prefer="respond-async"
+            )
+            victim = eventually(lambda edit=caught.edit_id: at_work(workers, edit), within=30)
+            before, whole = load.accepted, luck.random() < 0.7
             victim.kill_tree() if whole else victim.kill()
-            scene.note(f"killed worker {victim.pid} {f'and its children {children}' if whole else 'alone'}")
+            scene.note(f"killed worker {victim.pid} {'and its children' if whole else 'alone'} at {caught.edit_id}")
             assert victim.returncode == -9
-            workers.append(scene.processes.start("worker", "edits", **scene.environment))
+            workers.remove(victim)
+            workers.append(scene.processes.start("worker", "edits", PLANTED, **scene.environment))
             time.sleep(1)
             eventually(lambda before=before: load.accepted > before, within=20, because="clients are still answered")
         eventually(lambda: all("ready." in worker.output() for worker in workers), within=60)
     scene.drained(within=2 * RESCUE_PERIOD)
     assert scene.judge() >= 20
+
+
+def at_work(workers: list[Process], edit: str | None) -> Process | None:
+    """The worker that has just written this edit's end and not committed it."""
+    return next((worker for worker in workers if f"struck slow {edit}" in worker.output()), None)
 
 
 def test_row_01_a_worker_killed_every_second_loses_nothing_and_doubles_nothing(scene: Scene) -> None:
@@ -81,6 +93,7 @@ def test_row_03_an_edit_that_kills_its_child_each_time_fails_and_takes_nobody_wi
     scene.judge()
 
 
+@pytest.mark.faults
 def test_row_03_a_client_that_waits_for_a_poison_edit_is_answered_500_with_its_id(scene: Scene) -> None:
     (post,) = scene.populate(1)
     scene.start_api().start_ops()

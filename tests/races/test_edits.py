@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, text
 
+from shared import db
 from tests import rows
 from tests.faults.actors import Actor, stopping_points, waits_for_a_lock
 from tests.faults.evidence import gather, snapshot
@@ -148,6 +149,8 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post, _ = make(engine)
+    db.engine()
+    db._aside()
     met: list[str] = []
     wait_at_most = apply.posts_store.wait_at_most
     monkeypatch.setattr(apply.posts_store, "wait_at_most", lambda *given: (met.append(post), wait_at_most(*given)))

@@ -6,15 +6,17 @@ row, and messages are lost, doubled, late and made up. The oracle of FAULTS.md h
 quiet every edit has ended and every due post has gone out.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sqlalchemy import Connection, Engine, text
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy import Connection, Engine, create_engine, text
 
 from shared import db
 from shared.local.postgres import PostgreSQL
@@ -22,7 +24,7 @@ from shared.services import Reply
 from shared.store import StaleWriteError
 from tests import rows
 from tests.conftest import TEMPLATE
-from tests.faults.actors import POINTS, Actor, InOneThread, stopping_points
+from tests.faults.actors import POINTS, Actor, Answer, InOneThread, stopping_points
 from tests.faults.evidence import Exchange, PostRow, gather, snapshot
 from tests.faults.oracle import judge, verdict
 from worker.apply import Applied, apply_edits
@@ -34,7 +36,18 @@ Message = tuple[Any, ...]
 # An edit is taken to have been accepted two hours ago, so that times which have come since can be asked for.
 ACCEPTED = timedelta(hours=2)
 CDN = "https://cdn.example.com"
-KINDS = ("done", "done", "done", "refused", "never_started", "never_started", "server_error", "unknown")
+kinds = st.sampled_from(
+    ["done", "done", "done", "refused", "never_started", "never_started", "server_error", "unknown"]
+)
+
+
+EXPIRE = "UPDATE posts SET claim_expires_at = now() WHERE id = :id AND claim_kind IS NOT NULL"
+RETRY = "UPDATE posts SET retry_at = now() WHERE id = :id AND retry_at IS NOT NULL"
+HAPPENINGS = [
+    *["an edit is accepted"] * 5, *["a worker turns to a post"] * 5, *["a message comes"] * 4, "a message comes twice",
+    *["the stopped one goes on"] * 3, *["a call is answered"] * 3, "a claim expires", "the next try is due",
+    "rescue rings", "a message is lost", "a message is made up", "a person holds a post", *["the person lets go"] * 2,
+]  # fmt: skip
 
 
 def local(minutes: int) -> str:
@@ -55,6 +68,8 @@ contents = st.sampled_from(
 patches = st.one_of(captions, times, sounds, contents, st.tuples(captions, times).map(lambda two: two[0] | two[1]))
 which = st.integers(0, 2)
 picks = st.integers(0, 10**6)
+tags = st.sampled_from([None, None, None, None, 1, 2, 3])
+stops = st.sampled_from([None, None, None, *POINTS])
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -79,10 +94,48 @@ class Interleavings(RuleBasedStateMachine):
             due, later = rows.post(tx, scheduled_time=rows.soon(-5)), rows.post(tx)
             self.posts = [due, later, rows.slides(tx, scheduled_time=rows.soon(-5))]
         self.first = snapshot(self.engine, self.posts)
+        self.messages = [("publish", due, 1), ("render", self.posts[2], 1)]
+
+    @rule(
+        what=st.sampled_from(HAPPENINGS), post=which, patch=patches, tag=tags, pick=picks, stop_at=stops, kind=kinds
+    )  # one rule, since hypothesis would leave most of many out of each run
+    def happens(  # noqa: PLR0917  -- hypothesis names them
+        self, what: str, post: int, patch: dict[str, Any], tag: int | None, pick: int, stop_at: str | None, kind: Any
+    ) -> None:
+        match what:
+            case "an edit is accepted":
+                self.accept(post, patch, tag)
+            case "a claim expires":
+                self._plainly(EXPIRE, post)
+            case "the next try is due":
+                self._plainly(RETRY, post)
+            case "a person holds a post" if self.person is None and self.paused is None:
+                self.a_person_holds(post)
+            case "the person lets go" if self.person is not None:
+                self.the_person_lets_go()
+            case "rescue rings":
+                self.rescue()
+            case "a message is lost" if self.messages:
+                self.messages.pop(pick % len(self.messages))
+            case "a message is made up":
+                self.messages.append((("publish", "render")[pick % 2], self.posts[post], pick % 5))
+            case "a message comes" if self.messages:
+                self._work(self.messages.pop(pick % len(self.messages)), stop_at)
+            case "a message comes twice" if self.messages:
+                self._work(self.messages[pick % len(self.messages)], stop_at)
+            case "a worker turns to a post":
+                ring = [message for message in self.due() if message[1] == self.posts[post]]
+                if ring:
+                    self._work(ring[pick % len(ring)], stop_at)
+            case "the stopped one goes on" if self.paused is not None:
+                self.let_the_stopped_one_on()
+            case "a call is answered" if self.flying and self.paused is None and self.person is None:
+                actor = self.flying.pop(pick % len(self.flying))
+                actor.stop_at = stop_at
+                self._see(actor, ("edits", self.posts[post]), actor.go_on(_reply(kind)))
 
     # What clients, the clock and people do.
 
-    @rule(post=which, patch=patches, tag=st.sampled_from([None, None, None, None, 1, 2, 3]))
     def accept(self, post: int, patch: dict[str, Any], tag: int | None) -> None:
         body = patch | ({"scheduledTime": local(patch["scheduledTime"])} if "scheduledTime" in patch else {})
         number, post_id = len(self.exchanges), self.posts[post]
@@ -96,18 +149,10 @@ class Interleavings(RuleBasedStateMachine):
         self.exchanges.append(Exchange(request, post_id, body, number, number + 0.5, 202, {"edit-id": edit}))
         self.messages.append(("edits", post_id))
 
-    @rule(post=which)
-    def let_a_claim_expire(self, post: int) -> None:
-        self._plainly("UPDATE posts SET claim_expires_at = now() WHERE id = :id AND claim_kind IS NOT NULL", post)
-
-    @rule(post=which)
-    def let_the_wait_for_the_next_try_end(self, post: int) -> None:
-        self._plainly("UPDATE posts SET retry_at = now() WHERE id = :id AND retry_at IS NOT NULL", post)
-
     def _plainly(self, statement: str, post: int) -> None:
         """Time passes, unless somebody holds the row: then it passes another time."""
         with self.engine.connect() as tx:
-            tx.execute(text("SET lock_timeout = 50"))
+            tx.execute(text("SET LOCAL lock_timeout = 50"))
             try:
                 tx.execute(text(statement), {"id": self.posts[post]})
             except Exception as error:
@@ -117,15 +162,11 @@ class Interleavings(RuleBasedStateMachine):
             else:
                 tx.commit()
 
-    @precondition(lambda self: self.person is None and self.paused is None)
-    @rule(post=which)
-    def a_person_holds_a_post(self, post: int) -> None:
+    def a_person_holds(self, post: int) -> None:
         session = self.engine.connect()
         session.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": self.posts[post]})
         self.person = session, self.posts[post]
 
-    @precondition(lambda self: self.person is not None)
-    @rule()
     def the_person_lets_go(self) -> None:
         assert self.person is not None
         self.person[0].rollback()
@@ -134,42 +175,29 @@ class Interleavings(RuleBasedStateMachine):
 
     # What the broker does.
 
-    @rule()
     def rescue(self) -> None:
         """What is queued, due or unrendered is rung for again."""
-        asked = {"ids": self.posts}
+        self.messages += self.due()
+
+    def due(self) -> list[Message]:
+        asked, found = {"ids": self.posts}, list[Message]()
         with self.engine.connect() as tx:
             queued = tx.execute(
                 text("SELECT DISTINCT post_id FROM edits WHERE post_id = ANY(:ids) AND status = 'queued'"), asked
             )
-            self.messages += [("edits", row.post_id) for row in queued]
+            found += sorted(("edits", row.post_id) for row in queued)
             for post in tx.execute(text("SELECT * FROM posts WHERE id = ANY(:ids) ORDER BY id"), asked):
                 if post.status == "pending_render":
-                    self.messages.append(("render", post.id, post.content_revision))
+                    found.append(("render", post.id, post.content_revision))
                 elif post.status == "generated" and post.scheduled_time <= datetime.now(UTC):
-                    self.messages.append(("publish", post.id, post.schedule_revision))
-
-    @precondition(lambda self: bool(self.messages))
-    @rule(pick=picks)
-    def lose_a_message(self, pick: int) -> None:
-        self.messages.pop(pick % len(self.messages))
-
-    @rule(post=which, kind=st.sampled_from(["publish", "render"]), revision=st.integers(0, 4))
-    def make_up_a_message(self, post: int, kind: str, revision: int) -> None:
-        self.messages.append((kind, self.posts[post], revision))
+                    found.append(("publish", post.id, post.schedule_revision))
+        return found
 
     # What workers do.
 
-    @precondition(lambda self: bool(self.messages))
-    @rule(pick=picks, doubled=st.booleans(), stop_at=st.sampled_from([None, None, *POINTS]))
-    def deliver(self, pick: int, doubled: bool, stop_at: str | None) -> None:
-        message = self.messages[pick % len(self.messages)]
-        if not doubled:
-            self.messages.remove(message)
-        self._work(message, stop_at if self.paused is None else None)
-
-    def _work(self, message: Message, stop_at: str | None = None, answer: Reply | None = None) -> None:
+    def _work(self, message: Message, stop_at: str | None = None, answer: Answer = None) -> None:
         kind, post_id, *revision = message
+        stop_at = stop_at if self.paused is None else None
         work = {
             "edits": lambda: self._follow(apply_edits([post_id])),
             "publish": lambda: publish([(post_id, *revision)], InOneThread(), self._ring_published),  # type: ignore[arg-type,list-item]
@@ -181,6 +209,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def _see(self, actor: Actor, message: Message, point: str | None) -> None:
         """Where a worker has come to."""
+        event(f"{message[0]} came to {point or 'its end'}")
         if point == "call":
             self.flying.append(actor)
         elif point is not None:
@@ -194,19 +223,10 @@ class Interleavings(RuleBasedStateMachine):
                     raise
                 self.messages.append(message)
 
-    @precondition(lambda self: self.paused is not None)
-    @rule()
     def let_the_stopped_one_on(self) -> None:
         assert self.paused is not None
         (actor, message), self.paused = self.paused, None
         self._see(actor, message, actor.go_on())
-
-    @precondition(lambda self: bool(self.flying) and self.paused is None and self.person is None)
-    @rule(pick=picks, kind=st.sampled_from(KINDS), stop_at=st.sampled_from([None, None, "locked", "decided"]))
-    def answer_a_call(self, pick: int, kind: Any, stop_at: str | None) -> None:
-        actor = self.flying.pop(pick % len(self.flying))
-        actor.stop_at = stop_at
-        self._see(actor, ("edits", self.posts[0]), actor.go_on(_reply(actor, kind)))
 
     def _follow(self, applied: Applied) -> None:
         self.messages += [("publish", post_id, revision) for post_id, revision, _ in applied.publishes]
@@ -234,7 +254,14 @@ class Interleavings(RuleBasedStateMachine):
         journal = [call for actor in self.actors for call in actor.calls]
         evidence = gather(self.engine, self.first, self.exchanges, journal)
         violations = judge(evidence, settled=settled)
+        for edit in evidence.edits:
+            if edit.error_code == "cannot_edit" and not settled:
+                event("an edit came too late")
         assert not violations, verdict(evidence, violations)
+        for call in journal:
+            post = json.loads(call.body)["post"]
+            if post["postId"] == self.posts[2] and post["contentType"] == "slides":
+                assert post["renderedUrl"] == rendered(post), evidence.story(post["postId"])
 
     def teardown(self) -> None:
         """Everything is let go and delivered; then all edits have ended, and all that is due has gone out."""
@@ -244,26 +271,36 @@ class Interleavings(RuleBasedStateMachine):
             self.let_the_stopped_one_on()
         while self.flying:
             actor = self.flying.pop()
-            self._see(actor, ("edits", self.posts[0]), actor.go_on(Reply("done")))
+            self._see(actor, ("edits", self.posts[0]), actor.go_on(_reply("done")))
         for _ in range(40):
             self.rescue()
             if not self.messages:
                 break
             for post in range(len(self.posts)):
-                self.let_a_claim_expire(post)
-                self.let_the_wait_for_the_next_try_end(post)
+                self._plainly(EXPIRE, post)
+                self._plainly(RETRY, post)
             waiting, self.messages = list(dict.fromkeys(self.messages)), []
             for message in waiting:
-                self._work(message, answer=Reply("done"))
+                self._work(message, answer=_reply("done"))
         assert not self.messages, f"never quiet: {self.messages}"
         assert all(actor.over for actor in self.actors)
         self._judge(settled=True)
 
 
-def _reply(actor: Actor, kind: Any) -> Reply:
-    if kind == "done" and actor.kind == "render":
-        return Reply("done", {"renderedUrl": f"{CDN}/r.mp4", "thumbnailUrl": f"{CDN}/t.jpg"})
-    return Reply(kind, message=None if kind == "done" else kind)
+def rendered(post: dict[str, Any]) -> str:
+    """What a render makes of a post: one URL for each content."""
+    read = json.dumps([post["contentType"], post["contentUrl"], post["soundId"]])
+    return f"{CDN}/{sha256(read.encode()).hexdigest()}.mp4"
+
+
+def _reply(kind: Any) -> Callable[[str], Reply]:
+    def reply(body: str) -> Reply:
+        said = json.loads(body)
+        if kind == "done" and said["type"] == "render":
+            return Reply("done", {"renderedUrl": rendered(said["post"]), "thumbnailUrl": f"{CDN}/t.jpg"})
+        return Reply(kind, message=None if kind == "done" else kind)
+
+    return reply
 
 
 class MoreInterleavings(Interleavings):
@@ -288,6 +325,8 @@ TestMoreInterleavings.settings = settings(FIXED, max_examples=1000, stateful_ste
 @pytest.fixture(scope="module", autouse=True)
 def _stage(postgres: PostgreSQL) -> Iterator[None]:
     url = postgres.create_database("interleavings", template=TEMPLATE)
-    with pytest.MonkeyPatch.context() as patch, rows.set_up(patch, url) as engine, stopping_points():
-        Interleavings.engine = engine
+    with pytest.MonkeyPatch.context() as patch, rows.set_up(patch, url), stopping_points():
+        # Pooled: each step looks at everything, and a session for each look would cost more than the looking.
+        Interleavings.engine = create_engine(url)
         yield
+        Interleavings.engine.dispose()

@@ -277,7 +277,10 @@ def test_a_chunked_answer_is_read_whole(wire: Wire) -> None:
     assert made() == Reply("done", {"platformPostId": "tt_5"})
 
 
-def test_a_connection_is_used_again_and_one_closed_by_the_other_side_is_not(wire: Wire) -> None:
+def test_a_connection_is_used_again_and_one_closed_by_the_other_side_is_not(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "IDLE", 60.0)
     for _ in range(3):
         assert made().kind == "done"
     assert (wire.connections, len(wire.requests)) == (1, 3)

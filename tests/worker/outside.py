@@ -71,6 +71,7 @@ class Rung:
     again: list[Any] = field(default_factory=list)
     later: list[Any] = field(default_factory=list)
     early: list[Any] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
     def hear(self, done: Published | Rendering) -> None:
         self.edits += done.edits
@@ -78,6 +79,7 @@ class Rung:
         self.renders += done.applied.renders
         self.again += done.again
         self.later += done.later
+        self.told += done.applied.told + done.told
         if isinstance(done, Published):
             self.early += done.early
         else:

@@ -8,7 +8,9 @@ from sqlalchemy import Engine, event, text
 
 from shared import db
 from shared.services import Reply
+from shared.store import StaleWriteError
 from shared.store import claims as claims_store
+from shared.store.claims import NewClaim
 from tests import rows
 from tests.worker.outside import (
     Outside,
@@ -468,3 +470,15 @@ def test_a_move_and_a_move_back_publish_once_at_the_newest_time(engine: Engine, 
     assert publish_now((post, 3), (post, 3))[0] == {post: "done"}
     assert publish_now((post, 1), (post, 3))[0] == {post: "posted"}
     assert len(outside.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "status"), [(None, "generated"), ("another", "generated"), ("mine", "pending_render")]
+)
+def test_a_claim_whose_row_is_not_as_it_was_seen_is_refused_by_its_guard(
+    engine: Engine, due: str, seen: str | None, status: str
+) -> None:
+    change(engine, "posts", due, claim_kind="publish", claim_token="mine", claim_expires_at="sql:now()")
+    with pytest.raises(StaleWriteError), db.transaction() as tx:
+        claims_store.take_claims(tx, [NewClaim(due, "publish", "new", status, seen)], 60)
+    assert rows.row(engine, "posts", due).claim_token == "mine"

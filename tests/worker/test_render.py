@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from shared.services import Reply
 from tests import rows
@@ -186,8 +186,6 @@ def test_a_claim_does_not_run_a_tried_edit_and_comes_back(engine: Engine, outsid
 
 
 def test_a_render_of_a_post_that_a_person_holds_comes_back(engine: Engine, outside: Outside, slides: str) -> None:
-    from sqlalchemy import text
-
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": slides})
         outcome, rung = render_now(slides)

@@ -7,18 +7,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import redis
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from shared import db
+from shared import db, queue
 from shared.db import transaction
 from shared.reschedules import Outcome
+from shared.settings import settings
 from shared.store import StaleWriteError, reschedule_freezes
 from shared.store import reschedules as store
-from shared.times import format_instant
+from shared.times import format_instant, format_local, to_local
 from tests import jobs, rows
 from tests.processes import eventually
-from worker import reschedule, reschedule_chunk
+from worker import reschedule, reschedule_chunk, rescue
 from worker.apply import apply_edits
 
 ALL = {"all": True}
@@ -441,6 +443,58 @@ def test_live_jobs_say_which_of_them_nobody_works_on(engine: Engine) -> None:
         )
     with transaction() as tx:
         assert dict(store.live(tx, 5.0)) == {fresh: False, stalled: True}
+
+
+def test_rescue_rings_for_jobs_that_nobody_works_on_unless_their_messages_only_wait_their_turn(
+    engine: Engine, redis_url: str
+) -> None:
+    posts(engine, 1)
+    fresh, stalled = (jobs.make({"filter": ALL, "shift": "P1D"}) for _ in range(2))
+    with redis.Redis.from_url(redis_url) as broker:
+        assert rescue._reschedules() == 0
+        with engine.begin() as tx:
+            tx.execute(
+                text("UPDATE reschedules SET touched_at = now() - interval '6s' WHERE id = :id"), {"id": stalled}
+            )
+        assert (rescue._reschedules(), broker.llen("bulk")) == (1, 1)
+        queue.ring_reschedule(fresh)
+        assert (rescue._reschedules(), broker.llen("bulk")) == (0, 2)
+        broker.delete("bulk")
+        assert rescue._reschedules() == 1
+    jobs.run(stalled)
+    assert jobs.counts(stalled) == ("done", 1, 1, 0, 0)
+
+
+def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_made_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:9/hook")
+    settings.cache_clear()
+    moved, rezoned, posted = posts(engine, 3)
+    before = jobs.at(engine, moved)
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = :id"), {"id": posted})
+    at = {zone: format_local(to_local(jobs.at(engine, rezoned), zone)) for zone in ("Asia/Tokyo",)}
+    items = [
+        {"postId": moved, "scheduledTime": "2035-01-01T21:00", "timezone": "Asia/Tokyo"},
+        {"postId": rezoned, "scheduledTime": at["Asia/Tokyo"], "timezone": "Asia/Tokyo"},
+        {"postId": posted, "scheduledTime": "2035-01-01T21:00", "timezone": "Asia/Tokyo"},
+    ]
+    job = jobs.make({"items": items})
+    ran = jobs.run(job)
+    assert [one.applied.told for one in ran] == [[], [moved]]
+    audit = {row.post_id: row.id for row in jobs.audit(engine, job)}
+    with engine.connect() as tx:
+        [event] = tx.execute(text("SELECT type, workspace_id, post_id, data FROM webhook_events")).all()
+    assert tuple(event[:3]) == ("post.rescheduled", rows.WORKSPACE, moved)
+    assert event[3] == {
+        "workspaceId": rows.WORKSPACE,
+        "postId": moved,
+        "before": format_instant(before),
+        "after": "2035-01-01T12:00:00Z",
+        "editId": audit[moved],
+        "rescheduleId": job,
+    }
 
 
 @pytest.mark.parametrize("junk", ["rsch_nobody", "", "rsch_\\'; --"])

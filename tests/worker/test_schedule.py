@@ -1,6 +1,5 @@
 """What is due soon is marked and enqueued once; what was forgotten is found again."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +17,7 @@ __all__ = ["outside"]
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any, Any]]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
     """What is sent: (task, args, eta)."""
     sent: list[tuple[str, Any, Any]] = []
 
@@ -27,7 +26,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any, Any]]
         return True
 
     monkeypatch.setattr(queue, "send", send)
-    yield sent
+    return sent
 
 
 def seconds(count: float) -> datetime:

@@ -85,31 +85,49 @@ def _cells(contender: Contender, numbers: Sequence[int]) -> list[Cell]:
         wanted.discard(ASYNC)
     if contender.key == "direct2":
         wanted &= {MANY}
+    if contender is PGBENCH:
+        # A backend for each of its clients: that many only stand in each other's way, and the wheel's default is 100.
+        wanted.discard(MOST)
     return sorted(wanted, key=lambda cell: (cell.status, cell.clients))
 
 
 def _turn(bench: Bench, contender: Contender, cells: Sequence[Cell], stage: Stage, results: Results) -> None:
-    """One contender's turn: all of its cells, one after the other, on one fresh database."""
+    """One contender's turn: all of its cells, one after the other, on one fresh database.
+
+    A cell that fails takes no other with it; a contender that does not start has failed in all of them.
+    """
+    left = list(cells)
+
+    def measure_all(url: str) -> None:
+        for cell in cells:
+            left.remove(cell)
+            try:
+                _measure(bench, results, contender, cell, stage=stage, url=url)
+            except (WrongMeasureError, AssertionError) as error:
+                _fail(bench, results, contender, [cell], error)
+
     try:
         if contender is PGBENCH:
-            for cell in cells:
-                _keep(bench, results, contender, cell, stage=stage)
+            measure_all("")
             return
         with contender.running(stage, bench.folder) as running:
             warm = Ledger(stage)
             told = load.patch(running.url, clients=64, seconds=bench.options.warm_up)
             if not contender.answers_only:
                 warm.close(told)
-            for cell in cells:
-                _keep(bench, results, contender, cell, stage=stage, url=running.url)
+            measure_all(running.url)
     except (WrongMeasureError, AssertionError) as error:
-        bench.say(f"  FAILED: {error}")
-        for cell in cells:
-            results.failures.setdefault((contender.key, cell), str(error))
+        _fail(bench, results, contender, left, error)
 
 
-def _keep(bench: Bench, results: Results, contender: Contender, cell: Cell, *, stage: Stage, url: str = "") -> None:
-    """Measure one cell and check it; what fails is kept as a failure, and the other cells go on."""
+def _fail(bench: Bench, results: Results, contender: Contender, cells: Sequence[Cell], error: Exception) -> None:
+    bench.say(f"  FAILED: {error}")
+    for cell in cells:
+        results.failures[contender.key, cell] = str(error) or type(error).__name__
+
+
+def _measure(bench: Bench, results: Results, contender: Contender, cell: Cell, *, stage: Stage, url: str) -> None:
+    """Measure one cell and check it. Raises WrongMeasureError."""
     seconds = bench.options.seconds
     ledger, busy = Ledger(stage), Busy()
     if contender is PGBENCH:
@@ -117,24 +135,25 @@ def _keep(bench: Bench, results: Results, contender: Contender, cell: Cell, *, s
     else:
         told = load.patch(url, clients=cell.clients, seconds=seconds, prefer=cell.prefer)
     spent = busy.since()
+    told.must_be(cell.status)
+    if not contender.answers_only:
+        ledger.close(told, within=DRAIN_WITHIN if cell is ASYNC else 30)
     results.loads.setdefault((contender.key, cell), []).append(told)
     per_second = {part: used / told.seconds for part, used in spent.items()} | {"wrk": told.cores}
     results.cores.setdefault((contender.key, cell), []).append(per_second)
-    try:
-        told.must_be(cell.status)
-        if not contender.answers_only:
-            ledger.close(told, within=DRAIN_WITHIN if cell is ASYNC else 30)
-    except WrongMeasureError as error:
-        results.failures[contender.key, cell] = str(error)
-        bench.say(f"  FAILED: {error}")
     p50 = f", p50 {number(told.at(50))} ms" if told.percentiles else ""
     bench.say(f"  {cell.clients} clients, {cell.status}: {number(told.rate)}/s{p50}, wrk {number(told.cores)} cores")
 
 
 def _names(results: Results, cell: Cell) -> list[Contender]:
-    """Who was measured in this cell, the fastest first."""
-    measured = [one for one in (*contenders.ALL, PGBENCH) if (one.key, cell) in results.loads]
-    return sorted(measured, key=lambda one: -Figure.of(load.rate for load in results.loads[one.key, cell]).median)
+    """Who was measured in this cell, the fastest first, those that failed in it last."""
+
+    def rank(contender: Contender) -> float:
+        rate = results.rate(contender.key, cell)
+        return -rate.median if rate else 0.0
+
+    tried = results.loads.keys() | results.failures.keys()
+    return sorted((one for one in (*contenders.ALL, PGBENCH) if (one.key, cell) in tried), key=rank)
 
 
 def _table(section: Section, results: Results, cell: Cell) -> None:
@@ -204,7 +223,7 @@ def _row_2(results: Results) -> Section:
             problem = results.failures.get((contender.key, cell))
             if problem:
                 section.failure = section.failure or f"{contender.name}, {cell.clients} clients: {problem}"
-            row.append(rate.full if rate else "**failed**")
+            row.append(rate.full if rate else "**failed**" if problem else "")
             if more:
                 ratio = _ratio(results, cell, contender.key)
                 p99 = results.latency(contender.key, cell, 99)

@@ -1,0 +1,213 @@
+"""What is answered when PostgreSQL or Redis is away or slow, and that the answer is true."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from api import context as context_room
+from api.context import Context, Unsure
+from shared.errors import Unavailable
+from shared.settings import settings
+from tests import rows
+from tests.api.answers import error
+from tests.processes import Server, eventually
+from tests.stack import Running, running
+
+VIDEO = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    monkeypatch.setenv("REDRAFT_DATABASE_PATIENCE", "0.3")
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+def told(story: Callable[[Context], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        context = Context(settings())
+        context.submission.start()
+        try:
+            return await story(context)
+        finally:
+            await context.close()
+
+    return asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """`eventually`, without standing in the loop's way."""
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("not within ten seconds")
+
+
+def captions(engine: Engine) -> list[str]:
+    with engine.connect() as tx:
+        return list(tx.execute(text("SELECT caption FROM posts ORDER BY id")).scalars())
+
+
+def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: Engine) -> None:
+    ended: list[bool] = []
+
+    def slow(tx: Connection) -> None:
+        rows.post(tx, caption="too late")
+        tx.execute(text("SELECT pg_sleep(0.8)"))
+        ended.append(True)
+
+    async def story(context: Context) -> None:
+        with pytest.raises(Unavailable, match="nothing was accepted") as told:
+            await context.write(slow, unsure="look")
+        assert not isinstance(told.value, Unsure)
+        await until(lambda: bool(ended))
+        assert await context.write(lambda tx: rows.post(tx, caption="next"), unsure="look")
+
+    told(story)
+    assert captions(engine) == ["next"]
+
+
+def test_a_commit_that_nobody_answered_is_said_to_be_open(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    transaction = context_room.transaction
+
+    @contextmanager
+    def cut() -> Iterator[Connection]:
+        with transaction() as tx:
+            yield tx
+        raise OperationalError("COMMIT", {}, psycopg.OperationalError("server closed the connection"))
+
+    async def story(context: Context) -> None:
+        monkeypatch.setattr(context_room, "transaction", cut)
+        with pytest.raises(Unsure, match="look there") as told:
+            await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look there")
+        assert told.value.retry_after >= 1
+
+    told(story)
+    assert captions(engine) == ["there"]
+
+
+def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    transaction = context_room.transaction
+
+    @contextmanager
+    def slow() -> Iterator[Connection]:
+        with transaction() as tx:
+            yield tx
+            tx.execute(text("SELECT pg_sleep(0.8)"))
+
+    async def story(context: Context) -> None:
+        monkeypatch.setattr(context_room, "transaction", slow)
+        with pytest.raises(Unsure):
+            await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look")
+
+    told(story)
+    eventually(lambda: captions(engine) == ["there"], within=10)
+
+
+def test_a_connection_lost_before_the_commit_leaves_nothing_and_says_so(engine: Engine) -> None:
+    def cut(tx: Connection) -> None:
+        rows.post(tx)
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    async def story(context: Context) -> None:
+        with pytest.raises(Unavailable) as told:
+            await context.write(cut, unsure="look")
+        assert not isinstance(told.value, Unsure)
+
+    told(story)
+    assert captions(engine) == []
+
+
+def test_ringing_is_dropped_rather_than_piled_up(engine: Engine) -> None:
+    async def story(context: Context) -> None:
+        rung: list[int] = []
+        gate = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ring(number: int) -> None:
+            asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=10)
+            rung.append(number)
+
+        for number in range(context_room.RINGS_AT_MOST + 50):
+            context.ring(ring, number)
+        gate.set()
+        await until(lambda: not context._ringing)
+        assert rung == list(range(context_room.RINGS_AT_MOST))
+        context.ring(rung.append, -1)
+        await until(lambda: not context._ringing)
+        assert rung[-1] == -1
+
+    told(story)
+
+
+@pytest.fixture
+def lonely(own_postgres: Server, own_valkey: Server) -> Iterator[Running]:
+    """An API whose PostgreSQL and Redis this test may take away."""
+    with running(own_postgres.url, own_valkey.url) as stack:
+        yield stack
+
+
+REQUESTS: dict[str, Callable[[httpx.Client], httpx.Response]] = {
+    "list": lambda http: http.get("/v1/posts"),
+    "read": lambda http: http.get("/v1/posts/post_abc123"),
+    "edits": lambda http: http.get("/v1/edits"),
+    "edit": lambda http: http.patch(
+        "/v1/posts/post_abc123", json={"caption": "x"}, headers={"Prefer": "respond-async"}
+    ),
+    "create": lambda http: http.post("/v1/posts/video", json=VIDEO),
+    "delete": lambda http: http.request("DELETE", "/v1/posts", json={"postIds": ["post_nowhere"]}),
+}
+
+
+def test_without_postgresql_everything_is_a_503_within_its_time_and_comes_back(
+    lonely: Running, own_postgres: Server
+) -> None:
+    lonely.post(post_id="post_abc123")
+    assert {ask(lonely.http).status_code for ask in REQUESTS.values()} == {200, 201, 202}
+    own_postgres.process.kill()
+    for name, ask in REQUESTS.items():
+        began = time.monotonic()
+        answer = ask(lonely.http)
+        assert error(answer, 503)["code"] == "unavailable", name
+        assert int(answer.headers["retry-after"]) >= 1
+        assert time.monotonic() - began < 8, name
+    ready = lonely.http.get("/readyz")
+    assert (ready.status_code, ready.json()["database"]) == (503, "down")
+    assert lonely.http.get("/healthz").status_code == 200
+    own_postgres.start()
+    eventually(lambda: lonely.http.get("/v1/posts").status_code == 200, within=20)
+    assert {ask(lonely.http).status_code for ask in REQUESTS.values()} == {200, 201, 202}
+
+
+@pytest.mark.parametrize("how", ["freeze", "kill"])
+def test_without_redis_posts_are_created_deleted_and_limited_all_the_same(
+    lonely: Running, own_valkey: Server, how: str
+) -> None:
+    with lonely.engine.begin() as tx:
+        tx.execute(text("UPDATE api_keys SET rate_limit = 1000"))
+    getattr(own_valkey.process, how)()
+    try:
+        made = []
+        for _ in range(5):
+            began = time.monotonic()
+            answer = lonely.http.post("/v1/posts/video", json=VIDEO)
+            assert answer.status_code == 201, answer.text
+            assert answer.headers["ratelimit"].startswith('"default";r=9')
+            # Nothing of it waits for Redis but the limiter, and that 50 ms once in 5 s.
+            assert time.monotonic() - began < 2
+            made.append(answer.json()["posts"][0]["postId"])
+        gone = lonely.http.request("DELETE", "/v1/posts", json={"postIds": made}).json()
+        assert gone["deleted"] == made
+        assert lonely.http.get("/readyz").json() == {"database": "up", "redis": "down"}
+    finally:
+        if how == "freeze":
+            own_valkey.process.thaw()

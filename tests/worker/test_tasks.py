@@ -1,0 +1,80 @@
+"""The tasks at the edge: what a stranger puts on a queue, and what is rung below the commits."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from shared import queue
+from tests import rows
+from tests.worker.outside import DONE, Outside, change, outside
+from worker import tasks
+
+__all__ = ["outside"]
+
+STRANGE: list[Any] = [
+    None, 7, "post", {}, [], [None], [[]], [["post_1"]], [["post_1", "1"]], [[1, 1]], [["post_1", 1, 1]],
+    [["a\u0000b", 1]], [["\ud800", 1]], [["", 1]], [["p" * 300, 1]], [["post_nobody", 10**30]], [["post_nobody", -1]],
+]  # fmt: skip
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, float | None]]:
+    """What is sent: (task, args, countdown)."""
+    sent: list[tuple[str, Any, float | None]] = []
+
+    def send(task: str, args: Any, **given: Any) -> bool:
+        sent.append((task, args, given.get("countdown")))
+        return True
+
+    monkeypatch.setattr(queue, "send", send)
+    return sent
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=repr)
+def test_messages_that_nobody_of_ours_sent_are_no_ops(
+    engine: Engine, outside: Outside, sent: list[Any], strange: Any
+) -> None:
+    tasks.publish_posts(strange)
+    tasks.render_post(strange, 1)
+    tasks.render_post("post_nobody", strange)
+    tasks.deliver_webhooks(strange)
+    assert (outside.asked, sent) == ([], [])
+
+
+def test_a_strange_id_in_a_message_costs_its_neighbours_nothing(
+    engine: Engine, outside: Outside, sent: list[Any]
+) -> None:
+    outside.usual = DONE
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(-5))
+    assert tasks.publish_posts([["a\u0000b", 1], [post, 1], None]) == {"done": 1}
+
+
+def test_what_comes_early_is_sent_again_by_the_seconds_that_are_left(
+    engine: Engine, outside: Outside, sent: list[Any]
+) -> None:
+    goes = datetime.now(UTC) + timedelta(seconds=30)
+    with engine.begin() as tx:
+        posts = [rows.post(tx, scheduled_time=goes) for _ in range(2)]
+    assert tasks.publish_posts([[post, 1] for post in posts]) == {"early": 2}
+    ((task, (pairs,), countdown),) = sent
+    assert (task, sorted(pairs)) == ("posts.publish", [[post, 1] for post in posts])
+    assert 25 < countdown <= 30
+
+
+def test_while_nobody_works_on_edits_a_claim_that_waits_for_them_does_not_fill_their_queue(
+    engine: Engine, outside: Outside, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(-5))
+        change_id = rows.edit(tx, post, {"caption": "poison"})
+    change(engine, "edits", change_id, attempts=1)
+    monkeypatch.setattr("worker.publish.apply_edits", lambda _: tasks.Applied())
+    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    assert tasks.publish_posts([[post, 1]]) == {"edits_first": 1}
+    assert sent == [("posts.publish", [[[post, 1]]], 0.25)]
+    monkeypatch.setattr(queue, "room_in", lambda _: 1)
+    tasks.publish_posts([[post, 1]])
+    assert ("edits.apply", [[post], None], None) in sent
