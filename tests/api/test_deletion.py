@@ -10,11 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from api import deletion
 from shared import db
 from shared.lifecycle import STATES
+from shared.store import StaleWriteError
+from shared.store import claims as claims_store
+from shared.store import posts as posts_store
+from shared.store.claims import NewClaim
 from shared.store.posts import read_posts
 from tests import rows
 from tests.api.answers import error, fields
@@ -212,3 +216,69 @@ def test_the_receiver_of_webhooks_is_told_of_the_edits_that_ended_and_then_of_th
     ]  # fmt: skip
     assert {event.post_id for event in told} == {post}
     assert "one" not in str(told)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
+    """This process as an API of a database of its own."""
+    with rows.set_up(monkeypatch, database_url) as engine:
+        yield engine
+
+
+def blocked(engine: Engine) -> int:
+    with engine.connect() as tx:
+        found: int = tx.execute(
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        ).scalar_one()
+    return found
+
+
+def waits(engine: Engine) -> None:
+    """Until one backend waits for another's transaction."""
+    eventually(
+        lambda: blocked(engine) == 1,
+        within=10,
+        because="the loser waits",
+    )
+
+
+def test_a_deletion_that_waited_for_a_claim_sees_it(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(-1))
+
+    def gone() -> deletion.Deleted:
+        with db.transaction() as tx:
+            return deletion.delete(tx, rows.WORKSPACE, [post], 10.0)
+
+    with ThreadPoolExecutor(1) as other:
+        with engine.begin() as worker:
+            posts_store.lock_posts(worker, [post], "wait")
+            claims_store.take_claims(worker, [NewClaim(post, "publish", "clm", "generated")], 60)
+            deleting = other.submit(gone)
+            waits(engine)
+        done = deleting.result(timeout=10)
+    assert (done.posts, done.failed) == ([], {post: "being_published"})
+    assert rows.row(engine, "posts", post).deleted_at is None
+
+
+def test_a_claim_that_waited_for_a_deletion_is_not_taken(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(-1))
+
+    def claimed() -> bool:
+        with engine.begin() as tx:
+            locked = posts_store.lock_posts(tx, [post], "wait")
+            assert locked[post].facts.deleted, "what the lock gives is what the row is now"
+            claims_store.take_claims(tx, [NewClaim(post, "publish", "clm", "generated")], 60)
+        return True
+
+    with ThreadPoolExecutor(1) as other:
+        with db.transaction() as tx:
+            assert deletion.delete(tx, rows.WORKSPACE, [post]).posts == [post]
+            claiming = other.submit(claimed)
+            waits(engine)
+        with pytest.raises(StaleWriteError):
+            claiming.result(timeout=10)
+    assert rows.row(engine, "posts", post).claim_kind is None

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from weakref import WeakSet
 
 import pytest
 
@@ -42,7 +43,8 @@ def test_whoever_wants_much_waits_a_moment_for_room_for_several(monkeypatch: pyt
     assert got == [32]
 
 
-def test_one_that_stops_lets_go_of_who_waits_and_gives_no_more_room() -> None:
+def test_one_that_stops_lets_go_of_who_waits_and_gives_no_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Calls, "_every", WeakSet())
     calls, got = Calls(1), []
     calls.take(1, 0)
     started = time.monotonic()
