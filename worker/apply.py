@@ -1,5 +1,6 @@
 """Apply the queued edits of some posts, under their locks: lock, read, decide, write, in that order (SPEC 3, 7)."""
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ class Attempts:
     """
 
     _owed: list[str] = []  # noqa: RUF012  -- deliberately the process's: PostgreSQL was away when it was due
+    # A publish worker settles in many threads: what one is giving back, another must not give back again.
+    _settling = threading.Lock()
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -115,14 +118,16 @@ class Attempts:
         """Give back what is owed. PostgreSQL away: it stays owed, and the next task of this process settles it."""
         if not cls._owed:
             return
-        owed = list(cls._owed)
-        try:
-            with db.aside() as aside:
-                edits_store.give_back_attempts(aside, owed)
-        except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
-            log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
-            return
-        del cls._owed[: len(owed)]
+        with cls._settling:
+            owed = list(cls._owed)
+            try:
+                if owed:
+                    with db.aside() as aside:
+                        edits_store.give_back_attempts(aside, owed)
+            except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
+                log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
+                return
+            del cls._owed[: len(owed)]
 
 
 def drain(

@@ -139,6 +139,7 @@ class Stack:
             url = f"http://{HOST}:{self._reference_port}"
             ours |= {
                 "REDRAFT_PUBLISHER_URL": f"{url}/publish",
+                "REDRAFT_WEBHOOK_URL": f"{url}/webhooks",
                 "REDRAFT_RENDERER_URL": f"{url}/render",
                 "REDRAFT_SERVICE_SECRET": self.config.service_secret or self.data.secret("serviceSecret"),
             }

@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -56,27 +55,23 @@ def parts(root: int | None = None) -> Iterator[tuple[str, psutil.Process]]:
                 yield part, process
 
 
-@dataclass
 class Busy:
-    """CPU seconds by part between two moments. Processes that began or ended between them count from or to then."""
+    """CPU seconds by part between two moments, those of processes that ended meanwhile included."""
 
-    _before: dict[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._before = {process.pid: spent for _, process, spent in self._spent()}
+    def __init__(self) -> None:
+        self._before = self._spent()
 
     @staticmethod
-    def _spent() -> Iterator[tuple[str, psutil.Process, float]]:
+    def _spent() -> dict[str, float]:
+        spent: dict[str, float] = {}
         for part, process in parts():
             with suppress(psutil.Error):
-                times = process.cpu_times()
-                yield part, process, times.user + times.system
+                # A parent inherits what its ended children used: PostgreSQL's backends come and go.
+                spent[part] = spent.get(part, 0.0) + sum(process.cpu_times()[:4])
+        return spent
 
     def since(self) -> dict[str, float]:
-        spent: dict[str, float] = {}
-        for part, process, seconds in self._spent():
-            spent[part] = spent.get(part, 0.0) + max(0.0, seconds - self._before.get(process.pid, 0.0))
-        return spent
+        return {part: max(0.0, seconds - self._before.get(part, 0.0)) for part, seconds in self._spent().items()}
 
 
 def quiet(*, within: float = 20, below: float = 0.15) -> None:
