@@ -61,7 +61,9 @@ def beat() -> list[str]:
 def flower(*, address: str = "127.0.0.1", port: int = 5555, history: Path | None = None) -> list[str]:
     """Flower. Its password comes by `flower_environment`; `history` is the file that keeps its tasks over restarts."""
     kept = [] if history is None else ["--persistent=True", f"--db={history}", "--state_save_interval=30000"]
-    return [*_celery("flower"), f"--address={address}", f"--port={port}", *kept]
+    # What an operator reads first, first: which posts, and what came of them.
+    columns = "--tasks_columns=name,args,state,result,received,runtime,worker,uuid"
+    return [*_celery("flower"), f"--address={address}", f"--port={port}", columns, *kept]
 
 
 def flower_environment(user: str, password: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ PARTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("valkey", ("valkey-server",)),
     ("valkey", ("redis-server",)),
     ("wrk", ("wrk",)),
+    ("publisher", ("tests.benchmarks.publisher",)),
     ("pgbench", ("pgbench",)),
     ("api", ("uvicorn",)),
     ("flower", ("flower",)),
