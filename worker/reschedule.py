@@ -196,10 +196,11 @@ def _write_down(tx: Connection, done: Pass) -> Standing:
 
 def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wait: float = 0.0) -> bool:
     """Decide posts of a chunk that others held: those that are free now, or one, waited for. Whether some are left."""
-    with Attempts() as attempts, transaction() as tx:
+    with Attempt(job_id) as attempt, Attempts() as attempts, transaction() as tx:
         found = chunks_store.read(tx, job_id, number) if chunks_store.take(tx, job_id, number) else None
         if found is None:
             return False
+        attempt.count(number)
         job, chunk = found
         wanted = [one for one in chunk.held if index in (None, one)]
         if wait:

@@ -222,7 +222,7 @@ def give_render_back(tx: Connection, post_id: str, token: str, retry_at: datetim
 
 _EXPIRED = text("""
     SELECT id, CASE claim_kind WHEN 'publish' THEN schedule_revision ELSE content_revision END
-    FROM posts WHERE claim_kind = :kind AND claim_expires_at <= clock_timestamp()
+    FROM posts WHERE claim_kind = :kind AND claim_expires_at <= now()
     ORDER BY claim_expires_at LIMIT :limit""")
 
 

@@ -182,7 +182,7 @@ def recorded(tx: Connection, ids: Iterable[str]) -> set[str]:
 
 
 _FORGOTTEN = text("""
-    SELECT post_id FROM edits WHERE status = 'queued' AND created_at < clock_timestamp() - make_interval(secs => :age)
+    SELECT post_id FROM edits WHERE status = 'queued' AND created_at < now() - make_interval(secs => :age)
     GROUP BY post_id ORDER BY min(seq) LIMIT :limit""")
 
 

@@ -29,30 +29,30 @@ STATEMENTS: Mapping[str, TextClause] = {
             (SELECT count(*) FROM edits WHERE status = 'failed') AS redraft_edits_failed
         FROM edits WHERE status = 'queued'"""),
     "posts": text("""
-        SELECT count(*) FILTER (WHERE goes_at < clock_timestamp() - make_interval(secs => :overdue))
+        SELECT count(*) FILTER (WHERE goes_at < now() - make_interval(secs => :overdue))
                 AS redraft_posts_overdue,
             greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_time))) AS redraft_posts_late_seconds,
             count(*) FILTER (WHERE enqueued_revision IS DISTINCT FROM schedule_revision AND retry_at IS NULL
-                AND created_at < clock_timestamp() - interval '5 seconds'
-                AND scheduled_time < clock_timestamp() + make_interval(secs => :soon)) AS redraft_posts_unsent,
-            count(*) FILTER (WHERE retry_at > clock_timestamp() AND scheduled_time < clock_timestamp())
+                AND created_at < now() - interval '5 seconds'
+                AND scheduled_time < now() + make_interval(secs => :soon)) AS redraft_posts_unsent,
+            count(*) FILTER (WHERE retry_at > now() AND scheduled_time < now())
                 AS redraft_posts_between_tries
         FROM (SELECT *, greatest(scheduled_time, retry_at) AS goes_at FROM posts
               WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
-                AND scheduled_time < clock_timestamp() + make_interval(secs => :soon)) due"""),
+                AND scheduled_time < now() + make_interval(secs => :soon)) due"""),
     "renders": text("""
         SELECT count(*) AS redraft_posts_unrendered
         FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
-            AND scheduled_time < clock_timestamp() + interval '5 minutes'"""),
+            AND scheduled_time < now() + interval '5 minutes'"""),
     "claims": text("""
         SELECT count(*) FILTER (WHERE claim_kind = 'publish') AS redraft_claims__publish,
             count(*) FILTER (WHERE claim_kind = 'render') AS redraft_claims__render,
-            count(*) FILTER (WHERE claim_kind = 'publish' AND claim_expires_at <= clock_timestamp())
+            count(*) FILTER (WHERE claim_kind = 'publish' AND claim_expires_at <= now())
                 AS redraft_claims_expired__publish,
-            count(*) FILTER (WHERE claim_kind = 'render' AND claim_expires_at <= clock_timestamp())
+            count(*) FILTER (WHERE claim_kind = 'render' AND claim_expires_at <= now())
                 AS redraft_claims_expired__render,
             coalesce(extract(epoch FROM clock_timestamp() - min(scheduled_time) FILTER (
-                WHERE scheduled_time < clock_timestamp())), 0) AS redraft_claimed_late_seconds
+                WHERE scheduled_time < now())), 0) AS redraft_claimed_late_seconds
         FROM posts WHERE claim_kind IS NOT NULL"""),
     "jobs": text("""
         SELECT count(*) FILTER (WHERE status = 'queued') AS redraft_jobs__queued,

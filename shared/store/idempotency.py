@@ -35,7 +35,7 @@ def kept(tx: Connection, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, st
 _FORGET = text("""
     DELETE FROM idempotency_keys WHERE (api_key_id, key) IN (
         SELECT api_key_id, key FROM idempotency_keys
-        WHERE created_at < clock_timestamp() - make_interval(hours => :hours) LIMIT 1000)""")
+        WHERE created_at < now() - make_interval(hours => :hours) LIMIT 1000)""")
 
 
 def forget_expired(tx: Connection, hours: int) -> int:

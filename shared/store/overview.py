@@ -40,11 +40,11 @@ class Standing:
 
 
 _DUE_LATE = """FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND scheduled_time < clock_timestamp() - make_interval(secs => :late)"""
+    AND scheduled_time < now() - make_interval(secs => :late)"""
 _UNRENDERED_LATE = """FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND scheduled_time < clock_timestamp() - make_interval(secs => :late)"""
+    AND scheduled_time < now() - make_interval(secs => :late)"""
 _CLAIMED_LATE = """FROM posts WHERE claim_kind IS NOT NULL
-    AND scheduled_time < clock_timestamp() - make_interval(secs => :late)"""
+    AND scheduled_time < now() - make_interval(secs => :late)"""
 
 _STANDING = text(f"""
     SELECT clock_timestamp(), queue.count, queue.oldest,

@@ -138,9 +138,11 @@ class Write:
                 "status": after.status,
                 "content_revision": after.content_revision,
             }
-        # The mark speaks of one revision in one status; where either changed it is set anew or emptied.
         if moved or rerendered:
-            row |= {"anew": True, "enqueued_revision": self.marked_revision}
+            row["anew"] = True
+        # The mark speaks of one revision in one status, a render's of its content: where that changed it is set anew.
+        if rerendered or (moved and after.status is Status.GENERATED):
+            row |= {"remark": True, "enqueued_revision": self.marked_revision}
         return row
 
 
@@ -163,14 +165,14 @@ _WRITE = text("""
         claim_expires_at = CASE WHEN r.rerendered THEN NULL ELSE p.claim_expires_at END,
         render_tries = CASE WHEN r.rerendered THEN 0 ELSE p.render_tries END,
         retry_at = CASE WHEN r.anew THEN NULL ELSE p.retry_at END,
-        enqueued_revision = CASE WHEN r.anew THEN r.enqueued_revision ELSE p.enqueued_revision END,
-        enqueued_at = CASE WHEN r.anew IS NULL THEN p.enqueued_at
+        enqueued_revision = CASE WHEN r.remark THEN r.enqueued_revision ELSE p.enqueued_revision END,
+        enqueued_at = CASE WHEN r.remark IS NULL THEN p.enqueued_at
                            WHEN r.enqueued_revision IS NOT NULL THEN clock_timestamp() END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
         id text, from_status text, from_revision bigint, revision bigint, caption text,
         rescheduled boolean, timezone text, scheduled_time timestamptz, schedule_revision bigint,
         rerendered boolean, content_type text, content_url jsonb, thumbnail_url text, sound_id text, status text,
-        content_revision bigint, anew boolean, enqueued_revision bigint)
+        content_revision bigint, anew boolean, remark boolean, enqueued_revision bigint)
     WHERE p.id = r.id AND p.status = r.from_status AND p.revision = r.from_revision AND p.deleted_at IS NULL""")
 
 

@@ -133,13 +133,13 @@ def chunks_held(tx: Connection, job_id: str, limit: int) -> list[int]:
 # -- Attempts: only a death costs one, as with edits (SPEC 3.5).
 
 _COUNT = text("""
-    UPDATE reschedule_chunks SET attempts = attempts + 1 WHERE reschedule_id = :id AND number = :number AND NOT done
+    UPDATE reschedule_chunks SET attempts = attempts + 1 WHERE reschedule_id = :id AND number = :number
     RETURNING attempts""")
 _COUNT_FREEZING = text("""
     UPDATE reschedules SET attempts = attempts + 1 WHERE id = :id AND total IS NULL RETURNING attempts""")
 _GIVE_BACK = text("""
     UPDATE reschedule_chunks SET attempts = attempts - 1
-    WHERE reschedule_id = :id AND number = :number AND NOT done AND attempts > 0""")
+    WHERE reschedule_id = :id AND number = :number AND attempts > 0""")
 
 
 def count_attempt(aside: Connection, job_id: str, number: int) -> int:
@@ -157,7 +157,7 @@ def give_back_attempt(aside: Connection, job_id: str, number: int) -> None:
 # -- What is written down of a chunk, in the same transaction.
 
 _RECORD = text("""
-    UPDATE reschedule_chunks SET done = true, outcomes = outcomes || CAST(:outcomes AS jsonb),
+    UPDATE reschedule_chunks SET done = true, attempts = 0, outcomes = outcomes || CAST(:outcomes AS jsonb),
         held = CAST(:held AS integer[])
     WHERE reschedule_id = :id AND number = :number AND done = :from_done AND held = CAST(:from_held AS integer[])""")
 _RECORD_DONE = text("""

@@ -36,18 +36,19 @@ def fences(tx: Connection, post_ids: Iterable[str]) -> dict[str, Fence]:
     return {row[0]: Fence(*row) for row in tx.execute(_FENCES, {"ids": list(post_ids)})}
 
 
-# Within the horizon and not sent for this schedule revision yet, or overdue and sent long enough ago. The second look
+# now(), not clock_timestamp(): that is volatile, no index can be searched for it, and each second every waiting post
+# would be looked at. Within the horizon and not sent for this schedule revision yet, or overdue and sent long enough ago. The second look
 # is made under the lock: an edit may have moved the post far away meanwhile, and nothing far away sits in Redis.
 _DUE = """status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND scheduled_time <= clock_timestamp() + make_interval(secs => :horizon)
-    AND (retry_at IS NULL OR retry_at <= clock_timestamp() + make_interval(secs => :horizon))
+    AND scheduled_time <= now() + make_interval(secs => :horizon)
+    AND (retry_at IS NULL OR retry_at <= now() + make_interval(secs => :horizon))
     AND (enqueued_revision IS DISTINCT FROM schedule_revision
-        OR (greatest(scheduled_time, retry_at) < clock_timestamp() - make_interval(secs => :overdue)
-            AND enqueued_at < clock_timestamp() - make_interval(secs => :again)))"""
+        OR (greatest(scheduled_time, retry_at) < now() - make_interval(secs => :overdue)
+            AND enqueued_at < now() - make_interval(secs => :again)))"""
 _UNRENDERED = """status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND (retry_at IS NULL OR retry_at <= clock_timestamp())
-    AND (enqueued_at IS NULL OR enqueued_at < clock_timestamp() - make_interval(secs => :again))
-    AND created_at < clock_timestamp() - make_interval(secs => 1)"""
+    AND (retry_at IS NULL OR retry_at <= now())
+    AND (enqueued_at IS NULL OR enqueued_at < now() - make_interval(secs => :again))
+    AND created_at < now() - make_interval(secs => 1)"""
 _WANTED = {"publish": _DUE, "render": _UNRENDERED}
 
 _FIND = {

@@ -121,7 +121,7 @@ _FORGOTTEN = text("""
     SELECT post_id FROM (
         SELECT DISTINCT ON (post_id) post_id, seq, created_at, lease_expires_at FROM webhook_events
         WHERE status = 'queued' ORDER BY post_id, seq) head
-    WHERE CASE WHEN lease_expires_at IS NULL THEN created_at < clock_timestamp() - make_interval(secs => :age)
+    WHERE CASE WHEN lease_expires_at IS NULL THEN created_at < now() - make_interval(secs => :age)
                ELSE lease_expires_at <= clock_timestamp() END
     ORDER BY seq LIMIT :limit""")
 
@@ -134,7 +134,7 @@ def forgotten(tx: Connection, age: float, limit: int) -> list[str]:
 _FORGET = text("""
     DELETE FROM webhook_events WHERE seq IN (
         SELECT seq FROM webhook_events WHERE status = 'delivered'
-            AND finished_at < clock_timestamp() - make_interval(days => :days) LIMIT 1000)""")
+            AND finished_at < now() - make_interval(days => :days) LIMIT 1000)""")
 
 
 def forget_delivered(tx: Connection, days: int = KEPT_DAYS) -> int:

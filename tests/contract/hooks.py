@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from api import schemas
+from api.operations import TAGS
 from shared import times
 from tests import rows
 
@@ -97,6 +98,9 @@ def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool
     """Keep every failure but this: good data refused for a reason that lies in a row, a clock or another field."""
     if not isinstance(failure, RejectedPositiveData) or response.status_code != 400:
         return True
+    if not all(re.fullmatch(TAGS, (case.headers or {}).get(name, "*")) for name in ("If-Match", "If-None-Match")):
+        # Its coverage phase fills a header with "0" where it has nothing better: against the pattern, so no good data.
+        return False
     faults = response.json()["error"].get("details", [])
     return not faults or not all(_beyond_schemas(one["field"], one["message"]) for one in faults)
 

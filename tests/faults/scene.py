@@ -31,7 +31,7 @@ class Scene(Running):
         self.address = ""
 
     def populate(self, count: int = 20, **columns: Any) -> list[str]:
-        """Posts for the load; every fourth is made of slides and needs no render. Remembered as they are now."""
+        """Posts for the load, remembered as they are now."""
         with self.engine.begin() as tx:
             ids = [rows.post(tx, **columns) for _ in range(count)]
         self.remember(ids)

@@ -41,6 +41,7 @@ def terminate_idle(scene: Scene) -> int:
     )
 
 
+@pytest.mark.faults
 def test_row_12_an_edit_whose_lock_holder_is_terminated_is_applied_by_the_next_at_no_cost(scene: Scene) -> None:
     posts = scene.populate(8)
     scene.start_api().start_ops()

@@ -107,7 +107,8 @@ def test_row_21_a_flower_that_is_frozen_or_gone_has_no_effect(
     eventually(up, within=30, because="Flower answers")
     with scene.load(posts) as load, redis.Redis.from_url(own_valkey.url) as client:
         flower.freeze()
-        assert {psutil.Process(pid).status() for pid in (flower.pid, *flower.tree())} == {psutil.STATUS_STOPPED}
+        pids = (flower.pid, *flower.tree())
+        eventually(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED}, within=5)
         since = time.time()
         eventually(lambda: time.time() > since + 10, within=15)
         flower.kill()

@@ -44,7 +44,7 @@ def at_work(workers: list[Process], edit: str | None) -> Process | None:
 
 
 def test_row_01_a_worker_killed_every_second_loses_nothing_and_doubles_nothing(scene: Scene) -> None:
-    kill_every_second(scene, 4)
+    kill_every_second(scene, 3)
 
 
 @pytest.mark.faults

@@ -36,17 +36,16 @@ Message = tuple[Any, ...]
 # An edit is taken to have been accepted two hours ago, so that times which have come since can be asked for.
 ACCEPTED = timedelta(hours=2)
 CDN = "https://cdn.example.com"
-kinds = st.sampled_from(
-    ["done", "done", "done", "refused", "never_started", "never_started", "server_error", "unknown"]
-)
+# Seldom done: that ends a post's story.
+kinds = st.sampled_from(["never_started", "server_error", "unknown", "done", "never_started", "unknown", "refused"])
 
 
 EXPIRE = "UPDATE posts SET claim_expires_at = now() WHERE id = :id AND claim_kind IS NOT NULL"
 RETRY = "UPDATE posts SET retry_at = now() WHERE id = :id AND retry_at IS NOT NULL"
 HAPPENINGS = [
-    *["an edit is accepted"] * 5, *["a worker turns to a post"] * 5, *["a message comes"] * 4, "a message comes twice",
-    *["the stopped one goes on"] * 3, *["a call is answered"] * 3, *["a claim expires"] * 2, "the next try is due",
-    "rescue rings", "a message is lost", "a message is made up", "a person holds a post", *["the person lets go"] * 2,
+    *["an edit is accepted"] * 6, *["a worker turns to a post"] * 8, *["a call is answered"] * 5, "a claim expires",
+    *["a message comes"] * 3, "a message comes twice", "a message is lost", "a message is made up", "rescue rings",
+    "a person holds a post",
 ]  # fmt: skip
 
 
@@ -72,7 +71,7 @@ patches = st.one_of(
 which = st.sampled_from([None, None, None, 0, 1, 2])
 picks = st.integers(0, 10**6)
 tags = st.sampled_from([None, None, None, None, 1, 2, 3])
-stops = st.sampled_from([None, None, None, *POINTS])
+stops = st.sampled_from([None, None, None, None, None, *POINTS])
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -88,7 +87,7 @@ class Interleavings(RuleBasedStateMachine):
         self.exchanges: list[Exchange] = []
         self.messages: list[Message] = []
         self.actors: list[Actor] = []
-        self.flying: list[Actor] = []
+        self.flying: list[tuple[Actor, Message, str]] = []
         self.paused: tuple[Actor, Message] | None = None
         self.person: tuple[Connection, str] | None = None
 
@@ -120,12 +119,8 @@ class Interleavings(RuleBasedStateMachine):
                 self.accept(post, patch, tag)
             case "a claim expires":
                 self._plainly(EXPIRE, post)
-            case "the next try is due":
-                self._plainly(RETRY, post)
             case "a person holds a post" if self.person is None and self.paused is None:
                 self.a_person_holds(post)
-            case "the person lets go" if self.person is not None:
-                self.the_person_lets_go()
             case "rescue rings":
                 self.rescue()
             case "a message is lost" if self.messages:
@@ -137,15 +132,16 @@ class Interleavings(RuleBasedStateMachine):
             case "a message comes twice" if self.messages:
                 self._work(self.messages[pick % len(self.messages)], stop_at)
             case "a worker turns to a post":
+                self._plainly((RETRY, RETRY, EXPIRE)[pick % 3], post)
                 ring = [message for message in self.due() if message[1] == self.posts[post]]
                 if ring:
                     self._work(ring[pick % len(ring)], stop_at)
-            case "the stopped one goes on" if self.paused is not None:
+            case "a call is answered" if self.person is not None:
+                self.the_person_lets_go()
+            case "a call is answered" if self.paused is not None:
                 self.let_the_stopped_one_on()
-            case "a call is answered" if self.flying and self.paused is None and self.person is None:
-                actor = self.flying.pop(pick % len(self.flying))
-                actor.stop_at = stop_at
-                self._see(actor, ("edits", self.posts[post]), actor.go_on(_reply(kind)))
+            case "a call is answered" if self.flying:
+                self.answer(pick % len(self.flying), kind, stop_at)
 
     # What clients, the clock and people do.
 
@@ -224,7 +220,7 @@ class Interleavings(RuleBasedStateMachine):
         """Where a worker has come to."""
         event(f"{message[0]} came to {point or 'its end'}")
         if point == "call":
-            self.flying.append(actor)
+            self.flying.append((actor, message, self._row(message[1]).claim_token))
         elif point is not None:
             self.paused = actor, message
         else:
@@ -235,6 +231,21 @@ class Interleavings(RuleBasedStateMachine):
                 if not (db.passing(error) or isinstance(error, StaleWriteError)):
                     raise
                 self.messages.append(message)
+
+    def _row(self, post_id: str) -> Any:
+        with self.engine.connect() as tx:
+            return tx.execute(text("SELECT * FROM posts WHERE id = :id"), {"id": post_id}).one()
+
+    def answer(self, number: int, kind: Any, stop_at: str | None) -> None:
+        """A call comes back; to somebody whose claim is not his any more it must mean nothing."""
+        actor, message, token = self.flying.pop(number)
+        before = self._row(message[1])
+        stale = before.claim_token != token and (message[0] == "publish" or kind == "done")
+        actor.stop_at = None if stale else stop_at
+        event(f"{message[0]} answered{', too late' if stale else ''}")
+        self._see(actor, message, actor.go_on(_reply(kind)))
+        if stale:
+            assert self._row(message[1]) == before, f"a stale {message[0]} changed {before}"
 
     def let_the_stopped_one_on(self) -> None:
         assert self.paused is not None
@@ -283,8 +294,7 @@ class Interleavings(RuleBasedStateMachine):
         if self.paused is not None:
             self.let_the_stopped_one_on()
         while self.flying:
-            actor = self.flying.pop()
-            self._see(actor, ("edits", self.posts[0]), actor.go_on(_reply("done")))
+            self.answer(0, "done", None)
         for _ in range(40):
             self.rescue()
             if not self.messages:
@@ -332,7 +342,7 @@ FIXED = settings(
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = FIXED
 TestMoreInterleavings = pytest.mark.faults(MoreInterleavings.TestCase)
-TestMoreInterleavings.settings = settings(FIXED, max_examples=1000, stateful_step_count=80, derandomize=False)
+TestMoreInterleavings.settings = settings(FIXED, max_examples=300, stateful_step_count=80, derandomize=False)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from shared import connections, services
@@ -360,7 +361,13 @@ def test_a_tls_handshake_that_fails_never_started(wire: Wire, monkeypatch: pytes
     assert bounded(made).kind == "never_started"
 
 
-def test_without_a_url_a_sandbox_serves_and_every_start_says_so() -> None:
+@pytest.fixture
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger that has not been used yet: structlog's remember the configuration of their first line."""
+    monkeypatch.setattr(services, "log", structlog.get_logger())
+
+
+def test_without_a_url_a_sandbox_serves_and_every_start_says_so(fresh_log: None) -> None:
     settings.cache_clear()
     with capture_logs() as logs:
         services.announce(["publish", "render", "webhooks", "edits"])
@@ -375,7 +382,7 @@ def test_without_a_url_a_sandbox_serves_and_every_start_says_so() -> None:
 
 
 def test_a_start_with_services_says_where_and_warns_of_a_missing_secret_and_a_bad_url(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, fresh_log: None
 ) -> None:
     monkeypatch.setenv("REDRAFT_PUBLISHER_URL", "https://publisher.example.com/publish")
     monkeypatch.setenv("REDRAFT_RENDERER_URL", "renderer.example.com")

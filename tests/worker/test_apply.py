@@ -205,3 +205,13 @@ def test_a_task_stops_at_a_thousand_edits_and_rings_on(engine: Engine) -> None:
     assert (len(applied.ends), applied.more) == (1000, [post])
     assert len(apply_edits(applied.more).ends) == 1
     assert rows.row(engine, "posts", post).caption == "1000"
+
+
+def test_a_move_of_a_post_that_waits_for_its_render_leaves_the_renders_mark_alone(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = rows.slides(tx, enqueued_revision=1, enqueued_at=rows.soon(0))
+        local = rows.soon(300).strftime("%Y-%m-%dT%H:%M")
+        rows.edit(tx, post, {"scheduledTime": local, "timezone": "Europe/London"})
+    applied = apply_edits([post])
+    stored = rows.row(engine, "posts", post)
+    assert (stored.schedule_revision, stored.enqueued_revision, applied.renders) == (2, 1, [])

@@ -230,6 +230,32 @@ def test_a_chunk_that_ends_its_worker_every_time_fails_the_job_after_five_attemp
     assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 2, 2, 1, 1, 1]
 
 
+def test_held_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_for_them_costs_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = sorted(posts(engine, 3))
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    with held_by_a_person(engine, ids[1]):
+        outcomes = [reschedule.run_chunk(job).outcome for _ in range(9)]
+        assert outcomes == ["frozen", *["moved"] * 8]
+        with engine.connect() as tx:
+            assert tx.execute(text("SELECT attempts FROM reschedule_chunks")).scalar_one() == 0
+    assert jobs.counts(job) == ("running", 3, 2, 0, 0)
+
+    def raising(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reschedule_chunk.reschedules, "decide", raising)
+    outcomes = []
+    for _ in range(7):
+        try:
+            outcomes.append(reschedule.run_chunk(job).outcome)
+        except ZeroDivisionError:
+            outcomes.append("died")
+    assert outcomes == ["died", "died", "died", "died", "died", "failed", "gone"]
+    assert jobs.counts(job) == ("failed", 3, 2, 0, 0)
+
+
 def test_a_write_that_finds_another_row_than_was_locked_rolls_all_of_its_chunk_back(engine: Engine) -> None:
     posts(engine, 3)
     job = jobs.make({"filter": ALL, "shift": "P1D"})

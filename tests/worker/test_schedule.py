@@ -149,3 +149,18 @@ def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
     expire(engine, slides)
     assert rescue.rescue() == {"claims": 2}
     assert sent == [("posts.publish", [[[post, 4]]], None), ("posts.render", [slides, 7], None)]
+
+
+def test_what_is_due_is_found_by_its_index_however_many_posts_wait(engine: Engine) -> None:
+    with engine.begin() as tx:
+        tx.execute(
+            text("""INSERT INTO posts (id, workspace_id, account_id, platform, content_type, content_url, caption,
+                        scheduled_time, status)
+                    SELECT 'far_' || n, 'w', 'a', 'tiktok', 'video', '"https://a.example/1.mp4"', '',
+                        now() + interval '30 days', 'generated' FROM generate_series(1, 5000) n""")
+        )
+    with engine.connect() as tx:
+        hints = schedule_store._hints("publish", 60.0) | {"limit": 10}
+        plan = "\n".join(tx.execute(text(f"EXPLAIN {schedule_store._FIND['publish'].text}"), hints).scalars())
+    assert "ix_posts_due" in plan
+    assert "Index Cond: (scheduled_time <=" in plan
