@@ -36,9 +36,9 @@ def fences(tx: Connection, post_ids: Iterable[str]) -> dict[str, Fence]:
     return {row[0]: Fence(*row) for row in tx.execute(_FENCES, {"ids": list(post_ids)})}
 
 
-# now(), not clock_timestamp(): that is volatile, no index can be searched for it, and each second every waiting post
-# would be looked at. Within the horizon and not sent for this schedule revision yet, or overdue and sent long enough ago. The second look
+# Within the horizon and not sent for this schedule revision yet, or overdue and sent long enough ago. The second look
 # is made under the lock: an edit may have moved the post far away meanwhile, and nothing far away sits in Redis.
+# now(), not clock_timestamp(): that is volatile, and no index can be searched for it.
 _DUE = """status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
     AND scheduled_time <= now() + make_interval(secs => :horizon)
     AND (retry_at IS NULL OR retry_at <= now() + make_interval(secs => :horizon))
