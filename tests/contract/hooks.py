@@ -35,8 +35,8 @@ schemathesis.openapi.format(
     "duration", st.builds("{}P{}DT{}H{}M".format, st.sampled_from(["", "-"]), *[st.integers(0, 999)] * 3)
 )
 
-# Schemathesis steers towards what an operation accepts; for bodies of a thousand ids that takes hours, and what it would
-# find is what map_case below sends anyway.
+# Schemathesis steers towards what an operation accepts; for bodies of a thousand ids that takes hours, and what it
+# would find is what map_case below sends anyway.
 hypothesis.target = lambda *_, **__: 0.0
 
 _FORMATS = {schemas.LOCAL_TIME: "local-time", schemas.INSTANT: "instant", schemas.WEB_ADDRESS: "web-address"}
