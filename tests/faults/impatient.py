@@ -9,4 +9,6 @@ app.conf.broker_transport_options = {
     **app.conf.broker_transport_options,
     "unacked_restore_interval": 1,
     "unacked_restore_throttle": 1,
+    # Who is cut off while looking leaves its mutex behind.
+    "unacked_mutex_expire": 2,
 }
