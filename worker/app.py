@@ -33,6 +33,9 @@ app.conf.update(
     worker_consumer="worker.consumer:Consumer",
     # One message in hand for each that is worked on: a flood is shared, and little is lost with a worker.
     worker_prefetch_multiplier=1,
+    # When Redis cuts us off, Celery forgets which children are busy (asynpool's flush) and may hand one the next
+    # message, to wait there for its task; a prefetch count reduced to that message would stall the whole worker.
+    worker_enable_prefetch_count_reduction=False,
     # A task that outlives its connection goes on; its twin is safe to run beside it (FAULTS 8).
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
