@@ -2,7 +2,6 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 
 from starlette.requests import Request
 
@@ -30,16 +29,22 @@ class KeyRing:
         self._next: list[bytes] = []
         self._busy = False
 
-    async def find(self, secret: str) -> Key | None:
+    async def find(self, secret: str, patience: float) -> Key | None:
         """The key with this secret, as it was half a second ago at most; None for one unknown or revoked.
+
+        Unavailable when PostgreSQL does not say within `patience` seconds.
 
         The secret is compared by its SHA-256, through an index: nothing of a near miss shows in the time it takes.
         """
-        digest = sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        digest = keys_store.hash_of(secret)
         known = self._known.get(digest)
         if known is not None and known[1] > self._loop.time():
             return known[0]
-        return await asyncio.shield(self._ask(digest))
+        try:
+            async with asyncio.timeout(patience):
+                return await asyncio.shield(self._ask(digest))
+        except TimeoutError:
+            raise Unavailable from None
 
     def _ask(self, digest: bytes) -> asyncio.Future[Key | None]:
         asked = self._asked.get(digest)
@@ -92,11 +97,7 @@ async def authenticate(request: Request, ring: KeyRing, patience: float) -> Key:
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
         raise Unauthenticated
-    try:
-        async with asyncio.timeout(patience):
-            key = await ring.find(secret)
-    except TimeoutError:
-        raise Unavailable from None
+    key = await ring.find(secret, patience)
     if key is None:
         raise Unauthenticated
     return key

@@ -140,12 +140,13 @@ class Submission:
             verdicts: Sequence[Verdict] = [errors.Unavailable(edit_id=request.new.id) for request in batch]
         else:
             verdicts = done.result()
-        metrics.edits_accepted(sum(isinstance(verdict, Recorded) and not verdict.replayed for verdict in verdicts))
-        self.bell.ring_for(
+        fresh = [
             (request.new.post_id, verdict.edit_id)
             for request, verdict in zip(batch, verdicts, strict=True)
             if isinstance(verdict, Recorded) and not verdict.replayed
-        )
+        ]
+        metrics.edits_accepted(len(fresh))
+        self.bell.ring_for(fresh)
         for request, verdict in zip(batch, verdicts, strict=True):
             self._open.discard(request)
             if not request.future.done():
@@ -228,14 +229,14 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
 def _record(tx: Connection, batch: Sequence[Request]) -> list[Verdict]:
     """Look the keys up, judge, insert. The posts are read unlocked: the worker judges again under the lock."""
     kept = _kept(tx, batch)
-    judged = [request for request in batch if (request.new.api_key_id, request.new.key or "") not in kept]
+    judged = [request for request in batch if _key_of(request) not in kept]
     found, now = posts_store.read_posts(tx, [request.new.post_id for request in judged if request.problem is None])
     verdicts: dict[int, Verdict] = {}
     accepted: list[Request] = []
     first_with: dict[tuple[str, str], Request] = {}
     twins: list[Request] = []
     for request in batch:
-        key = (request.new.api_key_id, request.new.key or "")
+        key = _key_of(request)
         if key in kept:
             verdicts[id(request)] = _repeated(request, kept[key])
             continue
@@ -254,12 +255,16 @@ def _record(tx: Connection, batch: Sequence[Request]) -> list[Verdict]:
         # Another process (or this very batch) was first with the key: its edit is the one result.
         kept = _kept(tx, beaten)
         for request in beaten:
-            verdicts[id(request)] = _repeated(request, kept[request.new.api_key_id, request.new.key or ""])
+            verdicts[id(request)] = _repeated(request, kept[_key_of(request)])
     return [verdicts[id(request)] for request in batch]
 
 
+def _key_of(request: Request) -> tuple[str, str]:
+    return request.new.api_key_id, request.new.key or ""
+
+
 def _kept(tx: Connection, batch: Sequence[Request]) -> dict[tuple[str, str], Kept]:
-    pairs = [(request.new.api_key_id, request.new.key) for request in batch if request.new.key]
+    pairs = [_key_of(request) for request in batch if request.new.key]
     return idempotency_store.kept(tx, pairs) if pairs else {}
 
 

@@ -77,7 +77,6 @@ STATES: dict[Status, State] = {
     ),
 }
 
-CANNOT_EDIT = "Only posts with status 'generated' or 'pending_render' can be edited"
 BEING_PUBLISHED = "being published"
 
 
@@ -141,12 +140,17 @@ def matches(if_match: Sequence[str] | None, revision: int) -> bool:
 def cannot_edit(post: PostFacts) -> Reject | None:
     """Why the post takes no edit now, or None. Deleted posts are not found, as if they had never been."""
     if post.deleted:
-        return Reject("not_found", f"Post {post.id} not found")
+        return _refused(errors.NotFound.post(post.id))
     if not STATES[post.status].editable:
-        return Reject("cannot_edit", CANNOT_EDIT, (errors.Detail("status", post.status.value),))
+        return _refused(errors.CannotEdit(post.status.value))
     if post.claim is ClaimKind.PUBLISH:
-        return Reject("cannot_edit", CANNOT_EDIT, (errors.Detail("status", BEING_PUBLISHED),))
+        return _refused(errors.CannotEdit(BEING_PUBLISHED))
     return None
+
+
+def _refused(error: errors.RedraftError) -> Reject:
+    """The outcome that says what the error would."""
+    return Reject(error.code, error.message, error.details)
 
 
 def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: Sequence[str] | None = None) -> Decision:
@@ -157,10 +161,10 @@ def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: S
     If-Match: a precondition is looked at only where the answer would be a success (RFC 9110, 13.2.1).
     """
     if post.deleted:
-        return Reject("not_found", f"Post {post.id} not found")
+        return _refused(errors.NotFound.post(post.id))
     problem = edits.problems_for(patch, post.platform, accepted_at)
     if problem is not None:
-        return Reject(problem.code, problem.message, problem.details)
+        return _refused(problem)
     refusal = cannot_edit(post)
     if refusal is not None:
         return refusal

@@ -54,6 +54,13 @@ def public_json(post: Post, facts: PostFacts | None = None) -> str:
     return to_json(public(post, facts)).decode()
 
 
+def service_body(kind: str, post: Post, facts: PostFacts | None = None) -> str:
+    """What a service is sent to `publish` or `render`: the 12 fields, and what a render made (SPEC 6)."""
+    made = (facts or post.facts).rendered_url
+    shown = public(post, facts) | {"renderedUrl": made, "slideDuration": post.slide_duration}
+    return to_json({"type": kind, "post": shown}).decode()
+
+
 def detailed(post: Post) -> dict[str, Any]:
     """What GET of one post shows: the 12 fields and how it ended (SPEC 4)."""
     return public(post) | {

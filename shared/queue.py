@@ -87,7 +87,6 @@ def send(
     shown: str,
     countdown: float | None = None,
     eta: datetime | None = None,
-    expires: float | None = None,
 ) -> bool:
     """Put one message on its queue; the only place that does. False when the broker would not take it.
 
@@ -95,7 +94,7 @@ def send(
     """
     try:
         sender().send_task(
-            task, args=list(args), countdown=countdown, eta=eta, expires=expires, argsrepr=f"({shown})", kwargsrepr="",
+            task, args=list(args), countdown=countdown, eta=eta, argsrepr=f"({shown})", kwargsrepr="",
             headers=tracing.headers(args),
         )  # fmt: skip
     except (OperationalError, OSError) as error:
@@ -106,11 +105,7 @@ def send(
 
 def ring_edits(post_ids: Sequence[str], reply_to: str | None = None, countdown: float | None = None) -> bool:
     """A doorbell for posts that have something new. `reply_to` is where the answer goes (`outcomes.address`)."""
-    rung = True
-    for start in range(0, len(post_ids), DOORBELL_POSTS):
-        some = list(post_ids[start : start + DOORBELL_POSTS])
-        rung &= send(EDITS_APPLY, [some, reply_to], shown=readable(some), countdown=countdown)
-    return rung
+    return _ring(EDITS_APPLY, post_ids, reply_to, countdown=countdown)
 
 
 def enqueue_publish(due: Sequence[tuple[str, int, datetime | None]], countdown: float | None = None) -> bool:
@@ -137,10 +132,15 @@ def enqueue_renders(due: Sequence[tuple[str, int]], countdown: float | None = No
 
 def ring_webhooks(post_ids: Sequence[str]) -> bool:
     """A doorbell for posts of which there is something to tell."""
+    return _ring(WEBHOOKS_DELIVER, post_ids)
+
+
+def _ring(task: str, post_ids: Sequence[str], *more: object, countdown: float | None = None) -> bool:
+    """A message for each 500 posts."""
     rung = True
     for start in range(0, len(post_ids), DOORBELL_POSTS):
         some = list(post_ids[start : start + DOORBELL_POSTS])
-        rung &= send(WEBHOOKS_DELIVER, [some], shown=readable(some))
+        rung &= send(task, [some, *more], shown=readable(some), countdown=countdown)
     return rung
 
 

@@ -52,11 +52,8 @@ def set_up(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str = 
 def workspace(tx: Connection, workspace_id: str = WORKSPACE, suffix: str = "", secret: str = SECRET) -> None:
     """A workspace with a TikTok and an Instagram account and a key that may do everything, unlimited."""
     tx.execute(text("INSERT INTO workspaces (id, name) VALUES (:id, :id) ON CONFLICT DO NOTHING"), {"id": workspace_id})
-    for account, platform in ((TIKTOK, "tiktok"), (INSTAGRAM, "instagram")):
-        tx.execute(
-            text("INSERT INTO accounts (id, workspace_id, platform, name) VALUES (:id, :workspace, :platform, :id)"),
-            {"id": account + suffix, "workspace": workspace_id, "platform": platform},
-        )
+    for account_id, platform in ((TIKTOK, "tiktok"), (INSTAGRAM, "instagram")):
+        account(tx, account_id + suffix, workspace_id, platform)
     tx.execute(
         text("""INSERT INTO api_keys (id, workspace_id, name, secret_hash, hint, scopes)
                 VALUES (:id, :workspace, 'tests', :hash, :hint, ARRAY['posts:read', 'posts:write', 'bulk'])"""),
@@ -67,6 +64,15 @@ def workspace(tx: Connection, workspace_id: str = WORKSPACE, suffix: str = "", s
             "hint": secret[-4:],
         },
     )
+
+
+def account(tx: Connection, account_id: str, workspace_id: str = WORKSPACE, platform: str = "tiktok") -> str:
+    """One more account; its id."""
+    tx.execute(
+        text("INSERT INTO accounts (id, workspace_id, platform, name) VALUES (:id, :workspace, :platform, :id)"),
+        {"id": account_id, "workspace": workspace_id, "platform": platform},
+    )
+    return account_id
 
 
 def soon(minutes: float = 60) -> datetime:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -59,9 +60,7 @@ class Applied:
 
     def summary(self) -> dict[str, int]:
         """A small dict for Flower: {"applied": 3, "rejected": 1, "held": 0}."""
-        counts: dict[str, int] = {}
-        for end in self.ends:
-            counts[end.status.value] = counts.get(end.status.value, 0) + 1
+        counts = dict(Counter(end.status.value for end in self.ends))
         return counts | ({"held": len(self.held)} if self.held else {})
 
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from uuid import uuid4
 
-from pydantic_core import to_json
-
 from shared import metrics, posts, services
 from shared.db import transaction
 from shared.lifecycle import ClaimKind, PostFacts, Status
@@ -193,15 +191,9 @@ def _come_back(facts: PostFacts, post: Post, drained: Drained, now: datetime, to
             told.early.append((facts.id, facts.schedule_revision, wait))
 
 
-def body_of(facts: PostFacts, post: Post, kind: str = "publish") -> str:
-    """What a service is sent: the 12 fields as they stand, and what a render made (SPEC 6)."""
-    shown = posts.public(post, facts) | {"renderedUrl": facts.rendered_url, "slideDuration": post.slide_duration}
-    return to_json({"type": kind, "post": shown}).decode()
-
-
 def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: bool) -> Attempt:
     """The next try: under the old key where the body is the old one, and always so for a claim that expired."""
-    body = history.body if retaken and history else body_of(facts, post)
+    body = history.body if retaken and history else posts.service_body("publish", post, facts)
     if history is not None and history.body == body:
         key, number = history.idempotency_key, history.tries + 1
     else:

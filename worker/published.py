@@ -1,6 +1,7 @@
 """How publishes end: what a task did, and the finish that is fenced by the claims' tokens (SPEC 6)."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -59,10 +60,7 @@ class Published:
         self.again, self.edits, self.early, self.later, self.told = [], [], [], [], []
 
     def summary(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for outcome in self.outcomes.values():
-            counts[outcome] = counts.get(outcome, 0) + 1
-        return counts
+        return dict(Counter(self.outcomes.values()))
 
 
 def finish(landed: Sequence[Landed[Called]], done: Published) -> list[Landed[Called]]:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import structlog
 from sqlalchemy import Connection
 
-from shared import db, events, services
+from shared import db, events, posts, services
 from shared.db import transaction
 from shared.lifecycle import PostFacts, Status
 from shared.posts import Post
@@ -24,7 +24,7 @@ from shared.store import webhooks as webhooks_store
 from shared.store.claims import NewClaim
 from worker import retries
 from worker.apply import Applied, Attempts, apply_edits, drain
-from worker.publish import anew, body_of
+from worker.publish import anew
 from worker.retries import Outcome
 
 log = structlog.get_logger(__name__)
@@ -146,7 +146,7 @@ def _verdict(post: Post, facts: PostFacts, now: datetime) -> str:
 
 def _job(post: Post, facts: PostFacts, now: datetime) -> Job:
     same = facts.content_revision == post.facts.content_revision
-    body = body_of(facts, post, "render")
+    body = posts.service_body("render", post, facts)
     # The caption stands in the body too, and may change between two tries: never two bodies under one key.
     key = f"render_{facts.id}_{facts.content_revision}_{sha256(body.encode()).hexdigest()[:16]}"
     tries = post.render_tries + (facts.claim is not None) if same else 0

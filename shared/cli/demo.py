@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Final
 
-from pydantic_core import to_json
 from sqlalchemy import Connection, insert, update
 
 from shared import models, posts, times
@@ -271,7 +270,8 @@ def _tries(post: Post) -> Iterator[dict[str, Any]]:
         "publisher_unavailable": ("server_error", 10),
         "publish_outcome_unknown": ("unknown", 3),
     }.get(reason, ("refused", 1))
-    sent = _as_sent(post)
+    # The body as a publish makes it: a retry of the same content then goes out under the old key (SPEC 6).
+    sent = posts.service_body("publish", post, replace(post.facts, status=Status.GENERATED))
     for number in range(count):
         started = facts.scheduled_time + timedelta(milliseconds=200, minutes=5 * number)
         yield {
@@ -286,10 +286,3 @@ def _tries(post: Post) -> Iterator[dict[str, Any]]:
             "outcome": outcome,
             "message": reason if outcome == "refused" else None,
         }
-
-
-def _as_sent(post: Post) -> str:
-    """The body as a publish makes it: a retry of the same content then goes out under the old key (SPEC 6)."""
-    shown = posts.public(post, replace(post.facts, status=Status.GENERATED))
-    shown |= {"renderedUrl": post.facts.rendered_url, "slideDuration": post.slide_duration}
-    return to_json({"type": "publish", "post": shown}).decode()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shared.cli.places import parts, reaching
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, find_workspace, refuse, say, say_json
+from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, find_workspace, refuse, say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,11 +101,11 @@ def show(
         say_json(stories.told(seen.edit) | ({"requeue": stories.told_prospect(seen)} if failed else {}))
         return
     for line in _lines(seen.edit):
-        _echo(line)
+        echo(line)
     if failed:
-        _echo("\nA requeue now:")
+        echo("\nA requeue now:")
         _show_prospect(seen)
-    _echo(f"\n{stories.advice(seen.edit)}")
+    echo(f"\n{stories.advice(seen.edit)}")
 
 
 @app.command("requeue")
@@ -147,7 +147,7 @@ def _decide(edit_ids: list[str], verb: str, *, yes: bool, data_dir: Path, as_jso
         if seen is None:
             refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
         if not as_json:
-            _echo(f"{edit_id} of {seen.edit.post_id} is {seen.edit.status}; it changes {', '.join(seen.edit.changes)}.")
+            echo(f"{edit_id} of {seen.edit.post_id} is {seen.edit.status}; it changes {', '.join(seen.edit.changes)}.")
             if verb == "requeue" and seen.edit.status == EditStatus.FAILED:
                 _show_prospect(seen)
         if not yes and not typer.confirm(f"{verb.capitalize()} it?"):
@@ -179,10 +179,10 @@ def _do(edit_id: str, verb: str, mark: str | None, data_dir: Path, *, quiet: boo
                 held = "Somebody holds its post for too long; `redraft doctor` says who. Try again"
                 ended = operations.NotDone(held)
     except typer.Exit:
-        _echo(f"{edit_id}: whether it was done is not known; `redraft edits show {edit_id}` tells.", err=True)
+        echo(f"{edit_id}: whether it was done is not known; `redraft edits show {edit_id}` tells.", err=True)
         raise
     if isinstance(ended, operations.NotDone):
-        _echo(f"{edit_id}: {ended.why}.", err=True)
+        echo(f"{edit_id}: {ended.why}.", err=True)
         if ended.prospect is not None and not quiet:
             _show_prospect(ended.prospect)
         return {"editId": edit_id, "done": False, "why": ended.why}
@@ -193,7 +193,7 @@ def _do(edit_id: str, verb: str, mark: str | None, data_dir: Path, *, quiet: boo
             queue.ring_webhooks(ended.told)
     if not quiet:
         when = "" if rung else " Redis was not told: the rescue finds it within seconds, when workers and Redis run."
-        _echo(f"{edit_id} is {'queued again' if verb == 'requeue' else 'discarded'}.{when}")
+        echo(f"{edit_id} is {'queued again' if verb == 'requeue' else 'discarded'}.{when}")
     return {"editId": edit_id, "done": True, "rung": rung}
 
 
@@ -222,12 +222,12 @@ def _show_prospect(seen: "Prospect") -> None:
     from shared import stories  # noqa: PLC0415 - as above
 
     for sentence in seen.sentences():
-        _echo(f"  {sentence}")
+        echo(f"  {sentence}")
     for one in seen.overwrites:
         fields = stories.listed(one.fields)
-        _echo(f"    {fields} as {one.edit_id} set it ({one.status} {stories.moment(one.at)}, by {one.requested_by})")
+        echo(f"    {fields} as {one.edit_id} set it ({one.status} {stories.moment(one.at)}, by {one.requested_by})")
     for line in _changes(seen.before, seen.after):
-        _echo(f"  {line}")
+        echo(f"  {line}")
 
 
 def _fields(values: dict[str, Any]) -> list[str]:
@@ -245,9 +245,3 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return "none" if value is None else f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def _echo(line: str, *, err: bool = False) -> None:
-    """A caption is anybody's text: what would steer the terminal is shown as an escape."""
-    safe = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
-    typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)

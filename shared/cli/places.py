@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any
 
-STACK_FILE: Final = "stack.json"
+from shared.local.datadir import STACK_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,17 @@ class Parts:
     flower_url: str
 
 
+def stack_of(data_dir: Path) -> Any:
+    """What the stack that runs in `data_dir` says of itself. OSError where none does, ValueError for no JSON."""
+    return json.loads((data_dir / STACK_FILE).read_text(encoding="utf-8"))
+
+
 def parts(data_dir: Path) -> Parts:
     """What the environment says, and, of what it does not, what the stack that runs in `data_dir` says."""
     from shared.settings import settings  # noqa: PLC0415 - heavy imports wait until the command runs
 
     try:
-        stack = json.loads((data_dir / STACK_FILE).read_text(encoding="utf-8"))
+        stack = stack_of(data_dir)
         said = {name: str(stack[name]) for name in ("databaseUrl", "redisUrl", "apiUrl", "flowerUrl")}
     except (OSError, ValueError, KeyError, TypeError):
         said = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from shared.cli.places import parts, reaching
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, refuse, say, say_json
+from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, refuse, say, say_json
 
 if TYPE_CHECKING:
     from shared.posts import Post
@@ -103,7 +103,7 @@ def show(
         say_json(story)
         return
     for line in _lines(post, story, now):
-        _echo(line)
+        echo(line)
 
 
 def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
@@ -156,7 +156,7 @@ def retry(
     known = {post.id for post in found}
     missing = [post_id for post_id in wanted if post_id not in known]
     if missing:
-        _echo(f"{' '.join(missing)} did not fail; `redraft posts show POST` says how one stands.", err=True)
+        echo(f"{' '.join(missing)} did not fail; `redraft posts show POST` says how one stands.", err=True)
     if found and not yes:
         _preview(found)
         typer.confirm(f"Try {'it' if len(found) == 1 else f'all {len(found):,}'} again?", abort=True)
@@ -173,10 +173,10 @@ def retry(
 
 def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
     for one in done[:SHOWN]:
-        _echo(f"{one.post_id} {TOLD[one.back]}.")
-    _echo(f"{len(done):,} of {found:,} failed posts are tried again.")
+        echo(f"{one.post_id} {TOLD[one.back]}.")
+    echo(f"{len(done):,} of {found:,} failed posts are tried again.")
     if left:
-        _echo(f"{len(left):,} were held by somebody or have changed; try again: {' '.join(left[:SHOWN])}", err=True)
+        echo(f"{len(left):,} were held by somebody or have changed; try again: {' '.join(left[:SHOWN])}", err=True)
 
 
 def _since(given: str | None) -> datetime | None:
@@ -206,7 +206,7 @@ def _preview(found: "list[FailedPost]") -> None:
     headings = {"postId": "post", "failedAt": "failed", "scheduledTime": "its time", "reason": "reason"}
     say(rows, headings, as_json=False, none="")
     if len(found) > SHOWN:
-        _echo(f"and {len(found) - SHOWN:,} more")
+        echo(f"and {len(found) - SHOWN:,} more")
 
 
 def _retry(post_ids: list[str], data_dir: Path) -> "list[Retried]":
@@ -229,9 +229,3 @@ def _retry(post_ids: list[str], data_dir: Path) -> "list[Retried]":
                 queue.enqueue_publish([(one.post_id, one.revision, None) for one in due if one.back != "render"])
                 queue.enqueue_renders([(one.post_id, one.revision) for one in some if one.back == "render"])
     return done
-
-
-def _echo(line: str, *, err: bool = False) -> None:
-    """A caption or a publisher's words are anybody's text: what would steer the terminal is shown as an escape."""
-    safe = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
-    typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)

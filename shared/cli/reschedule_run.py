@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 import typer
 
 from shared.cli import reschedule_csv
+from shared.cli.places import stack_of
 from shared.cli.reschedule_client import Client, Job, RefusedError, UnreachableError
 from shared.cli.reschedule_csv import BadFileError
 from shared.cli.reschedule_screen import Screen, Totals
@@ -20,7 +21,6 @@ from shared.errors import InvalidRequest
 from shared.reschedule_requests import parse_request
 
 SOME_FAILED, BAD_ARGUMENTS, SOME_SKIPPED, INTERRUPTED = 1, 2, 3, 130
-STACK_FILE: Final = "stack.json"
 COMMAND: Final = "redraft reschedule"
 
 
@@ -118,7 +118,7 @@ def _api(data_dir: Path) -> tuple[str, str]:
     url, key = os.environ.get("REDRAFT_API_URL", ""), os.environ.get("REDRAFT_API_KEY", "")
     if not (url and key):
         with suppress(OSError, ValueError, TypeError, AttributeError):
-            stack = json.loads((data_dir / STACK_FILE).read_text(encoding="utf-8"))
+            stack = stack_of(data_dir)
             url, key = url or stack.get("apiUrl") or "", key or stack.get("apiKey") or ""
     if not url:
         raise ArgumentsError("set REDRAFT_API_URL and REDRAFT_API_KEY, or start a stack here with: redraft up --demo")

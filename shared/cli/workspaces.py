@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from shared.cli.places import stack_of
+from shared.local.datadir import STACK_FILE
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -121,9 +124,9 @@ def _database_url(data_dir: Path) -> tuple[str, str]:
 
     if url := settings().database_url:
         return url, "REDRAFT_DATABASE_URL"
-    stack = data_dir / "stack.json"
+    stack = data_dir / STACK_FILE
     try:
-        return str(json.loads(stack.read_text(encoding="utf-8"))["databaseUrl"]), str(stack)
+        return str(stack_of(data_dir)["databaseUrl"]), str(stack)
     except FileNotFoundError:
         refuse(
             f"Which database? Set REDRAFT_DATABASE_URL, or start everything with: redraft up (no stack runs in "
@@ -139,6 +142,12 @@ def checked_name(given: str) -> str:
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
         refuse(f"A name has 1 to {LONGEST_NAME} printable characters. Choose another one.")
     return name
+
+
+def echo(line: str, *, err: bool = False) -> None:
+    """A caption or a publisher's words are anybody's text: what would steer the terminal is shown as an escape."""
+    safe = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
+    typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)
 
 
 def refuse(message: str, *, code: int = 2) -> NoReturn:

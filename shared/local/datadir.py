@@ -12,6 +12,8 @@ from shared.local.errors import LocalError
 
 KEPT = "kept.json"
 LOCK = "lock"
+STACK_FILE = "stack.json"
+"""Where a running stack says where its parts are."""
 
 
 class DataDir:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from shared.local import commands
-from shared.local.datadir import DataDir, free_port, port_is_free, write_private
+from shared.local.datadir import STACK_FILE, DataDir, free_port, port_is_free, write_private
 from shared.local.errors import LocalError
 from shared.local.postgres import PostgreSQL
 from shared.local.supervisor import Child, Supervisor
@@ -20,7 +20,6 @@ from shared.local.valkey import Valkey, answers
 from shared.settings import Settings
 
 HOST: Final = "127.0.0.1"
-STACK_FILE: Final = "stack.json"
 # Higher stops first: nobody is asked for what has gone already. The servers have rank 0.
 REFERENCE, FLOWER, WORKERS, EDGES = 1, 2, 3, 4
 # Seconds at Ctrl-C. A worker that is cut short here loses nothing (SPEC 3), and a person waits at the terminal.

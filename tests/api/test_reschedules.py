@@ -40,13 +40,8 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
 @pytest.fixture
 def account(stack: Running) -> str:
     """An account of its own for each test, so that no other test's filter means its posts."""
-    name = f"acc_{next(numbers):03}"
     with stack.engine.begin() as tx:
-        tx.execute(
-            text("INSERT INTO accounts (id, workspace_id, platform, name) VALUES (:id, :workspace, 'tiktok', :id)"),
-            {"id": name, "workspace": rows.WORKSPACE},
-        )
-    return name
+        return rows.account(tx, f"acc_{next(numbers):03}")
 
 
 def start(stack: Running, body: Any, **headers: str) -> httpx.Response:

@@ -12,9 +12,9 @@ from shared import edits, times
 from shared.cli.demo import DOCUMENTED, INSTAGRAM, TIKTOK, WORKSPACE, seed
 from shared.errors import Faults
 from shared.lifecycle import Apply, Status, decide, needs_render
+from shared.posts import service_body
 from shared.store import keys, posts
 from shared.store.schedule import find_due
-from worker.publish import body_of
 
 SECRET = "sk_kept-by-the-data-folder"
 
@@ -148,7 +148,7 @@ def test_ends_are_told_as_a_worker_tells_them_each_with_its_tries(engine: Engine
         ended, _ = posts.read_posts(tx, counts)
     for row in tries:
         post = ended[row.post_id]
-        assert row.body == body_of(replace(post.facts, status=Status.GENERATED), post)
+        assert row.body == service_body("publish", post, replace(post.facts, status=Status.GENERATED))
 
 
 def test_a_second_seed_changes_nothing(engine: Engine, database_url: str) -> None:

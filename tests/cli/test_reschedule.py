@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import typer
 from click.testing import Result
-from sqlalchemy import text
 from typer.testing import CliRunner
 
 from shared.cli import reschedule_csv
@@ -60,13 +59,8 @@ def idle(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
 
 @pytest.fixture
 def account(stack: Running) -> str:
-    name = f"acc_{next(numbers):03}"
     with stack.engine.begin() as tx:
-        tx.execute(
-            text("INSERT INTO accounts (id, workspace_id, platform, name) VALUES (:id, :workspace, 'tiktok', :id)"),
-            {"id": name, "workspace": rows.WORKSPACE},
-        )
-    return name
+        return rows.account(tx, f"acc_{next(numbers):03}")
 
 
 def environment(stack: Running) -> dict[str, str]:
