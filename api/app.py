@@ -11,18 +11,22 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, reschedules
+from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules
 from api.context import Context
+from api.direct import Direct
 from api.envelope import Envelope
 from shared import logs, outcomes, tracing
 from shared.errors import RedraftError
 from shared.settings import settings
 from shared.store.posts import clock
 
+PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
+
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """One Context for the life of the process."""
+    protocol.allow_connections()
     context = Context(settings())
     app.state.context = context
     context.submission.start()
@@ -38,8 +42,8 @@ def build() -> FastAPI:
     built.add_exception_handler(RedraftError, problems.on_redraft_error)
     built.add_exception_handler(HTTPException, problems.on_http_error)
     built.add_exception_handler(Exception, problems.on_surprise)
-    # A plain route, in front: FastAPI's own machinery would double what the edge costs an edit.
-    built.router.routes.insert(0, Route(posts.ONE, posts.patch_post, methods=["PATCH"]))
+    # Served by Direct; here for what must know every route: metrics, `Allow`.
+    built.router.routes.insert(0, PATCH)
     for room in (posts, creation, deletion, edits, accounts, reschedules, docs, metrics, ops):
         built.include_router(room.router)
 
@@ -66,4 +70,4 @@ def build() -> FastAPI:
 
 logs.configure(process=lambda: "api", request_id=problems.request_id.get)
 _built = build()
-app: ASGIApp = Envelope(metrics.Observed(_built, _built.routes))
+app: ASGIApp = Envelope(metrics.Observed(Direct(_built, PATCH, posts.patch_post), _built.routes))

@@ -5,6 +5,8 @@ here, or anybody could fill the memory or keep connections without end.
 """
 
 import asyncio
+import resource
+from contextlib import suppress
 
 import structlog
 from pydantic_core import to_json
@@ -14,12 +16,24 @@ from shared.ids import new_id
 
 HEAD_LIMIT = 64 * 1024
 HEAD_WITHIN = 20.0
+FILES = 65_536
 
 NO_HTTP = "This is no request that HTTP/1.1 allows; send a valid method, path, headers and framing of the body"
 TOO_LARGE = f"The head of the request is larger than {HEAD_LIMIT:,} bytes; send fewer or shorter headers"
 TOO_SLOW = f"The head of the request did not arrive within {HEAD_WITHIN:.0f} s; send it at once"
 
 log = structlog.get_logger(__name__)
+
+
+def allow_connections() -> None:
+    """Each connection is an open file. Many systems let a process have 1,024 of them, some 256, where it does not ask
+    for more: so few clients that say nothing would shut everybody else out.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Protocol(HttpToolsProtocol):

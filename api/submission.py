@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -15,10 +14,10 @@ from sqlalchemy.exc import IntegrityError
 from api.doorbell import Doorbell
 from api.waiting import Waiting
 from shared import db, errors, lifecycle, metrics
-from shared.db import transaction
 from shared.edits import EditPatch
 from shared.errors import RedraftError
 from shared.outcomes import Answer, Listener
+from shared.posts import Post
 from shared.settings import Settings
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
@@ -27,9 +26,12 @@ from shared.store.edits import NewEdit
 from shared.store.idempotency import Kept
 
 BATCH = 256
-# How long a batch may gather while many requests are under way: each batch costs a commit, a doorbell and a task, so
-# that a flood in a few large ones is served several times as fast as in many small ones.
+# A batch gathers, for GATHER seconds at most, until it holds this SHARE of the requests under way lately: each
+# batch costs two commits, a doorbell and a task, so that a flood in a few large ones is served several times as fast as
+# in many small ones. Lately and not now: those who were answered together ask again together, but not at once.
 GATHER = 0.003
+SHARE = 0.8
+FADING = 0.7
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +70,7 @@ class Submission:
         self._pending: list[Request] = []
         self._open: set[Request] = set()
         self._busy = False
+        self._lately = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", metrics.doorbell_rung)
@@ -110,11 +113,15 @@ class Submission:
         """Write what is pending, at once where little is under way: a lone edit waits for nobody."""
         if self._busy or not self._pending:
             return
-        if len(self._pending) < min(BATCH, (len(self._open) + len(self.waiting)) // 2):
+        self._lately = max(self._lately, self._under_way())
+        if len(self._pending) < min(BATCH, int(self._lately * SHARE)):
             if self._gathering is None:
                 self._gathering = self._loop.call_later(GATHER, self._gathered)
             return
         self._write()
+
+    def _under_way(self) -> int:
+        return len(self._open) + len(self.waiting)
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -125,6 +132,7 @@ class Submission:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
+        self._lately = max(self._under_way(), self._lately * FADING)
         batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
         for request in batch:
             request.taken = True
@@ -179,12 +187,13 @@ class Submission:
 
 
 def record_batch(batch: Sequence[Request]) -> list[Verdict]:
-    """Record many requests in one transaction; if that fails, one by one, so that each owns its error."""
-    committing = False
+    """Record many requests in one INSERT; if that fails, one by one, so that each owns its error."""
+    inserting = False
     try:
-        with transaction() as tx:
-            verdicts = _record(tx, batch)
-            committing = True
+        with db.durable() as tx:
+            judged = _judge(tx, batch)
+            inserting = True
+            verdicts = _insert(tx, batch, judged)
     except Exception as error:  # noqa: BLE001  -- whatever it was, each request gets its own answer below
         log.warning("batch_failed", requests=len(batch), error=type(error).__name__)
     else:
@@ -194,16 +203,16 @@ def record_batch(batch: Sequence[Request]) -> list[Verdict]:
     for request in batch:
         # PostgreSQL away for one is away for all, and nobody who was answered already is recorded behind his back.
         if away is None and not request.future.done():
-            verdict = _record_alone(request, perhaps_there=committing)
+            verdict = _record_alone(request, perhaps_there=inserting)
             away = verdict if isinstance(verdict, errors.Unavailable) else None
             alone.append(verdict)
         else:
-            alone.append(_unknown(request, perhaps_there=committing))
+            alone.append(_unknown(request, perhaps_there=inserting))
     return alone
 
 
 def _unknown(request: Request, *, perhaps_there: bool) -> RedraftError:
-    """PostgreSQL cannot be asked. After a COMMIT without an answer only the row knows, and the client asks for it."""
+    """PostgreSQL cannot be asked. After an INSERT without an answer only the row knows, and the client asks for it."""
     return errors.Unavailable(edit_id=request.new.id if perhaps_there and request.problem is None else None)
 
 
@@ -211,52 +220,66 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
     """One request after its batch failed: perhaps committed all the same, else tried by itself."""
     for _ in range(2):
         try:
-            with transaction() as tx:
+            with db.durable() as tx:
                 if edits_store.recorded(tx, [request.new.id]):
                     return Recorded(request.new.id, None)
-                verdict = _record(tx, [request])[0]
+                judged = _judge(tx, [request])
                 perhaps_there = True
+                return _insert(tx, [request], judged)[0]
         except IntegrityError:
-            # The lost COMMIT went through between our look and our INSERT: look again.
+            # The lost INSERT went through between our look and this one: look again.
             continue
         except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
             log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
             return _unknown(request, perhaps_there=perhaps_there) if db.passing(error) else errors.Internal()
-        return verdict
     return errors.Internal()
 
 
-def _record(tx: Connection, batch: Sequence[Request]) -> list[Verdict]:
-    """Look the keys up, judge, insert. The posts are read unlocked: the worker judges again under the lock."""
+@dataclass(slots=True)
+class Judged:
+    """What a batch comes to before anything is written. `twins` share a key with one that is accepted."""
+
+    now: datetime | None
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    accepted: list[Request] = field(default_factory=list)
+    twins: list[Request] = field(default_factory=list)
+
+
+def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
+    """Look the keys up and judge. The posts are read unlocked: the worker judges again under the lock."""
     kept = _kept(tx, batch)
-    judged = [request for request in batch if _key_of(request) not in kept]
-    found, now = posts_store.read_posts(tx, [request.new.post_id for request in judged if request.problem is None])
-    verdicts: dict[int, Verdict] = {}
-    accepted: list[Request] = []
-    first_with: dict[tuple[str, str], Request] = {}
-    twins: list[Request] = []
+    fresh = [request for request in batch if _key_of(request) not in kept]
+    found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.problem is None])
+    judged = Judged(now)
+    first_with: set[tuple[str, str]] = set()
     for request in batch:
         key = _key_of(request)
+        refusal = None if key in kept else _refusal(request, found, now)
         if key in kept:
-            verdicts[id(request)] = _repeated(request, kept[key])
-            continue
-        refusal = _refusal(request, found, now)
-        if refusal is not None:
-            verdicts[id(request)] = refusal
+            judged.verdicts[id(request)] = _repeated(request, kept[key])
+        elif refusal is not None:
+            judged.verdicts[id(request)] = refusal
         elif request.new.key and key in first_with:
-            twins.append(request)
+            judged.twins.append(request)
         else:
-            first_with[key] = request
-            accepted.append(request)
-            verdicts[id(request)] = Recorded(request.new.id, now)
-    recorded = edits_store.insert_edits(tx, [request.new for request in accepted]) if accepted else set()
-    beaten = [request for request in accepted if request.new.id not in recorded] + twins
+            first_with.add(key)
+            judged.accepted.append(request)
+            judged.verdicts[id(request)] = Recorded(request.new.id, now)
+    return judged
+
+
+def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Verdict]:
+    """Insert what was accepted, in one statement that is its own transaction: whole, or not at all."""
+    recorded: set[str] = set()
+    if judged.now is not None and judged.accepted:
+        recorded = edits_store.insert_edits(tx, [request.new for request in judged.accepted], judged.now)
+    beaten = [request for request in judged.accepted if request.new.id not in recorded] + judged.twins
     if beaten:
         # Another process (or this very batch) was first with the key: its edit is the one result.
         kept = _kept(tx, beaten)
         for request in beaten:
-            verdicts[id(request)] = _repeated(request, kept[_key_of(request)])
-    return [verdicts[id(request)] for request in batch]
+            judged.verdicts[id(request)] = _repeated(request, kept[_key_of(request)])
+    return [judged.verdicts[id(request)] for request in batch]
 
 
 def _key_of(request: Request) -> tuple[str, str]:
@@ -275,7 +298,7 @@ def _repeated(request: Request, kept: Kept) -> Verdict:
     return Recorded(kept.resource, None, replayed=kept.resource != request.new.id)
 
 
-def _refusal(request: Request, found: dict[str, Any], now: datetime | None) -> RedraftError | None:
+def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> RedraftError | None:
     """Why the request is refused at once, leaving no edit, or None. If-Match waits for the lock."""
     if request.problem is not None:
         return request.problem

@@ -1,16 +1,20 @@
 """The database's door: engines, `transaction()` (the only commit in the project) and migrations."""
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from alembic import command
 from alembic.config import Config
+from psycopg.abc import RV, PQGen
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 from pydantic_core import from_json
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -19,14 +23,54 @@ from shared.settings import Settings, settings
 # jsonb comes back through pydantic's parser: three times as fast as the standard library's, on every row read.
 set_json_loads(from_json)
 
+# How much longer than the server's own limit an answer is waited for: by then the server would have said so.
+OVERTIME = 2.0
+
+BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+
+
+class Wire(psycopg.Connection[Any]):
+    """A connection whose answers are waited for `patience` seconds, not for ever.
+
+    The server ends every transaction of ours in time and says so. Where nothing is heard for longer, the connection is
+    half-open: keep-alives and tcp_user_timeout tell of a host that vanished, but a balancer whose server vanished
+    acknowledges every byte, and would hold the thread that waits as long as it runs.
+    """
+
+    usual: float | None = None
+    patience: float | None = None
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """As psycopg's, which every statement comes through; OperationalError when the patience is over."""
+        try:
+            return super().wait(gen, interval, self.patience if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.info.transaction_status == TransactionStatus.ACTIVE:
+                # Given up in the middle of an answer: a ROLLBACK would only wait for that answer once more.
+                self.pgconn.finish()
+            raise
+
+
+def wait_longer(tx: Connection, seconds: float) -> None:
+    """This transaction has set itself another `transaction_timeout`: be as patient with it."""
+    wire = tx.connection.driver_connection
+    if isinstance(wire, Wire):
+        wire.patience = seconds + OVERTIME
+
 
 def make_engine(
-    url: str, config: Settings, *, pool_size: int = 8, name: str = "redraft", durable: bool = True
+    url: str,
+    config: Settings,
+    *,
+    pool_size: int = 8,
+    name: str = "redraft",
+    durable: bool = True,
+    autocommit: bool = False,
 ) -> Engine:
     """An engine whose connections carry the time-outs of SPEC 7, READ COMMITTED, in UTC.
 
     A dead connection is found by use, not by a ping before every checkout: whoever uses it retries anyway.
-    `durable=False`: each statement commits by itself and does not wait for the disk.
+    `autocommit`: each statement is a transaction of its own. `durable=False`: a commit does not wait for the disk.
     """
     limits = {
         "lock_timeout": config.lock_timeout,
@@ -36,7 +80,7 @@ def make_engine(
     options = " ".join(f"-c {key}={int(seconds * 1000)}" for key, seconds in limits.items())
     if not durable:
         options += " -c synchronous_commit=off"
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -44,11 +88,12 @@ def make_engine(
         pool_use_lifo=True,
         # An error must not print what was bound: captions, URLs, keys (SPEC 9).
         hide_parameters=True,
-        isolation_level="READ COMMITTED" if durable else "AUTOCOMMIT",
+        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
         connect_args={
-            # Every statement of ours finds its rows by an index. A plan cached while a table was still small would
-            # walk the whole of it, and go on doing so while it grows.
-            "options": f"{options} -c timezone=UTC -c jit=off -c enable_seqscan=off",
+            # Every statement of ours finds its rows by an index, and joins a few rows that it was given with those that
+            # it finds so. A plan cached while a table was still small would walk the whole of it, or hash it, and go on
+            # doing so while it grows: each single edit beside a young table's first bulk job would read all it wrote.
+            "options": f"{options} -c timezone=UTC -c jit=off {BY_INDEX}",
             "application_name": name,
             "connect_timeout": 2,
             # A half-open connection (a host that vanished) is noticed within seconds, not hours.
@@ -59,18 +104,65 @@ def make_engine(
         },
     )
 
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Wire:
+        wire = Wire.connect(*args, **options)
+        wire.usual = wire.patience = config.transaction_timeout + OVERTIME
+        return wire
 
-@lru_cache(maxsize=1)
-def engine() -> Engine:
-    """This process's engine. Never used before a fork: Celery's children make their own on first use."""
-    config = settings()
-    return make_engine(config.database_url, config, pool_size=16)
+    @event.listens_for(engine, "checkin")
+    def checkin(wire: Any, _record: Any) -> None:
+        if isinstance(wire, Wire):
+            wire.patience = wire.usual
+
+    return engine
 
 
-@lru_cache(maxsize=1)
-def _aside() -> Engine:
-    config = settings()
-    return make_engine(config.database_url, config, pool_size=16, name="redraft-aside", durable=False)
+class Own:
+    """An engine of this process's own, made on first use: threads that come first at once wait for the one.
+
+    A child that is forked later makes its own. It keeps a hand on its parent's, whose connections it must neither use
+    nor close; and it is forked while nobody makes one, since a lock that is taken then stays taken in the child.
+    """
+
+    def __init__(self, make: Callable[[Settings], Engine]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._parents: Engine | None = None
+        os.register_at_fork(before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._forked)
+
+    def __call__(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._make(settings())
+            return self._engine
+
+    def made(self) -> bool:
+        """Whether anybody has asked for it yet."""
+        return self._engine is not None
+
+    def forget(self) -> None:
+        """Close it; whoever asks next gets a new one."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine = None
+
+    def _forked(self) -> None:
+        self._parents, self._engine = self._engine, None
+        self._lock.release()
+
+
+engine = Own(lambda config: make_engine(config.database_url, config, pool_size=16))
+"""This process's engine."""
+
+_aside = Own(
+    lambda config: make_engine(
+        config.database_url, config, pool_size=16, name="redraft-aside", durable=False, autocommit=True
+    )
+)
+_durable = Own(lambda config: make_engine(config.database_url, config, name="redraft-durable", autocommit=True))
 
 
 @contextmanager
@@ -79,6 +171,16 @@ def transaction(on: Engine | None = None) -> Iterator[Connection]:
     back. Announce, enqueue and ring below the block, never inside.
     """
     with (on or engine()).begin() as connection:
+        yield connection
+
+
+@contextmanager
+def durable() -> Iterator[Connection]:
+    """Statements that are each a transaction of its own, committed once they return: half the trips of `transaction`.
+
+    For what is whole in one statement, whatever was read before it.
+    """
+    with _durable().connect() as connection:
         yield connection
 
 

@@ -150,7 +150,7 @@ def counted(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
 
 def connections_in_use() -> int:
     """How many connections of this process's pool are in use; 0 before the first."""
-    if not db.engine.cache_info().currsize:
+    if not db.engine.made():
         return 0
     pool: Any = db.engine().pool
     return int(pool.checkedout())

@@ -13,10 +13,15 @@ from typing import Any
 import redis
 import structlog
 from pydantic_core import from_json, to_json
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from shared.lifecycle import EditStatus
 from shared.settings import settings
 from shared.store.edits import End
+
+# A silent channel is asked for a sign of life, once a second after ten: so many unanswered, and it is deaf.
+UNANSWERED_AT_MOST = 2
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +48,8 @@ def client() -> redis.Redis:
         socket_timeout=config.redis_timeout,
         socket_connect_timeout=config.redis_timeout,
         health_check_interval=10,
+        # A connection that Redis closed while it lay idle is replaced at once; a Redis that hangs is not asked again.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
     )
 
 
@@ -124,3 +131,6 @@ class Listener:
                 answer = parse(message["data"])
                 if answer is not None:
                     self._hear(answer)
+            elif pubsub.health_check_response_counter > UNANSWERED_AT_MOST:
+                # Half-open: redis-py counts the answers that are missing, and draws no conclusion.
+                raise redis.ConnectionError("the channel has gone deaf")

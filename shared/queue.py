@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+import redis
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
 
-from shared import tracing
+from shared import messages, outcomes, tracing
 from shared.settings import Settings, settings
 
 EDITS_APPLY = "edits.apply"
@@ -34,6 +34,8 @@ QUEUES = ("edits", "publish", "render", "bulk", "webhooks", "ops")
 
 DOORBELL_POSTS = 500
 PUBLISHES_A_MESSAGE = 50
+WAITING_BEATS = 10
+"""While so many messages wait on the queue of dispatch and rescue, beat sends no further dispatch (worker/beat.py)."""
 
 log = structlog.get_logger(__name__)
 
@@ -92,12 +94,12 @@ def send(
 
     Never raises for a broker that is gone, frozen or full: the row is the truth, and rescue rings again.
     """
+    if countdown is not None:
+        eta = datetime.now(UTC) + timedelta(seconds=countdown)
+    ready = messages.message(sender(), task, args, shown=f"({shown})", eta=eta, headers=tracing.headers(args))
     try:
-        sender().send_task(
-            task, args=list(args), countdown=countdown, eta=eta, argsrepr=f"({shown})", kwargsrepr="",
-            headers=tracing.headers(args),
-        )  # fmt: skip
-    except (OperationalError, OSError) as error:
+        outcomes.client().lpush(QUEUE_OF[task], ready)
+    except redis.RedisError as error:
         log.warning("ring_failed", task=task, shown=shown, error=type(error).__name__)
         return False
     return True
@@ -151,7 +153,6 @@ def ring_reschedule(job_id: str, shown: str = "", countdown: float | None = None
 
 def room_in(queue: str) -> int:
     """How many more messages dispatch and rescue may put on a queue (SPEC 7: it is rung while under 1,000)."""
-    with suppress(OperationalError, OSError), sender().connection_for_read() as connection:
-        channel: Any = connection.default_channel
-        return max(0, settings().queue_full - int(channel.client.llen(queue)))
+    with suppress(redis.RedisError):
+        return max(0, settings().queue_full - int(outcomes.client().llen(queue)))
     return 0

@@ -22,10 +22,8 @@ numbers = count(1)
 
 def forget_caches() -> None:
     """Forget what this process remembers of its settings; connections are closed first."""
-    for made in (db.engine, db._aside):
-        if made.cache_info().currsize:
-            made().dispose()
-        made.cache_clear()
+    for own in (db.engine, db._aside, db._durable):
+        own.forget()
     if outcomes.client.cache_info().currsize:
         outcomes.client().close()
     outcomes.client.cache_clear()
@@ -116,7 +114,7 @@ def edit(tx: Connection, post_id: str, changes: dict[str, Any], **given: Any) ->
     """A queued edit, as the API records it; its id."""
     edit_id = f"edit_{next(numbers):06}"
     new = NewEdit(edit_id, post_id, WORKSPACE, changes, given.get("if_match"), KEY_ID, "tests", "req_test")
-    edits_store.insert_edits(tx, [new])
+    edits_store.insert_edits(tx, [new], tx.execute(text("SELECT now()")).scalar_one())
     return edit_id
 
 

@@ -17,7 +17,7 @@ from shared.edits import EditPatch
 from shared.lifecycle import EditStatus, PostFacts, Status
 from shared.posts import Post
 from shared.settings import settings
-from shared.store import StaleWriteError
+from shared.store import StaleWriteError, batches
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
@@ -130,15 +130,17 @@ class Attempts:
 
 
 def drain(
-    tx: Any, locked: dict[str, Post], attempts: Attempts, *, limit: int = EDITS_A_TASK, alone: bool = False,
-    waited: float = 0.0,
+    tx: Any, locked: dict[str, Post], attempts: Attempts, queue: Sequence[QueuedEdit] | None = None, *,
+    limit: int = EDITS_A_TASK, alone: bool = False, waited: float = 0.0,
 ) -> Drained:  # fmt: skip
     """Decide and write the queued edits of locked posts, in order, in the caller's transaction.
 
     A post's queue is taken up to the first edit that was tried before: that one killed whoever ran it, and must
     take no neighbour with it. `alone` takes just such a head, of one post. `waited`: seconds spent on the lock.
+    `queue`: what was read of it already, behind the lock.
     """
-    queue = edits_store.queued_edits(tx, locked, 1 if alone else limit + 1)
+    if queue is None:
+        queue = edits_store.queued_edits(tx, locked, 1 if alone else limit + 1)
     drained = Drained({post_id: post.facts for post_id, post in locked.items()})
     drained.read, drained.read_mono = queue, time.monotonic()
     drained.cut = len(queue) > limit
@@ -151,8 +153,7 @@ def drain(
         before = locked[post_id].facts
         if after is not before:
             drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
-    posts_store.write_posts(tx, list(drained.writes.values()))
-    edits_store.finalize_edits(tx, drained.ends)
+    batches.settle(tx, list(drained.writes.values()), drained.ends)
     if webhooks_store.wanted():
         told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue})
         drained.told = webhooks_store.tell(tx, told)
@@ -228,8 +229,8 @@ def apply_edits(post_ids: Iterable[str]) -> Applied:
     wanted = list(dict.fromkeys(post_ids))
     applied = Applied()
     with Attempts() as attempts, transaction() as tx:
-        locked = posts_store.lock_posts(tx, wanted, "skip")
-        drained = drain(tx, locked, attempts)
+        locked, queue = batches.take(tx, wanted, EDITS_A_TASK + 1)
+        drained = drain(tx, locked, attempts, queue)
         missing = [post_id for post_id in wanted if post_id not in locked]
         held = edits_store.posts_with_a_queue(tx, missing) if missing else []
     applied.take(drained)

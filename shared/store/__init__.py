@@ -2,6 +2,7 @@
 
 posts     the only row lock, reads and writes of posts        edits    the queue, its ends, the audit trail
 claims    taking, giving back and finishing a claim           schedule what is due or forgotten
+direct    by the driver itself, for what is hot             batches  a batch of edits in few trips
 keys      workspaces, accounts, API keys                      idempotency  repeated requests
 """
 

@@ -9,7 +9,8 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from shared.lifecycle import EditStatus
-from shared.store import counted
+from shared.store import counted, direct
+from shared.store.direct import array
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,10 @@ class NewEdit:
 
 # Rows go in by API key and Idempotency-Key: two processes that insert the same keys in different orders would wait
 # for each other (SPEC 7). Rows without a key cannot collide and keep the order in which they came.
-_INSERT = text("""
+_INSERT = """
     WITH input AS (
         SELECT r.*, row_number() OVER () AS place
-        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
             id text, post_id text, workspace_id text, changes jsonb, if_match text[], api_key_id text,
             requested_by text, request_id text, key text, fingerprint text)
     ), kept AS (
@@ -43,25 +44,28 @@ _INSERT = text("""
         ON CONFLICT DO NOTHING
         RETURNING resource
     )
-    INSERT INTO edits (id, post_id, workspace_id, changes, if_match, api_key_id, requested_by, request_id)
-    SELECT id, post_id, workspace_id, changes, if_match, api_key_id, requested_by, request_id
+    INSERT INTO edits (id, post_id, workspace_id, changes, if_match, api_key_id, requested_by, request_id, created_at)
+    SELECT id, post_id, workspace_id, changes, if_match, api_key_id, requested_by, request_id, $2
     FROM input WHERE key IS NULL OR id IN (SELECT resource FROM kept)
     ORDER BY place
-    RETURNING id""")
+    RETURNING id"""
 
-_INSERT_KEYLESS = text("""
-    INSERT INTO edits (id, post_id, workspace_id, changes, if_match, api_key_id, requested_by, request_id)
-    SELECT r.id, r.post_id, r.workspace_id, r.changes, r.if_match, r.api_key_id, r.requested_by, r.request_id
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+_INSERT_KEYLESS = """
+    INSERT INTO edits (id, post_id, workspace_id, changes, if_match, api_key_id, requested_by, request_id, created_at)
+    SELECT r.id, r.post_id, r.workspace_id, r.changes, r.if_match, r.api_key_id, r.requested_by, r.request_id, $2
+    FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
         id text, post_id text, workspace_id text, changes jsonb, if_match text[], api_key_id text,
         requested_by text, request_id text)
-    RETURNING id""")
+    RETURNING id"""
 
 
-def insert_edits(tx: Connection, new: Sequence[NewEdit]) -> set[str]:
-    """Record many edits in one statement; the ids recorded. Left out: those whose Idempotency-Key was taken."""
+def insert_edits(tx: Connection, new: Sequence[NewEdit], accepted_at: datetime) -> set[str]:
+    """Record many edits in one statement; the ids recorded. Left out: those whose Idempotency-Key was taken.
+
+    `accepted_at` is the moment, by the database's clock, for which they were judged.
+    """
     statement = _INSERT if any(edit.key is not None for edit in new) else _INSERT_KEYLESS
-    return set(tx.execute(statement, {"rows": to_json(new).decode()}).scalars())
+    return {row[0] for row in direct.rows(tx, statement, to_json(new).decode(), accepted_at)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +86,20 @@ class QueuedEdit:
     read_at: datetime
 
 
-_QUEUE = text("""
+_QUEUE = """
     SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, clock_timestamp()
-    FROM edits WHERE post_id = ANY(:ids) AND status = 'queued' ORDER BY seq LIMIT :limit""")
+    FROM edits WHERE post_id = ANY(CAST($1 AS text[])) AND status = 'queued' ORDER BY seq LIMIT $2"""
 
 
 def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int) -> list[QueuedEdit]:
     """The queued edits of locked posts, oldest first, at most `limit` in all."""
-    return [QueuedEdit(*row) for row in tx.execute(_QUEUE, {"ids": list(post_ids), "limit": limit})]
+    statement, values = queue(post_ids, limit)
+    return [QueuedEdit(*row) for row in direct.rows(tx, statement, *values)]
+
+
+def queue(post_ids: Iterable[str], limit: int) -> direct.Statement:
+    """The statement of `queued_edits`, to travel behind the lock."""
+    return _QUEUE, (array(list(post_ids)), limit)
 
 
 _WAITING = text("""
@@ -103,11 +113,12 @@ def posts_with_a_queue(tx: Connection, post_ids: Iterable[str]) -> list[str]:
 
 
 # The state that a row comes from stands in a column beside its id: written as a constant it would let the planner walk
-# the whole queue's index, dead entries included, for a handful of rows that the primary key finds.
-_COUNT = text("""
+# the whole queue's index, dead entries included, for a handful of rows that the primary key finds. The subselects
+# keep PostgreSQL from planning each call anew, as in the lock.
+_COUNT = """
     UPDATE edits e SET attempts = e.attempts + 1, started_at = clock_timestamp()
-    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[])) AS r(id, was)
-    WHERE e.id = r.id AND e.status = r.was""")
+    FROM unnest(ARRAY(SELECT unnest(CAST($1 AS text[]))), ARRAY(SELECT unnest(CAST($2 AS text[])))) AS r(id, was)
+    WHERE e.id = r.id AND e.status = r.was"""
 _GIVE_BACK = text("""
     UPDATE edits e SET attempts = e.attempts - 1
     FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[])) AS r(id, was)
@@ -116,16 +127,13 @@ _GIVE_BACK = text("""
 
 def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
     """Write down that work on these edits begins, on a connection of its own, while their posts are locked."""
-    counted(aside.execute(_COUNT, _still_queued(ids)).rowcount, len(ids), "count_attempts")
+    queued = array([EditStatus.QUEUED.value] * len(ids))
+    counted(direct.changed(aside, _COUNT, array(ids), queued), len(ids), "count_attempts")
 
 
 def give_back_attempts(aside: Connection, ids: Sequence[str]) -> None:
     """The work ended without a death: what was counted is no attempt (SPEC 3.5). Ended edits are left alone."""
-    aside.execute(_GIVE_BACK, _still_queued(ids))
-
-
-def _still_queued(ids: Sequence[str]) -> dict[str, list[str]]:
-    return {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)}
+    aside.execute(_GIVE_BACK, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +153,27 @@ class End:
     was: EditStatus = EditStatus.QUEUED
 
 
-_FINALIZE = text("""
+_FINALIZE = """
     UPDATE edits e SET
         status = r.status, revision = r.revision, before = r.before, after = r.after, result = r.result,
         error_code = r.error_code, error_message = r.error_message, error_details = r.error_details,
         lock_wait_ms = r.lock_wait_ms, finalized_at = clock_timestamp()
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+    FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
         id text, was text, status text, revision bigint, before jsonb, after jsonb, result text, error_code text,
         error_message text, error_details jsonb, lock_wait_ms integer)
-    WHERE e.id = r.id AND e.status = r.was""")
+    WHERE e.id = r.id AND e.status = r.was"""
 
 
 def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
     """End edits, each once: only a queued one can end, and another row count than expected rolls back."""
     if ends:
-        found = tx.execute(_FINALIZE, {"rows": to_json(ends).decode()}).rowcount
-        counted(found, len(ends), "finalize_edits")
+        statement, values = finalizing(ends)
+        counted(direct.changed(tx, statement, *values), len(ends), "finalize_edits")
+
+
+def finalizing(ends: Sequence[End]) -> direct.Statement:
+    """The statement of `finalize_edits`, to travel behind what the ends did."""
+    return _FINALIZE, (to_json(ends).decode(),)
 
 
 _ENDS = text("""

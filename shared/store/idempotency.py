@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared.store import direct
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -18,17 +20,17 @@ class Kept:
     answer: str | None
 
 
-_KEPT = text("""
+_KEPT = """
     SELECT k.api_key_id, k.key, encode(k.fingerprint, 'hex'), k.resource, k.answer
     FROM idempotency_keys k
-    JOIN jsonb_to_recordset(CAST(:pairs AS jsonb)) AS r(api_key_id text, key text)
-        ON k.api_key_id = r.api_key_id AND k.key = r.key""")
+    JOIN jsonb_to_recordset(CAST($1 AS jsonb)) AS r(api_key_id text, key text)
+        ON k.api_key_id = r.api_key_id AND k.key = r.key"""
 
 
 def kept(tx: Connection, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
     """What is kept under these (API key's id, Idempotency-Key) pairs."""
     asked = to_json([{"api_key_id": api_key_id, "key": key} for api_key_id, key in pairs]).decode()
-    found = (Kept(*row) for row in tx.execute(_KEPT, {"pairs": asked}))
+    found = (Kept(*row) for row in direct.rows(tx, _KEPT, asked))
     return {(one.api_key_id, one.key): one for one in found}
 
 

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from shared.lifecycle import ClaimKind, PostFacts, Status
 from shared.posts import Post
 from shared.reschedules import Seen
-from shared.store import counted
+from shared.store import counted, direct
+from shared.store.direct import array
 
 COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbnail_url, caption, sound_id, timezone,
     scheduled_time, render_as_video, rendered_url, revision, schedule_revision, content_revision,
@@ -24,17 +25,23 @@ _STATUS = {status.value: status for status in Status}
 _CLAIM = {None: None} | {kind.value: kind for kind in ClaimKind}
 
 
-def post_of(row: Row[Any]) -> Post:
+def post_of(row: Sequence[Any]) -> Post:
     """A row of COLUMNS as a Post."""
-    values = tuple(row)
-    identity, platform, status, claim, *rest = values[:_FACTS]
-    return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *values[_FACTS : _FACTS + 13])
+    identity, platform, status, claim, *rest = row[:_FACTS]
+    return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *row[_FACTS : _FACTS + 13])
 
 
 _SEEN = "id, status, claim_kind, timezone, scheduled_time, schedule_revision, deleted_at IS NOT NULL"
-_LOCK = "SELECT {} FROM posts WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id FOR NO KEY UPDATE {}"
-_LOCKS = {"wait": text(_LOCK.format(COLUMNS, "")), "skip": text(_LOCK.format(COLUMNS, "SKIP LOCKED"))}
-_LOCKS_SEEN = {"wait": text(_LOCK.format(_SEEN, "")), "skip": text(_LOCK.format(_SEEN, "SKIP LOCKED"))}
+# Through a subselect, so that a plan for one id is worth what one for ten is: PostgreSQL would plan each call anew.
+_IDS = "ANY(ARRAY(SELECT unnest(CAST($1 AS text[]))))"
+_LOCK = f"SELECT {{}} FROM posts WHERE id = {_IDS} ORDER BY id FOR NO KEY UPDATE {{}}"
+_LOCKS = {"wait": _LOCK.format(COLUMNS, ""), "skip": _LOCK.format(COLUMNS, "SKIP LOCKED")}
+_LOCKS_SEEN = {"wait": _LOCK.format(_SEEN, ""), "skip": _LOCK.format(_SEEN, "SKIP LOCKED")}
+
+
+def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> direct.Statement:
+    """The statement of `lock_posts`, to travel with what comes after it."""
+    return _LOCKS[when_held], (array(sorted(set(ids))),)
 
 
 def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "skip"]) -> dict[str, Post]:
@@ -44,21 +51,18 @@ def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "s
     then raises (`db.lock_timed_out`). Unknown ids are left out. Read what hangs on the lock in the NEXT statement:
     this one saw the world from before the wait.
     """
-    rows = tx.execute(_LOCKS[when_held], {"ids": sorted(set(ids))})
+    statement, values = lock(ids, when_held)
+    return by_id(direct.rows(tx, statement, *values))
+
+
+def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
+    """Rows of COLUMNS as posts."""
     return {post.facts.id: post for post in map(post_of, rows)}
 
 
 def lock_seen(tx: Connection, ids: Sequence[str], when_held: Literal["wait", "skip"]) -> list[Seen]:
     """The same lock, returning in id order only what moving a post in time reads: for bulk jobs."""
-    return [Seen._make(row) for row in tx.execute(_LOCKS_SEEN[when_held], {"ids": array(ids)}).all()]
-
-
-def array(values: Sequence[str]) -> str:
-    """A PostgreSQL array of texts as its literal, to be CAST: for thousands, a tenth of the driver's own price."""
-    joined = '","'.join(values)
-    if "\\" in joined or joined.count('"') != 2 * len(values) - 2:
-        joined = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
-    return f'{{"{joined}"}}' if values else "{}"
+    return [Seen._make(row) for row in direct.rows(tx, _LOCKS_SEEN[when_held], array(ids))]
 
 
 _READ_SEEN = text(f"SELECT {_SEEN} FROM posts WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id")
@@ -77,12 +81,12 @@ def wait_at_most(tx: Connection, seconds: float) -> None:
     tx.execute(_WAIT_AT_MOST, {"limit": f"{max(1, int(seconds * 1000))}ms"})
 
 
-_READ = text(f"SELECT {COLUMNS}, now() FROM posts WHERE id = ANY(:ids)")
+_READ = f"SELECT {COLUMNS}, now() FROM posts WHERE id = {_IDS}"
 
 
 def read_posts(tx: Connection, ids: Iterable[str]) -> tuple[dict[str, Post], datetime | None]:
     """Posts as they are, unlocked, deleted ones too, and the database's clock (None where nothing was found)."""
-    rows = tx.execute(_READ, {"ids": sorted(set(ids))}).all()
+    rows = direct.rows(tx, _READ, array(sorted(set(ids))))
     return {row[0]: post_of(row) for row in rows}, rows[0][-1] if rows else None
 
 
@@ -147,7 +151,7 @@ class Write:
 
 
 # A change of what a render reads empties the render's own columns and drops its claim.
-_WRITE = text("""
+_WRITE = """
     UPDATE posts p SET
         caption = r.caption, revision = r.revision,
         timezone = CASE WHEN r.rescheduled THEN r.timezone ELSE p.timezone END,
@@ -168,16 +172,21 @@ _WRITE = text("""
         enqueued_revision = CASE WHEN r.remark THEN r.enqueued_revision ELSE p.enqueued_revision END,
         enqueued_at = CASE WHEN r.remark IS NULL THEN p.enqueued_at
                            WHEN r.enqueued_revision IS NOT NULL THEN clock_timestamp() END
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+    FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
         id text, from_status text, from_revision bigint, revision bigint, caption text,
         rescheduled boolean, timezone text, scheduled_time timestamptz, schedule_revision bigint,
         rerendered boolean, content_type text, content_url jsonb, thumbnail_url text, sound_id text, status text,
         content_revision bigint, anew boolean, remark boolean, enqueued_revision bigint)
-    WHERE p.id = r.id AND p.status = r.from_status AND p.revision = r.from_revision AND p.deleted_at IS NULL""")
+    WHERE p.id = r.id AND p.status = r.from_status AND p.revision = r.from_revision AND p.deleted_at IS NULL"""
 
 
 def write_posts(tx: Connection, writes: Sequence[Write]) -> None:
     """Write what decisions made of locked posts, all in one statement; StaleWriteError if a row was not as locked."""
     if writes:
-        found = tx.execute(_WRITE, {"rows": to_json([write.row() for write in writes]).decode()}).rowcount
-        counted(found, len(writes), "write_posts")
+        statement, values = writing(writes)
+        counted(direct.changed(tx, statement, *values), len(writes), "write_posts")
+
+
+def writing(writes: Sequence[Write]) -> direct.Statement:
+    """The statement of `write_posts`, to travel with what comes after it."""
+    return _WRITE, (to_json([write.row() for write in writes]).decode(),)

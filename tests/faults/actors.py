@@ -21,6 +21,7 @@ from sqlalchemy import Engine, text
 
 from shared import services
 from shared.services import Reply
+from shared.store import batches
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
@@ -29,12 +30,14 @@ from tests.processes import eventually
 
 POINTS = ("locked", "read", "decided", "claimed")
 PATIENCE = 30.0
-_PLACES = {
-    "locked": (posts_store, "lock_posts"),
-    "read": (edits_store, "queued_edits"),
-    "decided": (edits_store, "finalize_edits"),
-    "claimed": (claims_store, "take_claims"),
-}
+_PLACES = (
+    ("locked", posts_store, "lock_posts"),
+    ("read", edits_store, "queued_edits"),
+    # Lock and queue in one trip: to stop between the two, a claim must be watched.
+    ("read", batches, "take"),
+    ("decided", batches, "settle"),
+    ("claimed", claims_store, "take_claims"),
+)
 _acting = threading.local()
 
 
@@ -126,7 +129,7 @@ class Actor:
 def stopping_points() -> Iterator[None]:
     """Make actors stop; threads that are no actors run on."""
     with pytest.MonkeyPatch.context() as patch:
-        for point, (module, name) in _PLACES.items():
+        for point, module, name in _PLACES:
             patch.setattr(module, name, _stopping(point, getattr(module, name)))
         patch.setattr(services, "call", _call)
         yield

@@ -37,7 +37,8 @@ def _strike(point: str, edit_id: str, signal_number: int | None = None) -> None:
 
 
 _read = apply.edits_store.queued_edits
-_write = apply.edits_store.finalize_edits
+_take = apply.batches.take
+_settle = apply.batches.settle
 _decide = apply.lifecycle.decide
 _transaction = apply.transaction
 
@@ -47,7 +48,15 @@ def _word(caption: object) -> str:
 
 
 def queued_edits(tx: Connection, post_ids: Any, limit: int) -> Any:
-    queue = _read(tx, post_ids, limit)
+    return _remember(_read(tx, post_ids, limit))
+
+
+def take(tx: Connection, post_ids: Any, limit: int) -> Any:
+    locked, queue = _take(tx, post_ids, limit)
+    return locked, _remember(queue)
+
+
+def _remember(queue: list[Any]) -> list[Any]:
     _running.clear()
     _running.update({edit.id: (_word(edit.changes.get("caption")), edit.attempts) for edit in queue})
     return queue
@@ -59,8 +68,8 @@ def decide(post: Any, patch: Any, *rest: Any) -> Any:
     return _decide(post, patch, *rest)
 
 
-def finalize_edits(tx: Connection, ends: Sequence[Any]) -> None:
-    _write(tx, ends)
+def settle(tx: Connection, writes: Sequence[Any], ends: Sequence[Any]) -> None:
+    _settle(tx, writes, ends)
     for end in ends:
         word, attempts = _running.get(end.id, ("", 0))
         if word == "die-before-commit" and attempts == 0:
@@ -89,6 +98,7 @@ def transaction() -> Iterator[Connection]:
 
 
 apply.edits_store.queued_edits = queued_edits  # type: ignore[assignment]
-apply.edits_store.finalize_edits = finalize_edits
+apply.batches.take = take
+apply.batches.settle = settle
 apply.lifecycle.decide = decide
 apply.transaction = transaction  # type: ignore[assignment]

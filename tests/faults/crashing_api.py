@@ -25,10 +25,10 @@ def _strike(point: str, post_ids: Iterable[str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def insert_edits(tx: Any, new: Sequence[Any]) -> set[str]:
-    recorded = _insert_edits(tx, new)
+def insert_edits(tx: Any, new: Sequence[Any], accepted_at: Any) -> set[str]:
+    # The INSERT is its own transaction: the last moment before its commit is the one before it is sent.
     _strike("_before_commit", (edit.post_id for edit in new))
-    return recorded
+    return _insert_edits(tx, new, accepted_at)
 
 
 def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]]) -> None:

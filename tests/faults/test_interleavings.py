@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -88,11 +89,7 @@ class World:
             if self.lucky(0.8):
                 self.bells.add(post)
         with self.engine.begin() as tx:
-            edits_store.insert_edits(tx, new)
-            tx.execute(
-                text("UPDATE edits SET created_at = now() - interval '3 hours' WHERE id = ANY(:ids)"),
-                {"ids": [edit.id for edit in new]},
-            )
+            edits_store.insert_edits(tx, new, datetime.now(UTC) - timedelta(hours=3))
 
     def changes(self) -> dict[str, Any]:
         kind = self.chance.choice(("caption", "caption", "time", "content", "content", "video", "sound"))
@@ -295,7 +292,7 @@ COLLISIONS = (
 )
 
 
-def test_posts_survive_every_order_of_edits_renders_publishes_and_lost_messages(
+def test_row_13_posts_survive_every_order_of_edits_renders_publishes_and_lost_messages(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     seen = interleave(engine, monkeypatch, seed, A_FEW)

@@ -11,7 +11,6 @@ from sqlalchemy import Engine, text
 from shared import db
 from shared.services import Reply
 from shared.store import claims as claims_store
-from shared.store import posts as posts_store
 from tests import rows
 from tests.worker.outside import (
     MADE,
@@ -65,7 +64,7 @@ class Pause:
         run = getattr(place, name)
 
         def paused(*given: Any, **named: Any) -> Any:
-            if given[1] and not self.reached.is_set():
+            if any(given[1:]) and not self.reached.is_set():
                 self.reached.set()
                 assert self.go.wait(10)
             return run(*given, **named)
@@ -106,7 +105,7 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
     engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause = Pause(monkeypatch, posts_store, "write_posts")
+    pause = Pause(monkeypatch, apply.batches, "settle")
     edit = queued(engine, due, {"caption": "in time"})
     with in_thread(lambda: apply.apply_edits([due])):
         assert pause.reached.wait(10)
@@ -142,7 +141,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
     pauses: list[Pause] = []
 
     def edited(_: Any) -> Reply:
-        pauses.append(Pause(monkeypatch, apply.edits_store, "finalize_edits"))
+        pauses.append(Pause(monkeypatch, apply.batches, "settle"))
         edits.append(queued(engine, due, {"caption": "too late"}))
         applying.submit(apply.apply_edits, [due])
         assert pauses[0].reached.wait(10)
@@ -189,7 +188,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.edits_store, "finalize_edits")
+    pause = Pause(monkeypatch, apply.batches, "settle")
     queued(engine, slides, CONTENT)
     finished: list[Rendering] = []
     with in_thread(lambda: apply.apply_edits([slides])):
@@ -207,7 +206,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.edits_store, "finalize_edits")
+    pause = Pause(monkeypatch, apply.batches, "settle")
     queued(engine, slides, CONTENT)
     with in_thread(lambda: apply.apply_edits([slides])):
         assert pause.reached.wait(10)

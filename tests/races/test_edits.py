@@ -46,7 +46,7 @@ def honest(engine: Engine, *posts: str) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("point", ["locked", "read", "decided"])
+@pytest.mark.parametrize("point", ["read", "decided"])
 def test_of_two_workers_on_one_post_the_second_waits_and_finds_nothing_left_to_do(engine: Engine, point: str) -> None:
     post, edits = make(engine, "one", "two")
     winner = Actor(lambda: apply_edits([post]), stop_at=point)

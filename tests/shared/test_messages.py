@@ -1,0 +1,84 @@
+"""What we lay on a queue is what Celery would have laid there."""
+
+import base64
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from shared import messages, queue
+from tests import rows
+
+DIFFERENT = {
+    ("headers", "id"),
+    ("headers", "root_id"),
+    ("properties", "correlation_id"),
+    ("properties", "delivery_tag"),
+}
+"""What no two messages share."""
+
+ARGS = [["post_1", "post_ü"], "redraft:answers:1#2"]
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[redis.Redis]:
+    monkeypatch.setenv("REDRAFT_REDIS_URL", redis_url)
+    rows.forget_caches()
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+    rows.forget_caches()
+
+
+def on(broker: redis.Redis, name: str) -> dict[str, Any]:
+    """The one message on a queue, its body read."""
+    raw: Any = broker.rpop(name)
+    assert broker.llen(name) == 0
+    made: dict[str, Any] = json.loads(raw)
+    made["body"] = json.loads(base64.b64decode(made["body"]))
+    return made
+
+
+def flat(made: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """Its fields, by where they stand."""
+    found = {(part, name): value for part in ("headers", "properties") for name, value in made[part].items()}
+    return found | {("", name): value for name, value in made.items() if name not in ("headers", "properties")}
+
+
+@pytest.mark.parametrize("task", sorted(queue.QUEUE_OF))
+def test_a_message_of_ours_differs_from_celery_s_in_what_no_two_messages_share(task: str, broker: redis.Redis) -> None:
+    name = queue.QUEUE_OF[task]
+    queue.sender().send_task(task, args=ARGS, argsrepr="(post_1 +1)", kwargsrepr="", headers={"parents": ["a"]})
+    theirs = flat(on(broker, name))
+    broker.lpush(name, messages.message(queue.sender(), task, ARGS, shown="(post_1 +1)", headers={"parents": ["a"]}))
+    ours = flat(on(broker, name))
+    assert {place for place in theirs | ours if theirs.get(place) != ours.get(place)} == DIFFERENT
+    assert ours["headers", "id"] == ours["headers", "root_id"] == ours["properties", "correlation_id"]
+    assert ours.keys() == theirs.keys()
+
+
+@pytest.mark.usefixtures("broker")
+def test_no_two_messages_are_one_to_a_worker() -> None:
+    made = [json.loads(messages.message(queue.sender(), queue.OPS_RESCUE, [], shown="()")) for _ in range(100)]
+    assert len({one["headers"]["id"] for one in made}) == 100
+    assert len({one["properties"]["delivery_tag"] for one in made}) == 100
+
+
+def test_a_countdown_is_the_instant_that_celery_would_have_named(broker: redis.Redis) -> None:
+    queue.sender().send_task(queue.EDITS_APPLY, args=[["post_1"], None], countdown=90)
+    theirs = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
+    assert queue.ring_edits(["post_1"], countdown=90)
+    ours = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
+    assert theirs.utcoffset() == ours.utcoffset() == timedelta(0)
+    assert abs(ours - theirs) < timedelta(seconds=30)
+    assert ours > datetime.now(UTC) + timedelta(seconds=60)
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_broker_that_is_away_is_told_of_by_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
+    rows.forget_caches()
+    assert not queue.ring_edits(["post_1"])
+    assert queue.room_in("edits") == 0
