@@ -204,9 +204,10 @@ def _workers() -> WorkerFacts:
             takes.setdefault(one["name"], []).append(worker)
     after = depths()
     beat: bool | None = heard or after["ops"] > before["ops"]
-    if not beat and not takes.get("ops"):
-        # Nobody takes its messages and none came in: that they expired while we listened cannot be ruled out.
-        beat = False if after["ops"] == before["ops"] else None
+    full = after["ops"] >= queue.WAITING_BEATS
+    if not beat and (full or (not takes.get("ops") and after["ops"] < before["ops"])):
+        # A living beat sends nothing while that many wait; and that somebody took what it sent cannot be ruled out.
+        beat = None
     queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in queue.QUEUES)
     return WorkerFacts(queues, skews, beat)
 

@@ -183,6 +183,15 @@ def told(error: BaseException) -> str:
     return "\n".join(lines)
 
 
+class ToldError(Exception):
+    """An error in words that anybody may read, for whoever shows an error's own: Flower does."""
+
+
+def retold(error: BaseException) -> ToldError:
+    """That error, still from where it came, without the words that may quote what a client sent."""
+    return ToldError(_spoken(error)).with_traceback(error.__traceback__)
+
+
 def _places(trace: TracebackType | None) -> list[str]:
     frames = traceback.extract_tb(trace)[-_FRAMES:]
     return [f"  {'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} in {frame.name}" for frame in frames]
@@ -190,6 +199,8 @@ def _places(trace: TracebackType | None) -> list[str]:
 
 def _spoken(error: BaseException) -> str:
     name = type(error).__name__
+    if isinstance(error, ToldError):
+        return str(error)
     orig = getattr(error, "orig", None)  # SQLAlchemy's, around the driver's own
     if isinstance(orig, BaseException):
         return f"{name} of {_spoken(orig)}"

@@ -53,16 +53,16 @@ app.conf.update(
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
     beat_schedule={
-        # A beat's message that nobody took within its period is void: an hour without workers fills nothing.
+        # Without `expires`, which is a time of day: worker/beat.py keeps these from filling their queue.
         "dispatch what is due": {
             "task": queue.POSTS_DISPATCH_DUE,
             "schedule": _config.dispatch_period,
-            "options": {"expires": _config.dispatch_period, "argsrepr": "()", "kwargsrepr": ""},
+            "options": {"argsrepr": "()", "kwargsrepr": ""},
         },
         "rescue what was forgotten": {
             "task": queue.OPS_RESCUE,
             "schedule": _config.rescue_period,
-            "options": {"expires": _config.rescue_period, "argsrepr": "()", "kwargsrepr": ""},
+            "options": {"argsrepr": "()", "kwargsrepr": ""},
         },
     },
     beat_max_loop_interval=1,
@@ -116,10 +116,11 @@ def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
         def guarded(*args: Any) -> Any:
             try:
                 return run(*args)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  -- it goes on, in other words
                 # The edge: what passes by itself is tried again, a surprise is shown to the operator as a failure.
                 if not (db.passing(error) or isinstance(error, StaleWriteError)):
-                    raise
+                    # Celery tells everybody, Flower first, what is raised here, and a driver's words quote the row.
+                    raise logs.retold(error) from None
                 log.warning("task_put_off", task=name, error=type(error).__name__)
                 if name not in (queue.OPS_RESCUE, queue.POSTS_DISPATCH_DUE):
                     queue.send(name, args, shown="again", countdown=1 + random.random())  # noqa: S311  -- spread only

@@ -55,7 +55,7 @@ def worker(queue: str, *, name: str = "") -> list[str]:
 
 def beat() -> list[str]:
     # In memory: every period is seconds, and a file would be one more thing that a kill can spoil.
-    return [*_celery("beat"), "--scheduler=celery.beat:Scheduler", "--pidfile=", f"--loglevel={_level()}"]
+    return [*_celery("beat"), "--scheduler=worker.beat:Scheduler", "--pidfile=", f"--loglevel={_level()}"]
 
 
 def flower(*, address: str = "127.0.0.1", port: int = 5555, history: Path | None = None) -> list[str]:
@@ -63,7 +63,9 @@ def flower(*, address: str = "127.0.0.1", port: int = 5555, history: Path | None
     kept = [] if history is None else ["--persistent=True", f"--db={history}", "--state_save_interval=30000"]
     # What an operator reads first, first: which posts, and what came of them.
     columns = "--tasks_columns=name,args,state,result,received,runtime,worker,uuid"
-    return [*_celery("flower"), f"--address={address}", f"--port={port}", columns, *kept]
+    # Its own 100,000 would take some 400 MiB in a flood, and all of them are written anew each time it saves.
+    most = "--max_tasks=20000"
+    return [*_celery("flower"), f"--address={address}", f"--port={port}", columns, most, *kept]
 
 
 def flower_environment(user: str, password: str) -> dict[str, str]:

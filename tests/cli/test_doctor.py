@@ -87,6 +87,19 @@ def test_a_healthy_stack_is_well_and_without_beat_and_workers_it_is_not(
         assert all(any(name in what for what in named) for name in wanted)
 
 
+def test_a_beat_that_sends_nothing_because_its_messages_wait_is_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str
+) -> None:
+    with rows.set_up(monkeypatch, database_url, redis_url), redis.Redis.from_url(redis_url) as broker:
+        monkeypatch.setattr(checkup, "LISTEN", 0.1)
+        monkeypatch.setattr(checkup, "REPLIES_WITHIN", 0.1)
+        monkeypatch.setenv("REDRAFT_DISPATCH_PERIOD", "0.1")
+        broker.lpush("ops", *["{}"] * (queue.WAITING_BEATS - 1))
+        assert checkup._workers().beat is False
+        broker.lpush("ops", "{}")
+        assert checkup._workers().beat is None
+
+
 def test_a_database_in_order_has_nothing_to_be_found(engine: Engine) -> None:
     with engine.begin() as tx:
         rows.edit(tx, rows.post(tx), {"caption": "just now"})

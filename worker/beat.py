@@ -1,0 +1,43 @@
+"""What beat adds to Celery's: it does not pile up messages that nobody takes, and outlives a clock that is set back."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from celery.beat import Scheduler as CeleryScheduler
+
+from shared import queue
+from shared.settings import settings
+
+# Dispatch comes several times as often: in room that both had to share, rescue would hardly ever find any.
+_WAITING_AT_MOST: Final = {queue.POSTS_DISPATCH_DUE: queue.WAITING_BEATS, queue.OPS_RESCUE: 2 * queue.WAITING_BEATS}
+
+log = structlog.get_logger(__name__)
+
+
+class Scheduler(CeleryScheduler):
+    """Sends nothing while its messages wait on their queue: an hour without workers fills nothing (SPEC 7).
+
+    Celery's own means to that end, `expires`, is a time of day: a worker whose clock is ahead by more than the period
+    would drop every dispatch and every rescue (FAULTS 19).
+    """
+
+    _last_tick = datetime.min.replace(tzinfo=UTC)
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send, if there is room. Nothing is known of the room while Redis is away, and nothing is sent then."""
+        full = settings().queue_full
+        if queue.room_in(queue.QUEUE_OF[entry.task]) <= max(0, full - _WAITING_AT_MOST[entry.task]):
+            log.debug("beat_waits", task=entry.task)
+            return
+        super().apply_entry(entry, producer)
+
+    def tick(self, *given: Any, **options: Any) -> Any:
+        """One round. A clock that was set back would have Celery wait until it has caught up: begin anew instead."""
+        now: datetime = self.app.now()
+        if now < self._last_tick:
+            for entry in self.schedule.values():
+                entry.last_run_at = now
+            self._heap = None
+        self._last_tick = now
+        return super().tick(*given, **options)
