@@ -127,7 +127,8 @@ async def get_edit(edit_id: str, request: Request) -> Response:
         raise NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
-    if wait and len(waiting) < context.config.waiters_max and await waiting.wait(edit_id, wait, look_now=True):
+    if wait and len(waiting) < context.config.waiters_max:
+        await waiting.wait(edit_id, wait)
         edit = await context.read(reads.edit, key.workspace_id, edit_id) or edit
     return Response(
         to_json(resource(edit)),

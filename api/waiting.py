@@ -43,15 +43,17 @@ class Waiting:
     def __len__(self) -> int:
         return self._count
 
-    def wait(self, edit_id: str, seconds: float, *, look_now: bool = False) -> asyncio.Future[End | None]:
-        """A future that ends with the edit's End, or None after `seconds`. `look_now`: it may have ended long ago."""
+    def wait(self, edit_id: str, seconds: float) -> asyncio.Future[End | None]:
+        """A future that ends with the edit's End, or None after `seconds`.
+
+        For an edit that is queued, as far as is known: one that may have ended long ago is read first, since the time
+        may be over before a look-up is.
+        """
         now = self._loop.time()
         future: asyncio.Future[End | None] = self._loop.create_future()
-        waiter = Waiter(edit_id, future, now + seconds, now if look_now else now + SILENCE)
+        waiter = Waiter(edit_id, future, now + seconds, now + SILENCE)
         self._by_edit.setdefault(edit_id, []).append(waiter)
         self._count += 1
-        if look_now:
-            self._look([edit_id])
         self._arm()
         return future
 

@@ -1,0 +1,112 @@
+"""What a request that waits is answered does not hang on how fast look-ups are."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from api import app, waiting
+from shared.store.edits import End
+from tests import rows
+from worker.apply import apply_edits
+
+AT_ONCE = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def post(engine: Engine) -> str:
+    with engine.begin() as tx:
+        return rows.post(tx)
+
+
+@pytest.fixture
+def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No look-up for those who wait returns before the test is over."""
+    over = threading.Event()
+    look_up = waiting._ends
+
+    def slow(edit_ids: list[str]) -> dict[str, End]:
+        over.wait(30)
+        return look_up(edit_ids)
+
+    def close(self: waiting.Waiting) -> None:
+        over.set()
+        really_close(self)
+
+    really_close = waiting.Waiting.close
+    monkeypatch.setattr(waiting, "_ends", slow)
+    monkeypatch.setattr(waiting.Waiting, "close", close)
+    yield
+    over.set()
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[httpx.AsyncClient]:
+    """The API in this process, on the test's own database."""
+    transport = httpx.ASGITransport(app.app)
+    headers = {"Authorization": f"Bearer {rows.SECRET}"}
+    async with (
+        app._built.router.lifespan_context(app._built),
+        httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http,
+    ):
+        yield http
+
+
+def told(story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        async with served() as http:
+            return await story(http)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.usefixtures("_slow_look_ups")
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=0", "wait=1"])
+def test_a_repeat_of_an_edit_that_has_ended_gets_its_result_however_slow_look_ups_are(post: str, prefer: str) -> None:
+    path, body, key = f"/v1/posts/{post}", {"caption": "once"}, {"Idempotency-Key": "k"}
+
+    async def story(http: httpx.AsyncClient) -> None:
+        first = await http.patch(path, json=body, headers=key | AT_ONCE)
+        assert first.status_code == 202
+        queued = await http.patch(path, json=body, headers=key | AT_ONCE)
+        assert (queued.status_code, queued.json(), queued.headers["idempotent-replayed"]) == (202, first.json(), "true")
+        await asyncio.to_thread(apply_edits, [post])
+        again = await http.patch(path, json=body, headers=key | {"Prefer": prefer})
+        assert (again.status_code, again.json()["caption"], again.headers["etag"]) == (200, "once", '"2"')
+        assert again.headers["idempotent-replayed"] == "true"
+
+    told(story)
+
+
+@pytest.mark.usefixtures("_slow_look_ups")
+def test_an_edit_is_shown_as_it_is_when_the_wait_for_it_is_over(monkeypatch: pytest.MonkeyPatch, post: str) -> None:
+    really_wait = waiting.Waiting.wait
+
+    async def story(http: httpx.AsyncClient) -> None:
+        where = (await http.patch(f"/v1/posts/{post}", json={"caption": "a"}, headers=AT_ONCE)).headers["location"]
+        assert (await http.get(where, headers={"Prefer": "wait=0"})).json()["status"] == "queued"
+        begun = asyncio.Event()
+
+        def wait(*given: Any) -> asyncio.Future[End | None]:
+            begun.set()
+            return really_wait(*given)
+
+        monkeypatch.setattr(waiting.Waiting, "wait", wait)
+        waits = asyncio.ensure_future(http.get(where, headers={"Prefer": "wait=1"}))
+        await begun.wait()
+        await asyncio.to_thread(apply_edits, [post])
+        assert (await waits).json()["status"] == "applied"
+        assert (await http.get(where, headers={"Prefer": "wait=0"})).json()["status"] == "applied"
+
+    told(story)
