@@ -7,6 +7,7 @@ from hashlib import sha256
 from itertools import count
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
@@ -45,6 +46,21 @@ def set_up(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str = 
         workspace(tx)
     yield engine
     forget_caches()
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What is sent to PostgreSQL meanwhile: SQLAlchemy's own events see only what takes the long way."""
+    seen: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def listen(cursor: Any, statement: str, *given: Any, **options: Any) -> Any:
+        seen.append(statement)
+        return execute(cursor, statement, *given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", listen)
+        yield seen
 
 
 def workspace(tx: Connection, workspace_id: str = WORKSPACE, suffix: str = "", secret: str = SECRET) -> None:

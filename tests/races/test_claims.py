@@ -59,12 +59,13 @@ def slides(engine: Engine, outside: Outside) -> str:
 class Pause:
     """Stops whoever calls a statement that writes something, its locks held, until `go`; only the first of them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, lists: int = 1) -> None:
+        """`lists`: how many of its arguments behind the transaction say what is written."""
         self.reached, self.go = threading.Event(), threading.Event()
         run = getattr(place, name)
 
         def paused(*given: Any, **named: Any) -> Any:
-            if any(given[1:]) and not self.reached.is_set():
+            if any(given[1 : 1 + lists]) and not self.reached.is_set():
                 self.reached.set()
                 assert self.go.wait(10)
             return run(*given, **named)
@@ -105,7 +106,7 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
     engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause = Pause(monkeypatch, apply.batches, "settle")
+    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
     edit = queued(engine, due, {"caption": "in time"})
     with in_thread(lambda: apply.apply_edits([due])):
         assert pause.reached.wait(10)
@@ -141,7 +142,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
     pauses: list[Pause] = []
 
     def edited(_: Any) -> Reply:
-        pauses.append(Pause(monkeypatch, apply.batches, "settle"))
+        pauses.append(Pause(monkeypatch, apply.batches, "settle", lists=2))
         edits.append(queued(engine, due, {"caption": "too late"}))
         applying.submit(apply.apply_edits, [due])
         assert pauses[0].reached.wait(10)
@@ -188,7 +189,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "settle")
+    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
     queued(engine, slides, CONTENT)
     finished: list[Rendering] = []
     with in_thread(lambda: apply.apply_edits([slides])):
@@ -206,7 +207,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "settle")
+    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
     queued(engine, slides, CONTENT)
     with in_thread(lambda: apply.apply_edits([slides])):
         assert pause.reached.wait(10)

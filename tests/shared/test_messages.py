@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+import structlog
 
 from shared import messages, queue
 from tests import rows
@@ -78,6 +79,7 @@ def test_a_countdown_is_the_instant_that_celery_would_have_named(broker: redis.R
 
 @pytest.mark.usefixtures("broker")
 def test_a_broker_that_is_away_is_told_of_by_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "log", structlog.get_logger())  # a logger keeps the stream of its first line
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
     rows.forget_caches()
     assert not queue.ring_edits(["post_1"])

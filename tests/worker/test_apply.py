@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
@@ -37,23 +36,13 @@ def test_the_end_the_effect_and_the_audit_record_are_in_one_row_and_one_commit(e
     assert '"caption":"second"' in ended.result
 
 
-def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts(engine: Engine) -> None:
     def statements(count: int) -> int:
         with engine.begin() as tx:
             posts = [rows.post(tx) for _ in range(count)]
             for post in posts:
                 rows.edit(tx, post, {"caption": "second"})
-        seen: list[str] = []
-        execute = psycopg.Cursor.execute
-
-        def listen(cursor: Any, statement: str, *given: Any, **options: Any) -> Any:
-            seen.append(statement)
-            return execute(cursor, statement, *given, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(psycopg.Cursor, "execute", listen)
+        with rows.statements() as seen:
             assert len(apply_edits(posts).ends) == count
         return len(seen)
 
