@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.schemas import INSTANT, Body, Id, Instant, LocalTime, Platform, Shown, Zone, absent
-from shared import reschedule_requests, reschedules, times
+from api.schemas import DURATION, INSTANT, Body, Id, Instant, LocalTime, Platform, Shown, Zone, absent
+from shared import reschedule_jobs, reschedule_requests, reschedules, times
 
 
 class Job(Shown):
     id: Id
-    status: reschedules.JobStatus
+    status: reschedule_jobs.JobStatus
     dry_run: bool
     total: int | None = Field(description="null until the job's first work has frozen which posts it means")
     applied: int
@@ -95,7 +95,7 @@ class NewJob(Body):
     )
 
     filter: Filter = absent
-    shift: str = Field(default=absent, description=times.DURATION_RULE, examples=["P1D", "-PT90M"])
+    shift: str = Field(default=absent, pattern=DURATION, description=times.DURATION_RULE, examples=["P1D", "-PT90M"])
     spread: SpreadBetween = absent
     items: Annotated[list[Item], Field(min_length=1, max_length=reschedule_requests.MOST_ITEMS)] = absent
     dry_run: bool = Field(default=absent, description="the same job with the same results, and no post is changed")

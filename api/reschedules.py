@@ -17,10 +17,11 @@ from api.context import Context, context_of, storable
 from api.listing import Asked
 from api.problems import request_id
 from api.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
-from shared import queue, reschedule_requests, reschedules
+from shared import queue, reschedule_jobs, reschedule_requests, reschedules
 from shared.errors import Conflict, Faults, IdempotencyKeyReused, InvalidRequest, NotFound, RedraftError
 from shared.ids import new_id
-from shared.reschedules import RESULT_FIELDS, Job, Outcome, Result
+from shared.reschedule_jobs import RESULT_FIELDS, Job, Result
+from shared.reschedules import Outcome
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as store
 from shared.store.keys import Key
@@ -152,7 +153,7 @@ def _reverting(job_id: str, owner: Key) -> Make:
         job = store.job(tx, owner.workspace_id, job_id) if storable(job_id) else None
         if job is None:
             raise NotFound.reschedule(job_id)
-        conflict = reschedules.cannot_revert(job, reverted_by=store.reverted_by(tx, job_id))
+        conflict = reschedule_jobs.cannot_revert(job, reverted_by=store.reverted_by(tx, job_id))
         if conflict is not None:
             raise conflict
         return _job_of(owner, plan=reschedules.Revert(job_id).stored(), dry_run=False, reverts=job_id)
@@ -210,7 +211,7 @@ def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job:
     job = store.job(tx, workspace_id, job_id)
     if job is None:
         raise NotFound.reschedule(job_id)
-    raise reschedules.cannot_cancel(job) or Conflict("The job has just ended; there is nothing left to cancel")
+    raise reschedule_jobs.cannot_cancel(job) or Conflict("The job has just ended; there is nothing left to cancel")
 
 
 async def _empty_body(request: Request) -> Any:

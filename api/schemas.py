@@ -10,11 +10,13 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from api import deletion, drafts
-from shared import edits, times
+from shared import edits, times, urls
 from shared.lifecycle import EditStatus, Status
 
 LOCAL_TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]$"
 INSTANT = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?Z$"
+_TIME_PART = "T([0-9]{1,9}H([0-9]{1,9}M)?|[0-9]{1,9}M)"
+DURATION = f"^[+-]?P([0-9]{{1,9}}W|[0-9]{{1,9}}D({_TIME_PART})?|{_TIME_PART})$"
 WEB_ADDRESS = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]"
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
@@ -24,7 +26,7 @@ Caption = Annotated[str, Field(max_length=edits.MAX_CAPTION, examples=["Live at 
 Url = Annotated[
     str,
     Field(
-        max_length=edits.MAX_URL,
+        max_length=urls.MAX_URL,
         pattern=WEB_ADDRESS,
         description="http or https, with a host, without credentials; never fetched by the API",
         examples=["https://cdn.example.com/clip.mp4"],

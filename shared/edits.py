@@ -7,17 +7,14 @@ a value as JSON gave it (UNSET where the client left it out), puts what is wrong
 the value, or UNSET where it was left out or at fault.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from enum import Enum
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final, Literal, NamedTuple, cast
 
-from shared import times
+from shared import times, urls
 from shared.errors import Faults, InvalidRequest, printable
 
 
@@ -33,7 +30,6 @@ FIELDS: Final = ("caption", "scheduledTime", "timezone", "contentType", "content
 """What a PATCH may hold, in the order of SPEC 4's table."""
 
 MAX_CAPTION: Final = 2_200
-MAX_URL: Final = 2_048
 MAX_SOUND_ID: Final = 255
 SLIDES: Final[Mapping[str, tuple[int, int]]] = {"tiktok": (1, 35), "instagram": (2, 10)}
 """How many slides a post may have, by platform."""
@@ -42,15 +38,6 @@ _MOST_SLIDES: Final = max(most for _, most in SLIDES.values())
 _LABELS: Final = {"tiktok": "TikTok", "instagram": "Instagram"}
 _MOST_GUESSES: Final = 20
 _LONGEST_GUESS: Final = 64
-
-# Besides white space and controls: what a URL shows differently from what it is (zero width, direction), and the
-# backslash, which browsers take for a slash and other parsers do not.
-_UNSAFE_IN_URL: Final = re.compile(r"[\s\x00-\x20\x7f-\x9f\\\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-# ASCII: without it, ignoring case lets the long s (U+017F) pass for an s.
-_URL: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE | re.ASCII)
-_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
-_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +96,8 @@ class EditPatch:
         content: Content | Unset = UNSET
         if "contentType" in changes:
             kind = cast('Literal["video", "slides"]', changes["contentType"])
-            urls = changes["contentUrl"]
-            content = Content(kind, (urls,) if isinstance(urls, str) else tuple(cast("list[str]", urls)))
+            given = changes["contentUrl"]
+            content = Content(kind, (given,) if isinstance(given, str) else tuple(cast("list[str]", given)))
         caption = cast("str | Unset", changes.get("caption", UNSET))
         sound_id = cast("str | Unset | None", changes.get("soundId", UNSET))
         if "scheduledTime" not in changes:
@@ -251,9 +238,9 @@ def check_content(kind: object, url: object, faults: Faults) -> Content | Unset:
     elif isinstance(url, list):
         if kind == "video":
             faults.add("invalid_content", "contentUrl", "contentUrl must be one URL, as a string, for a video")
-        urls = check_urls(url, faults)
-        if kind == "slides" and urls is not UNSET:
-            return Content("slides", urls)
+        several = check_urls(url, faults)
+        if kind == "slides" and several is not UNSET:
+            return Content("slides", several)
     else:
         message = f"contentUrl must be a string or an array of strings, not {_kind_of(url)}"
         faults.add("invalid_request", "contentUrl", message)
@@ -270,10 +257,10 @@ def check_urls(value: object, faults: Faults, *, name: str = "contentUrl") -> tu
     if not 1 <= len(value) <= _MOST_SLIDES:
         faults.add("invalid_content", name, f"{name} must hold 1 to {_MOST_SLIDES} URLs and holds {len(value):,}")
     # Of far too many only the first are looked at: a body has room for sixty thousand.
-    urls = [check_url(url, faults, name=f"{name}[{place}]") for place, url in enumerate(value[:_MOST_SLIDES])]
-    if len(value) != len(urls) or not urls:
+    found = [check_url(url, faults, name=f"{name}[{place}]") for place, url in enumerate(value[:_MOST_SLIDES])]
+    if len(value) != len(found) or not found:
         return UNSET
-    return UNSET if UNSET in urls else tuple(cast("list[str]", urls))
+    return UNSET if UNSET in found else tuple(cast("list[str]", found))
 
 
 def check_slide_count(count: int, platform: str, faults: Faults, *, name: str = "contentUrl") -> None:
@@ -285,14 +272,11 @@ def check_slide_count(count: int, platform: str, faults: Faults, *, name: str = 
 
 
 def check_url(value: object, faults: Faults, *, name: str = "contentUrl") -> str | Unset:
-    """With http or https, at most 2,048 characters, a host (name, IPv4, [IPv6]), a port from 1 to 65535 if any, no
-    credentials, no white space, control character or backslash. Unicode in host and path may stand as it is.
-    Judged by its looks only: nothing is looked up, nothing fetched (SPEC 9).
-    """
+    """A URL as shared/urls.py has it."""
     url = check_text(value, name, faults)
     if url is UNSET:
         return UNSET
-    fault = _url_fault(url)
+    fault = urls.fault_of(url)
     if fault is None:
         return url
     faults.add("invalid_content", name, f"{name} {fault}")
@@ -329,47 +313,6 @@ def _check_content_type(value: object, faults: Faults) -> str | Unset:
         faults.add("invalid_content", "contentType", "contentType must be video or slides")
         return UNSET
     return kind
-
-
-def _url_fault(url: str) -> str | None:
-    if len(url) > MAX_URL:
-        return f"may have at most {MAX_URL:,} characters and has {len(url):,}"
-    if _UNSAFE_IN_URL.search(url):
-        return "must not contain white space, control characters or backslashes; percent-encode them"
-    found = _URL.match(url)
-    if found is None:
-        return "must be a URL that begins with http:// or https://"
-    authority = found[1]
-    if "@" in authority:
-        return "must not contain a user name or password; take out what stands before the @"
-    parts = _AUTHORITY.fullmatch(authority)
-    if parts is None or (parts[2] is not None and not 1 <= int(parts[2]) <= 65_535):
-        return "must have a host and, if any, a port from 1 to 65535 after https://"
-    return None if _is_host(parts[1]) else "must have a host name or an IP address after https://"
-
-
-def _is_host(host: str) -> bool:
-    """A name (RFC 1123, underscores allowed, one dot at the end too), an IPv4 address, or a bracketed IPv6 address."""
-    try:
-        if host.startswith("["):
-            IPv6Address(host[1:-1])
-            return "%" not in host  # a zone (RFC 6874) means something on its own machine only
-        labels = host.removesuffix(".").split(".")
-        if _NUMBER.fullmatch(labels[-1]):  # what resolvers read as a number, so that 256.1.1.1 is no name
-            IPv4Address(host)
-            return True
-    except AddressValueError:
-        return False
-    if len(host) > 254:
-        return False
-    if host.isascii():
-        return all(_LABEL.fullmatch(label) for label in labels)
-    # An internationalised name: letters, marks and digits, none of which turns into a dot or a slash when normalised.
-    return (
-        all(labels)
-        and unicodedata.is_normalized("NFKC", host)
-        and all(character in "-._" or unicodedata.category(character)[0] in "LMN" for character in host)
-    )
 
 
 def _plain(name: str) -> str:

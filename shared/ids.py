@@ -30,5 +30,14 @@ _entropy = _Entropy()
 
 def new_id(prefix: str, now: float | None = None) -> str:
     """`edit_01k…`: 48 bits of milliseconds, 82 random bits, in Crockford's base 32. Unique, and not to be guessed."""
-    number = (int((time.time() if now is None else now) * 1000) << _RANDOM_BITS) | _entropy.take()
+    return _spelt(prefix, time.time() if now is None else now, _entropy.take())
+
+
+def first_id(prefix: str, now: float) -> str:
+    """The least id that `new_id` could make at that time: those that sort behind it were made since."""
+    return _spelt(prefix, now, 0)
+
+
+def _spelt(prefix: str, now: float, tail: int) -> str:
+    number = (int(now * 1000) << _RANDOM_BITS) | tail
     return prefix + "_" + "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])

@@ -169,10 +169,7 @@ def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: S
     if refusal is not None:
         return refusal
     if not matches(if_match, post.revision):
-        return Reject(
-            "precondition_failed",
-            f"The post is at revision {etag(post.revision)} now; read it, and send the edit again with that If-Match",
-        )
+        return _refused(errors.PreconditionFailed(post.revision))
     return Apply(edited(post, patch))
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from shared.lifecycle import ClaimKind, EditStatus, Status
-from shared.reschedules import JobStatus
+from shared.reschedule_jobs import JobStatus
 
 metadata = MetaData(
     naming_convention={

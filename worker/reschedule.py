@@ -27,7 +27,12 @@ from worker.apply import WAIT_FOR_HELD, Applied, Attempts
 from worker.reschedule_chunk import Pass, undecided, work
 
 SIDE_BY_SIDE = 2
-"""Chunks of one job at a time, where nobody's single edits wait: PostgreSQL and Python take turns in each."""
+"""Chunks of one job at a time, where nobody makes single edits: PostgreSQL and Python take turns in each."""
+
+EDITS_GO_ON = 2.0
+"""Seconds for which one single edit makes jobs leave room for the next: two chunks at once keep every core of a small
+machine busy, and an edit that comes then waits for its turn there at each of its many steps.
+"""
 
 CHUNKS_HELD_A_TASK = 10
 COME_BACK = 0.25
@@ -131,9 +136,10 @@ def _step(job_id: str, attempt: Attempt, ran: Ran) -> Sequence[int]:
     numbers: Sequence[int] = ()
     done: Pass | None = None
     with Attempts() as attempts, transaction() as tx:
-        taken = chunks_store.take_next(tx, job_id)
-        if taken is not None and taken.beside and taken.edits_wait:
+        taken = chunks_store.take_next(tx, job_id, time.time() - EDITS_GO_ON)
+        if taken is not None and taken.beside and taken.edits_come:
             ran.come_back("yielded")
+            ran.shown = f"{job_id} leaves room for single edits"
         elif taken is not None:
             found = chunks_store.read(tx, job_id, taken.number)
             if found is None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from shared import events, lifecycle, reschedules
+from shared import events, lifecycle, reschedule_jobs, reschedules
 from shared.edits import EditPatch
 from shared.events import Event
 from shared.lifecycle import Status
@@ -67,7 +67,7 @@ class Pass:
                 self.publishes.append((post.id, post.schedule_revision + 1, goal.at))
 
     def _event(self, index: int, post: Seen, goal: Move) -> Event:
-        edit_id = reschedules.audit_id(self.job.id, self.chunk.first + index)
+        edit_id = reschedule_jobs.audit_id(self.job.id, self.chunk.first + index)
         both = post.scheduled_time, goal.at
         return events.rescheduled(self.job.workspace_id, post.id, *both, editId=edit_id, rescheduleId=self.job.id)
 

@@ -22,6 +22,7 @@ from shared.reschedule_requests import parse_request
 
 SOME_FAILED, BAD_ARGUMENTS, SOME_SKIPPED, INTERRUPTED = 1, 2, 3, 130
 COMMAND: Final = "redraft reschedule"
+DATA_DIR: Final = Path(".redraft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,11 @@ class Asked:
     as_json: bool
     data_dir: Path
 
+    @property
+    def command(self) -> str:
+        """How the command is to begin that goes on with this one's jobs: it must find the same API."""
+        return COMMAND if self.data_dir == DATA_DIR else f"{COMMAND} --data-dir {shlex.quote(str(self.data_dir))}"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -55,7 +61,7 @@ class ArgumentsError(Exception):
 
 def run(asked: Asked) -> int:
     """Do it; the exit code."""
-    screen = Screen(as_json=asked.as_json)
+    screen = Screen(as_json=asked.as_json, command=asked.command)
     going: Going | None = None
     try:
         body = _understood(asked)
@@ -242,15 +248,15 @@ class Going:
         if not self.sent:
             self.screen.complain("Nothing was changed.")
             return
-        job_id = self.sent[-1]["id"]
+        job_id, command = self.sent[-1]["id"], self.asked.command
         self.screen.complain(
             f"Job {job_id} goes on without this command.\n"
-            f"  Watch it:   {COMMAND} --watch {job_id}\n"
-            f"  Stop it:    {COMMAND} --cancel {job_id}\n"
-            f"  Undo it:    {COMMAND} --revert {job_id}"
+            f"  Watch it:   {command} --watch {job_id}\n"
+            f"  Stop it:    {command} --cancel {job_id}\n"
+            f"  Undo it:    {command} --revert {job_id}"
         )
         if self._last_line:
-            file = shlex.quote(str(self.asked.csv))
+            file = shlex.quote(str(self.asked.csv)) + (" --skip-bad-lines" if self.asked.skip_bad_lines else "")
             self.screen.complain(
-                f"  The lines after {self._last_line:,}: {COMMAND} --csv {file} --first-line {self._last_line + 1}"
+                f"  The lines after {self._last_line:,}: {command} --csv {file} --first-line {self._last_line + 1}"
             )

@@ -52,9 +52,12 @@ class Totals:
 
 
 class Screen:
-    """Words go to standard output, or to standard error where that is for machines (`--json`)."""
+    """Words go to standard output, or to standard error where that is for machines (`--json`). `command`: how what it
+    advises to enter begins.
+    """
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, command: str) -> None:
+        self._command = command
         self._words = Console(file=sys.stderr if as_json else sys.stdout, highlight=False, soft_wrap=True)
         self._errors = Console(file=sys.stderr, highlight=False, soft_wrap=True)
 
@@ -78,20 +81,20 @@ class Screen:
         more = totals.counts["applied"] - len(moves)
         if more:
             self.say(f"… and {more:,} more")
-        self.say(f"{_sum(totals)} would be moved.")
+        self.say(_said(totals, "would be moved"))
         self.reasons(client, totals)
 
     def summary(self, client: Client, totals: Totals) -> None:
         """What has been done, and to what not, and why not."""
         dry = all(job["dryRun"] for job in totals.jobs)
-        self.say(f"{_sum(totals)} {'would be moved' if dry else 'moved'}.")
+        self.say(_said(totals, "would be moved" if dry else "moved"))
         self.reasons(client, totals)
         for job in totals.jobs:
             if job["status"] != "done":
                 self.say(f"{job['id']} was {job['status']}{': ' + job['error'] if 'error' in job else ''}.")
         names = [job["id"] for job in totals.jobs]
         if len(names) == 1 and not dry and totals.counts["applied"]:
-            self.say(f"Undo it with: redraft reschedule --revert {names[0]}")
+            self.say(f"Undo it with: {self._command} --revert {names[0]}")
         elif len(names) > 1:
             self.say(f"{len(names)} jobs, {names[0]} to {names[-1]}; each can be undone with --revert.")
 
@@ -144,8 +147,10 @@ def _decided(job: Job) -> int:
     return sum(job[name] for name in OUTCOMES)
 
 
-def _sum(totals: Totals) -> str:
-    return f"{totals.counts['applied']:,} of {totals.counts['total']:,} posts"
+def _said(totals: Totals, done: str) -> str:
+    if not totals.counts["total"] and all(job["status"] == "done" for job in totals.jobs):
+        return "No waiting post matches; there is nothing to move."
+    return f"{totals.counts['applied']:,} of {totals.counts['total']:,} posts {done}."
 
 
 def _shown(instant: str | None) -> str:

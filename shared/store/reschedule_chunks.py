@@ -12,6 +12,8 @@ from typing import Any, Final
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared.ids import first_id
+from shared.reschedule_jobs import MOST_ORDINALS, audit_id
 from shared.store import counted
 
 
@@ -60,12 +62,16 @@ def work(tx: Connection, job_id: str) -> Work | None:
 
 _NAME = "pg_try_advisory_xact_lock(7340, hashtext(CAST(:id AS text) || '/' || {}))"
 # The list is made first: only the names that are tried one after the other are locked, not those of all open chunks.
+# Who has the lane, one for all jobs, is beside nobody. When an edit came its id says, which begins with its time; so do
+# those of the job's own audit rows, with the job's time, hence `since` lies behind them.
 _TAKE_NEXT = text(f"""
     WITH open AS MATERIALIZED (
-        SELECT number FROM reschedule_chunks WHERE reschedule_id = :id AND NOT done ORDER BY number LIMIT 16)
-    SELECT number, number > (SELECT min(number) FROM open),
+        SELECT number FROM reschedule_chunks WHERE reschedule_id = :id AND NOT done ORDER BY number LIMIT 16
+    ), taken AS MATERIALIZED (SELECT number FROM open WHERE {_NAME.format("number")} LIMIT 1)
+    SELECT number, NOT pg_try_advisory_xact_lock(7341, 0),
         (SELECT seq FROM edits WHERE status = 'queued' ORDER BY post_id, seq LIMIT 1) IS NOT NULL
-    FROM open WHERE {_NAME.format("number")} LIMIT 1""")
+            OR EXISTS (SELECT FROM edits WHERE id > :since AND reschedule_id IS NULL)
+    FROM taken""")
 _TAKE = text(f"SELECT {_NAME.format('CAST(:number AS integer)')}")
 
 FREEZING: Final = -1
@@ -74,20 +80,23 @@ FREEZING: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A chunk that is ours until the transaction ends. `beside`: others work on the job too; `edits_wait`: somebody's
-    single edits wait at this moment.
+    """A chunk that is ours until the transaction ends. `beside`: another chunk is at work, of this job or another one;
+    `edits_come`: somebody's single edits wait at this moment, or came lately.
     """
 
     number: int
     beside: bool
-    edits_wait: bool
+    edits_come: bool
 
 
-def take_next(tx: Connection, job_id: str) -> Taken | None:
+def take_next(tx: Connection, job_id: str, lately: float) -> Taken | None:
     """Take the first open chunk of a job that nobody else works on. Read it in the NEXT statement: this one may have
     seen the world from before its last holder's commit (SPEC 3.4).
+
+    `lately`: seconds since 1970. This machine's clock may say it: it guides how hard to work and decides nothing.
     """
-    row = tx.execute(_TAKE_NEXT, {"id": job_id}).one_or_none()
+    since = max(first_id("edit", lately), audit_id(job_id, MOST_ORDINALS))
+    row = tx.execute(_TAKE_NEXT, {"id": job_id, "since": since}).one_or_none()
     return Taken(*row) if row else None
 
 

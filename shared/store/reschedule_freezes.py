@@ -6,8 +6,10 @@ from typing import Any, Final
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.reschedules import CHUNK, audit_id
-from shared.store.posts import array
+from shared.db import wait_longer
+from shared.reschedule_jobs import MOST_ORDINALS, audit_id
+from shared.reschedules import CHUNK
+from shared.store.direct import array
 from shared.store.reschedule_chunks import Work
 
 _MATCHES = """(CAST(:account_ids AS text[]) IS NULL OR p.account_id = ANY(CAST(:account_ids AS text[])))
@@ -67,9 +69,8 @@ _FREEZE_REVERT = text("""
     FROM numbered GROUP BY ordinal / :size
     RETURNING cardinality(post_ids), 0, 0""")
 # Four million posts take their time, once; the 15 s of every other transaction would cut it off.
-_TAKE_TIME = text("SELECT set_config('transaction_timeout', '35s', true)")
-
-MOST_ORDINALS: Final = 9_999_999
+TAKE_TIME: Final = 35
+_TAKE_TIME = text(f"SELECT set_config('transaction_timeout', '{TAKE_TIME}s', true)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Frozen:
 def freeze(tx: Connection, job: Work) -> Frozen:
     """Write down which posts a job means, in chunks; those that are not there have their outcome at once."""
     tx.execute(_TAKE_TIME)
+    wait_longer(tx, TAKE_TIME)
     kind = next(iter(job.plan))
     given: dict[str, Any] = {"job": job.id, "size": CHUNK}
     if kind == "revert":

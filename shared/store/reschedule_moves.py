@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from shared.reschedules import audit_id
+from shared.reschedule_jobs import audit_id
 from shared.store import counted
-from shared.store.posts import array
+from shared.store.direct import array
 from shared.store.reschedule_chunks import Work
 
 _QUEUES = text("""

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, Row, text
 
-from shared.reschedules import Job, JobStatus, Outcome, Result, audit_id
+from shared.reschedule_jobs import Job, JobStatus, Result, audit_id
+from shared.reschedules import Outcome
 
 
 @dataclass(frozen=True, slots=True)

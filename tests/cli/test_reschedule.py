@@ -396,6 +396,26 @@ def test_an_interrupted_job_is_named_goes_on_and_can_be_watched_or_stopped(idle:
     assert (result.exit_code, json.loads(result.stdout)["status"]) == (1, "canceled")
 
 
+def test_what_an_interrupted_command_advises_goes_on_with_the_same_stack_and_the_same_bad_lines(
+    idle: Running, tmp_path: Path
+) -> None:
+    path = written(tmp_path, "post_a,2031-03-01T09:00,Asia/Tokyo", "post_b", "post_c,2031-03-01T09:00,Asia/Tokyo")
+    folder = tmp_path / "a stack"
+    with at_a_terminal(idle, "--csv", path, "--yes", "--skip-bad-lines", "--data-dir", str(folder)) as terminal:
+        terminal.shows("moved")
+        terminal.types("\x03")
+        assert terminal.code() == 130
+        shown = terminal.shown()
+    assert f"Stop it:    redraft reschedule --data-dir '{folder}' --cancel rsch_" in shown
+    assert f"redraft reschedule --data-dir '{folder}' --csv {path} --skip-bad-lines --first-line 5" in shown
+
+
+def test_a_filter_that_no_post_matches_is_said_to_match_none(stack: Running) -> None:
+    for arguments in (["--yes"], ["--dry-run"]):
+        result = command(stack, "--account", "acc_of_nobody", "--shift", "P1D", *arguments)
+        assert (result.exit_code, result.stdout) == (0, "No waiting post matches; there is nothing to move.\n")
+
+
 def test_in_a_pipe_there_are_no_colours_and_no_bar(stack: Running, account: str) -> None:
     stack.post(account_id=account)
     argv = [sys.executable, "-m", "shared.cli.main", "reschedule", "--account", account, "--shift", "P1D", "--yes"]

@@ -1,6 +1,9 @@
 """What the schema fuzzer has to be told: which strings mean something, and which refusals no schema can foretell.
 
-Loaded by Schemathesis itself (schemathesis.toml), not by pytest.
+Loaded by Schemathesis itself (schemathesis.toml), not by pytest. What it generates hangs on the document and the seed
+alone: a time that lies in the future is put in afterwards, and only where the data was good. (A format of our own in
+the document would do that in one go. But data that a hook has touched is held against the document once more, and no
+value at all is good for a format that the fuzzer does not know: good data became bad data, and was accepted.)
 """
 
 import re
@@ -10,54 +13,48 @@ from zlib import crc32
 
 import hypothesis
 import schemathesis
-from hypothesis import strategies as st
 from schemathesis.openapi.checks import RejectedPositiveData
 
 from api import schemas
 from api.operations import TAGS
-from shared import times
+from shared import times, urls
 from tests import rows
 
 # At noon no clock ever changes, and two days from now it is the future everywhere.
 _NOON = datetime.now(UTC).replace(hour=12, minute=0, tzinfo=None)
-_AHEAD = st.integers(2, 3_000).map(lambda days: _NOON + timedelta(days=days))
-_HOSTS = st.from_regex(r"\A[a-z][a-z0-9-]{0,20}[a-z0-9]\.(example|test)(:[1-9][0-9]{0,3})?\Z")
-_REST = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="\\"), max_size=60)
+_HOSTS = ("cdn.example", "media.example:8443", "a.b.test", "xn--bcher-kva.example")
 
 # What tests/contract/test_schema.py has put into the database.
 ACCOUNTS = [rows.TIKTOK, rows.INSTAGRAM]
 POSTS = ["post_abc123", "post_slides", "post_posted"]
 
-schemathesis.openapi.format("local-time", _AHEAD.map(times.format_local))
-schemathesis.openapi.format("instant", _AHEAD.map(lambda local: f"{times.format_local(local)}:00Z"))
-schemathesis.openapi.format("web-address", st.builds("https://{}/{}".format, _HOSTS, _REST))
-schemathesis.openapi.format(
-    "duration", st.builds("{}P{}DT{}H{}M".format, st.sampled_from(["", "-"]), *[st.integers(0, 999)] * 3)
-)
-
 # Schemathesis steers towards what an operation accepts; for bodies of a thousand ids that takes hours, and what it
 # would find is what map_case below sends anyway.
 hypothesis.target = lambda *_, **__: 0.0
 
-_FORMATS = {schemas.LOCAL_TIME: "local-time", schemas.INSTANT: "instant", schemas.WEB_ADDRESS: "web-address"}
+
+def _meaning(value: Any) -> Any:
+    """The same with times that lie ahead, durations within bounds and URLs that have a host."""
+    if isinstance(value, dict):
+        return {name: _meaning(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_meaning(below) for below in value]
+    return _meant(value) if isinstance(value, str) else value
 
 
-@schemathesis.hook
-def before_load_schema(context: Any, schema: dict[str, Any]) -> None:
-    """Give strings of a known pattern a generator that knows what they mean."""
-    _name_formats(schema)
-    schema["components"]["schemas"]["NewJob"]["properties"]["shift"]["format"] = "duration"
-
-
-def _name_formats(node: Any) -> None:
-    if isinstance(node, dict):
-        if node.get("pattern") in _FORMATS:
-            node["format"] = _FORMATS[node["pattern"]]
-        for below in node.values():
-            _name_formats(below)
-    elif isinstance(node, list):
-        for below in node:
-            _name_formats(below)
+def _meant(text: str) -> str:
+    luck = crc32(text.encode())
+    ahead = times.format_local(_NOON + timedelta(days=2 + luck % 3_000))
+    if re.fullmatch(schemas.LOCAL_TIME, text):
+        return ahead
+    if re.fullmatch(schemas.INSTANT, text):
+        return f"{ahead}:00Z" if luck % 2 else f"{ahead}Z"
+    if re.fullmatch(schemas.DURATION, text):
+        return re.sub("[0-9]+", lambda number: str(int(number[0]) % 500), text)
+    if re.match(schemas.WEB_ADDRESS, text):
+        rest = "".join(letter for letter in text[8:] if letter.isprintable() and letter not in " \\")
+        return f"https://{_HOSTS[luck % len(_HOSTS)]}/{rest}"[: urls.MAX_URL]
+    return text
 
 
 def luck_of(case: Any) -> int:
@@ -70,13 +67,19 @@ def map_case(context: Any, case: Any) -> Any:
     """Let good data meet rows that are there, mostly, and leave out cursors, which nobody can guess."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return case
+    # Taken from what was generated, before today's date comes in.
+    number = luck_of(case)
+    # What is set is held against the schema once more: a body that is left out must not be.
+    if isinstance(case.body, dict):
+        case.body = _meaning(case.body)
     if case.query:
+        case.query = _meaning(case.query)
         case.query.pop("cursor", None)
     if case.query and "csv" in (case.headers or {}).get("Accept", ""):
         case.query.pop("limit", None)
     if case.headers and "Idempotency-Key" in case.headers:
-        case.headers["Idempotency-Key"] = f"{case.operation.label}-{luck_of(case)}".replace(" ", "-")
-    luck = luck_of(case) % 4
+        case.headers["Idempotency-Key"] = f"{case.operation.label}-{number}".replace(" ", "-")
+    luck = number % 4
     if case.path_parameters and "postId" in case.path_parameters and luck:
         case.path_parameters["postId"] = POSTS[luck - 1]
     if isinstance(case.body, dict) and "accountIds" in case.body and luck:

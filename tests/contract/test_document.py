@@ -11,8 +11,8 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from api import app, deletion, docs, drafts, openapi, operations, problems
-from shared import edits, lifecycle, reschedule_requests, reschedules
+from api import app, deletion, docs, drafts, openapi, operations, problems, schemas
+from shared import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
 from shared.posts import Post, detailed, public
 
 DOCUMENT = openapi.document()
@@ -88,7 +88,7 @@ def test_every_error_code_stands_with_its_status_and_every_status_with_its_heade
         ("Filter", reschedule_requests.FILTER_FIELDS),
         ("SpreadBetween", reschedule_requests.SPREAD_FIELDS),
         ("Item", reschedule_requests.ITEM_FIELDS),
-        ("Result", reschedules.RESULT_FIELDS),
+        ("Result", reschedule_jobs.RESULT_FIELDS),
     ],
 )
 def test_bodies_have_the_fields_that_the_code_reads(schema: str, fields: tuple[str, ...]) -> None:
@@ -102,9 +102,20 @@ def test_words_are_those_of_the_code() -> None:
 
     assert words("Status") == list(lifecycle.Status)
     assert words("EditStatus") == list(lifecycle.EditStatus)
-    assert words("JobStatus") == list(reschedules.JobStatus)
+    assert words("JobStatus") == list(reschedule_jobs.JobStatus)
     assert words("Outcome") == list(reschedules.Outcome)
     assert words("Reason") == list(deletion.Reason)
+
+
+@pytest.mark.parametrize(
+    "duration",
+    [
+        *("P1D", "-PT90M", "+P2W", "P1DT2H", "P1DT2H3M", "PT0M", "P0W", "", "P", "-P", "PT", "P1DT", "P1W1D", "P1WT1H"),
+        *("P1M", "P1Y", "PT1S", "PT1M1H", "PT1.5H", "pt1h", "P-1D", "P1D ", " P1D", "P1DT2H3M4", "P1234567890D"),
+    ],
+)
+def test_a_duration_is_documented_as_it_is_read(duration: str) -> None:
+    assert bool(re.fullmatch(schemas.DURATION, duration)) is (times.parse_duration(duration) is not None)
 
 
 def test_a_post_is_documented_with_the_fields_that_are_shown() -> None:

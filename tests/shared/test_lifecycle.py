@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared import errors
 from shared.edits import Content, EditPatch
 from shared.lifecycle import (
     STATES,
@@ -145,6 +146,12 @@ def test_if_match_passes_by_strong_comparison(if_match: list[str] | None, passes
     assert matches(if_match, 7) is passes
     assert isinstance(decide(VIDEO, CAPTION, NOW, if_match), Apply if passes else Reject)
     assert etag(7) == '"7"'
+
+
+def test_a_failed_precondition_is_refused_in_the_words_of_its_error() -> None:
+    said = errors.PreconditionFailed(7)
+    assert decide(VIDEO, CAPTION, NOW, ['"6"']) == Reject(said.code, said.message)
+    assert 'its ETag is now "7"' in said.message
 
 
 def test_a_refusal_for_its_status_comes_before_its_precondition() -> None:

@@ -8,27 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import reschedules, times
+from shared import reschedule_jobs, reschedules, times
 from shared.lifecycle import ClaimKind, PostFacts, Status, moved
-from shared.reschedules import (
-    Each,
-    Job,
-    JobStatus,
-    Move,
-    Outcome,
-    Reason,
-    Result,
-    Revert,
-    Seen,
-    Shift,
-    Spread,
-    aiming,
-    audit_id,
-    cannot_cancel,
-    cannot_revert,
-    decide,
-    plan_of,
-)
+from shared.reschedule_jobs import Job, JobStatus, Result, audit_id, cannot_cancel, cannot_revert
+from shared.reschedules import Each, Move, Outcome, Reason, Revert, Seen, Shift, Spread, aiming, decide, plan_of
 from shared.times import ZONES, Duration, format_instant
 from tests.shared.test_times import explicit_changes
 
@@ -252,7 +235,7 @@ def test_the_id_of_an_audit_row_has_the_shape_of_an_edits_id_and_sorts_by_its_or
 
 
 def job(status: JobStatus, *, dry_run: bool = False) -> Job:
-    return Job("rsch_1", status, dry_run, 3, 2, 1, 0, NOW, None if status in reschedules.LIVE else NOW)
+    return Job("rsch_1", status, dry_run, 3, 2, 1, 0, NOW, None if status in reschedule_jobs.LIVE else NOW)
 
 
 def test_only_a_live_job_can_be_canceled_and_only_an_ended_one_reverted_once() -> None:

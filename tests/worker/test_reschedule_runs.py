@@ -1,18 +1,21 @@
 """The way of a bulk job through its tasks: held posts, doubled messages, deaths, cancel, revert, rescue."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 import redis
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared import db, queue
 from shared.db import transaction
+from shared.ids import new_id
 from shared.reschedules import Outcome
 from shared.settings import settings
 from shared.store import StaleWriteError, reschedule_freezes
@@ -138,30 +141,98 @@ def test_two_tasks_at_once_move_two_chunks_side_by_side_and_every_post_once(engi
     assert moved_once(engine, job, ids)
 
 
-def test_while_single_edits_wait_a_job_moves_one_chunk_at_a_time(engine: Engine) -> None:
-    posts(engine, 9)
-    with engine.begin() as tx:
-        other = rows.post(tx, status="posted", posted_at=rows.soon(-5))
-    job = jobs.make({"filter": ALL, "shift": "P1D"})
-    reschedule.run_chunk(job)
+def while_a_chunk_is_at_work(job: str, meanwhile: Callable[[], None]) -> None:
+    """Run one chunk of the job, and something else when it has been taken and not yet moved."""
     work: Any = reschedule.work
-    seen: list[Any] = []
+    begun: list[str] = []
 
-    def meanwhile(*args: Any, **given: Any) -> Any:
-        if not seen:
-            seen.append(None)
-            with engine.begin() as tx:
-                edit = rows.edit(tx, other, {"caption": "waits"})
-            seen[0] = reschedule.run_chunk(job)
-            apply_edits([other])
-            assert rows.row(engine, "edits", edit).status == "rejected"
-            seen.append(reschedule.run_chunk(job))
+    def first(*args: Any, **given: Any) -> Any:
+        if not begun:
+            begun.append(job)
+            meanwhile()
         return work(*args, **given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reschedule, "work", meanwhile)
+        patch.setattr(reschedule, "work", first)
         assert reschedule.run_chunk(job).outcome == "moved"
+
+
+def posted(engine: Engine) -> str:
+    """A post of which no job means anything."""
+    with engine.begin() as tx:
+        return rows.post(tx, status="posted", posted_at=rows.soon(-5))
+
+
+def edited(engine: Engine, post: str) -> None:
+    """A single edit of that post, made now and ended."""
+    with engine.begin() as tx:
+        given = {"id": rows.edit(tx, post, {"caption": "new"}), "now": new_id("edit")}
+        tx.execute(text("UPDATE edits SET id = :now WHERE id = :id"), given)
+    assert len(apply_edits([post]).ends) == 1
+
+
+def test_while_single_edits_wait_a_job_moves_one_chunk_at_a_time(engine: Engine) -> None:
+    posts(engine, 9)
+    other = posted(engine)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    reschedule.run_chunk(job)
+    seen: list[Any] = []
+
+    def meanwhile() -> None:
+        with engine.begin() as tx:
+            edit = rows.edit(tx, other, {"caption": "waits"})
+        seen.append(reschedule.run_chunk(job))
+        apply_edits([other])
+        assert rows.row(engine, "edits", edit).status == "rejected"
+        seen.append(reschedule.run_chunk(job))
+
+    while_a_chunk_is_at_work(job, meanwhile)
     assert [(one.outcome, one.messages, one.again) for one in seen] == [("yielded", 1, 0.25), ("moved", 1, 0.0)]
+
+
+def test_single_edits_that_come_one_by_one_keep_a_job_to_one_chunk_at_a_time_for_two_seconds_each(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posts(engine, 9)
+    other = posted(engine)
+    edited(engine, other)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    reschedule.run_chunk(job)
+    seen: list[str] = []
+
+    def meanwhile() -> None:
+        before = time.time()
+        edited(engine, other)
+        after = time.time()
+        seen.append(reschedule.run_chunk(job).outcome)
+        monkeypatch.setattr(reschedule.time, "time", lambda: before + 1.9)
+        seen.append(reschedule.run_chunk(job).outcome)
+        monkeypatch.setattr(reschedule.time, "time", lambda: after + 2.1)
+        seen.append(reschedule.run_chunk(job).outcome)
+
+    while_a_chunk_is_at_work(job, meanwhile)
+    assert seen == ["yielded", "yielded", "moved"]
+
+
+def test_two_jobs_move_their_chunks_in_turn_while_single_edits_come_and_at_once_while_none_do(engine: Engine) -> None:
+    posts(engine, 3, account_id=rows.TIKTOK)
+    posts(engine, 6, account_id=rows.INSTAGRAM)
+    other = posted(engine)
+    first, second = (
+        jobs.make({"filter": {"accountIds": [account]}, "shift": "P1D"}) for account in (rows.TIKTOK, rows.INSTAGRAM)
+    )
+    reschedule.run_chunk(first)
+    reschedule.run_chunk(second)
+    seen: list[str] = []
+
+    def meanwhile() -> None:
+        seen.append(reschedule.run_chunk(second).outcome)
+        edited(engine, other)
+        seen.append(reschedule.run_chunk(second).outcome)
+
+    while_a_chunk_is_at_work(first, meanwhile)
+    assert seen == ["moved", "yielded"]
+    assert reschedule.run_chunk(second).outcome == "moved"
 
 
 def test_only_one_task_freezes_and_another_one_leaves_it_to_that(engine: Engine) -> None:
@@ -279,23 +350,24 @@ def test_a_chunk_takes_a_fixed_number_of_statements_whatever_the_number_of_posts
 ) -> None:
     monkeypatch.setattr(reschedule_freezes, "CHUNK", 100)
     seen: list[str] = []
+    # Where all of them come by, those that SQLAlchemy runs and those that the driver is given.
+    execute: Any = psycopg.Cursor.execute
 
-    def listen(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def noted(cursor: Any, statement: str, *given: Any, **how: Any) -> Any:
         seen.append(statement)
+        return execute(cursor, statement, *given, **how)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", noted)
 
     def statements(count: int) -> int:
         ids = posts(engine, count)
         job = jobs.make({"filter": {"postIds": ids}, "shift": "P1D"})
         reschedule.run_chunk(job)
         seen.clear()
-        for one in (db.engine(), db._aside()):
-            event.listen(one, "before_cursor_execute", listen)
         assert reschedule.run_chunk(job).messages == 0
-        for one in (db.engine(), db._aside()):
-            event.remove(one, "before_cursor_execute", listen)
         return len(seen)
 
-    assert statements(1) == statements(50) == 8
+    assert statements(1) == statements(50) == 8, "\n".join(seen)
 
 
 def test_cancel_stops_at_the_next_chunk_and_says_what_was_moved(engine: Engine) -> None:

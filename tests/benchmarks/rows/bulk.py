@@ -154,24 +154,26 @@ def _row_7(bench: Bench, template: str) -> Section:
     return section
 
 
-def _while_running(bench: Bench, running: Running) -> tuple[Load, float]:
-    """One client's edits while jobs run, and which part of that time jobs ran in."""
+def _while_running(bench: Bench, running: Running) -> tuple[Load, float, int]:
+    """One client's edits while jobs run, which part of that time jobs ran in, and how many posts they moved."""
     generator = Wrk(running.url, clients=1, seconds=bench.options.seconds)
-    covered, shift = 0.0, SHIFT
+    covered, jobs, shift = 0.0, [], SHIFT
     began = time.monotonic()
     try:
         while generator.running:
             started = time.monotonic()
-            job_id = _start(running, shift)
-            eventually(lambda job_id=job_id: _ended_or_over(running, job_id, generator), within=ENDED_WITHIN, every=0.1)
+            jobs.append(_start(running, shift))
+            eventually(
+                lambda job=jobs[-1]: _ended_or_over(running, job, generator), within=ENDED_WITHIN, every=0.1
+            )  # fmt: skip
             covered += time.monotonic() - started
             shift = BACK if shift == SHIFT else SHIFT
         told = generator.result()
     finally:
         generator.close()
     share_of_it = covered / (time.monotonic() - began)
-    _end(running, job_id)
-    return told, share_of_it
+    moved = sum(_end(running, job_id)["applied"] for job_id in jobs)
+    return told, share_of_it, moved
 
 
 def _ended_or_over(running: Running, job_id: str, generator: Wrk) -> bool:
@@ -188,8 +190,10 @@ def _row_8(bench: Bench, template: str) -> Section:
             idle.append(load.patch(running.url, clients=1, seconds=bench.options.seconds))
             idle[-1].must_be(200)
             ledger.close(idle[-1])
-            told, covered = _while_running(bench, running)
+            ledger = Ledger(stage)
+            told, covered, moved = _while_running(bench, running)
             told.must_be(200)
+            ledger.close(told, moved_by_jobs=moved)
             busy.append(told)
         if covered < COVERED:
             raise WrongMeasureError(f"a job ran in only {covered:.0%} of the time in which edits were measured")

@@ -1,0 +1,100 @@
+"""A bulk job as its clients see it: its states, what may be done in which, the results of its posts (SPEC 5). Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+from shared import times
+from shared.errors import Conflict
+
+
+class JobStatus(StrEnum):
+    """A job's way. `failed`: a chunk ended its worker again and again; what came before it was moved all the same."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+
+LIVE: Final = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as its row tells it. Times aware, UTC; `total` is None until its posts are frozen."""
+
+    id: str
+    status: JobStatus
+    dry_run: bool
+    total: int | None
+    applied: int
+    skipped: int
+    failed: int
+    created_at: datetime
+    finished_at: datetime | None
+    error: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in LIVE
+
+    def public(self) -> dict[str, Any]:
+        """The resource of /v1/reschedules/{id}. `error` only where there is one."""
+        shown = {
+            "id": self.id,
+            "status": self.status.value,
+            "dryRun": self.dry_run,
+            "total": self.total,
+            "applied": self.applied,
+            "skipped": self.skipped,
+            "failed": self.failed,
+            "createdAt": times.format_instant(self.created_at),
+            "finishedAt": times.format_instant(self.finished_at) if self.finished_at else None,
+        }
+        return shown if self.error is None else shown | {"error": self.error}
+
+
+def cannot_cancel(job: Job) -> Conflict | None:
+    """Only a job that has not ended can be canceled."""
+    return Conflict(f"The job is {job.status.value} already; there is nothing left to cancel") if job.ended else None
+
+
+def cannot_revert(job: Job, *, reverted_by: str | None) -> Conflict | None:
+    """Any ended job that was no dry run, once."""
+    if job.dry_run:
+        return Conflict("A dry run moved nothing; there is nothing to revert")
+    if not job.ended:
+        return Conflict(f"The job is still {job.status.value}; wait for its end or cancel it, then revert it")
+    if reverted_by is not None:
+        return Conflict(f"The job has been reverted already, by {reverted_by}; revert that one to have its moves again")
+    return None
+
+
+class Result(NamedTuple):
+    """What became of one post. `ordinal`: its place in the job, which is the order of the results."""
+
+    ordinal: int
+    post_id: str
+    outcome: str
+    before: str | None
+    after: str | None
+    reason: str | None
+
+    def public(self) -> dict[str, Any]:
+        return dict(zip(RESULT_FIELDS, self[1:], strict=True))
+
+
+RESULT_FIELDS: Final = ("postId", "outcome", "before", "after", "reason")
+
+
+MOST_ORDINALS: Final = 9_999_999
+
+
+def audit_id(job_id: str, ordinal: int) -> str:
+    """The id of the audit row of one post of a job: of an edit's usual shape, found again without an index of its own,
+    and there cannot be two. Ordinals have seven digits, so that ids sort as they do.
+    """
+    return f"edit_{job_id.rpartition('_')[2][:19]}{ordinal:07}"
