@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+EDITS ?= 100000
 
-.PHONY: up test check faults fuzz soak bench lock clean
+.PHONY: up test check audit faults fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 
 $(VENV)/runtime: requirements.lock pyproject.toml
@@ -22,6 +23,12 @@ $(VENV)/benching: tests/benchmarks/requirements.lock $(VENV)/testing
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/benchmarks/requirements.lock
 	@touch $@
 
+# In an environment of its own: what audits the packages is no part of them.
+$(VENV)/auditing: tests/dependencies/requirements.lock $(VENV)/testing
+	@test -x $(VENV)/audit/bin/python || $(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/dependencies/requirements.lock && touch $@ \
+	  || echo "pip-audit could not be installed" >&2
+
 up: $(VENV)/runtime ## the whole stack with demo data; Ctrl-C stops it
 	@exec $(BIN)/redraft up --demo $(ARGS)
 
@@ -34,11 +41,17 @@ check: $(VENV)/testing ## style, types, import contracts
 test: check ## everything that CI runs
 	$(BIN)/pytest $(ARGS)
 
-faults: $(VENV)/testing ## every row of the fault list, slow (one row: make faults ARGS="-k row_05")
-	$(BIN)/pytest -m "faults" tests/faults $(ARGS)
+audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud where no advisories are in reach
+	$(BIN)/python -m tests.dependencies.audit $(VENV)/audit/bin/pip-audit
+
+faults: $(VENV)/testing ## every row of the fault list, short and long forms (one row: make faults ARGS="-k row_05")
+	$(BIN)/pytest -m "not fuzz" tests/faults $(ARGS)
 
 fuzz: $(VENV)/testing ## Schemathesis, all checks, 2,000 examples an operation: the better part of an hour
 	$(BIN)/pytest -m fuzz tests/contract $(ARGS)
+
+soak: $(VENV)/testing ## many edits while faults strike at random, then the oracle; writes tests/soak/REPORT.md
+	$(BIN)/python -m tests.soak --edits $(EDITS) $(ARGS)
 
 bench: $(VENV)/benching ## writes tests/benchmarks/RESULTS.md
 	$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -47,6 +60,7 @@ lock: ## resolve the lock files anew (needs uv)
 	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
 	uv pip compile pyproject.toml --extra tracing --group build --group test --constraints requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/requirements.lock
 	uv pip compile pyproject.toml --extra tracing --group build --group test --group bench --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/benchmarks/requirements.lock
+	uv pip compile --group audit --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/dependencies/requirements.lock
 
 clean: ## forget the virtual environment and the demo's data
 	rm -rf $(VENV) .redraft

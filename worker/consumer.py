@@ -1,9 +1,13 @@
 """Celery's consumer, made to outlive what it cannot read: anybody can put anything on a queue (FAULTS 10)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery.worker.consumer import Consumer as CeleryConsumer
+
+# kombu waits two seconds longer from try to try, up to thirty: whoever ended an hour without Redis would wait for that.
+LONGEST_WAIT = 4
 
 
 class Consumer(CeleryConsumer):
@@ -11,6 +15,11 @@ class Consumer(CeleryConsumer):
 
     Celery itself would end the worker and give the message back, to end the next worker too.
     """
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, however long it takes; within seconds once Redis is back."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_max=LONGEST_WAIT)
+        return super().ensure_connected(conn)
 
     def create_task_handler(self, *given: Any, **options: Any) -> Callable[[Any], Any]:
         handle = super().create_task_handler(*given, **options)

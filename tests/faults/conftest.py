@@ -62,6 +62,11 @@ def engine(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Engine]:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     if report.failed:
-        for scene in getattr(item, "scenes", ()):
+        scenes = getattr(item, "scenes", ())
+        for scene in scenes:
             report.sections.append(("seed and history", scene.report()))
+        given = getattr(item, "funcargs", {}).get("seed")
+        if given is not None and not scenes:
+            # Histories that are told step by step print what happened themselves.
+            report.sections.append(("seed", f"seed {given} (repeat it with FAULTS_SEED={given})"))
     return report
