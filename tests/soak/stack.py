@@ -1,0 +1,77 @@
+"""The stack that is soaked: all that `redraft up` starts, on embedded servers of its own, with a publisher of ours."""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, pool
+
+from shared.local.datadir import free_port
+from tests.processes import Process, Processes
+from tests.reference_services.client import Reference
+
+PREFIX = "redraft-soak-"
+# Shorter than by default, so that a call that is lost is taken up again within the run, and not after it.
+TIMES = {"REDRAFT_SERVICE_TIMEOUT": "5", "REDRAFT_CLAIM_EXPIRY": "12"}
+SURPRISES = ("raised unexpected", "unexpected_error", "Traceback (most recent call last)", "StaleWriteError")
+
+
+@dataclass
+class Stack:
+    """A running one. `folder` is on a disk, and gone at the end."""
+
+    folder: Path
+    up: Process
+    reference: Reference
+    api_port: int
+    places: dict[str, Any]
+    engine: Engine
+
+    @property
+    def dsn(self) -> str:
+        """The database in libpq's words."""
+        return str(self.places["databaseUrl"]).replace("+psycopg", "", 1)
+
+    @property
+    def redis_url(self) -> str:
+        return str(self.places["redisUrl"])
+
+    def surprises(self) -> Counter[str]:
+        """Lines of any role that tell of what nobody expected, each with how often it came."""
+        found: Counter[str] = Counter()
+        for line in self.up.output().splitlines():
+            found.update(words for words in SURPRISES if words in line)
+        return found
+
+
+@contextmanager
+def running(parent: Path) -> Iterator[Stack]:
+    """Start it and wait until everything answers; afterwards nothing of it is left."""
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    folder.chmod(0o711)  # PostgreSQL may have to run as `nobody`
+    processes = Processes()
+    try:
+        reference = Reference(processes)
+        port = free_port()
+        argv = [sys.executable, "-m", "shared.cli.main", "up", f"--data-dir={folder / 'data'}"]
+        up = processes.start(
+            [*argv, f"--port={port}", f"--flower-port={free_port()}"], **reference.environment, **TIMES
+        )
+        up.says("Redraft is up", within=90)
+        places = json.loads((folder / "data" / "stack.json").read_text())
+        engine = create_engine(places["databaseUrl"], poolclass=pool.NullPool)
+        yield Stack(folder, up, reference, port, places, engine)
+        up.stop(within=60)
+    except BaseException:
+        print(processes.report())
+        raise
+    finally:
+        processes.close()
+        shutil.rmtree(folder, ignore_errors=True)
