@@ -76,13 +76,13 @@ def test_a_failed_edit_is_found_its_story_read_requeued_and_seen_applied(stack: 
     stack.patch(post, {"caption": "Third pour"})
     browser.open(url(stack, "/ops"))
     browser.link(failed).click()
-    story = browser.text("#story")
+    story = eventually(lambda: browser.text("#story"), within=10)
     for word in ("accepted", "failed", "It never took effect", "Second pour", "attempts"):
         assert word in story
     assert browser.text("#requeue") == "Requeue, overwriting 1 later change"
     assert "Third pour" in browser.text("#decide")
     browser.find("#requeue").click()
-    assert "It is queued again" in browser.text(".notice")
+    eventually(lambda: "It is queued again" in browser.text(".notice"), within=10)
     # Nobody reloads: the page looks again by itself.
     eventually(lambda: "it took effect" in browser.text("#story"), within=15, every=0.2)
     assert stack.row("posts", post).caption == "Second pour"
@@ -121,7 +121,7 @@ def test_an_edit_is_discarded_in_two_steps(stack: Running, browser: Browser) -> 
     assert browser.text("#discard") == ""
     browser.find("#decide summary").click()
     browser.find("#discard").click()
-    assert "discarded, for good" in browser.text(".notice")
+    eventually(lambda: "discarded, for good" in browser.text(".notice"), within=10)
     assert stack.row("edits", failed).error_code == "discarded"
 
 
