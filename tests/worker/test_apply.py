@@ -168,6 +168,22 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
     assert len(apply_edits([post]).ends) == 1
 
 
+def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apply, "EDITS_A_TASK", 2)
+    with engine.begin() as tx:
+        held, free = rows.post(tx), rows.post(tx)
+        for number in range(5):
+            rows.edit(tx, held, {"caption": f"later {number}"})
+        behind = rows.edit(tx, free, {"caption": "now"})
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
+        applied = apply_edits([held, free])
+    assert [end.id for end in applied.ends] == [behind]
+    assert applied.held == [held]
+
+
 def test_a_post_that_a_person_holds_delays_its_own_edits_only_and_costs_no_attempt(engine: Engine) -> None:
     with engine.begin() as tx:
         held, free = rows.post(tx), rows.post(tx)
