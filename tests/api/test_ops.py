@@ -68,7 +68,7 @@ def form(ops: httpx.Client, edit_id: str, act: str) -> dict[str, str]:
 
 def test_without_a_password_the_page_is_off_and_says_how_to_set_one(stack: Running) -> None:
     api = stack.processes.start("api", **stack.environment | {"REDRAFT_OPS_PASSWORD": ""})
-    eventually(lambda: "startup complete" in api.output(), within=20)
+    eventually(lambda: "running on http" in api.output(), within=20)
     for path in ("/ops", "/ops/edits", "/ops/style.css"):
         answer = httpx.get(api.url + path, auth=(USER, ""), trust_env=False)
         assert answer.status_code == 404
