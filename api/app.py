@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -39,9 +38,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 def build() -> FastAPI:
     """The app without its outermost middleware."""
     built = FastAPI(title="Redraft", version="1", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
-    built.add_exception_handler(RedraftError, problems.on_redraft_error)
-    built.add_exception_handler(HTTPException, problems.on_http_error)
-    built.add_exception_handler(Exception, problems.on_surprise)
+    for kind, handler in problems.HANDLERS.items():
+        built.add_exception_handler(kind, handler)
     # Served by Direct; here for what must know every route: metrics, `Allow`.
     built.router.routes.insert(0, PATCH)
     for room in (posts, creation, deletion, edits, accounts, reschedules, docs, metrics, ops):
@@ -70,4 +68,4 @@ def build() -> FastAPI:
 
 logs.configure(process=lambda: "api", request_id=problems.request_id.get)
 _built = build()
-app: ASGIApp = Envelope(metrics.Observed(Direct(_built, PATCH, posts.patch_post), _built.routes))
+app: ASGIApp = Envelope(metrics.Observed(Direct(_built, PATCH), _built.routes))

@@ -109,7 +109,7 @@ async def _answered(
     seconds = context.config.wait_default if preference.wait is None else preference.wait
     if preference.respond_async or len(waiting) >= context.config.waiters_max:
         seconds = 0.0
-    if verdict.created_at is not None and not verdict.replayed:
+    if verdict.created_at is not None:
         end = await waiting.wait(verdict.edit_id, seconds) if seconds else None
         queued = edits.just_recorded(new, verdict.created_at)
     else:

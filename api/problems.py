@@ -1,6 +1,6 @@
 """The one table: domain error -> HTTP status, code and headers, in one envelope (SPEC 4)."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 
 import structlog
@@ -113,3 +113,11 @@ async def on_surprise(request: Request, error: Exception) -> Response:
     """A bug: the client gets the request id, the log the rest."""
     log.error("unexpected_error", path=request.scope["path"], exc_info=error)
     return response(errors.Internal())
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    RedraftError: on_redraft_error,
+    HTTPException: on_http_error,
+    Exception: on_surprise,
+}
+"""Who answers which error, the narrower first."""

@@ -5,7 +5,6 @@ What must not change is held against a message of theirs by a test (docs/decisio
 """
 
 import base64
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -46,5 +45,5 @@ def _template(app: Celery, task: str) -> bytes:
             app.send_task(task, args=[], kwargs={}, argsrepr="", kwargsrepr="", producer=producer)
         # What a consumer gets is taken apart; here the whole is wanted, as it would lie in Redis.
         made = channel._get(app.amqp.router.route({}, task)["queue"].name)  # noqa: SLF001
-    _, _, made["body"] = json.loads(base64.b64decode(made["body"]))
+    _, _, made["body"] = from_json(base64.b64decode(made["body"]))
     return to_json(made)

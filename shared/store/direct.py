@@ -11,8 +11,8 @@ import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-Statement = tuple[str, Sequence[object]]
-"""SQL with the parameters $1, $2, ... and their values."""
+Statement = tuple[str, *tuple[object, ...]]
+"""SQL with the parameters $1, $2, ..., and behind it their values."""
 
 
 def rows(tx: Connection, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -56,7 +56,7 @@ def _sent(driver: Driver, statement: str, values: Sequence[object]) -> Cursor:
 
 def _piped(driver: Driver, statements: Sequence[Statement]) -> list[Cursor]:
     with driver.pipeline():
-        return [_sent(driver, statement, values) for statement, values in statements]
+        return [_sent(driver, statement, values) for statement, *values in statements]
 
 
 def _run(tx: Connection, work: Callable[[Driver], T]) -> T:

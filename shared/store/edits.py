@@ -93,13 +93,12 @@ _QUEUE = """
 
 def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int) -> list[QueuedEdit]:
     """The queued edits of locked posts, oldest first, at most `limit` in all."""
-    statement, values = queue(post_ids, limit)
-    return [QueuedEdit(*row) for row in direct.rows(tx, statement, *values)]
+    return [QueuedEdit(*row) for row in direct.rows(tx, *queue(post_ids, limit))]
 
 
 def queue(post_ids: Iterable[str], limit: int) -> direct.Statement:
     """The statement of `queued_edits`, to travel behind the lock."""
-    return _QUEUE, (array(list(post_ids)), limit)
+    return _QUEUE, array(list(post_ids)), limit
 
 
 _WAITING = text("""
@@ -167,13 +166,12 @@ _FINALIZE = """
 def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
     """End edits, each once: only a queued one can end, and another row count than expected rolls back."""
     if ends:
-        statement, values = finalizing(ends)
-        counted(direct.changed(tx, statement, *values), len(ends), "finalize_edits")
+        counted(direct.changed(tx, *finalizing(ends)), len(ends), "finalize_edits")
 
 
 def finalizing(ends: Sequence[End]) -> direct.Statement:
     """The statement of `finalize_edits`, to travel behind what the ends did."""
-    return _FINALIZE, (to_json(ends).decode(),)
+    return _FINALIZE, to_json(ends).decode()
 
 
 _ENDS = text("""

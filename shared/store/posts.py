@@ -41,7 +41,7 @@ _LOCKS_SEEN = {"wait": _LOCK.format(_SEEN, ""), "skip": _LOCK.format(_SEEN, "SKI
 
 def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> direct.Statement:
     """The statement of `lock_posts`, to travel with what comes after it."""
-    return _LOCKS[when_held], (array(sorted(set(ids))),)
+    return _LOCKS[when_held], array(sorted(set(ids)))
 
 
 def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "skip"]) -> dict[str, Post]:
@@ -51,8 +51,7 @@ def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "s
     then raises (`db.lock_timed_out`). Unknown ids are left out. Read what hangs on the lock in the NEXT statement:
     this one saw the world from before the wait.
     """
-    statement, values = lock(ids, when_held)
-    return by_id(direct.rows(tx, statement, *values))
+    return by_id(direct.rows(tx, *lock(ids, when_held)))
 
 
 def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
@@ -183,10 +182,9 @@ _WRITE = """
 def write_posts(tx: Connection, writes: Sequence[Write]) -> None:
     """Write what decisions made of locked posts, all in one statement; StaleWriteError if a row was not as locked."""
     if writes:
-        statement, values = writing(writes)
-        counted(direct.changed(tx, statement, *values), len(writes), "write_posts")
+        counted(direct.changed(tx, *writing(writes)), len(writes), "write_posts")
 
 
 def writing(writes: Sequence[Write]) -> direct.Statement:
     """The statement of `write_posts`, to travel with what comes after it."""
-    return _WRITE, (to_json([write.row() for write in writes]).decode(),)
+    return _WRITE, to_json([write.row() for write in writes]).decode()

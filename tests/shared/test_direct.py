@@ -24,7 +24,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
     "run",
     [
         lambda tx: direct.rows(tx, END_ME),
-        lambda tx: direct.rows_together(tx, ("SELECT 1", ()), (END_ME, ())),
+        lambda tx: direct.rows_together(tx, ("SELECT 1",), (END_ME,)),
     ],
     ids=["alone", "together"],
 )
@@ -42,8 +42,8 @@ def test_of_statements_sent_together_one_that_fails_undoes_them_all_and_shows_no
     with pytest.raises(DBAPIError) as failed, db.transaction() as tx:
         direct.changed_together(
             tx,
-            ("INSERT INTO workspaces (id, name) VALUES ('ws_2', $1)", ("never",)),
-            ("INSERT INTO workspaces (id, name) VALUES ('ws_3', CAST($1 AS integer))", ("secret",)),
+            ("INSERT INTO workspaces (id, name) VALUES ('ws_2', $1)", "never"),
+            ("INSERT INTO workspaces (id, name) VALUES ('ws_3', CAST($1 AS integer))", "secret"),
         )
     assert not db.passing(failed.value)
     with db.transaction() as tx:
