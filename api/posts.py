@@ -12,7 +12,7 @@ from api import authentication, edits, listing, problems, reading
 from api.context import Context, context_of, storable
 from api.problems import request_id
 from api.reading import PATCH_TYPES, Preference
-from api.submission import Recorded
+from api.recording import Recorded
 from shared import tracing
 from shared.edits import SLIDES, EditPatch, parse_patch
 from shared.errors import NotFound, RedraftError

@@ -1,29 +1,20 @@
 """Many concurrent PATCHes -> one INSERT -> one doorbell (SPEC 7). Nothing is answered before it is durable."""
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError
 
 from api.doorbell import Doorbell
+from api.recording import Recorded, Request, Verdict, record_batch
 from api.waiting import Waiting
-from shared import db, errors, lifecycle, metrics
+from shared import errors, metrics
 from shared.edits import EditPatch
 from shared.errors import RedraftError
 from shared.outcomes import Answer, Listener
-from shared.posts import Post
 from shared.settings import Settings
-from shared.store import edits as edits_store
-from shared.store import idempotency as idempotency_store
-from shared.store import posts as posts_store
 from shared.store.edits import NewEdit
-from shared.store.idempotency import Kept
 
 BATCH = 256
 # A batch gathers, for GATHER seconds at most, until it holds this SHARE of the requests under way lately: each
@@ -34,30 +25,6 @@ SHARE = 0.8
 FADING = 0.7
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The edit's row is committed. `replayed`: an earlier request's, found by its Idempotency-Key."""
-
-    edit_id: str
-    created_at: datetime | None
-    replayed: bool = False
-
-
-Verdict = Recorded | RedraftError
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One PATCH on its way in. `problem` is what is wrong with it, to be said once its key proved to be new."""
-
-    new: NewEdit
-    patch: EditPatch | None
-    problem: RedraftError | None
-    future: asyncio.Future[Verdict]
-    until: float
-    taken: bool = False
 
 
 class Submission:
@@ -145,7 +112,7 @@ class Submission:
         self._flush()
         if done.cancelled() or done.exception():
             log.error("submission_failed", requests=len(batch), exc_info=None if done.cancelled() else done.exception())
-            verdicts: Sequence[Verdict] = [errors.Unavailable(edit_id=request.new.id) for request in batch]
+            verdicts: list[Verdict] = [errors.Unavailable(edit_id=request.new.id) for request in batch]
         else:
             verdicts = done.result()
         fresh = [
@@ -184,130 +151,3 @@ class Submission:
         unnamed = self.bell.answered(answer.bell) - answer.ends.keys()
         if unnamed:
             self.waiting.look_up(unnamed)
-
-
-def record_batch(batch: Sequence[Request]) -> list[Verdict]:
-    """Record many requests in one INSERT; if that fails, one by one, so that each owns its error."""
-    inserting = False
-    try:
-        with db.durable() as tx:
-            judged = _judge(tx, batch)
-            inserting = True
-            verdicts = _insert(tx, batch, judged)
-    except Exception as error:  # noqa: BLE001  -- whatever it was, each request gets its own answer below
-        log.warning("batch_failed", requests=len(batch), error=type(error).__name__)
-    else:
-        return verdicts
-    away: RedraftError | None = None
-    alone: list[Verdict] = []
-    for request in batch:
-        # PostgreSQL away for one is away for all, and nobody who was answered already is recorded behind his back.
-        if away is None and not request.future.done():
-            verdict = _record_alone(request, perhaps_there=inserting)
-            away = verdict if isinstance(verdict, errors.Unavailable) else None
-            alone.append(verdict)
-        else:
-            alone.append(_unknown(request, perhaps_there=inserting))
-    return alone
-
-
-def _unknown(request: Request, *, perhaps_there: bool) -> RedraftError:
-    """PostgreSQL cannot be asked. After an INSERT without an answer only the row knows, and the client asks for it."""
-    return errors.Unavailable(edit_id=request.new.id if perhaps_there and request.problem is None else None)
-
-
-def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
-    """One request after its batch failed: perhaps committed all the same, else tried by itself."""
-    for _ in range(2):
-        try:
-            with db.durable() as tx:
-                if edits_store.recorded(tx, [request.new.id]):
-                    return Recorded(request.new.id, None)
-                judged = _judge(tx, [request])
-                perhaps_there = True
-                return _insert(tx, [request], judged)[0]
-        except IntegrityError:
-            # The lost INSERT went through between our look and this one: look again.
-            continue
-        except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
-            log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
-            return _unknown(request, perhaps_there=perhaps_there) if db.passing(error) else errors.Internal()
-    return errors.Internal()
-
-
-@dataclass(slots=True)
-class Judged:
-    """What a batch comes to before anything is written. `twins` share a key with one that is accepted."""
-
-    now: datetime | None
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
-    accepted: list[Request] = field(default_factory=list)
-    twins: list[Request] = field(default_factory=list)
-
-
-def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
-    """Look the keys up and judge. The posts are read unlocked: the worker judges again under the lock."""
-    kept = _kept(tx, batch)
-    fresh = [request for request in batch if _key_of(request) not in kept]
-    found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.problem is None])
-    judged = Judged(now)
-    first_with: set[tuple[str, str]] = set()
-    for request in batch:
-        key = _key_of(request)
-        refusal = None if key in kept else _refusal(request, found, now)
-        if key in kept:
-            judged.verdicts[id(request)] = _repeated(request, kept[key])
-        elif refusal is not None:
-            judged.verdicts[id(request)] = refusal
-        elif request.new.key and key in first_with:
-            judged.twins.append(request)
-        else:
-            first_with.add(key)
-            judged.accepted.append(request)
-            judged.verdicts[id(request)] = Recorded(request.new.id, now)
-    return judged
-
-
-def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Verdict]:
-    """Insert what was accepted, in one statement that is its own transaction: whole, or not at all."""
-    recorded: set[str] = set()
-    if judged.now is not None and judged.accepted:
-        recorded = edits_store.insert_edits(tx, [request.new for request in judged.accepted], judged.now)
-    beaten = [request for request in judged.accepted if request.new.id not in recorded] + judged.twins
-    if beaten:
-        # Another process (or this very batch) was first with the key: its edit is the one result.
-        kept = _kept(tx, beaten)
-        for request in beaten:
-            judged.verdicts[id(request)] = _repeated(request, kept[_key_of(request)])
-    return [judged.verdicts[id(request)] for request in batch]
-
-
-def _key_of(request: Request) -> tuple[str, str]:
-    return request.new.api_key_id, request.new.key or ""
-
-
-def _kept(tx: Connection, batch: Sequence[Request]) -> dict[tuple[str, str], Kept]:
-    pairs = [_key_of(request) for request in batch if request.new.key]
-    return idempotency_store.kept(tx, pairs) if pairs else {}
-
-
-def _repeated(request: Request, kept: Kept) -> Verdict:
-    if kept.fingerprint != request.new.fingerprint:
-        return errors.IdempotencyKeyReused()
-    # Our own row, when a batch was lost in COMMIT and is tried again.
-    return Recorded(kept.resource, None, replayed=kept.resource != request.new.id)
-
-
-def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> RedraftError | None:
-    """Why the request is refused at once, leaving no edit, or None. If-Match waits for the lock."""
-    if request.problem is not None:
-        return request.problem
-    post = found.get(request.new.post_id)
-    if post is None or now is None or post.workspace_id != request.new.workspace_id:
-        return errors.NotFound.post(request.new.post_id)
-    if request.patch is None:
-        return errors.Internal()
-    decision = lifecycle.decide(post.facts, request.patch, now)
-    if isinstance(decision, lifecycle.Apply):
-        return None
-    return errors.restored(decision.code, decision.message, decision.details)

@@ -9,14 +9,14 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from api import submission
+from api import recording
 from api.app import app
 from api.doorbell import Doorbell
 
 __all__ = ["app"]
 
 _ring_for = Doorbell.ring_for
-_insert_edits = submission.edits_store.insert_edits
+_insert_edits = recording.edits_store.insert_edits
 
 
 def _strike(point: str, post_ids: Iterable[str]) -> None:
@@ -41,5 +41,5 @@ def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]]) -> None:
         signal.pause()
 
 
-submission.edits_store.insert_edits = insert_edits
+recording.edits_store.insert_edits = insert_edits
 Doorbell.ring_for = ring_for  # type: ignore[method-assign]
