@@ -24,6 +24,11 @@ DONE = Reply("done", {"platformPostId": "tt_1"})
 MADE = Reply(
     "done", {"renderedUrl": "https://cdn.example.com/made.mp4", "thumbnailUrl": "https://cdn.example.com/m.jpg"}
 )
+NEVER = Reply("never_started", message="connection refused")
+UNKNOWN = Reply("unknown", message="timed out")
+BROKEN = Reply("server_error", message="503")
+PAST = -5
+"""Minutes from now: a time at which a post is due."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,12 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> Outside:
     outside = Outside()
     monkeypatch.setattr(services, "call", outside)
     return outside
+
+
+@pytest.fixture
+def due(engine: Engine) -> str:
+    with engine.begin() as tx:
+        return rows.post(tx, scheduled_time=rows.soon(PAST))
 
 
 @dataclass
@@ -101,6 +112,11 @@ def render_now(post_id: str, content_revision: int = 1) -> tuple[str, Rung]:
 def attempts(engine: Engine, post_id: str) -> list[Any]:
     with engine.connect() as tx:
         return list(tx.execute(text("SELECT * FROM publish_attempts WHERE post_id = :id ORDER BY id"), {"id": post_id}))
+
+
+def publish_rows(engine: Engine, post: str) -> list[tuple[Any, ...]]:
+    """The number and the outcome of each try."""
+    return [(row.try_number, row.outcome) for row in attempts(engine, post)]
 
 
 def change(engine: Engine, table: str, row_id: str, **columns: Any) -> None:

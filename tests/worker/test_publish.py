@@ -1,4 +1,4 @@
-"""Publishing: claims and their fences, keys and bodies, ends and tries."""
+"""Publishing: claims and their fences, and what waits in the queue."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,43 +7,24 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared import db
-from shared.services import Reply
 from shared.store import StaleWriteError
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
 from tests import rows
 from tests.worker.outside import (
+    PAST,
     Outside,
-    Rung,
     at,
     attempts,
     change,
-    expire,
-    in_thread,
+    due,
     old_edit,
     outside,
     publish_now,
-    until,
 )
 from worker import apply, publish
-from worker.calls import Calls
 
-__all__ = ["outside"]
-
-PAST = -5
-NEVER = Reply("never_started", message="connection refused")
-UNKNOWN = Reply("unknown", message="timed out")
-BROKEN = Reply("server_error", message="503")
-
-
-@pytest.fixture
-def due(engine: Engine) -> str:
-    with engine.begin() as tx:
-        return rows.post(tx, scheduled_time=rows.soon(PAST))
-
-
-def publish_rows(engine: Engine, post: str) -> list[tuple[Any, ...]]:
-    return [(row.try_number, row.outcome) for row in attempts(engine, post)]
+__all__ = ["due", "outside"]
 
 
 def test_a_post_that_is_due_is_called_for_once_and_is_posted(engine: Engine, outside: Outside, due: str) -> None:
@@ -192,268 +173,6 @@ def test_a_claim_that_has_not_expired_is_nobody_elses(engine: Engine, outside: O
     assert len(publish.claim({due: 1}, publish.Published())) == 1
     assert publish_now((due, 1))[0] == {due: "claimed"}
     assert outside.asked == []
-
-
-def test_an_expired_claim_is_retaken_with_the_same_key_and_the_byte_identical_body(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (lost,) = publish.claim({due: 1}, publish.Published())
-    expire(engine, due)
-    # A newer version of ours might build another body out of the same row: what may have been sent is sent again.
-    monkeypatch.setattr(publish.posts, "service_body", lambda *_: '{"another": "body"}')
-    assert publish_now((due, 1))[0] == {due: "done"}
-    (asked,) = outside.asked
-    assert (asked.key, asked.body, asked.attempt) == (lost.attempt.idempotency_key, lost.attempt.body, 2)
-    assert publish_rows(engine, due) == [(1, "unknown"), (2, "done")]
-    assert attempts(engine, due)[0].message == "its holder was gone"
-
-
-def test_an_edit_is_refused_while_an_expired_claim_waits_to_be_retaken(
-    engine: Engine, outside: Outside, due: str
-) -> None:
-    publish.claim({due: 1}, publish.Published())
-    expire(engine, due)
-    with engine.begin() as tx:
-        edit = rows.edit(tx, due, {"caption": "too late"})
-    assert publish_now((due, 1))[0] == {due: "done"}
-    apply.apply_edits([due])
-    ended = rows.row(engine, "edits", edit)
-    assert (ended.status, ended.error_details[0]["message"]) == ("rejected", "being published")
-    assert outside.asked[0].post["caption"] == "first"
-
-
-def test_a_claim_whose_holders_die_every_time_is_given_up_as_unknown(
-    engine: Engine, outside: Outside, due: str
-) -> None:
-    for _ in range(3):
-        assert len(publish.claim({due: 1}, publish.Published())) == 1
-        expire(engine, due)
-    assert publish_now((due, 1))[0] == {due: "failed"}
-    stored = rows.row(engine, "posts", due)
-    assert (stored.status, stored.failure_reason, stored.claim_kind) == ("failed", "publish_outcome_unknown", None)
-    assert publish_rows(engine, due) == [(1, "unknown"), (2, "unknown"), (3, "unknown")]
-    assert outside.asked == []
-
-
-def test_a_call_that_never_started_gives_the_post_back_for_edits_and_keeps_its_key(
-    engine: Engine, outside: Outside, due: str
-) -> None:
-    outside.replies = [NEVER]
-    assert publish_now((due, 1))[0] == {due: "never_started"}
-    stored = rows.row(engine, "posts", due)
-    assert (stored.status, stored.claim_kind, stored.enqueued_revision) == ("generated", None, None)
-    assert stored.retry_at > datetime.now(UTC)
-    assert publish_now((due, 1))[0] == {due: "early"}
-    change(engine, "posts", due, retry_at="sql:now()")
-    assert publish_now((due, 1))[0] == {due: "done"}
-    first, second = outside.asked
-    assert (first.key, first.body) == (second.key, second.body)
-    assert (first.attempt, second.attempt) == (1, 2)
-
-
-def test_only_an_edit_that_changes_the_body_makes_a_new_key(engine: Engine, outside: Outside, due: str) -> None:
-    outside.replies = [NEVER, NEVER]
-    publish_now((due, 1))
-    for caption in ("first", "second"):
-        with engine.begin() as tx:
-            rows.edit(tx, due, {"caption": caption})
-        change(engine, "posts", due, retry_at="sql:now()")
-        publish_now((due, 1))
-    keys = [asked.key for asked in outside.asked]
-    assert keys[0] == keys[1] != keys[2]
-    assert [asked.attempt for asked in outside.asked] == [1, 2, 1]
-
-
-def test_a_caption_edit_does_not_cut_the_wait_for_the_next_try_short_but_a_move_does(
-    engine: Engine, outside: Outside, due: str
-) -> None:
-    outside.replies = [NEVER]
-    publish_now((due, 1))
-    with engine.begin() as tx:
-        rows.edit(tx, due, {"caption": "second"})
-    assert publish_now((due, 1))[0] == {due: "early"}
-    with engine.begin() as tx:
-        old_edit(tx, due, at(-9))
-    assert publish_now((due, 1))[0] == {due: "done"}
-
-
-def test_a_connection_refused_after_a_try_that_may_have_been_sent_does_not_open_the_post(
-    engine: Engine, outside: Outside, due: str
-) -> None:
-    outside.replies = [UNKNOWN, NEVER]
-    publish_now((due, 1))
-    expire(engine, due)
-    assert publish_now((due, 1))[0] == {due: "never_started"}
-    stored = rows.row(engine, "posts", due)
-    assert (stored.claim_kind, stored.retry_at) == ("publish", None)
-    expire(engine, due)
-    publish_now((due, 1))
-    assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
-
-
-@pytest.mark.parametrize("reply", [BROKEN, UNKNOWN])
-def test_a_call_that_may_have_been_sent_keeps_the_post_closed_until_its_next_try(
-    engine: Engine, outside: Outside, due: str, reply: Reply
-) -> None:
-    outside.replies = [reply]
-    outcomes, rung = publish_now((due, 1))
-    assert outcomes == {due: reply.kind}
-    stored = rows.row(engine, "posts", due)
-    assert (stored.status, stored.claim_kind) == ("generated", "publish")
-    assert datetime.now(UTC) < stored.claim_expires_at < datetime.now(UTC) + timedelta(seconds=3)
-    assert rung.later == [(due, 1, stored.claim_expires_at)]
-    with engine.begin() as tx:
-        edit = rows.edit(tx, due, {"caption": "too late"})
-    apply.apply_edits([due])
-    assert rows.row(engine, "edits", edit).error_details[0]["message"] == "being published"
-    expire(engine, due)
-    assert publish_now((due, 1))[0] == {due: "done"}
-    assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
-
-
-def test_a_refusal_fails_the_post_with_its_words(engine: Engine, outside: Outside, due: str) -> None:
-    outside.replies = [Reply("refused", message="the account is suspended")]
-    assert publish_now((due, 1))[0] == {due: "failed"}
-    stored = rows.row(engine, "posts", due)
-    assert (stored.status, stored.failure_reason, stored.revision) == ("failed", "the account is suspended", 2)
-    assert publish_rows(engine, due) == [(1, "refused")]
-
-
-def test_ten_tries_that_the_publisher_does_not_take_are_enough(engine: Engine, outside: Outside, due: str) -> None:
-    outside.usual = BROKEN
-    for _ in range(10):
-        outcomes, _ = publish_now((due, 1))
-        if rows.row(engine, "posts", due).claim_kind:
-            expire(engine, due)
-    assert outcomes == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "publisher_unavailable"
-    assert [asked.attempt for asked in outside.asked] == list(range(1, 11))
-    assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
-
-
-def test_three_unknown_outcomes_are_enough(engine: Engine, outside: Outside, due: str) -> None:
-    outside.usual = UNKNOWN
-    for _ in range(3):
-        outcomes, _ = publish_now((due, 1))
-        if rows.row(engine, "posts", due).claim_kind:
-            expire(engine, due)
-    assert outcomes == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
-    assert len(outside.asked) == 3
-
-
-def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
-    engine: Engine, outside: Outside, due: str
-) -> None:
-    def retaken(_: Any) -> Reply:
-        expire(engine, due)
-        assert len(publish.claim({due: 1}, publish.Published())) == 1
-        return Reply("done", {"platformPostId": "late"})
-
-    outside.replies = [retaken]
-    assert publish_now((due, 1))[0] == {due: "stale"}
-    stored = rows.row(engine, "posts", due)
-    assert (stored.status, stored.claim_kind, stored.platform_post_id) == ("generated", "publish", None)
-    assert publish_rows(engine, due) == [(1, "unknown"), (2, None)]
-
-
-def test_a_claim_too_old_to_begin_is_not_called_for(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (claimed,) = publish.claim({due: 1}, publish.Published())
-    old = publish.Called(claimed.attempt, None, claimed.claimed_at, claimed.began - 31)
-    assert publish._call(old).kind == "never_started"
-    assert outside.asked == []
-
-
-def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
-    engine: Engine, outside: Outside, due: str
-) -> None:
-    with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
-    people: list[Any] = []
-
-    def taken(_: Any) -> Reply:
-        if not people:
-            people.append(engine.connect())
-            people[0].execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
-        return Reply("done", {})
-
-    outside.usual = taken
-    with in_thread(lambda: publish_now((due, 1), (neighbour, 1))):
-        until(lambda: rows.row(engine, "posts", neighbour).status == "posted")
-        assert rows.row(engine, "posts", due).status == "generated"
-        people[0].rollback()
-        people[0].close()
-    assert rows.row(engine, "posts", due).status == "posted"
-
-
-def test_a_finish_outlasts_a_database_that_goes_away(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    finish, lost = claims_store.finish_publishes, []
-
-    def cut(tx: Any, finishes: Any) -> Any:
-        if finishes and not lost:
-            lost.append(1)
-            tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
-        return finish(tx, finishes)
-
-    monkeypatch.setattr(claims_store, "finish_publishes", cut)
-    assert publish_now((due, 1))[0] == {due: "done"}
-    assert (lost, len(outside.asked)) == ([1], 1)
-
-
-def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with engine.begin() as tx:
-        second = rows.post(tx, scheduled_time=rows.soon(PAST))
-    claim = publish.claim
-
-    def surprising(fenced: Any, done: Any) -> Any:
-        if second in fenced:
-            raise ZeroDivisionError
-        return claim(fenced, done)
-
-    monkeypatch.setattr(publish, "claim", surprising)
-    calls = Calls(1)
-    with pytest.raises(ZeroDivisionError):
-        publish.publish([(due, 1), (second, 1)], calls, Rung().hear)
-    assert rows.row(engine, "posts", due).status == "posted"
-    assert calls.take(5, 0) == 1
-
-
-def test_posts_beyond_the_room_for_calls_are_claimed_when_there_is_room(engine: Engine, outside: Outside) -> None:
-    with engine.begin() as tx:
-        posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(7)]
-    assert publish_now(*((post, 1) for post in posts), room=2)[0] == dict.fromkeys(posts, "done")
-    assert len(outside.asked) == 7
-
-
-def test_without_room_for_calls_nothing_is_claimed(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publish, "PATIENCE", 0.01)
-    calls = Calls(1)
-    assert calls.take(1, 0) == 1
-    assert publish.publish([(due, 1)], calls, Rung().hear).outcomes == {due: "busy"}
-    assert rows.row(engine, "posts", due).claim_kind is None
-
-
-def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_posts(
-    engine: Engine, outside: Outside
-) -> None:
-    def statements(count: int) -> int:
-        with engine.begin() as tx:
-            posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(count)]
-        with rows.statements() as seen:
-            called = publish.claim(dict.fromkeys(posts, 1), publish.Published())
-        assert len(called) == count
-        return len(seen)
-
-    statements(1)  # SQLAlchemy and psycopg ask a new server some questions of their own
-    assert statements(1) == statements(40) == 6
 
 
 def test_a_move_and_a_move_back_publish_once_at_the_newest_time(engine: Engine, outside: Outside) -> None:

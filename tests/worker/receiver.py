@@ -1,0 +1,49 @@
+"""A receiver of webhooks: what is written down for it, and what it was sent."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared.events import Event
+from shared.store import webhooks as webhooks_store
+from tests import rows
+from tests.worker.outside import Outside
+from worker import webhooks
+from worker.calls import Calls
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:1/webhooks")
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+def events(engine: Engine, post: str | None = None) -> list[Any]:
+    with engine.connect() as tx:
+        return list(
+            tx.execute(
+                text("SELECT * FROM webhook_events WHERE post_id = coalesce(:post, post_id) ORDER BY seq"),
+                {"post": post},
+            )
+        )
+
+
+def told(engine: Engine, *posts: str, types: tuple[str, ...] = ("edit.applied",)) -> None:
+    """Events of posts, as if something had happened to them."""
+    with engine.begin() as tx:
+        for kind in types:
+            for post in posts:
+                webhooks_store.tell(tx, [Event(kind, rows.WORKSPACE, post, {"postId": post})])
+
+
+def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:
+    rung: list[str] = []
+    return webhooks.deliver(posts, Calls(room), rung.extend), rung
+
+
+def sent(outside: Outside) -> list[tuple[str, str]]:
+    return [(json.loads(asked.body)["type"], json.loads(asked.body)["data"]["postId"]) for asked in outside.asked]

@@ -1,0 +1,100 @@
+"""Events for the receiver of webhooks: written with what they tell of, and with nothing else."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from shared.services import Reply
+from shared.settings import settings
+from shared.store import webhooks as webhooks_store
+from tests import rows
+from tests.worker.outside import Outside, at, change, outside, publish_now, render_now
+from tests.worker.receiver import engine, events
+from worker import apply, rescue
+
+__all__ = ["engine", "outside"]
+
+
+def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: Engine, outside: Outside) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(60), timezone="Asia/Tokyo")
+        poison = rows.edit(tx, post, {"caption": "secret one"})
+        moving = rows.edit(tx, post, {"caption": "secret two"} | at(120))
+        late = rows.edit(tx, post, {"caption": "secret three"}, if_match=['"77"'])
+    change(engine, "edits", poison, attempts=5)
+    applied = apply.apply_edits([post])
+    assert applied.told == [post]
+    apply.apply_edits([post])
+    assert [event.type for event in events(engine)] == [
+        "edit.failed",
+        "edit.applied",
+        "post.rescheduled",
+        "edit.rejected",
+    ]
+    failed, done, moved, rejected = (event.data for event in events(engine))
+    common = {"workspaceId": rows.WORKSPACE, "postId": post}
+    assert done == common | {"editId": moving, "revision": 2}
+    assert moved == common | {
+        "editId": moving,
+        "before": rows.soon(60).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "after": rows.soon(120).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    assert (failed["editId"], failed["error"]["code"]) == (poison, "internal")
+    assert (rejected["editId"], rejected["error"]["code"]) == (late, "precondition_failed")
+    assert "secret" not in str(events(engine))
+
+
+def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outside) -> None:
+    outside.replies = [Reply("done", {"platformPostId": "tt_1"}), Reply("refused", message="suspended")]
+    with engine.begin() as tx:
+        first, second = (rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(2))
+        slides = rows.slides(tx)
+    assert publish_now((first, 1))[1].told == [first]
+    publish_now((second, 1))
+    outside.replies = [Reply("refused", message="no image")]
+    render_now(slides)
+    posted, failed, unrendered = events(engine)
+    stored = rows.row(engine, "posts", first)
+    assert (posted.type, posted.data) == (
+        "post.posted",
+        {
+            "workspaceId": rows.WORKSPACE,
+            "postId": first,
+            "scheduledTime": stored.scheduled_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "postedAt": stored.posted_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "platformPostId": "tt_1",
+        },
+    )
+    assert (failed.type, failed.post_id, failed.data["reason"]) == ("post.failed", second, "suspended")
+    assert (unrendered.type, unrendered.post_id, unrendered.data["reason"]) == ("post.failed", slides, "no image")
+
+
+def test_without_a_url_nothing_is_written_down(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDRAFT_WEBHOOK_URL")
+    settings.cache_clear()
+    with engine.begin() as tx:
+        post = rows.post(tx, scheduled_time=rows.soon(-5))
+        rows.edit(tx, post, {"caption": "second"})
+    publish_now((post, 1))
+    assert events(engine) == []
+    assert rescue.rescue() == {}
+
+
+def test_an_event_stands_or_falls_with_what_it_tells_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        edit = rows.edit(tx, post, {"caption": "second"})
+    tell = webhooks_store.tell
+
+    def telling_and_failing(*given: Any) -> Any:
+        tell(*given)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(webhooks_store, "tell", telling_and_failing)
+        with pytest.raises(ZeroDivisionError):
+            apply.apply_edits([post])
+    assert (events(engine), rows.row(engine, "edits", edit).status) == ([], "queued")

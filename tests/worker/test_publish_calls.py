@@ -1,0 +1,140 @@
+"""The calls of a publish: room for them, and their finishes, which outlast whoever is in their way."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared.services import Reply
+from shared.store import claims as claims_store
+from tests import rows
+from tests.worker.outside import (
+    PAST,
+    Outside,
+    Rung,
+    due,
+    expire,
+    in_thread,
+    outside,
+    publish_now,
+    publish_rows,
+    until,
+)
+from worker import publish
+from worker.calls import Calls
+
+__all__ = ["due", "outside"]
+
+
+def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
+    engine: Engine, outside: Outside, due: str
+) -> None:
+    def retaken(_: Any) -> Reply:
+        expire(engine, due)
+        assert len(publish.claim({due: 1}, publish.Published())) == 1
+        return Reply("done", {"platformPostId": "late"})
+
+    outside.replies = [retaken]
+    assert publish_now((due, 1))[0] == {due: "stale"}
+    stored = rows.row(engine, "posts", due)
+    assert (stored.status, stored.claim_kind, stored.platform_post_id) == ("generated", "publish", None)
+    assert publish_rows(engine, due) == [(1, "unknown"), (2, None)]
+
+
+def test_a_claim_too_old_to_begin_is_not_called_for(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (claimed,) = publish.claim({due: 1}, publish.Published())
+    old = publish.Called(claimed.attempt, None, claimed.claimed_at, claimed.began - 31)
+    assert publish._call(old).kind == "never_started"
+    assert outside.asked == []
+
+
+def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
+    engine: Engine, outside: Outside, due: str
+) -> None:
+    with engine.begin() as tx:
+        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
+    people: list[Any] = []
+
+    def taken(_: Any) -> Reply:
+        if not people:
+            people.append(engine.connect())
+            people[0].execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
+        return Reply("done", {})
+
+    outside.usual = taken
+    with in_thread(lambda: publish_now((due, 1), (neighbour, 1))):
+        until(lambda: rows.row(engine, "posts", neighbour).status == "posted")
+        assert rows.row(engine, "posts", due).status == "generated"
+        people[0].rollback()
+        people[0].close()
+    assert rows.row(engine, "posts", due).status == "posted"
+
+
+def test_a_finish_outlasts_a_database_that_goes_away(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, lost = claims_store.finish_publishes, []
+
+    def cut(tx: Any, finishes: Any) -> Any:
+        if finishes and not lost:
+            lost.append(1)
+            tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return finish(tx, finishes)
+
+    monkeypatch.setattr(claims_store, "finish_publishes", cut)
+    assert publish_now((due, 1))[0] == {due: "done"}
+    assert (lost, len(outside.asked)) == ([1], 1)
+
+
+def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as tx:
+        second = rows.post(tx, scheduled_time=rows.soon(PAST))
+    claim = publish.claim
+
+    def surprising(fenced: Any, done: Any) -> Any:
+        if second in fenced:
+            raise ZeroDivisionError
+        return claim(fenced, done)
+
+    monkeypatch.setattr(publish, "claim", surprising)
+    calls = Calls(1)
+    with pytest.raises(ZeroDivisionError):
+        publish.publish([(due, 1), (second, 1)], calls, Rung().hear)
+    assert rows.row(engine, "posts", due).status == "posted"
+    assert calls.take(5, 0) == 1
+
+
+def test_posts_beyond_the_room_for_calls_are_claimed_when_there_is_room(engine: Engine, outside: Outside) -> None:
+    with engine.begin() as tx:
+        posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(7)]
+    assert publish_now(*((post, 1) for post in posts), room=2)[0] == dict.fromkeys(posts, "done")
+    assert len(outside.asked) == 7
+
+
+def test_without_room_for_calls_nothing_is_claimed(
+    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "PATIENCE", 0.01)
+    calls = Calls(1)
+    assert calls.take(1, 0) == 1
+    assert publish.publish([(due, 1)], calls, Rung().hear).outcomes == {due: "busy"}
+    assert rows.row(engine, "posts", due).claim_kind is None
+
+
+def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_posts(
+    engine: Engine, outside: Outside
+) -> None:
+    def statements(count: int) -> int:
+        with engine.begin() as tx:
+            posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(count)]
+        with rows.statements() as seen:
+            called = publish.claim(dict.fromkeys(posts, 1), publish.Published())
+        assert len(called) == count
+        return len(seen)
+
+    statements(1)  # SQLAlchemy and psycopg ask a new server some questions of their own
+    assert statements(1) == statements(40) == 6

@@ -1,0 +1,124 @@
+"""Chunks and freezes that end their worker, and writes that meet another row: undone, counted, and given up at last."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from shared import db
+from shared.store import StaleWriteError
+from tests import jobs, rows
+from tests.worker.bulk import ALL, chunks_of_three, held_by_a_person, moved_once, posts
+from worker import reschedule, reschedule_chunk
+
+__all__ = ["chunks_of_three"]
+
+pytestmark = pytest.mark.usefixtures("chunks_of_three")
+
+
+def test_a_death_before_the_commit_leaves_nothing_half_done_and_the_next_task_repeats_nothing(engine: Engine) -> None:
+    ids = posts(engine, 6)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    reschedule.run_chunk(job)
+
+    def die(tx: Connection, *_: Any) -> None:
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    for _ in range(7):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reschedule.chunks_store, "advance", die)
+            with pytest.raises(Exception, match="terminat") as lost:
+                reschedule.run_chunk(job)
+        assert db.passing(lost.value)
+    assert jobs.counts(job) == ("running", 6, 0, 0, 0)
+    with engine.connect() as tx:
+        assert list(tx.execute(text("SELECT attempts FROM reschedule_chunks")).scalars()) == [0, 0]
+    jobs.run(job)
+    assert moved_once(engine, job, ids)
+
+
+def test_a_chunk_that_ends_its_worker_every_time_fails_the_job_after_five_attempts(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = sorted(posts(engine, 6))
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    decide = reschedule_chunk.reschedules.decide
+
+    def raising(index: int, post: Any, *rest: Any) -> Any:
+        if post.id == ids[4]:
+            raise ZeroDivisionError
+        return decide(index, post, *rest)
+
+    monkeypatch.setattr(reschedule_chunk.reschedules, "decide", raising)
+    outcomes = []
+    for _ in range(9):
+        try:
+            outcomes.append(reschedule.run_chunk(job).outcome)
+        except ZeroDivisionError:
+            outcomes.append("died")
+    assert outcomes == ["frozen", "moved", "died", "died", "died", "died", "died", "failed", "gone"]
+    assert jobs.counts(job) == ("failed", 6, 3, 0, 0)
+    assert "again and again" in jobs.job(job).public()["error"]
+    assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 2, 2, 1, 1, 1]
+
+
+def test_held_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_for_them_costs_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = sorted(posts(engine, 3))
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    with held_by_a_person(engine, ids[1]):
+        outcomes = [reschedule.run_chunk(job).outcome for _ in range(9)]
+        assert outcomes == ["frozen", *["moved"] * 8]
+        with engine.connect() as tx:
+            assert tx.execute(text("SELECT attempts FROM reschedule_chunks")).scalar_one() == 0
+    assert jobs.counts(job) == ("running", 3, 2, 0, 0)
+
+    def raising(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reschedule_chunk.reschedules, "decide", raising)
+    outcomes = []
+    for _ in range(7):
+        try:
+            outcomes.append(reschedule.run_chunk(job).outcome)
+        except ZeroDivisionError:
+            outcomes.append("died")
+    assert outcomes == ["died", "died", "died", "died", "died", "failed", "gone"]
+    assert jobs.counts(job) == ("failed", 3, 2, 0, 0)
+
+
+def test_a_write_that_finds_another_row_than_was_locked_rolls_all_of_its_chunk_back(engine: Engine) -> None:
+    posts(engine, 3)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    reschedule.run_chunk(job)
+    move = reschedule_chunk.moves_store.move
+
+    def late(tx: Connection, *args: Any, **given: Any) -> None:
+        tx.execute(text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = (SELECT min(id) FROM posts)"))
+        move(tx, *args, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reschedule_chunk.moves_store, "move", late)
+        with pytest.raises(StaleWriteError):
+            reschedule.run_chunk(job)
+    assert jobs.counts(job) == ("running", 3, 0, 0, 0)
+    assert jobs.audit(engine, job) == []
+
+
+def test_a_freeze_that_never_comes_to_its_end_fails_the_job(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    posts(engine, 3)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+
+    def cut_off(tx: Connection, *_: Any) -> None:
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    monkeypatch.setattr(reschedule.freezes_store, "freeze", cut_off)
+    outcomes = []
+    for _ in range(7):
+        try:
+            outcomes.append(reschedule.run_chunk(job).outcome)
+        except DBAPIError as error:
+            outcomes.append("cut off" if db.passing(error) else repr(error))
+    assert outcomes == ["cut off"] * 5 + ["failed", "gone"]
