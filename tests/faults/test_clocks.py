@@ -9,8 +9,12 @@ from sqlalchemy import text
 
 from shared.local import commands
 from tests import rows
+from tests.faults.publishing import due, judged, posted, reference
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process, eventually
+from tests.reference_services.client import Reference
+
+__all__ = ["reference"]
 
 FIVE_MINUTES = 300
 
@@ -39,8 +43,8 @@ def test_row_19_workers_whose_clock_is_off_decide_by_the_database_s(scene: Scene
     with scene.load(posts[:5], clients=3):
         soon = (datetime.now(UTC) + timedelta(seconds=15)).replace(microsecond=0)
         with scene.engine.begin() as tx:
-            due = [rows.post(tx, scheduled_time=soon) for _ in range(3)]
-        scene.remember(due)
+            waiting = [rows.post(tx, scheduled_time=soon) for _ in range(3)]
+        scene.remember(waiting)
         # A bell that nobody rings, for an edit recorded behind the API's back: only rescue finds it.
         with scene.engine.begin() as tx:
             forgotten = rows.edit(tx, posts[5], {"caption": "forgotten"})
@@ -52,9 +56,27 @@ def test_row_19_workers_whose_clock_is_off_decide_by_the_database_s(scene: Scene
             assert held.status == 202
         end = scene.http.get(f"/v1/edits/{held.edit_id}", headers={"Prefer": "wait=15"}).json()
         assert end["status"] == "applied", end
-        assert time.time() > soon.timestamp() or scene.row("posts", due[0]).status == "generated", "published early"
-        for post in due:
-            posted = eventually(lambda post=post: scene.row("posts", post).posted_at, within=40)
-            assert timedelta(0) <= posted - soon < timedelta(seconds=15), posted
+        assert time.time() > soon.timestamp() or scene.row("posts", waiting[0]).status == "generated", "published early"
+        for post in waiting:
+            went = eventually(lambda post=post: scene.row("posts", post).posted_at, within=40)
+            assert timedelta(0) <= went - soon < timedelta(seconds=15), went
     scene.drained(within=2 * RESCUE_PERIOD)
     scene.judge()
+
+
+@pytest.mark.faults
+def test_row_19_workers_whose_clocks_differ_publish_on_time_by_the_database_s_and_sign_so(
+    scene: Scene, reference: Reference
+) -> None:
+    scene.start_ops()
+    for seconds in (FIVE_MINUTES, -FIVE_MINUTES):
+        start_shifted(scene, "publish", seconds)
+    goes = datetime.now(UTC) + timedelta(seconds=20)
+    posts = due(scene, 40, scheduled_time=goes)
+    posts += due(scene, 5)
+    posted(scene, *posts, within=60)
+    for call in judged(scene, reference):
+        late = call["at"] - scene.row("posts", call["post_id"]).scheduled_time.timestamp()
+        assert late >= 0
+        assert call["post_id"] in posts[40:] or late < 8
+    assert len(reference.calls("publish")) == len(posts)

@@ -7,7 +7,7 @@ arrives, no keep-alive tells, and what fell into the hole never comes, healed or
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -17,21 +17,17 @@ from sqlalchemy.exc import DBAPIError
 from api.waiting import SILENCE
 from shared import db
 from shared.settings import Settings
+from tests.faults.behind import LONG, RECOVERED, bad_way, through
 from tests.faults.load import Load
 from tests.faults.proxy import BOTH, Proxy, Way
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process, eventually
 
-SETTING = {"postgresql": "REDRAFT_DATABASE_URL", "redis": "REDRAFT_REDIS_URL"}
 LINKS = ("api-postgresql", "api-redis", "workers-postgresql", "workers-redis")
 # An edit that waits for nothing: two seconds for the key, two for the row (SPEC 4), and what the machine may add.
 PROMPT = 6.0
 # The longest that a client of the load asks to wait, and the same for the machine.
 LONGEST = 24.0
-# From the healing until all is as before: FAULTS 5 grants a stopped Redis as much.
-RECOVERED = 30.0
-# Longer than every time-out and every limit of a task (SPEC 7).
-LONG = 45.0
 
 
 @dataclass(frozen=True)
@@ -92,16 +88,17 @@ class Behind:
 def behind(scene: Scene, link: str) -> Iterator[Behind]:
     """An API and workers, one of them with a bad network towards one of its servers."""
     who, _, where = link.partition("-")
-    sound = dict(scene.environment)
     posts = scene.populate()
-    with Proxy(sound[SETTING[where]]) as proxy:
-        crooked = sound | {SETTING[where]: proxy.url}
-        scene.environment = crooked if who == "api" else sound
-        scene.start_api()
-        scene.environment = crooked if who == "workers" else sound
-        scene.start_ops()
-        worker = scene.start_worker()
-        scene.environment = sound
+    with bad_way(scene, where) as proxy:
+
+        def way(whose: str) -> AbstractContextManager[None]:
+            return through(scene, proxy, where) if who == whose else nullcontext()
+
+        with way("api"):
+            scene.start_api()
+        with way("workers"):
+            scene.start_ops()
+            worker = scene.start_worker()
         yield Behind(link, scene, proxy, posts, worker)
 
 
@@ -146,12 +143,15 @@ def test_network_connections_refused_for_a_while_lose_nothing(scene: Scene, link
 
 @pytest.mark.faults
 @pytest.mark.parametrize("link", LINKS)
-def test_network_a_round_trip_of_200_ms_is_slow_and_no_more(scene: Scene, link: str) -> None:
+@pytest.mark.parametrize("delay", [0.1, 0.2], ids=["100ms", "200ms"])
+def test_network_a_way_of_100_or_200_ms_in_each_direction_is_slow_and_no_more(
+    scene: Scene, link: str, delay: float
+) -> None:
     with behind(scene, link) as at, scene.load(at.posts) as load:
         passed = dict(at.proxy.passed)
-        at.proxy.delay(0.1)
+        at.proxy.delay(delay)
         since = time.time()
-        scene.note("each chunk takes 100 ms")
+        scene.note(f"each chunk takes {delay:.1f} s")
         at.keeps_answering(10)
         at.recovers()
         waited = [one for one in load.exchanges if one.sent > since and one.status == 200]

@@ -1,0 +1,61 @@
+"""Posts that are due, the services that they go to, and what must be true once they went out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests import rows
+from tests.faults.evidence import Call
+from tests.faults.scene import Scene
+from tests.processes import eventually
+from tests.reference_services.client import Reference
+
+
+@pytest.fixture
+def reference(scene: Scene, tmp_path: Path) -> Reference:
+    """Services that keep their journal over a restart; the scene's workers call them, and give up on them soon."""
+    reference = Reference(scene.processes, journal=tmp_path / "journal")
+    scene.environment |= reference.environment | {
+        "REDRAFT_SERVICE_TIMEOUT": "1",
+        "REDRAFT_CLAIM_EXPIRY": "4",
+        "REDRAFT_RESCUE_PERIOD": "1",
+    }
+    return reference
+
+
+def due(scene: Scene, count: int = 1, **columns: Any) -> list[str]:
+    with scene.engine.begin() as tx:
+        ids = [rows.post(tx, **({"scheduled_time": rows.soon(-5)} | columns)) for _ in range(count)]
+    scene.remember(ids)
+    return ids
+
+
+def attempts(engine: Engine, post: str) -> list[str | None]:
+    with engine.connect() as tx:
+        found = tx.execute(text("SELECT outcome FROM publish_attempts WHERE post_id = :id ORDER BY id"), {"id": post})
+        return list(found.scalars())
+
+
+def posted(scene: Scene, *posts: str, within: float = 30) -> None:
+    def all_posted() -> bool:
+        left = {post: scene.row("posts", post).status for post in posts}
+        assert set(left.values()) == {"posted"}, {post: status for post, status in left.items() if status != "posted"}
+        return True
+
+    eventually(all_posted, within=within, every=0.1)
+
+
+def judged(scene: Scene, reference: Reference) -> list[dict[str, Any]]:
+    """The oracle over rows and journal; the publishes that came, each with one body under its one key."""
+    calls = reference.calls("publish")
+    assert all(call["genuine"] for call in calls)
+    assert not [call for call in calls if call["status"] == 422], "a key came with two bodies"
+    scene.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in calls])
+    return calls
+
+
+def refused_as_being_published(scene: Scene, post: str, name: str) -> None:
+    answer = scene.send(post, {"caption": name}, name, Prefer="wait=10")
+    assert (answer.status, answer.answer["error"]["details"][0]["message"]) == (409, "being published"), answer
