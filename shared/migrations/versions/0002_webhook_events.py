@@ -47,9 +47,6 @@ STATEMENTS = (
     """
     ALTER TABLE posts ADD COLUMN failed_at TIMESTAMP WITH TIME ZONE
     """,
-    """
-    CREATE INDEX ix_posts_failed ON posts (failed_at DESC) WHERE status = 'failed' AND deleted_at IS NULL
-    """,
 )
 
 
