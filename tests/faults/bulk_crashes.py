@@ -44,10 +44,10 @@ def advance(tx: Connection, job_id: str, step: Any) -> Any:
     return standing
 
 
-def take(self: reschedule.Ran, done: Any, standing: Any) -> None:
+def take(self: reschedule.Ran, done: Any, standing: Any, *, room: bool) -> None:
     if not done.chunk.done and _fate(done.chunk.number) == 1:
         _strike("after-commit", done.chunk.number)
-    _take(self, done, standing)
+    _take(self, done, standing, room=room)
 
 
 reschedule.chunks_store.count_attempt = count_attempt

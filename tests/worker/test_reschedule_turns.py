@@ -96,6 +96,23 @@ def test_while_single_edits_wait_a_job_moves_one_chunk_at_a_time(engine: Engine)
     assert [(one.outcome, one.messages, one.again) for one in seen] == [("yielded", 1, 0.25), ("moved", 1, 0.0)]
 
 
+def test_between_two_chunks_a_job_rests_for_a_quarter_of_a_second_while_single_edits_come(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posts(engine, 9)
+    other = posted(engine)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    reschedule.run_chunk(job)
+    assert reschedule.run_chunk(job).again == 0.0
+    edited(engine, other)
+    assert (ran := reschedule.run_chunk(job)).outcome == "moved"
+    assert (ran.messages, ran.again) == (1, 0.25)
+    later = time.time() + 2.1
+    monkeypatch.setattr(reschedule.time, "time", lambda: later)
+    assert reschedule.run_chunk(job).messages == 0
+    assert jobs.counts(job) == ("done", 9, 9, 0, 0)
+
+
 def test_single_edits_that_come_one_by_one_keep_a_job_to_one_chunk_at_a_time_for_two_seconds_each(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
