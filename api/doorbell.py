@@ -1,8 +1,8 @@
 """When to ring: one edit rings at once, a flood forms batches, and a silent worker is not drowned (SPEC 7)."""
 
 import asyncio
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import contextvars
+from collections.abc import Awaitable, Callable, Iterable
 
 from shared import metrics, outcomes, queue
 
@@ -46,18 +46,27 @@ class Window:
 
 
 class Doorbell:
-    """Rings for posts that have something new. Lives on the event loop; the sending itself is done by a thread."""
+    """Rings for posts that have something new. Lives on the event loop."""
 
-    def __init__(self, channel: str, rang: Callable[[bool], object] = bool) -> None:
+    def __init__(
+        self,
+        channel: str,
+        send: Callable[[list[str], str | None], Awaitable[bool]],
+        rang: Callable[[bool], object] = bool,
+    ) -> None:
+        """`send` rings for posts, with the address of the answer; `rang` is told whether it went. It may take its time,
+        and never raises.
+        """
         self.channel = channel
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="doorbell")
+        self._sending: set[asyncio.Task[None]] = set()
         self._window = Window()
         self._new: dict[str, list[str]] = {}
         self._bell = 0
         self._bell_of: dict[str, int] = {}
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._send_out = send
         self._rang = rang
 
     def ring_for(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -89,14 +98,15 @@ class Doorbell:
                     self._window.answered(bell)
                     self._ring()
 
-    def close(self) -> None:
-        """Ring for what is left, once, and end the thread."""
+    async def close(self) -> None:
+        """Ring for what is left, once."""
         if self._timer:
             self._timer.cancel()
         if self._new:
             self._send(list(self._new), None)
             self._new.clear()
-        self._thread.shutdown(wait=False)
+        if self._sending:
+            await asyncio.wait(self._sending)
 
     def _ring(self) -> None:
         now = self._loop.time()
@@ -118,8 +128,13 @@ class Doorbell:
         self._ring()
 
     def _send(self, posts: list[str], reply_to: str | None) -> None:
-        sent = self._thread.submit(queue.ring_edits, posts, reply_to)
-        sent.add_done_callback(lambda future: self._rang(not future.exception() and future.result()))
+        # In no request's context: a bell is rung for many, and must not go by the trace of the one that set it off.
+        sending = self._loop.create_task(self._ring_out(posts, reply_to), context=contextvars.Context())
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+
+    async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
+        self._rang(await self._send_out(posts, reply_to))
 
     def _forget_old(self) -> None:
         """Bells that nobody answered are remembered for a while only: rescue has them now."""

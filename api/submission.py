@@ -1,6 +1,7 @@
 """Many concurrent PATCHes -> one INSERT -> one doorbell (SPEC 7). Nothing is answered before it is durable."""
 
 import asyncio
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -9,10 +10,10 @@ import structlog
 from api.doorbell import Doorbell
 from api.recording import Recorded, Request, Verdict, record_batch
 from api.waiting import Waiting
-from shared import errors, metrics
+from shared import errors, metrics, queue
 from shared.edits import EditPatch
 from shared.errors import RedraftError
-from shared.outcomes import Answer, Listener
+from shared.outcomes import Answer, Listener, client_on_loop
 from shared.settings import Settings
 from shared.store.edits import NewEdit
 
@@ -40,9 +41,11 @@ class Submission:
         self._lately = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
-        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", metrics.doorbell_rung)
+        self._broker = client_on_loop()
+        ring = functools.partial(queue.ring_edits_on_loop, self._broker)
+        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", ring, metrics.doorbell_rung)
         self.waiting = Waiting(self.bell.ended)
-        self._listener = Listener(self.bell.channel, self._hear)
+        self._listener = Listener(self.bell.channel, self._heard)
 
     def __len__(self) -> int:
         """How many requests are not recorded yet."""
@@ -53,11 +56,13 @@ class Submission:
         self._listener.start()
 
     async def close(self) -> None:
-        """Let waiters go, ring what is left. Recorded edits are safe; others were never answered."""
-        self.waiting.close()
-        self.bell.close()
-        await self._loop.run_in_executor(None, self._listener.stop)
-        self._thread.shutdown(wait=False)
+        """Let waiters go, finish the batch in hand, ring what is left. Requests not yet taken were never answered."""
+        self._pending.clear()
+        await self.waiting.close()
+        await self._loop.run_in_executor(None, self._thread.shutdown)
+        await self.bell.close()
+        await self._listener.stop()
+        await self._broker.aclose()
 
     def record(self, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None) -> asyncio.Future[Verdict]:
         """A future that ends with the verdict: recorded, or the error to answer with. It never raises.
@@ -141,10 +146,6 @@ class Submission:
             self._pending = [request for request in self._pending if not request.future.done()]
         if self._open:
             self._timer = self._loop.call_later(0.1, self._give_up_on_late)
-
-    def _hear(self, answer: Answer) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._heard, answer)
 
     def _heard(self, answer: Answer) -> None:
         self.waiting.heard(answer.ends)

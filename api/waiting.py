@@ -71,8 +71,8 @@ class Waiting:
         if wanted:
             self._look(wanted)
 
-    def close(self) -> None:
-        """Let everybody go: their edits are safe."""
+    async def close(self) -> None:
+        """Let everybody go: their edits are safe. The look-up in hand is finished, and its connection given back."""
         if self._timer:
             self._timer.cancel()
         for waiters in self._by_edit.values():
@@ -81,7 +81,7 @@ class Waiting:
                     waiter.future.set_result(None)
         self._by_edit.clear()
         self._count = 0
-        self._thread.shutdown(wait=False)
+        await self._loop.run_in_executor(None, self._thread.shutdown)
 
     def _arm(self) -> None:
         if self._timer is None and self._by_edit:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import redis
+import redis.asyncio
 import structlog
 from celery import Celery
 
@@ -96,13 +97,32 @@ def send(
     """
     if countdown is not None:
         eta = datetime.now(UTC) + timedelta(seconds=countdown)
-    ready = messages.message(sender(), task, args, shown=f"({shown})", eta=eta, headers=tracing.headers(args))
+    ready = _message(task, args, shown, eta)
     try:
         outcomes.client().lpush(QUEUE_OF[task], ready)
     except redis.RedisError as error:
-        log.warning("ring_failed", task=task, shown=shown, error=type(error).__name__)
-        return False
+        return _not_sent(task, shown, error)
     return True
+
+
+async def ring_edits_on_loop(broker: redis.asyncio.Redis, post_ids: Sequence[str], reply_to: str | None) -> bool:
+    """The same for an event loop and its connection: a doorbell for 500 posts at most (`outcomes.client_on_loop`)."""
+    shown = readable(post_ids)
+    ready = _message(EDITS_APPLY, [post_ids, reply_to], shown)
+    try:
+        await broker.lpush(QUEUE_OF[EDITS_APPLY], ready)
+    except (redis.RedisError, OSError) as error:
+        return _not_sent(EDITS_APPLY, shown, error)
+    return True
+
+
+def _message(task: str, args: Sequence[object], shown: str, eta: datetime | None = None) -> bytes:
+    return messages.message(sender(), task, args, shown=f"({shown})", eta=eta, headers=tracing.headers(args))
+
+
+def _not_sent(task: str, shown: str, error: Exception) -> bool:
+    log.warning("ring_failed", task=task, shown=shown, error=type(error).__name__)
+    return False
 
 
 def ring_edits(post_ids: Sequence[str], reply_to: str | None = None, countdown: float | None = None) -> bool:

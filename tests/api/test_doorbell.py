@@ -1,6 +1,7 @@
 """The window of doorbells: at most two unanswered, patience that doubles, any answer resets it (SPEC 7)."""
 
 import asyncio
+import contextvars
 
 import pytest
 
@@ -38,71 +39,111 @@ def test_a_bell_counts_for_250_ms_and_each_unanswered_one_doubles_that_to_five_s
     assert window.opens_at() == pytest.approx(now + 0.25)
 
 
-@pytest.fixture
-def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], str | None]]:
-    sent: list[tuple[list[str], str | None]] = []
+class Rung:
+    """What was rung: posts, and where the answer goes. A worker that says nothing."""
 
-    def send(post_ids: list[str], reply_to: str | None = None) -> bool:
-        sent.append((post_ids, reply_to))
+    def __init__(self) -> None:
+        self.bells: list[tuple[list[str], str | None]] = []
+        self._one_more = asyncio.Condition()
+
+    async def send(self, post_ids: list[str], reply_to: str | None) -> bool:
+        async with self._one_more:
+            self.bells.append((post_ids, reply_to))
+            self._one_more.notify_all()
         return True
 
-    monkeypatch.setattr(queue, "ring_edits", send)
-    return sent
+    async def reach(self, count: int) -> None:
+        async with asyncio.timeout(5), self._one_more:
+            await self._one_more.wait_for(lambda: len(self.bells) >= count)
 
 
-async def settled(bell: Doorbell) -> None:
-    await asyncio.wrap_future(bell._thread.submit(lambda: None))
-
-
-def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch(
-    rung: list[tuple[list[str], str | None]],
-) -> None:
+def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None:
     async def story() -> None:
-        bell = Doorbell("me")
+        rung = Rung()
+        bell = Doorbell("me", rung.send)
         bell.ring_for([("a", "e1")])
         bell.ring_for([("b", "e2")])
         for number in range(600):
             bell.ring_for([(f"p{number}", f"x{number}")])
-        await settled(bell)
-        assert [len(posts) for posts, _ in rung] == [1, 1]
-        assert rung[0] == (["a"], "me#1")
+        await rung.reach(2)
+        assert [len(posts) for posts, _ in rung.bells] == [1, 1]
+        assert rung.bells[0] == (["a"], "me#1")
         assert bell.answered(1) == {"e1"}
-        await settled(bell)
-        assert [len(posts) for posts, _ in rung] == [1, 1, queue.DOORBELL_POSTS]
-        bell.close()
+        await rung.reach(3)
+        assert [len(posts) for posts, _ in rung.bells] == [1, 1, queue.DOORBELL_POSTS]
+        await bell.close()
+        assert [(len(posts), reply_to) for posts, reply_to in rung.bells[3:]] == [(100, None)]
 
     asyncio.run(story())
 
 
-def test_an_end_seen_another_way_frees_the_window(rung: list[tuple[list[str], str | None]]) -> None:
+def test_an_end_seen_another_way_frees_the_window() -> None:
     async def story() -> None:
-        bell = Doorbell("me")
+        rung = Rung()
+        bell = Doorbell("me", rung.send)
         bell.ring_for([("a", "e1")])
         bell.ring_for([("b", "e2")])
         bell.ring_for([("c", "e3")])
-        await settled(bell)
-        assert len(rung) == 2
+        await rung.reach(2)
+        assert len(rung.bells) == 2
         bell.ended(["e2"])
-        await settled(bell)
-        assert [posts for posts, _ in rung] == [["a"], ["b"], ["c"]]
-        bell.close()
+        await rung.reach(3)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b"], ["c"]]
+        await bell.close()
 
     asyncio.run(story())
 
 
-def test_a_silent_worker_is_rung_again_when_patience_is_over(
-    rung: list[tuple[list[str], str | None]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_worker_is_rung_again_when_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.01)
 
     async def story() -> None:
-        bell = Doorbell("me")
+        rung = Rung()
+        bell = Doorbell("me", rung.send)
         for number in range(3):
             bell.ring_for([(f"p{number}", f"e{number}")])
-        deadline = asyncio.get_running_loop().time() + 5
-        while len(rung) < 3 and asyncio.get_running_loop().time() < deadline:
-            await asyncio.to_thread(bell._thread.submit(len, rung).result)
-        assert [posts for posts, _ in rung] == [["p0"], ["p1"], ["p2"]]
-        bell.close()
+        await rung.reach(3)
+        assert [posts for posts, _ in rung.bells] == [["p0"], ["p1"], ["p2"]]
+        await bell.close()
+
+    asyncio.run(story())
+
+
+def test_a_bell_takes_along_nothing_of_the_request_that_set_it_off() -> None:
+    said: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
+
+    async def story() -> None:
+        heard: list[str] = []
+
+        async def send(_: list[str], __: str | None) -> bool:
+            heard.append(said.get())
+            return True
+
+        bell = Doorbell("me", send)
+        said.set("a request's trace")
+        bell.ring_for([("a", "e1")])
+        await bell.close()
+        assert heard == ["nothing"]
+
+    asyncio.run(story())
+
+
+def test_whoever_closes_waits_for_the_bells_that_are_on_their_way() -> None:
+    async def story() -> None:
+        let_go, went = asyncio.Event(), []
+
+        async def send(post_ids: list[str], _: str | None) -> bool:
+            await let_go.wait()
+            went.append(post_ids)
+            return True
+
+        bell = Doorbell("me", send)
+        bell.ring_for([("a", "e1")])
+        closing = asyncio.create_task(bell.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        let_go.set()
+        await closing
+        assert went == [["a"]]
 
     asyncio.run(story())

@@ -40,9 +40,9 @@ def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         over.wait(30)
         return look_up(edit_ids)
 
-    def close(self: waiting.Waiting) -> None:
+    async def close(self: waiting.Waiting) -> None:
         over.set()
-        really_close(self)
+        await really_close(self)
 
     really_close = waiting.Waiting.close
     monkeypatch.setattr(waiting, "_ends", slow)

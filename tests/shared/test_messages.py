@@ -1,5 +1,6 @@
 """What we lay on a queue is what Celery would have laid there."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 import redis
 import structlog
 
-from shared import messages, queue
+from shared import messages, outcomes, queue
 from tests import rows
 
 DIFFERENT = {
@@ -83,4 +84,18 @@ def test_a_broker_that_is_away_is_told_of_by_false(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
     rows.forget_caches()
     assert not queue.ring_edits(["post_1"])
+    assert not asyncio.run(rung_on_a_loop(["post_1"]))
     assert queue.room_in("edits") == 0
+
+
+def test_a_doorbell_of_an_event_loop_is_the_same_message(broker: redis.Redis) -> None:
+    assert queue.ring_edits(["post_1", "post_2"], "here#1")
+    by_a_thread = flat(on(broker, "edits"))
+    assert asyncio.run(rung_on_a_loop(["post_1", "post_2"], "here#1"))
+    on_a_loop = flat(on(broker, "edits"))
+    assert {place for place in by_a_thread | on_a_loop if by_a_thread.get(place) != on_a_loop.get(place)} == DIFFERENT
+
+
+async def rung_on_a_loop(post_ids: list[str], reply_to: str | None = None) -> bool:
+    async with outcomes.client_on_loop() as client:
+        return await queue.ring_edits_on_loop(client, post_ids, reply_to)
