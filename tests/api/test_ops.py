@@ -285,6 +285,22 @@ def test_jobs_and_dead_webhooks_are_shown(stack: Running, ops: httpx.Client) -> 
     assert ops.get("/ops/search?q=evt_dead").headers["location"] == f"/ops/posts/{post}"
 
 
+@pytest.mark.parametrize(
+    ("status", "shown"), [("running", "choosing its posts"), ("canceled", "ended before it had chosen its posts")]
+)
+def test_a_job_without_posts_says_whether_any_will_come(
+    stack: Running, ops: httpx.Client, status: str, shown: str
+) -> None:
+    change(
+        stack,
+        """INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, status, finished_at)
+           VALUES ('rsch_' || :status, 'ws_test', 'key', 'tests', '{"shift": "P1D"}', :status,
+                   CASE :status WHEN 'canceled' THEN now() END)""",
+        status=status,
+    )
+    assert shown in read(ops, f"/ops/jobs/rsch_{status}")
+
+
 def test_lists_go_on_page_by_page_without_doubles(stack: Running, ops: httpx.Client) -> None:
     post = stack.post()
     made = [edit(stack, post, {"caption": "a"}) for _ in range(60)]
