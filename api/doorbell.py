@@ -2,7 +2,8 @@
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from shared import metrics, outcomes, queue
 
@@ -48,15 +49,8 @@ class Window:
 class Doorbell:
     """Rings for posts that have something new. Lives on the event loop."""
 
-    def __init__(
-        self,
-        channel: str,
-        send: Callable[[list[str], str | None], Awaitable[bool]],
-        rang: Callable[[bool], object] = bool,
-    ) -> None:
-        """`send` rings for posts, with the address of the answer; `rang` is told whether it went. It may take its time,
-        and never raises.
-        """
+    def __init__(self, channel: str, ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, None]]) -> None:
+        """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises."""
         self.channel = channel
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[None]] = set()
@@ -66,8 +60,7 @@ class Doorbell:
         self._bell_of: dict[str, int] = {}
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._send_out = send
-        self._rang = rang
+        self._ring_out = ring_out
 
     def ring_for(self, pairs: Iterable[tuple[str, str]]) -> None:
         """There is something new: (post, edit) pairs."""
@@ -132,9 +125,6 @@ class Doorbell:
         sending = self._loop.create_task(self._ring_out(posts, reply_to), context=contextvars.Context())
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
-
-    async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
-        self._rang(await self._send_out(posts, reply_to))
 
     def _forget_old(self) -> None:
         """Bells that nobody answered are remembered for a while only: rescue has them now."""

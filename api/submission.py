@@ -1,7 +1,6 @@
 """Many concurrent PATCHes -> one INSERT -> one doorbell (SPEC 7). Nothing is answered before it is durable."""
 
 import asyncio
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -42,10 +41,9 @@ class Submission:
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._broker = client_on_loop()
-        ring = functools.partial(queue.ring_edits_on_loop, self._broker)
-        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", ring, metrics.doorbell_rung)
+        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out)
         self.waiting = Waiting(self.bell.ended)
-        self._listener = Listener(self.bell.channel, self._heard)
+        self._listener = Listener(self._broker, self.bell.channel, self._heard)
 
     def __len__(self) -> int:
         """How many requests are not recorded yet."""
@@ -146,6 +144,9 @@ class Submission:
             self._pending = [request for request in self._pending if not request.future.done()]
         if self._open:
             self._timer = self._loop.call_later(0.1, self._give_up_on_late)
+
+    async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
+        metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))
 
     def _heard(self, answer: Answer) -> None:
         self.waiting.heard(answer.ends)

@@ -96,7 +96,7 @@ def edits_accepted(count: int) -> None:
     ACCEPTED.inc(count)
 
 
-def doorbell_rung(sent: bool) -> None:  # noqa: FBT001  -- what the future of a send says
+def doorbell_rung(sent: bool) -> None:  # noqa: FBT001  -- what a send says
     """Count a doorbell; `sent` is False where the broker would not take it."""
     DOORBELLS.labels("sent" if sent else "failed").inc()
 

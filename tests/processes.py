@@ -11,6 +11,7 @@ The fixture `processes` (tests/conftest.py) ends whatever is left after each tes
 Everything started here also dies with pytest, however that ends.
 """
 
+import asyncio
 import os
 import shutil
 import signal
@@ -51,6 +52,11 @@ def eventually(condition: Callable[[], T], *, within: float, every: float = 0.02
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s: {because or condition}; last: {value!r}") from error
         time.sleep(every)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """`eventually`, within ten seconds, in a thread of its own: the loop goes on meanwhile."""
+    await asyncio.to_thread(eventually, condition, within=10)
 
 
 def marked(mark: str) -> list[str]:

@@ -46,11 +46,10 @@ class Rung:
         self.bells: list[tuple[list[str], str | None]] = []
         self._one_more = asyncio.Condition()
 
-    async def send(self, post_ids: list[str], reply_to: str | None) -> bool:
+    async def ring_out(self, post_ids: list[str], reply_to: str | None) -> None:
         async with self._one_more:
             self.bells.append((post_ids, reply_to))
             self._one_more.notify_all()
-        return True
 
     async def reach(self, count: int) -> None:
         async with asyncio.timeout(5), self._one_more:
@@ -60,7 +59,7 @@ class Rung:
 def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None:
     async def story() -> None:
         rung = Rung()
-        bell = Doorbell("me", rung.send)
+        bell = Doorbell("me", rung.ring_out)
         bell.ring_for([("a", "e1")])
         bell.ring_for([("b", "e2")])
         for number in range(600):
@@ -80,7 +79,7 @@ def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None
 def test_an_end_seen_another_way_frees_the_window() -> None:
     async def story() -> None:
         rung = Rung()
-        bell = Doorbell("me", rung.send)
+        bell = Doorbell("me", rung.ring_out)
         bell.ring_for([("a", "e1")])
         bell.ring_for([("b", "e2")])
         bell.ring_for([("c", "e3")])
@@ -99,7 +98,7 @@ def test_a_silent_worker_is_rung_again_when_patience_is_over(monkeypatch: pytest
 
     async def story() -> None:
         rung = Rung()
-        bell = Doorbell("me", rung.send)
+        bell = Doorbell("me", rung.ring_out)
         for number in range(3):
             bell.ring_for([(f"p{number}", f"e{number}")])
         await rung.reach(3)
@@ -115,11 +114,10 @@ def test_a_bell_takes_along_nothing_of_the_request_that_set_it_off() -> None:
     async def story() -> None:
         heard: list[str] = []
 
-        async def send(_: list[str], __: str | None) -> bool:
+        async def ring_out(_: list[str], __: str | None) -> None:
             heard.append(said.get())
-            return True
 
-        bell = Doorbell("me", send)
+        bell = Doorbell("me", ring_out)
         said.set("a request's trace")
         bell.ring_for([("a", "e1")])
         await bell.close()
@@ -130,17 +128,20 @@ def test_a_bell_takes_along_nothing_of_the_request_that_set_it_off() -> None:
 
 def test_whoever_closes_waits_for_the_bells_that_are_on_their_way() -> None:
     async def story() -> None:
-        let_go, went = asyncio.Event(), []
+        closes, let_go, went = asyncio.Event(), asyncio.Event(), []
 
-        async def send(post_ids: list[str], _: str | None) -> bool:
+        async def ring_out(post_ids: list[str], _: str | None) -> None:
             await let_go.wait()
             went.append(post_ids)
-            return True
 
-        bell = Doorbell("me", send)
+        async def close() -> None:
+            closes.set()
+            await bell.close()
+
+        bell = Doorbell("me", ring_out)
         bell.ring_for([("a", "e1")])
-        closing = asyncio.create_task(bell.close())
-        await asyncio.sleep(0)
+        closing = asyncio.create_task(close())
+        await closes.wait()
         assert not closing.done()
         let_go.set()
         await closing

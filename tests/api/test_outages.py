@@ -18,7 +18,7 @@ from shared.errors import Unavailable
 from shared.settings import settings
 from tests import rows
 from tests.api.answers import error
-from tests.processes import Server, eventually
+from tests.processes import Server, eventually, until
 from tests.stack import Running, running
 
 VIDEO = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
@@ -41,15 +41,6 @@ def told(story: Callable[[Context], Awaitable[Any]]) -> Any:
             await context.close()
 
     return asyncio.run(run())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """`eventually`, without standing in the loop's way."""
-    for _ in range(1_000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("not within ten seconds")
 
 
 def captions(engine: Engine) -> list[str]:

@@ -1,11 +1,12 @@
 """Answers between processes: announced by one, heard by the other, through a Redis that comes and goes (SPEC 7)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 import redis
+import redis.asyncio
 import structlog
 import structlog.testing
 
@@ -15,13 +16,12 @@ from shared.outcomes import Answer, Listener
 from shared.store.edits import End
 from tests import rows
 from tests.faults.proxy import Proxy
-from tests.processes import eventually
+from tests.processes import until
 
 END = End("edit_1", EditStatus.APPLIED, 4, result={"caption": "ü"})
 REJECTED = End(
     "edit_2", EditStatus.REJECTED, 4, error_code="cannot_edit", error_message="no", error_details=[{"a": "b"}]
 )
-PATIENCE = 10.0
 
 
 @pytest.fixture
@@ -34,17 +34,12 @@ def wire(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Proxy]:
         rows.forget_caches()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it in a thread of its own, so that the loop goes on hearing."""
-    await asyncio.to_thread(eventually, condition, within=PATIENCE)
-
-
 class Ear:
     """A listener, and what it heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, broker: redis.asyncio.Redis) -> None:
         self.heard: list[Answer] = []
-        self.listener = Listener("redraft:answers:test-ear", self.heard.append)
+        self.listener = Listener(broker, "redraft:answers:test-ear", self.heard.append)
 
     async def until_it_hears(self, bell: int) -> None:
         """Announce until it is heard: pub/sub forgets what nobody listens to."""
@@ -58,13 +53,14 @@ class Ear:
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Ear]:
-    ear = Ear()
-    ear.listener.start()
-    try:
-        await ear.until_it_hears(0)
-        yield ear
-    finally:
-        await ear.listener.stop()
+    async with outcomes.client_on_loop() as broker:
+        ear = Ear(broker)
+        ear.listener.start()
+        try:
+            await ear.until_it_hears(0)
+            yield ear
+        finally:
+            await ear.listener.stop()
 
 
 @pytest.mark.usefixtures("wire")
