@@ -1,6 +1,6 @@
 """Real processes for tests: start one, wait for a condition with a deadline, kill, freeze or stop it, read its output.
 
-    from tests.processes import eventually
+    from tests.waiting import eventually
 
     def test_something(processes, database_url, redis_url):
         worker = processes.start("worker", "edits", REDRAFT_DATABASE_URL=database_url, REDRAFT_REDIS_URL=redis_url)
@@ -11,17 +11,15 @@ The fixture `processes` (tests/conftest.py) ends whatever is left after each tes
 Everything started here also dies with pytest, however that ends.
 """
 
-import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 import psutil
 
@@ -29,34 +27,9 @@ from shared.local import commands, tether
 from shared.local.datadir import DataDir, free_port
 from shared.local.postgres import FOR_TESTS_ONLY, PostgreSQL
 from shared.local.valkey import Valkey
+from tests.waiting import eventually
 
-T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
-
-
-def eventually(condition: Callable[[], T], *, within: float, every: float = 0.02, because: str = "") -> T:
-    """The first truthy value of `condition`, asked every `every` seconds; AssertionError after `within` seconds.
-
-    An AssertionError from the condition counts as "not yet", and is shown if it never comes true.
-    """
-    deadline = time.monotonic() + within
-    while True:
-        error: AssertionError | None = None
-        value = None
-        try:
-            value = condition()
-        except AssertionError as unmet:
-            error = unmet
-        if error is None and value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within} s: {because or condition}; last: {value!r}") from error
-        time.sleep(every)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """`eventually`, within ten seconds, in a thread of its own: the loop goes on meanwhile."""
-    await asyncio.to_thread(eventually, condition, within=10)
 
 
 def marked(mark: str) -> list[str]:

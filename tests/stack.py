@@ -8,7 +8,8 @@ import httpx
 from sqlalchemy import Engine, create_engine, pool, text
 
 from tests import rows
-from tests.processes import Process, Processes, eventually
+from tests.processes import Process, Processes
+from tests.waiting import eventually
 
 
 class Running:

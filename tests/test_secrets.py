@@ -28,8 +28,9 @@ from shared.cli import roles
 from shared.local import commands
 from shared.local.datadir import free_port
 from tests import rows
-from tests.processes import Process, Processes, data_dir, eventually
+from tests.processes import Process, Processes, data_dir
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 
 CAPTION = "PLANTED-caption grüße ✨"
 URL = "https://cdn.example.com/PLANTED-path/a.mp4?token=PLANTED-token"

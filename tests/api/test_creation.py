@@ -9,8 +9,8 @@ import pytest
 
 from tests import rows
 from tests.api.answers import error, fields, messages
-from tests.processes import eventually
 from tests.stack import Running
+from tests.waiting import eventually
 
 VIDEO = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/new.mp4"}
 SLIDES = {

@@ -22,8 +22,8 @@ from shared.store.claims import NewClaim
 from shared.store.posts import read_posts
 from tests import rows
 from tests.api.answers import error, fields
-from tests.processes import eventually
 from tests.stack import Running
+from tests.waiting import eventually
 
 SOON = rows.soon(5)
 CLAIM = {"claim_token": "clm", "claim_expires_at": SOON}

@@ -12,8 +12,8 @@ from shared import db
 from shared.store import idempotency as idempotency_store
 from tests import rows
 from tests.api.answers import error
-from tests.processes import eventually
 from tests.stack import Running
+from tests.waiting import eventually
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from api.operations import OPERATIONS, Operation
 from shared.store import keys as keys_store
 from tests import rows
 from tests.api.answers import client, error
-from tests.processes import eventually
 from tests.stack import Running
+from tests.waiting import eventually
 
 LOCKED = [operation for operation in OPERATIONS if operation.scope]
 IDS = {"{postId}": "post_abc123", "{editId}": "edit_abc123", "{id}": "rsch_abc123"}

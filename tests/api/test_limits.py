@@ -16,8 +16,9 @@ from api.limits import RateLimits, Standing
 from shared.store.keys import Key
 from tests import rows
 from tests.api.answers import client, error
-from tests.processes import Server, eventually
+from tests.processes import Server
 from tests.stack import Running
+from tests.waiting import eventually
 
 MINUTE = 1_800_000_000 // 60 * 60
 KEY = Key("key_a", "ws", "a", frozenset(), 3)

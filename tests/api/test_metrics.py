@@ -13,9 +13,9 @@ from api import metrics as page
 from shared import metrics
 from shared.store import gauges
 from tests import rows
-from tests.processes import eventually
 from tests.shared.test_metrics import OF_THE_SCRAPE
 from tests.stack import running
+from tests.waiting import eventually
 
 STALE = page.FRESH + metrics.PERIOD + 3
 

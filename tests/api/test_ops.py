@@ -13,8 +13,8 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import rows
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
-from tests.processes import eventually
 from tests.stack import Running, running
+from tests.waiting import eventually
 
 USER, PASSWORD = "ops", "correct horse ü"
 OURS = {"Sec-Fetch-Site": "same-origin"}

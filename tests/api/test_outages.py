@@ -18,8 +18,9 @@ from shared.errors import Unavailable
 from shared.settings import settings
 from tests import rows
 from tests.api.answers import error
-from tests.processes import Server, eventually, until
+from tests.processes import Server
 from tests.stack import Running, running
+from tests.waiting import eventually, until
 
 VIDEO = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
 

@@ -18,8 +18,8 @@ from shared.local.valkey import Valkey
 from tests import rows
 from tests.api.answers import client, error, fields
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
-from tests.processes import eventually
 from tests.stack import Running, running
+from tests.waiting import eventually
 
 PATH = "/v1/reschedules"
 FIELDS = {"id", "status", "dryRun", "total", "applied", "skipped", "failed", "createdAt", "finishedAt"}

@@ -17,8 +17,8 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import rows
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
-from tests.processes import eventually
 from tests.stack import Running, running
+from tests.waiting import eventually
 
 IDLE, SLOW, LARGE, FEW = 10_000, 1_000, 100, 256
 # What both ends keep open besides: files, the database, Redis, and a margin.

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from api.operations import OPERATIONS
 from tests import rows
 from tests.api.answers import client
-from tests.processes import eventually
 from tests.stack import Running
+from tests.waiting import eventually
 
 SECRET = "sk_second_0123456789"
 TIKTOK = f"{rows.TIKTOK}_second"

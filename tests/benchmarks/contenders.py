@@ -16,7 +16,8 @@ from shared.local import commands
 from shared.local.datadir import free_port
 from tests.benchmarks import data, parts
 from tests.benchmarks.ground import Stage, WrongMeasureError
-from tests.processes import Processes, eventually
+from tests.processes import Processes
+from tests.waiting import eventually
 
 PEERS = "tests.benchmarks.peers"
 READY_WITHIN = 60

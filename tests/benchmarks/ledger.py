@@ -3,7 +3,7 @@
 from tests.benchmarks import data
 from tests.benchmarks.ground import Stage, WrongMeasureError
 from tests.benchmarks.load import Load
-from tests.processes import eventually
+from tests.waiting import eventually
 
 # All through indexes: with ten million older rows this must not take longer than what it checks.
 _UNDER_WAY = """

@@ -18,7 +18,8 @@ from shared import checkup, queue
 from shared.cli.doctor import doctor
 from shared.diagnosis import DatabaseFacts, Facts, Finding, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows
-from tests.processes import Processes, Server, eventually
+from tests.processes import Processes, Server
+from tests.waiting import eventually
 
 app = typer.Typer()
 app.command()(doctor)

@@ -14,7 +14,7 @@ from shared.cli import edits as command
 from shared.db import transaction
 from shared.store import operations
 from tests import rows
-from tests.processes import eventually
+from tests.waiting import eventually
 from worker import apply
 
 FAILED = (

@@ -14,7 +14,8 @@ import pytest
 from celery import Celery
 
 from shared.local.datadir import free_port
-from tests.processes import eventually, marked
+from tests.processes import marked
+from tests.waiting import eventually
 
 REDRAFT = [sys.executable, "-m", "shared.cli.main"]
 

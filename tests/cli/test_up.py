@@ -19,7 +19,8 @@ import pytest
 import redis
 
 from shared.local.datadir import free_port
-from tests.processes import Processes, data_dir, eventually, marked
+from tests.processes import Processes, data_dir, marked
+from tests.waiting import eventually
 
 KEYS = [
     *("apiUrl", "apiKey", "flowerUrl", "flowerUser", "flowerPassword"),

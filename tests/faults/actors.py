@@ -26,7 +26,7 @@ from shared.store import claims as claims_store
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from tests.faults.evidence import Call
-from tests.processes import eventually
+from tests.waiting import eventually
 
 POINTS = ("locked", "read", "decided", "claimed")
 PATIENCE = 30.0

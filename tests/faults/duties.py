@@ -20,8 +20,8 @@ from tests import rows
 from tests.faults.evidence import Call
 from tests.faults.scene import Scene
 from tests.faults.test_bulk import ended, fill, moved_once, no_deadlock, started
-from tests.processes import eventually
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 
 
 def nobody_holds_anything(scene: Scene) -> None:

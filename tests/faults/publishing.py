@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 from tests import rows
 from tests.faults.evidence import Call
 from tests.faults.scene import Scene
-from tests.processes import eventually
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 
 
 @pytest.fixture

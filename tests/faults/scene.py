@@ -11,8 +11,9 @@ from tests import rows
 from tests.faults.evidence import Call, Exchange, PostRow, clock, gather, snapshot
 from tests.faults.load import Load
 from tests.faults.oracle import judge, verdict
-from tests.processes import Process, Processes, eventually
+from tests.processes import Process, Processes
 from tests.stack import Running
+from tests.waiting import eventually
 
 RESCUE_PERIOD = 5.0
 

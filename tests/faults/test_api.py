@@ -7,7 +7,8 @@ from shared.local import commands
 from shared.local.datadir import free_port
 from tests import rows
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, eventually
+from tests.processes import Process
+from tests.waiting import eventually
 
 
 def start_crashing_api(scene: Scene) -> Process:

@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from tests import rows
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, eventually
+from tests.processes import Process
+from tests.waiting import eventually
 
 PATH = "/v1/reschedules"
 # Each post moves by this, whatever its zone: what has been moved can be seen without knowing any plan.

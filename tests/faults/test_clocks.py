@@ -11,8 +11,9 @@ from shared.local import commands
 from tests import rows
 from tests.faults.publishing import due, judged, posted, reference
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, eventually
+from tests.processes import Process
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 
 __all__ = ["reference"]
 

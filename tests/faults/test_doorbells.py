@@ -15,7 +15,8 @@ from celery import Celery
 from shared import queue
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Server, eventually
+from tests.processes import Server
+from tests.waiting import eventually
 
 NOBODY = "post_nobody"
 STRANGE_ARGUMENTS: list[list[Any]] = [

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from tests import rows
 from tests.faults.publishing import due, judged, posted, reference
 from tests.faults.scene import Scene
-from tests.processes import eventually
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 
 __all__ = ["reference"]
 

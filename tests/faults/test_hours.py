@@ -21,7 +21,8 @@ from tests import rows
 from tests.faults.conftest import MakeScene
 from tests.faults.evidence import Call
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, Server, eventually
+from tests.processes import Process, Server
+from tests.waiting import eventually
 
 PERIOD = 0.05
 HOUR = 3600 / RESCUE_PERIOD * PERIOD

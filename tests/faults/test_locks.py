@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from tests.faults.load import Load
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import eventually
+from tests.waiting import eventually
 
 # idle_in_transaction_session_timeout: PostgreSQL ends a holder that does nothing (SPEC 7).
 IDLE = 5.0

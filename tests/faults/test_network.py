@@ -21,7 +21,8 @@ from tests.faults.behind import LONG, RECOVERED, bad_way, through
 from tests.faults.load import Load
 from tests.faults.proxy import BOTH, Proxy, Way
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, eventually
+from tests.processes import Process
+from tests.waiting import eventually
 
 LINKS = ("api-postgresql", "api-redis", "workers-postgresql", "workers-redis")
 # An edit that waits for nothing: two seconds for the key, two for the row (SPEC 4), and what the machine may add.

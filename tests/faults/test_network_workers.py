@@ -18,8 +18,9 @@ from tests.faults.behind import LONG, RECOVERED, bad_way, through
 from tests.faults.duties import DUTIES, Duty, nobody_holds_anything
 from tests.faults.proxy import BOTH, Proxy
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, eventually
+from tests.processes import Process
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 
 SERVERS = ("postgresql", "redis")
 CLAIM_EXPIRY = 15.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.proxy import Proxy, Way
-from tests.processes import eventually
+from tests.waiting import eventually
 
 
 class Echo(socketserver.BaseRequestHandler):

@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults.publishing import attempts, due, judged, posted, reference, refused_as_being_published
 from tests.faults.scene import Scene
-from tests.processes import eventually
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 from tests.worker.outside import at, old_edit
 
 __all__ = ["reference"]

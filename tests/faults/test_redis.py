@@ -10,7 +10,8 @@ import redis
 from tests import processes as real
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, Server, eventually
+from tests.processes import Process, Server
+from tests.waiting import eventually
 
 LONGEST_WAIT = 20
 # What the machine may add: two cores, shared.

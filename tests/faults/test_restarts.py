@@ -8,7 +8,8 @@ import pytest
 from tests.faults.conftest import MakeScene
 from tests.faults.load import Load
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, Server, eventually
+from tests.processes import Process, Server
+from tests.waiting import eventually
 
 GRACE = 45
 

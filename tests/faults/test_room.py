@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Server, eventually
+from tests.processes import Server
+from tests.waiting import eventually
 
 MEBIBYTE = 1024 * 1024
 

@@ -11,8 +11,8 @@ import pytest
 from tests import rows
 from tests.faults.publishing import due, judged, posted, reference
 from tests.faults.scene import Scene
-from tests.processes import eventually
 from tests.reference_services.client import Reference
+from tests.waiting import eventually
 
 __all__ = ["reference"]
 

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from tests.faults.scene import RESCUE_PERIOD, Scene
-from tests.processes import Process, eventually
+from tests.processes import Process
+from tests.waiting import eventually
 
 PLANTED = "--include=tests.faults.crashes"
 

@@ -9,7 +9,8 @@ import uuid
 
 import pytest
 
-from tests.processes import eventually, marked
+from tests.processes import marked
+from tests.waiting import eventually
 
 # Lives until SIGTERM and says so, at both ends.
 POLITE = 'trap "echo bye; exit 0" TERM; echo "pid $$"; while :; do sleep 0.02; done'

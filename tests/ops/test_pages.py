@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from tests import rows
 from tests.ops.browser import DESKTOP, PHONE, Browser, missing
-from tests.processes import eventually
 from tests.stack import Running
+from tests.waiting import eventually
 
 ABSENT = missing()
 pytestmark = [

@@ -14,7 +14,8 @@ from tests import rows
 from tests.faults.actors import Actor, stopping_points, waits_for_a_lock
 from tests.faults.evidence import gather, snapshot
 from tests.faults.oracle import judge
-from tests.processes import Processes, eventually
+from tests.processes import Processes
+from tests.waiting import eventually
 from worker import apply
 from worker.apply import Applied, apply_edits
 

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 
 from shared.local.datadir import free_port
-from tests.processes import Process, Processes, eventually
+from tests.processes import Process, Processes
+from tests.waiting import eventually
 
 SECRET = "whsec_reference"
 

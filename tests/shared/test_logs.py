@@ -13,8 +13,8 @@ from shared.lifecycle import EditStatus
 from shared.settings import settings
 from shared.store.edits import End, QueuedEdit
 from tests import rows
-from tests.processes import eventually
 from tests.stack import running
+from tests.waiting import eventually
 
 CAPTION = "PLANTED-CAPTION grüße"
 URL_SECRET = "PLANTED-URL-TOKEN"

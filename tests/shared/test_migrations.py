@@ -18,7 +18,8 @@ from shared.local.postgres import PostgreSQL
 from shared.settings import Settings
 from tests import rows
 from tests.cli.test_roles import REDRAFT
-from tests.processes import Processes, eventually
+from tests.processes import Processes
+from tests.waiting import eventually
 
 VERSIONS = sorted((Path(shared.__file__).parent / "migrations/versions").glob("0*.py"))
 STEPS = [(before.name[:4], after.name[:4]) for before, after in pairwise(VERSIONS)]

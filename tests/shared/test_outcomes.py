@@ -16,7 +16,7 @@ from shared.outcomes import Answer, Listener
 from shared.store.edits import End
 from tests import rows
 from tests.faults.proxy import Proxy
-from tests.processes import until
+from tests.waiting import until
 
 END = End("edit_1", EditStatus.APPLIED, 4, result={"caption": "ü"})
 REJECTED = End(

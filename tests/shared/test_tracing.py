@@ -12,8 +12,8 @@ import pytest
 from celery.app.task import Context
 
 from shared import queue, tracing
-from tests.processes import eventually
 from tests.stack import running
+from tests.waiting import eventually
 
 installed = pytest.mark.skipif(
     find_spec("opentelemetry.sdk") is None, reason="needs the extra redraft[tracing]: traces themselves are untested"

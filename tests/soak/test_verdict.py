@@ -14,10 +14,11 @@ from sqlalchemy import Engine, text
 from tests import jobs, rows
 from tests.faults.evidence import Exchange
 from tests.faults.test_oracle import DUE, History
-from tests.processes import Processes, eventually
+from tests.processes import Processes
 from tests.soak import strikes, verdict
 from tests.soak.log import SHARDS, Log, shard_of
 from tests.soak.verdict import Verdict
+from tests.waiting import eventually
 
 
 @pytest.fixture

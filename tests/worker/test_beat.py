@@ -11,8 +11,9 @@ from celery import Celery
 from shared import queue
 from shared.settings import settings
 from tests import rows
-from tests.processes import Processes, eventually
+from tests.processes import Processes
 from tests.stack import Running
+from tests.waiting import eventually
 from worker.beat import Scheduler
 
 DISPATCH, RESCUE = queue.POSTS_DISPATCH_DUE, queue.OPS_RESCUE

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from tests import jobs
-from tests.processes import eventually
+from tests.waiting import eventually
 from tests.worker.bulk import ALL, chunks_of_three, held_by_a_person, moved_once, posts
 from worker import reschedule
 

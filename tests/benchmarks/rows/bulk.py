@@ -14,7 +14,8 @@ from tests.benchmarks.ground import Stage, WrongMeasureError
 from tests.benchmarks.ledger import Ledger
 from tests.benchmarks.load import Load, Wrk
 from tests.benchmarks.rows import TITLES
-from tests.processes import Processes, eventually
+from tests.processes import Processes
+from tests.waiting import eventually
 
 SHIFT, BACK = "PT24H", "-PT24H"
 SECONDS_SHIFTED = 24 * 3600

@@ -11,7 +11,8 @@ from tests.benchmarks.figures import Figure, Goal, Section, number
 from tests.benchmarks.ground import Stage, WrongMeasureError
 from tests.benchmarks.parts import Busy
 from tests.benchmarks.rows import TITLES
-from tests.processes import Process, Processes, eventually
+from tests.processes import Process, Processes
+from tests.waiting import eventually
 
 EDITS_OF_ONE = 1_000
 # At a tenth of the goal it would take 50 s.

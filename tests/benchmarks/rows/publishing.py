@@ -15,7 +15,8 @@ from tests.benchmarks.figures import Figure, Goal, Section, number
 from tests.benchmarks.ground import Stage, WrongMeasureError
 from tests.benchmarks.parts import Busy
 from tests.benchmarks.rows import TITLES
-from tests.processes import Processes, eventually
+from tests.processes import Processes
+from tests.waiting import eventually
 
 DUE = 10_000
 PUBLISHER_TAKES = 0.2

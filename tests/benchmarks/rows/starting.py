@@ -13,7 +13,8 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure, Goal, Section, number
 from tests.benchmarks.ground import WrongMeasureError
 from tests.benchmarks.rows import TITLES
-from tests.processes import Processes, eventually
+from tests.processes import Processes
+from tests.waiting import eventually
 
 DOCUMENTED = "/v1/posts/post_abc123"
 WITHIN = 60
