@@ -121,9 +121,11 @@ class Listener:
 
     async def stop(self) -> None:
         """Hear no more."""
-        if self._hearing is not None:
+        # More than once: below Python 3.12 asyncio.wait_for, by which redis-py connects, forgets a cancellation that
+        # comes just when it is through.
+        while self._hearing is not None and not self._hearing.done():
             self._hearing.cancel()
-            await asyncio.wait([self._hearing])
+            await asyncio.wait([self._hearing], timeout=0.1)
 
     async def _run(self) -> None:
         while True:

@@ -179,3 +179,26 @@ def test_a_surprise_while_hearing_does_not_end_the_hearing(monkeypatch: pytest.M
     with structlog.testing.capture_logs() as lines:
         asyncio.run(story())
     assert {line["event"] for line in lines} == {"hearing_failed"}
+
+
+def test_a_listener_that_is_told_to_stop_at_any_moment_of_its_beginning_stops(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    monkeypatch.setenv("REDRAFT_REDIS_URL", redis_url)
+    rows.forget_caches()
+
+    async def begin_and_stop(steps: int) -> bool:
+        async with outcomes.client_on_loop() as broker:
+            listener = Listener(broker, "redraft:answers:test-brief", lambda _: None)
+            listener.start()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            stopping = asyncio.create_task(listener.stop())
+            stopped, _ = await asyncio.wait([stopping], timeout=3)
+            while listener._hearing and not listener._hearing.done():
+                listener._hearing.cancel()  # a loop that is to end would wait for it, and be no more successful
+                await asyncio.sleep(0.1)
+            return bool(stopped)
+
+    assert all(asyncio.run(begin_and_stop(steps)) for steps in range(40))
+    rows.forget_caches()
