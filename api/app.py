@@ -14,7 +14,7 @@ from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, 
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
-from shared import logs, outcomes, tracing
+from shared import garbage, logs, outcomes, tracing
 from shared.errors import RedraftError
 from shared.settings import settings
 from shared.store.posts import clock
@@ -30,7 +30,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.context = context
     context.submission.start()
     tracing.start("api")
+    garbage.settle()
     yield
+    garbage.unsettle()
     await context.close()
     tracing.stop()
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
-from shared import db, logs, metrics, queue, services, tracing
+from shared import db, garbage, logs, metrics, queue, services, tracing
 from shared.settings import settings
 from shared.store import StaleWriteError
 from worker import calls
@@ -83,8 +83,19 @@ def _task_id() -> str | None:
     return task.request.id if task else None
 
 
+@worker_init.connect
+def _before_forking(**_: Any) -> None:
+    """What is imported by now is the children's too, and no collection of theirs is to copy it."""
+    garbage.settle()
+
+
 @worker_process_init.connect
-def _warm(**_: Any) -> None:
+def _child_begins(**_: Any) -> None:
+    _warm()
+    garbage.settle()
+
+
+def _warm() -> None:
     """Connect before the first doorbell, so that the first edit is as fast as the rest."""
     try:
         with db.engine().connect(), db.aside():
@@ -94,12 +105,13 @@ def _warm(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _say_where_calls_go(sender: Any, **_: Any) -> None:
+def _main_begins(sender: Any, **_: Any) -> None:
     """Each start of a worker that calls outside services says where, or that a sandbox serves (SPEC 6)."""
     queues = set(sender.app.amqp.queues.consume_from)
     services.announce(queues)
     if queues & {"publish", "render", "webhooks"}:
         _warm()  # these are threads: the first tasks would all at once make the process's one engine
+    garbage.settle()
 
 
 @worker_shutting_down.connect

@@ -1,0 +1,28 @@
+"""What the garbage collector is spared: all that a process made while it started lives as long as the process."""
+
+import gc
+
+YOUNG = 10_000
+"""New containers before the collector looks at them. Python's 700 are made by four requests, whose objects are all
+still in use then, and looked at for nothing; what a cycle holds meanwhile is some megabytes at most.
+"""
+
+
+def settle() -> None:
+    """To be called when a process has started, and in one that forks before it does.
+
+    A full collection looks at every object there is, some 150,000 after our imports: 80 ms in which nobody is served.
+    In a forked child it also writes to each, and so copies all of its parent's memory. What is frozen, it leaves alone.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+
+
+def unsettle() -> None:
+    """Undo it: the process goes on after what it had started for."""
+    gc.unfreeze()
+    gc.set_threshold(*_USUAL)
+
+
+_USUAL = gc.get_threshold()
