@@ -36,9 +36,9 @@ def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]]) -> None:
     _strike("_before_bell", (post_id for post_id, _ in pairs))
     _ring_for(self, pairs)
     if any(post_id.endswith("_before_answer") for post_id, _ in pairs):
-        # The bell is rung by a thread; killed once that is through.
-        self._thread.submit(_strike, "_before_answer", [post_id for post_id, _ in pairs])
-        signal.pause()
+        # Killed once the bell is through, long before a worker can have answered it.
+        for ringing in self._sending:
+            ringing.add_done_callback(lambda _: _strike("_before_answer", [post_id for post_id, _ in pairs]))
 
 
 recording.edits_store.insert_edits = insert_edits
