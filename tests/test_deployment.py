@@ -12,6 +12,7 @@ import yaml
 
 from shared import queue
 from shared.local import commands
+from shared.local.postgres import SERVER as POSTGRESQL
 from shared.local.valkey import SERVER as VALKEY
 from shared.settings import Settings
 
@@ -173,6 +174,12 @@ def test_redis_in_the_container_is_set_up_as_the_embedded_one():
         assert lines[name] == VALKEY[name]
     assert SERVICES["valkey"]["volumes"] == ["valkey:/data"]
     assert lines["dir"] == "/data"
+
+
+def test_postgresql_in_the_container_has_as_much_room_as_the_embedded_one():
+    command = SERVICES["postgres"]["command"]
+    for name in ("shared_buffers", "max_wal_size"):
+        assert f"{name}={POSTGRESQL[name]}" in command
 
 
 def test_the_image_runs_as_nobody_in_particular_and_installs_by_hash():
