@@ -56,7 +56,7 @@ class Doorbell:
         self._sending: set[asyncio.Task[None]] = set()
         self._window = Window()
         self._new: dict[str, list[str]] = {}
-        self._bell = 0
+        self._bell = outcomes.NO_BELL
         self._bell_of: dict[str, int] = {}
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None

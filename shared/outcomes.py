@@ -1,7 +1,7 @@
 """Announcing the ends of edits over Redis pub/sub, and hearing them (SPEC 7, "Answers").
 
 Each API process has a channel of its own; a doorbell carries its address, and the worker that answers it publishes
-once, there. Pub/sub forgets: what nobody heard is read from the database, so nothing here needs to be reliable.
+there, once a batch. Pub/sub forgets: what nobody heard is read from the database, so nothing here needs to be reliable.
 """
 
 import asyncio
@@ -25,6 +25,9 @@ from shared.store.edits import End
 # A channel on which nothing was heard for ten seconds is asked for a sign of life; without one it is deaf.
 SILENT_AT_MOST = 10.0
 ANSWERS_WITHIN = 3.0
+
+# Bells are counted from one: an answer to none tells of ends, and the bell that they were rung for is still out.
+NO_BELL = 0
 
 log = structlog.get_logger(__name__)
 
@@ -74,8 +77,11 @@ def reachable() -> bool:
         return False
 
 
-def announce(reply_to: str | None, ends: Sequence[End]) -> bool:
-    """Answer a doorbell with the ends of its batch. False if nobody could be told; they will look for themselves."""
+def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -> bool:
+    """Answer a doorbell with the ends of its batch. False if nobody could be told; they will look for themselves.
+
+    `more`: the bell's answer is still to come, and these are ends that need not wait for it.
+    """
     if not reply_to or "#" not in reply_to:
         return False
     channel, _, bell = reply_to.rpartition("#")
@@ -84,7 +90,7 @@ def announce(reply_to: str | None, ends: Sequence[End]) -> bool:
         for end in ends
     ]
     try:
-        client().publish(channel, to_json([bell, told]))
+        client().publish(channel, to_json([NO_BELL if more else bell, told]))
     except redis.RedisError as error:
         log.warning("announce_failed", error=type(error).__name__)
         return False

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -32,9 +32,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Applied:
-    """What a task did, and what must be rung below its commits. `publishes`: (post, schedule revision, when)."""
+    """What a task did, and what must be rung below its commits. `publishes`: (post, schedule revision, when).
+
+    `announced`: so many of the ends, the first ones, were told of already.
+    """
 
     ends: list[End] = field(default_factory=list)
+    announced: int = 0
     publishes: list[tuple[str, int, datetime | None]] = field(default_factory=list)
     renders: list[tuple[str, int]] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
@@ -220,11 +224,12 @@ def _follow_up(before: PostFacts, after: PostFacts, now: datetime | None) -> Any
     return "publish" if released and within else None
 
 
-def apply_edits(post_ids: Iterable[str]) -> Applied:
+def apply_edits(post_ids: Iterable[str], tell: Callable[[Sequence[End]], object] | None = None) -> Applied:
     """Apply what is queued for these posts.
 
     Posts that somebody else holds are skipped first, so that they delay their own edits only; then each gets a
     transaction of its own, 50 ms of waiting in all; what is still held is in `held`, to be rung again (SPEC 3.4).
+    Where anything is left for later, `tell` hears at once how the others ended: their answers wait for nobody.
     """
     wanted = list(dict.fromkeys(post_ids))
     applied = Applied()
@@ -237,6 +242,9 @@ def apply_edits(post_ids: Iterable[str]) -> Applied:
     applied.more += list(locked) if drained.cut else []
     tried = drained.tried
 
+    if tell and drained.ends and (held or tried):
+        tell(drained.ends)
+        applied.announced = len(drained.ends)
     deadline = time.monotonic() + WAIT_FOR_HELD
     for post_id in held:
         late = _apply_held(post_id, applied, deadline)

@@ -1,5 +1,6 @@
 """Every task, at most ten lines each: check what came, call the room that knows, ring what follows."""
 
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -21,8 +22,8 @@ _deliveries = Calls(settings().webhook_calls)
 def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
     """Apply the queued edits of these posts and answer the process that rang."""
     reply_to = reply_to if isinstance(reply_to, str) else None
-    applied = apply.apply_edits(_ids(post_ids))
-    outcomes.announce(reply_to, applied.ends)
+    applied = apply.apply_edits(_ids(post_ids), partial(outcomes.announce, reply_to, more=True))
+    outcomes.announce(reply_to, applied.ends[applied.announced :])
     _ring(applied, reply_to)
     return applied.summary()
 

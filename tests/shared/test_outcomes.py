@@ -75,6 +75,19 @@ def test_an_answer_is_heard_as_it_was_announced() -> None:
 
 
 @pytest.mark.usefixtures("wire")
+def test_ends_that_are_told_before_the_bell_is_answered_answer_no_bell() -> None:
+    async def story() -> None:
+        async with listening() as ear:
+            there = outcomes.address(ear.listener.channel, 7)
+            assert await asyncio.to_thread(outcomes.announce, there, [END], more=True)
+            await until(lambda: Answer(outcomes.NO_BELL, {"edit_1": END}) in ear.heard)
+            assert await asyncio.to_thread(outcomes.announce, there, [REJECTED])
+            await until(lambda: Answer(7, {"edit_2": REJECTED}) in ear.heard)
+
+    asyncio.run(story())
+
+
+@pytest.mark.usefixtures("wire")
 def test_what_nobody_of_ours_said_is_not_heard_and_does_no_harm(redis_url: str) -> None:
     async def story() -> None:
         async with listening() as ear:

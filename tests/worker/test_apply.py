@@ -1,5 +1,6 @@
 """Applying queued edits: order, ends, counters, attempts, and what is held by others."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from sqlalchemy import Engine, text
 
 from shared import db
 from shared.lifecycle import EditStatus
+from shared.store.edits import End
 from tests import rows
 from worker import apply
 from worker.apply import apply_edits
@@ -182,6 +184,32 @@ def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
         applied = apply_edits([held, free])
     assert [end.id for end in applied.ends] == [behind]
     assert applied.held == [held]
+
+
+def test_who_waits_for_a_held_post_tells_first_how_its_neighbours_ended(engine: Engine) -> None:
+    with engine.begin() as tx:
+        held, free = rows.post(tx), rows.post(tx)
+        waiting = rows.edit(tx, held, {"caption": "later"})
+        at_once = rows.edit(tx, free, {"caption": "now"})
+    told: list[str] = []
+    with engine.connect() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
+
+        def tell(ends: Sequence[End]) -> None:
+            """Only now the person lets go: had nobody been told before the waiting, it would have been in vain."""
+            told.extend(end.id for end in ends)
+            person.rollback()
+
+        applied = apply_edits([held, free], tell)
+    assert told == [at_once]
+    assert ([end.id for end in applied.ends], applied.announced, applied.held) == ([at_once, waiting], 1, [])
+
+
+def test_where_nothing_is_left_for_later_nobody_is_told_twice(engine: Engine) -> None:
+    with engine.begin() as tx:
+        rows.edit(tx, post := rows.post(tx), {"caption": "now"})
+    applied = apply_edits([post], lambda _: pytest.fail("there is one answer, and the task gives it"))
+    assert (len(applied.ends), applied.announced) == (1, 0)
 
 
 def test_a_post_that_a_person_holds_delays_its_own_edits_only_and_costs_no_attempt(engine: Engine) -> None:
