@@ -118,7 +118,9 @@ def _commit() -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = " with changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        # But for what this run itself writes.
+        others = ("--", ".", ":!tests/benchmarks/RESULTS.md", ":!tests/benchmarks/plots")
+        changed = " with changes" if git("status", "--porcelain", "--untracked-files=no", *others) else ""
         return git("rev-parse", "--short", "HEAD") + changed
     except (OSError, subprocess.CalledProcessError):
         return "not a checkout"
