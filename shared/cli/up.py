@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from shared.local.output import Output
     from shared.local.stack import Places, Plan
+    from shared.local.supervisor import Supervisor
     from shared.settings import Settings
 
 
@@ -43,9 +44,14 @@ def up(
         data = DataDir.open(data_dir)
         config = settings()
         stack = Stack(plan, data, config, lambda places: announce(output, places, plan, config, data.path))
-        output("redraft", f"starting in {data.path}")
+
+        async def begin(watch: "Supervisor") -> None:
+            # Said when signals are heard: who reads it may press Ctrl-C at once.
+            output("redraft", f"starting in {data.path}")
+            await stack.begin(watch)
+
         try:
-            asyncio.run(supervisor.run(stack.begin, output))
+            asyncio.run(supervisor.run(begin, output))
         finally:
             stack.end()
         output("redraft", "stopped")
