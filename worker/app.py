@@ -106,7 +106,10 @@ def _warm() -> None:
 
 @worker_ready.connect
 def _main_begins(sender: Any, **_: Any) -> None:
-    """Each start of a worker that calls outside services says where, or that a sandbox serves (SPEC 6)."""
+    """Each start of a worker that calls outside services says where, or that a sandbox serves (SPEC 6).
+
+    What was made since the children were forked, by Celery's consumer above all, settles too.
+    """
     queues = set(sender.app.amqp.queues.consume_from)
     services.announce(queues)
     if queues & {"publish", "render", "webhooks"}:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import redis
@@ -24,14 +24,21 @@ REJECTED = End(
 )
 
 
+@contextmanager
+def redis_at(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[None]:
+    monkeypatch.setenv("REDRAFT_REDIS_URL", url)
+    rows.forget_caches()
+    try:
+        yield
+    finally:
+        rows.forget_caches()
+
+
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Proxy]:
     """The way to Redis, of both sides."""
-    with Proxy(redis_url) as proxy:
-        monkeypatch.setenv("REDRAFT_REDIS_URL", proxy.url)
-        rows.forget_caches()
+    with Proxy(redis_url) as proxy, redis_at(monkeypatch, proxy.url):
         yield proxy
-        rows.forget_caches()
 
 
 class Ear:
@@ -197,9 +204,6 @@ def test_a_surprise_while_hearing_does_not_end_the_hearing(monkeypatch: pytest.M
 def test_a_listener_that_is_told_to_stop_at_any_moment_of_its_beginning_stops(
     monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
-    monkeypatch.setenv("REDRAFT_REDIS_URL", redis_url)
-    rows.forget_caches()
-
     async def begin_and_stop(steps: int) -> bool:
         async with outcomes.client_on_loop() as broker:
             listener = Listener(broker, "redraft:answers:test-brief", lambda _: None)
@@ -213,5 +217,5 @@ def test_a_listener_that_is_told_to_stop_at_any_moment_of_its_beginning_stops(
                 await asyncio.sleep(0.1)
             return bool(stopped)
 
-    assert all(asyncio.run(begin_and_stop(steps)) for steps in range(40))
-    rows.forget_caches()
+    with redis_at(monkeypatch, redis_url):
+        assert all(asyncio.run(begin_and_stop(steps)) for steps in range(40))
