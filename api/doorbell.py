@@ -10,6 +10,8 @@ from shared import metrics, outcomes, queue
 FIRST_PATIENCE = 0.25
 LONGEST_PATIENCE = 5.0
 UNANSWERED_AT_MOST = 2
+UNAWAITED_AT_MOST = 1
+"""Of those too, while nobody waits for the ends of what is new: the larger a batch, the less an edit costs."""
 
 
 class Window:
@@ -23,13 +25,13 @@ class Window:
         self._out: dict[int, float] = {}
         self._silent = 0
 
-    def may_ring(self, now: float) -> bool:
-        """Whether one more bell may go out."""
+    def may_ring(self, now: float, *, awaited: bool = True) -> bool:
+        """Whether one more bell may go out, for edits whose ends are `awaited`, or are not."""
         for bell in [bell for bell, until in self._out.items() if until <= now]:
             del self._out[bell]
             self._silent += 1
             metrics.UNANSWERED.inc()
-        return len(self._out) < UNANSWERED_AT_MOST
+        return len(self._out) < (UNANSWERED_AT_MOST if awaited else UNAWAITED_AT_MOST)
 
     def rung(self, bell: int, now: float) -> None:
         """A bell goes out."""
@@ -56,16 +58,18 @@ class Doorbell:
         self._sending: set[asyncio.Task[None]] = set()
         self._window = Window()
         self._new: dict[str, list[str]] = {}
+        self._awaited = False
         self._bell = outcomes.NO_BELL
         self._bell_of: dict[str, int] = {}
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ring_out = ring_out
 
-    def ring_for(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """There is something new: (post, edit) pairs."""
+    def ring_for(self, pairs: Iterable[tuple[str, str]], *, awaited: bool = True) -> None:
+        """There is something new: (post, edit) pairs. `awaited`: somebody waits for the end of one of them."""
         for post_id, edit_id in pairs:
             self._new.setdefault(post_id, []).append(edit_id)
+            self._awaited |= awaited
         self._ring()
 
     def answered(self, bell: int) -> set[str]:
@@ -103,10 +107,11 @@ class Doorbell:
 
     def _ring(self) -> None:
         now = self._loop.time()
-        while self._new and self._window.may_ring(now):
+        while self._new and self._window.may_ring(now, awaited=self._awaited):
             posts = list(self._new)[: queue.DOORBELL_POSTS]
             self._bell += 1
             edits = {edit_id for post_id in posts for edit_id in self._new.pop(post_id)}
+            self._awaited &= bool(self._new)
             self._waiting_for[self._bell] = edits
             self._bell_of.update(dict.fromkeys(edits, self._bell))
             self._window.rung(self._bell, now)

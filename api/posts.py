@@ -75,10 +75,11 @@ async def patch_post(request: Request) -> Response:
         fingerprint=reading.fingerprint(request, body) if idempotency_key else None,
     )
     tracing.remember(new.post_id)
-    verdict = await context.submission.record(new, patch, problem)
+    seconds = preference.patience(context.config.wait_default)
+    verdict = await context.submission.record(new, patch, problem, awaited=seconds > 0)
     if isinstance(verdict, RedraftError):
         return problems.response(verdict)
-    return await _answered(context, key, new, verdict, preference)
+    return await _answered(context, key, new, verdict, preference, seconds=seconds)
 
 
 def _understood(
@@ -97,17 +98,16 @@ def _understood(
 
 
 async def _answered(
-    context: Context, key: Key, new: NewEdit, verdict: Recorded, preference: Preference
-) -> Response:  # fmt: skip
-    """Wait for the edit's end as long as was asked; 202 if it is still queued then.
+    context: Context, key: Key, new: NewEdit, verdict: Recorded, preference: Preference, *, seconds: float
+) -> Response:
+    """Wait `seconds` for the edit's end; 202 if it is still queued then, or if too many wait already.
 
     A repeat is answered by what the row says, and waits only if that is "queued": whether the first request's own
     result is given must not hang on how fast a look-up is.
     """
     waiting = context.submission.waiting
     replayed = reading.REPLAYED if verdict.replayed else {}
-    seconds = context.config.wait_default if preference.wait is None else preference.wait
-    if preference.respond_async or len(waiting) >= context.config.waiters_max:
+    if len(waiting) >= context.config.waiters_max:
         seconds = 0.0
     if verdict.created_at is not None:
         end = await waiting.wait(verdict.edit_id, seconds) if seconds else None

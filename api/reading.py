@@ -136,6 +136,12 @@ class Preference:
     respond_async: bool = False
     wait: float | None = None
 
+    def patience(self, default: float) -> float:
+        """For how many seconds to wait for the end; `default` where nothing else was asked."""
+        if self.respond_async:
+            return 0.0
+        return default if self.wait is None else self.wait
+
     def applied(self, *, answered_async: bool) -> dict[str, str]:
         """The header Preference-Applied, where a preference was honoured."""
         names = ["respond-async"] if answered_async and self.respond_async else []

@@ -43,6 +43,7 @@ class Request:
     problem: RedraftError | None
     future: asyncio.Future[Verdict]
     until: float
+    awaited: bool = True
     taken: bool = False
 
 

@@ -62,16 +62,19 @@ class Submission:
         await self._listener.stop()
         await self._broker.aclose()
 
-    def record(self, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None) -> asyncio.Future[Verdict]:
+    def record(
+        self, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None, *, awaited: bool = True
+    ) -> asyncio.Future[Verdict]:
         """A future that ends with the verdict: recorded, or the error to answer with. It never raises.
 
+        `awaited`: whether its end will be waited for.
         Over 2,000 requests not yet inserted, or two seconds without PostgreSQL: Unavailable (SPEC 4).
         """
         future: asyncio.Future[Verdict] = self._loop.create_future()
         if len(self._open) >= self._config.pending_max:
             future.set_result(errors.Unavailable())
             return future
-        request = Request(new, patch, problem, future, self._loop.time() + self._config.database_patience)
+        request = Request(new, patch, problem, future, self._loop.time() + self._config.database_patience, awaited)
         self._open.add(request)
         self._pending.append(request)
         self._flush()
@@ -119,12 +122,15 @@ class Submission:
         else:
             verdicts = done.result()
         fresh = [
-            (request.new.post_id, verdict.edit_id)
+            request
             for request, verdict in zip(batch, verdicts, strict=True)
             if isinstance(verdict, Recorded) and not verdict.replayed
         ]
         metrics.edits_accepted(len(fresh))
-        self.bell.ring_for(fresh)
+        self.bell.ring_for(
+            [(request.new.post_id, request.new.id) for request in fresh],
+            awaited=any(request.awaited for request in fresh),
+        )
         for request, verdict in zip(batch, verdicts, strict=True):
             self._open.discard(request)
             if not request.future.done():

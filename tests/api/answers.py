@@ -36,6 +36,11 @@ def client(stack: Running, secret: str) -> httpx.Client:
 
 def messages(stack: Running, queue: str) -> list[tuple[list[Any], dict[str, Any]]]:
     """The messages that wait in a queue, oldest first: their arguments and headers."""
-    with redis.Redis.from_url(stack.environment["REDRAFT_REDIS_URL"]) as broker:
+    return messages_at(stack.environment["REDRAFT_REDIS_URL"], queue)
+
+
+def messages_at(redis_url: str, queue: str) -> list[tuple[list[Any], dict[str, Any]]]:
+    """The same of any Redis."""
+    with redis.Redis.from_url(redis_url) as broker:
         found = [json.loads(raw) for raw in reversed(broker.lrange(queue, 0, -1))]
     return [(json.loads(base64.b64decode(one["body"]))[0], one["headers"]) for one in found]

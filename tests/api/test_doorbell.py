@@ -20,6 +20,15 @@ def test_two_bells_may_be_out_and_a_third_waits_for_an_answer() -> None:
     assert window.may_ring(0.1)
 
 
+def test_edits_that_nobody_waits_for_ring_at_once_and_gather_while_one_bell_is_out() -> None:
+    window = Window()
+    assert window.may_ring(0.0, awaited=False)
+    window.rung(1, 0.0)
+    assert not window.may_ring(0.1, awaited=False)
+    assert window.may_ring(0.1, awaited=True)
+    assert window.may_ring(0.25, awaited=False)
+
+
 def test_a_bell_counts_for_250_ms_and_each_unanswered_one_doubles_that_to_five_seconds() -> None:
     window, now, patience = Window(), 0.0, []
     for bell in range(20):
@@ -72,6 +81,26 @@ def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None
         assert [len(posts) for posts, _ in rung.bells] == [1, 1, queue.DOORBELL_POSTS]
         await bell.close()
         assert [(len(posts), reply_to) for posts, reply_to in rung.bells[3:]] == [(100, None)]
+
+    asyncio.run(story())
+
+
+def test_one_edit_that_somebody_waits_for_takes_those_along_that_nobody_waits_for() -> None:
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out)
+        for post in "abc":
+            bell.ring_for([(post, f"e{post}")], awaited=False)
+        bell.ring_for([("d", "ed")])
+        bell.ring_for([("e", "ee")], awaited=False)
+        await rung.reach(2)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b", "c", "d"]]
+        bell.answered(1)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b", "c", "d"]]
+        bell.answered(2)
+        await rung.reach(3)
+        assert rung.bells[2] == (["e"], "me#3")
+        await bell.close()
 
     asyncio.run(story())
 

@@ -1,4 +1,4 @@
-"""What a request that waits is answered does not hang on how fast look-ups are."""
+"""What a request that waits is answered does not hang on look-ups; what nobody waits for gathers behind one bell."""
 
 import asyncio
 import threading
@@ -10,9 +10,11 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from api import app, waiting
+from api import app, doorbell, waiting
 from shared.store.edits import End
 from tests import rows
+from tests.api.answers import messages_at
+from tests.waiting import until
 from worker.apply import apply_edits
 
 AT_ONCE = {"Prefer": "respond-async"}
@@ -108,5 +110,30 @@ def test_an_edit_is_shown_as_it_is_when_the_wait_for_it_is_over(monkeypatch: pyt
         await asyncio.to_thread(apply_edits, [post])
         assert (await waits).json()["status"] == "applied"
         assert (await http.get(where, headers={"Prefer": "wait=0"})).json()["status"] == "applied"
+
+    told(story)
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=0"])
+def test_edits_that_nobody_waits_for_gather_behind_one_bell_until_somebody_waits(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, redis_url: str, prefer: str
+) -> None:
+    monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 60)
+    monkeypatch.setattr(doorbell, "LONGEST_PATIENCE", 60)
+    with engine.begin() as tx:
+        a, b, c, d = (rows.post(tx) for _ in range(4))
+
+    def rung() -> list[list[str]]:
+        return [arguments[0] for arguments, _ in messages_at(redis_url, "edits")]
+
+    async def story(http: httpx.AsyncClient) -> None:
+        for post in (a, b, c):
+            answer = await http.patch(f"/v1/posts/{post}", json={"caption": "x"}, headers={"Prefer": prefer})
+            assert answer.status_code == 202
+        await until(lambda: rung() == [[a]])
+        waits = asyncio.ensure_future(http.patch(f"/v1/posts/{d}", json={"caption": "y"}, headers={"Prefer": "wait=9"}))
+        await until(lambda: rung() == [[a], [b, c, d]])
+        await asyncio.to_thread(apply_edits, [d])
+        assert (await waits).status_code == 200
 
     told(story)

@@ -31,10 +31,10 @@ def insert_edits(tx: Any, new: Sequence[Any], accepted_at: Any) -> set[str]:
     return _insert_edits(tx, new, accepted_at)
 
 
-def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]]) -> None:
+def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]], **how: bool) -> None:
     pairs = list(pairs)
     _strike("_before_bell", (post_id for post_id, _ in pairs))
-    _ring_for(self, pairs)
+    _ring_for(self, pairs, **how)
     if any(post_id.endswith("_before_answer") for post_id, _ in pairs):
         # Killed once the bell is through, long before a worker can have answered it.
         for ringing in self._sending:
