@@ -12,12 +12,14 @@ from celery.signals import setup_logging, worker_init, worker_process_init, work
 from shared import db, garbage, logs, metrics, queue, services, tracing
 from shared.settings import settings
 from shared.store import StaleWriteError
-from worker import calls
+from worker import broker, calls
 
 log = structlog.get_logger(__name__)
 
 _config = settings()
 
+# Half of what a message costs the main process is spent on making clients and transactions.
+broker.serve_redis()
 app = Celery("redraft", events="worker.events:BatchingEvents")
 app.conf.update(queue.broker_options(_config))
 app.conf.update(
