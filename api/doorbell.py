@@ -59,7 +59,7 @@ class Doorbell:
         self._window = Window()
         self._new: dict[str, list[str]] = {}
         self._awaited = False
-        self._bell = outcomes.NO_BELL
+        self._bell = 0
         self._bell_of: dict[str, int] = {}
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -72,10 +72,12 @@ class Doorbell:
             self._awaited |= awaited
         self._ring()
 
-    def answered(self, bell: int) -> set[str]:
-        """A worker answered this bell. The edits it was rung for that have not been seen to end."""
+    def answered(self, bell: int, *, more: bool = False) -> set[str]:
+        """A worker answered this bell. The edits it was rung for that have not been seen to end; none where it will
+        say `more`: it waits for a post that somebody holds, and what is new elsewhere is not to wait with it.
+        """
         self._window.answered(bell)
-        left = self._waiting_for.pop(bell, set())
+        left = set() if more else self._waiting_for.pop(bell, set())
         for edit_id in left:
             self._bell_of.pop(edit_id, None)
         self._ring()

@@ -20,8 +20,10 @@ BATCH = 256
 # A batch gathers, for GATHER seconds at most, until it holds this SHARE of the requests under way lately: each
 # batch costs two commits, a doorbell and a task, so that a flood in a few large ones is served several times as fast as
 # in many small ones. Lately and not now: those who were answered together ask again together, but not at once.
+# With ENOUGH that price is spent on so many that the next batch had better be under way beside this one.
 GATHER = 0.003
 SHARE = 0.8
+ENOUGH = 96
 FADING = 0.7
 
 log = structlog.get_logger(__name__)
@@ -87,7 +89,7 @@ class Submission:
         if self._busy or not self._pending:
             return
         self._lately = max(self._lately, self._under_way())
-        if len(self._pending) < min(BATCH, int(self._lately * SHARE)):
+        if len(self._pending) < min(ENOUGH, int(self._lately * SHARE)):
             if self._gathering is None:
                 self._gathering = self._loop.call_later(GATHER, self._gathered)
             return
@@ -156,6 +158,6 @@ class Submission:
 
     def _heard(self, answer: Answer) -> None:
         self.waiting.heard(answer.ends)
-        unnamed = self.bell.answered(answer.bell) - answer.ends.keys()
+        unnamed = self.bell.answered(answer.bell, more=answer.more) - answer.ends.keys()
         if unnamed:
             self.waiting.look_up(unnamed)

@@ -26,9 +26,6 @@ from shared.store.edits import End
 SILENT_AT_MOST = 10.0
 ANSWERS_WITHIN = 3.0
 
-# Bells are counted from one: an answer to none tells of ends, and the bell that they were rung for is still out.
-NO_BELL = 0
-
 log = structlog.get_logger(__name__)
 
 
@@ -39,10 +36,11 @@ def address(channel: str, bell: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: to which doorbell, and the ends that its batch made."""
+    """One answer: to which doorbell, counted from one, and the ends that its batch made. `more`: it will say more."""
 
     bell: int
     ends: dict[str, End]
+    more: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +78,7 @@ def reachable() -> bool:
 def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -> bool:
     """Answer a doorbell with the ends of its batch. False if nobody could be told; they will look for themselves.
 
-    `more`: the bell's answer is still to come, and these are ends that need not wait for it.
+    `more`: another answer to the same bell is still to come, and these are ends that need not wait for it.
     """
     if not reply_to or "#" not in reply_to:
         return False
@@ -90,7 +88,7 @@ def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -
         for end in ends
     ]
     try:
-        client().publish(channel, to_json([NO_BELL if more else bell, told]))
+        client().publish(channel, to_json([f"-{bell}" if more else bell, told]))
     except redis.RedisError as error:
         log.warning("announce_failed", error=type(error).__name__)
         return False
@@ -108,7 +106,7 @@ def parse(data: bytes) -> Answer | None:
             )
             for row in told
         }  # fmt: skip
-        return Answer(int(bell), ends)
+        return Answer(abs(int(bell)), ends, more=int(bell) < 0)
     except (ValueError, TypeError, LookupError):
         return None
 

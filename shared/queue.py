@@ -125,9 +125,14 @@ def _not_sent(task: str, shown: str, error: Exception) -> bool:
     return False
 
 
-def ring_edits(post_ids: Sequence[str], reply_to: str | None = None, countdown: float | None = None) -> bool:
+def ring_edits(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
     """A doorbell for posts that have something new. `reply_to` is where the answer goes (`outcomes.address`)."""
-    return _ring(EDITS_APPLY, post_ids, reply_to, countdown=countdown)
+    return _ring(EDITS_APPLY, post_ids, reply_to)
+
+
+def ring_held(countdown: float) -> bool:
+    """A doorbell for posts that somebody held. It names none: it is read then which they are (shared/held.py)."""
+    return send(EDITS_APPLY, [[], None], shown="held posts", countdown=countdown)
 
 
 def enqueue_publish(due: Sequence[tuple[str, int, datetime | None]], countdown: float | None = None) -> bool:
@@ -157,12 +162,12 @@ def ring_webhooks(post_ids: Sequence[str]) -> bool:
     return _ring(WEBHOOKS_DELIVER, post_ids)
 
 
-def _ring(task: str, post_ids: Sequence[str], *more: object, countdown: float | None = None) -> bool:
+def _ring(task: str, post_ids: Sequence[str], *more: object) -> bool:
     """A message for each 500 posts."""
     rung = True
     for start in range(0, len(post_ids), DOORBELL_POSTS):
         some = list(post_ids[start : start + DOORBELL_POSTS])
-        rung &= send(task, [some, *more], shown=readable(some), countdown=countdown)
+        rung &= send(task, [some, *more], shown=readable(some))
     return rung
 
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -224,12 +224,18 @@ def _follow_up(before: PostFacts, after: PostFacts, now: datetime | None) -> Any
     return "publish" if released and within else None
 
 
-def apply_edits(post_ids: Iterable[str], tell: Callable[[Sequence[End]], object] | None = None) -> Applied:
+def apply_edits(
+    post_ids: Iterable[str],
+    tell: Callable[[Sequence[End]], object] | None = None,
+    known: Callable[[Sequence[str]], Collection[str]] | None = None,
+) -> Applied:
     """Apply what is queued for these posts.
 
     Posts that somebody else holds are skipped first, so that they delay their own edits only; then each gets a
     transaction of its own, 50 ms of waiting in all; what is still held is in `held`, to be rung again (SPEC 3.4).
-    Where anything is left for later, `tell` hears at once how the others ended: their answers wait for nobody.
+    Those that are `known` to be held, and to be tried again after this, are not waited for.
+    Where anything is left for later, `tell` hears at once how the others ended: they, and what was recorded since,
+    wait for nobody.
     """
     wanted = list(dict.fromkeys(post_ids))
     applied = Applied()
@@ -242,13 +248,15 @@ def apply_edits(post_ids: Iterable[str], tell: Callable[[Sequence[End]], object]
     applied.more += list(locked) if drained.cut else []
     tried = drained.tried
 
-    if tell and drained.ends and (held or tried):
+    if tell and (held or tried):
         tell(drained.ends)
         applied.announced = len(drained.ends)
+    known_held = known(held) if known and held else ()
+    applied.held += known_held
     deadline = time.monotonic() + WAIT_FOR_HELD
     for post_id in held:
-        late = _apply_held(post_id, applied, deadline)
-        tried += late
+        if post_id not in known_held:
+            tried += _apply_held(post_id, applied, deadline)
     for post_id in tried:
         _apply_tried(post_id, applied)
     return applied

@@ -5,9 +5,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from shared import held as held_posts
 from shared import outcomes, queue
 from shared.settings import settings
-from worker import apply, publish, render, reschedule, rescue, schedule, webhooks
+from worker import apply, held, publish, render, reschedule, rescue, schedule, webhooks
 from worker.app import task
 from worker.apply import Applied
 from worker.calls import Calls
@@ -20,9 +21,12 @@ _deliveries = Calls(settings().webhook_calls)
 
 @task(queue.EDITS_APPLY)
 def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
-    """Apply the queued edits of these posts and answer the process that rang."""
+    """Apply the queued edits of these posts, or of those that were held, and answer the process that rang."""
     reply_to = reply_to if isinstance(reply_to, str) else None
-    applied = apply.apply_edits(_ids(post_ids), partial(outcomes.announce, reply_to, more=True))
+    named = _ids(post_ids)
+    if not named:
+        return _try_held_again()
+    applied = apply.apply_edits(named, partial(outcomes.announce, reply_to, more=True), held_posts.known)
     outcomes.announce(reply_to, applied.ends[applied.announced :])
     _ring(applied, reply_to)
     return applied.summary()
@@ -95,8 +99,16 @@ def _ring(applied: Applied, reply_to: str | None = None) -> None:
     queue.enqueue_publish(applied.publishes)
     queue.enqueue_renders(applied.renders)
     queue.ring_edits(applied.more, reply_to)
-    queue.ring_edits(applied.held, reply_to, countdown=0.25)
+    held_posts.ring(applied.held, reply_to)
     queue.ring_webhooks(applied.told)
+
+
+def _try_held_again() -> dict[str, int]:
+    applied, addresses = held.try_again()
+    for address in addresses:
+        outcomes.announce(address, applied.ends)
+    _ring(applied)
+    return applied.summary()
 
 
 def _edits_first(post_ids: list[str]) -> None:

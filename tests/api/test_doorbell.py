@@ -7,7 +7,7 @@ import pytest
 
 from api import doorbell
 from api.doorbell import Doorbell, Window
-from shared import outcomes, queue
+from shared import queue
 
 
 def test_two_bells_may_be_out_and_a_third_waits_for_an_answer() -> None:
@@ -122,15 +122,16 @@ def test_an_end_seen_another_way_frees_the_window() -> None:
     asyncio.run(story())
 
 
-def test_an_answer_to_no_bell_leaves_the_bells_out() -> None:
+def test_a_bell_that_will_say_more_holds_nobody_up_and_is_still_asked_for_what_it_has_not_named() -> None:
     async def story() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
-        for post in "abc":
+        for post in "abcd":
             bell.ring_for([(post, f"e{post}")])
         await rung.reach(2)
-        assert bell.answered(outcomes.NO_BELL) == set()
-        assert [posts for posts, _ in rung.bells] == [["a"], ["b"]]
+        assert bell.answered(1, more=True) == set()
+        await rung.reach(3)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b"], ["c", "d"]]
         assert bell.answered(1) == {"ea"}
         await bell.close()
 

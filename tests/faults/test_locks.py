@@ -7,6 +7,7 @@ import time
 from statistics import median
 
 import pytest
+import redis
 from sqlalchemy import text
 
 from tests.faults.load import Load
@@ -135,6 +136,33 @@ def hold(scene: Scene, count: int, seconds: float) -> None:
 def test_row_12_posts_held_by_a_person_delay_their_own_edits_only(scene: Scene) -> None:
     """As many as there are pool children: nobody waits for them."""
     hold(scene, 2, 3)
+
+
+def test_row_12_a_held_post_that_is_edited_all_the_time_is_tried_by_one_message(scene: Scene) -> None:
+    """A message for each of its edits would come back four times a second until the workers did nothing else."""
+    posts = scene.populate(10)
+    hot = posts[-1]
+    scene.start_api().start_ops()
+    scene.start_worker()
+    with (
+        scene.load(posts[:5], clients=3) as load,
+        redis.Redis.from_url(scene.environment["REDRAFT_REDIS_URL"]) as broker,
+    ):
+        with scene.engine.begin() as person:
+            person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": hot})
+            since = time.time()
+            waiting = [
+                scene.send(hot, {"caption": f"{number}"}, f"hot-{number}", Prefer="respond-async")
+                for number in range(100)
+            ]
+            assert {edit.status for edit in waiting} == {202}
+            keeps_its_speed(load, since, time.time())
+            # One that will try it again, and what the moment brings: bells of the load, rescue's, dispatch's.
+            eventually(lambda: broker.llen("edits") + broker.hlen("unacked") <= 5, within=2)
+        last = scene.http.get(f"/v1/edits/{waiting[-1].edit_id}", headers={"Prefer": "wait=10"}).json()
+        assert (last["status"], last["attempts"], last["revision"]) == ("applied", 1, 101), last
+    scene.drained(within=2 * RESCUE_PERIOD)
+    scene.judge()
 
 
 @pytest.mark.faults

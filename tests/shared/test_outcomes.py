@@ -82,12 +82,12 @@ def test_an_answer_is_heard_as_it_was_announced() -> None:
 
 
 @pytest.mark.usefixtures("wire")
-def test_ends_that_are_told_before_the_bell_is_answered_answer_no_bell() -> None:
+def test_ends_that_are_told_early_say_that_the_bell_has_more_to_say() -> None:
     async def story() -> None:
         async with listening() as ear:
             there = outcomes.address(ear.listener.channel, 7)
             assert await asyncio.to_thread(outcomes.announce, there, [END], more=True)
-            await until(lambda: Answer(outcomes.NO_BELL, {"edit_1": END}) in ear.heard)
+            await until(lambda: Answer(7, {"edit_1": END}, more=True) in ear.heard)
             assert await asyncio.to_thread(outcomes.announce, there, [REJECTED])
             await until(lambda: Answer(7, {"edit_2": REJECTED}) in ear.heard)
 

@@ -1,0 +1,89 @@
+"""Posts that somebody holds, to be tried again in 250 ms: all of them by one message (SPEC 3.4).
+
+A message of its own for each doorbell that met a held post would come back four times a second and multiply with each
+edit of that post, until the workers did nothing but wait for it. So the posts stand in a hash in Redis, each with the
+address of whoever asked last, and while one message for them is under way no other is sent. Redis may forget all of it:
+the edits stand in their rows, and rescue rings for them.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import redis
+import structlog
+
+from shared import outcomes, queue
+
+AGAIN = 0.25
+BELIEVED = 1.0
+"""Seconds for which a message that was sent is taken to be under way: longer than it waits, and one may be lost."""
+
+POSTS = "redraft:held"
+RUNG = "redraft:held:rung"
+
+log = structlog.get_logger(__name__)
+
+
+def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
+    """Have these tried again. `reply_to`: where their ends are told of (`outcomes.address`), if not where they were."""
+    if not post_ids:
+        return
+    try:
+        with outcomes.client().pipeline() as together:
+            for post_id in post_ids:
+                (together.hset if reply_to else together.hsetnx)(POSTS, post_id, reply_to or "")
+            _rung(together)
+            *_, first = together.execute()
+    except redis.RedisError as error:
+        log.warning("held_not_noted", posts=len(post_ids), error=type(error).__name__)
+        return
+    if first:
+        queue.ring_held(AGAIN)
+
+
+def _rung(together: Any) -> None:
+    """Note that a message is under way; says in the end whether it is ours to send."""
+    together.set(RUNG, 1, nx=True, px=int(BELIEVED * 1000))
+
+
+def known(post_ids: Sequence[str]) -> set[str]:
+    """Those of the posts that a message under way will try: after this look, so that nobody need do it before."""
+    try:
+        with outcomes.client().pipeline() as together:
+            together.exists(RUNG)
+            together.hmget(POSTS, post_ids)
+            rung, found = together.execute()
+    except redis.RedisError:
+        return set()
+    return {post_id for post_id, address in zip(post_ids, found, strict=True) if address is not None} if rung else set()
+
+
+def take() -> dict[str, str]:
+    """The message arrived: the posts that it means, at most 500, each with its address. They stay noted until `forget`.
+
+    None where Redis is away: rescue has them.
+    """
+    try:
+        with outcomes.client().pipeline() as together:
+            # First of all: whoever notes a post from now on sends a message, for this one may have read already.
+            together.delete(RUNG)
+            together.hrandfield(POSTS, queue.DOORBELL_POSTS, withvalues=True)
+            _, found = together.execute()
+    except redis.RedisError:
+        return {}
+    # Pairs, or one behind the other, as the protocol's version has it.
+    words = [word.decode() for one in found for word in (one if isinstance(one, list) else [one])]
+    addresses = dict(zip(words[::2], words[1::2], strict=True))
+    if len(addresses) == queue.DOORBELL_POSTS:
+        ring(list(addresses)[:1])  # there may be more, and nobody else to ring for them
+    return addresses
+
+
+def forget(post_ids: Collection[str]) -> None:
+    """Nobody holds these any more. What was noted of them since is lost with it: look into their queues again."""
+    if not post_ids:
+        return
+    try:
+        outcomes.client().hdel(POSTS, *post_ids)
+    except redis.RedisError as error:
+        log.warning("held_not_forgotten", posts=len(post_ids), error=type(error).__name__)

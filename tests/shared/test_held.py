@@ -1,0 +1,89 @@
+"""Posts that somebody holds: one message for all of them, none while one is under way, and nothing lost between."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from shared import held, queue
+from tests import rows
+from tests.api.answers import messages_at
+from tests.processes import Server
+from tests.waiting import eventually
+
+HELD_BELL: list[Any] = [[], None]
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[str]:
+    with rows.set_up(monkeypatch, database_url, redis_url):
+        yield redis_url
+
+
+def bells(url: str) -> list[list[Any]]:
+    return [arguments for arguments, _ in messages_at(url, "edits")]
+
+
+def test_posts_that_are_held_at_once_are_tried_again_by_one_message_with_the_last_address_of_each(url: str) -> None:
+    held.ring(["a"], "me#1")
+    held.ring(["a", "b"], "you#2")
+    held.ring(["a", "c"])
+    assert bells(url) == [HELD_BELL]
+    [(_, headers)] = messages_at(url, "edits")
+    assert headers["eta"]
+    assert held.take() == {"a": "you#2", "b": "you#2", "c": ""}
+
+
+def test_a_message_that_has_arrived_serves_nobody_who_comes_after(url: str) -> None:
+    held.ring(["a"])
+    held.take()
+    held.ring(["b"])
+    assert bells(url) == [HELD_BELL] * 2
+    assert held.take().keys() == {"a", "b"}
+
+
+def test_a_post_is_known_only_while_a_message_that_will_try_it_is_under_way(url: str) -> None:
+    assert held.known(["a"]) == set()
+    held.ring(["a"])
+    assert held.known(["a", "b"]) == {"a"}
+    held.take()
+    assert held.known(["a"]) == set()
+    held.ring(["b"])
+    assert held.known(["a", "b"]) == {"a", "b"}
+    held.forget(["a"])
+    assert held.known(["a", "b"]) == {"b"}
+
+
+def test_a_message_that_got_lost_is_believed_in_for_a_while_only(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setattr(held, "BELIEVED", 0.1)
+    held.ring(["a"])
+    with redis.Redis.from_url(url) as broker:
+        broker.delete("edits")
+        eventually(lambda: not broker.exists(held.RUNG), within=10)
+    assert held.known(["a"]) == set()
+    held.ring(["b"])
+    assert bells(url) == [HELD_BELL]
+    assert held.take().keys() == {"a", "b"}
+
+
+def test_of_more_than_a_doorbell_holds_all_are_tried_in_the_end(url: str) -> None:
+    posts = [f"p{number}" for number in range(queue.DOORBELL_POSTS + 1)]
+    held.ring(posts)
+    tried: set[str] = set()
+    for _ in range(2):
+        taken = held.take()
+        held.forget(taken)
+        tried |= taken.keys()
+    assert tried == set(posts)
+    assert bells(url) == [HELD_BELL] * 2
+
+
+def test_without_redis_nobody_is_known_and_nothing_raised(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, own_valkey: Server
+) -> None:
+    with rows.set_up(monkeypatch, database_url, own_valkey.url):
+        own_valkey.process.kill()
+        held.ring(["a"])
+        held.forget(["a"])
+        assert (held.known(["a"]), held.take()) == (set(), {})

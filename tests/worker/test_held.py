@@ -1,0 +1,92 @@
+"""Posts that somebody held, tried again: what comes meanwhile is left to that, and that leaves nothing behind."""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared import held as held_posts
+from shared import outcomes
+from tests import rows
+from tests.api.answers import messages_at
+from worker import apply, held, tasks
+
+HELD_BELL: list[Any] = [[], None]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_task_waits(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, redis_url: str
+) -> None:
+    waited: list[str] = []
+    wait = apply._apply_held
+    monkeypatch.setattr(apply, "_apply_held", lambda post, *rest: waited.append(post) or wait(post, *rest))
+    with engine.begin() as tx:
+        post = rows.post(tx)
+    ids = []
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+        for number in range(5):
+            with engine.begin() as tx:
+                ids.append(rows.edit(tx, post, {"caption": f"hot {number}"}))
+            assert tasks.apply_edits([post], f"me#{number + 1}") == {"held": 1}
+    assert waited == [post]
+    assert [arguments for arguments, _ in messages_at(redis_url, "edits")] == [HELD_BELL]
+    assert tasks.apply_edits(*HELD_BELL) == {"applied": 5}
+    assert [rows.row(engine, "edits", edit).status for edit in ids] == ["applied"] * 5
+    assert held_posts.take() == {}
+
+
+def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    told: list[tuple[str | None, list[str]]] = []
+
+    def announce(reply_to: str | None, ends: Any, **_: Any) -> bool:
+        told.append((reply_to, [end.id for end in ends]))
+        return True
+
+    with engine.begin() as tx:
+        edit = rows.edit(tx, post := rows.post(tx), {"caption": "x"})
+    held_posts.ring([post], "me#7")
+    monkeypatch.setattr(outcomes, "announce", announce)
+    tasks.apply_edits(*HELD_BELL)
+    assert told == [("me#7", [edit])]
+
+
+def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, redis_url: str
+) -> None:
+    with engine.begin() as tx:
+        rows.edit(tx, post := rows.post(tx), {"caption": "first"})
+    held_posts.ring([post])
+    forget = held_posts.forget
+
+    def slow(posts: Collection[str]) -> None:
+        with engine.begin() as tx:
+            rows.edit(tx, post, {"caption": "just now"})
+        held_posts.ring([post])
+        forget(posts)
+
+    monkeypatch.setattr(held_posts, "forget", slow)
+    applied, _ = held.try_again()
+    assert (len(applied.ends), applied.more) == (1, [post])
+
+
+def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: Engine, redis_url: str) -> None:
+    with engine.begin() as tx:
+        taken, free = rows.post(tx), rows.post(tx)
+        for post in (taken, free):
+            rows.edit(tx, post, {"caption": "x"})
+    held_posts.ring([taken, free], "me#1")
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": taken})
+        assert tasks.apply_edits(*HELD_BELL) == {"applied": 1, "held": 1}
+    assert [arguments for arguments, _ in messages_at(redis_url, "edits")] == [HELD_BELL] * 2
+    assert held_posts.take() == {taken: "me#1"}
