@@ -276,8 +276,11 @@ def test_no_celery_event_holds_it_and_every_task_was_heard(lived: Everything) ->
 
 def test_no_page_of_flowers_holds_it_nor_what_it_keeps_on_disk(lived: Everything) -> None:
     tasks = lived.flower("/api/tasks?limit=100000").json()
-    assert {one["name"] for one in tasks.values()} == set(queue.QUEUE_OF)
     newest = {one["name"]: uuid for uuid, one in tasks.items()}
+    # Flower may begin to listen while a worker has a task in hand: it hears how that ends, and never its name.
+    newest.pop(None, None)
+    assert sum(one["name"] is None for one in tasks.values()) <= len(queue.QUEUES)
+    assert newest.keys() == set(queue.QUEUE_OF)
     workers = lived.flower("/api/workers").json()
     told = {*newest.values(), *(uuid for uuid, one in tasks.items() if one["state"] == "FAILURE")}
     pages = [*FLOWER_PAGES, *(f"/worker/{name}" for name in workers)]
