@@ -7,7 +7,6 @@ the edits stand in their rows, and rescue rings for them.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import redis
 import structlog
@@ -32,18 +31,13 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
         with outcomes.client().pipeline() as together:
             for post_id in post_ids:
                 (together.hset if reply_to else together.hsetnx)(POSTS, post_id, reply_to or "")
-            _rung(together)
+            together.set(RUNG, 1, nx=True, px=int(BELIEVED * 1000))
             *_, first = together.execute()
     except redis.RedisError as error:
         log.warning("held_not_noted", posts=len(post_ids), error=type(error).__name__)
         return
     if first:
         queue.ring_held(AGAIN)
-
-
-def _rung(together: Any) -> None:
-    """Note that a message is under way; says in the end whether it is ours to send."""
-    together.set(RUNG, 1, nx=True, px=int(BELIEVED * 1000))
 
 
 def known(post_ids: Sequence[str]) -> set[str]:

@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 _config = settings()
 
-# Half of what a message costs the main process is spent on making clients and transactions.
+# Receiving and acknowledging are half of what a message costs the main process: in fewer steps a tenth of a doorbell.
 broker.serve_redis()
 app = Celery("redraft", events="worker.events:BatchingEvents")
 app.conf.update(queue.broker_options(_config))

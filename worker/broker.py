@@ -1,4 +1,4 @@
-"""kombu's way to Redis at half its price: receiving and acknowledging are half of what a message costs the worker."""
+"""kombu's way to Redis in fewer steps: receiving and acknowledging are half of what a message costs there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
