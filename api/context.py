@@ -13,7 +13,7 @@ from api import authentication
 from api.authentication import KeyRing
 from api.limits import RateLimits
 from api.submission import Submission
-from shared import db, edits
+from shared import db, fields
 from shared.db import transaction
 from shared.errors import RateLimited, Unavailable
 from shared.settings import Settings
@@ -165,4 +165,4 @@ def context_of(request: Request) -> Context:
 
 def storable(text: str) -> bool:
     """Whether an id from a path can be a row's at all; others are simply not found."""
-    return len(text) <= 255 and edits.is_clean(text)
+    return len(text) <= 255 and fields.is_clean(text)

@@ -15,9 +15,9 @@ from starlette.responses import Response
 from api import authentication, reading
 from api.context import Context, Unsure, context_of, storable
 from api.reading import JSON_TYPES
-from shared import edits, events, queue
-from shared.edits import UNSET
+from shared import events, fields, queue
 from shared.errors import Faults, InvalidRequest, Unavailable
+from shared.fields import UNSET
 from shared.lifecycle import ClaimKind, PostFacts, Status
 from shared.store import deletion as deletion_store
 from shared.store import posts as posts_store
@@ -83,7 +83,7 @@ def parse(body: object) -> list[str]:
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object with postIds")
     faults = Faults()
-    edits.check_known(body, ("postIds",), faults)
+    fields.check_known(body, ("postIds",), faults)
     given = body.get("postIds", UNSET)
     if given is UNSET:
         faults.add("missing_required_fields", "postIds", "postIds is missing; send it")
@@ -91,7 +91,7 @@ def parse(body: object) -> list[str]:
     elif not isinstance(given, list) or not 1 <= len(given) <= POSTS_MAX:
         faults.add("invalid_request", "postIds", f"postIds must be an array of 1 to {POSTS_MAX:,} post ids")
         given = []
-    found = [edits.check_text(one, f"postIds[{place}]", faults) for place, one in enumerate(given)]
+    found = [fields.check_text(one, f"postIds[{place}]", faults) for place, one in enumerate(given)]
     faults.raise_if_any()
     return list(dict.fromkeys(post_id for post_id in found if post_id is not UNSET))
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal, cast
 
-from shared import edits, times
-from shared.edits import UNSET, Content, Schedule, Unset
+from shared import fields, times
 from shared.errors import Faults, InvalidRequest, NotFound
+from shared.fields import UNSET, Content, Schedule, Unset
 from shared.ids import new_id
 from shared.lifecycle import PostFacts, Status, needs_render
 from shared.posts import Post
@@ -45,21 +45,21 @@ def parse(body: object, kind: Kind) -> Draft:
     if not isinstance(body, dict):
         raise InvalidRequest(f"The body must be a JSON object with {' and '.join(known[:2])}")
     faults = Faults()
-    edits.check_known(body, known, faults)
+    fields.check_known(body, known, faults)
     for name in known[:2]:
         if name not in body:
             faults.add("missing_required_fields", name, f"{name} is missing; send it")
     account_ids = _accounts(body.get("accountIds", UNSET), faults)
     content: Content | Unset = UNSET
     if kind == "video":
-        url = edits.check_url(body.get("contentUrl", UNSET), faults)
+        url = fields.check_url(body.get("contentUrl", UNSET), faults)
         content = UNSET if url is UNSET else Content("video", (url,))
     else:
-        urls = edits.check_urls(body.get("contentUrls", UNSET), faults, name="contentUrls")
+        urls = fields.check_urls(body.get("contentUrls", UNSET), faults, name="contentUrls")
         content = UNSET if urls is UNSET else Content("slides", urls)
-    caption = edits.check_caption(body.get("caption", ""), faults)
-    sound_id = edits.check_sound_id(body.get("soundId"), faults)
-    schedule = edits.check_schedule(body.get("scheduledTime", UNSET), body.get("timezone", UNSET), faults)
+    caption = fields.check_caption(body.get("caption", ""), faults)
+    sound_id = fields.check_sound_id(body.get("soundId"), faults)
+    schedule = fields.check_schedule(body.get("scheduledTime", UNSET), body.get("timezone", UNSET), faults)
     render_as_video = _flag(body.get("renderAsVideo", False), faults)
     slide_duration = _duration(body.get("slideDuration"), faults)
     faults.raise_if_any()
@@ -83,7 +83,7 @@ def _accounts(value: object, faults: Faults) -> tuple[str, ...]:
     found: list[str] = []
     for place, one in enumerate(value):
         name = f"accountIds[{place}]"
-        account_id = edits.check_text(one, name, faults)
+        account_id = fields.check_text(one, name, faults)
         if account_id in found:
             faults.add("invalid_request", name, f"{name} names an account for the second time; name each once")
         elif account_id is not UNSET:
@@ -121,9 +121,9 @@ def posts_of(
             raise NotFound.account(account_id)
     faults = Faults()
     for platform in dict.fromkeys(platforms[account_id] for account_id in draft.account_ids):
-        edits.check_sound_platform(draft.sound_id, platform, faults)
+        fields.check_sound_platform(draft.sound_id, platform, faults)
         if draft.content.kind == "slides":
-            edits.check_slide_count(len(draft.content.urls), platform, faults, name="contentUrls")
+            fields.check_slide_count(len(draft.content.urls), platform, faults, name="contentUrls")
     at = cast("datetime", now)
     if draft.schedule is not None:
         problem = times.within_reach(draft.schedule.instant, at)

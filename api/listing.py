@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared import times
-from shared.edits import check_known, check_text
 from shared.errors import Faults
+from shared.fields import check_known, check_text
 
 LIMIT, LIMIT_MAX = 50, 100
 CURSOR_MAX = 1024

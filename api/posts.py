@@ -14,8 +14,9 @@ from api.problems import request_id
 from api.reading import PATCH_TYPES, Preference
 from api.recording import Recorded
 from shared import tracing
-from shared.edits import SLIDES, EditPatch, parse_patch
+from shared.edits import EditPatch, parse_patch
 from shared.errors import NotFound, RedraftError
+from shared.fields import SLIDES
 from shared.ids import new_id
 from shared.lifecycle import Status, etag
 from shared.posts import detailed, public

@@ -1,6 +1,6 @@
 """The bodies of requests and answers, for the OpenAPI document alone (api/openapi.py): nothing here runs for a request.
 
-Requests are judged by shared/edits.py, api/drafts.py and their like; tests/contract holds the two against each other.
+Requests are judged by shared/fields.py, api/drafts.py and their like; tests/contract holds the two against each other.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from api import deletion, drafts
-from shared import edits, times, urls
+from shared import fields, times, urls
 from shared.lifecycle import EditStatus, Status
 
 LOCAL_TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -22,7 +22,7 @@ WEB_ADDRESS = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]"
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 Platform = Literal["tiktok", "instagram"]
 ContentType = Literal["video", "slides"]
-Caption = Annotated[str, Field(max_length=edits.MAX_CAPTION, examples=["Live at noon, Eastern!"])]
+Caption = Annotated[str, Field(max_length=fields.MAX_CAPTION, examples=["Live at noon, Eastern!"])]
 Url = Annotated[
     str,
     Field(
@@ -32,7 +32,7 @@ Url = Annotated[
         examples=["https://cdn.example.com/clip.mp4"],
     ),
 ]
-SoundId = Annotated[str, Field(min_length=1, max_length=edits.MAX_SOUND_ID, examples=["7016547803243022337"])]
+SoundId = Annotated[str, Field(min_length=1, max_length=fields.MAX_SOUND_ID, examples=["7016547803243022337"])]
 LocalTime = Annotated[
     str,
     Field(

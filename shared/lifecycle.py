@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from shared import edits, errors
 from shared.edits import EditPatch
+from shared.fields import UNSET
 
 
 class Status(StrEnum):
@@ -175,13 +176,13 @@ def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: S
 
 def edited(post: PostFacts, patch: EditPatch) -> PostFacts:
     """The post as the patch leaves it, counters and status included; the same object where nothing changes."""
-    caption = post.caption if patch.caption is edits.UNSET else patch.caption
-    sound_id = post.sound_id if patch.sound_id is edits.UNSET else patch.sound_id
+    caption = post.caption if patch.caption is UNSET else patch.caption
+    sound_id = post.sound_id if patch.sound_id is UNSET else patch.sound_id
     timezone, instant = post.timezone, post.scheduled_time
-    if patch.instant is not edits.UNSET and patch.timezone is not edits.UNSET:
+    if patch.instant is not UNSET and patch.timezone is not UNSET:
         timezone, instant = patch.timezone, patch.instant
     content_type, content_url = post.content_type, post.content_url
-    if patch.content is not edits.UNSET:
+    if patch.content is not UNSET:
         content_type = patch.content.kind
         content_url = patch.content.urls[0] if content_type == "video" else list(patch.content.urls)
 

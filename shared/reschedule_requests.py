@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from shared import times
-from shared.edits import UNSET, Unset, check_known, check_text
 from shared.errors import Faults, InvalidRequest
+from shared.fields import UNSET, Unset, check_known, check_text
 from shared.reschedules import Each, Plan, Shift, Spread
 
 MOST_ITEMS: Final = 10_000

@@ -10,7 +10,8 @@ from hashlib import sha256
 from typing import Any, Final
 
 from shared import lifecycle, posts
-from shared.edits import UNSET, EditPatch
+from shared.edits import EditPatch
+from shared.fields import UNSET
 from shared.lifecycle import EditStatus, PostFacts
 
 # What belongs together in a PATCH is overwritten together.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from shared.edits import UNSET
 from shared.errors import Faults
+from shared.fields import UNSET
 from shared.reschedule_requests import ITEM_FIELDS, MOST_ITEMS, Item, check_item
 
 MOST_BYTES: Final = 2_000_000

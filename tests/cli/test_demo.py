@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared import edits, times
+from shared import edits, fields, times
 from shared.cli.demo import DOCUMENTED, INSTAGRAM, TIKTOK, WORKSPACE, seed
 from shared.errors import Faults
 from shared.lifecycle import Apply, Status, decide, needs_render
@@ -106,12 +106,12 @@ def test_every_post_is_one_that_the_api_could_have_made(engine: Engine, database
     made = all_posts(engine)
     for row in made:
         faults = Faults()
-        content = edits.check_content(row.content_type, row.content_url, faults)
-        edits.check_caption(row.caption, faults)
-        edits.check_sound_id(row.sound_id, faults)
-        edits.check_sound_platform(row.sound_id, row.platform, faults)
-        if isinstance(content, edits.Content) and content.kind == "slides":
-            edits.check_slide_count(len(content.urls), row.platform, faults)
+        content = fields.check_content(row.content_type, row.content_url, faults)
+        fields.check_caption(row.caption, faults)
+        fields.check_sound_id(row.sound_id, faults)
+        fields.check_sound_platform(row.sound_id, row.platform, faults)
+        if isinstance(content, fields.Content) and content.kind == "slides":
+            fields.check_slide_count(len(content.urls), row.platform, faults)
         faults.raise_if_any()
         assert needs_render(row.content_type, render_as_video=row.render_as_video) or row.status != "pending_render"
         assert (row.slide_duration in {4, 6, 8}) == row.render_as_video

@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from shared.edits import UNSET
+from shared.fields import UNSET
 from worker import apply
 
 SLOW = 2.0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from shared import errors
-from shared.edits import Content, EditPatch
+from shared.edits import EditPatch
+from shared.fields import Content
 from shared.lifecycle import (
     STATES,
     Apply,

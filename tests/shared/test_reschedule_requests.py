@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.edits import UNSET
 from shared.errors import Faults, InvalidRequest
+from shared.fields import UNSET
 from shared.reschedule_requests import (
     Filter,
     Item,
