@@ -2,16 +2,19 @@
 
 A message of its own for each doorbell that met a held post would come back four times a second and multiply with each
 edit of that post, until the workers did nothing but wait for it. So the posts stand in a hash in Redis, each with the
-address of whoever asked last, and while one message for them is under way no other is sent. Redis may forget all of it:
-the edits stand in their rows, and rescue rings for them.
+address of whoever asked last, and while one message for them is under way no other is sent. Which one that is stands
+beside them: any other, sent because this one was late, or delivered twice, sends none in its turn. Redis may forget all
+of it: the edits stand in their rows, and rescue rings for them.
 """
 
 from collections.abc import Collection, Sequence
+from uuid import uuid4
 
 import redis
 import structlog
 
 from shared import outcomes, queue
+from shared.ids import is_id
 
 AGAIN = 0.25
 BELIEVED = 1.0
@@ -19,6 +22,7 @@ BELIEVED = 1.0
 
 POSTS = "redraft:held"
 RUNG = "redraft:held:rung"
+_OFF_THE_BOOKS = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 log = structlog.get_logger(__name__)
 
@@ -27,17 +31,18 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
     """Have these tried again. `reply_to`: where their ends are told of (`outcomes.address`), if not where they were."""
     if not post_ids:
         return
+    token = uuid4().hex
     try:
         with outcomes.client().pipeline() as together:
             for post_id in post_ids:
                 (together.hset if reply_to else together.hsetnx)(POSTS, post_id, reply_to or "")
-            together.set(RUNG, 1, nx=True, px=int(BELIEVED * 1000))
+            together.set(RUNG, token, nx=True, px=int(BELIEVED * 1000))
             *_, first = together.execute()
     except redis.RedisError as error:
         log.warning("held_not_noted", posts=len(post_ids), error=type(error).__name__)
         return
     if first:
-        queue.ring_held(AGAIN)
+        queue.ring_held(token, AGAIN)
 
 
 def known(post_ids: Sequence[str]) -> set[str]:
@@ -52,28 +57,35 @@ def known(post_ids: Sequence[str]) -> set[str]:
     return {post_id for post_id, address in zip(post_ids, found, strict=True) if address is not None} if rung else set()
 
 
-def take() -> dict[str, str]:
+def take(token: str | None) -> dict[str, str]:
     """The message arrived: the posts that it means, at most 500, each with its address. They stay noted until `forget`.
 
-    None where Redis is away: rescue has them.
+    `token` is the message's own. No posts where Redis is away: rescue has them.
     """
     try:
         with outcomes.client().pipeline() as together:
-            # First of all: whoever notes a post from now on sends a message, for this one may have read already.
-            together.delete(RUNG)
+            # First of all: whoever notes a post from now on sends a message, for this one may have read already. But
+            # the one that is under way beside this one will still read, and goes on alone.
+            together.eval(_OFF_THE_BOOKS, 1, RUNG, token or "")
             together.hrandfield(POSTS, queue.DOORBELL_POSTS, withvalues=True)
             _, found = together.execute()
     except redis.RedisError:
         return {}
     # Pairs, or one behind the other, as the protocol's version has it.
-    words = [word.decode() for one in found for word in (one if isinstance(one, list) else [one])]
-    addresses = dict(zip(words[::2], words[1::2], strict=True))
-    if len(addresses) == queue.DOORBELL_POSTS:
+    flat = [word for one in found for word in (one if isinstance(one, list) else [one])]
+    words = [word.decode(errors="surrogateescape") for word in flat]
+    pairs = zip(words[::2], words[1::2], strict=True)
+    addresses = {post_id: address if is_id(address) else "" for post_id, address in pairs if is_id(post_id)}
+    nonsense = [word for word, post_id in zip(flat[::2], words[::2], strict=True) if post_id not in addresses]
+    if nonsense:
+        # Anybody can write there, and what is no id would fail every message that picks it.
+        forget(nonsense)
+    if addresses and len(words) == 2 * queue.DOORBELL_POSTS:
         ring(list(addresses)[:1])  # there may be more, and nobody else to ring for them
     return addresses
 
 
-def forget(post_ids: Collection[str]) -> None:
+def forget(post_ids: Collection[str | bytes]) -> None:
     """Nobody holds these any more. What was noted of them since is lost with it: look into their queues again."""
     if not post_ids:
         return

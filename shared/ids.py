@@ -5,6 +5,7 @@ random bytes.
 import os
 import threading
 import time
+from typing import TypeGuard
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
@@ -36,6 +37,11 @@ def new_id(prefix: str, now: float | None = None) -> str:
 def first_id(prefix: str, now: float) -> str:
     """The least id that `new_id` could make at that time: those that sort behind it were made since."""
     return _spelt(prefix, now, 0)
+
+
+def is_id(given: object) -> TypeGuard[str]:
+    """Whether it may be asked for: PostgreSQL takes neither NUL nor half a surrogate pair, and would fail the rest."""
+    return isinstance(given, str) and 0 < len(given) <= 255 and given.isprintable()
 
 
 def _spelt(prefix: str, now: float, tail: int) -> str:

@@ -34,6 +34,11 @@ def address(channel: str, bell: int) -> str:
     return f"{channel}#{bell}"
 
 
+def channel_of(address: str) -> str:
+    """The channel of an address."""
+    return address.rpartition("#")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer: to which doorbell, counted from one, and the ends that its batch made. `more`: it will say more."""

@@ -130,9 +130,12 @@ def ring_edits(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
     return _ring(EDITS_APPLY, post_ids, reply_to)
 
 
-def ring_held(countdown: float) -> bool:
-    """A doorbell for posts that somebody held. It names none: it is read then which they are (shared/held.py)."""
-    return send(EDITS_APPLY, [[], None], shown="held posts", countdown=countdown)
+def ring_held(token: str, countdown: float) -> bool:
+    """A doorbell for posts that somebody held. It names none: it is read then which they are (shared/held.py).
+
+    `token` tells it from others of its kind.
+    """
+    return send(EDITS_APPLY, [[], token], shown="held posts", countdown=countdown)
 
 
 def enqueue_publish(due: Sequence[tuple[str, int, datetime | None]], countdown: float | None = None) -> bool:

@@ -1,20 +1,29 @@
 """Posts that somebody held, tried again together (shared/held.py says why)."""
 
-from collections.abc import Collection
+from collections import defaultdict
 
-from shared import held
+from shared import held, outcomes
 from shared.db import transaction
 from shared.store import edits as edits_store
+from shared.store.edits import End
 from worker.apply import Applied, apply_edits
 
 
-def try_again() -> tuple[Applied, Collection[str]]:
-    """What became of them, and the addresses where that is to be told."""
-    addresses = held.take()
+def try_again(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
+    """What became of them, and the ends to tell of, by address. `token`: which message this is (`held.ring`)."""
+    addresses = held.take(token)
     applied = apply_edits(addresses)
     free = addresses.keys() - set(applied.held)
     held.forget(free)
     # Only now: an edit of one of them that came meanwhile was left to us.
     with transaction() as tx:
         applied.more = sorted({*applied.more, *edits_store.posts_with_a_queue(tx, free)})
-    return applied, set(addresses.values()) - {""}
+    # Each process hears once, and of its own posts: they were rung for by as many bells as they have edits, and each
+    # of those has been answered long since.
+    told: dict[str, list[End]] = defaultdict(list)
+    listening: dict[str, str] = {}
+    for end in applied.ends:
+        address = addresses.get(applied.post_of[end.id])
+        if address:
+            told[listening.setdefault(outcomes.channel_of(address), address)].append(end)
+    return applied, told

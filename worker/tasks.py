@@ -7,6 +7,7 @@ from typing import Any
 
 from shared import held as held_posts
 from shared import outcomes, queue
+from shared.ids import is_id
 from shared.settings import settings
 from worker import apply, held, publish, render, reschedule, rescue, schedule, webhooks
 from worker.app import task
@@ -22,10 +23,10 @@ _deliveries = Calls(settings().webhook_calls)
 @task(queue.EDITS_APPLY)
 def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
     """Apply the queued edits of these posts, or of those that were held, and answer the process that rang."""
-    reply_to = reply_to if isinstance(reply_to, str) else None
+    reply_to = reply_to if is_id(reply_to) else None
     named = _ids(post_ids)
     if not named:
-        return _try_held_again()
+        return _try_held_again(reply_to)
     applied = apply.apply_edits(named, partial(outcomes.announce, reply_to, more=True), held_posts.known)
     outcomes.announce(reply_to, applied.ends[applied.announced :])
     _ring(applied, reply_to)
@@ -77,12 +78,7 @@ def rescue_forgotten() -> dict[str, int]:
 
 def _ids(given: Any) -> list[str]:
     """The ids among what a message carries: anybody can put anything on a queue (FAULTS 10)."""
-    return [one for one in given if _is_id(one)] if isinstance(given, list) else []
-
-
-def _is_id(one: Any) -> bool:
-    """Whether it may be asked for: PostgreSQL takes neither NUL nor half a surrogate pair, and would fail the rest."""
-    return isinstance(one, str) and 0 < len(one) <= 255 and one.isprintable()
+    return [one for one in given if is_id(one)] if isinstance(given, list) else []
 
 
 def _pairs(given: Any) -> list[tuple[str, int]]:
@@ -90,7 +86,7 @@ def _pairs(given: Any) -> list[tuple[str, int]]:
     return [
         (pair[0], pair[1])
         for pair in pairs
-        if isinstance(pair, list) and len(pair) == 2 and _is_id(pair[0]) and isinstance(pair[1], int)
+        if isinstance(pair, list) and len(pair) == 2 and is_id(pair[0]) and isinstance(pair[1], int)
     ]
 
 
@@ -103,10 +99,10 @@ def _ring(applied: Applied, reply_to: str | None = None) -> None:
     queue.ring_webhooks(applied.told)
 
 
-def _try_held_again() -> dict[str, int]:
-    applied, addresses = held.try_again()
-    for address in addresses:
-        outcomes.announce(address, applied.ends)
+def _try_held_again(token: str | None) -> dict[str, int]:
+    applied, told = held.try_again(token)
+    for address, ends in told.items():
+        outcomes.announce(address, ends)
     _ring(applied)
     return applied.summary()
 

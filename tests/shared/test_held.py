@@ -1,7 +1,6 @@
 """Posts that somebody holds: one message for all of them, none while one is under way, and nothing lost between."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis
@@ -12,8 +11,6 @@ from tests.api.answers import messages_at
 from tests.processes import Server
 from tests.waiting import eventually
 
-HELD_BELL: list[Any] = [[], None]
-
 
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[str]:
@@ -21,33 +18,55 @@ def url(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> I
         yield redis_url
 
 
-def bells(url: str) -> list[list[Any]]:
-    return [arguments for arguments, _ in messages_at(url, "edits")]
+def bells(url: str) -> list[str]:
+    """The messages under way that try held posts again, the latest first: what tells them apart."""
+    sent = [arguments for arguments, _ in messages_at(url, "edits")]
+    assert all(posts == [] for posts, _ in sent)
+    return [token for _, token in sent]
 
 
 def test_posts_that_are_held_at_once_are_tried_again_by_one_message_with_the_last_address_of_each(url: str) -> None:
     held.ring(["a"], "me#1")
     held.ring(["a", "b"], "you#2")
     held.ring(["a", "c"])
-    assert bells(url) == [HELD_BELL]
+    [token] = bells(url)
     [(_, headers)] = messages_at(url, "edits")
     assert headers["eta"]
-    assert held.take() == {"a": "you#2", "b": "you#2", "c": ""}
+    assert held.take(token) == {"a": "you#2", "b": "you#2", "c": ""}
 
 
 def test_a_message_that_has_arrived_serves_nobody_who_comes_after(url: str) -> None:
     held.ring(["a"])
-    held.take()
+    held.take(*bells(url))
     held.ring(["b"])
-    assert bells(url) == [HELD_BELL] * 2
-    assert held.take().keys() == {"a", "b"}
+    second, _ = bells(url)
+    assert held.take(second).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("token", [None, "", "of another"])
+def test_a_message_beside_the_one_under_way_reads_too_and_sends_none_in_its_turn(url: str, token: str | None) -> None:
+    held.ring(["a"])
+    assert held.take(token).keys() == {"a"}
+    assert held.known(["a"]) == {"a"}, "the other still will"
+    held.ring(["a"])
+    [only] = bells(url)
+    assert held.take(only).keys() == {"a"}
+    held.ring(["a"])
+    assert len(bells(url)) == 2
+
+
+def test_what_is_no_id_is_thrown_out_and_costs_nobody_anything(url: str) -> None:
+    with redis.Redis.from_url(url) as broker:
+        broker.hset(held.POSTS, mapping={b"\xff": b"", b"nul\0": b"", b"": b"", b"b" * 256: b"", b"a": b"\xff#1"})
+        assert held.take(None) == {"a": ""}
+        assert broker.hkeys(held.POSTS) == [b"a"]
 
 
 def test_a_post_is_known_only_while_a_message_that_will_try_it_is_under_way(url: str) -> None:
     assert held.known(["a"]) == set()
     held.ring(["a"])
     assert held.known(["a", "b"]) == {"a"}
-    held.take()
+    held.take(*bells(url))
     assert held.known(["a"]) == set()
     held.ring(["b"])
     assert held.known(["a", "b"]) == {"a", "b"}
@@ -63,8 +82,7 @@ def test_a_message_that_got_lost_is_believed_in_for_a_while_only(monkeypatch: py
         eventually(lambda: not broker.exists(held.RUNG), within=10)
     assert held.known(["a"]) == set()
     held.ring(["b"])
-    assert bells(url) == [HELD_BELL]
-    assert held.take().keys() == {"a", "b"}
+    assert held.take(*bells(url)).keys() == {"a", "b"}
 
 
 def test_of_more_than_a_doorbell_holds_all_are_tried_in_the_end(url: str) -> None:
@@ -72,11 +90,12 @@ def test_of_more_than_a_doorbell_holds_all_are_tried_in_the_end(url: str) -> Non
     held.ring(posts)
     tried: set[str] = set()
     for _ in range(2):
-        taken = held.take()
+        latest, *_ = bells(url)
+        taken = held.take(latest)
         held.forget(taken)
         tried |= taken.keys()
     assert tried == set(posts)
-    assert bells(url) == [HELD_BELL] * 2
+    assert len(bells(url)) == 2
 
 
 def test_without_redis_nobody_is_known_and_nothing_raised(
@@ -86,4 +105,4 @@ def test_without_redis_nobody_is_known_and_nothing_raised(
         own_valkey.process.kill()
         held.ring(["a"])
         held.forget(["a"])
-        assert (held.known(["a"]), held.take()) == (set(), {})
+        assert (held.known(["a"]), held.take("t")) == (set(), {})

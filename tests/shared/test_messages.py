@@ -71,7 +71,7 @@ def test_no_two_messages_are_one_to_a_worker() -> None:
 def test_a_countdown_is_the_instant_that_celery_would_have_named(broker: redis.Redis) -> None:
     queue.sender().send_task(queue.EDITS_APPLY, args=[["post_1"], None], countdown=90)
     theirs = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
-    assert queue.ring_held(90)
+    assert queue.ring_held("token", 90)
     ours = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
     assert theirs.utcoffset() == ours.utcoffset() == timedelta(0)
     assert abs(ours - theirs) < timedelta(seconds=30)

@@ -12,13 +12,17 @@ from tests import rows
 from tests.api.answers import messages_at
 from worker import apply, held, tasks
 
-HELD_BELL: list[Any] = [[], None]
-
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     with rows.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
+
+
+def held_bells(url: str) -> list[list[Any]]:
+    """The arguments of the messages under way that try held posts again, the latest first."""
+    sent = [arguments for arguments, _ in messages_at(url, "edits")]
+    return [arguments for arguments in sent if arguments[0] == []]
 
 
 def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_task_waits(
@@ -37,10 +41,11 @@ def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_ta
                 ids.append(rows.edit(tx, post, {"caption": f"hot {number}"}))
             assert tasks.apply_edits([post], f"me#{number + 1}") == {"held": 1}
     assert waited == [post]
-    assert [arguments for arguments, _ in messages_at(redis_url, "edits")] == [HELD_BELL]
-    assert tasks.apply_edits(*HELD_BELL) == {"applied": 5}
+    [bell] = held_bells(redis_url)
+    assert len(messages_at(redis_url, "edits")) == 1
+    assert tasks.apply_edits(*bell) == {"applied": 5}
     assert [rows.row(engine, "edits", edit).status for edit in ids] == ["applied"] * 5
-    assert held_posts.take() == {}
+    assert held_posts.take(None) == {}
 
 
 def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
@@ -54,10 +59,57 @@ def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
 
     with engine.begin() as tx:
         edit = rows.edit(tx, post := rows.post(tx), {"caption": "x"})
+    held_posts.ring([post], "me#6")
     held_posts.ring([post], "me#7")
     monkeypatch.setattr(outcomes, "announce", announce)
-    tasks.apply_edits(*HELD_BELL)
+    tasks.apply_edits([], None)
     assert told == [("me#7", [edit])]
+
+
+def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    told: list[tuple[str | None, list[str]]] = []
+
+    def announce(reply_to: str | None, ends: Any, **_: Any) -> bool:
+        told.append((reply_to, sorted(end.id for end in ends)))
+        return True
+
+    ours, theirs, taken = [], [], []
+    with engine.begin() as tx:
+        for number in range(10):
+            for whose, edits in (("me", ours), ("you", theirs), ("nobody", taken)):
+                edits.append(rows.edit(tx, post := rows.post(tx), {"caption": "x"}))
+                held_posts.ring([post], f"{whose}#{number}")
+                if edits is taken:
+                    tx.execute(
+                        text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = :id"), {"id": post}
+                    )
+    monkeypatch.setattr(outcomes, "announce", announce)
+    tasks.apply_edits([], None)
+    heard = {str(reply_to).partition("#")[0]: ends for reply_to, ends in told}
+    assert len(told) == 3
+    assert heard == {"me": sorted(ours), "you": sorted(theirs), "nobody": sorted(taken)}
+
+
+def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine, redis_url: str) -> None:
+    with engine.begin() as tx:
+        rows.edit(tx, post := rows.post(tx), {"caption": "x"})
+    held_posts.ring([post])
+    [bell] = held_bells(redis_url)
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+        for message in (bell, bell, [[], None], ["no list", "no token"]):
+            assert tasks.apply_edits(*message) == {"held": 1}
+    assert len(held_bells(redis_url)) == 2, "the one that was, and the one that comes back"
+
+
+def test_an_address_that_nobody_listens_at_costs_a_task_nothing(engine: Engine, redis_url: str) -> None:
+    with engine.begin() as tx:
+        change = {"scheduledTime": "2031-01-01T09:00", "timezone": "Asia/Tokyo"}
+        edit = rows.edit(tx, post := rows.post(tx), change)
+    assert tasks.apply_edits([post], "\ud800#1") == {"applied": 1}
+    assert rows.row(engine, "edits", edit).status == "applied"
 
 
 def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
@@ -75,7 +127,7 @@ def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
         forget(posts)
 
     monkeypatch.setattr(held_posts, "forget", slow)
-    applied, _ = held.try_again()
+    applied, _ = held.try_again(None)
     assert (len(applied.ends), applied.more) == (1, [post])
 
 
@@ -87,6 +139,7 @@ def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: 
     held_posts.ring([taken, free], "me#1")
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": taken})
-        assert tasks.apply_edits(*HELD_BELL) == {"applied": 1, "held": 1}
-    assert [arguments for arguments, _ in messages_at(redis_url, "edits")] == [HELD_BELL] * 2
-    assert held_posts.take() == {taken: "me#1"}
+        [bell] = held_bells(redis_url)
+        assert tasks.apply_edits(*bell) == {"applied": 1, "held": 1}
+    assert len(held_bells(redis_url)) == 2
+    assert held_posts.take(None) == {taken: "me#1"}
