@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Iterable
+from itertools import islice
 from typing import Any
 
 from shared import metrics, outcomes, queue
@@ -12,6 +13,9 @@ LONGEST_PATIENCE = 5.0
 UNANSWERED_AT_MOST = 2
 UNAWAITED_AT_MOST = 1
 """Of those too, while nobody waits for the ends of what is new: the larger a batch, the less an edit costs."""
+
+UNRUNG_AT_MOST = 50_000
+"""Edits that wait for a bell: an hour without a worker must not fill the API's memory."""
 
 
 class Window:
@@ -58,6 +62,7 @@ class Doorbell:
         self._sending: set[asyncio.Task[None]] = set()
         self._window = Window()
         self._new: dict[str, list[str]] = {}
+        self._unrung = 0
         self._awaited = False
         self._bell = 0
         self._bell_of: dict[str, int] = {}
@@ -66,9 +71,15 @@ class Doorbell:
         self._ring_out = ring_out
 
     def ring_for(self, pairs: Iterable[tuple[str, str]], *, awaited: bool = True) -> None:
-        """There is something new: (post, edit) pairs. `awaited`: somebody waits for the end of one of them."""
+        """There is something new: (post, edit) pairs. `awaited`: somebody waits for the end of one of them.
+
+        While nobody answers for long, what is more than UNRUNG_AT_MOST is left to rescue.
+        """
         for post_id, edit_id in pairs:
+            if self._unrung == UNRUNG_AT_MOST:
+                break
             self._new.setdefault(post_id, []).append(edit_id)
+            self._unrung += 1
             self._awaited |= awaited
         self._ring()
 
@@ -110,18 +121,26 @@ class Doorbell:
     def _ring(self) -> None:
         now = self._loop.time()
         while self._new and self._window.may_ring(now, awaited=self._awaited):
-            posts = list(self._new)[: queue.DOORBELL_POSTS]
+            posts = list(islice(self._new, queue.DOORBELL_POSTS))
             self._bell += 1
-            edits = {edit_id for post_id in posts for edit_id in self._new.pop(post_id)}
+            edits = [edit_id for post_id in posts for edit_id in self._new.pop(post_id)]
+            self._unrung -= len(edits)
             self._awaited &= bool(self._new)
-            self._waiting_for[self._bell] = edits
+            self._waiting_for[self._bell] = set(edits)
             self._bell_of.update(dict.fromkeys(edits, self._bell))
             self._window.rung(self._bell, now)
             self._forget_old()
             self._send(posts, outcomes.address(self.channel, self._bell))
-        if self._new and self._timer is None:
-            opens_at = self._window.opens_at()
-            self._timer = self._loop.call_at(opens_at or now + FIRST_PATIENCE, self._tick)
+        if self._new:
+            self._look_again(self._window.opens_at() or now + FIRST_PATIENCE)
+
+    def _look_again(self, at: float) -> None:
+        """Then at the latest. After an outage a bell that is patient for seconds may have a nearer one behind it."""
+        if self._timer is not None and self._timer.when() > at:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(at, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

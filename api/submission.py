@@ -96,7 +96,7 @@ class Submission:
         self._write()
 
     def _under_way(self) -> int:
-        return len(self._open) + len(self.waiting)
+        return len(self._open) + self.waiting.hopeful
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -159,5 +159,7 @@ class Submission:
     def _heard(self, answer: Answer) -> None:
         self.waiting.heard(answer.ends)
         unnamed = self.bell.answered(answer.bell, more=answer.more) - answer.ends.keys()
+        # Of other bells too: a post's queue is taken whole, by whichever comes first.
+        self.bell.ended(answer.ends)
         if unnamed:
             self.waiting.look_up(unnamed)

@@ -25,6 +25,7 @@ class Waiter:
     future: asyncio.Future[End | None]
     until: float
     look_at: float = field(default=0.0)
+    looked: bool = field(default=False)
 
 
 class Waiting:
@@ -36,12 +37,18 @@ class Waiting:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="waiting")
         self._by_edit: dict[str, list[Waiter]] = {}
         self._count = 0
+        self._patient = 0
         self._looking = False
         self._ended = ended
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def hopeful(self) -> int:
+        """How many may end at any moment: the others' edits were looked for, and are still queued for some reason."""
+        return self._count - self._patient
 
     def wait(self, edit_id: str, seconds: float) -> asyncio.Future[End | None]:
         """A future that ends with the edit's End, or None after `seconds`.
@@ -62,6 +69,7 @@ class Waiting:
         for edit_id, end in ends.items():
             for waiter in self._by_edit.pop(edit_id, ()):
                 self._count -= 1
+                self._patient -= waiter.looked
                 if not waiter.future.done():
                     waiter.future.set_result(end)
 
@@ -80,7 +88,7 @@ class Waiting:
                 if not waiter.future.done():
                     waiter.future.set_result(None)
         self._by_edit.clear()
-        self._count = 0
+        self._count = self._patient = 0
         await self._loop.run_in_executor(None, self._thread.shutdown)
 
     def _arm(self) -> None:
@@ -107,6 +115,7 @@ class Waiting:
         if not waiters:
             del self._by_edit[waiter.edit_id]
         self._count -= 1
+        self._patient -= waiter.looked
         if not waiter.future.done():
             waiter.future.set_result(None)
 
@@ -126,13 +135,16 @@ class Waiting:
         error = found.exception()
         if error is not None:
             log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
+        ends = {} if error else found.result()
+        if ends:
+            self.heard(ends)
+            self._ended(ends)
         look_at = self._loop.time() + SILENCE
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):
                 waiter.look_at = look_at
-        if error is None and found.result():
-            self.heard(found.result())
-            self._ended(found.result())
+                self._patient += not waiter.looked
+                waiter.looked = True
 
 
 def _ends(edit_ids: list[str]) -> dict[str, End]:

@@ -193,3 +193,42 @@ def test_whoever_closes_waits_for_the_bells_that_are_on_their_way() -> None:
         assert went == [["a"]]
 
     asyncio.run(story())
+
+
+def test_a_bell_behind_a_more_patient_one_is_given_up_in_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.02)
+    monkeypatch.setattr(doorbell, "LONGEST_PATIENCE", 60)
+
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out)
+        bell._window._silent = 20
+        for post in "abc":
+            bell.ring_for([(post, f"e{post}")])
+        bell.answered(1)
+        bell.ring_for([("d", "ed")])
+        await rung.reach(4)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b"], ["c"], ["d"]]
+        await bell.close()
+
+    asyncio.run(story())
+
+
+def test_what_a_silent_worker_leaves_unrung_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doorbell, "UNRUNG_AT_MOST", 3)
+
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out)
+        for number in range(10):
+            bell.ring_for([(f"p{number}", f"e{number}")])
+        bell.answered(1)
+        await rung.reach(3)
+        assert [posts for posts, _ in rung.bells] == [["p0"], ["p1"], ["p2", "p3", "p4"]]
+        bell.ring_for([("later", "e")])
+        bell.answered(2)
+        await rung.reach(4)
+        assert rung.bells[3][0] == ["later"]
+        await bell.close()
+
+    asyncio.run(story())

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from api import app, doorbell, waiting
+from api import app, doorbell, submission, waiting
 from shared.store.edits import End
 from tests import rows
 from tests.api.answers import messages_at
@@ -135,5 +135,31 @@ def test_edits_that_nobody_waits_for_gather_behind_one_bell_until_somebody_waits
         await until(lambda: rung() == [[a], [b, c, d]])
         await asyncio.to_thread(apply_edits, [d])
         assert (await waits).status_code == 200
+
+    told(story)
+
+
+def test_whoever_waits_for_a_held_post_holds_no_lone_edit_up(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, post: str
+) -> None:
+    with engine.begin() as tx:
+        held = [rows.post(tx) for _ in range(3)]
+
+    async def story(http: httpx.AsyncClient) -> None:
+        wait = {"Prefer": "wait=30"}
+        waits = [
+            asyncio.ensure_future(http.patch(f"/v1/posts/{one}", json={"caption": "x"}, headers=wait)) for one in held
+        ]
+        waiters = app._built.state.context.submission.waiting
+        await until(lambda: (len(waiters), waiters.hopeful) == (3, 0))
+        for _ in range(5):  # what was under way lately is forgotten
+            await http.patch(f"/v1/posts/{post}", json={"caption": "x"}, headers=AT_ONCE)
+        monkeypatch.setattr(submission, "GATHER", 60)
+        async with asyncio.timeout(20):
+            alone = await http.patch(f"/v1/posts/{post}", json={"caption": "alone"}, headers=AT_ONCE)
+        assert alone.status_code == 202
+        await asyncio.to_thread(apply_edits, held)
+        assert [answer.status_code for answer in await asyncio.gather(*waits)] == [200] * 3
+        assert (len(waiters), waiters.hopeful) == (0, 0)
 
     told(story)
