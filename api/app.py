@@ -23,7 +23,7 @@ PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
     """One Context for the life of the process."""
     protocol.allow_connections()
     context = Context(settings())
@@ -31,7 +31,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     context.submission.start()
     tracing.start("api")
     garbage.settle()
-    yield
+    yield {"ends_soon": context.submission.waiting.hurry}
     garbage.unsettle()
     await context.close()
     tracing.stop()

@@ -6,7 +6,9 @@ here, or anybody could fill the memory or keep connections without end.
 
 import asyncio
 import resource
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypedDict
 
 import structlog
 from pydantic_core import to_json
@@ -36,6 +38,12 @@ def allow_connections() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+class State(TypedDict):
+    """What the app tells this module at its start. `ends_soon`: to be called when the process is to end."""
+
+    ends_soon: Callable[[], object]
+
+
 class Protocol(HttpToolsProtocol):
     """One connection. `_head`: bytes of a head that came in several pieces; one in one piece costs no timer."""
 
@@ -52,6 +60,15 @@ class Protocol(HttpToolsProtocol):
         self._disarm()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """At SIGTERM: what is being answered is answered. uvicorn waits for that before it tells the app, and at last
+        closes connections without an answer: a PATCH that waits for a held post would never hear that it is safe.
+        """
+        ends_soon = self.app_state.get("ends_soon")
+        if ends_soon:
+            ends_soon()
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:

@@ -1,6 +1,7 @@
 """Requests that wait for an edit's end: no thread, no connection, one look-up for all of them (SPEC 4, 7)."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from shared.store.edits import End
 
 SILENCE = 0.1
 TICK = 0.02
+LAST_WAIT = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,7 @@ class Waiting:
         self._count = 0
         self._patient = 0
         self._looking = False
+        self._limit = math.inf
         self._ended = ended
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,11 +61,18 @@ class Waiting:
         """
         now = self._loop.time()
         future: asyncio.Future[End | None] = self._loop.create_future()
-        waiter = Waiter(edit_id, future, now + seconds, now + SILENCE)
+        waiter = Waiter(edit_id, future, min(now + seconds, self._limit), now + SILENCE)
         self._by_edit.setdefault(edit_id, []).append(waiter)
         self._count += 1
         self._arm()
         return future
+
+    def hurry(self) -> None:
+        """The process is to end: from now on nobody waits for longer than LAST_WAIT. Their edits are safe."""
+        self._limit = min(self._limit, self._loop.time() + LAST_WAIT)
+        for waiters in self._by_edit.values():
+            for waiter in waiters:
+                waiter.until = min(waiter.until, self._limit)
 
     def heard(self, ends: dict[str, End]) -> None:
         """Ends that a worker announced, or that a look-up found."""
