@@ -6,6 +6,7 @@ from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
+from shared.store import posts as posts_store
 from shared.store import reschedules as reschedules_store
 from shared.store import webhooks as webhooks_store
 from worker import schedule
@@ -47,6 +48,10 @@ def _claims() -> int:
     with transaction() as tx:
         publishes = claims_store.expired(tx, "publish", publish)
         renders = claims_store.expired(tx, "render", render)
+        # A message for a post that somebody holds comes back four times a second, and each run would add another.
+        free = posts_store.lock_posts(tx, [post_id for post_id, _ in (*publishes, *renders)], "skip")
+    publishes = [(post_id, revision) for post_id, revision in publishes if post_id in free]
+    renders = [(post_id, revision) for post_id, revision in renders if post_id in free]
     queue.enqueue_publish([(post_id, revision, None) for post_id, revision in publishes])
     queue.enqueue_renders(renders)
     return len(publishes) + len(renders)

@@ -1,5 +1,7 @@
 """What is due soon: mark it under its lock, commit, then enqueue (SPEC 6)."""
 
+from collections.abc import Iterator
+
 from shared import queue
 from shared.db import transaction
 from shared.settings import settings
@@ -8,33 +10,44 @@ from shared.store import schedule as schedule_store
 from shared.store.schedule import Kind, Marked
 
 BATCH = 1000
+# A run looks no further: half of these fill an empty queue, the others look past posts that somebody holds.
+PAGES = 100
 
 
-def mark(kind: Kind, limit: int) -> list[Marked]:
-    """Find and mark posts to be sent for, at most `limit`. Whoever marks a post sends for it, nobody else does."""
-    config = settings()
-    with transaction() as tx:
-        ids = schedule_store.find_due(tx, kind, config.horizon, min(limit, BATCH))
-        locked = posts_store.lock_posts(tx, ids, "skip")
-        return schedule_store.mark_due(tx, kind, locked, config.horizon) if locked else []
+def mark(kind: Kind, room: int) -> Iterator[list[Marked]]:
+    """Find and mark posts to be sent for, at most `room`, a page at a time, each committed before it is given out.
+
+    Whoever marks a post sends for it, nobody else does. The look is unlocked, and finds what somebody holds as well:
+    each page goes on behind the one before, or a thousand held posts would be all that is ever looked at.
+    """
+    config, after = settings(), schedule_store.FIRST
+    for _ in range(PAGES):
+        wanted = min(room, BATCH)
+        if not wanted:
+            return
+        with transaction() as tx:
+            found = schedule_store.find_due(tx, kind, config.horizon, wanted, after)
+            locked = posts_store.lock_posts(tx, [place.post_id for place in found], "skip")
+            marked = schedule_store.mark_due(tx, kind, locked, config.horizon) if locked else []
+        yield marked
+        if len(found) < wanted:
+            return
+        room, after = room - len(marked), found[-1]
 
 
 def dispatch_due() -> int:
     """Enqueue the publishes that come due within the horizon, while their queue has room; how many."""
-    room = queue.room_in("publish") * queue.PUBLISHES_A_MESSAGE
     sent = 0
-    while room > sent:
-        marked = mark("publish", room - sent)
+    for marked in mark("publish", queue.room_in("publish") * queue.PUBLISHES_A_MESSAGE):
         queue.enqueue_publish([(post.post_id, post.revision, post.at) for post in marked])
         sent += len(marked)
-        if len(marked) < BATCH:
-            break
     return sent
 
 
 def dispatch_renders() -> int:
     """Enqueue renders whose message was lost or never sent, while their queue has room; how many."""
-    room = queue.room_in("render")
-    marked = mark("render", room) if room else []
-    queue.enqueue_renders([(post.post_id, post.revision) for post in marked])
-    return len(marked)
+    sent = 0
+    for marked in mark("render", queue.room_in("render")):
+        queue.enqueue_renders([(post.post_id, post.revision) for post in marked])
+        sent += len(marked)
+    return sent

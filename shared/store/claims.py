@@ -220,12 +220,13 @@ def give_render_back(tx: Connection, post_id: str, token: str, retry_at: datetim
     counted(tx.execute(_RENDER_GIVEN_BACK, given).rowcount, 1, "give_render_back")
 
 
+# By lot, where there are more than the limit: the first to expire may all be posts that somebody holds.
 _EXPIRED = text("""
     SELECT id, CASE claim_kind WHEN 'publish' THEN schedule_revision ELSE content_revision END
     FROM posts WHERE claim_kind = :kind AND claim_expires_at <= now()
-    ORDER BY claim_expires_at LIMIT :limit""")
+    ORDER BY random() LIMIT :limit""")
 
 
 def expired(tx: Connection, kind: Literal["publish", "render"], limit: int) -> list[tuple[str, int]]:
-    """Posts whose claim of that kind has expired: (post, the revision that its task fences on)."""
+    """Posts whose claim of that kind has expired, at most `limit`: (post, the revision that its task fences on)."""
     return [(row[0], row[1]) for row in tx.execute(_EXPIRED, {"kind": kind, "limit": limit})]

@@ -192,11 +192,13 @@ def recorded(tx: Connection, ids: Iterable[str]) -> set[str]:
     return set(tx.execute(_WHICH, {"ids": list(ids)}).scalars())
 
 
+# By lot, where there are more than the limit: the longest waiting may all be held by somebody, and would be the only
+# ones ever rung for.
 _FORGOTTEN = text("""
     SELECT post_id FROM edits WHERE status = 'queued' AND created_at < now() - make_interval(secs => :age)
-    GROUP BY post_id ORDER BY min(seq) LIMIT :limit""")
+    GROUP BY post_id ORDER BY random() LIMIT :limit""")
 
 
 def forgotten_posts(tx: Connection, age: float, limit: int) -> list[str]:
-    """Posts with an edit that has waited longer than `age` seconds, the longest waiting first."""
+    """Posts with an edit that has waited longer than `age` seconds, whichever they are, at most `limit`."""
     return list(tx.execute(_FORGOTTEN, {"age": age, "limit": limit}).scalars())

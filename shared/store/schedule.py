@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -51,8 +51,11 @@ _UNRENDERED = """status = 'pending_render' AND claim_kind IS NULL AND deleted_at
     AND created_at < now() - make_interval(secs => 1)"""
 _WANTED = {"publish": _DUE, "render": _UNRENDERED}
 
+# The index knows the time alone: of the moment at which a page ended, all is read again, sorted by id and filtered.
 _FIND = {
-    kind: text(f"SELECT id FROM posts WHERE {wanted} ORDER BY scheduled_time LIMIT :limit")
+    kind: text(f"""
+        SELECT scheduled_time, id FROM posts WHERE {wanted} AND (scheduled_time, id) > (:after_time, :after_id)
+        ORDER BY scheduled_time, id LIMIT :limit""")
     for kind, wanted in _WANTED.items()
 }
 _MARK = {
@@ -68,6 +71,16 @@ _MARK = {
 }
 
 
+class Place(NamedTuple):
+    """Where a post stands in the order of going out."""
+
+    time: datetime
+    post_id: str
+
+
+FIRST = Place(datetime.min.replace(tzinfo=UTC), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Marked:
     """A post whose message is to be sent now that the mark is set. `at`: when it goes live; None for at once."""
@@ -81,9 +94,10 @@ def _hints(kind: Kind, horizon: float) -> dict[str, float]:
     return {"again": AGAIN} | ({"overdue": OVERDUE, "horizon": horizon} if kind == "publish" else {})
 
 
-def find_due(tx: Connection, kind: Kind, horizon: float, limit: int) -> list[str]:
-    """Posts to be sent for, soonest first, unlocked: lock them, then mark what is still so."""
-    return list(tx.execute(_FIND[kind], _hints(kind, horizon) | {"limit": limit}).scalars())
+def find_due(tx: Connection, kind: Kind, horizon: float, limit: int, after: Place = FIRST) -> list[Place]:
+    """Posts to be sent for behind a place, soonest first, unlocked: lock them, then mark what is still so."""
+    given = {"after_time": after.time, "after_id": after.post_id, "limit": limit}
+    return [Place._make(row) for row in tx.execute(_FIND[kind], _hints(kind, horizon) | given)]
 
 
 def mark_due(tx: Connection, kind: Kind, ids: Iterable[str], horizon: float) -> list[Marked]:

@@ -1,5 +1,8 @@
 """What is due soon is marked and enqueued once; what was forgotten is found again."""
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -98,9 +101,9 @@ def test_a_post_that_is_moved_away_between_look_and_lock_is_not_sent_for(engine:
         post = rows.post(tx, scheduled_time=seconds(30))
     with engine.begin() as tx:
         (found,) = schedule_store.find_due(tx, "publish", 60, 10)
-        assert found == post
+        assert found.post_id == post
         tx.execute(text("UPDATE posts SET scheduled_time = now() + interval '1 year', schedule_revision = 2"))
-        assert schedule_store.mark_due(tx, "publish", [found], 60) == []
+        assert schedule_store.mark_due(tx, "publish", [found.post_id], 60) == []
 
 
 def test_a_post_that_somebody_holds_is_skipped(engine: Engine, sent: list[Any]) -> None:
@@ -110,6 +113,41 @@ def test_a_post_that_somebody_holds_is_skipped(engine: Engine, sent: list[Any]) 
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
         assert schedule.dispatch_due() == 1
     assert sent[0][1] == [[[free, 1]]]
+
+
+@contextmanager
+def held(engine: Engine, posts: Sequence[str]) -> Iterator[None]:
+    """A person's transaction holds these."""
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = ANY(:ids) FOR UPDATE"), {"ids": list(posts)})
+        yield
+
+
+def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
+    engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "BATCH", 3)
+    with engine.begin() as tx:
+        # Eight at one moment, so that pages end among them.
+        posts = [rows.post(tx, scheduled_time=goes) for goes in [seconds(10)] * 8 + [seconds(20)] * 4]
+        slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in (10, 11, 12, 13)]
+    with held(engine, [*posts[:7], *slides[:3]]):
+        assert schedule.dispatch_due() == 5
+        assert schedule.dispatch_renders() == 1
+    found = [pair[0] for task, args, _ in sent if task == queue.POSTS_PUBLISH for pair in args[0]]
+    assert found == posts[7:]
+    assert sent[-1] == (queue.POSTS_RENDER, [slides[3], 1], None)
+
+
+def test_posts_among_held_ones_take_no_more_than_the_queues_room(
+    engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "room_in", lambda _: 2)
+    with engine.begin() as tx:
+        slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in range(10, 16)]
+    with held(engine, slides[::2]):
+        assert schedule.dispatch_renders() == 2
+    assert [args[0] for _, args, _ in sent] == [slides[1], slides[3]]
 
 
 def test_a_queue_that_is_full_is_not_rung_and_nothing_is_marked(
@@ -151,6 +189,45 @@ def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
     assert sent == [("posts.publish", [[[post, 4]]], None), ("posts.render", [slides, 7], None)]
 
 
+def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_held_posts(
+    engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "DOORBELL_POSTS", 3)
+    monkeypatch.setattr(queue, "room_in", lambda _: 1)
+    with engine.begin() as tx:
+        posts = [rows.post(tx) for _ in range(5)]
+        for post in posts:
+            rows.edit(tx, post, {"caption": "second"})
+        tx.execute(text("UPDATE edits SET created_at = now() - interval '9 seconds'"))
+    with held(engine, posts[:4]):
+        for _ in range(50):  # by lot: three times in five it is the fifth's turn
+            assert rescue.rescue() == {"edits": 3}
+    assert posts[4] in {post for _, args, _ in sent for post in args[0]}
+
+
+def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
+    engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rescue, "EXPIRED_AT_ONCE", 3)
+    ends = [seconds(after) for after in range(-9, -4)]
+    with engine.begin() as tx:
+        posts = [rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=end) for end in ends]
+        slides = [rows.slides(tx, claim_kind="render", claim_token="c", claim_expires_at=end) for end in ends]
+    with held(engine, [*posts[:4], *slides[:4]]):
+        for _ in range(50):  # by lot, too
+            rescue.rescue()
+    assert [posts[4], 1] in [pair for task, args, _ in sent if task == queue.POSTS_PUBLISH for pair in args[0]]
+    assert [slides[4], 1] in [args for task, args, _ in sent if task == queue.POSTS_RENDER]
+
+
+def test_an_expired_claim_of_a_held_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
+    with held(engine, [post]):
+        assert [rescue.rescue() for _ in range(3)] == [{}, {}, {}]
+    assert rescue.rescue() == {"claims": 1}
+
+
 def test_what_is_due_is_found_by_its_index_however_many_posts_wait(engine: Engine) -> None:
     with engine.begin() as tx:
         tx.execute(
@@ -160,7 +237,9 @@ def test_what_is_due_is_found_by_its_index_however_many_posts_wait(engine: Engin
                         now() + interval '30 days', 'generated' FROM generate_series(1, 5000) n""")
         )
     with engine.connect() as tx:
-        hints = schedule_store._hints("publish", 60.0) | {"limit": 10}
+        behind = {"after_time": seconds(-1), "after_id": "post_1", "limit": 10}
+        hints = schedule_store._hints("publish", 60.0) | behind
         plan = "\n".join(tx.execute(text(f"EXPLAIN {schedule_store._FIND['publish'].text}"), hints).scalars())
     assert "ix_posts_due" in plan
-    assert "Index Cond: (scheduled_time <=" in plan
+    assert re.search(r"Index Cond: .*scheduled_time <= .*scheduled_time >= ", plan), plan
+    assert "Presorted Key: scheduled_time" in plan
