@@ -38,6 +38,10 @@ STRANGE_ARGUMENTS: list[list[Any]] = [
 ]
 
 
+LEFT_OUT = object()
+BODY = b'[[["post_nobody"]], {}, {}]'
+
+
 def envelope(body: bytes, content_type: str = "application/json", **headers: Any) -> str:
     """A message as kombu lays it in Redis, with whatever body."""
     properties = {
@@ -49,12 +53,13 @@ def envelope(body: bytes, content_type: str = "application/json", **headers: Any
         "delivery_tag": str(uuid4()),
     }
     known = {"lang": "py", "task": queue.EDITS_APPLY, "id": str(uuid4()), "argsrepr": "()", "kwargsrepr": "{}"}
+    said = {name: value for name, value in (known | headers).items() if value is not LEFT_OUT}
     return json.dumps(
         {
             "body": b64encode(body).decode(),
             "content-encoding": "utf-8",
             "content-type": content_type,
-            "headers": known | headers,
+            "headers": said,
             "properties": properties,
         }
     )
@@ -69,8 +74,45 @@ MALFORMED = {
     "an unknown task": envelope(b"[[], {}, {}]", task="posts.destroy"),
     "no task": envelope(b"[[], {}, {}]", task=None),
     "strange keywords": envelope(b'[[["post_nobody"]], {"post_ids": 1, "nonsense": 2}, {}]'),
-    "a time that is none": envelope(b'[[["post_nobody"]], {}, {}]', eta="yesterday-ish"),
-    "expired long ago": envelope(b'[[["post_nobody"]], {}, {}]', expires="2001-01-01T00:00:00+00:00"),
+    "a time that is none": envelope(BODY, eta="yesterday-ish"),
+    "expired long ago": envelope(BODY, expires="2001-01-01T00:00:00+00:00"),
+    "no id": envelope(BODY, id=LEFT_OUT),
+    "an unknown task without an id": envelope(b'{"a": 1}', task="posts.destroy", id=LEFT_OUT),
+    "neither task nor id": envelope(b'{"task": "edits.apply", "args": []}', task=LEFT_OUT, id=LEFT_OUT),
+    "an id that is none": envelope(BODY, id=["a"]),
+    "a limit that is none": envelope(BODY, timelimit=5),
+    "limits that are words": envelope(BODY, timelimit=[None, "a"]),
+    "limits of its own": envelope(BODY, timelimit=[0.001, 0.001]),
+    "stamps that are none": envelope(BODY, stamped_headers=5),
+    "a name that is none": envelope(BODY, shadow=["a"]),
+    "arguments that are none": envelope(b"[{}, {}, {}]"),
+    "keywords that are none": envelope(b"[[], [], {}]"),
+    "an embedding that is none": envelope(b"[[], {}, [1]]"),
+    "no embedding": envelope(b"[[], {}, null]"),
+    "something to call afterwards": envelope(b'[[], {}, {"errbacks": 5}]'),
+}
+
+
+def outer(**changes: Any) -> bytes:
+    """An envelope with other entries on its outside."""
+    return json.dumps(json.loads(envelope(BODY)) | changes).encode()
+
+
+NO_ENVELOPES = {
+    "no JSON": b"garbage",
+    "no text": b"\xff\xfe",
+    "a number": b"7",
+    "nothing": b"{}",
+    "no properties": outer(properties=None),
+    "no tag": outer(properties={"delivery_info": {"exchange": "", "routing_key": "edits"}}),
+    "a tag that is none": outer(
+        properties={"delivery_tag": None, "delivery_info": {"exchange": "", "routing_key": "edits"}}
+    ),
+    "no queue": outer(properties={"delivery_tag": "a"}),
+    "a body of no known encoding": outer(properties={"delivery_tag": "a", "body_encoding": "none"}),
+    "a body that is no base64": outer(body="a"),
+    "a number that is none": b'{"__type__": "decimal", "__value__": "a"}',
+    "a depth without end": b"[" * 100_000,
 }
 
 
@@ -100,9 +142,13 @@ def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_noth
                 continue
             for arguments in STRANGE_ARGUMENTS:
                 sender.send_task(name, args=arguments, queue=queue.QUEUE_OF.get(name, "edits"))
-        for what, message in MALFORMED.items():
+        for what, message in (MALFORMED | NO_ENVELOPES).items():
             scene.note(f"sent {what}")
-            client.lpush("edits", message)
+            # Twice: what costs a worker one of its places must cost an edits worker both.
+            for name in ("edits", "publish", "ops"):
+                client.lpush(name, message, message)
+        for strange in NO_ENVELOPES.values():
+            assert client.publish("/0.celery.pidbox", strange) == len(workers)
         sent = client.info("stats")["total_commands_processed"]
         assert sent > len(STRANGE_ARGUMENTS) * 5
         eventually(lambda: empty(client), within=60, because="all is acknowledged")
@@ -116,6 +162,7 @@ def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_noth
         assert worker.running, name
         received = worker.output().count("] received")
         assert received >= len(STRANGE_ARGUMENTS), (name, received)
+        assert "onnection to broker lost" not in worker.output(), name
     scene.drained(within=2 * RESCUE_PERIOD)
     scene.judge()
 

@@ -3,11 +3,16 @@
 import re
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 import redis
+from celery import Celery
 
+from shared import queue
 from tests import processes as real
+from tests import rows
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process, Server
@@ -22,6 +27,23 @@ def received_twice(output: str) -> list[str]:
     """The ids of the messages that a worker was handed more than once."""
     handed = Counter(re.findall(r"Task edits\.apply\[([0-9a-f-]+)\] received", output))
     return [message for message, times in handed.items() if times > 1]
+
+
+@contextmanager
+def listening(redis_url: str) -> Iterator[Callable[[], list[str]]]:
+    """The kinds of the events that workers have told Flower since the block began."""
+    kinds: list[str] = []
+
+    def heard() -> list[str]:
+        with suppress(TimeoutError):
+            consuming.drain_events(timeout=0.1)
+        return kinds
+
+    with Celery(broker=redis_url, set_as_current=False) as app, app.connection() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": lambda event: kinds.append(event["type"])})
+        with receiver.consumer_context(wakeup=False) as (consuming, _, _):
+            heard()  # only now does it subscribe
+            yield heard
 
 
 def stop_redis(scene: Scene, valkey: Server, seconds: float) -> None:
@@ -164,6 +186,30 @@ def test_row_07_redis_frozen_for_a_minute(redis_scene: Scene, own_valkey: Server
     freeze_redis(redis_scene, own_valkey, 60)
 
 
+def test_row_07_a_redis_that_is_frozen_while_a_task_ends_leaves_its_worker_taking_messages(
+    redis_scene: Scene, own_valkey: Server
+) -> None:
+    scene = redis_scene
+    posts = scene.populate(2)
+    with scene.engine.begin() as tx:
+        ends_frozen, again = (
+            rows.edit(tx, post, {"caption": caption})
+            for post, caption in zip(posts, ("linger-2", "again"), strict=True)
+        )
+    # The only place of its worker, and no rescue that would ring again. A heartbeat would wait for Redis first.
+    worker = scene.crashing_worker("--concurrency=1", "--without-heartbeat")
+    with Celery(broker=own_valkey.url, set_as_current=False) as sender:
+        with listening(own_valkey.url) as heard:
+            sender.send_task(queue.EDITS_APPLY, args=[posts[:1]], queue="edits")
+            eventually(lambda: "task-started" in heard(), within=10)
+        assert f"struck linger-2 {ends_frozen}" in worker.output()
+        own_valkey.process.freeze()
+        worker.says("Couldn't ack", within=20)
+        own_valkey.process.thaw()
+        sender.send_task(queue.EDITS_APPLY, args=[posts[1:]], queue="edits")
+    eventually(lambda: scene.row("edits", again).status == "applied", within=20)
+
+
 def came_again(scene: Scene, worker: Process) -> None:
     """Wait until the worker is handed a message that it still works on."""
 
@@ -204,6 +250,24 @@ def test_row_08_every_connection_to_redis_reset_while_a_task_runs_makes_two_runs
     assert worker.running
     scene.drained(within=2 * RESCUE_PERIOD)
     scene.judge()
+
+
+def test_row_08_after_a_reset_of_its_connections_a_worker_still_tells_flower_of_each_task_at_once(
+    redis_scene: Scene, own_valkey: Server
+) -> None:
+    scene = redis_scene
+    (post,) = scene.populate(1)
+    scene.start_api()
+    worker = scene.start_worker()
+    with redis.Redis.from_url(own_valkey.url) as client:
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+    worker.says("onnection to broker lost", within=10)
+    # Taken by the new connections; few enough events wait with it to be no batch.
+    assert scene.send(post, {"caption": "first"}, "first", Prefer="wait=20").status == 200
+    with listening(own_valkey.url) as heard:
+        assert scene.send(post, {"caption": "second"}, "second", Prefer="wait=20").status == 200
+        eventually(lambda: "task-succeeded" in heard(), within=2, because="the end of one task is told at once")
 
 
 @pytest.mark.faults

@@ -1,10 +1,10 @@
 """The worker's way to Redis keeps what kombu keeps of a message, by fewer steps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
-from kombu import Connection
+from kombu import Connection, Message
 
 from tests.processes import Server
 from worker.app import app
@@ -44,6 +44,39 @@ def test_a_message_that_is_given_back_lies_in_its_queue_again(
         queue.get(timeout=5).requeue()
         assert (broker.hlen("unacked"), broker.zcard("unacked_index"), broker.llen("bells")) == (0, 0, 1)
         assert queue.get(timeout=5).headers["redelivered"]
+
+
+@pytest.mark.parametrize("end", [Message.ack, Message.reject, Message.requeue])
+def test_an_end_that_redis_does_not_answer_leaves_room_for_the_next_message(
+    own_valkey: Server, end: Callable[[Message], None]
+) -> None:
+    options = {"socket_timeout": 0.2}
+    with Connection(own_valkey.url, transport_options=options) as connection, connection.SimpleQueue("bells") as queue:
+        queue.put({"post": "a"})
+        qos = queue.consumer.channel.qos
+        qos.prefetch_count = 1
+        message = queue.get(timeout=5)
+        assert not qos.can_consume()
+        own_valkey.process.freeze()
+        with pytest.raises(redis.TimeoutError):
+            end(message)
+        own_valkey.process.thaw()
+        assert qos.can_consume()
+
+
+def test_an_acknowledgement_that_is_cut_in_the_middle_leaves_nothing_for_good(
+    connection: Connection, broker: "redis.Redis[bytes]"
+) -> None:
+    with connection.SimpleQueue("bells") as queue:
+        queue.put({"post": "a"})
+        message = queue.get(timeout=5)
+        qos = queue.consumer.channel.qos
+        qos.visibility_timeout = 0
+        cut = qos._remove_from_indices(message.delivery_tag)
+        del cut.command_stack[1:]
+        cut.execute()
+        qos.restore_visible()
+        assert (broker.hlen("unacked"), broker.zcard("unacked_index"), broker.llen("bells")) == (0, 0, 0)
 
 
 def test_a_channel_has_one_client_as_long_as_its_connections_are_the_same(connection: Connection) -> None:
