@@ -1,6 +1,7 @@
 """Real servers for every test: one PostgreSQL and one Valkey per run, a fresh database in each for each test."""
 
 import os
+import signal
 from collections.abc import Iterator
 from itertools import count
 
@@ -17,6 +18,8 @@ from tests.processes import Processes, Server
 # What a developer's shell says must not decide what a test sees.
 for name in [name for name in os.environ if name.startswith(("REDRAFT_", "PG", "FLOWER_", "CELERY_"))]:
     del os.environ[name]
+# Nor may what started the run: in the background of a shell Ctrl-C is ignored, by all that is started from here too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEMPLATE = "template_redraft"
 LOGICAL_DATABASES = 1024
