@@ -109,12 +109,13 @@ class Doorbell:
                     self._ring()
 
     async def close(self) -> None:
-        """Ring for what is left, once."""
+        """Ring for what is left."""
         if self._timer:
             self._timer.cancel()
-        if self._new:
-            self._send(list(self._new), None)
-            self._new.clear()
+        left = list(self._new)
+        for start in range(0, len(left), queue.DOORBELL_POSTS):
+            self._send(left[start : start + queue.DOORBELL_POSTS], None)
+        self._new.clear()
         if self._sending:
             await asyncio.wait(self._sending)
 

@@ -69,7 +69,9 @@ class Waiting:
 
     def hurry(self) -> None:
         """The process is to end: from now on nobody waits for longer than LAST_WAIT. Their edits are safe."""
-        self._limit = min(self._limit, self._loop.time() + LAST_WAIT)
+        if self._limit < math.inf:
+            return  # each open connection says so
+        self._limit = self._loop.time() + LAST_WAIT
         for waiters in self._by_edit.values():
             for waiter in waiters:
                 waiter.until = min(waiter.until, self._limit)
@@ -153,8 +155,8 @@ class Waiting:
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):
                 waiter.look_at = look_at
-                self._patient += not waiter.looked
-                waiter.looked = True
+                self._patient += not (waiter.looked or error)
+                waiter.looked |= not error
 
 
 def _ends(edit_ids: list[str]) -> dict[str, End]:

@@ -80,8 +80,6 @@ def take(token: str | None) -> dict[str, str]:
     if nonsense:
         # Anybody can write there, and what is no id would fail every message that picks it.
         forget(nonsense)
-    if addresses and len(words) == 2 * queue.DOORBELL_POSTS:
-        ring(list(addresses)[:1])  # there may be more, and nobody else to ring for them
     return addresses
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport.virtual import Message
 from redis.exceptions import DataError
 
 log = structlog.get_logger(__name__)
@@ -56,10 +57,20 @@ class QoS(redis.QoS):
             yield own.pipeline(transaction=False)
 
 
+class Received(Message):
+    """One message. Without a body it is none: Celery measures what it refuses, and would trip over that."""
+
+    def __init__(self, payload: Any, channel: Any = None, **given: Any) -> None:
+        super().__init__(payload, channel=channel, **given)
+        if not isinstance(self.body, bytes | str):
+            raise TypeError("no body")
+
+
 class Channel(redis.Channel):
     """A channel with one client for what it sends, where kombu makes one for each command."""
 
     QoS = QoS
+    Message = Received
     _own: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  -- kombu's signature

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from shared import held, outcomes
+from shared import held, outcomes, queue
 from shared.db import transaction
 from shared.store import edits as edits_store
 from shared.store.edits import End
@@ -15,6 +15,8 @@ def try_again(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
     applied = apply_edits(addresses)
     free = addresses.keys() - set(applied.held)
     held.forget(free)
+    if len(addresses) == queue.DOORBELL_POSTS:
+        held.ring(list(addresses)[:1])  # there may be more, and nobody else to ring for them
     # Only now: an edit of one of them that came meanwhile was left to us.
     with transaction() as tx:
         applied.more = sorted({*applied.more, *edits_store.posts_with_a_queue(tx, free)})

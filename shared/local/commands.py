@@ -26,7 +26,7 @@ POOLS: Mapping[str, Literal["prefork", "threads"]] = {
 
 
 def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> list[str]:
-    """One API process. `graceful` is the seconds that open requests get at the end: a PATCH may wait for 30."""
+    """One API process. `graceful` is the seconds that open requests get at the end; who waits for an edit takes one."""
     return [
         *(sys.executable, "-m", "uvicorn", "api.app:app", f"--app-dir={ROOT}", f"--host={host}", f"--port={port}"),
         *("--loop=uvloop", "--http=api.protocol:Protocol", "--ws=none", "--interface=asgi3", "--lifespan=on"),

@@ -79,8 +79,11 @@ def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None
         assert bell.answered(1) == {"e1"}
         await rung.reach(3)
         assert [len(posts) for posts, _ in rung.bells] == [1, 1, queue.DOORBELL_POSTS]
+        for number in range(1200):
+            bell.ring_for([(f"q{number}", f"y{number}")])
         await bell.close()
-        assert [(len(posts), reply_to) for posts, reply_to in rung.bells[3:]] == [(100, None)]
+        left = [(len(posts), reply_to) for posts, reply_to in rung.bells[3:]]
+        assert left == [(500, None), (500, None), (300, None)], "at most as many as a doorbell names"
 
     asyncio.run(story())
 

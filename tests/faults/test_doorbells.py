@@ -111,6 +111,11 @@ NO_ENVELOPES = {
     "no queue": outer(properties={"delivery_tag": "a"}),
     "a body of no known encoding": outer(properties={"delivery_tag": "a", "body_encoding": "none"}),
     "a body that is no base64": outer(body="a"),
+    "no body": outer(body=None),
+    "a body that is a number": outer(
+        body=5, properties={"delivery_tag": "a", "delivery_info": {"exchange": "", "routing_key": "edits"}}
+    ),
+    "no body, and pressed": outer(body=None, headers={"compression": "x"}),
     "a number that is none": b'{"__type__": "decimal", "__value__": "a"}',
     "a depth without end": b"[" * 100_000,
 }

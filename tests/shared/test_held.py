@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from shared import held, queue
+from shared import held
 from tests import rows
 from tests.api.answers import messages_at
 from tests.processes import Server
@@ -83,19 +83,6 @@ def test_a_message_that_got_lost_is_believed_in_for_a_while_only(monkeypatch: py
     assert held.known(["a"]) == set()
     held.ring(["b"])
     assert held.take(*bells(url)).keys() == {"a", "b"}
-
-
-def test_of_more_than_a_doorbell_holds_all_are_tried_in_the_end(url: str) -> None:
-    posts = [f"p{number}" for number in range(queue.DOORBELL_POSTS + 1)]
-    held.ring(posts)
-    tried: set[str] = set()
-    for _ in range(2):
-        latest, *_ = bells(url)
-        taken = held.take(latest)
-        held.forget(taken)
-        tried |= taken.keys()
-    assert tried == set(posts)
-    assert len(bells(url)) == 2
 
 
 def test_without_redis_nobody_is_known_and_nothing_raised(

@@ -3,11 +3,13 @@
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from shared import held as held_posts
-from shared import outcomes
+from shared import outcomes, queue
 from tests import rows
 from tests.api.answers import messages_at
 from worker import apply, held, tasks
@@ -102,6 +104,34 @@ def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine
         for message in (bell, bell, [[], None], ["no list", "no token"]):
             assert tasks.apply_edits(*message) == {"held": 1}
     assert len(held_bells(redis_url)) == 2, "the one that was, and the one that comes back"
+
+
+def test_of_more_posts_than_a_message_tries_the_rest_are_tried_by_the_next(engine: Engine, redis_url: str) -> None:
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        edits = [rows.edit(tx, post, {"caption": "x"})]
+    held_posts.ring([post, *(f"nobody's_{number}" for number in range(queue.DOORBELL_POSTS))])
+    for count in (1, 2):
+        latest, *_ = held_bells(redis_url)
+        tasks.apply_edits(*latest)
+        assert len(held_bells(redis_url)) == 2, count
+    assert held_posts.take(None) == {}
+    assert [rows.row(engine, "edits", edit).status for edit in edits] == ["applied"]
+
+
+@pytest.mark.usefixtures("engine")
+def test_while_postgresql_is_away_the_message_for_many_held_posts_does_not_multiply(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    def away(*_: Any) -> None:
+        raise OperationalError("SELECT 1", None, psycopg.OperationalError("the connection is lost"))
+
+    monkeypatch.setattr(held, "apply_edits", away)
+    held_posts.ring([f"p{number}" for number in range(queue.DOORBELL_POSTS)])
+    for count in range(1, 4):
+        latest, *_ = held_bells(redis_url)
+        assert "put_off" in tasks.apply_edits(*latest)
+        assert len(held_bells(redis_url)) == 1 + count, "as many as have been handed in, and the one put off"
 
 
 def test_an_address_that_nobody_listens_at_costs_a_task_nothing(engine: Engine, redis_url: str) -> None:
