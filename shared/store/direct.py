@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import psycopg
+from psycopg.abc import PQGen
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -54,7 +55,19 @@ def _sent(driver: Driver, statement: str, values: Sequence[object]) -> Cursor:
     return cursor
 
 
+class _Trip(psycopg.Pipeline):
+    """psycopg's pipeline, which ends with a Sync, without the Flush that it sends behind that.
+
+    PostgreSQL stops its idle_in_transaction timer for any message, and starts it again for a Sync only: whoever froze
+    between two trips would hold its rows for the whole transaction_timeout.
+    """
+
+    def _fetch_gen(self, *, flush: bool) -> PQGen[None]:  # noqa: ARG002  -- psycopg's signature
+        return super()._fetch_gen(flush=False)
+
+
 def _piped(driver: Driver, statements: Sequence[Statement]) -> list[Cursor]:
+    driver._pipeline = _Trip(driver)  # noqa: SLF001  -- what `pipeline` uses, and lets go of at its end
     with driver.pipeline():
         return [_sent(driver, statement, values) for statement, *values in statements]
 

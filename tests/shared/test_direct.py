@@ -7,8 +7,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from shared import db
+from shared.settings import settings
 from shared.store import direct
 from tests import rows
+from tests.waiting import eventually
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
 
@@ -48,6 +50,23 @@ def test_of_statements_sent_together_one_that_fails_undoes_them_all_and_shows_no
     assert not db.passing(failed.value)
     with db.transaction() as tx:
         assert direct.rows(tx, "SELECT count(*) FROM workspaces WHERE id <> $1", rows.WORKSPACE) == [(0,)]
+
+
+def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_time(
+    engine: Engine, database_url: str
+) -> None:
+    """Whoever froze there would hold its rows for the whole transaction's time-out, 15 s, instead."""
+    hasty = db.make_engine(database_url, settings().model_copy(update={"idle_in_transaction_session_timeout": 0.2}))
+    with hasty.connect() as tx:
+        [[(backend,)], _] = direct.rows_together(tx, ("SELECT pg_backend_pid()",), ("SELECT 1",))
+
+        def gone() -> bool:
+            with engine.connect() as other:
+                return not direct.rows(other, "SELECT 1 FROM pg_stat_activity WHERE pid = $1", backend)
+
+        eventually(gone, within=5)
+        tx.invalidate()
+    hasty.dispose()
 
 
 @pytest.mark.usefixtures("engine")
