@@ -42,14 +42,14 @@ class Applied:
     publishes: list[tuple[str, int, datetime | None]] = field(default_factory=list)
     renders: list[tuple[str, int]] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
-    post_of: dict[str, str] = field(default_factory=dict)
+    read: list[QueuedEdit] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
     def take(self, drained: "Drained") -> None:
         """Count a drained batch in; to be called when its transaction has been committed."""
         self.ends += drained.ends
-        self.post_of.update((edit.id, edit.post_id) for edit in drained.read)
+        self.read += drained.read
         self.told += drained.told
         metrics.edits_ended(drained.ends, drained.read, drained.read_mono)
         logs.edits_ended(drained.ends, drained.read)

@@ -24,8 +24,9 @@ def try_again(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
     # of those has been answered long since.
     told: dict[str, list[End]] = defaultdict(list)
     listening: dict[str, str] = {}
+    post_of = {edit.id: edit.post_id for edit in applied.read}
     for end in applied.ends:
-        address = addresses.get(applied.post_of[end.id])
+        address = addresses.get(post_of[end.id])
         if address:
             told[listening.setdefault(outcomes.channel_of(address), address)].append(end)
     return applied, told

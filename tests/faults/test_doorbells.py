@@ -39,6 +39,7 @@ STRANGE_ARGUMENTS: list[list[Any]] = [
 
 
 LEFT_OUT = object()
+ROUTED = {"exchange": "", "routing_key": "edits"}
 BODY = b'[[["post_nobody"]], {}, {}]'
 
 
@@ -47,7 +48,7 @@ def envelope(body: bytes, content_type: str = "application/json", **headers: Any
     properties = {
         "correlation_id": str(uuid4()),
         "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": "edits"},
+        "delivery_info": ROUTED,
         "priority": 0,
         "body_encoding": "base64",
         "delivery_tag": str(uuid4()),
@@ -104,17 +105,13 @@ NO_ENVELOPES = {
     "a number": b"7",
     "nothing": b"{}",
     "no properties": outer(properties=None),
-    "no tag": outer(properties={"delivery_info": {"exchange": "", "routing_key": "edits"}}),
-    "a tag that is none": outer(
-        properties={"delivery_tag": None, "delivery_info": {"exchange": "", "routing_key": "edits"}}
-    ),
+    "no tag": outer(properties={"delivery_info": ROUTED}),
+    "a tag that is none": outer(properties={"delivery_tag": None, "delivery_info": ROUTED}),
     "no queue": outer(properties={"delivery_tag": "a"}),
     "a body of no known encoding": outer(properties={"delivery_tag": "a", "body_encoding": "none"}),
     "a body that is no base64": outer(body="a"),
     "no body": outer(body=None),
-    "a body that is a number": outer(
-        body=5, properties={"delivery_tag": "a", "delivery_info": {"exchange": "", "routing_key": "edits"}}
-    ),
+    "a body that is a number": outer(body=5, properties={"delivery_tag": "a", "delivery_info": ROUTED}),
     "no body, and pressed": outer(body=None, headers={"compression": "x"}),
     "a number that is none": b'{"__type__": "decimal", "__value__": "a"}',
     "a depth without end": b"[" * 100_000,

@@ -12,6 +12,7 @@ from shared import held as held_posts
 from shared import outcomes, queue
 from tests import rows
 from tests.api.answers import messages_at
+from tests.worker.bulk import held_by_a_person
 from worker import apply, held, tasks
 
 
@@ -19,6 +20,19 @@ from worker import apply, held, tasks
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     with rows.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, list[str]]]:
+    """Which ends were announced, and to whom."""
+    told: list[tuple[str | None, list[str]]] = []
+
+    def announce(reply_to: str | None, ends: Any, **_: Any) -> bool:
+        told.append((reply_to, sorted(end.id for end in ends)))
+        return True
+
+    monkeypatch.setattr(outcomes, "announce", announce)
+    return told
 
 
 def held_bells(url: str) -> list[list[Any]]:
@@ -36,8 +50,7 @@ def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_ta
     with engine.begin() as tx:
         post = rows.post(tx)
     ids = []
-    with engine.begin() as person:
-        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+    with held_by_a_person(engine, post):
         for number in range(5):
             with engine.begin() as tx:
                 ids.append(rows.edit(tx, post, {"caption": f"hot {number}"}))
@@ -51,32 +64,19 @@ def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_ta
 
 
 def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
-    monkeypatch: pytest.MonkeyPatch, engine: Engine
+    engine: Engine, told: list[tuple[str | None, list[str]]]
 ) -> None:
-    told: list[tuple[str | None, list[str]]] = []
-
-    def announce(reply_to: str | None, ends: Any, **_: Any) -> bool:
-        told.append((reply_to, [end.id for end in ends]))
-        return True
-
     with engine.begin() as tx:
         edit = rows.edit(tx, post := rows.post(tx), {"caption": "x"})
     held_posts.ring([post], "me#6")
     held_posts.ring([post], "me#7")
-    monkeypatch.setattr(outcomes, "announce", announce)
     tasks.apply_edits([], None)
     assert told == [("me#7", [edit])]
 
 
 def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
-    monkeypatch: pytest.MonkeyPatch, engine: Engine
+    engine: Engine, told: list[tuple[str | None, list[str]]]
 ) -> None:
-    told: list[tuple[str | None, list[str]]] = []
-
-    def announce(reply_to: str | None, ends: Any, **_: Any) -> bool:
-        told.append((reply_to, sorted(end.id for end in ends)))
-        return True
-
     ours, theirs, taken = [], [], []
     with engine.begin() as tx:
         for number in range(10):
@@ -87,7 +87,6 @@ def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
                     tx.execute(
                         text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = :id"), {"id": post}
                     )
-    monkeypatch.setattr(outcomes, "announce", announce)
     tasks.apply_edits([], None)
     heard = {str(reply_to).partition("#")[0]: ends for reply_to, ends in told}
     assert len(told) == 3
@@ -99,8 +98,7 @@ def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine
         rows.edit(tx, post := rows.post(tx), {"caption": "x"})
     held_posts.ring([post])
     [bell] = held_bells(redis_url)
-    with engine.begin() as person:
-        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+    with held_by_a_person(engine, post):
         for message in (bell, bell, [[], None], ["no list", "no token"]):
             assert tasks.apply_edits(*message) == {"held": 1}
     assert len(held_bells(redis_url)) == 2, "the one that was, and the one that comes back"
@@ -167,8 +165,7 @@ def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: 
         for post in (taken, free):
             rows.edit(tx, post, {"caption": "x"})
     held_posts.ring([taken, free], "me#1")
-    with engine.begin() as person:
-        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": taken})
+    with held_by_a_person(engine, taken):
         [bell] = held_bells(redis_url)
         assert tasks.apply_edits(*bell) == {"applied": 1, "held": 1}
     assert len(held_bells(redis_url)) == 2

@@ -1,8 +1,6 @@
 """What is due soon is marked and enqueued once; what was forgotten is found again."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +10,7 @@ from sqlalchemy import Engine, text
 from shared import queue
 from shared.store import schedule as schedule_store
 from tests import rows
+from tests.worker.bulk import held_by_a_person
 from tests.worker.outside import Outside, change, expire, outside
 from worker import publish, render, rescue, schedule
 from worker.render import Rendering
@@ -115,14 +114,6 @@ def test_a_post_that_somebody_holds_is_skipped(engine: Engine, sent: list[Any]) 
     assert sent[0][1] == [[[free, 1]]]
 
 
-@contextmanager
-def held(engine: Engine, posts: Sequence[str]) -> Iterator[None]:
-    """A person's transaction holds these."""
-    with engine.begin() as person:
-        person.execute(text("SELECT 1 FROM posts WHERE id = ANY(:ids) FOR UPDATE"), {"ids": list(posts)})
-        yield
-
-
 def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +122,7 @@ def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
         # Eight at one moment, so that pages end among them.
         posts = [rows.post(tx, scheduled_time=goes) for goes in [seconds(10)] * 8 + [seconds(20)] * 4]
         slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in (10, 11, 12, 13)]
-    with held(engine, [*posts[:7], *slides[:3]]):
+    with held_by_a_person(engine, *posts[:7], *slides[:3]):
         assert schedule.dispatch_due() == 5
         assert schedule.dispatch_renders() == 1
     found = [pair[0] for task, args, _ in sent if task == queue.POSTS_PUBLISH for pair in args[0]]
@@ -145,7 +136,7 @@ def test_posts_among_held_ones_take_no_more_than_the_queues_room(
     monkeypatch.setattr(queue, "room_in", lambda _: 2)
     with engine.begin() as tx:
         slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in range(10, 16)]
-    with held(engine, slides[::2]):
+    with held_by_a_person(engine, *slides[::2]):
         assert schedule.dispatch_renders() == 2
     assert [args[0] for _, args, _ in sent] == [slides[1], slides[3]]
 
@@ -199,7 +190,7 @@ def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_held_pos
         for post in posts:
             rows.edit(tx, post, {"caption": "second"})
         tx.execute(text("UPDATE edits SET created_at = now() - interval '9 seconds'"))
-    with held(engine, posts[:4]):
+    with held_by_a_person(engine, *posts[:4]):
         for _ in range(50):  # by lot: three times in five it is the fifth's turn
             assert rescue.rescue() == {"edits": 3}
     assert posts[4] in {post for _, args, _ in sent for post in args[0]}
@@ -213,7 +204,7 @@ def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
     with engine.begin() as tx:
         posts = [rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=end) for end in ends]
         slides = [rows.slides(tx, claim_kind="render", claim_token="c", claim_expires_at=end) for end in ends]
-    with held(engine, [*posts[:4], *slides[:4]]):
+    with held_by_a_person(engine, *posts[:4], *slides[:4]):
         for _ in range(50):  # by lot, too
             rescue.rescue()
     assert [posts[4], 1] in [pair for task, args, _ in sent if task == queue.POSTS_PUBLISH for pair in args[0]]
@@ -223,7 +214,7 @@ def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
 def test_an_expired_claim_of_a_held_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
         post = rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
-    with held(engine, [post]):
+    with held_by_a_person(engine, post):
         assert [rescue.rescue() for _ in range(3)] == [{}, {}, {}]
     assert rescue.rescue() == {"claims": 1}
 
