@@ -181,12 +181,12 @@ def test_a_form_without_the_token_of_its_own_page_does_nothing(stack: Running, o
     for token in (
         "",
         "1",
-        right["token"][:-1] + "0",
+        right["token"][:-1] + ("1" if right["token"].endswith("0") else "0"),
         form(ops, other, "requeue")["token"],
         form(ops, failed, "discard")["token"],
     ):
         answer = ops.post(f"/ops/edits/{failed}/requeue", data=right | {"token": token}, headers=OURS)
-        assert answer.status_code == (303 if token == right["token"] else 403), token
+        assert answer.status_code == 403, token
     assert stack.row("edits", failed).status == "failed"
 
 
