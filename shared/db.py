@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.settings import Settings, settings
+from shared.store import trip
 
 # jsonb comes back through pydantic's parser: three times as fast as the standard library's, on every row read.
 set_json_loads(from_json)
@@ -114,6 +115,18 @@ def make_engine(
     def checkin(wire: Any, _record: Any) -> None:
         if isinstance(wire, Wire):
             wire.patience = wire.usual
+
+    # Behind a ROLLBACK psycopg (3.3) has PostgreSQL drop what was prepared, ours too (shared/store/trip.py).
+    @event.listens_for(engine, "rollback")
+    @event.listens_for(engine, "rollback_savepoint")
+    def rolled_back(connection: Connection, *_: Any) -> None:
+        if not connection.invalidated:
+            trip.forget(connection.connection.info)
+
+    @event.listens_for(engine, "reset")
+    def reset(_wire: Any, record: Any, state: Any) -> None:
+        if not state.transaction_was_reset:
+            trip.forget(record.info)
 
     return engine
 

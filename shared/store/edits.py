@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from shared.lifecycle import EditStatus
 from shared.store import counted, direct
 from shared.store.direct import array
+from shared.store.trip import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int) -> list[Qu
     return [QueuedEdit(*row) for row in direct.rows(tx, *queue(post_ids, limit))]
 
 
-def queue(post_ids: Iterable[str], limit: int) -> direct.Statement:
+def queue(post_ids: Iterable[str], limit: int) -> Statement:
     """The statement of `queued_edits`, to travel behind the lock."""
     return _QUEUE, array(list(post_ids)), limit
 
@@ -169,7 +170,7 @@ def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
         counted(direct.changed(tx, *finalizing(ends)), len(ends), "finalize_edits")
 
 
-def finalizing(ends: Sequence[End]) -> direct.Statement:
+def finalizing(ends: Sequence[End]) -> Statement:
     """The statement of `finalize_edits`, to travel behind what the ends did."""
     return _FINALIZE, to_json(ends).decode()
 

@@ -13,6 +13,7 @@ from shared.posts import Post
 from shared.reschedules import Seen
 from shared.store import counted, direct
 from shared.store.direct import array
+from shared.store.trip import Statement
 
 COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbnail_url, caption, sound_id, timezone,
     scheduled_time, render_as_video, rendered_url, revision, schedule_revision, content_revision,
@@ -39,7 +40,7 @@ _LOCKS = {"wait": _LOCK.format(COLUMNS, ""), "skip": _LOCK.format(COLUMNS, "SKIP
 _LOCKS_SEEN = {"wait": _LOCK.format(_SEEN, ""), "skip": _LOCK.format(_SEEN, "SKIP LOCKED")}
 
 
-def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> direct.Statement:
+def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> Statement:
     """The statement of `lock_posts`, to travel with what comes after it."""
     return _LOCKS[when_held], array(sorted(set(ids)))
 
@@ -185,6 +186,6 @@ def write_posts(tx: Connection, writes: Sequence[Write]) -> None:
         counted(direct.changed(tx, *writing(writes)), len(writes), "write_posts")
 
 
-def writing(writes: Sequence[Write]) -> direct.Statement:
+def writing(writes: Sequence[Write]) -> Statement:
     """The statement of `write_posts`, to travel with what comes after it."""
     return _WRITE, to_json([write.row() for write in writes]).decode()
