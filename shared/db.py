@@ -227,6 +227,20 @@ def passing(error: BaseException) -> bool:
     )
 
 
+def repeats(error: BaseException) -> bool:
+    """Whether PostgreSQL ended this work for what it was: too long, too large. The same will end so again."""
+    return isinstance(error, DBAPIError) and isinstance(
+        error.orig,
+        (
+            psycopg.errors.TransactionTimeout,
+            psycopg.errors.QueryCanceled,
+            psycopg.errors.ProgramLimitExceeded,
+            psycopg.errors.StatementTooComplex,
+            psycopg.errors.OutOfMemory,
+        ),
+    )
+
+
 def alembic_config(url: str) -> Config:
     """Alembic's configuration without a file of its own: one place says where the migrations stand."""
     config = Config()

@@ -17,6 +17,7 @@ from shared.events import Event
 from shared.lifecycle import Status
 from shared.reschedules import Move, Outcome, Reason, Seen
 from shared.settings import settings
+from shared.store import batches
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import reschedule_moves as moves_store
@@ -24,7 +25,9 @@ from shared.store import webhooks as webhooks_store
 from shared.store.reschedule_chunks import Chunk, Step, Told, Work
 from shared.store.reschedule_moves import Moved
 from shared.times import format_instant
-from worker.apply import EDITS_A_TASK, Attempts, Drained, drain
+from worker.apply import Drained, drain
+from worker.attempts import Attempts
+from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK
 
 Current = Seen | Reason | None
 """A post after its queued edits; why it is skipped; or None: its queue was too long for one task, it must wait."""
@@ -127,11 +130,12 @@ def _drained(tx: Connection, waiting: Sequence[str], attempts: Attempts, done: P
     was tried before is skipped: run here, it could take a thousand neighbours with it.
     """
     # Ours already: this reads the whole rows, which only these few need.
-    locked = posts_store.lock_posts(tx, waiting, "skip")
-    done.drained = drain(tx, locked, attempts)
+    taken = batches.take(tx, waiting, EDITS_A_TASK, BYTES_A_TASK)
+    done.drained = drain(tx, taken.locked, attempts, taken.queue)
     busy: dict[str, Current] = {post_id: reschedules.seen(facts) for post_id, facts in done.drained.posts.items()}
+    busy |= dict.fromkeys(taken.left)
     if done.drained.cut:
-        busy |= dict.fromkeys(edits_store.posts_with_a_queue(tx, locked))
+        busy |= dict.fromkeys(edits_store.posts_with_a_queue(tx, taken.locked))
     return busy | dict.fromkeys(done.drained.tried, Reason.EDIT_WAITING)
 
 
@@ -140,7 +144,7 @@ def _reckoned(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
     found, _ = posts_store.read_posts(tx, waiting)
     facts = {post_id: post.facts for post_id, post in found.items()}
     tried: set[str] = set()
-    for edit in edits_store.queued_edits(tx, found, EDITS_A_TASK):
+    for edit in edits_store.queued_edits(tx, found, EDITS_A_TASK, BYTES_A_TASK).edits:
         if edit.attempts:
             tried.add(edit.post_id)
         patch = EditPatch.from_changes(edit.changes)

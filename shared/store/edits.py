@@ -1,6 +1,6 @@
 """Edits: the row that is the queue, the outbox and the audit trail at once (SPEC 1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,7 +71,8 @@ def insert_edits(tx: Connection, new: Sequence[NewEdit], accepted_at: datetime) 
 
 @dataclass(frozen=True, slots=True)
 class QueuedEdit:
-    """An edit as the worker reads it. `attempts` counts the times that somebody started it and died.
+    """An edit as the worker reads it. `attempts` counts the times that somebody started it and died, `deferrals` those
+    that its batch failed at PostgreSQL. `size`: the bytes of what it brings.
 
     `read_at` is the database's clock as this was read: what is due is judged by it.
     """
@@ -84,22 +85,55 @@ class QueuedEdit:
     created_at: datetime
     attempts: int
     requested_by: str
+    deferrals: int
+    size: int
     read_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What was read of some posts' queues, oldest first. `more`: others of theirs wait behind it."""
+
+    edits: list[QueuedEdit]
+    more: bool = False
+
+    def of(self, post_ids: Container[str]) -> "Queue":
+        """What of it is these posts'."""
+        return Queue([edit for edit in self.edits if edit.post_id in post_ids], self.more)
+
+
+# What is compressed is measured as it will be read. The others' size is known without reading them.
 _QUEUE = """
-    SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, clock_timestamp()
-    FROM edits WHERE post_id = ANY(CAST($1 AS text[])) AND status = 'queued' ORDER BY seq LIMIT $2"""
+    SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, deferrals, size,
+        clock_timestamp(), waiting
+    FROM (
+        SELECT q.*, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS ahead, count(*) OVER () AS waiting
+        FROM (
+            SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, deferrals,
+                coalesce(octet_length(CAST(if_match AS text)), 0)
+                + CASE WHEN pg_column_compression(changes) IS NULL THEN pg_column_size(changes)
+                       ELSE octet_length(CAST(changes AS text)) END AS size
+            FROM edits WHERE post_id = ANY(CAST($1 AS text[])) AND status = 'queued' ORDER BY seq LIMIT $2
+        ) q
+    ) sized
+    WHERE ahead < $3 ORDER BY seq"""
 
 
-def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int) -> list[QueuedEdit]:
-    """The queued edits of locked posts, oldest first, at most `limit` in all."""
-    return [QueuedEdit(*row) for row in direct.rows(tx, *queue(post_ids, limit))]
+def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int, most: int) -> Queue:
+    """The queued edits of locked posts, at most `limit` in all, and about `most` bytes of them."""
+    return queue_of(direct.rows(tx, *queue(post_ids, limit, most)), limit)
 
 
-def queue(post_ids: Iterable[str], limit: int) -> Statement:
+def queue(post_ids: Iterable[str], limit: int, most: int) -> Statement:
     """The statement of `queued_edits`, to travel behind the lock."""
-    return _QUEUE, array(list(post_ids)), limit
+    return _QUEUE, array(list(post_ids)), limit + 1, most
+
+
+def queue_of(rows: Sequence[Sequence[Any]], limit: int) -> Queue:
+    """What the statement of `queued_edits` returned."""
+    waiting = rows[0][-1] if rows else 0
+    found = [QueuedEdit(*row[:-1]) for row in rows[:limit]]
+    return Queue(found, more=waiting > len(found))
 
 
 _WAITING = text("""
@@ -120,8 +154,8 @@ _COUNT = """
     FROM unnest(ARRAY(SELECT unnest(CAST($1 AS text[]))), ARRAY(SELECT unnest(CAST($2 AS text[])))) AS r(id, was)
     WHERE e.id = r.id AND e.status = r.was"""
 _GIVE_BACK = text("""
-    UPDATE edits e SET attempts = e.attempts - 1
-    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[])) AS r(id, was)
+    UPDATE edits e SET attempts = e.attempts - 1, deferrals = e.deferrals + CAST(r.deferred AS integer)
+    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:deferred AS boolean[])) AS r(id, was, deferred)
     WHERE e.id = r.id AND e.status = r.was AND e.attempts > 0""")
 
 
@@ -131,9 +165,13 @@ def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
     counted(direct.changed(aside, _COUNT, array(ids), queued), len(ids), "count_attempts")
 
 
-def give_back_attempts(aside: Connection, ids: Sequence[str]) -> None:
-    """The work ended without a death: what was counted is no attempt (SPEC 3.5). Ended edits are left alone."""
-    aside.execute(_GIVE_BACK, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)})
+def give_back_attempts(aside: Connection, owed: Sequence[tuple[str, bool]]) -> None:
+    """The work ended without a death: what was counted is no attempt. Ended edits are left alone.
+
+    `owed`: (edit, whether PostgreSQL ended the work for what it was).
+    """
+    ids, deferred = [edit_id for edit_id, _ in owed], [repeats for _, repeats in owed]
+    aside.execute(_GIVE_BACK, {"ids": ids, "was": [EditStatus.QUEUED.value] * len(ids), "deferred": deferred})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +193,19 @@ class End:
 
 _FINALIZE = """
     UPDATE edits e SET
-        status = r.status, revision = r.revision, before = r.before, after = r.after, result = r.result,
+        status = r.status, revision = r.revision, before = r.before, result = r.result,
         error_code = r.error_code, error_message = r.error_message, error_details = r.error_details,
         lock_wait_ms = r.lock_wait_ms, finalized_at = clock_timestamp()
     FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
-        id text, was text, status text, revision bigint, before jsonb, after jsonb, result text, error_code text,
+        id text, was text, status text, revision bigint, before jsonb, result text, error_code text,
         error_message text, error_details jsonb, lock_wait_ms integer)
     WHERE e.id = r.id AND e.status = r.was"""
+
+# What an edit made of the fields that it changed stands in its result already, and is not stored twice. Bulk moves have
+# no result, and the ends that earlier versions wrote have both.
+AFTER = """CASE WHEN after IS NULL AND before IS NOT NULL AND result IS NOT NULL THEN (
+        SELECT coalesce(jsonb_object_agg(name, CAST(result AS jsonb) -> name), '{}')
+        FROM jsonb_object_keys(before) AS name) ELSE after END AS after"""
 
 
 def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
@@ -172,7 +216,7 @@ def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
 
 def finalizing(ends: Sequence[End]) -> Statement:
     """The statement of `finalize_edits`, to travel behind what the ends did."""
-    return _FINALIZE, to_json(ends).decode()
+    return _FINALIZE, to_json(ends, exclude={"__all__": {"after"}}).decode()
 
 
 _ENDS = text("""

@@ -9,10 +9,19 @@ from sqlalchemy import Engine, text
 
 from shared import db
 from shared.lifecycle import EditStatus
+from shared.store import operations
 from shared.store.edits import End
+from shared.stories import EditStory
 from tests import rows
 from worker import apply
 from worker.apply import apply_edits
+
+
+def story(engine: Engine, edit: str) -> EditStory:
+    with engine.connect() as tx:
+        found = operations.story(tx, edit)
+    assert found
+    return found
 
 
 def test_edits_of_one_post_are_applied_in_the_order_in_which_they_were_accepted(engine: Engine) -> None:
@@ -31,11 +40,13 @@ def test_the_end_the_effect_and_the_audit_record_are_in_one_row_and_one_commit(e
         post = rows.post(tx)
         edit = rows.edit(tx, post, {"caption": "second"})
     apply_edits([post])
-    ended = rows.row(engine, "edits", edit)
+    ended = story(engine, edit)
     assert (ended.status, ended.revision, ended.attempts) == ("applied", 2, 1)
     assert (ended.before, ended.after) == ({"caption": "first"}, {"caption": "second"})
+    assert ended.finalized_at
+    assert ended.started_at
     assert ended.finalized_at >= ended.started_at >= ended.created_at
-    assert '"caption":"second"' in ended.result
+    assert '"caption":"second"' in rows.row(engine, "edits", edit).result
 
 
 def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts(engine: Engine) -> None:
@@ -70,7 +81,7 @@ def test_an_edit_that_changes_nothing_is_applied_and_moves_no_counter(engine: En
         edit = rows.edit(tx, post, {"caption": "first"})
     before = rows.row(engine, "posts", post)
     apply_edits([post])
-    ended = rows.row(engine, "edits", edit)
+    ended = story(engine, edit)
     assert rows.row(engine, "posts", post) == before
     assert (ended.status, ended.revision, ended.before, ended.after) == ("applied", 1, {}, {})
 
