@@ -69,7 +69,10 @@ class Pass:
     def _event(self, index: int, post: Seen, goal: Move) -> Event:
         edit_id = reschedule_jobs.audit_id(self.job.id, self.chunk.first + index)
         both = post.scheduled_time, goal.at
-        return events.rescheduled(self.job.workspace_id, post.id, *both, editId=edit_id, rescheduleId=self.job.id)
+        revision = post.revision + 1  # a move is one step (`lifecycle.moved`, `moves_store.move`)
+        return events.rescheduled(
+            self.job.workspace_id, post.id, revision, *both, editId=edit_id, rescheduleId=self.job.id
+        )
 
     def step(self, chunks: int) -> Step:
         """What it adds to the job's counters; `chunks`: 1 if it is a chunk's first pass."""
