@@ -92,19 +92,21 @@ class Attempts:
     that raises is as poisonous as one that kills, and run alone it will be `failed` after its last attempt.
     """
 
-    _owed: list[str] = []  # noqa: RUF012  -- deliberately the process's: PostgreSQL was away when it was due
+    # Deliberately the process's: PostgreSQL was away when it was due. An edit -> its attempts before it was counted.
+    _owed: list[tuple[str, int]] = []  # noqa: RUF012
     # A publish worker settles in many threads: what one is giving back, another must not give back again.
     _settling = threading.Lock()
 
     def __init__(self) -> None:
-        self.ids: list[str] = []
+        self._counted: list[tuple[str, int]] = []
 
-    def count(self, ids: list[str]) -> None:
+    def count(self, edits: Sequence[QueuedEdit]) -> None:
         """Write down that work on these edits begins, before it does. Their posts are locked by the caller."""
-        if ids:
-            self.ids += ids
+        if edits:
+            # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
+            self._counted += [(edit.id, edit.attempts) for edit in edits]
             with db.aside() as aside:
-                edits_store.count_attempts(aside, ids)
+                edits_store.count_attempts(aside, [edit.id for edit in edits])
 
     def __enter__(self) -> Self:
         self.settle()
@@ -115,7 +117,7 @@ class Attempts:
             return
         if isinstance(error, Exception) and not db.passing(error) and not isinstance(error, StaleWriteError):
             return
-        self._owed += self.ids
+        self._owed += self._counted
         self.settle()
 
     @classmethod
@@ -128,7 +130,7 @@ class Attempts:
             try:
                 if owed:
                     with db.aside() as aside:
-                        edits_store.give_back_attempts(aside, owed)
+                        edits_store.give_back_attempts(aside, dict(owed))
             except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
                 log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
                 return
@@ -152,7 +154,7 @@ def drain(
     drained.cut = len(queue) > limit
     drained.read_at = queue[0].read_at if queue else None
     taken = _alone(queue, drained) if alone else _untried(queue[:limit], drained)
-    attempts.count([edit.id for edit in taken])
+    attempts.count(taken)
     for edit in taken:
         _decide(edit, locked[edit.post_id], drained, round(waited * 1000))
     for post_id, after in drained.posts.items():

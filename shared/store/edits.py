@@ -1,6 +1,6 @@
 """Edits: the row that is the queue, the outbox and the audit trail at once (SPEC 1)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -120,8 +120,8 @@ _COUNT = """
     WHERE e.id = r.id AND e.status = r.was"""
 _GIVE_BACK = text("""
     UPDATE edits e SET attempts = e.attempts - 1
-    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[])) AS r(id, was)
-    WHERE e.id = r.id AND e.status = r.was AND e.attempts > 0""")
+    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:before AS integer[])) AS r(id, was, before)
+    WHERE e.id = r.id AND e.status = r.was AND e.attempts > r.before""")
 
 
 def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
@@ -130,9 +130,14 @@ def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
     counted(direct.changed(aside, _COUNT, array(ids), queued), len(ids), "count_attempts")
 
 
-def give_back_attempts(aside: Connection, ids: Sequence[str]) -> None:
-    """The work ended without a death: what was counted is no attempt (SPEC 3.5). Ended edits are left alone."""
-    aside.execute(_GIVE_BACK, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)})
+def give_back_attempts(aside: Connection, before: Mapping[str, int]) -> None:
+    """The work ended without a death: what was counted is no attempt (SPEC 3.5). Ended edits are left alone.
+
+    `before`: an edit -> its attempts before it was counted. The connection may have been lost in the counting: one that
+    has no more than these was never counted, and keeps what it has.
+    """
+    given = {"ids": list(before), "was": [EditStatus.QUEUED.value] * len(before), "before": list(before.values())}
+    aside.execute(_GIVE_BACK, given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 
 from shared import db
 from shared.lifecycle import EditStatus
+from shared.store import edits as edits_store
 from shared.store.edits import End
 from tests import rows
 from worker import apply
@@ -168,6 +169,40 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
     assert db.passing(lost.value)
     assert (rows.row(engine, "edits", edit).attempts, rows.row(engine, "edits", edit).status) == (0, "queued")
     assert len(apply_edits([post]).ends) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_attempt_is_given_back_only_where_it_was_counted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The connection aside is lost before the counting, or in its answer: who lost it cannot know which."""
+    with engine.begin() as tx:
+        post, other = rows.post(tx), rows.post(tx)
+        fresh, tried = rows.edit(tx, other, {"caption": "one"}), rows.edit(tx, post, {"caption": "two"})
+        tx.execute(text("UPDATE edits SET attempts = 3 WHERE id = :id"), {"id": tried})
+    count = edits_store.count_attempts
+
+    def cut(aside: Any, ids: Any) -> None:
+        if when == "after":
+            count(aside, ids)
+        aside.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edits_store, "count_attempts", cut)
+        for edit in (other, post):
+            with pytest.raises(Exception, match="terminat") as lost:
+                apply_edits([edit])
+            assert db.passing(lost.value)
+    assert (rows.row(engine, "edits", fresh).attempts, rows.row(engine, "edits", tried).attempts) == (0, 3)
+
+
+def test_an_attempt_that_another_counted_since_leaves_ours_to_be_given_back(engine: Engine) -> None:
+    with engine.begin() as tx:
+        edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
+        tx.execute(text("UPDATE edits SET attempts = 2 WHERE id = :id"), {"id": edit})
+    with db.aside() as aside:
+        edits_store.give_back_attempts(aside, {edit: 0})
+    assert rows.row(engine, "edits", edit).attempts == 1
 
 
 def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
