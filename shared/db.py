@@ -214,6 +214,17 @@ def passing(error: BaseException) -> bool:
     )
 
 
+def refused(error: BaseException | None) -> bool:
+    """Whether PostgreSQL, though what failed may be passing, cut a statement off for what it asks: too long or too big.
+
+    A lost connection, a restart, a lock that was not to be had say nothing of the kind.
+    """
+    if not isinstance(error, DBAPIError) or not isinstance(error.orig, psycopg.Error):
+        return False
+    too_much = (error.orig.sqlstate or "")[:2] in ("53", "54")  # resources, the program's limits
+    return too_much or isinstance(error.orig, (psycopg.errors.TransactionTimeout, psycopg.errors.QueryCanceled))
+
+
 def alembic_config(url: str) -> Config:
     """Alembic's configuration without a file of its own: one place says where the migrations stand."""
     config = Config()

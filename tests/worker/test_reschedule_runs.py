@@ -135,6 +135,27 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
     }
 
 
+@pytest.mark.parametrize("count", [3, 0])
+def test_a_doubled_message_of_a_new_job_finds_it_frozen_and_does_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """It read the job while its twin was freezing it, and has the name of the freezing once the twin has committed."""
+    posts(engine, count)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    take = reschedule.chunks_store.take
+
+    def after_the_twin(*given: Any) -> bool:
+        monkeypatch.setattr(reschedule.chunks_store, "take", take)
+        assert reschedule.run_chunk(job).outcome == "frozen"
+        return take(*given)
+
+    monkeypatch.setattr(reschedule.chunks_store, "take", after_the_twin)
+    doubled = reschedule.run_chunk(job)
+    assert (doubled.outcome, doubled.messages) == ("busy", 0)
+    jobs.run(job)
+    assert jobs.counts(job) == ("done", count, count, 0, 0)
+
+
 @pytest.mark.parametrize("junk", ["rsch_nobody", "", "rsch_\\'; --"])
 @pytest.mark.usefixtures("engine")
 def test_a_message_for_a_job_that_is_not_there_is_a_no_op(junk: str) -> None:
