@@ -51,6 +51,7 @@ class Applied:
         self.ends += drained.ends
         self.read += drained.read
         self.told += drained.told
+        self.held += drained.held
         metrics.edits_ended(drained.ends, drained.read, drained.read_mono)
         logs.edits_ended(drained.ends, drained.read)
         for write in drained.writes.values():
@@ -72,17 +73,25 @@ class Applied:
 
 @dataclass(slots=True)
 class Drained:
-    """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone."""
+    """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone;
+    of those `held` somebody else has locked an edit, which waits with all behind it.
+    """
 
     posts: dict[str, PostFacts]
     ends: list[End] = field(default_factory=list)
     writes: dict[str, Write] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     cut: bool = False
     read_at: datetime | None = None
     told: list[str] = field(default_factory=list)
     read: Sequence[QueuedEdit] = ()
     read_mono: float = 0.0
+
+    @property
+    def more(self) -> list[str]:
+        """Posts to be rung for at once, where not all could be read; not those that somebody else is in the way of."""
+        return [post_id for post_id in self.posts if post_id not in self.held] if self.cut else []
 
 
 class Attempts:
@@ -100,13 +109,40 @@ class Attempts:
     def __init__(self) -> None:
         self._counted: list[tuple[str, int]] = []
 
-    def count(self, edits: Sequence[QueuedEdit]) -> None:
-        """Write down that work on these edits begins, before it does. Their posts are locked by the caller."""
+    def count(self, edits: Sequence[QueuedEdit]) -> Sequence[QueuedEdit]:
+        """Write down that work on these edits begins, before it does. Their posts are locked by the caller.
+
+        Returned: those that it begins on. Left out: of each post, all from the first whose row somebody else has locked
+        (a person; nobody of ours who has not the post).
+        """
+        try:
+            self._count(edits)
+        except Exception as error:
+            if not db.lock_timed_out(error):
+                raise
+            edits = self._free(edits)
+            self._count(edits)
+        return edits
+
+    def _count(self, edits: Sequence[QueuedEdit]) -> None:
         if edits:
             # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
             self._counted += [(edit.id, edit.attempts) for edit in edits]
             with db.aside() as aside:
                 edits_store.count_attempts(aside, [edit.id for edit in edits])
+
+    @staticmethod
+    def _free(edits: Sequence[QueuedEdit]) -> list[QueuedEdit]:
+        with db.aside() as aside:
+            free = edits_store.free(aside, [edit.id for edit in edits])
+        behind: set[str] = set()
+        begun = []
+        for edit in edits:
+            if edit.id in free and edit.post_id not in behind:
+                begun.append(edit)
+            else:
+                behind.add(edit.post_id)
+        return begun
 
     def __enter__(self) -> Self:
         self.settle()
@@ -129,12 +165,25 @@ class Attempts:
             owed = list(cls._owed)
             try:
                 if owed:
-                    with db.aside() as aside:
-                        edits_store.give_back_attempts(aside, dict(owed))
+                    cls._give_back(dict(owed))
             except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
                 log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
                 return
             del cls._owed[: len(owed)]
+
+    @classmethod
+    def _give_back(cls, owed: dict[str, int]) -> None:
+        try:
+            with db.aside() as aside:
+                edits_store.give_back_attempts(aside, owed)
+        except Exception as error:
+            if not db.lock_timed_out(error):
+                raise
+            # Somebody has a row of one of them locked: that one stays owed, and no other waits for it.
+            with db.aside() as aside:
+                free = edits_store.free(aside, list(owed))
+                edits_store.give_back_attempts(aside, {edit: owed[edit] for edit in free})
+            cls._owed += [(edit, before) for edit, before in owed.items() if edit not in free]
 
 
 def drain(
@@ -154,8 +203,11 @@ def drain(
     drained.cut = len(queue) > limit
     drained.read_at = queue[0].read_at if queue else None
     taken = _alone(queue, drained) if alone else _untried(queue[:limit], drained)
-    attempts.count(taken)
-    for edit in taken:
+    begun = attempts.count(taken)
+    if len(begun) < len(taken):
+        ours = {edit.id for edit in begun}
+        drained.held = list(dict.fromkeys(edit.post_id for edit in taken if edit.id not in ours))
+    for edit in begun:
         _decide(edit, locked[edit.post_id], drained, round(waited * 1000))
     for post_id, after in drained.posts.items():
         before = locked[post_id].facts
@@ -249,7 +301,7 @@ def apply_edits(
         missing = [post_id for post_id in wanted if post_id not in locked]
         held = edits_store.posts_with_a_queue(tx, missing) if missing else []
     applied.take(drained)
-    applied.more += list(locked) if drained.cut else []
+    applied.more += drained.more
     tried = drained.tried
 
     if tell and (held or tried):
@@ -283,18 +335,24 @@ def _apply_held(post_id: str, applied: Applied, deadline: float) -> list[str]:
         applied.held.append(post_id)
         return []
     applied.take(drained)
-    applied.more += list(locked) if drained.cut else []
+    applied.more += drained.more
     return drained.tried
 
 
 def _apply_tried(post_id: str, applied: Applied) -> None:
     """Run the head of one post's queue in a transaction and a count of its own, then ring for the rest."""
-    with Attempts() as attempts, transaction() as tx:
-        locked = posts_store.lock_posts(tx, [post_id], "skip")
-        drained = drain(tx, locked, attempts, alone=True)
-        rest = edits_store.posts_with_a_queue(tx, [post_id])
+    try:
+        with Attempts() as attempts, transaction() as tx:
+            locked = posts_store.lock_posts(tx, [post_id], "skip")
+            drained = drain(tx, locked, attempts, alone=True)
+            rest = edits_store.posts_with_a_queue(tx, [post_id])
+    except Exception as error:
+        if not db.lock_timed_out(error):
+            raise
+        applied.held.append(post_id)
+        return
     applied.take(drained)
-    if locked:
-        applied.more += rest
-    else:
+    if not locked:
         applied.held += rest
+    elif not drained.held:
+        applied.more += rest

@@ -27,7 +27,9 @@ from shared.times import format_instant
 from worker.apply import EDITS_A_TASK, Attempts, Drained, drain
 
 Current = Seen | Reason | None
-"""A post after its queued edits; why it is skipped; or None: its queue was too long for one task, it must wait."""
+"""A post after its queued edits; why it is skipped; or None: it must wait, since its queue was too long for one task or
+somebody else has an edit of it locked.
+"""
 
 
 @dataclass(slots=True)
@@ -135,6 +137,7 @@ def _drained(tx: Connection, waiting: Sequence[str], attempts: Attempts, done: P
     busy: dict[str, Current] = {post_id: reschedules.seen(facts) for post_id, facts in done.drained.posts.items()}
     if done.drained.cut:
         busy |= dict.fromkeys(edits_store.posts_with_a_queue(tx, locked))
+    busy |= dict.fromkeys(done.drained.held)
     return busy | dict.fromkeys(done.drained.tried, Reason.EDIT_WAITING)
 
 

@@ -130,6 +130,18 @@ def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
     counted(direct.changed(aside, _COUNT, array(ids), queued), len(ids), "count_attempts")
 
 
+# In a statement of its own, on a connection that commits at once: the locks are let go with its end.
+_FREE = text("""
+    SELECT e.id FROM edits e JOIN unnest(CAST(:ids AS text[]), CAST(:was AS text[])) AS r(id, was)
+        ON e.id = r.id AND e.status = r.was
+    FOR NO KEY UPDATE OF e SKIP LOCKED""")
+
+
+def free(aside: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of these queued edits whose rows nobody else has locked at this moment."""
+    return set(aside.execute(_FREE, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)}).scalars())
+
+
 def give_back_attempts(aside: Connection, before: Mapping[str, int]) -> None:
     """The work ended without a death: what was counted is no attempt (SPEC 3.5). Ended edits are left alone.
 
