@@ -108,7 +108,9 @@ def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Respon
 
 @router.get("/v1/edits")
 async def list_edits(request: Request) -> Response:
-    """The workspace's edits, newest first: what became of many 202s in few calls. Those of deleted posts too."""
+    """The workspace's edits, newest first: what became of many 202s in few calls. Those of deleted posts too. An edit
+    that an operator requeues has a new place, in front of all others.
+    """
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
     asked = listing.read(request, FILTERS, key.workspace_id)

@@ -68,9 +68,13 @@ async def _depths() -> dict[str, int] | None:
         return None
 
 
+# The place of an edit by its number in the order; by its id it is any other text.
+_SEQ = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
 def _edits(tx: Connection, status: str | None, post_id: str | None, after: str | None, limit: int) -> list[EditStory]:
-    last = operations.story(tx, after) if after else None
-    return operations.edits(tx, status=status, post_id=post_id, after=last, limit=limit)
+    place = int(after) if after is not None and _SEQ.fullmatch(after) else after
+    return operations.edits(tx, status=status, post_id=post_id, after=place, limit=limit)
 
 
 @page("/ops/edits")
@@ -80,7 +84,8 @@ async def list_edits(request: Request) -> Response:
     status = status if status in {one.value for one in EditStatus} else None
     found = await read(request, _edits, status, post_id, after, PAGE + 1)
     edits = found[:PAGE]
-    more = {"status": status, "post": post_id, "after": edits[-1].id} if len(found) > PAGE else {}
+    last = operations.place(edits[-1], status=status, post_id=post_id) if edits else None
+    more = {"status": status, "post": post_id, "after": str(last)} if len(found) > PAGE else {}
     return html(
         request,
         "edits.html",

@@ -67,14 +67,16 @@ def make_engine(
     name: str = "redraft",
     durable: bool = True,
     autocommit: bool = False,
+    lock_timeout: float | None = None,
 ) -> Engine:
     """An engine whose connections carry the time-outs of SPEC 7, READ COMMITTED, in UTC.
 
     A dead connection is found by use, not by a ping before every checkout: whoever uses it retries anyway.
     `autocommit`: each statement is a transaction of its own. `durable=False`: a commit does not wait for the disk.
+    `lock_timeout`: seconds, where it is another one than the settings'.
     """
     limits = {
-        "lock_timeout": config.lock_timeout,
+        "lock_timeout": config.lock_timeout if lock_timeout is None else lock_timeout,
         "idle_in_transaction_session_timeout": config.idle_in_transaction_session_timeout,
         "transaction_timeout": config.transaction_timeout,
     }
@@ -170,9 +172,17 @@ class Own:
 engine = Own(lambda config: make_engine(config.database_url, config, pool_size=16))
 """This process's engine."""
 
+# Who waits aside has posts locked meanwhile: no longer than one waits for a post that somebody else has locked.
+ASIDE_WAITS = 0.05
 _aside = Own(
     lambda config: make_engine(
-        config.database_url, config, pool_size=16, name="redraft-aside", durable=False, autocommit=True
+        config.database_url,
+        config,
+        pool_size=16,
+        name="redraft-aside",
+        durable=False,
+        autocommit=True,
+        lock_timeout=min(config.lock_timeout, ASIDE_WAITS),
     )
 )
 _durable = Own(lambda config: make_engine(config.database_url, config, name="redraft-durable", autocommit=True))

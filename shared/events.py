@@ -13,7 +13,9 @@ from shared.times import format_instant
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to a post. `data` holds workspaceId, postId and what the type needs."""
+    """One thing that happened to a post. `data` holds workspaceId, postId, the post's revision as it left the post, and
+    what the type needs; its delivery adds the sequence number.
+    """
 
     type: str
     workspace_id: str
@@ -21,10 +23,11 @@ class Event:
     data: dict[str, Any]
 
 
-def _event(kind: str, post: Post, **data: Any) -> Event:
-    return Event(
-        kind, post.workspace_id, post.facts.id, {"workspaceId": post.workspace_id, "postId": post.facts.id} | data
-    )
+def _event(kind: str, post: Post, revision: int | None, **data: Any) -> Event:
+    """`revision` None: the one that the post has."""
+    facts = post.facts
+    said = {"workspaceId": post.workspace_id, "postId": facts.id, "revision": revision or facts.revision}
+    return Event(kind, post.workspace_id, facts.id, said | data)
 
 
 def of_edits(ends: Iterable[End], posts_of: Mapping[str, Post]) -> list[Event]:
@@ -33,39 +36,42 @@ def of_edits(ends: Iterable[End], posts_of: Mapping[str, Post]) -> list[Event]:
     for end in ends:
         post = posts_of[end.id]
         if end.status is EditStatus.APPLIED:
-            told.append(_event("edit.applied", post, editId=end.id, revision=end.revision))
+            told.append(_event("edit.applied", post, end.revision, editId=end.id))
         else:
             error = {"code": end.error_code, "message": end.error_message}
-            told.append(_event(f"edit.{end.status.value}", post, editId=end.id, error=error))
+            told.append(_event(f"edit.{end.status.value}", post, end.revision, editId=end.id, error=error))
         if end.before and end.after and "scheduledTime" in end.after:
             both = {"before": end.before["scheduledTime"], "after": end.after["scheduledTime"]}
-            told.append(_event("post.rescheduled", post, editId=end.id, **both))
+            told.append(_event("post.rescheduled", post, end.revision, editId=end.id, **both))
     return told
 
 
-def rescheduled(workspace_id: str, post_id: str, before: datetime, after: datetime, **data: Any) -> Event:
-    """A bulk job moved the post; `data` may hold editId and rescheduleId."""
+def rescheduled(
+    workspace_id: str, post_id: str, revision: int, before: datetime, after: datetime, **data: Any
+) -> Event:  # fmt: skip
+    """A bulk job moved the post, which has that revision now; `data` may hold editId and rescheduleId."""
     both = {"before": format_instant(before), "after": format_instant(after)}
-    said = {"workspaceId": workspace_id, "postId": post_id}
+    said = {"workspaceId": workspace_id, "postId": post_id, "revision": revision}
     return Event("post.rescheduled", workspace_id, post_id, said | both | data)
 
 
-def posted(post: Post, posted_at: datetime, platform_post_id: str | None) -> Event:
-    """The post went out. `post` as it was when it was claimed."""
+def posted(post: Post, revision: int, posted_at: datetime, platform_post_id: str | None) -> Event:
+    """The post went out, and has that revision now. `post` as it was when it was claimed."""
     return _event(
         "post.posted",
         post,
+        revision,
         scheduledTime=format_instant(post.facts.scheduled_time),
         postedAt=format_instant(posted_at),
         platformPostId=platform_post_id,
     )
 
 
-def failed(post: Post, reason: str) -> Event:
-    """A render or a publish gave up."""
-    return _event("post.failed", post, scheduledTime=format_instant(post.facts.scheduled_time), reason=reason)
+def failed(post: Post, revision: int, reason: str) -> Event:
+    """A render or a publish gave up; the post has that revision now."""
+    return _event("post.failed", post, revision, scheduledTime=format_instant(post.facts.scheduled_time), reason=reason)
 
 
 def deleted(post: Post, deleted_at: datetime) -> Event:
     """A client deleted the post."""
-    return _event("post.deleted", post, deletedAt=format_instant(deleted_at))
+    return _event("post.deleted", post, None, deletedAt=format_instant(deleted_at))

@@ -69,14 +69,22 @@ class Seen(NamedTuple):
     timezone: str | None
     scheduled_time: datetime
     schedule_revision: int
+    revision: int
     deleted: bool
 
 
 def seen(post: PostFacts) -> Seen:
     """The same of facts that queued edits have just changed."""
     return Seen(
-        post.id, post.status, post.claim, post.timezone, post.scheduled_time, post.schedule_revision, post.deleted
-    )  # fmt: skip
+        post.id,
+        post.status,
+        post.claim,
+        post.timezone,
+        post.scheduled_time,
+        post.schedule_revision,
+        post.revision,
+        post.deleted,
+    )
 
 
 class Move(NamedTuple):

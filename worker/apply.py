@@ -47,6 +47,7 @@ class Applied:
         self.ends += drained.ends
         self.read += drained.read
         self.told += drained.told
+        self.held += drained.held
         metrics.edits_ended(drained.ends, drained.read, drained.read_mono)
         logs.edits_ended(drained.ends, drained.read)
         for write in drained.writes.values():
@@ -68,13 +69,18 @@ class Applied:
 
 @dataclass(slots=True)
 class Drained:
-    """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone."""
+    """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone;
+    of those `held` somebody else has locked an edit, which waits with all behind it. Where the batch was `cut`, `more`
+    have edits for the next one.
+    """
 
     posts: dict[str, PostFacts]
     ends: list[End] = field(default_factory=list)
     writes: dict[str, Write] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
     cut: bool = False
+    more: list[str] = field(default_factory=list)
     read_at: datetime | None = None
     told: list[str] = field(default_factory=list)
     read: Sequence[QueuedEdit] = ()
@@ -100,14 +106,21 @@ def drain(
     else:
         mine = batch_limits.share(queue.edits, drained.posts)
         taken, drained.tried, drained.cut = mine.taken, mine.alone, mine.left or queue.more
-    attempts.count([edit.id for edit in taken])
-    for edit in taken:
+    begun = attempts.count(taken)
+    if len(begun) < len(taken):
+        ours = {edit.id for edit in begun}
+        drained.held = list(dict.fromkeys(edit.post_id for edit in taken if edit.id not in ours))
+    for edit in begun:
         _decide(edit, locked[edit.post_id], drained, round(waited * 1000))
     for post_id, after in drained.posts.items():
         before = locked[post_id].facts
         if after is not before:
             drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
     batches.settle(tx, list(drained.writes.values()), drained.ends)
+    if drained.cut:
+        left = edits_store.posts_with_a_queue(tx, locked)
+        # What runs alone is followed by a ring of its own, and held posts are come back to.
+        drained.more = [post_id for post_id in left if post_id not in {*drained.tried, *drained.held}]
     if webhooks_store.wanted():
         told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue.edits})
         drained.told = webhooks_store.tell(tx, told)
@@ -178,13 +191,11 @@ def apply_edits(
         drained = drain(tx, taken.locked, attempts, taken.queue)
         missing = [post_id for post_id in wanted if post_id not in taken.locked]
         waiting = edits_store.posts_with_a_queue(tx, missing) if missing else []
-        more = edits_store.posts_with_a_queue(tx, taken.locked) if drained.cut else []
     applied.take(drained)
     left = set(taken.left)
     held = [post_id for post_id in waiting if post_id not in left]
+    applied.more += [*drained.more, *taken.left]
     tried = drained.tried
-    # A post whose next edit runs alone is rung for behind that.
-    applied.more += [post_id for post_id in (*more, *taken.left) if post_id not in tried]
 
     if tell and (held or tried):
         tell(drained.ends)
@@ -211,25 +222,30 @@ def _apply_held(post_id: str, applied: Applied, deadline: float) -> list[str]:
             posts_store.wait_at_most(tx, deadline - started)
             locked = posts_store.lock_posts(tx, [post_id], "wait")
             drained = drain(tx, locked, attempts, waited=time.monotonic() - started)
-            more = edits_store.posts_with_a_queue(tx, locked) if drained.cut else []
     except Exception as error:
         if not db.lock_timed_out(error):
             raise
         applied.held.append(post_id)
         return []
     applied.take(drained)
-    applied.more += [one for one in more if one not in drained.tried]
+    applied.more += drained.more
     return drained.tried
 
 
 def _apply_tried(post_id: str, applied: Applied) -> None:
     """Run the head of one post's queue in a transaction and a count of its own, then ring for the rest."""
-    with Attempts(alone=True) as attempts, transaction() as tx:
-        locked = posts_store.lock_posts(tx, [post_id], "skip")
-        drained = drain(tx, locked, attempts, alone=True)
-        rest = edits_store.posts_with_a_queue(tx, [post_id])
+    try:
+        with Attempts(alone=True) as attempts, transaction() as tx:
+            locked = posts_store.lock_posts(tx, [post_id], "skip")
+            drained = drain(tx, locked, attempts, alone=True)
+            rest = edits_store.posts_with_a_queue(tx, [post_id])
+    except Exception as error:
+        if not db.lock_timed_out(error):
+            raise
+        applied.held.append(post_id)
+        return
     applied.take(drained)
-    if locked:
-        applied.more += rest
-    else:
+    if not locked:
         applied.held += rest
+    elif not drained.held:
+        applied.more += rest

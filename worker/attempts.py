@@ -1,6 +1,7 @@
 """Attempts at queued edits: counted before work begins, given back by whatever ends it short of a death."""
 
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +10,7 @@ import structlog
 from shared import db
 from shared.store import StaleWriteError
 from shared.store import edits as edits_store
+from shared.store.edits import Owed, QueuedEdit
 
 log = structlog.get_logger(__name__)
 
@@ -22,20 +24,49 @@ class Attempts:
     (worker/batch_limits.py). `alone`: they run by themselves already, so that it is theirs, and costs the attempt.
     """
 
-    _owed: list[tuple[str, bool]] = []  # noqa: RUF012  -- deliberately the process's: PostgreSQL was away when it was due
+    # Deliberately the process's: PostgreSQL was away when it was due.
+    _owed: list[Owed] = []  # noqa: RUF012
     # A publish worker works in many threads: what one is giving back, another must not give back again.
     _giving_back = threading.Lock()
 
     def __init__(self, *, alone: bool = False) -> None:
-        self.ids: list[str] = []
+        self._counted: list[QueuedEdit] = []
         self._alone = alone
 
-    def count(self, ids: list[str]) -> None:
-        """Write down that work on these edits begins, before it does. Their posts are locked by the caller."""
-        if ids:
-            self.ids += ids
+    def count(self, edits: Sequence[QueuedEdit]) -> Sequence[QueuedEdit]:
+        """Write down that work on these edits begins, before it does. Their posts are locked by the caller.
+
+        Returned: those that it begins on. Left out: of each post, all from the first whose row somebody else has locked
+        (a person; nobody of ours who has not the post).
+        """
+        try:
+            self._count(edits)
+        except Exception as error:
+            if not db.lock_timed_out(error):
+                raise
+            edits = self._free(edits)
+            self._count(edits)
+        return edits
+
+    def _count(self, edits: Sequence[QueuedEdit]) -> None:
+        if edits:
+            # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
+            self._counted += edits
             with db.aside() as aside:
-                edits_store.count_attempts(aside, ids)
+                edits_store.count_attempts(aside, [edit.id for edit in edits])
+
+    @staticmethod
+    def _free(edits: Sequence[QueuedEdit]) -> list[QueuedEdit]:
+        with db.aside() as aside:
+            free = edits_store.free(aside, [edit.id for edit in edits])
+        behind: set[str] = set()
+        begun = []
+        for edit in edits:
+            if edit.id in free and edit.post_id not in behind:
+                begun.append(edit)
+            else:
+                behind.add(edit.post_id)
+        return begun
 
     def __enter__(self) -> Self:
         self.give_back()
@@ -49,9 +80,9 @@ class Attempts:
             return
         repeats = stale or db.repeats(error)
         if repeats and self._alone:
-            log.warning("attempt_spent", edits=self.ids, error=type(error).__name__)
+            log.warning("attempt_spent", edits=[edit.id for edit in self._counted], error=type(error).__name__)
             return
-        self._owed.extend((edit_id, repeats) for edit_id in self.ids)
+        self._owed.extend(Owed(edit.id, edit.attempts, repeats) for edit in self._counted)
         self.give_back()
 
     @classmethod
@@ -63,9 +94,22 @@ class Attempts:
             owed = list(cls._owed)
             try:
                 if owed:
-                    with db.aside() as aside:
-                        edits_store.give_back_attempts(aside, owed)
+                    cls._give_back(owed)
             except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
                 log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
                 return
             del cls._owed[: len(owed)]
+
+    @classmethod
+    def _give_back(cls, owed: Sequence[Owed]) -> None:
+        try:
+            with db.aside() as aside:
+                edits_store.give_back_attempts(aside, owed)
+        except Exception as error:
+            if not db.lock_timed_out(error):
+                raise
+            # Somebody has a row of one of them locked: that one stays owed, and no other waits for it.
+            with db.aside() as aside:
+                free = edits_store.free(aside, [one.edit_id for one in owed])
+                edits_store.give_back_attempts(aside, [one for one in owed if one.edit_id in free])
+            cls._owed += [one for one in owed if one.edit_id not in free]

@@ -110,7 +110,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         locked = posts_store.lock_posts(tx, fenced, "skip")
         open_posts = {i: post for i, post in locked.items() if post.facts.claim is not ClaimKind.PUBLISH}
         drained = drain(tx, open_posts, attempts)
-        behind = set(edits_store.posts_with_a_queue(tx, open_posts) if drained.cut else drained.tried)
+        behind = set(edits_store.posts_with_a_queue(tx, open_posts) if drained.cut else drained.tried + drained.held)
         past = claims_store.histories(tx, locked)
         now = posts_store.clock(tx)
         claims: list[NewClaim] = []

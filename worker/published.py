@@ -101,16 +101,16 @@ def _finish(landed: Sequence[Landed[Called]], done: Published) -> list[Landed[Ca
 
 def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Post]) -> list[str]:
     """Finish locked posts and write down what is to be told of them; the posts to ring for below the commit."""
-    posted_at = claims_store.finish_publishes(tx, finishes)
+    finished = claims_store.finish_publishes(tx, finishes)
     if not webhooks_store.wanted():
         return []
     told = []
     for finish in finishes:
-        post, went_out = locked[finish.post_id], posted_at[finish.post_id]
-        if went_out is not None:
-            told.append(events.posted(post, went_out, finish.platform_post_id))
+        post, now = locked[finish.post_id], finished[finish.post_id]
+        if now.posted_at is not None:
+            told.append(events.posted(post, now.revision, now.posted_at, finish.platform_post_id))
         elif finish.failure_reason is not None:
-            told.append(events.failed(post, finish.failure_reason))
+            told.append(events.failed(post, now.revision, finish.failure_reason))
     return webhooks_store.tell(tx, told)
 
 

@@ -105,7 +105,7 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
         if post_id not in locked:
             done.outcome = "held"
             done.again.append((post_id, content_revision))
-        elif drained.tried or drained.cut:
+        elif drained.tried or drained.held or drained.cut:
             done.outcome = "edits_first"
             done.edits.append(post_id)
             done.again.append((post_id, drained.posts[post_id].content_revision))
@@ -120,8 +120,7 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
                 if retaken and job.number > settings().tries_never_started:
                     # Every holder died in the call, and nobody else would ever count that.
                     token = post.claim_token or ""
-                    claims_store.fail_render(tx, post_id, token, retries.RENDERER_UNAVAILABLE)
-                    done.told = _tell_failed(tx, post, retries.RENDERER_UNAVAILABLE)
+                    done.told = _give_up(tx, post, token, retries.RENDERER_UNAVAILABLE)
                     done.outcome, job = "failed", None
                 else:
                     from_token = post.claim_token if retaken else None
@@ -182,7 +181,7 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
         post, now = locked.get(post_id), posts_store.clock(tx)
         if post is None or post.claim_token != token or drained.posts[post_id].claim is None:
             done.outcome = "stale"
-        elif drained.tried or drained.cut:
+        elif drained.tried or drained.held or drained.cut:
             # What waits behind a tried edit may mend the post too: it is free at no cost, and comes after the edits.
             claims_store.give_render_back(tx, post_id, token, now, 0)
             schedule_store.remark(tx, [post_id])
@@ -192,8 +191,7 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
         else:
             verdict = _after(outcome, reply, job, now)
             if isinstance(verdict, retries.GiveUp):
-                claims_store.fail_render(tx, post_id, token, verdict.reason)
-                done.told = _tell_failed(tx, post, verdict.reason)
+                done.told = _give_up(tx, post, token, verdict.reason)
                 done.outcome = "failed"
             else:
                 claims_store.give_render_back(tx, post_id, token, verdict.at, 1)
@@ -203,8 +201,10 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
     done.applied.take(drained)
 
 
-def _tell_failed(tx: Connection, post: Post, reason: str) -> list[str]:
-    return webhooks_store.tell(tx, [events.failed(post, reason)]) if webhooks_store.wanted() else []
+def _give_up(tx: Connection, post: Post, token: str, reason: str) -> list[str]:
+    """Fail the render; the posts to ring for below the commit."""
+    revision = claims_store.fail_render(tx, post.facts.id, token, reason)
+    return webhooks_store.tell(tx, [events.failed(post, revision, reason)]) if webhooks_store.wanted() else []
 
 
 def _after(outcome: Outcome, reply: Reply, job: Job, now: datetime) -> retries.Again | retries.GiveUp:

@@ -94,13 +94,14 @@ class Attempt:
 
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
-        self._number: int | None = None
+        self._begun: tuple[int, int] | None = None
 
-    def count(self, number: int) -> None:
-        """It begins. Raises GiveUpError where it has too often."""
+    def count(self, number: int, before: int) -> None:
+        """It begins, after `before` attempts. Raises GiveUpError where it has too often."""
+        # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
+        self._begun = number, before
         with db.aside() as aside:
             attempts = chunks_store.count_attempt(aside, self._job_id, number)
-        self._number = number
         if attempts > settings().edit_attempts:
             raise GiveUpError
 
@@ -108,16 +109,15 @@ class Attempt:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        # A freeze that PostgreSQL cuts off for its length would be cut off for ever: it keeps what it cost.
-        if error is None or self._number in (None, FREEZING):
+        if error is None or self._begun is None:
             return
         if isinstance(error, Exception) and not db.passing(error) and not isinstance(error, StaleWriteError):
             return
         if db.repeats(error):
-            return  # the same chunk would end so for ever
+            return  # what PostgreSQL cuts off for its length or its size would be cut off for ever
         try:
             with db.aside() as aside:
-                chunks_store.give_back_attempt(aside, self._job_id, self._number or 0)
+                chunks_store.give_back_attempt(aside, self._job_id, *self._begun)
         except Exception as failure:  # noqa: BLE001  -- it must not hide the error that made it; four more are left
             log.warning("attempt_not_given_back", reschedule_id=self._job_id, error=type(failure).__name__)
 
@@ -154,7 +154,7 @@ def _step(job_id: str, attempt: Attempt, ran: Ran) -> Sequence[int]:
             if chunk.done:
                 ran.come_back("beaten")
                 return ()
-            attempt.count(taken.number)
+            attempt.count(taken.number, chunk.attempts)
             done = work(tx, job, chunk, undecided(chunk), attempts=attempts)
             standing = _write_down(tx, done)
             numbers = [taken.number] if done.held else ()
@@ -173,10 +173,13 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: Attempt, ran: Ran) ->
     if job is None:
         return ()
     if job.total is None:
-        ran.outcome = "busy"
-        if chunks_store.take(tx, job_id, FREEZING):
-            attempt.count(FREEZING)
-            _freeze(tx, job, ran)
+        # Read again once it is ours: whoever had it may have frozen the job since we looked.
+        job = chunks_store.work(tx, job_id) if chunks_store.take(tx, job_id, FREEZING) else None
+        if job is None or job.total is not None:
+            ran.outcome = "busy"
+            return ()
+        attempt.count(FREEZING, job.attempts)
+        _freeze(tx, job, ran)
         return ()
     if job.chunks_done < (job.chunks or 0):
         ran.outcome = "busy"
@@ -212,8 +215,8 @@ def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wai
         found = chunks_store.read(tx, job_id, number) if chunks_store.take(tx, job_id, number) else None
         if found is None:
             return False
-        attempt.count(number)
         job, chunk = found
+        attempt.count(number, chunk.attempts)
         wanted = [one for one in chunk.held if index in (None, one)]
         if wait:
             posts_store.wait_at_most(tx, wait)

@@ -4,9 +4,13 @@ A dry run goes the same way and asks the same `reschedules.decide`, but it locks
 edits it reckons what they will make of the post, and leaves the applying to whoever was rung for them.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -18,7 +22,6 @@ from shared.lifecycle import Status
 from shared.reschedules import Move, Outcome, Reason, Seen
 from shared.settings import settings
 from shared.store import batches
-from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import reschedule_moves as moves_store
 from shared.store import webhooks as webhooks_store
@@ -27,10 +30,18 @@ from shared.store.reschedule_moves import Moved
 from shared.times import format_instant
 from worker.apply import Drained, drain
 from worker.attempts import Attempts
-from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK
+from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK, runs_alone
+
+PERIODS_TO_WAIT = 3
+"""Rescue periods within which an edit that was tried is run again, alone, if anybody works on edits at all."""
+
+RECKONS_FOR = 3.0
+"""Seconds after which a dry run begins no other post's queue; the rest is for its next step."""
 
 Current = Seen | Reason | None
-"""A post after its queued edits; why it is skipped; or None: its queue was too long for one task, it must wait."""
+"""A post after its queued edits; why it is skipped; or None: it must wait, since its queue was too long for one task or
+somebody else has an edit of it locked.
+"""
 
 
 @dataclass(slots=True)
@@ -72,7 +83,10 @@ class Pass:
     def _event(self, index: int, post: Seen, goal: Move) -> Event:
         edit_id = reschedule_jobs.audit_id(self.job.id, self.chunk.first + index)
         both = post.scheduled_time, goal.at
-        return events.rescheduled(self.job.workspace_id, post.id, *both, editId=edit_id, rescheduleId=self.job.id)
+        revision = post.revision + 1  # a move is one step (`lifecycle.moved`, `moves_store.move`)
+        return events.rescheduled(
+            self.job.workspace_id, post.id, revision, *both, editId=edit_id, rescheduleId=self.job.id
+        )
 
     def step(self, chunks: int) -> Step:
         """What it adds to the job's counters; `chunks`: 1 if it is a chunk's first pass."""
@@ -100,8 +114,13 @@ def work(
     """Decide and write these posts of a chunk, but for what the chunk's own row is told."""
     index_of = {chunk.post_ids[index]: index for index in indexes}
     ids = list(index_of)
-    posts = posts_store.read_seen(tx, ids) if job.dry_run else posts_store.lock_seen(tx, ids, when_held)
-    now, waiting = moves_store.moment(tx, [post.id for post in posts])
+    if job.dry_run:
+        # The queues first: an edit that is applied before the posts are read stands in them, and is in no queue then.
+        now, waiting = moves_store.moment(tx, ids)
+        posts = posts_store.read_seen(tx, ids)
+    else:
+        posts = posts_store.lock_seen(tx, ids, when_held)
+        now, waiting = moves_store.moment(tx, [post.id for post in posts])
     soon = now + timedelta(seconds=settings().horizon)
     done = Pass(job, chunk, now, soon, tells=webhooks_store.wanted())
     busy: dict[str, Current] = {}
@@ -127,29 +146,52 @@ def work(
 
 def _drained(tx: Connection, waiting: Sequence[str], attempts: Attempts, done: Pass) -> dict[str, Current]:
     """What the queued edits make of locked posts, applied by the same code as ever. A post whose queue has an edit that
-    was tried before is skipped: run here, it could take a thousand neighbours with it.
+    was tried before is not moved: run here, it could take a thousand neighbours with it.
     """
     # Ours already: this reads the whole rows, which only these few need.
     taken = batches.take(tx, waiting, EDITS_A_TASK, BYTES_A_TASK)
     done.drained = drain(tx, taken.locked, attempts, taken.queue)
     busy: dict[str, Current] = {post_id: reschedules.seen(facts) for post_id, facts in done.drained.posts.items()}
-    busy |= dict.fromkeys(taken.left)
-    if done.drained.cut:
-        busy |= dict.fromkeys(edits_store.posts_with_a_queue(tx, taken.locked))
-    return busy | dict.fromkeys(done.drained.tried, Reason.EDIT_WAITING)
+    busy |= dict.fromkeys((*taken.left, *done.drained.more, *done.drained.held))
+    return busy | _tried(tx, done.drained.tried)
+
+
+def _tried(tx: Connection, post_ids: Collection[str]) -> dict[str, Current]:
+    """Posts whose queue has an edit that was tried before. One that was tried just now is waited for: a worker may be
+    at it, or may have been frozen at it and will give its attempt back; and if it died, the edit is run alone within
+    seconds, or is given up for good. One that nobody has tried for longer is what the post is skipped for.
+    """
+    if not post_ids:
+        return {}
+    lately = moves_store.tried_lately(tx, post_ids, PERIODS_TO_WAIT * settings().rescue_period)
+    return {post_id: None if post_id in lately else Reason.EDIT_WAITING for post_id in post_ids}
 
 
 def _reckoned(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
-    """What the queued edits will make of posts, without applying them."""
+    """What the queued edits will make of posts, all of them, without applying them. Posts that must wait: those that
+    somebody changed meanwhile, and those for which there was no time any more.
+    """
     found, _ = posts_store.read_posts(tx, waiting)
-    facts = {post_id: post.facts for post_id, post in found.items()}
+    reckoned: dict[str, Current] = {post_id: reschedules.seen(post.facts) for post_id, post in found.items()}
     tried: set[str] = set()
-    for edit in edits_store.queued_edits(tx, found, EDITS_A_TASK, BYTES_A_TASK).edits:
-        if edit.attempts:
-            tried.add(edit.post_id)
-        patch = EditPatch.from_changes(edit.changes)
-        decision = lifecycle.decide(facts[edit.post_id], patch, edit.created_at, edit.if_match)
-        if isinstance(decision, lifecycle.Apply):
-            facts[edit.post_id] = decision.after
-    reckoned: dict[str, Current] = {post_id: reschedules.seen(after) for post_id, after in facts.items()}
-    return reckoned | dict.fromkeys(tried, Reason.EDIT_WAITING)
+    begun: set[str] = set()
+    ends = time.monotonic() + RECKONS_FOR
+    with closing(moves_store.waiting(tx, found)) as edits:
+        for post_id, some in groupby(edits, attrgetter("post_id")):
+            facts = found[post_id].facts
+            for edit in some:
+                if runs_alone(edit.attempts, edit.deferrals):
+                    tried.add(post_id)
+                decision = lifecycle.decide(facts, EditPatch.from_changes(edit.changes), edit.created_at, edit.if_match)
+                if isinstance(decision, lifecycle.Apply):
+                    facts = decision.after
+            reckoned[post_id] = reschedules.seen(facts)
+            begun.add(post_id)
+            if time.monotonic() > ends:
+                reckoned |= dict.fromkeys(found.keys() - begun)
+                break
+    reckoned |= _tried(tx, tried)
+    for now in posts_store.read_seen(tx, list(found)):
+        if now != reschedules.seen(found[now.id].facts):
+            reckoned[now.id] = None
+    return reckoned

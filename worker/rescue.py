@@ -1,6 +1,8 @@
 """What the broker forgot, found in the rows and rung again (SPEC 1, 7)."""
 
-from shared import queue
+import structlog
+
+from shared import db, logs, queue
 from shared.db import transaction
 from shared.settings import settings
 from shared.store import claims as claims_store
@@ -17,18 +19,35 @@ FORGOTTEN_AFTER = 1.0
 STALLED_AFTER = 5.0
 EXPIRED_AT_ONCE = 500
 
+log = structlog.get_logger(__name__)
+
 
 def rescue() -> dict[str, int]:
-    """Ring again for queued edits, due posts, lost renders and expired claims; how many of each."""
-    found = {
-        "edits": _edits(),
-        "publishes": schedule.dispatch_due(),
-        "renders": schedule.dispatch_renders(),
-        "claims": _claims(),
-        "reschedules": _reschedules(),
-        "webhooks": _webhooks(),
-        "keys": _expired_keys(),
+    """Ring again for queued edits, due posts, lost renders and expired claims; how many of each.
+
+    Each step is on its own: one that fails hides none behind it. What it raised is raised at the end, a surprise before
+    what is passing.
+    """
+    steps = {
+        "edits": _edits,
+        "publishes": schedule.dispatch_due,
+        "renders": schedule.dispatch_renders,
+        "claims": _claims,
+        "reschedules": _reschedules,
+        "webhooks": _webhooks,
+        "events": _delivered_events,
+        "keys": _expired_keys,
     }
+    found: dict[str, int] = {}
+    errors: list[Exception] = []
+    for what, step in steps.items():
+        try:
+            found[what] = step()
+        except Exception as error:  # noqa: BLE001  -- raised again below, when the others have had their turn
+            log.warning("rescue_step_failed", step=what, error=type(error).__name__, reason=str(logs.retold(error)))
+            errors.append(error)
+    if errors:
+        raise next((error for error in errors if not db.passing(error)), errors[0])
     return {what: count for what, count in found.items() if count}
 
 
@@ -76,9 +95,13 @@ def _webhooks() -> int:
     room = queue.room_in("webhooks")
     with transaction() as tx:
         post_ids = webhooks_store.forgotten(tx, FORGOTTEN_AFTER, min(room, 20) * queue.DOORBELL_POSTS)
-        webhooks_store.forget_delivered(tx)
     queue.ring_webhooks(post_ids)
     return len(post_ids)
+
+
+def _delivered_events() -> int:
+    with transaction() as tx:
+        return webhooks_store.forget_delivered(tx)
 
 
 def _expired_keys() -> int:

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 from pydantic_core import to_json
@@ -24,6 +25,14 @@ LOOK_AGAIN = 0.05
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A leased event that is to be called for. `began`: monotonic seconds, from before the lease's commit."""
+
+    event: Leased
+    began: float
+
+
 def deliver(post_ids: Sequence[str], calls: Calls, ring: Callable[[list[str]], object]) -> dict[str, int]:
     """Tell what happened to these posts, side by side, each one's events one after the other.
 
@@ -32,8 +41,8 @@ def deliver(post_ids: Sequence[str], calls: Calls, ring: Callable[[list[str]], o
     counts: dict[str, int] = {}
     if not webhooks_store.wanted():
         return counts
-    rest, flight = list(dict.fromkeys(post_ids)), Flight[Leased](calls)
-    unsettled: list[Landed[Leased]] = []
+    rest, flight = list(dict.fromkeys(post_ids)), Flight[Called](calls)
+    unsettled: list[Landed[Called]] = []
     ends = time.monotonic() + SHIFT
     try:
         while (rest and time.monotonic() < ends) or flight.up or unsettled:
@@ -55,32 +64,41 @@ def deliver(post_ids: Sequence[str], calls: Calls, ring: Callable[[list[str]], o
     return counts
 
 
-def _lease_and_call(post_ids: list[str], room: int, calls: Calls, flight: Flight[Leased]) -> None:
+def _lease_and_call(post_ids: list[str], room: int, calls: Calls, flight: Flight[Called]) -> None:
     leased: list[Leased] = []
+    began = time.monotonic()
     try:
         with transaction() as tx:
             leased = webhooks_store.lease(tx, post_ids, settings().claim_expiry)
     finally:
         calls.give_back(room - len(leased))
     for event in leased:
-        flight.launch(event, _call)
+        flight.launch(Called(event, began), _call)
 
 
-def _call(event: Leased) -> Reply:
-    said = {"id": event.id, "type": event.type, "createdAt": format_instant(event.created_at), "data": event.data}
+def _call(called: Called) -> Reply:
+    """Call for a leased event, unless so much time has passed (a frozen process) that it may not be ours any more: who
+    took it since has delivered it, and what came after it, and the receiver would hear the past.
+    """
+    if time.monotonic() - called.began > settings().claim_expiry / 2:
+        return Reply("never_started", message="its lease had become too old to begin")
+    event = called.event
+    data = event.data | {"sequence": event.seq}
+    said = {"id": event.id, "type": event.type, "createdAt": format_instant(event.created_at), "data": data}
     return services.call("webhook", to_json(said).decode(), event.id, event.tries, event.now)
 
 
-def _settle(landed: list[Landed[Leased]], counts: dict[str, int]) -> tuple[list[Landed[Leased]], list[str]]:
+def _settle(landed: list[Landed[Called]], counts: dict[str, int]) -> tuple[list[Landed[Called]], list[str]]:
     """Finish deliveries; those that could not be written down yet, and the posts whose next event may go."""
     more: list[str] = []
 
-    def finish(some: Sequence[Landed[Leased]]) -> list[Landed[Leased]]:
+    def finish(some: Sequence[Landed[Called]]) -> list[Landed[Called]]:
         with transaction() as tx:
             ended = webhooks_store.finish(tx, [_delivery(one) for one in some])
         for one in some:
             if one.reply.kind != "done":
-                log.warning("webhook_not_taken", event_id=one.item.id, reason=one.reply.message, attempt=one.item.tries)
+                event = one.item.event
+                log.warning("webhook_not_taken", event_id=event.id, reason=one.reply.message, attempt=event.tries)
         for post_id, status in ended.items():
             counts[status] = counts.get(status, 0) + 1
             if status != "queued":
@@ -90,7 +108,7 @@ def _settle(landed: list[Landed[Leased]], counts: dict[str, int]) -> tuple[list[
     return settled(landed, finish, settings().claim_expiry), more
 
 
-def _delivery(landed: Landed[Leased]) -> Delivery:
-    event, reply = landed.item, landed.reply
+def _delivery(landed: Landed[Called]) -> Delivery:
+    event, reply = landed.item.event, landed.reply
     wait = retries.backoff(event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
     return Delivery(event.seq, event.lease_token, reply.kind == "done", reply.message, wait)

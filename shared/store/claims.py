@@ -160,16 +160,24 @@ _FINISH = text("""
         post_id text, token text, status text, platform_post_id text, failure_reason text, until timestamptz,
         retry_at timestamptz)
     WHERE p.id = r.post_id AND p.claim_token = r.token AND p.claim_kind = 'publish' AND p.status = 'generated'
-    RETURNING p.id, p.posted_at""")
+    RETURNING p.id, p.posted_at, p.revision""")
 
 
-def finish_publishes(tx: Connection, finishes: Sequence[Finish]) -> dict[str, datetime | None]:
-    """Finish publishes of locked posts whose claims were seen to be ours; when those that were posted were posted."""
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A post after its finish; `posted_at` where it went out."""
+
+    posted_at: datetime | None
+    revision: int
+
+
+def finish_publishes(tx: Connection, finishes: Sequence[Finish]) -> dict[str, Finished]:
+    """Finish publishes of locked posts whose claims were seen to be ours; how each post stands then."""
     if not finishes:
         return {}
     rows = tx.execute(_FINISH, {"rows": to_json(finishes).decode()}).all()
     counted(len(rows), len(finishes), "finish_publishes")
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: Finished(row[1], row[2]) for row in rows}
 
 
 _UNCLAIMED = "claim_kind = NULL, claim_token = NULL, claim_expires_at = NULL"
@@ -184,7 +192,8 @@ _RENDERED = text(f"""
     RETURNING schedule_revision, enqueued_revision IS NOT NULL, scheduled_time, scheduled_time <= clock_timestamp()""")
 _RENDER_FAILED = text(f"""
     UPDATE posts SET status = 'failed', failure_reason = :reason, failed_at = clock_timestamp(),
-        revision = revision + 1, {_UNCLAIMED} {_HELD}""")
+        revision = revision + 1, {_UNCLAIMED} {_HELD}
+    RETURNING revision""")
 _RENDER_GIVEN_BACK = text(f"""
     UPDATE posts SET retry_at = :retry_at, render_tries = render_tries + :tries, {_UNCLAIMED} {_HELD}""")
 
@@ -208,10 +217,11 @@ def finish_rendered(
     return Rendered(*row) if row else None
 
 
-def fail_render(tx: Connection, post_id: str, token: str, reason: str) -> None:
-    """The render of a locked post gave up."""
-    found = tx.execute(_RENDER_FAILED, {"id": post_id, "token": token, "reason": reason}).rowcount
-    counted(found, 1, "fail_render")
+def fail_render(tx: Connection, post_id: str, token: str, reason: str) -> int:
+    """The render of a locked post gave up; the post's revision."""
+    revisions = list(tx.execute(_RENDER_FAILED, {"id": post_id, "token": token, "reason": reason}).scalars())
+    counted(len(revisions), 1, "fail_render")
+    return int(revisions[0])
 
 
 def give_render_back(tx: Connection, post_id: str, token: str, retry_at: datetime, tries: int) -> None:

@@ -155,8 +155,9 @@ _COUNT = """
     WHERE e.id = r.id AND e.status = r.was"""
 _GIVE_BACK = text("""
     UPDATE edits e SET attempts = e.attempts - 1, deferrals = e.deferrals + CAST(r.deferred AS integer)
-    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:deferred AS boolean[])) AS r(id, was, deferred)
-    WHERE e.id = r.id AND e.status = r.was AND e.attempts > 0""")
+    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:before AS integer[]), CAST(:deferred AS boolean[]))
+        AS r(id, was, before, deferred)
+    WHERE e.id = r.id AND e.status = r.was AND e.attempts > r.before""")
 
 
 def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
@@ -165,13 +166,42 @@ def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
     counted(direct.changed(aside, _COUNT, array(ids), queued), len(ids), "count_attempts")
 
 
-def give_back_attempts(aside: Connection, owed: Sequence[tuple[str, bool]]) -> None:
+# In a statement of its own, on a connection that commits at once: the locks are let go with its end.
+_FREE = text("""
+    SELECT e.id FROM edits e JOIN unnest(CAST(:ids AS text[]), CAST(:was AS text[])) AS r(id, was)
+        ON e.id = r.id AND e.status = r.was
+    FOR NO KEY UPDATE OF e SKIP LOCKED""")
+
+
+def free(aside: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of these queued edits whose rows nobody else has locked at this moment."""
+    return set(aside.execute(_FREE, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)}).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """An attempt to be given back: the edit, its attempts before it was counted, and whether PostgreSQL ended the work
+    for what it was.
+    """
+
+    edit_id: str
+    before: int
+    deferred: bool
+
+
+def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> None:
     """The work ended without a death: what was counted is no attempt. Ended edits are left alone.
 
-    `owed`: (edit, whether PostgreSQL ended the work for what it was).
+    The connection may have been lost in the counting: an edit that has no more attempts than before was never counted,
+    and keeps what it has.
     """
-    ids, deferred = [edit_id for edit_id, _ in owed], [repeats for _, repeats in owed]
-    aside.execute(_GIVE_BACK, {"ids": ids, "was": [EditStatus.QUEUED.value] * len(ids), "deferred": deferred})
+    given = {
+        "ids": [one.edit_id for one in owed],
+        "was": [EditStatus.QUEUED.value] * len(owed),
+        "before": [one.before for one in owed],
+        "deferred": [one.deferred for one in owed],
+    }
+    aside.execute(_GIVE_BACK, given)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,16 +72,18 @@ def edits(
     status: str | None = None,
     post_id: str | None = None,
     workspace_id: str | None = None,
-    after: EditStory | None = None,
+    after: str | int | None = None,
     limit: int = 50,
 ) -> list[EditStory]:
-    """Edits newest first; queued ones, unless of one post, the longest waiting first. `after`: the last one of the
-    page before. Of all edits at most LOOKS times LOOKED_AT are looked at, and bulk moves are left out.
+    """Edits newest first; queued ones, unless of one post, the longest waiting first. `after`: the `place` of the last
+    one of the page before. Of all edits at most LOOKS times LOOKED_AT are looked at, and bulk moves are left out.
     """
-    kind = "post" if post_id is not None else status if status in ("failed", "queued") else "all"
-    place = {"all": after.id if after else _IDS_END, "queued": after.seq if after else -1}
+    kind = _kind(status, post_id)
+    first: dict[str, str | int] = {"all": _IDS_END, "queued": -1}
     given: dict[str, object] = {"status": status, "workspace": workspace_id, "post": post_id, "looked_at": LOOKED_AT}
-    given["after"] = place.get(kind, after.seq if after else _SEQS_END)
+    given["after"] = first.get(kind, _SEQS_END)
+    if isinstance(after, str if kind == "all" else int):
+        given["after"] = after
     found: list[EditStory] = []
     for _ in range(LOOKS if kind == "all" else 1):
         found += [EditStory(*row) for row in tx.execute(_LISTS[kind], given | {"limit": limit - len(found)})]
@@ -90,6 +92,18 @@ def edits(
             break
         given["after"] = end
     return found
+
+
+def place(edit: EditStory, *, status: str | None = None, post_id: str | None = None) -> str | int:
+    """Where an edit stood in such a list as it was read: a requeue gives it another place, and the next page must go on
+    from this one.
+    """
+    return edit.id if _kind(status, post_id) == "all" else edit.seq
+
+
+def _kind(status: str | None, post_id: str | None) -> str:
+    """Which of `_LISTS` it is."""
+    return "post" if post_id is not None else status if status in ("failed", "queued") else "all"
 
 
 _LATER = text(f"""

@@ -34,7 +34,7 @@ def post_of(row: Sequence[Any]) -> Post:
     return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *row[_FACTS : _FACTS + 13])
 
 
-_SEEN = "id, status, claim_kind, timezone, scheduled_time, schedule_revision, deleted_at IS NOT NULL"
+_SEEN = "id, status, claim_kind, timezone, scheduled_time, schedule_revision, revision, deleted_at IS NOT NULL"
 # Through a subselect, so that a plan for one id is worth what one for ten is: PostgreSQL would plan each call anew.
 _IDS = "ANY(ARRAY(SELECT unnest(CAST($1 AS text[]))))"
 _LOCK = f"SELECT {{}} FROM posts WHERE id = {_IDS} ORDER BY id FOR NO KEY UPDATE {{}}"

@@ -141,10 +141,17 @@ def _page_of(wanted: _List, names: frozenset[str], *, after: bool, down_to: bool
 def _end_of(wanted: _List, names: frozenset[str], *, after: bool) -> TextClause:
     scope = [condition for name, condition in wanted.scope.items() if name in names]
     scope += [wanted.after("after_", "<")] * after
-    order = ", ".join(f"{column} DESC" for column in wanted.place)
+    order, place = ", ".join(f"{column} DESC" for column in wanted.place), ", ".join(wanted.place)
+    columns = ", ".join(dict.fromkeys((*wanted.place, "created_at")))
+    # The newest time in the last quarter of what was looked at, not the last row's own: an edit that was requeued
+    # stands among newer ones, with the time at which it was accepted first, and a list must not end at it.
     return text(f"""
-        SELECT {", ".join(wanted.place)}, created_at AS back_to FROM {wanted.table} WHERE {" AND ".join(scope)}
-        ORDER BY {order} OFFSET :looked_at - 1 LIMIT 1""")
+        WITH tail AS MATERIALIZED (
+            SELECT {columns} FROM {wanted.table} WHERE {" AND ".join(scope)} ORDER BY {order}
+            OFFSET :looked_at - 1 - :looked_at / 4 LIMIT :looked_at / 4 + 1
+        )
+        SELECT {place}, (SELECT max(created_at) FROM tail) AS back_to FROM tail
+        ORDER BY {order} OFFSET :looked_at / 4 LIMIT 1""")
 
 
 def _page(
@@ -170,7 +177,9 @@ def _page(
 
 
 def _end(row: Any, created_from: object) -> Place | None:
-    """The place that a page looked down to, or None if nothing below it can be meant."""
+    """The place that a page looked down to, or None if nothing below it can be meant: a row that stands below another
+    was made before it.
+    """
     if row is None or (isinstance(created_from, datetime) and row.back_to < created_from - _LONGEST_TRANSACTION):
         return None
     return tuple(row)[:-1]

@@ -19,7 +19,7 @@ from shared.store import counted
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A live job. `total` and `chunks` are None until its posts are frozen."""
+    """A live job. `total` and `chunks` are None until its posts are frozen; `attempts` at the freezing."""
 
     id: str
     workspace_id: str
@@ -33,6 +33,7 @@ class Work:
     chunks: int | None
     chunks_done: int
     held: int
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,12 @@ class Chunk:
     aims: list[Any] | None
     outcomes: list[list[Any]]
     held: list[int]
+    attempts: int
 
 
 _JOB_COLUMNS = """j.id, j.workspace_id, j.api_key_id, j.requested_by, j.request_id, j.dry_run, j.plan, j.filter,
-    j.total, j.chunks, j.chunks_done, j.held"""
+    j.total, j.chunks, j.chunks_done, j.held, j.attempts"""
+_JOB_WIDTH = 13
 _LIVE = "j.status IN ('queued', 'running')"
 _WORK = text(f"SELECT {_JOB_COLUMNS} FROM reschedules j WHERE j.id = :id AND {_LIVE}")
 
@@ -106,7 +109,7 @@ def take(tx: Connection, job_id: str, number: int) -> bool:
 
 
 _CHUNK = text(f"""
-    SELECT {_JOB_COLUMNS}, c.number, c.first, c.done, c.post_ids, c.aims, c.outcomes, c.held
+    SELECT {_JOB_COLUMNS}, c.number, c.first, c.done, c.post_ids, c.aims, c.outcomes, c.held, c.attempts
     FROM reschedules j JOIN reschedule_chunks c ON c.reschedule_id = j.id AND c.number = :number
     WHERE j.id = :id AND {_LIVE}""")
 
@@ -117,7 +120,7 @@ def read(tx: Connection, job_id: str, number: int) -> tuple[Work, Chunk] | None:
     if row is None:
         return None
     values = tuple(row)
-    return Work(*values[:12]), Chunk(*values[12:])
+    return Work(*values[:_JOB_WIDTH]), Chunk(*values[_JOB_WIDTH:])
 
 
 _HELD = text("SELECT held FROM reschedule_chunks WHERE reschedule_id = :id AND number = :number")
@@ -148,7 +151,9 @@ _COUNT_FREEZING = text("""
     UPDATE reschedules SET attempts = attempts + 1 WHERE id = :id AND total IS NULL RETURNING attempts""")
 _GIVE_BACK = text("""
     UPDATE reschedule_chunks SET attempts = attempts - 1
-    WHERE reschedule_id = :id AND number = :number AND attempts > 0""")
+    WHERE reschedule_id = :id AND number = :number AND attempts > :before""")
+_GIVE_BACK_FREEZING = text("""
+    UPDATE reschedules SET attempts = attempts - 1 WHERE id = :id AND total IS NULL AND attempts > :before""")
 
 
 def count_attempt(aside: Connection, job_id: str, number: int) -> int:
@@ -158,9 +163,12 @@ def count_attempt(aside: Connection, job_id: str, number: int) -> int:
     return attempts or 0
 
 
-def give_back_attempt(aside: Connection, job_id: str, number: int) -> None:
-    """The chunk ended without a death."""
-    aside.execute(_GIVE_BACK, {"id": job_id, "number": number})
+def give_back_attempt(aside: Connection, job_id: str, number: int, before: int) -> None:
+    """The chunk, or the freezing, ended without a death. `before`: its attempts before it was counted; one that has no
+    more than these never was.
+    """
+    statement = _GIVE_BACK_FREEZING if number == FREEZING else _GIVE_BACK
+    aside.execute(statement, {"id": job_id, "number": number, "before": before})
 
 
 # -- What is written down of a chunk, in the same transaction.

@@ -1,6 +1,6 @@
 """The move itself: a thousand posts and their audit rows in one statement, under the posts' locks (SPEC 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -17,9 +17,48 @@ _QUEUES = text("""
 
 
 def moment(tx: Connection, post_ids: Sequence[str]) -> tuple[datetime, list[str]]:
-    """The database's clock now that the posts are locked, and those of them for which an edit waits."""
+    """The database's clock at this moment, and those of the posts for which an edit waits. Of posts that are to be
+    moved it is read when they are locked.
+    """
     now, waiting = tx.execute(_QUEUES, {"ids": array(post_ids)}).one()
     return now, waiting
+
+
+_TRIED_LATELY = text("""
+    SELECT DISTINCT post_id FROM edits
+    WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' AND attempts > 0
+        AND started_at > clock_timestamp() - make_interval(secs => :age)""")
+
+
+def tried_lately(tx: Connection, post_ids: Iterable[str], age: float) -> set[str]:
+    """Those of the posts with a queued edit that somebody started less than `age` seconds ago."""
+    return set(tx.execute(_TRIED_LATELY, {"ids": array(list(post_ids)), "age": age}).scalars())
+
+
+class Waiting(NamedTuple):
+    """A queued edit as a dry run reads it."""
+
+    post_id: str
+    changes: dict[str, Any]
+    if_match: list[str] | None
+    created_at: datetime
+    attempts: int
+    deferrals: int
+
+
+_WAITING = text("""
+    SELECT post_id, changes, if_match, created_at, attempts, deferrals FROM edits
+    WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' ORDER BY post_id, seq""")
+_AT_ONCE = 100
+
+
+def waiting(tx: Connection, post_ids: Iterable[str]) -> Generator[Waiting, None, None]:
+    """All queued edits of these posts as of one moment, post by post in their order, some in memory at a time."""
+    options = {"stream_results": True, "max_row_buffer": _AT_ONCE}
+    found = tx.execute(_WAITING, {"ids": array(list(post_ids))}, execution_options=options)
+    with found:
+        for row in found:
+            yield Waiting._make(row)
 
 
 class Moved(NamedTuple):

@@ -50,7 +50,11 @@ def tell(tx: Connection, events: Sequence[Event]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """The oldest undelivered event of a post, ours to deliver while the lease lasts. `now`: as it was taken."""
+    """The oldest undelivered event of a post, ours to deliver while the lease lasts. `now`: as it was taken.
+
+    `seq` rises from event to event of a post: it is given out under the post's lock, one at a time (CACHE 1). Receivers
+    see it as the event's `sequence`.
+    """
 
     seq: int
     id: str

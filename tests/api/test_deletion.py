@@ -215,6 +215,7 @@ def test_the_receiver_of_webhooks_is_told_of_the_edits_that_ended_and_then_of_th
         ("edit.rejected", edits[0]), ("edit.rejected", edits[1]), ("post.deleted", None),
     ]  # fmt: skip
     assert {event.post_id for event in told} == {post}
+    assert {event.data["revision"] for event in told} == {1}
     assert "one" not in str(told)
 
 

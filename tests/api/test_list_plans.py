@@ -190,3 +190,43 @@ def test_a_list_of_edits_since_a_time_ends_there_and_does_not_look_through_all_t
         assert ([edit.id for edit in page.items], page.next_place) == ([f"edit_{40000 - n}" for n in range(50)], None)
         rare = reads.edits_page(tx, "ws", {"status": "rejected"}, None, 100)
         assert ([edit.id for edit in rare.items], rare.next_place) == (["edit_40000"], (39_001,))
+
+
+def test_a_list_of_edits_since_a_time_does_not_end_at_one_that_was_requeued(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands among newer ones, with the time at which it was accepted first."""
+    monkeypatch.setattr(reads, "LOOKED_AT", 1_000)
+    with engine.connect() as tx:
+        tx.execute(
+            text("""UPDATE edits SET seq = DEFAULT WHERE id = ANY(ARRAY(
+                        SELECT id FROM edits WHERE created_at < :now - interval '9 hours' ORDER BY id LIMIT 2))"""),
+            {"now": NOW},
+        )
+        tx.execute(
+            text("""
+            INSERT INTO edits (id, post_id, workspace_id, changes, requested_by, created_at)
+            SELECT 'edit_late_' || g, 'post_1', 'ws', '{}', 'tests', now() FROM generate_series(1, 999) g""")
+        )
+        # The place at which the first page's look ends is the second of the two that were requeued.
+        filters = {"created_from": NOW - timedelta(seconds=49), "status": "rejected"}
+        seen, place = [], None
+        while True:
+            page = reads.edits_page(tx, "ws", filters, place, 100)
+            seen += [edit.id for edit in page.items]
+            place = page.next_place
+            if place is None:
+                break
+    assert seen == ["edit_40000"]
+
+
+def test_the_look_for_a_lists_end_comes_from_an_index_in_order(engine: Engine) -> None:
+    with engine.connect() as tx:
+        for wanted, index, given in (
+            (reads._EDITS, "ix_edits_workspace", {}),
+            (reads._EDITS, "ix_edits_post", {"post": "post_7"}),
+            (reads._POSTS, "ix_posts_listing", {}),
+        ):
+            bound = {"workspace": "ws", "looked_at": reads.LOOKED_AT} | given
+            statement = reads._end_of(wanted, frozenset(given | {"workspace": "ws"}), after=False)
+            in_order_from(index, explained(tx, statement, bound, generic=False))

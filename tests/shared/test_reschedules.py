@@ -20,7 +20,7 @@ HOUR = timedelta(hours=1)
 
 
 def seen(at: datetime, zone: str | None = None, status: str = "generated", claim: str | None = None) -> Seen:
-    return Seen("post_1", status, claim, zone, at, 1, False)
+    return Seen("post_1", status, claim, zone, at, 1, 1, False)
 
 
 def shifted(at: datetime, zone: str | None, by: Duration) -> Move | Reason:

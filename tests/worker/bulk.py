@@ -1,4 +1,4 @@
-"""Posts for bulk jobs, and those who hold them."""
+"""Posts for bulk jobs, and people who hold rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +27,13 @@ def posts(engine: Engine, count: int, **columns: Any) -> list[str]:
 def held_by_a_person(engine: Engine, *ids: str) -> Iterator[Connection]:
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = ANY(:ids) FOR UPDATE"), {"ids": list(ids)})
+        yield person
+
+
+@contextmanager
+def edits_held_by_a_person(engine: Engine, *ids: str) -> Iterator[Connection]:
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM edits WHERE id = ANY(:ids) FOR UPDATE"), {"ids": list(ids)})
         yield person
 
 

@@ -9,10 +9,12 @@ from sqlalchemy import Engine, text
 
 from shared import db
 from shared.lifecycle import EditStatus
+from shared.store import edits as edits_store
 from shared.store import operations
-from shared.store.edits import End
+from shared.store.edits import End, Owed
 from shared.stories import EditStory
 from tests import rows
+from tests.worker.bulk import edits_held_by_a_person
 from worker import apply
 from worker.apply import apply_edits
 
@@ -181,6 +183,40 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
     assert len(apply_edits([post]).ends) == 1
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_attempt_is_given_back_only_where_it_was_counted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The connection aside is lost before the counting, or in its answer: who lost it cannot know which."""
+    with engine.begin() as tx:
+        post, other = rows.post(tx), rows.post(tx)
+        fresh, tried = rows.edit(tx, other, {"caption": "one"}), rows.edit(tx, post, {"caption": "two"})
+        tx.execute(text("UPDATE edits SET attempts = 3 WHERE id = :id"), {"id": tried})
+    count = edits_store.count_attempts
+
+    def cut(aside: Any, ids: Any) -> None:
+        if when == "after":
+            count(aside, ids)
+        aside.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(edits_store, "count_attempts", cut)
+        for edit in (other, post):
+            with pytest.raises(Exception, match="terminat") as lost:
+                apply_edits([edit])
+            assert db.passing(lost.value)
+    assert (rows.row(engine, "edits", fresh).attempts, rows.row(engine, "edits", tried).attempts) == (0, 3)
+
+
+def test_an_attempt_that_another_counted_since_leaves_ours_to_be_given_back(engine: Engine) -> None:
+    with engine.begin() as tx:
+        edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
+        tx.execute(text("UPDATE edits SET attempts = 2 WHERE id = :id"), {"id": edit})
+    with db.aside() as aside:
+        edits_store.give_back_attempts(aside, [Owed(edit, 0, deferred=False)])
+    assert rows.row(engine, "edits", edit).attempts == 1
+
+
 def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +271,66 @@ def test_a_post_that_a_person_holds_delays_its_own_edits_only_and_costs_no_attem
         assert (len(applied.ends), applied.held) == (1, [held])
         assert rows.row(engine, "edits", waiting).attempts == 0
     assert [end.id for end in apply_edits(applied.held).ends] == [waiting]
+
+
+@pytest.mark.parametrize("attempts", [0, 2, 5])
+def test_an_edit_whose_row_a_person_holds_delays_its_own_post_only_and_costs_no_attempt(
+    engine: Engine, attempts: int
+) -> None:
+    with engine.begin() as tx:
+        post, free = rows.post(tx), rows.post(tx)
+        first, taken, behind = (rows.edit(tx, post, {"caption": word}) for word in ("one", "two", "three"))
+        now = rows.edit(tx, free, {"caption": "now"})
+        tx.execute(text("UPDATE edits SET attempts = :attempts WHERE id = :id"), {"id": taken, "attempts": attempts})
+    with edits_held_by_a_person(engine, taken):
+        applied = apply_edits([post, free])
+        assert [end.id for end in applied.ends] == [first, now]
+        assert (set(applied.held), applied.more) == ({post}, [])
+        again = apply_edits(applied.held)
+        assert (again.ends, set(again.held), again.more) == ([], {post}, [])
+        assert [rows.row(engine, "edits", edit).attempts for edit in (taken, behind)] == [attempts, 0]
+    ends = apply_edits([post]).ends + apply_edits([post]).ends
+    assert [end.id for end in ends] == [taken, behind]
+    assert {end.status for end in ends} == {
+        EditStatus.APPLIED if attempts < 5 else EditStatus.FAILED,
+        EditStatus.APPLIED,
+    }
+
+
+def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes_no_other_wait(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as tx:
+        post, other = rows.post(tx), rows.post(tx)
+        taken, free = rows.edit(tx, post, {"caption": "one"}), rows.edit(tx, other, {"caption": "two"})
+    people: list[Any] = []
+
+    def lost_and_held(tx: Any, *_: Any) -> None:
+        people.append(engine.connect())
+        people[0].execute(text("SELECT 1 FROM edits WHERE id = :id FOR UPDATE"), {"id": taken})
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(apply.batches, "settle", lost_and_held)
+        with pytest.raises(Exception, match="terminat"):
+            apply_edits([post, other])
+    assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [1, 0]
+    people[0].close()
+    apply.Attempts.give_back()
+    assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [0, 0]
+
+
+def test_the_long_queue_of_a_post_one_of_whose_edits_a_person_holds_does_not_ring_without_end(
+    engine: Engine,
+) -> None:
+    with engine.begin() as tx:
+        post, free = rows.post(tx), rows.post(tx)
+        taken, *_ = [rows.edit(tx, post, {"caption": f"later {number}"}) for number in range(1001)]
+        behind = rows.edit(tx, free, {"caption": "now"})
+    with edits_held_by_a_person(engine, taken):
+        applied = apply_edits([post, free])
+        assert (applied.ends, set(applied.held), applied.more) == ([], {post}, [free])
+        assert [end.id for end in apply_edits(applied.more).ends] == [behind]
 
 
 def test_doorbells_for_unknown_and_idle_posts_are_no_ops(engine: Engine) -> None:

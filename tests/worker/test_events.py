@@ -37,11 +37,12 @@ def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: E
     assert done == common | {"editId": moving, "revision": 2}
     assert moved == common | {
         "editId": moving,
+        "revision": 2,
         "before": rows.soon(60).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "after": rows.soon(120).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-    assert (failed["editId"], failed["error"]["code"]) == (poison, "internal")
-    assert (rejected["editId"], rejected["error"]["code"]) == (late, "precondition_failed")
+    assert (failed["editId"], failed["error"]["code"], failed["revision"]) == (poison, "internal", 1)
+    assert (rejected["editId"], rejected["error"]["code"], rejected["revision"]) == (late, "precondition_failed", 2)
     assert "secret" not in str(events(engine))
 
 
@@ -61,6 +62,7 @@ def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outsi
         {
             "workspaceId": rows.WORKSPACE,
             "postId": first,
+            "revision": stored.revision,
             "scheduledTime": stored.scheduled_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "postedAt": stored.posted_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "platformPostId": "tt_1",
@@ -68,6 +70,8 @@ def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outsi
     )
     assert (failed.type, failed.post_id, failed.data["reason"]) == ("post.failed", second, "suspended")
     assert (unrendered.type, unrendered.post_id, unrendered.data["reason"]) == ("post.failed", slides, "no image")
+    for event in (failed, unrendered):
+        assert event.data["revision"] == rows.row(engine, "posts", event.post_id).revision == 2
 
 
 def test_without_a_url_nothing_is_written_down(

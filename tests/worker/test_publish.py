@@ -11,6 +11,7 @@ from shared.store import StaleWriteError
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
 from tests import rows
+from tests.worker.bulk import edits_held_by_a_person
 from tests.worker.outside import (
     PAST,
     Outside,
@@ -137,6 +138,21 @@ def test_an_edit_that_makes_the_post_need_a_render_keeps_it_from_going_out(engin
         rows.edit(tx, post, {"soundId": "sound_2"})
     outcomes, rung = publish_now((post, 1))
     assert (outcomes, rung.renders, outside.asked) == ({post: "pending_render"}, [(post, 2)], [])
+
+
+def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neighbour_is(
+    engine: Engine, outside: Outside, due: str
+) -> None:
+    with engine.begin() as tx:
+        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
+        taken = rows.edit(tx, due, {"caption": "second"})
+    with edits_held_by_a_person(engine, taken):
+        outcomes, rung = publish_now((due, 1), (neighbour, 1))
+        assert outcomes == {due: "edits_first", neighbour: "done"}
+        assert rung.again == [(due, 1)]
+    publish_now((due, 1))
+    assert rows.row(engine, "posts", due).status == "posted"
+    assert outside.asked[-1].post["caption"] == "second"
 
 
 def test_a_tried_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_calling_for_more(

@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from shared.services import Reply
 from tests import rows
+from tests.worker.bulk import edits_held_by_a_person
 from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now
 from worker import apply, render
 from worker.render import Rendering
@@ -175,6 +176,14 @@ def test_a_failing_render_does_not_fail_the_post_over_the_head_of_a_tried_edit(
     assert (outcome, rung.edits, rung.again) == ("edits_first", [slides], [(slides, 1)])
     stored = rows.row(engine, "posts", slides)
     assert (stored.status, stored.claim_kind, stored.render_tries) == ("pending_render", None, 0)
+
+
+def test_a_claim_comes_back_while_a_person_holds_an_edit(engine: Engine, outside: Outside, slides: str) -> None:
+    taken, done = queued(engine, slides, {"caption": "second"}), Rendering()
+    with edits_held_by_a_person(engine, taken):
+        assert render._claim(slides, 1, done) is None
+    assert (done.outcome, done.edits, done.again) == ("edits_first", [slides], [(slides, 1)])
+    assert render._claim(slides, 1, done) is not None
 
 
 def test_a_claim_does_not_run_a_tried_edit_and_comes_back(engine: Engine, outside: Outside, slides: str) -> None:

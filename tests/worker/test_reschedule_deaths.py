@@ -107,12 +107,62 @@ def test_a_write_that_finds_another_row_than_was_locked_rolls_all_of_its_chunk_b
     assert jobs.audit(engine, job) == []
 
 
-def test_a_freeze_that_never_comes_to_its_end_fails_the_job(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_freeze_whose_connection_is_lost_costs_the_job_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = posts(engine, 3)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+
+    def lost(tx: Connection, *_: Any) -> None:
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reschedule.freezes_store, "freeze", lost)
+        for _ in range(7):
+            with pytest.raises(DBAPIError) as error:
+                reschedule.run_chunk(job)
+            assert db.passing(error.value)
+    jobs.run(job)
+    assert moved_once(engine, job, ids)
+
+
+@pytest.mark.parametrize("number", [reschedule.FREEZING, 0], ids=["freeze", "chunk"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_counted(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    posts(engine, 3)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    if number == 0:
+        reschedule.run_chunk(job)
+    with db.aside() as aside:
+        reschedule.chunks_store.count_attempt(aside, job, number)  # one died at it
+    count = reschedule.chunks_store.count_attempt
+
+    def cut(aside: Connection, *given: Any) -> int:
+        if when == "after":
+            count(aside, *given)
+        aside.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        raise AssertionError("unreachable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reschedule.chunks_store, "count_attempt", cut)
+        with pytest.raises(DBAPIError):
+            reschedule.run_chunk(job)
+    with db.aside() as aside:
+        assert count(aside, job, number) == 2
+
+
+@pytest.mark.parametrize("limit", ["transaction_timeout", "statement_timeout"])
+def test_a_freeze_that_never_comes_to_its_end_fails_the_job(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
     posts(engine, 3)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
 
     def cut_off(tx: Connection, *_: Any) -> None:
-        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        tx.execute(text(f"SELECT set_config('{limit}', '50ms', true)"))
+        tx.execute(text("SELECT pg_sleep(20)"))
 
     monkeypatch.setattr(reschedule.freezes_store, "freeze", cut_off)
     outcomes = []

@@ -108,6 +108,7 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
     before = jobs.at(engine, moved)
     with engine.begin() as tx:
         tx.execute(text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = :id"), {"id": posted})
+        edit = rows.edit(tx, moved, {"caption": "drained first"})
     at = {zone: format_local(to_local(jobs.at(engine, rezoned), zone)) for zone in ("Asia/Tokyo",)}
     items = [
         {"postId": moved, "scheduledTime": "2035-01-01T21:00", "timezone": "Asia/Tokyo"},
@@ -116,19 +117,43 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
     ]
     job = jobs.make({"items": items})
     ran = jobs.run(job)
-    assert [one.applied.told for one in ran] == [[], [moved]]
+    assert [one.applied.told for one in ran] == [[], [moved, moved]]
     audit = {row.post_id: row.id for row in jobs.audit(engine, job)}
     with engine.connect() as tx:
-        [event] = tx.execute(text("SELECT type, workspace_id, post_id, data FROM webhook_events")).all()
+        found = tx.execute(text("SELECT type, workspace_id, post_id, data FROM webhook_events ORDER BY seq")).all()
+    applied, event = found
+    assert (applied.type, applied.data["editId"], applied.data["revision"]) == ("edit.applied", edit, 2)
     assert tuple(event[:3]) == ("post.rescheduled", rows.WORKSPACE, moved)
     assert event[3] == {
         "workspaceId": rows.WORKSPACE,
         "postId": moved,
+        "revision": rows.row(engine, "posts", moved).revision,
         "before": format_instant(before),
         "after": "2035-01-01T12:00:00Z",
         "editId": audit[moved],
         "rescheduleId": job,
     }
+
+
+@pytest.mark.parametrize("count", [3, 0])
+def test_a_doubled_message_of_a_new_job_finds_it_frozen_and_does_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """It read the job while its twin was freezing it, and has the name of the freezing once the twin has committed."""
+    posts(engine, count)
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    take = reschedule.chunks_store.take
+
+    def after_the_twin(*given: Any) -> bool:
+        monkeypatch.setattr(reschedule.chunks_store, "take", take)
+        assert reschedule.run_chunk(job).outcome == "frozen"
+        return take(*given)
+
+    monkeypatch.setattr(reschedule.chunks_store, "take", after_the_twin)
+    doubled = reschedule.run_chunk(job)
+    assert (doubled.outcome, doubled.messages) == ("busy", 0)
+    jobs.run(job)
+    assert jobs.counts(job) == ("done", count, count, 0, 0)
 
 
 @pytest.mark.parametrize("junk", ["rsch_nobody", "", "rsch_\\'; --"])

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,15 @@ from worker import rescue, webhooks
 __all__ = ["engine", "outside"]
 
 
+class FrozenClock:
+    """The clock of a process that was frozen for some seconds."""
+
+    frozen_for = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.frozen_for
+
+
 def test_a_delivery_carries_id_type_time_and_data(engine: Engine, outside: Outside) -> None:
     told(engine, "post_1")
     assert deliver("post_1") == ({"delivered": 1}, [])
@@ -28,7 +38,7 @@ def test_a_delivery_carries_id_type_time_and_data(engine: Engine, outside: Outsi
         "id": event.id,
         "type": "edit.applied",
         "createdAt": event.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "data": {"postId": "post_1"},
+        "data": {"postId": "post_1", "sequence": event.seq},
     }
     assert (event.status, event.finished_at is not None, event.lease_token) == ("delivered", True, None)
 
@@ -106,6 +116,63 @@ def test_a_delivery_whose_lease_was_lost_changes_nothing(engine: Engine, outside
     outside.replies = [lost]
     assert deliver("post_1")[0] == {}
     assert (events(engine)[0].status, events(engine)[0].lease_token) == ("queued", "another")
+
+
+def test_a_worker_that_froze_between_its_lease_and_its_call_does_not_send(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(engine, "post_1", types=("type.1", "type.2"))
+    lease, clock = webhooks_store.lease, FrozenClock()
+
+    def freezing(tx: Any, *given: Any) -> Any:
+        """The first to lease freezes there; meanwhile its lease runs out, and another worker delivers all there is."""
+        monkeypatch.setattr(webhooks_store, "lease", lease)
+        leased = lease(tx, *given)
+        tx.commit()
+        change(engine, "webhook_events", leased[0].id, lease_expires_at="sql:clock_timestamp()")
+        assert deliver("post_1")[0] == {"delivered": 2}
+        clock.frozen_for = 61.0
+        return leased
+
+    monkeypatch.setattr(webhooks, "time", clock)
+    monkeypatch.setattr(webhooks_store, "lease", freezing)
+    assert deliver("post_1")[0] == {}
+    assert [kind for kind, _ in sent(outside)] == ["type.1", "type.2"]
+    assert {event.status for event in events(engine)} == {"delivered"}
+
+
+def test_a_lease_that_became_too_old_and_is_ours_still_is_let_go_and_delivered_later(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(engine, "post_1")
+    lease, clock = webhooks_store.lease, FrozenClock()
+
+    def freezing(*given: Any) -> Any:
+        leased = lease(*given)
+        clock.frozen_for = 31.0
+        return leased
+
+    with monkeypatch.context() as patch:
+        patch.setattr(webhooks, "time", clock)
+        patch.setattr(webhooks_store, "lease", freezing)
+        assert deliver("post_1")[0] == {"queued": 1}
+    (event,) = events(engine)
+    assert (outside.asked, event.message) == ([], "its lease had become too old to begin")
+    change(engine, "webhook_events", event.id, lease_expires_at="sql:clock_timestamp()")
+    assert deliver("post_1")[0] == {"delivered": 1}
+
+
+def test_the_sequence_rises_for_each_post_and_a_repeat_has_its_own_again(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1", "post_2", types=("type.1", "type.2", "type.3"))
+    outside.replies = [BROKEN]
+    deliver("post_1", "post_2")
+    change(engine, "webhook_events", events(engine, "post_1")[0].id, lease_expires_at="sql:clock_timestamp()")
+    deliver("post_1", "post_2")
+    said = [json.loads(asked.body)["data"] for asked in outside.asked]
+    for post in ("post_1", "post_2"):
+        numbers = [one["sequence"] for one in said if one["postId"] == post]
+        assert numbers == sorted(numbers)
+        assert list(dict.fromkeys(numbers)) == [event.seq for event in events(engine, post)]
 
 
 def test_an_event_that_nobody_took_for_a_day_is_dead_and_the_next_one_goes(engine: Engine, outside: Outside) -> None:

@@ -1,0 +1,60 @@
+"""Operators' lists go on where they stood, whatever is requeued meanwhile."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared.db import transaction
+from shared.store import operations
+from tests import rows
+
+FAILED = "status = 'failed', finalized_at = now(), error_code = 'internal', error_message = 'x'"
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
+    with rows.set_up(monkeypatch, database_url) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("kind", ["failed", "queued", "post", "all"])
+def test_a_page_goes_on_behind_an_edit_that_was_requeued_since(engine: Engine, kind: str) -> None:
+    """Its new place is in front of a list of the newest, where all would come twice, and at the end of the queue, where
+    the list would end.
+    """
+    with engine.begin() as tx:
+        post = rows.post(tx)
+        made = [rows.edit(tx, post, {"caption": str(number)}) for number in range(6)]
+        if kind != "queued":
+            tx.execute(text(f"UPDATE edits SET {FAILED}"))
+    asked: dict[str, Any] = {
+        "failed": {"status": "failed"},
+        "queued": {"status": "queued"},
+        "post": {"post_id": post},
+        "all": {},
+    }[kind]
+    expected = made if kind == "queued" else made[::-1]
+    with transaction() as tx:
+        page = operations.edits(tx, **asked, limit=3)
+    last = page[-1]
+    with engine.begin() as tx:
+        tx.execute(text(f"UPDATE edits SET {FAILED} WHERE id = :id"), {"id": last.id})
+    with transaction() as tx:
+        operations.requeue(tx, last.id)
+    with transaction() as tx:
+        after = operations.place(last, **asked)
+        rest = operations.edits(tx, **asked, after=after, limit=10)
+    # One that was requeued comes again only at the end of what waits, where its new place is.
+    again = [last.id] if kind == "queued" else []
+    assert [edit.id for edit in page + rest] == expected + again
+
+
+@pytest.mark.parametrize("after", ["edit_1", 7])
+def test_a_place_of_another_list_begins_from_the_beginning(engine: Engine, after: Any) -> None:
+    with engine.begin() as tx:
+        edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
+    asked = {"status": "queued"} if isinstance(after, str) else {"status": None}
+    with transaction() as tx:
+        assert [one.id for one in operations.edits(tx, **asked, after=after)] == [edit]
