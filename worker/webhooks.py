@@ -8,8 +8,8 @@ import structlog
 from pydantic_core import to_json
 
 from shared import services
+from shared.answers import Outcome, Reply
 from shared.db import transaction
-from shared.services import Reply
 from shared.settings import settings
 from shared.store import webhooks as webhooks_store
 from shared.store.webhooks import Delivery, Leased
@@ -92,5 +92,6 @@ def _settle(landed: list[Landed[Leased]], counts: dict[str, int]) -> tuple[list[
 
 def _delivery(landed: Landed[Leased]) -> Delivery:
     event, reply = landed.item, landed.reply
-    wait = retries.backoff(event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
-    return Delivery(event.seq, event.lease_token, reply.kind == "done", reply.message, wait)
+    wait = retries.wait(reply, event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
+    gone = reply.outcome is Outcome.REFUSED  # 410: the receiver wants no more of it
+    return Delivery(event.seq, event.lease_token, reply.outcome is Outcome.DONE, reply.message, wait, unwanted=gone)

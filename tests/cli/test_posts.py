@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from shared import queue
+from shared.answers import Reply
 from shared.cli import posts as command
-from shared.services import Reply
 from tests import rows
 from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
 from worker import apply

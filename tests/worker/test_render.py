@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.services import Reply
+from shared.answers import Reply
 from tests import rows
 from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now
 from worker import apply, render
