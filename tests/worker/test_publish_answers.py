@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from shared import db
 from shared.answers import Outcome, Past, Reply
 from shared.store import claims as claims_store
+from shared.store import gauges, health
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
 from shared.store.failures import retry
@@ -98,6 +99,11 @@ def test_a_publisher_that_refuses_everybody_fails_nothing_early_and_keeps_every_
     for number in range(1, 11):
         for post in (due, other):
             assert next_try(engine, post) == {post: "misconfigured" if number < 10 else "failed"}
+        with engine.begin() as tx:
+            answered = {label: value for _, label, value in gauges.read(tx, "answers", 1.0, 60.0)}
+            seen = health.set_up_wrongly(tx)
+        assert answered["misconfigured"] == (2 if number < 10 else 0)
+        assert seen == ((2, "the service answered 401") if number < 10 else (0, ""))
     stored = rows.row(engine, "posts", due)
     assert (stored.status, stored.failure_reason) == ("failed", "publisher_unavailable")
     assert attempts(engine, due)[-1].message == "the service answered 401"
@@ -158,6 +164,15 @@ def test_whatever_may_have_been_sent_keeps_its_key_through_refusals_retries_and_
     assert edited(engine, due) == "being published"
     assert next_try(engine, due) == {due: "done"}
     assert one_key(outside)
+
+
+def test_what_the_publisher_last_said_of_posts_under_way_is_counted(engine: Engine, outside: Outside, due: str) -> None:
+    for reply in (BUSY, AT_WORK, BROKEN, UNKNOWN, NEVER):
+        outside.replies = [reply]
+        next_try(engine, due)
+        with engine.begin() as tx:
+            answered = {label: value for _, label, value in gauges.read(tx, "answers", 1.0, 60.0) if value}
+        assert answered == ({reply.kind: 1.0} if reply is not NEVER else {})
 
 
 def test_only_an_operators_word_opens_a_post_that_may_have_gone_out(engine: Engine, outside: Outside, due: str) -> None:
