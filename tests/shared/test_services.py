@@ -19,7 +19,7 @@ from shared.answers import Reply
 from shared.answers import Service as Kind
 from shared.services import call
 from shared.settings import settings
-from tests.reference_services.verification import genuine
+from tests.reference_services.signatures import genuine
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "whsec_test"
