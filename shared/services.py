@@ -74,7 +74,8 @@ def _complain(kind: Service, words: str) -> None:
         return
     _complained[kind] = now
     cure = f"check {_VARIABLES[kind]}, REDRAFT_SERVICE_SECRET and what the service itself needs to log in"
-    log.error("service_set_up_wrongly", call=kind, answer=words, cure=cure)
+    # The status alone: what else the service said may be a client's text. `redraft doctor` shows it.
+    log.error("service_set_up_wrongly", call=kind, found=words.partition(":")[0], cure=cure)
 
 
 def signature(secret: str, body: str, at: int) -> str:

@@ -219,7 +219,7 @@ def test_a_service_that_is_set_up_wrongly_is_loud_once_a_minute_and_counted(
             assert made().kind == "misconfigured"
     assert counted() == before + 3
     (line,) = [line for line in logs if line["log_level"] == "error"]
-    assert (line["event"], line["answer"]) == ("service_set_up_wrongly", "the service answered 401: token expired")
+    assert (line["event"], line["found"]) == ("service_set_up_wrongly", "the service answered 401")
     assert "REDRAFT_PUBLISHER_URL" in line["cure"]
 
 
