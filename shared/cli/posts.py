@@ -77,15 +77,16 @@ def show(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Tell one post's story: where it stands, its latest tries at going out, and its latest edits."""
+    """Tell one post's story: where it stands, its latest tries at going out, its latest edits, and who retried it."""
     from shared import posts, stories  # noqa: PLC0415 - as above
-    from shared.store import operations, overview  # noqa: PLC0415
+    from shared.store import acts, operations, overview  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
         found, now = posts_store.read_posts(tx, [post_id])
         tries = overview.tries(tx, post_id, SHOWN)
         edits = operations.edits(tx, status=None, post_id=post_id, workspace_id=None, limit=SHOWN)
+        done = acts.of(tx, post_id, SHOWN)
     post = found.get(post_id)
     if post is None or now is None:
         refuse(f"There is no post {post_id}.")
@@ -110,6 +111,9 @@ def show(
         ],
         "edits": [
             {"editId": edit.id, "status": edit.status, "createdAt": stories.moment(edit.created_at)} for edit in edits
+        ],
+        "acts": [
+            {"at": stories.moment(act.at), "by": act.actor, "action": act.action, "before": act.before} for act in done
         ],
     }
     if as_json:
@@ -140,6 +144,12 @@ def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
     if story["edits"]:
         lines.append("Its latest edits (redraft edits show EDIT tells more):")
     lines += [f"  {edit['createdAt']} {edit['editId']} {edit['status']}" for edit in story["edits"]]
+    if story["acts"]:
+        lines.append("What was done to it:")
+    for act in story["acts"]:
+        reason = act["before"].get("failureReason")
+        why = f" (it had failed: {reason})" if reason else ""
+        lines.append(f"  {act['at']} {act['action'].replace('_', ' ')} by {act['by']}{why}")
     if facts.status == "failed":
         lines.append(f"\nAnother try: redraft posts retry {facts.id}")
     return lines

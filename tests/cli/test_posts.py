@@ -277,3 +277,7 @@ def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine
     told = json.loads(redraft("show", post, "--json").stdout)
     assert (told["post"]["failureReason"], told["tries"][0]["outcome"]) == ("suspended", "refused")
     assert redraft("show", "post_nobody").exit_code == 2
+    retried(post, "--by", "Kim")
+    assert "retry by Kim (it had failed: suspended)" in redraft("show", post).output
+    (act,) = json.loads(redraft("show", post, "--json").stdout)["acts"]
+    assert (act["by"], act["action"], act["before"]["failureReason"]) == ("Kim", "retry", "suspended")
