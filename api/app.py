@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules
+from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules, retries
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
@@ -44,7 +44,7 @@ def build() -> FastAPI:
         built.add_exception_handler(kind, handler)
     # Served by Direct; here for what must know every route: metrics, `Allow`.
     built.router.routes.insert(0, PATCH)
-    for room in (posts, creation, deletion, edits, accounts, reschedules, docs, metrics, ops):
+    for room in (posts, creation, deletion, edits, accounts, reschedules, retries, docs, metrics, ops):
         built.include_router(room.router)
 
     @built.get("/healthz", include_in_schema=False)

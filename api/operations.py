@@ -183,6 +183,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         body=schemas.Deletion,
     ),
     Operation(
+        "post",
+        "/v1/posts/{postId}/retry",
+        "retryPost",
+        "Put a failed post back to due; one that may have gone out comes back closed to edits",
+        {200: Answer("The post, back to work", schemas.PostDetails, ("ETag",))},
+        scope="posts:write",
+        body=bulk.Nothing,
+        body_required=False,
+        refusals=(409,),
+    ),
+    Operation(
         "get",
         "/v1/posts/{postId}/edits",
         "listEditsOfPost",

@@ -169,3 +169,15 @@ def prefer(request: Request, wait_max: float) -> Preference:
                 raise InvalidRequest("Prefer: wait must be a whole number of seconds, like wait=5")
             wait = min(float(found[1]), wait_max)
     return Preference(respond_async, wait)
+
+
+async def empty_body(request: Request) -> Any:
+    """The body of a route that takes no fields: none at all (None), or an empty JSON object."""
+    content = await read_body(request)
+    if not content:
+        return None
+    check_media_type(request, JSON_TYPES)
+    body = parse_json(content)
+    if body != {}:
+        raise InvalidRequest("This route takes no fields; send no body, or {}")
+    return body

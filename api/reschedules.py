@@ -18,7 +18,7 @@ from api.listing import Asked
 from api.problems import request_id
 from api.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
 from shared import queue, reschedule_jobs, reschedule_requests, reschedules
-from shared.errors import Conflict, Faults, IdempotencyKeyReused, InvalidRequest, NotFound, RedraftError
+from shared.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError
 from shared.ids import new_id
 from shared.reschedule_jobs import RESULT_FIELDS, Job, Result
 from shared.reschedules import Outcome
@@ -83,7 +83,7 @@ async def revert_reschedule(job_id: str, request: Request) -> Response:
     """Start the inverse job: posts that still are where the job put them go back to where they stood."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    body = await _empty_body(request)
+    body = await reading.empty_body(request)
     key = reading.idempotency_key(request)
     fingerprint = reading.fingerprint(request, body) if key else None
     return await _started(context, Wanted(owner, _reverting(job_id, owner), key, fingerprint))
@@ -94,7 +94,7 @@ async def cancel_reschedule(job_id: str, request: Request) -> Response:
     """End the job before its next chunk; the answer says what was moved."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    await _empty_body(request)
+    await reading.empty_body(request)
     if not storable(job_id):
         raise NotFound.reschedule(job_id)
     job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
@@ -212,18 +212,6 @@ def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job:
     if job is None:
         raise NotFound.reschedule(job_id)
     raise reschedule_jobs.cannot_cancel(job) or Conflict("The job has just ended; there is nothing left to cancel")
-
-
-async def _empty_body(request: Request) -> Any:
-    """Cancel and revert take no field: no body at all, or an empty JSON object."""
-    content = await reading.read_body(request)
-    if not content:
-        return None
-    reading.check_media_type(request, JSON_TYPES)
-    body = reading.parse_json(content)
-    if body != {}:
-        raise InvalidRequest("This route takes no fields; send no body, or {}")
-    return body
 
 
 async def _job(context: Context, owner: Key, job_id: str) -> Job:

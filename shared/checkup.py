@@ -117,6 +117,7 @@ def _database(url: str) -> DatabaseFacts:
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
             stalled = health.stalled_jobs(tx, JOB_STALLED)
             dead, _ = health.dead_events(tx)
+            wrongly, words = health.set_up_wrongly(tx)
         return DatabaseFacts(
             skew,
             within,
@@ -130,6 +131,8 @@ def _database(url: str) -> DatabaseFacts:
             holders=tuple(_holder(one) for one in holders),
             stalled=tuple(stalled),
             dead_events=dead,
+            set_up_wrongly=wrongly,
+            publisher_says=words,
         )
     finally:
         engine.dispose()

@@ -59,7 +59,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is."""
+    """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
+
+    `set_up_wrongly`: posts that the publisher answers as it would answer any, and `publisher_says` what.
+    """
 
     skew: float
     skew_within: float
@@ -73,6 +76,8 @@ class DatabaseFacts:
     holders: tuple[Holder, ...] = ()
     stalled: tuple[str, ...] = ()
     dead_events: int = 0
+    set_up_wrongly: int = 0
+    publisher_says: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +222,14 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
 
 
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
+    if database.set_up_wrongly:
+        yield Finding(
+            "publisher_set_up_wrongly",
+            f"The publisher answers {_count(database.set_up_wrongly, 'post')} as it would any: "
+            f"{database.publisher_says}",
+            "Check REDRAFT_PUBLISHER_URL, REDRAFT_SERVICE_SECRET and what the publisher itself needs to log in. Posts "
+            "are tried for an hour; those that fail meanwhile: `redraft posts retry --reason publisher_unavailable`.",
+        )
     if database.oldest is not None and database.oldest > EDIT_WAITS:
         yield Finding(
             "old_edits",

@@ -74,7 +74,8 @@ STATES: dict[Status, State] = {
         editable=False,
         claim=None,
         moves_to=frozenset({Status.GENERATED, Status.PENDING_RENDER}),
-        story="Put in by a render or a publish that gave up. Only an operator's `redraft posts retry` moves it out.",
+        story="Put in by a render or a publish that gave up. Only a retry moves it out: `redraft posts retry`, or "
+        "POST /v1/posts/{postId}/retry.",
     ),
 }
 

@@ -66,6 +66,21 @@ _DEAD_EVENTS = text("""
         SELECT finished_at FROM webhook_events WHERE status = 'dead' ORDER BY seq DESC LIMIT :many) dead""")
 
 
+_SET_UP_WRONGLY = text("""
+    SELECT count(*), max(last.message)
+    FROM (SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT :many) claimed
+    CROSS JOIN LATERAL (
+        SELECT outcome, message FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
+        ORDER BY a.id DESC LIMIT 1) last
+    WHERE last.outcome = 'misconfigured'""")
+
+
+def set_up_wrongly(tx: Connection, many: int = 10_000) -> tuple[int, str]:
+    """How many posts the publisher answers as it would answer any (401, 404, a redirect), and its words."""
+    count, words = tx.execute(_SET_UP_WRONGLY, {"many": many}).one()
+    return count, words or ""
+
+
 def stalled_jobs(tx: Connection, age: float) -> list[str]:
     """Live bulk jobs that nobody has worked on for `age` seconds."""
     return list(tx.execute(_STALLED, {"age": age}).scalars())

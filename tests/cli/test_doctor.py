@@ -168,6 +168,20 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
     assert "rs_new" not in findings["stalled_jobs"].what
 
 
+def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
+    with engine.begin() as tx:
+        claimed = rows.post(tx, claim_kind="publish", claim_token="t", claim_expires_at=rows.soon(9))
+        tx.execute(
+            text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
+                        claim_token, finished_at, outcome, message)
+                    VALUES (:id, 1, 'pub_1', '{}', 1, 't', now(), 'misconfigured', 'the service answered 401')"""),
+            {"id": claimed},
+        )
+    finding = found(engine).pop("publisher_set_up_wrongly")
+    assert "1 post as it would any: the service answered 401" in finding.what
+    assert "REDRAFT_PUBLISHER_URL" in finding.todo
+
+
 def test_a_session_that_idles_in_a_transaction_is_named_with_what_it_holds_up(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
