@@ -67,9 +67,11 @@ def flower(
     import secrets  # noqa: PLC0415 - as above
 
     from shared.local import commands  # noqa: PLC0415
+    from shared.local.datadir import private_folder  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
 
     _require("redis_url")
+    history = private_folder(data_dir) / "flower"
     user, password = settings().flower_user, settings().flower_password
     if not password:
         password = secrets.token_urlsafe(24)
@@ -78,8 +80,7 @@ def flower(
         environment = commands.flower_environment(user, password)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    data_dir.mkdir(parents=True, exist_ok=True)
-    _become(commands.flower(address=address, port=port, history=data_dir.absolute() / "flower"), environment)
+    _become(commands.flower(address=address, port=port, history=history), environment)
 
 
 def migrate() -> None:

@@ -30,6 +30,7 @@ def up(
     The servers are embedded ones unless REDRAFT_DATABASE_URL or REDRAFT_REDIS_URL say where yours are.
     """
     import asyncio  # noqa: PLC0415 - heavy imports wait until the command runs
+    import os  # noqa: PLC0415
 
     from shared.local import supervisor  # noqa: PLC0415
     from shared.local.datadir import DataDir  # noqa: PLC0415
@@ -38,6 +39,8 @@ def up(
     from shared.local.stack import Plan, Stack  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
 
+    # Whatever is kept from here on, by us or by what we start, is ours alone to read.
+    os.umask(0o077)
     output = Output()
     plan = Plan(port=port, flower_port=flower_port, demo=demo, reference_services=reference_services)
     try:

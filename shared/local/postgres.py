@@ -139,7 +139,6 @@ class PostgreSQL:
         try:
             made = subprocess.run(  # noqa: S603 - our own binary
                 self._child("initdb", argv).command(),
-                env=self._environment(),
                 cwd="/",
                 capture_output=True,
                 text=True,
@@ -150,11 +149,6 @@ class PostgreSQL:
         if made.returncode != 0:
             raise LocalError(f"initdb failed in {fresh}:\n{made.stdout}{made.stderr}")
         fresh.rename(self.folder)
-
-    def _environment(self) -> dict[str, str]:
-        # TZ spares initdb a search through every zone file; PG* of the caller would change what is made.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
     def _await_predecessor(self) -> None:
         """Wait for a server whose supervisor was killed to finish its own shutdown; forget one that is long gone."""
@@ -184,7 +178,8 @@ class PostgreSQL:
         return Child(
             name=name,
             argv=argv,
-            environment=self._environment(),
+            environment=binaries.server_environment(self.data.path),
+            sealed=True,
             # "Fast" shutdown: ends sessions, writes a checkpoint, and needs no recovery at the next start.
             stop_signal=signal.SIGINT,
             orphan_signal=signal.SIGINT,
