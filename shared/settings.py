@@ -2,10 +2,10 @@
 
 from functools import lru_cache
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared import addresses
+from shared import addresses, start
 
 
 class Settings(BaseSettings):
@@ -78,5 +78,10 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """This process's settings, read once."""
-    return Settings()
+    """This process's settings, read once. StartError where a variable holds what it cannot."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Without what stands there: it may be a secret.
+        wrong = [f"{start.variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors(include_input=False)]
+        raise start.StartError("; ".join(wrong)) from None

@@ -8,6 +8,7 @@ from shared.cli.prune import prune
 from shared.cli.reschedule import reschedule
 from shared.cli.up import up
 from shared.local.errors import LocalError
+from shared.start import StartError
 
 app = typer.Typer(
     name="redraft",
@@ -38,7 +39,7 @@ def run() -> None:
     """The command. What a person has to mend is told in one line, without a traceback."""
     try:
         app()
-    except LocalError as error:
+    except (LocalError, StartError) as error:
         typer.echo(f"redraft: {error}", err=True)
         raise SystemExit(1) from error
 

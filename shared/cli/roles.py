@@ -94,13 +94,15 @@ def migrate() -> None:
 
 
 def _require(*names: str) -> None:
-    """A role does not guess where its servers are."""
-    from shared.settings import settings  # noqa: PLC0415 - as above
+    """A role does not guess where its servers are, nor start where it cannot work. Raises StartError."""
+    from shared import prerequisites  # noqa: PLC0415 - as above
+    from shared.settings import settings  # noqa: PLC0415
 
     missing = [f"REDRAFT_{name.upper()}" for name in names if not getattr(settings(), name)]
     if missing:
         typer.echo(f"Set {' and '.join(missing)} first, or run everything at once with: redraft up", err=True)
         raise typer.Exit(2)
+    prerequisites.refuse(settings())
 
 
 def _become(argv: list[str], environment: Mapping[str, str] | None = None) -> NoReturn:

@@ -15,10 +15,9 @@ from shared.local import binaries
 from shared.local.datadir import DataDir, write_private
 from shared.local.errors import LocalError
 from shared.local.supervisor import Child
+from shared.start import OLDEST_POSTGRESQL
 
 USER = DATABASE = "redraft"
-# The oldest that has what the statements use: uuidv7() and RETURNING OLD.
-MAJOR_WANTED = 18
 # Sorts the same on every machine, whatever its locales; UTF-8 whatever the environment says.
 INITDB = (
     "--encoding=UTF8",
@@ -76,9 +75,9 @@ class PostgreSQL:
         self._identity = self._choose_identity()
         user, group = binaries.owner(self._identity)
         have = binaries.major_version(self._binaries / "postgres")
-        if int(have) < MAJOR_WANTED:
+        if int(have) < OLDEST_POSTGRESQL:
             raise LocalError(
-                f"The PostgreSQL on PATH is {have}; Redraft needs {MAJOR_WANTED}. "
+                f"The PostgreSQL on PATH is {have}; Redraft needs {OLDEST_POSTGRESQL}. "
                 "Install a newer one, or set REDRAFT_DATABASE_URL to a server of yours."
             )
         if not self.folder.exists():
