@@ -1,6 +1,5 @@
 """Flower's door: as /ops has one, the right password is always let in and guessing is slow."""
 
-import asyncio
 import threading
 import time
 
@@ -10,6 +9,7 @@ from flower import urls
 
 from shared.guessing import FREE
 from shared.local import commands
+from tests import guesses
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 from worker.flower import Door, with_door
@@ -56,25 +56,11 @@ def test_a_password_that_is_not_ascii_opens_it_and_a_wrong_one_is_no_error(flowe
 
 
 def test_the_right_password_is_let_in_beside_a_flood_of_wrong_ones(flower: Process) -> None:
-    answers: list[tuple[bool, int]] = []
-
-    async def flood() -> None:
-        limits = httpx.Limits(max_connections=400)
-        async with httpx.AsyncClient(base_url=flower.url, trust_env=False, timeout=30, limits=limits) as http:
-
-            async def one(auth: httpx.BasicAuth, *, right: bool) -> None:
-                answer = await http.get("/api/task/types", auth=auth)
-                answers.append((right, answer.status_code))
-
-            wrong = [asyncio.create_task(one(WRONG, right=False)) for _ in range(200)]
-            await asyncio.sleep(0.5)
-            await one(RIGHT, right=True)
-            await asyncio.gather(*wrong)
-
-    asyncio.run(flood())
-    assert {status for right, status in answers if not right} == {401}
-    assert [status for right, status in answers if right] == [200]
-    assert answers.index((True, 200)) > 100, "the guesses before it were answered first"
+    url = f"{flower.url}/api/task/types"
+    heard = guesses.answers(url, guesses.basic("flower", "wrong"), guesses.basic("flower", PASSWORD))
+    assert {status for right, status in heard if not right} == {401}
+    assert [status for right, status in heard if right] == [200]
+    assert heard.index((True, 200)) > 100, "the guesses before it were answered first"
 
 
 def test_guessing_is_slow_by_address_and_who_was_right_has_a_pass(flower: Process) -> None:
