@@ -10,7 +10,21 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules, retries
+from api import (
+    accounts,
+    creation,
+    deletion,
+    docs,
+    edits,
+    metrics,
+    ops,
+    posts,
+    problems,
+    protocol,
+    proxies,
+    reschedules,
+    retries,
+)
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
@@ -70,4 +84,6 @@ def build() -> FastAPI:
 
 logs.configure(process=lambda: "api", request_id=problems.request_id.get)
 _built = build()
-app: ASGIApp = Envelope(metrics.Observed(Direct(_built, PATCH), _built.routes))
+app: ASGIApp = proxies.behind(
+    Envelope(metrics.Observed(Direct(_built, PATCH), _built.routes)), settings().trusted_proxies
+)

@@ -216,8 +216,7 @@ class Server:
             self._process.close()
         self.server.prepare()
         child = self.server.child()
-        environment = os.environ if child.environment is None else child.environment
-        self._process = Process(child.name, child.command(), environment, cwd=Path("/"))
+        self._process = Process(child.name, child.command(), child.starts_in() or os.environ, cwd=Path("/"))
 
         def answers() -> bool:
             if not self.process.running:

@@ -67,9 +67,11 @@ def flower(
     import secrets  # noqa: PLC0415 - as above
 
     from shared.local import commands  # noqa: PLC0415
+    from shared.local.datadir import private_folder  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
 
     _require("redis_url")
+    history = private_folder(data_dir) / "flower"
     user, password = settings().flower_user, settings().flower_password
     if not password:
         password = secrets.token_urlsafe(24)
@@ -78,8 +80,7 @@ def flower(
         environment = commands.flower_environment(user, password)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    data_dir.mkdir(parents=True, exist_ok=True)
-    _become(commands.flower(address=address, port=port, history=data_dir.absolute() / "flower"), environment)
+    _become(commands.flower(address=address, port=port, history=history), environment)
 
 
 def migrate() -> None:
@@ -93,13 +94,15 @@ def migrate() -> None:
 
 
 def _require(*names: str) -> None:
-    """A role does not guess where its servers are."""
-    from shared.settings import settings  # noqa: PLC0415 - as above
+    """A role does not guess where its servers are, nor start where it cannot work. Raises StartError."""
+    from shared import prerequisites  # noqa: PLC0415 - as above
+    from shared.settings import settings  # noqa: PLC0415
 
     missing = [f"REDRAFT_{name.upper()}" for name in names if not getattr(settings(), name)]
     if missing:
         typer.echo(f"Set {' and '.join(missing)} first, or run everything at once with: redraft up", err=True)
         raise typer.Exit(2)
+    prerequisites.refuse(settings())
 
 
 def _become(argv: list[str], environment: Mapping[str, str] | None = None) -> NoReturn:
