@@ -274,12 +274,19 @@ def _lines(rows: Iterable[Iterable[object]]) -> bytes:
     return text.getvalue().encode()
 
 
+_LIKED = frozenset(("text/csv", "text/*", "application/json", "application/*", "*/*"))
+
+
 def wants_csv(accept: Iterable[str]) -> bool:
     """Whether the client likes text/csv better than application/json (RFC 9110, 12.5.1); JSON where it is the same."""
     liked: dict[str, float] = {}
     for part in ",".join(accept).lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        name, _, parameters = part.partition(";")
+        name = name.strip()
+        if name not in _LIKED:
+            continue
+        given = (piece.strip() for piece in parameters.split(";"))
+        quality = next((piece[2:] for piece in given if piece.startswith("q=")), "1")
         try:
             liked[name] = float(quality)
         except ValueError:
