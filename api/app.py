@@ -1,12 +1,9 @@
 """Builds the ASGI app: routes, lifespan, and what wraps every request (SPEC 4)."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -16,6 +13,7 @@ from api import (
     deletion,
     docs,
     edits,
+    health,
     metrics,
     ops,
     posts,
@@ -28,10 +26,8 @@ from api import (
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
-from shared import garbage, logs, outcomes, tracing
-from shared.errors import RedraftError
+from shared import garbage, logs, tracing
 from shared.settings import settings
-from shared.store.posts import clock
 
 PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 
@@ -58,26 +54,8 @@ def build() -> FastAPI:
         built.add_exception_handler(kind, handler)
     # Served by Direct; here for what must know every route: metrics, `Allow`.
     built.router.routes.insert(0, PATCH)
-    for room in (posts, creation, deletion, edits, accounts, reschedules, retries, docs, metrics, ops):
+    for room in (posts, creation, deletion, edits, accounts, reschedules, retries, docs, health, metrics, ops):
         built.include_router(room.router)
-
-    @built.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
-        """The process is up."""
-        return {"status": "ok"}
-
-    @built.get("/readyz", include_in_schema=False)
-    async def readyz() -> JSONResponse:
-        """503 only without PostgreSQL; without Redis edits are still accepted, and the answer says so."""
-        context: Context = built.state.context
-        state: dict[str, Any] = {"database": "up", "redis": "up"}
-        try:
-            await context.read(clock)
-        except RedraftError:
-            state["database"] = "down"
-        if not await asyncio.to_thread(outcomes.reachable):
-            state["redis"] = "down"
-        return JSONResponse(state, 200 if state["database"] == "up" else 503)
 
     return built
 

@@ -4,13 +4,14 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from starlette.requests import Request
 
 from api import authentication
 from api.authentication import KeyRing
+from api.lag import Lag
 from api.limits import RateLimits
 from api.submission import Submission
 from shared import db, fields
@@ -23,6 +24,10 @@ T = TypeVar("T")
 
 READERS = 4
 WRITERS = 3
+PARSERS = 2
+PARSED_AT_MOST = 16
+"""Bodies of jobs, of 2 MiB at most, that are parsed or wait for it."""
+
 RINGS_AT_MOST = 100
 
 HEADERS = "redraft.headers"
@@ -77,8 +82,13 @@ class Context:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
         # Apart from the readers: a creation may wait for another process that holds its Idempotency-Key.
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        # Apart from all others: each of these bodies may keep a thread for a third of a second.
+        self._parsers = ThreadPoolExecutor(PARSERS, thread_name_prefix="parses")
+        self._parsing = 0
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
         self._ringing = 0
+        self.lag = Lag()
+        self.lag.start()
 
     async def authenticated(self, request: Request, scope: str) -> Key:
         """The request's key, within its rate limit and holding `scope`."""
@@ -132,6 +142,21 @@ class Context:
                 raise
             raise Unavailable if once.give_up() else Unsure(unsure) from error
 
+    async def parse(self, work: Callable[..., T], *args: object) -> T:
+        """`work(*args)`, which takes a large body apart, in a thread. Unavailable where too many wait for that."""
+        if self._parsing >= PARSED_AT_MOST:
+            raise Unavailable
+        self._parsing += 1
+        parsed = asyncio.get_running_loop().run_in_executor(self._parsers, lambda: work(*args))
+        # Counted until the thread is done with it, though the client may be gone by then.
+        parsed.add_done_callback(self._parsed)
+        return await asyncio.shield(parsed)
+
+    def _parsed(self, parsed: asyncio.Future[Any]) -> None:
+        self._parsing -= 1
+        if not parsed.cancelled():
+            parsed.exception()  # whoever waited for it is told; nobody may wait any more
+
     def ring(self, call: Callable[..., object], *args: object) -> None:
         """Ring below a commit, in a thread, without waiting for it. With Redis slow and many waiting, not at all:
         rescue finds what was not rung.
@@ -149,9 +174,11 @@ class Context:
             log.warning("ring_failed", error=type(rung.exception()).__name__)
 
     async def close(self) -> None:
+        self.lag.stop()
         await self.submission.close()
         self.keys.close()
         await self.limits.close()
+        self._parsers.shutdown(wait=False)
         self._bells.shutdown(wait=False)
         self._writers.shutdown(wait=False)
         self._readers.shutdown(wait=False)

@@ -1,6 +1,5 @@
 """Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (SPEC 5)."""
 
-import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -64,18 +63,7 @@ async def create_reschedule(request: Request) -> Response:
     owner = await context.authenticated(request, authentication.BULK)
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
-    # Two megabytes keep a core busy for longer than other requests should wait.
-    body = await asyncio.to_thread(reading.parse_json, content)
-    key = reading.idempotency_key(request)
-    make: Make | RedraftError
-    try:
-        make = _new(await asyncio.to_thread(reschedule_requests.parse_request, body), owner)
-    except RedraftError as problem:
-        if key is None:
-            raise
-        make = problem
-    fingerprint = await asyncio.to_thread(reading.fingerprint, request, body) if key else None
-    return await _started(context, Wanted(owner, make, key, fingerprint))
+    return await _started(context, await context.parse(_wanted, request, content, owner))
 
 
 @router.post("/v1/reschedules/{job_id}/revert")
@@ -137,6 +125,20 @@ async def list_results(job_id: str, request: Request) -> Response:
     return Response(
         to_json(await _page(context, job, asked, outcome)), headers=headers, media_type="application/json"
     )  # fmt: skip
+
+
+def _wanted(request: Request, content: bytes, owner: Key) -> Wanted:
+    """What a body asks for. Two megabytes keep a core busy for longer than other requests should wait."""
+    body = reading.parse_json(content)
+    key = reading.idempotency_key(request)
+    make: Make | RedraftError
+    try:
+        make = _new(reschedule_requests.parse_request(body), owner)
+    except RedraftError as problem:
+        if key is None:
+            raise
+        make = problem
+    return Wanted(owner, make, key, reading.fingerprint(request, body) if key else None)
 
 
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
@@ -260,12 +262,19 @@ def _lines(rows: Iterable[Iterable[object]]) -> bytes:
     return text.getvalue().encode()
 
 
+_LIKED = frozenset(("text/csv", "text/*", "application/json", "application/*", "*/*"))
+
+
 def wants_csv(accept: Iterable[str]) -> bool:
     """Whether the client likes text/csv better than application/json (RFC 9110, 12.5.1); JSON where it is the same."""
     liked: dict[str, float] = {}
     for part in ",".join(accept).lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        name, _, parameters = part.partition(";")
+        name = name.strip()
+        if name not in _LIKED:
+            continue
+        given = (piece.strip() for piece in parameters.split(";"))
+        quality = next((piece[2:] for piece in given if piece.startswith("q=")), "1")
         try:
             liked[name] = float(quality)
         except ValueError:

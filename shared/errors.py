@@ -68,13 +68,20 @@ class InvalidRequest(RedraftError):
 class Faults:
     """What is wrong with a body: collected field by field, then raised as one InvalidRequest that names it all."""
 
-    __slots__ = ("_found",)
+    __slots__ = ("_found", "_of")
 
     def __init__(self) -> None:
         self._found: list[tuple[InvalidCode, Detail]] = []
+        self._of: dict[InvalidCode, int] = {}
 
     def add(self, code: InvalidCode, name: str, message: str) -> None:
-        self._found.append((code, Detail(name, message)))
+        if not self.enough_of(code):
+            self._of[code] = self._of.get(code, 0) + 1
+            self._found.append((code, Detail(name, message)))
+
+    def enough_of(self, code: InvalidCode) -> bool:
+        """Whether the details are full of this code already: another one would be shown to nobody."""
+        return self._of.get(code, 0) >= _MOST_DETAILS
 
     def error(self) -> InvalidRequest | None:
         """None if nothing is wrong. Code and message are those of the first fault, in the order of InvalidCode and

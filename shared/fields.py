@@ -56,9 +56,11 @@ def check_known(body: Mapping[str, object], known: Iterable[str], faults: Faults
     unknown = [name for name in body if name not in known]
     if not unknown:
         return
-    # Finding near misses is slow, and a body has room for ten thousand of them.
+    # Finding near misses is slow. One object has room for ten thousand of them, and a body for ten thousand objects.
     plain = {_plain(name): name for name in known}
     for name in unknown[:_MOST_GUESSES]:
+        if faults.enough_of("invalid_request"):
+            return
         near = get_close_matches(_plain(name), plain, n=1, cutoff=0.7) if len(name) <= _LONGEST_GUESS else []
         advice = f"did you mean {plain[near[0]]}?" if near else f"send only {', '.join(known)}"
         shown = f"{prefix}{printable(name)}"
