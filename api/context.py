@@ -9,13 +9,15 @@ from typing import TypeVar
 import structlog
 from starlette.requests import Request
 
-from api import authentication
+from api import authentication, turns
 from api.authentication import KeyRing
 from api.limits import RateLimits
+from api.shares import Pace
 from api.submission import Submission
+from api.turns import FairThreads, Turns
 from shared import db, fields
 from shared.db import transaction
-from shared.errors import RateLimited, Unavailable
+from shared.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings
 from shared.store.keys import Key
 
@@ -24,6 +26,11 @@ T = TypeVar("T")
 READERS = 4
 WRITERS = 3
 RINGS_AT_MOST = 100
+REFUSALS_A_SECOND = 100
+HELD_BACK_AT_MOST = 5.0
+"""Of one key, and of all who have none: so many refusals a second are answered at once, the others up to five seconds
+later. A client that repeats what was refused without a pause costs next to nothing then.
+"""
 
 HEADERS = "redraft.headers"
 """Where in a request's scope stand the headers that its answer carries, whatever the answer is (api/envelope.py)."""
@@ -74,21 +81,38 @@ class Context:
         self.keys = KeyRing()
         self.limits = RateLimits(config.redis_url)
         self.submission = Submission(config)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
+        self._turns = Turns()
+        self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
+        self._readers = FairThreads(READERS, "reads")
         # Apart from the readers: a creation may wait for another process that holds its Idempotency-Key.
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self._writers = FairThreads(WRITERS, "writes")
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
         self._ringing = 0
 
     async def authenticated(self, request: Request, scope: str) -> Key:
-        """The request's key, within its rate limit and holding `scope`."""
-        key = await authentication.authenticate(request, self.keys, self.config.database_patience)
+        """The request's key, within its rate limit and holding `scope`, when it is its workspace's turn.
+
+        To be called first: what is refused here costs the least, and a flood of it is held back.
+        """
+        try:
+            key = await authentication.authenticate(request, self.keys, self.config.database_patience)
+        except Unauthenticated as error:
+            raise await self.held_back("", error) from None
+        turns.owner.set(key.workspace_id)
         if key.rate_limit is not None:
             standing = await self.limits.hit(key, key.rate_limit)
             request.scope[HEADERS] += standing.headers()
             if not standing.allowed:
-                raise RateLimited(standing.reset)
+                raise await self.held_back(key.id, RateLimited(standing.reset))
+        await self._turns.turn(key.workspace_id)
         return authentication.demand(key, scope)
+
+    async def held_back(self, owner: str, error: RedraftError) -> RedraftError:
+        """The refusal, at once for an owner's first of this second, later for more of them."""
+        seconds = self._refusals.hold(owner, asyncio.get_running_loop().time())
+        if seconds:
+            await asyncio.sleep(seconds)
+        return error
 
     async def read(self, query: Callable[..., T], *args: object) -> T:
         """`query(tx, *args)` in a transaction, in a thread. Unavailable when PostgreSQL is out of reach for 2 s."""
@@ -99,7 +123,7 @@ class Context:
 
         try:
             async with asyncio.timeout(self.config.database_patience):
-                return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+                return await self._readers.run(run)
         except TimeoutError:
             raise Unavailable from None
         except Exception as error:
@@ -123,7 +147,7 @@ class Context:
 
         try:
             async with asyncio.timeout(self.config.database_patience):
-                return await asyncio.get_running_loop().run_in_executor(self._writers, run)
+                return await self._writers.run(run)
         except TimeoutError as error:
             raise Unavailable if once.give_up() else Unsure(unsure) from error
         except Exception as error:
@@ -153,8 +177,8 @@ class Context:
         self.keys.close()
         await self.limits.close()
         self._bells.shutdown(wait=False)
-        self._writers.shutdown(wait=False)
-        self._readers.shutdown(wait=False)
+        self._writers.close()
+        self._readers.close()
 
 
 def context_of(request: Request) -> Context:

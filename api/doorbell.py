@@ -2,10 +2,10 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterable
-from itertools import islice
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
+from api.shares import Lines, Shares
 from shared import metrics, outcomes, queue
 
 FIRST_PATIENCE = 0.25
@@ -13,6 +13,9 @@ LONGEST_PATIENCE = 5.0
 UNANSWERED_AT_MOST = 2
 UNAWAITED_AT_MOST = 1
 """Of those too, while nobody waits for the ends of what is new: the larger a batch, the less an edit costs."""
+
+SEVERAL_AT_MOST = 96
+"""Posts a bell, where they are of several workspaces: the larger a batch, the longer each in it waits for its end."""
 
 UNRUNG_AT_MOST = 50_000
 """Edits that wait for a bell: an hour without a worker must not fill the API's memory."""
@@ -61,8 +64,10 @@ class Doorbell:
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[None]] = set()
         self._window = Window()
+        # What a bell is to be rung for: the edits of each post, and the posts of each workspace in a line of their own.
         self._new: dict[str, list[str]] = {}
-        self._unrung = 0
+        self._lines: Lines[str] = Lines()
+        self._unrung = Shares(UNRUNG_AT_MOST)
         self._awaited = False
         self._bell = 0
         self._bell_of: dict[str, int] = {}
@@ -70,16 +75,22 @@ class Doorbell:
         self._timer: asyncio.TimerHandle | None = None
         self._ring_out = ring_out
 
-    def ring_for(self, pairs: Iterable[tuple[str, str]], *, awaited: bool = True) -> None:
-        """There is something new: (post, edit) pairs. `awaited`: somebody waits for the end of one of them.
+    def ring_for(
+        self, pairs: Iterable[tuple[str, str]], *, awaited: bool = True, owners: Mapping[str, str] | None = None
+    ) -> None:
+        """There is something new: (post, edit) pairs. `awaited`: somebody waits for the end of one of them. `owners`:
+        each post's workspace; a bell is rung for the posts of all of them in turn.
 
         While nobody answers for long, what is more than UNRUNG_AT_MOST is left to rescue.
         """
         for post_id, edit_id in pairs:
-            if self._unrung == UNRUNG_AT_MOST:
-                break
+            owner = owners[post_id] if owners else ""
+            if not self._unrung.admits(owner):
+                continue
+            if post_id not in self._new:
+                self._lines.add(owner, post_id)
             self._new.setdefault(post_id, []).append(edit_id)
-            self._unrung += 1
+            self._unrung.take(owner)
             self._awaited |= awaited
         self._ring()
 
@@ -116,16 +127,15 @@ class Doorbell:
         for start in range(0, len(left), queue.DOORBELL_POSTS):
             self._send(left[start : start + queue.DOORBELL_POSTS], None)
         self._new.clear()
+        self._lines.clear()
         if self._sending:
             await asyncio.wait(self._sending)
 
     def _ring(self) -> None:
         now = self._loop.time()
         while self._new and self._window.may_ring(now, awaited=self._awaited):
-            posts = list(islice(self._new, queue.DOORBELL_POSTS))
+            posts, edits = self._next()
             self._bell += 1
-            edits = [edit_id for post_id in posts for edit_id in self._new.pop(post_id)]
-            self._unrung -= len(edits)
             self._awaited &= bool(self._new)
             self._waiting_for[self._bell] = set(edits)
             self._bell_of.update(dict.fromkeys(edits, self._bell))
@@ -134,6 +144,19 @@ class Doorbell:
             self._send(posts, outcomes.address(self.channel, self._bell))
         if self._new:
             self._look_again(self._window.opens_at() or now + FIRST_PATIENCE)
+
+    def _next(self) -> tuple[list[str], list[str]]:
+        """The posts that the next bell is rung for, and their new edits."""
+        posts: list[str] = []
+        edits: list[str] = []
+        most = queue.DOORBELL_POSTS if self._lines.owners == 1 else SEVERAL_AT_MOST
+        while len(posts) < most and (found := self._lines.take()):
+            owner, post_id = found
+            posts.append(post_id)
+            for edit_id in self._new.pop(post_id):
+                edits.append(edit_id)
+                self._unrung.give_back(owner)
+        return posts, edits
 
     def _look_again(self, at: float) -> None:
         """Then at the latest. After an outage a bell that is patient for seconds may have a nearer one behind it."""
