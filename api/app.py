@@ -1,6 +1,7 @@
 """Builds the ASGI app: routes, lifespan, and what wraps every request (SPEC 4)."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules
+from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules, turns
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
@@ -26,6 +27,8 @@ PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
     """One Context for the life of the process."""
     protocol.allow_connections()
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(turns.SWITCH)
     context = Context(settings())
     app.state.context = context
     context.submission.start()
@@ -33,6 +36,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
     garbage.settle()
     yield {"ends_soon": context.submission.waiting.hurry}
     garbage.unsettle()
+    sys.setswitchinterval(switch)
     await context.close()
     tracing.stop()
 

@@ -50,6 +50,11 @@ class Window:
         self._silent = 0
         self._out.pop(bell, None)
 
+    @property
+    def out(self) -> Iterable[int]:
+        """The bells that count, as `may_ring` saw them last."""
+        return self._out.keys()
+
     def opens_at(self) -> float | None:
         """When a bell stops counting next, if nothing is answered before."""
         return min(self._out.values(), default=None)
@@ -58,8 +63,17 @@ class Window:
 class Doorbell:
     """Rings for posts that have something new. Lives on the event loop."""
 
-    def __init__(self, channel: str, ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, None]]) -> None:
-        """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises."""
+    def __init__(
+        self,
+        channel: str,
+        ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, None]],
+        several: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises.
+
+        `several`: whether more than one workspace is there. Then a workspace has one bell out at a time: the other
+        bell, and the worker that it wakes, are the others'.
+        """
         self.channel = channel
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[None]] = set()
@@ -74,6 +88,8 @@ class Doorbell:
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ring_out = ring_out
+        self._several = several
+        self._owners_of: dict[int, set[str]] = {}
 
     def ring_for(
         self, pairs: Iterable[tuple[str, str]], *, awaited: bool = True, owners: Mapping[str, str] | None = None
@@ -134,8 +150,11 @@ class Doorbell:
     def _ring(self) -> None:
         now = self._loop.time()
         while self._new and self._window.may_ring(now, awaited=self._awaited):
-            posts, edits = self._next()
+            posts, edits, owners = self._next()
+            if not posts:
+                break
             self._bell += 1
+            self._owners_of = {bell: self._owners_of[bell] for bell in self._window.out} | {self._bell: owners}
             self._awaited &= bool(self._new)
             self._waiting_for[self._bell] = set(edits)
             self._bell_of.update(dict.fromkeys(edits, self._bell))
@@ -145,18 +164,22 @@ class Doorbell:
         if self._new:
             self._look_again(self._window.opens_at() or now + FIRST_PATIENCE)
 
-    def _next(self) -> tuple[list[str], list[str]]:
-        """The posts that the next bell is rung for, and their new edits."""
+    def _next(self) -> tuple[list[str], list[str], set[str]]:
+        """The posts that the next bell is rung for, their new edits, and whose they are; none while all must wait."""
         posts: list[str] = []
         edits: list[str] = []
-        most = queue.DOORBELL_POSTS if self._lines.owners == 1 else SEVERAL_AT_MOST
-        while len(posts) < most and (found := self._lines.take()):
+        owners: set[str] = set()
+        several = self._several()
+        out = {owner for bell in self._window.out for owner in self._owners_of[bell]} if several else set()
+        most = SEVERAL_AT_MOST if several or self._lines.owners > 1 else queue.DOORBELL_POSTS
+        while len(posts) < most and (found := self._lines.take(lambda owner: owner not in out)):
             owner, post_id = found
             posts.append(post_id)
+            owners.add(owner)
             for edit_id in self._new.pop(post_id):
                 edits.append(edit_id)
                 self._unrung.give_back(owner)
-        return posts, edits
+        return posts, edits, owners
 
     def _look_again(self, at: float) -> None:
         """Then at the latest. After an outage a bell that is patient for seconds may have a nearer one behind it."""

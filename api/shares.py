@@ -148,13 +148,16 @@ class Pace:
     """How long to hold back the answer to a request that is refused, so that refusing a flood costs next to nothing.
 
     An owner's first refusals are answered at once, `a_second` of them; more are answered `a_second` each second, and
-    none is held back longer than `most` seconds. Pure: the time comes in, in seconds of a clock that never goes back.
+    none is held back longer than `most` seconds. Of those that would be, each is held back for another time, from half
+    of that on: thousands that were refused in one moment are not to come back in one moment. Pure: the time comes in,
+    in seconds of a clock that never goes back.
     """
 
     def __init__(self, a_second: float, most: float) -> None:
         self._step = 1 / a_second
         self._most = most
         self._next: dict[str, float] = {}
+        self._spread = 0.0
 
     def __len__(self) -> int:
         """How many owners were refused something lately."""
@@ -166,6 +169,8 @@ class Pace:
             self._next = {name: at for name, at in self._next.items() if at > now}
         at = max(self._next.get(owner, 0.0), now)
         if at - now >= 1.0 + self._most:
-            return self._most
+            # Steps of the golden section never come near each other.
+            self._spread = (self._spread + 0.618034) % 1.0
+            return self._most * (1.0 - self._spread / 2)
         self._next[owner] = at + self._step
         return max(0.0, at - now - 1.0)

@@ -38,6 +38,11 @@ FADING = 0.7
 # time that the other workspace's edit waits behind them, at every step.
 LATELY = 5.0
 UNDER_WAY = 64
+LONGEST_LINE = 8.0
+LATE_AT_ONCE = 32
+"""Seconds for which a request may wait in a line that moves, beyond those that PostgreSQL is waited for; and how many
+are then given up in a tenth of a second.
+"""
 
 # Refusals of one workspace for want of a place: so many a second at once, the others up to two seconds later.
 REFUSALS_A_SECOND = 100
@@ -61,10 +66,11 @@ class Submission:
         self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
         self._busy = False
         self._lately = 0.0
+        self._went_well = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._broker = client_on_loop()
-        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out)
+        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._several)
         self.waiting = Waiting(config.waiters_max, self.bell.ended, self._flush)
         self._listener = Listener(self._broker, self.bell.channel, self._heard)
 
@@ -141,14 +147,19 @@ class Submission:
 
     def _batch(self) -> list[Request]:
         """The next requests of all lines in turn, as many as may be under way."""
-        several = self._active.several(self._loop.time())
         batch: list[Request] = []
-        while len(batch) < BATCH and (found := self._lines.take(self._may_go if several else shares.anybody)):
+        may_go = self._may_go if self._several() else shares.anybody
+        until = self._loop.time() + self._config.database_patience
+        while len(batch) < BATCH and (found := self._lines.take(may_go)):
             owner, request = found
-            request.taken = True
+            request.taken, request.until = True, until
             self._batched[owner] += 1
             batch.append(request)
         return batch
+
+    def _several(self) -> bool:
+        """Whether more than one workspace asked for something lately."""
+        return self._active.several(self._loop.time())
 
     def _may_go(self, owner: str) -> bool:
         waiting = self.waiting
@@ -161,13 +172,15 @@ class Submission:
 
     def _written(self, batch: list[Request], done: asyncio.Future[list[Verdict]]) -> None:
         self._busy = False
-        if not self._active.several(self._loop.time()):
+        if not self._several():
             self._flush()
         if done.cancelled() or done.exception():
             log.error("submission_failed", requests=len(batch), exc_info=None if done.cancelled() else done.exception())
             verdicts: list[Verdict] = [errors.Unavailable(edit_id=request.new.id) for request in batch]
         else:
             verdicts = done.result()
+        if not all(isinstance(verdict, errors.Unavailable) for verdict in verdicts):
+            self._went_well = self._loop.time()
         fresh = [
             request
             for request, verdict in zip(batch, verdicts, strict=True)
@@ -198,7 +211,10 @@ class Submission:
         """Answer whoever waited too long for PostgreSQL. What a thread has in hand may still be committed."""
         self._timer = None
         now = self._loop.time()
-        late = [request for request in self._open if request.until <= now]
+        late = [request for request in self._open if request.until <= now and self._is_late(request, now)]
+        if now < self._went_well + self._config.database_patience:
+            # Not thousands in one moment, who would all come back in one moment.
+            late = late[:LATE_AT_ONCE]
         for request in late:
             self._leave(request)
             edit_id = request.new.id if request.taken and request.problem is None else None
@@ -207,6 +223,11 @@ class Submission:
             self._lines.keep(lambda request: not request.future.done())
         if self._open:
             self._timer = self._loop.call_later(0.1, self._give_up_on_late)
+
+    def _is_late(self, request: Request, now: float) -> bool:
+        """Whether a request whose time is over is given up. In a line that moves it waits for its turn a while."""
+        moves = now < self._went_well + self._config.database_patience
+        return request.taken or not moves or request.until + LONGEST_LINE <= now
 
     async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
         metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))

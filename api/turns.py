@@ -16,6 +16,11 @@ A_ROUND = 16
 meanwhile waits for several of them: to be accepted, read, recorded and answered.
 """
 
+SWITCH = 0.001
+"""Seconds after which the event loop lets a thread have the interpreter. With Python's 5 ms, a thread that PostgreSQL
+has answered waits that long for it, at each step of a transaction, while a flood keeps the loop busy.
+"""
+
 owner: ContextVar[str] = ContextVar("owner", default="")
 """The workspace whose request is being served; "" before its key is known, and for requests without one."""
 

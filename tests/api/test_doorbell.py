@@ -260,3 +260,40 @@ def test_workspaces_ring_in_turn_and_a_flood_of_one_leaves_no_others_edit_to_res
         await bell.close()
 
     asyncio.run(story())
+
+
+def test_while_several_workspaces_are_there_each_has_one_bell_out_and_the_other_bell_is_the_others() -> None:
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out, lambda: True)
+        for post in "abcd":
+            bell.ring_for([(post, f"e{post}")], owners={post: "flood"})
+        bell.ring_for([("quiet", "e")], owners={"quiet": "quiet"})
+        await rung.reach(2)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["quiet"]]
+        bell.answered(2)
+        await asyncio.sleep(0)
+        assert len(rung.bells) == 2, "the flood's own is out still"
+        bell.answered(1)
+        await rung.reach(3)
+        assert rung.bells[2][0] == ["b", "c", "d"]
+        await bell.close()
+
+    asyncio.run(story())
+
+
+def test_a_workspace_whose_bell_stays_unanswered_rings_again_when_that_counts_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.02)
+
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out, lambda: True)
+        bell.ring_for([("a", "e")], owners={"a": "flood"})
+        bell.ring_for([("b", "e")], owners={"b": "flood"})
+        await rung.reach(2)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b"]]
+        await bell.close()
+
+    asyncio.run(story())
