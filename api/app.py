@@ -1,5 +1,6 @@
 """Builds the ASGI app: routes, lifespan, and what wraps every request (SPEC 4)."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,7 @@ from api import (
     proxies,
     reschedules,
     retries,
+    turns,
 )
 from api.context import Context
 from api.direct import Direct
@@ -36,6 +38,8 @@ PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
     """One Context for the life of the process."""
     protocol.allow_connections()
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(turns.SWITCH)
     context = Context(settings())
     app.state.context = context
     context.submission.start()
@@ -43,6 +47,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
     garbage.settle()
     yield {"ends_soon": context.submission.waiting.hurry}
     garbage.unsettle()
+    sys.setswitchinterval(switch)
     await context.close()
     tracing.stop()
 

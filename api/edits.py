@@ -129,8 +129,8 @@ async def get_edit(edit_id: str, request: Request) -> Response:
         raise NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
-    if wait and len(waiting) < context.config.waiters_max:
-        await waiting.wait(edit_id, wait)
+    if wait and waiting.admits(key.workspace_id):
+        await waiting.wait(edit_id, wait, key.workspace_id)
         edit = await context.read(reads.edit, key.workspace_id, edit_id) or edit
     return Response(
         to_json(resource(edit)),

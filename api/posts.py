@@ -108,15 +108,15 @@ async def _answered(
     """
     waiting = context.submission.waiting
     replayed = reading.REPLAYED if verdict.replayed else {}
-    if len(waiting) >= context.config.waiters_max:
+    if not waiting.admits(key.workspace_id):
         seconds = 0.0
     if verdict.created_at is not None:
-        end = await waiting.wait(verdict.edit_id, seconds) if seconds else None
+        end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id) if seconds else None
         queued = edits.just_recorded(new, verdict.created_at)
     else:
         queued, end = await context.read(_standing, key.workspace_id, verdict.edit_id)
         if end is None and seconds:
-            end = await waiting.wait(verdict.edit_id, seconds)
+            end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id)
     if end is not None:
         return edits.answer(end, preference, replayed)
     return edits.accepted(queued, preference, replayed)

@@ -17,7 +17,7 @@ from api.listing import Asked
 from api.problems import request_id
 from api.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
 from shared import queue, reschedule_jobs, reschedule_requests, reschedules
-from shared.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError
+from shared.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.ids import new_id
 from shared.reschedule_jobs import RESULT_FIELDS, Job, Result
 from shared.reschedules import Outcome
@@ -171,7 +171,10 @@ def _job_of(owner: Key, *, plan: dict[str, Any], dry_run: bool, **given: Any) ->
 
 
 async def _started(context: Context, wanted: Wanted) -> Response:
-    made = await context.write(start, wanted, unsure=UNSURE)
+    try:
+        made = await context.write(start, wanted, unsure=UNSURE)
+    except TooManyJobs as error:
+        raise await context.held_back(wanted.owner.id, error) from None
     if not made.replayed:
         context.ring(queue.ring_reschedule, made.job.id)
     headers = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
@@ -185,6 +188,9 @@ def start(tx: Connection, wanted: Wanted) -> Made:
     if isinstance(wanted.make, RedraftError):
         raise wanted.make
     new = wanted.make(tx)
+    full = reschedule_jobs.cannot_start(store.live_of(tx, wanted.owner.workspace_id))
+    if full is not None:
+        raise full
     job = store.insert_job(tx, new, key=wanted.key, fingerprint=wanted.fingerprint)
     if job is not None:
         return Made(job)

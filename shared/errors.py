@@ -235,6 +235,18 @@ class RateLimited(RedraftError):
         super().__init__(f"This API key has spent its limit; try again in {_seconds(self.retry_after)}")
 
 
+class TooManyJobs(RateLimited):
+    """429: as many bulk jobs of the workspace wait or run as may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(5)
+        self.message = (
+            f"{most} bulk jobs of this workspace wait or run already; wait until one has ended, or cancel one with"
+            " POST /v1/reschedules/{id}/cancel, then send this again"
+        )
+        self.args = (self.message,)
+
+
 class Unavailable(RedraftError):
     """503 with Retry-After (whole seconds, at least 1).
 

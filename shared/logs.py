@@ -274,7 +274,7 @@ def answered(
     """
     if status >= 500:
         say = log.error
-    elif (status >= 400 and status != 429) or seconds > SLOW:
+    elif status != 429 and (status >= 400 or seconds > SLOW):
         say = log.info
     elif debugging():
         say = log.debug
