@@ -89,7 +89,8 @@ async def _create(request: Request, kind: Kind) -> Response:
 
 def create(tx: Connection, asked: Asked) -> Created:
     """Create the posts and keep the key, or find what the first request with it made. Raises RedraftError."""
-    if asked.key and (kept := _kept(tx, asked)):
+    pair = (asked.owner.id, asked.key or "")
+    if asked.key and (kept := idempotency_store.wait_for(tx, pair)):
         return _repeated(kept, asked)
     if isinstance(asked.draft, RedraftError):
         raise asked.draft
@@ -101,15 +102,11 @@ def create(tx: Connection, asked: Asked) -> Created:
         repeatable = Repeatable(asked.owner.id, asked.key, asked.fingerprint, new_id("creation"), answer)
     if creation_store.insert_posts(tx, posts, repeatable):
         return Created(answer, posts)
-    kept = _kept(tx, asked)
+    # A process of the version before takes no lock of the key, and was first with it.
+    kept = idempotency_store.kept(tx, [pair]).get(pair)
     if kept is None:
         raise IdempotencyKeyReused
     return _repeated(kept, asked)
-
-
-def _kept(tx: Connection, asked: Asked) -> Kept | None:
-    pair = (asked.owner.id, asked.key or "")
-    return idempotency_store.kept(tx, [pair]).get(pair)
 
 
 def _repeated(kept: Kept, asked: Asked) -> Created:

@@ -1,5 +1,6 @@
 """Routes of /v1/posts: the edit itself, and reading what it edits (SPEC 4)."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,10 +13,10 @@ from api import authentication, edits, listing, problems, reading
 from api.context import Context, context_of, storable
 from api.problems import request_id
 from api.reading import PATCH_TYPES, Preference
-from api.recording import Recorded
+from api.recording import Recorded, Verdict
 from shared import tracing
 from shared.edits import EditPatch, parse_patch
-from shared.errors import NotFound, RedraftError
+from shared.errors import KeyInHand, NotFound, RedraftError
 from shared.fields import SLIDES
 from shared.ids import new_id
 from shared.lifecycle import Status, etag
@@ -50,6 +51,10 @@ FILTERS = {
 }
 
 
+# Seconds between two looks at a key that another process has in hand: a batch takes that process a few milliseconds.
+KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
+
+
 async def patch_post(request: Request) -> Response:
     """Edit a post that waits to go live. A plain route (api/app.py): it reads and judges its bytes itself."""
     post_id: str = request.path_params["post_id"]
@@ -77,10 +82,26 @@ async def patch_post(request: Request) -> Response:
     )
     tracing.remember(new.post_id)
     seconds = preference.patience(context.config.wait_default)
-    verdict = await context.submission.record(new, patch, problem, awaited=seconds > 0)
+    verdict = await _recorded(context, new, patch, problem, awaited=seconds > 0)
     if isinstance(verdict, RedraftError):
         return problems.response(verdict)
     return await _answered(context, key, new, verdict, preference, seconds=seconds)
+
+
+async def _recorded(
+    context: Context, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None, *, awaited: bool
+) -> Verdict:
+    """What the request is told. While another process has its Idempotency-Key in hand it is tried again: the wait
+    costs neither a thread nor a connection, and one such key holds up nobody else's requests.
+    """
+    loop = asyncio.get_running_loop()
+    until, pause = loop.time() + context.config.database_patience, KEY_IN_HAND_FIRST
+    while True:
+        verdict = await context.submission.record(new, patch, problem, awaited=awaited)
+        if not isinstance(verdict, KeyInHand) or loop.time() + pause > until:
+            return verdict
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, KEY_IN_HAND_MOST)
 
 
 def _understood(

@@ -24,6 +24,7 @@ from shared.reschedule_jobs import RESULT_FIELDS, Job, Result
 from shared.reschedules import Outcome
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as store
+from shared.store.idempotency import Kept
 from shared.store.keys import Key
 from shared.store.reschedules import Bounds, NewJob
 
@@ -178,29 +179,27 @@ async def _started(context: Context, wanted: Wanted) -> Response:
 
 def start(tx: Connection, wanted: Wanted) -> Made:
     """Record a job and keep its Idempotency-Key, or find the job that the first request with it made."""
-    if wanted.key and (job := _first(tx, wanted)):
-        return Made(job, replayed=True)
+    pair = (wanted.owner.id, wanted.key or "")
+    if wanted.key and (kept := idempotency_store.wait_for(tx, pair)):
+        return _repeated(tx, wanted, kept)
     if isinstance(wanted.make, RedraftError):
         raise wanted.make
     new = wanted.make(tx)
     job = store.insert_job(tx, new, key=wanted.key, fingerprint=wanted.fingerprint)
     if job is not None:
         return Made(job)
-    # Somebody else was first, with the key or with the revert; this waited for his end, and now it can be seen.
-    if wanted.key and (job := _first(tx, wanted)):
-        return Made(job, replayed=True)
+    # Another request was first with the revert, or, in a process of the version before, with the key. This one waited
+    # for its end, and now it can be seen.
+    if wanted.key and (kept := idempotency_store.kept(tx, [pair]).get(pair)):
+        return _repeated(tx, wanted, kept)
     raise Conflict("The job is being reverted already")
 
 
-def _first(tx: Connection, wanted: Wanted) -> Job | None:
-    pair = (wanted.owner.id, wanted.key or "")
-    kept = idempotency_store.kept(tx, [pair]).get(pair)
-    if kept is None:
-        return None
+def _repeated(tx: Connection, wanted: Wanted, kept: Kept) -> Made:
     job = store.job(tx, wanted.owner.workspace_id, kept.resource) if kept.fingerprint == wanted.fingerprint else None
     if job is None:
         raise IdempotencyKeyReused
-    return job
+    return Made(job, replayed=True)
 
 
 def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job:

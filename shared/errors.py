@@ -246,6 +246,20 @@ class Unavailable(RedraftError):
         )
 
 
+class KeyInHand(Unavailable):
+    """503: another request with the same Idempotency-Key is being recorded at this moment, so that there is no result
+    to repeat yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message = (
+            "Another request with this Idempotency-Key is being recorded at this moment; "
+            f"send this one again in {_seconds(self.retry_after)}"
+        )
+        self.args = (self.message,)
+
+
 class Internal(RedraftError):
     """500: an edit that spent its attempts, or a surprise. The request id (or edit id) is all that a client gets."""
 
