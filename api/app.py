@@ -17,7 +17,7 @@ from api.envelope import Envelope
 from shared import garbage, logs, outcomes, tracing
 from shared.errors import RedraftError
 from shared.settings import settings
-from shared.store.posts import clock
+from shared.store.health import takes_writes
 
 PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 
@@ -54,11 +54,12 @@ def build() -> FastAPI:
 
     @built.get("/readyz", include_in_schema=False)
     async def readyz() -> JSONResponse:
-        """503 only without PostgreSQL; without Redis edits are still accepted, and the answer says so."""
+        """503 only without a PostgreSQL that takes writes. Without Redis edits are still accepted, and this says so."""
         context: Context = built.state.context
         state: dict[str, Any] = {"database": "up", "redis": "up"}
         try:
-            await context.read(clock)
+            if not await context.read(takes_writes):
+                state["database"] = "read_only"
         except RedraftError:
             state["database"] = "down"
         if not await asyncio.to_thread(outcomes.reachable):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api import authentication, listing, problems, reading
+from api import authentication, listing, problems, reading, recording
 from api.context import context_of, storable
 from api.reading import Preference
 from shared import errors
@@ -122,9 +122,11 @@ async def get_edit(edit_id: str, request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
     preference = reading.prefer(request, context.config.wait_max)
+    # Asked before the look: what is in hand now may be recorded behind it.
+    in_hand = recording.in_hand(key.workspace_id, edit_id)
     edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
     if edit is None:
-        raise NotFound.edit(edit_id)
+        raise errors.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
     if wait and len(waiting) < context.config.waiters_max:

@@ -52,7 +52,10 @@ _ERRORS: Final[Mapping[int, tuple[str, tuple[str, ...]]]] = {
     422: ("The Idempotency-Key was used for another request", ()),
     429: ("The key has spent its limit", ("Retry-After",)),
     500: ("A bug of ours, or an edit that spent its attempts", ("Edit-Id", "Location", "Idempotent-Replayed")),
-    503: ("PostgreSQL is out of reach", ("Retry-After", "Edit-Id", "Location")),
+    503: (
+        "PostgreSQL is out of reach or takes no writes, or your request is still being recorded",
+        ("Retry-After", "Edit-Id", "Location"),
+    ),
 }
 
 

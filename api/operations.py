@@ -291,7 +291,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Whether edits can be accepted",
         {
             200: Answer("They can, without Redis too", schemas.Readiness),
-            503: Answer("Not without PostgreSQL", schemas.Readiness),
+            503: Answer("Not without a PostgreSQL that takes writes", schemas.Readiness),
         },
     ),
 )

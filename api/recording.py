@@ -48,8 +48,26 @@ class Request:
     taken: bool = False
 
 
+_in_hand: dict[str, str] = {}
+
+
+def in_hand(workspace_id: str, edit_id: str) -> bool:
+    """Whether this process is recording that edit at this moment, so that a missing row means nothing yet."""
+    return _in_hand.get(edit_id) == workspace_id
+
+
 def record_batch(batch: Sequence[Request]) -> list[Verdict]:
     """Record many requests in one INSERT; if that fails, one by one, so that each owns its error."""
+    edits = {request.new.id: request.new.workspace_id for request in batch}
+    _in_hand.update(edits)
+    try:
+        return _record_batch(batch)
+    finally:
+        for edit_id in edits:
+            _in_hand.pop(edit_id, None)
+
+
+def _record_batch(batch: Sequence[Request]) -> list[Verdict]:
     inserting = False
     try:
         with _database(batch) as tx:
@@ -57,6 +75,7 @@ def record_batch(batch: Sequence[Request]) -> list[Verdict]:
             inserting = True
             verdicts = _insert(tx, batch, judged)
     except Exception as error:  # noqa: BLE001  -- whatever it was, each request gets its own answer below
+        inserting = inserting and not db.read_only(error)
         log.warning("batch_failed", requests=len(batch), error=type(error).__name__)
     else:
         return verdicts
@@ -100,6 +119,7 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
             continue
         except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
             log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
+            perhaps_there = perhaps_there and not db.read_only(error)
             return _unknown(request, perhaps_there=perhaps_there) if db.passing(error) else errors.Internal()
     return errors.Internal()
 
@@ -142,7 +162,14 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
 
 
 def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Verdict]:
-    """Insert what was accepted, in one statement: whole, or not at all."""
+    """Insert what was accepted, in one statement: whole, or not at all.
+
+    A request that was answered "may have been accepted" meanwhile is left out. From then on only a statement that was
+    under way already can record it, and PostgreSQL ends that in time: hence UNSETTLED_SECONDS.
+    """
+    for request in [request for request in judged.accepted if request.future.done()]:
+        judged.accepted.remove(request)
+        judged.verdicts[id(request)] = errors.Unavailable()
     recorded: set[str] = set()
     if judged.now is not None and judged.accepted:
         recorded = edits_store.insert_edits(tx, [request.new for request in judged.accepted], judged.now)
@@ -152,7 +179,8 @@ def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Ve
         # edit of that one is the one result.
         kept = idempotency_store.kept(tx, [_key_of(request) for request in beaten])
         for request in beaten:
-            judged.verdicts[id(request)] = _repeated(request, kept[_key_of(request)])
+            first = kept.get(_key_of(request))
+            judged.verdicts[id(request)] = _repeated(request, first) if first else errors.Unavailable()
     return [judged.verdicts[id(request)] for request in batch]
 
 

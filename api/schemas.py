@@ -261,5 +261,5 @@ class Health(Shown):
 
 
 class Readiness(Shown):
-    database: Literal["up", "down"]
+    database: Literal["up", "read_only", "down"]
     redis: Literal["up", "down"]

@@ -228,10 +228,15 @@ class RateLimited(RedraftError):
         super().__init__(f"This API key has spent its limit; try again in {_seconds(self.retry_after)}")
 
 
+UNSETTLED_SECONDS: Final = 60
+"""For how long an edit that may have been accepted may still come: a statement under way reaches PostgreSQL within 30 s
+(TCP gives up then), and is ended 15 s later."""
+
+
 class Unavailable(RedraftError):
     """503 with Retry-After (whole seconds, at least 1).
 
-    With `edit_id` the request may have been accepted: a connection lost in COMMIT (SPEC 4), not an ordinary outage.
+    With `edit_id` the request may have been accepted: a connection lost in COMMIT, not an ordinary outage.
     """
 
     code = "unavailable"
@@ -241,9 +246,19 @@ class Unavailable(RedraftError):
         super().__init__(
             f"The service is unavailable; nothing was accepted, try again in {_seconds(self.retry_after)}"
             if edit_id is None
-            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again",
+            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again. "
+            f"A 404 there means nothing for the next {UNSETTLED_SECONDS} seconds",
             edit_id=edit_id,
         )
+
+
+class EditInHand(Unavailable):
+    """503 for GET of an edit that is being recorded at this moment: whether it is there cannot be said yet."""
+
+    def __init__(self, edit_id: str) -> None:
+        super().__init__()
+        self.message = f"Edit {edit_id} is being recorded at this moment; ask again in {_seconds(self.retry_after)}"
+        self.args = (self.message,)
 
 
 class KeyInHand(Unavailable):
