@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules
+from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reading, reschedules
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
@@ -48,13 +48,15 @@ def build() -> FastAPI:
         built.include_router(room.router)
 
     @built.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
+    async def healthz(request: Request) -> dict[str, str]:
         """The process is up."""
+        reading.check_query(request)
         return {"status": "ok"}
 
     @built.get("/readyz", include_in_schema=False)
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         """503 only without a PostgreSQL that takes writes. Without Redis edits are still accepted, and this says so."""
+        reading.check_query(request)
         context: Context = built.state.context
         state: dict[str, Any] = {"database": "up", "redis": "up"}
         try:

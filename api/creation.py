@@ -7,7 +7,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api import authentication, drafts, reading
+from api import authentication, drafts, headers, reading
 from api.context import context_of
 from api.drafts import Draft, Kind
 from api.reading import JSON_TYPES, REPLAYED
@@ -67,9 +67,10 @@ async def _create(request: Request, kind: Kind) -> Response:
     content = await reading.read_body(request)
     reading.check_media_type(request, JSON_TYPES)
     body = reading.parse_json(content)
-    key = reading.idempotency_key(request)
+    key = headers.idempotency_key(request)
     draft: Draft | RedraftError
     try:
+        reading.check_query(request)
         draft = drafts.parse(body, kind)
     except RedraftError as problem:
         if key is None:
@@ -83,8 +84,8 @@ async def _create(request: Request, kind: Kind) -> Response:
         context.ring(queue.enqueue_publish, due)
     if unrendered:
         context.ring(queue.enqueue_renders, unrendered)
-    headers = REPLAYED if created.replayed else None
-    return Response(created.answer, 201, headers, media_type="application/json")
+    replayed = REPLAYED if created.replayed else None
+    return Response(created.answer, 201, replayed, media_type="application/json")
 
 
 def create(tx: Connection, asked: Asked) -> Created:

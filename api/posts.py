@@ -9,10 +9,11 @@ from sqlalchemy import Connection
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
-from api import authentication, edits, listing, problems, reading
+from api import authentication, edits, headers, listing, problems, reading
 from api.context import Context, context_of, storable
+from api.headers import Preference
 from api.problems import request_id
-from api.reading import PATCH_TYPES, Preference
+from api.reading import PATCH_TYPES
 from api.recording import Recorded, Verdict
 from shared import tracing
 from shared.edits import EditPatch, parse_patch
@@ -63,10 +64,10 @@ async def patch_post(request: Request) -> Response:
     content = await reading.read_body(request)
     reading.check_media_type(request, PATCH_TYPES)
     body = reading.parse_json(content)
-    idempotency_key = reading.idempotency_key(request)
+    idempotency_key = headers.idempotency_key(request)
 
     patch, if_match, preference, problem = _understood(request, body, context, post_id)
-    if problem is not None and idempotency_key is None:
+    if patch is None and problem is not None and idempotency_key is None:
         raise problem
     new = NewEdit(
         id=new_id("edit"),
@@ -109,14 +110,15 @@ def _understood(
 ) -> tuple[EditPatch | None, tuple[str, ...] | None, Preference, RedraftError | None]:
     """What the request asks for, and what is wrong with it. A wrong one may still be the repeat of a key."""
     try:
-        preference = reading.prefer(request, context.config.wait_max)
-        if_match = reading.if_match(request)
+        preference = headers.prefer(request, context.config.wait_max)
+        if_match, hopeless = headers.preconditions(request)
+        reading.check_query(request)
         patch = parse_patch(body)
     except RedraftError as problem:
-        return None, None, reading.NO_PREFERENCE, problem
+        return None, None, headers.NO_PREFERENCE, problem
     if not storable(post_id):
         return None, None, preference, NotFound.post(post_id)
-    return patch, if_match, preference, None
+    return patch, if_match, preference, hopeless
 
 
 async def _answered(
@@ -180,13 +182,12 @@ async def get_post(post_id: str, request: Request) -> Response:
     """One post, with how it ended."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
+    reading.check_query(request)
     post = await context.read(reads.post, key.workspace_id, post_id) if storable(post_id) else None
     if post is None:
         raise NotFound.post(post_id)
     tag = etag(post.facts.revision)
-    asked = request.headers.getlist("if-none-match")
-    if asked:
-        tags = reading.entity_tags(", ".join(asked), "If-None-Match", weak=True)
-        if "*" in tags or tag in tags:
-            return Response(status_code=304, headers={"ETag": tag})
+    known = headers.entity_tags(request.headers.getlist("if-none-match"), "If-None-Match")
+    if headers.names(known, tag):
+        return Response(status_code=304, headers={"ETag": tag})
     return Response(to_json(detailed(post)), headers={"ETag": tag}, media_type="application/json")

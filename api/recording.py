@@ -37,7 +37,9 @@ Verdict = Recorded | RedraftError
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One PATCH on its way in. `problem` is what is wrong with it, to be said once its key proved to be new."""
+    """One PATCH on its way in. `problem` is what is wrong with it, to be said once its key proved to be new; that its
+    preconditions can never be met is said last, if nothing else is wrong with it (RFC 9110, 13.2.1).
+    """
 
     new: NewEdit
     patch: EditPatch | None
@@ -141,7 +143,7 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
     """
     taken, kept = _kept(tx, batch)
     fresh = [request for request in batch if _key_of(request) not in kept and _is_ours(request, taken)]
-    found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.problem is None])
+    found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.patch is not None])
     judged = Judged(now)
     first_with: set[Pair] = set()
     for request in batch:
@@ -205,8 +207,9 @@ def _repeated(request: Request, kept: Kept) -> Verdict:
 
 
 def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> RedraftError | None:
-    """Why the request is refused at once, leaving no edit, or None. If-Match waits for the lock."""
-    if request.problem is not None:
+    """Why the request is refused at once, leaving no edit, or None. Preconditions that may be met wait for the lock."""
+    hopeless = request.problem if isinstance(request.problem, errors.PreconditionFailed) else None
+    if request.problem is not hopeless:
         return request.problem
     post = found.get(request.new.post_id)
     if post is None or now is None or post.workspace_id != request.new.workspace_id:
@@ -214,6 +217,8 @@ def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> 
     if request.patch is None:
         return errors.Internal()
     decision = lifecycle.decide(post.facts, request.patch, now)
-    if isinstance(decision, lifecycle.Apply):
-        return None
-    return errors.restored(decision.code, decision.message, decision.details)
+    if isinstance(decision, lifecycle.Reject):
+        return errors.restored(decision.code, decision.message, decision.details)
+    if hopeless is not None:
+        hopeless.revision = post.facts.revision
+    return hopeless

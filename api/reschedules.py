@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
-from api import authentication, listing, reading
+from api import authentication, headers, listing, reading
 from api.context import Context, context_of, storable
 from api.listing import Asked
 from api.problems import request_id
@@ -67,9 +67,10 @@ async def create_reschedule(request: Request) -> Response:
     reading.check_media_type(request, JSON_TYPES)
     # Two megabytes keep a core busy for longer than other requests should wait.
     body = await asyncio.to_thread(reading.parse_json, content)
-    key = reading.idempotency_key(request)
+    key = headers.idempotency_key(request)
     make: Make | RedraftError
     try:
+        reading.check_query(request)
         make = _new(await asyncio.to_thread(reschedule_requests.parse_request, body), owner)
     except RedraftError as problem:
         if key is None:
@@ -85,9 +86,14 @@ async def revert_reschedule(job_id: str, request: Request) -> Response:
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
     body = await _empty_body(request)
-    key = reading.idempotency_key(request)
+    key = headers.idempotency_key(request)
     fingerprint = reading.fingerprint(request, body) if key else None
-    return await _started(context, Wanted(owner, _reverting(job_id, owner), key, fingerprint))
+    make: Make | RedraftError = _reverting(job_id, owner)
+    try:
+        reading.check_query(request)
+    except RedraftError as problem:
+        make = problem
+    return await _started(context, Wanted(owner, make, key, fingerprint))
 
 
 @router.post("/v1/reschedules/{job_id}/cancel")
@@ -96,6 +102,7 @@ async def cancel_reschedule(job_id: str, request: Request) -> Response:
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
     await _empty_body(request)
+    reading.check_query(request)
     if not storable(job_id):
         raise NotFound.reschedule(job_id)
     job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
@@ -119,6 +126,7 @@ async def get_reschedule(job_id: str, request: Request) -> Response:
     """One job: a row of counters, cheap to poll."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
+    reading.check_query(request)
     return _shown(await _job(context, owner, job_id))
 
 
@@ -130,14 +138,12 @@ async def list_results(job_id: str, request: Request) -> Response:
     asked = listing.read(request, FILTERS, owner.workspace_id)
     job = await _job(context, owner, job_id)
     outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None
-    headers = {"Vary": "Accept"}
-    if wants_csv(request.headers.getlist("accept")):
+    vary = {"Vary": "Accept"}
+    if headers.likes_better(request.headers.getlist("accept"), "text/csv", "application/json"):
         _refuse_paging(request)
-        headers["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
-        return StreamingResponse(_csv(context, job, outcome), headers=headers, media_type="text/csv; charset=utf-8")
-    return Response(
-        to_json(await _page(context, job, asked, outcome)), headers=headers, media_type="application/json"
-    )  # fmt: skip
+        vary["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
+        return StreamingResponse(_csv(context, job, outcome), headers=vary, media_type="text/csv; charset=utf-8")
+    return Response(to_json(await _page(context, job, asked, outcome)), headers=vary, media_type="application/json")
 
 
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
@@ -173,8 +179,8 @@ async def _started(context: Context, wanted: Wanted) -> Response:
     made = await context.write(start, wanted, unsure=UNSURE)
     if not made.replayed:
         context.ring(queue.ring_reschedule, made.job.id)
-    headers = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
-    return Response(to_json(made.job.public()), 202, headers, media_type="application/json")
+    where = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
+    return Response(to_json(made.job.public()), 202, where, media_type="application/json")
 
 
 def start(tx: Connection, wanted: Wanted) -> Made:
@@ -269,20 +275,3 @@ def _lines(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
-
-
-def wants_csv(accept: Iterable[str]) -> bool:
-    """Whether the client likes text/csv better than application/json (RFC 9110, 12.5.1); JSON where it is the same."""
-    liked: dict[str, float] = {}
-    for part in ",".join(accept).lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
-        try:
-            liked[name] = float(quality)
-        except ValueError:
-            continue
-
-    def quality_of(kind: str) -> float:
-        return liked.get(kind, liked.get(f"{kind.partition('/')[0]}/*", liked.get("*/*", 0.0)))
-
-    return quality_of("text/csv") > quality_of("application/json")

@@ -175,14 +175,17 @@ class Discarded(RedraftError):
 
 
 class PreconditionFailed(RedraftError):
-    """412: If-Match names another revision. `revision` is the current one, for the ETag (None: read the row)."""
+    """412: If-Match or If-None-Match does not let the request pass. `revision` is the current one, for the ETag (None:
+    read the row). `message` where another reason than a changed post is to be given.
+    """
 
     code = "precondition_failed"
     revision: int | None = None
 
-    def __init__(self, revision: int) -> None:
+    def __init__(self, revision: int | None, message: str | None = None) -> None:
         super().__init__(
-            f'The post has changed: its ETag is now "{revision}"; read it again and send that tag in If-Match'
+            message
+            or f'The post has changed: its ETag is now "{revision}"; read it again and send that tag in If-Match'
         )
         self.revision = revision
 
@@ -205,6 +208,15 @@ class UnsupportedMediaType(RedraftError):
     def __init__(self, accepted: Iterable[str]) -> None:
         self.accepted = tuple(accepted)
         super().__init__(f"Send the body with Content-Type {' or '.join(self.accepted)}")
+
+
+class UnsupportedEncoding(RedraftError):
+    """415 for a body with a Content-Encoding, with `Accept-Encoding: identity` (RFC 9110, 12.5.3)."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self) -> None:
+        super().__init__("Send the body as it is, without Content-Encoding")
 
 
 class IdempotencyKeyReused(RedraftError):

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.reschedules import wants_csv
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import rows
@@ -131,26 +130,6 @@ def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running
     assert skipped.text.splitlines()[1].startswith(posted)
     assert fields(stack.http.get(path, params={"limit": "2"}, headers={"Accept": "text/csv"})) == ["limit"]
     assert fields(stack.http.get(path, params={"outcome": "gone"})) == ["outcome"]
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ([], False),
-        (["*/*"], False),
-        (["text/csv"], True),
-        (["TEXT/CSV; charset=utf-8"], True),
-        (["text/csv, application/json"], False),
-        (["application/json;q=0.5, text/csv"], True),
-        (["text/csv;q=0.1, application/json"], False),
-        (["application/json", "text/csv;q=0.9"], False),
-        (["text/*;q=0.9, */*;q=0.1"], True),
-        (["text/csv;q=x"], False),
-        (["text/html"], False),
-    ],
-)
-def test_csv_is_for_those_who_like_it_better_than_json(accept: list[str], expected: bool) -> None:
-    assert wants_csv(accept) is expected
 
 
 @pytest.mark.parametrize(
