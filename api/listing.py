@@ -47,8 +47,12 @@ def identifier(name: str) -> Filter:
 
 
 def instant(name: str) -> Filter:
-    """A filter by a UTC time."""
-    return Filter(name, times.parse_instant, f"must be {times.INSTANT_RULE}")
+    """A filter by a UTC time. A plus sign that was not percent-encoded comes as a blank, in which no time ends."""
+
+    def parse(text: str) -> datetime | None:
+        return times.parse_instant(f"{text[:-6]}+00:00" if text.endswith(" 00:00") else text)
+
+    return Filter(name, parse, f"must be {times.INSTANT_RULE}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: S
     """
     if post.deleted:
         return _refused(errors.NotFound.post(post.id))
-    problem = edits.problems_for(patch, post.platform, accepted_at)
+    problem = edits.problems_for(patch, post, accepted_at)
     if problem is not None:
         return _refused(problem)
     refusal = cannot_edit(post)
