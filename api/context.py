@@ -11,12 +11,14 @@ from starlette.requests import Request
 
 from api import authentication
 from api.authentication import KeyRing
+from api.cursors import Seal
 from api.limits import RateLimits
 from api.submission import Submission
 from shared import db, fields
 from shared.db import transaction
 from shared.errors import RateLimited, Unavailable
 from shared.settings import Settings
+from shared.store import secrets as secrets_store
 from shared.store.keys import Key
 
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class Context:
         # Apart from the readers: a creation may wait for another process that holds its Idempotency-Key.
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
+        self._seal: Seal | None = None
         self._ringing = 0
 
     async def authenticated(self, request: Request, scope: str) -> Key:
@@ -89,6 +92,12 @@ class Context:
             if not standing.allowed:
                 raise RateLimited(standing.reset)
         return authentication.demand(key, scope)
+
+    async def seal(self) -> Seal:
+        """What seals the cursors of lists, the same in all processes."""
+        if self._seal is None:
+            self._seal = Seal(await self.read(secrets_store.secret, secrets_store.CURSORS))
+        return self._seal
 
     async def read(self, query: Callable[..., T], *args: object) -> T:
         """`query(tx, *args)` in a transaction, in a thread. Unavailable when PostgreSQL is out of reach for 2 s."""

@@ -111,7 +111,7 @@ async def list_edits(request: Request) -> Response:
     """The workspace's edits, newest first: what became of many 202s in few calls. Those of deleted posts too."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    asked = listing.read(request, FILTERS, key.workspace_id)
+    asked = listing.read(request, FILTERS, key.workspace_id, await context.seal(), listing.BY_NUMBER)
     page = await context.read(reads.edits_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return listing.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from api import listing, problems, reading, schemas
+from api import cursors, listing, problems, reading, schemas
 from api import reschedule_schemas as bulk
 from shared.lifecycle import EditStatus, Status
 from shared.reschedules import Outcome
@@ -104,7 +104,7 @@ _PAGING: Final[Mapping[str, tuple[Schema, str]]] = {
         "How many at most. A page may hold fewer where a filter matches few of very many: hasMore tells.",
     ),
     "cursor": (
-        {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": listing.CURSOR_MAX},
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": cursors.CURSOR_MAX},
         "nextCursor of the page before, with the same filters.",
     ),
 }

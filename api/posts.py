@@ -158,7 +158,7 @@ async def list_posts(request: Request) -> Response:
     """The workspace's posts, newest first."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    asked = listing.read(request, FILTERS, key.workspace_id)
+    asked = listing.read(request, FILTERS, key.workspace_id, await context.seal(), listing.BY_TIME_AND_ID)
     page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return listing.answer(asked.page([public(post) for post in page.items], page.next_place))
 
@@ -168,7 +168,7 @@ async def list_edits_of_post(post_id: str, request: Request) -> Response:
     """A post's edits, newest first: who changed what, from what, to what."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    asked = listing.read(request, {}, key.workspace_id)
+    asked = listing.read(request, {}, key.workspace_id, await context.seal(), listing.BY_NUMBER)
     page = None
     if storable(post_id):
         page = await context.read(reads.posts_edits_page, key.workspace_id, post_id, asked.after, asked.limit)

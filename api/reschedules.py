@@ -1,9 +1,7 @@
 """Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (SPEC 5)."""
 
 import asyncio
-import csv
-import io
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +10,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
-from api import authentication, headers, listing, reading
+from api import authentication, headers, listing, reading, spreadsheets
 from api.context import Context, context_of, storable
 from api.listing import Asked
 from api.problems import request_id
@@ -114,7 +112,7 @@ async def list_reschedules(request: Request) -> Response:
     """The workspace's jobs, newest first."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    asked = listing.read(request, {}, owner.workspace_id)
+    asked = listing.read(request, {}, owner.workspace_id, await context.seal(), listing.BY_TIME_AND_ID)
     jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
     page = jobs[: asked.limit]
     next_place = (page[-1].created_at, page[-1].id) if len(jobs) > asked.limit else None
@@ -135,7 +133,7 @@ async def list_results(job_id: str, request: Request) -> Response:
     """What became of each post, in pages, or all of it as one CSV (`Accept: text/csv`)."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    asked = listing.read(request, FILTERS, owner.workspace_id)
+    asked = listing.read(request, FILTERS, owner.workspace_id, await context.seal(), listing.BY_NUMBER)
     job = await _job(context, owner, job_id)
     outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None
     vary = {"Vary": "Accept"}
@@ -263,15 +261,9 @@ async def _csv(context: Context, job: Job, outcome: Outcome | None) -> AsyncIter
 
     Should PostgreSQL go away meanwhile, the connection is broken off, so that half a file is not taken for a whole one.
     """
-    yield _lines([RESULT_FIELDS])
+    yield spreadsheets.lines([RESULT_FIELDS])
     bounds: list[Bounds] = await context.read(store.bounds, job.id)
     for chunk in bounds:
         found: list[Result] = await context.read(store.chunk_results, job, chunk, 0, outcome)
         if found:
-            yield _lines(one[1:] for one in found)
-
-
-def _lines(rows: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+            yield spreadsheets.lines(one[1:] for one in found)
