@@ -89,12 +89,16 @@ def _by_pair(rows: Iterable[tuple[Any, ...]]) -> dict[Pair, Kept]:
     return {(one.api_key_id, one.key): one for one in found}
 
 
+# One sweeper at a time: two that delete the same rows in different orders would wait for each other.
+_SWEEPING = 7_339_265_006
 _FORGET = text("""
+    WITH mine AS (SELECT pg_try_advisory_xact_lock(:sweeping) AS taken)
     DELETE FROM idempotency_keys WHERE (api_key_id, key) IN (
         SELECT api_key_id, key FROM idempotency_keys
-        WHERE created_at < now() - make_interval(hours => :hours) LIMIT 1000)""")
+        WHERE created_at < now() - make_interval(hours => :hours) AND (SELECT taken FROM mine)
+        ORDER BY created_at LIMIT :limit)""")
 
 
-def forget_expired(tx: Connection, hours: int) -> int:
-    """Drop keys older than `hours`, some thousand at a time; how many."""
-    return tx.execute(_FORGET, {"hours": hours}).rowcount
+def forget_expired(tx: Connection, hours: int, limit: int) -> int:
+    """Drop keys older than `hours`, the oldest first, at most `limit`; how many. None while another process does so."""
+    return tx.execute(_FORGET, {"hours": hours, "limit": limit, "sweeping": _SWEEPING}).rowcount

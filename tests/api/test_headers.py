@@ -1,5 +1,6 @@
 """Headers, read as RFC 9110 and 7240 have them: lists, preconditions, preferences, what is no header of a list."""
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from starlette.requests import Request
 
-from api import headers
+from api import headers, reading
 from api.operations import OPERATIONS
 from shared.errors import InvalidRequest
 from tests import rows
@@ -310,3 +311,29 @@ def test_every_route_refuses_a_query_parameter_that_it_does_not_know(stack: Runn
             assert fields(answer) == [query.partition("=")[0]]
     assert [stack.scalar(f"SELECT count(*) FROM {table}") for table in ("edits", "posts", "reschedules")] == before
     assert stack.row("posts", post).deleted_at is None
+
+
+def test_what_one_edit_stores_is_bounded_by_its_body(stack: Running) -> None:
+    """All else of a request that its row keeps is short: the tags of If-Match were as many as fitted into a head."""
+    post = stack.post()
+    urls = [f"https://cdn.example.com/{number:02}/".ljust(1_800, "é") for number in range(35)]
+    body = json.dumps({"contentType": "slides", "contentUrl": urls, "caption": "x"}, ensure_ascii=False).encode()
+    assert reading.BODY_LIMIT - 8_000 < len(body) <= reading.BODY_LIMIT
+    tags = ['"1"', *(f'"{10**18 + number}"' for number in range(63))]
+    given = {
+        "Content-Type": "application/json",
+        "Prefer": "respond-async",
+        "If-Match": ",".join(tags),
+        "If-None-Match": ",".join(f'"{10**18 + number}"' for number in range(64)),
+        "Idempotency-Key": "k" * 255,
+        "X-Request-Id": "r" * 128,
+    }
+    with stack.engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+        answer = stack.http.patch(f"/v1/posts/{post}", content=body, headers=given)
+        assert answer.status_code == 202, answer.text
+        stored = stack.scalar("SELECT octet_length(to_jsonb(e)::text) FROM edits e WHERE post_id = :id", id=post)
+    assert stored < reading.BODY_LIMIT + 8_192
+    many = given | {"If-Match": ",".join(f'"{number}"' for number in range(1, 7_000)), "Idempotency-Key": "another"}
+    assert error(stack.http.patch(f"/v1/posts/{post}", content=b"{}", headers=many), 400)
+    assert len(stack.edits_of(post)) == 1

@@ -119,6 +119,6 @@ def test_keys_are_kept_for_a_day_and_then_forgotten(engine: Engine) -> None:
                 {"api_key": rows.KEY_ID, "key": key, "age": age},
             )
     with db.transaction() as tx:
-        assert idempotency_store.forget_expired(tx, 24) == 1
+        assert idempotency_store.forget_expired(tx, 24, 1_000) == 1
     with engine.connect() as tx:
         assert list(tx.execute(text("SELECT key FROM idempotency_keys")).scalars()) == ["young"]
