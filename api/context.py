@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from api import authentication, turns
 from api.authentication import KeyRing
+from api.cursors import Seal
 from api.lag import Lag
 from api.limits import RateLimits
 from api.shares import Pace, Shares
@@ -21,6 +22,7 @@ from shared import db, fields
 from shared.db import transaction
 from shared.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings
+from shared.store import secrets as secrets_store
 from shared.store.keys import Key
 
 T = TypeVar("T")
@@ -96,6 +98,7 @@ class Context:
         self._parsers = FairThreads(PARSERS, "parses")
         self._parsing = Shares(PARSED_AT_MOST)
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
+        self._seal: Seal | None = None
         self._ringing = 0
         self.lag = Lag()
         self.lag.start()
@@ -124,6 +127,12 @@ class Context:
         if seconds:
             await asyncio.sleep(seconds)
         return error
+
+    async def seal(self) -> Seal:
+        """What seals the cursors of lists, the same in all processes."""
+        if self._seal is None:
+            self._seal = Seal(await self.read(secrets_store.secret, secrets_store.CURSORS))
+        return self._seal
 
     async def read(self, query: Callable[..., T], *args: object) -> T:
         """`query(tx, *args)` in a transaction, in a thread. Unavailable when PostgreSQL is out of reach for 2 s."""

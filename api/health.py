@@ -5,14 +5,15 @@ Both have a way of their own, past every thread that requests use: the busier a 
 
 import asyncio
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
+from api import reading
 from api.sources import Source
 from shared import outcomes
 from shared.db import transaction
 from shared.settings import settings
-from shared.store.posts import clock
+from shared.store.health import takes_writes
 
 FRESH = 0.25
 """Seconds for which an answer is given again: a flood of probes asks each server four times a second."""
@@ -20,27 +21,32 @@ FRESH = 0.25
 router = APIRouter()
 
 
-def _database() -> bool:
+def _database() -> str:
     with transaction() as tx:
-        clock(tx)
-    return True
+        return "up" if takes_writes(tx) else "read_only"
+
+
+def _redis() -> str:
+    return "up" if outcomes.reachable() else "down"
 
 
 _ready = {
-    "database": Source({"up": _database}, FRESH, settings().database_patience),
-    "redis": Source({"up": outcomes.reachable}, FRESH, settings().redis_timeout + 0.5),
+    "database": Source({"state": _database}, FRESH, settings().database_patience),
+    "redis": Source({"state": _redis}, FRESH, settings().redis_timeout + 0.5),
 }
 
 
 @router.get("/healthz", include_in_schema=False)
-async def healthz() -> dict[str, str]:
+async def healthz(request: Request) -> dict[str, str]:
     """The process is up."""
+    reading.check_query(request)
     return {"status": "ok"}
 
 
 @router.get("/readyz", include_in_schema=False)
-async def readyz() -> JSONResponse:
-    """503 only without PostgreSQL; without Redis edits are still accepted, and the answer says so."""
+async def readyz(request: Request) -> JSONResponse:
+    """503 only without a PostgreSQL that takes writes. Without Redis edits are still accepted, and this says so."""
+    reading.check_query(request)
     answers = await asyncio.gather(*(source.read() for source in _ready.values()))
-    state = {name: "up" if answer["up"] else "down" for name, answer in zip(_ready, answers, strict=True)}
+    state = {name: answer["state"] or "down" for name, answer in zip(_ready, answers, strict=True)}
     return JSONResponse(state, 200 if state["database"] == "up" else 503)

@@ -59,6 +59,8 @@ def headers_of(error: RedraftError) -> dict[str, str]:
             headers["Allow"] = ", ".join(error.allowed)
         case errors.UnsupportedMediaType() if "application/merge-patch+json" in error.accepted:
             headers["Accept-Patch"] = ", ".join(error.accepted)
+        case errors.UnsupportedEncoding():
+            headers["Accept-Encoding"] = "identity"
         case errors.RateLimited() | errors.Unavailable():
             headers["Retry-After"] = str(error.retry_after)
         case errors.PreconditionFailed() if error.revision is not None:

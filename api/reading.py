@@ -1,15 +1,21 @@
-"""Reading a request: its body within a bound, its media type, JSON, and the headers that mean something (SPEC 4)."""
+"""Reading a request: its query, its body within a bound, its media type and coding, JSON. Headers: api/headers.py."""
 
 import asyncio
 import json
-import re
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from shared.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType
+from api import headers
+from shared.errors import (
+    Faults,
+    InvalidRequest,
+    PayloadTooLarge,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    printable,
+)
 
 BODY_LIMIT = 128 * 1024
 BULK_BODY_LIMIT = 2 * 1024 * 1024
@@ -29,10 +35,6 @@ DIGITS_MAX = 300
 """Of one number; more only cost time, which grows with their square."""
 
 TOO_DEEP = "The body is nested too deeply; send a flat JSON object"
-
-_ENTITY_TAG = re.compile(r'\s*(W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE | re.DOTALL)
 
 
 async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
@@ -56,8 +58,26 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     return b"".join(chunks)
 
 
+def check_query(request: Request, *known: str) -> None:
+    """InvalidRequest for query parameters that the route does not know: the client meant something by them."""
+    if not request.scope["query_string"]:
+        return
+    faults = Faults()
+    for name in dict.fromkeys(request.query_params.keys()):
+        if name not in known:
+            shown = printable(name)
+            hint = (
+                f"send only {', '.join(known)}" if known else "leave it out, or send it in the body where that has it"
+            )
+            faults.add("invalid_request", shown, f'"{shown}" is not a query parameter here; {hint}')
+    faults.raise_if_any()
+
+
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
-    """UnsupportedMediaType unless the body says that it is what we read."""
+    """Unless the body says that it is what we read: UnsupportedMediaType, or UnsupportedEncoding where it is packed."""
+    codings = headers.elements(request.headers.getlist("content-encoding"))
+    if any(coding.lower() != "identity" for coding in codings):
+        raise UnsupportedEncoding
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in accepted:
         raise UnsupportedMediaType(accepted)
@@ -106,90 +126,16 @@ def parse_json(body: bytes) -> Any:
         ) from None
 
 
-def if_match(request: Request) -> tuple[str, ...] | None:
-    """The strong tags of If-Match, or ("*",), or None without the header. Weak tags never match (RFC 9110, 13.1.1)."""
-    values = request.headers.getlist("if-match")
-    return entity_tags(", ".join(values), "If-Match", weak=False) if values else None
-
-
-def entity_tags(text: str, header: str, *, weak: bool) -> tuple[str, ...]:
-    """The entity tags of a list, `*` as itself; weak ones are dropped, or kept without their W/ where `weak`."""
-    if text.strip() == "*":
-        return ("*",)
-    tags: list[str] = []
-    at = 0
-    while at < len(text):
-        found = _ENTITY_TAG.match(text, at)
-        if found is None:
-            break
-        if weak or not found[1]:
-            tags.append(found[2])
-        at = found.end()
-    if at < len(text) or not text.strip() or text.rstrip().endswith(","):
-        raise InvalidRequest(f'{header} must be * or a list of entity tags like "3"; take it from an ETag')
-    return tuple(tags)
-
-
-def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key, 1 to 255 visible ASCII characters, or None without the header."""
-    values = request.headers.getlist("idempotency-key")
-    if not values:
-        return None
-    if len(values) > 1 or not _KEY.fullmatch(values[0]):
-        raise InvalidRequest("Idempotency-Key must be one value of 1 to 255 visible characters, without spaces")
-    return values[0]
-
-
 def fingerprint(request: Request, body: Any) -> str:
-    """SHA-256 over what a repeat must repeat: method, path, parsed body and If-Match (SPEC 4)."""
+    """SHA-256 over what a repeat must repeat: method, path, parsed body and preconditions."""
     parts = [request.method, request.scope["path"], body, request.headers.getlist("if-match")]
+    # Beside the rest only where it was sent: the fingerprints of earlier versions have no place for it.
+    parts += request.headers.getlist("if-none-match")
     try:
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     except RecursionError:
         # As deep as json.loads could just go; json.dumps begins a few frames further down.
         raise InvalidRequest(TOO_DEEP) from None
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """What Prefer asks for (RFC 7240). `wait` in seconds, already cut to what we allow; None: not asked."""
-
-    respond_async: bool = False
-    wait: float | None = None
-
-    def patience(self, default: float) -> float:
-        """For how many seconds to wait for the end; `default` where nothing else was asked."""
-        if self.respond_async:
-            return 0.0
-        return default if self.wait is None else self.wait
-
-    def applied(self, *, answered_async: bool) -> dict[str, str]:
-        """The header Preference-Applied, where a preference was honoured."""
-        names = ["respond-async"] if answered_async and self.respond_async else []
-        if self.wait is not None and not self.respond_async:
-            names.append(f"wait={self.wait:.0f}")
-        return {"Preference-Applied": ", ".join(names)} if names else {}
-
-
-NO_PREFERENCE = Preference()
-
-
-def prefer(request: Request, wait_max: float) -> Preference:
-    """The preferences we know; others are ignored, as RFC 7240 says. A `wait` that is no number is refused."""
-    values = request.headers.getlist("prefer")
-    if not values:
-        return NO_PREFERENCE
-    respond_async, wait = False, None
-    for part in ",".join(values).split(","):
-        name = part.partition(";")[0].partition("=")[0].strip().lower()
-        if name == "respond-async":
-            respond_async = True
-        elif name == "wait" and wait is None:
-            found = _WAIT.fullmatch(part)
-            if found is None:
-                raise InvalidRequest("Prefer: wait must be a whole number of seconds, like wait=5")
-            wait = min(float(found[1]), wait_max)
-    return Preference(respond_async, wait)
 
 
 async def empty_body(request: Request) -> Any:

@@ -31,6 +31,7 @@ async def retry_post(post_id: str, request: Request) -> Response:
     context = context_of(request)
     key = await context.authenticated(request, authentication.WRITE)
     await reading.empty_body(request)
+    reading.check_query(request)
     if not storable(post_id):
         raise NotFound.post(post_id)
     back, post = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)

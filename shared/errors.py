@@ -182,14 +182,17 @@ class Discarded(RedraftError):
 
 
 class PreconditionFailed(RedraftError):
-    """412: If-Match names another revision. `revision` is the current one, for the ETag (None: read the row)."""
+    """412: If-Match or If-None-Match does not let the request pass. `revision` is the current one, for the ETag (None:
+    read the row). `message` where another reason than a changed post is to be given.
+    """
 
     code = "precondition_failed"
     revision: int | None = None
 
-    def __init__(self, revision: int) -> None:
+    def __init__(self, revision: int | None, message: str | None = None) -> None:
         super().__init__(
-            f'The post has changed: its ETag is now "{revision}"; read it again and send that tag in If-Match'
+            message
+            or f'The post has changed: its ETag is now "{revision}"; read it again and send that tag in If-Match'
         )
         self.revision = revision
 
@@ -212,6 +215,15 @@ class UnsupportedMediaType(RedraftError):
     def __init__(self, accepted: Iterable[str]) -> None:
         self.accepted = tuple(accepted)
         super().__init__(f"Send the body with Content-Type {' or '.join(self.accepted)}")
+
+
+class UnsupportedEncoding(RedraftError):
+    """415 for a body with a Content-Encoding, with `Accept-Encoding: identity` (RFC 9110, 12.5.3)."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self) -> None:
+        super().__init__("Send the body as it is, without Content-Encoding")
 
 
 class IdempotencyKeyReused(RedraftError):
@@ -247,10 +259,15 @@ class TooManyJobs(RateLimited):
         self.args = (self.message,)
 
 
+UNSETTLED_SECONDS: Final = 60
+"""For how long an edit that may have been accepted may still come: a statement under way reaches PostgreSQL within 30 s
+(TCP gives up then), and is ended 15 s later."""
+
+
 class Unavailable(RedraftError):
     """503 with Retry-After (whole seconds, at least 1).
 
-    With `edit_id` the request may have been accepted: a connection lost in COMMIT (SPEC 4), not an ordinary outage.
+    With `edit_id` the request may have been accepted: a connection lost in COMMIT, not an ordinary outage.
     """
 
     code = "unavailable"
@@ -260,9 +277,33 @@ class Unavailable(RedraftError):
         super().__init__(
             f"The service is unavailable; nothing was accepted, try again in {_seconds(self.retry_after)}"
             if edit_id is None
-            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again",
+            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again. "
+            f"A 404 there means nothing for the next {UNSETTLED_SECONDS} seconds",
             edit_id=edit_id,
         )
+
+
+class EditInHand(Unavailable):
+    """503 for GET of an edit that is being recorded at this moment: whether it is there cannot be said yet."""
+
+    def __init__(self, edit_id: str) -> None:
+        super().__init__()
+        self.message = f"Edit {edit_id} is being recorded at this moment; ask again in {_seconds(self.retry_after)}"
+        self.args = (self.message,)
+
+
+class KeyInHand(Unavailable):
+    """503: another request with the same Idempotency-Key is being recorded at this moment, so that there is no result
+    to repeat yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message = (
+            "Another request with this Idempotency-Key is being recorded at this moment; "
+            f"send this one again in {_seconds(self.retry_after)}"
+        )
+        self.args = (self.message,)
 
 
 class Internal(RedraftError):

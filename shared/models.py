@@ -206,6 +206,14 @@ idempotency_keys = Table(
     Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False, comment="random, made by a migration; shown to nobody"),
+    _instant("created_at", now=True),
+)
+
 publish_attempts = Table(
     "publish_attempts",
     metadata,

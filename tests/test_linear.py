@@ -22,9 +22,10 @@ from starlette.requests import Request
 
 import api
 import shared
-from api import authentication, deletion, drafts, edits, listing, openapi, ops_entry, posts, reading, reschedules
+from api import authentication, cursors, deletion, drafts, edits, headers, listing, openapi, ops_entry, posts, reading
+from api.cursors import Seal
 from api.reading import BODY_LIMIT, BULK_BODY_LIMIT
-from shared import errors, fields, outcomes, reschedule_requests, scrubbing, services, stories, times, urls
+from shared import errors, fields, guessing, outcomes, reschedule_requests, scrubbing, services, stories, times, urls
 from shared.cli import reschedule_csv
 from shared.edits import parse_patch
 from shared.errors import RedraftError
@@ -213,32 +214,33 @@ def asked(query: str = "", method: str = "GET", **headers: str | list[str]) -> R
 
 
 def listed(query: str) -> object:
-    return listing.read(asked(query), posts.FILTERS | edits.FILTERS, "ws")
+    return listing.read(asked(query), posts.FILTERS | edits.FILTERS, "ws", SEAL, listing.BY_NUMBER)
 
 
+SEAL = Seal(bytes(32))
 NO_BRACKETS = [text for text in WORST if "[" not in text]
 MANY = [f"{name:x}" for name in range(HEAD // 6)]
 HEADS: dict[str, tuple[Callable[[str], Any], list[str]]] = {
-    "If-Match": (lambda text: reading.if_match(asked(if_match=text)), WORST),
+    "If-Match": (lambda text: headers.preconditions(asked(if_match=text)), WORST),
     "If-Match, many": (
-        lambda text: reading.if_match(asked(if_match=text.split("|"))),
+        lambda text: headers.preconditions(asked(if_match=text.split("|"))),
         ['"a"|' * 12_000, "W/|" * 12_000],
     ),
-    "If-None-Match": (lambda text: reading.entity_tags(text, "If-None-Match", weak=True), WORST),
-    "Idempotency-Key": (lambda text: reading.idempotency_key(asked(idempotency_key=text)), WORST),
-    "Prefer": (lambda text: reading.prefer(asked(prefer=text), 30), WORST),
+    "If-None-Match": (lambda text: headers.preconditions(asked(if_none_match=text)), WORST),
+    "Idempotency-Key": (lambda text: headers.idempotency_key(asked(idempotency_key=text)), WORST),
+    "Prefer": (lambda text: headers.prefer(asked(prefer=text), 30), WORST),
     "Prefer, many": (
-        lambda text: reading.prefer(asked(prefer=text.split("|")), 30),
+        lambda text: headers.prefer(asked(prefer=text.split("|")), 30),
         ["wait|" * 12_000, "a=1;|" * 12_000],
     ),
     "Content-Type": (lambda text: reading.check_media_type(asked(content_type=text), reading.JSON_TYPES), WORST),
     "Accept": (
-        lambda text: reschedules.wants_csv([text]),
+        lambda text: headers.likes_better([text], "text/csv", "application/json"),
         [*WORST, of("a;q=1,"), of("a;" + "q=1;" * 99), "a;q=" + of("1")],
     ),
     "Authorization": (lambda text: keys_store.hash_of(text.encode("utf-8", "replace").decode()), WORST),
     "Authorization of /ops": (
-        lambda text: ops_entry.credentials(asked(authorization=f"Basic {text}")),
+        lambda text: guessing.basic(f"Basic {text}"),
         [*WORST, of("YTo6"), of("A", tail="=")],
     ),
     "Origin": (lambda text: ops_entry.from_here(asked(origin=f"http://a{text}", host=text)), NO_BRACKETS),
@@ -247,7 +249,7 @@ HEADS: dict[str, tuple[Callable[[str], Any], list[str]]] = {
         listed,
         [*WORST, of("a=1&"), "&".join(f"{name}=1" for name in MANY), of("status=applied&"), of("limit=1&")],
     ),
-    "a cursor": (lambda text: listing._place(text[: listing.CURSOR_MAX], b""), WORST),
+    "a cursor": (lambda text: SEAL.open(text[: cursors.CURSOR_MAX], b"", listing.BY_NUMBER), WORST),
     "a cursor that is long": (lambda text: listed(f"cursor={text}"), [of("A"), of("-_"), of("A", tail="=")]),
     "an id, quoted": (errors.printable, WORST),
     "a log's value": (scrubbing.clean, WORST),

@@ -1,9 +1,19 @@
-"""What `redraft doctor` asks PostgreSQL about itself: its clock, its migrations, who holds what for too long."""
+"""What /readyz and `redraft doctor` ask PostgreSQL about itself: whether it takes writes, its clock, its migrations,
+who holds what for too long.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
+
+_TAKES_WRITES = text("SELECT current_setting('transaction_read_only') = 'off'")
+
+
+def takes_writes(tx: Connection) -> bool:
+    """False for a standby, a demoted primary, and a hosted database that was made read-only since its disk is full."""
+    return bool(tx.execute(_TAKES_WRITES).scalar_one())
+
 
 _VERSIONS = text("SELECT version_num FROM alembic_version ORDER BY 1")
 _MIGRATED = text("SELECT to_regclass('alembic_version') IS NOT NULL")

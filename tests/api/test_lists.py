@@ -107,6 +107,14 @@ def test_a_page_has_fifty_posts_of_twelve_fields_unless_asked_otherwise(
                 and row["scheduled_time"] >= EPOCH + timedelta(minutes=24)
             ),
         ),
+        (
+            {"scheduledFrom": "2026-01-01T00:10:00.000+00:00", "scheduledTo": "2026-01-01T00:20:00 00:00"},
+            lambda row: EPOCH + timedelta(minutes=10) <= row["scheduled_time"] < EPOCH + timedelta(minutes=20),
+        ),
+        (
+            {"scheduledFrom": "2026-01-01T00:10:00.000000001Z", "scheduledTo": "2026-01-01T00:20:00.000000001Z"},
+            lambda row: EPOCH + timedelta(minutes=10) < row["scheduled_time"] <= EPOCH + timedelta(minutes=20),
+        ),
         ({"accountId": "acc_nowhere"}, None),
         ({"accountId": rows.TIKTOK}, None),
         ({"scheduledFrom": "2026-01-01T00:20:00Z", "scheduledTo": "2026-01-01T00:10:00Z"}, None),
