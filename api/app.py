@@ -10,7 +10,20 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules
+from api import (
+    accounts,
+    creation,
+    deletion,
+    docs,
+    edits,
+    metrics,
+    open_files,
+    ops,
+    posts,
+    problems,
+    protocol,
+    reschedules,
+)
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
@@ -23,9 +36,9 @@ PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
+async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     """One Context for the life of the process."""
-    protocol.allow_connections()
+    open_files.allow_connections()
     context = Context(settings())
     app.state.context = context
     context.submission.start()

@@ -32,8 +32,6 @@ def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> lis
         *("--loop=uvloop", "--http=api.protocol:Protocol", "--ws=none", "--interface=asgi3", "--lifespan=on"),
         # The API logs requests itself, with their ids and without what must not be logged.
         *("--no-access-log", "--no-server-header"),
-        # Longer than a load balancer's 60 s: the side that reuses connections should be the one to close them.
-        "--timeout-keep-alive=65",
         f"--timeout-graceful-shutdown={graceful}",
         f"--log-level={_level()}",
     ]
