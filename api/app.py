@@ -10,23 +10,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import (
-    accounts,
-    creation,
-    deletion,
-    docs,
-    edits,
-    metrics,
-    open_files,
-    ops,
-    posts,
-    problems,
-    protocol,
-    reschedules,
-)
+from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
+from api.open_files import allow_connections
 from shared import garbage, logs, outcomes, tracing
 from shared.errors import RedraftError
 from shared.settings import settings
@@ -38,7 +26,7 @@ PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     """One Context for the life of the process."""
-    open_files.allow_connections()
+    allow_connections()
     context = Context(settings())
     app.state.context = context
     context.submission.start()
