@@ -28,6 +28,7 @@ from api import (
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
+from api.open_files import allow_connections
 from shared import garbage, logs, tracing
 from shared.settings import settings
 
@@ -35,9 +36,9 @@ PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
+async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     """One Context for the life of the process."""
-    protocol.allow_connections()
+    allow_connections()
     switch = sys.getswitchinterval()
     sys.setswitchinterval(turns.SWITCH)
     context = Context(settings())

@@ -25,7 +25,18 @@ import shared
 from api import authentication, cursors, deletion, drafts, edits, headers, listing, openapi, ops_entry, posts, reading
 from api.cursors import Seal
 from api.reading import BODY_LIMIT, BULK_BODY_LIMIT
-from shared import errors, fields, guessing, outcomes, reschedule_requests, scrubbing, services, stories, times, urls
+from shared import (
+    answers,
+    errors,
+    fields,
+    guessing,
+    outcomes,
+    reschedule_requests,
+    scrubbing,
+    stories,
+    times,
+    urls,
+)
 from shared.cli import reschedule_csv
 from shared.edits import parse_patch
 from shared.errors import RedraftError
@@ -401,8 +412,8 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         [dict.fromkeys(itertools.islice((of("shift", 60, tail=name) for name in many(2_000)), 2_000))],
     ),
     "a form of /ops": (lambda text: QueryParams(text[:10_000]), TEXTS),
-    "words of a service": (services.readable, TEXTS),
-    "an answer of a service": (services._object, list(hostile(BODY_LIMIT).values())),
+    "words of a service": (answers.readable, TEXTS),
+    "an answer of a service": (answers._object, list(hostile(BODY_LIMIT).values())),
     "an announcement": (outcomes.parse, list(hostile(BODY_LIMIT).values())),
 }
 

@@ -35,8 +35,6 @@ def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> lis
         *("--no-access-log", "--no-server-header"),
         # It would believe X-Forwarded-For of everybody on loopback; ours believes whom REDRAFT_TRUSTED_PROXIES names.
         "--no-proxy-headers",
-        # Longer than a load balancer's 60 s: the side that reuses connections should be the one to close them.
-        "--timeout-keep-alive=65",
         f"--timeout-graceful-shutdown={graceful}",
         f"--log-level={_level()}",
     ]
