@@ -24,6 +24,9 @@ from shared.settings import Settings
 from shared.store.edits import NewEdit
 
 BATCH = 256
+BATCH_LETTERS = 2_000_000
+"""Of the changes in a batch. A body may be 128 KiB: 256 of those would not be recorded while their requests wait."""
+
 # A batch gathers, for GATHER seconds at most, until it holds this SHARE of the requests under way lately: each
 # batch costs two commits, a doorbell and a task, so that a flood in a few large ones is served several times as fast as
 # in many small ones. Lately and not now: those who were answered together ask again together, but not at once.
@@ -150,8 +153,10 @@ class Submission:
         batch: list[Request] = []
         may_go = self._may_go if self._several() else shares.anybody
         until = self._loop.time() + self._config.database_patience
-        while len(batch) < BATCH and (found := self._lines.take(may_go)):
+        letters = 0
+        while len(batch) < BATCH and letters < BATCH_LETTERS and (found := self._lines.take(may_go)):
             owner, request = found
+            letters += sum(len(str(value)) for value in request.new.changes.values())
             request.taken, request.until = True, until
             self._batched[owner] += 1
             batch.append(request)

@@ -60,8 +60,10 @@ def told(story: Callable[[Submission], Awaitable[Any]], **given: Any) -> None:
     asyncio.run(run())
 
 
-def asked(ours: Submission, workspace: str, number: int, *, awaited: bool = True) -> asyncio.Future[Verdict]:
-    new = NewEdit(f"{workspace}{number}", f"post_{workspace}", workspace, {}, None, "key", "tests", "req")
+def asked(
+    ours: Submission, workspace: str, number: int, *, awaited: bool = True, **changes: Any
+) -> asyncio.Future[Verdict]:
+    new = NewEdit(f"{workspace}{number}", f"post_{workspace}", workspace, changes, None, "key", "tests", "req")
     return ours.record(new, None, None, awaited=awaited)
 
 
@@ -92,6 +94,21 @@ def test_a_workspace_alone_fills_batches_as_large_as_they_get(database: Database
         database.go_on.release(100)
         await asyncio.gather(first, *others)
         assert [len(batch) for batch in database.batches] == [1, submission.BATCH, 299 - submission.BATCH]
+
+    told(story)
+
+
+def test_a_batch_is_bounded_by_what_its_edits_bring(database: Database) -> None:
+    urls = ["https://cdn.example.com/" + "x" * 2000] * 35
+
+    async def story(ours: Submission) -> None:
+        first = asked(ours, "flood", 0, awaited=False)
+        await until(lambda: len(database.batches) == 1)
+        others = [asked(ours, "flood", number, awaited=False, contentUrl=urls) for number in range(1, 100)]
+        database.go_on.release(100)
+        await asyncio.gather(first, *others)
+        most = submission.BATCH_LETTERS // 70_000 + 1
+        assert [len(batch) <= most for batch in database.batches] == [True] * 5
 
     told(story)
 
