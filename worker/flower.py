@@ -93,5 +93,6 @@ if __name__ == "__main__":
     # What it keeps on disk is read back by pickle: nobody else may write it, nor needs to read it.
     os.umask(0o077)
     logs.configure(process=lambda: "flower")
+    log.info("flower_starts")
     urls.handlers[:] = with_door(urls.handlers)
     sys.exit(celery())

@@ -85,10 +85,12 @@ def flower(
 
 def migrate() -> None:
     """Bring the database's tables up to date. Safe to run by several machines at once."""
-    from shared.db import migrate as bring_up_to_date  # noqa: PLC0415 - as above
-    from shared.settings import settings  # noqa: PLC0415
+    from shared.settings import settings  # noqa: PLC0415 - as above
 
     _require("database_url")
+    # Half a second of imports, which whoever is told what to set need not wait for.
+    from shared.db import migrate as bring_up_to_date  # noqa: PLC0415
+
     bring_up_to_date(settings().database_url)
     typer.echo("The database is up to date.")
 
