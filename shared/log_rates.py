@@ -3,6 +3,7 @@
 Strangers decide how many requests are refused. Without this they decide how fast a disk fills, too.
 """
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -34,7 +35,9 @@ class Rates:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._lock = threading.Lock()
+        # Re-entrant: a signal's handler may log in the middle of a line. New in a child: a fork may come in one, too.
+        self._lock = threading.RLock()
+        os.register_at_fork(after_in_child=self._forked)
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self.left_out = 0
 
@@ -51,6 +54,9 @@ class Rates:
             found.left -= 1
             left_out, found.left_out = found.left_out, 0
             return left_out
+
+    def _forked(self) -> None:
+        self._lock = threading.RLock()
 
     def _bucket(self, kind: Hashable, now: float) -> _Kind:
         if kind not in self._kinds and len(self._kinds) >= KINDS_MAX:

@@ -1,5 +1,9 @@
 """How many lines of a kind are written: a burst, then one a second, and the next says how many were not."""
 
+import os
+import signal
+import threading
+
 from shared.log_rates import A_SECOND, BURST, KINDS_MAX, Rates
 
 
@@ -67,3 +71,24 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     burst(rates, "a", BURST)
     clock.now -= 1000
     assert rates.admit("a") is None
+
+
+def test_a_child_that_is_forked_in_the_middle_of_a_line_writes_lines() -> None:
+    rates = Rates(Clock())
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with rates._lock:
+            began.set()
+            go_on.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    began.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)
+        os._exit(0 if rates.admit("a") == 0 else 1)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
