@@ -12,16 +12,15 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from typing import TypedDict
-from weakref import WeakKeyDictionary
 
 import httptools
 import structlog
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from api import heads, timeouts
-from api.timeouts import Reading, State, Watch
+from api.expect_continue import closing_if_unread
+from api.timeouts import BEHIND_UNREAD, ReadProgress, State, watch_of
 from api.transport import LingeringTransport
 from shared.ids import new_id
 
@@ -54,17 +53,6 @@ class Refused(Exception):  # noqa: N818  -- not an error of ours
     """A head that the parser takes and we do not. Its text is for the client."""
 
 
-_watches: WeakKeyDictionary[ServerState, Watch] = WeakKeyDictionary()
-
-
-def watch_of(server: ServerState) -> Watch:
-    """The one look at all connections of a server."""
-    watch = _watches.get(server)
-    if watch is None:
-        watch = _watches[server] = Watch(server.connections, asyncio.get_running_loop())  # type: ignore[arg-type]
-    return watch
-
-
 class Protocol(HttpToolsProtocol):
     """One connection. `self.cycle` (uvicorn's) is the newest request, `_answering` the one whose app is at work."""
 
@@ -77,14 +65,15 @@ class Protocol(HttpToolsProtocol):
     _refused = False
     _dropped = 0
     _ended = False  # the peer has closed its side
-    _seen = 0  # bytes that had been written at the last look
+    _written = 0  # bytes that had been written at the last look
+    _closing = False  # at the last look
     _since = 0.0  # when the connection came into the state that it is in
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         lingering = LingeringTransport(transport, self._sends_on, unread=timeouts.LIMITS[State.UNREAD])
         super().connection_made(lingering)
         self._unparsed = bytearray()  # what came behind a request that is not answered yet
-        self._reading = Reading()
+        self._progress = ReadProgress()
         self._since = self.loop.time()
         watch = watch_of(self.server_state)
         watch.start()
@@ -215,7 +204,7 @@ class Protocol(HttpToolsProtocol):
         self._head = self._raw = self._body = 0
         self._since = self.loop.time()
         # uvicorn takes the app from here.
-        self.app = _closing_if_unread(self.config.loaded_app) if self.expect_100_continue else self.config.loaded_app
+        self.app = closing_if_unread(self.config.loaded_app) if self.expect_100_continue else self.config.loaded_app
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -301,16 +290,16 @@ class Protocol(HttpToolsProtocol):
 
     # How long it takes (api/timeouts.py).
 
-    def stand(self, now: float) -> tuple[State, float, int]:
-        backlog = self.transport.backlog()
-        written = self.transport.written
+    def snapshot(self, now: float) -> tuple[State, float, int]:
+        backlog, written = self.transport.backlog(), self.transport.written
+        stalled = self._progress.stalled_for(written - backlog, backlog, now)
         state = self._state()
-        stands = self._reading.stands(written - backlog, backlog, now)
-        if state in (State.IDLE, State.ANSWERING) and (stands is not None or written != self._seen):
-            # Neither begins before the peer has read; and a streamed answer begins anew with each of its pieces.
+        if state is State.CLOSING and not self._closing:
+            self._closing, self._since = True, now
+        elif state in BEHIND_UNREAD and (stalled is not None or written != self._written):
             self._since = now
-        self._seen = written
-        return (state, now - self._since, 0) if stands is None else (State.UNREAD, stands, backlog)
+        self._written = written
+        return (state, now - self._since, 0) if stalled is None else (State.UNREAD, stalled, backlog)
 
     def _state(self) -> State:
         if self.transport.is_closing():
@@ -329,21 +318,3 @@ class Protocol(HttpToolsProtocol):
             self._refuse(TOO_SLOW.format(seconds=timeouts.LIMITS[state]))
         else:
             self.transport.abort()
-
-
-def _closing_if_unread(app: ASGI3Application) -> ASGI3Application:
-    """The app, for a client that waits for 100 before it sends its body. If it is answered without, nobody knows
-    whether the body comes; the next request must not be taken for it, so there is none (RFC 9110, 10.1.1).
-    """
-
-    async def closing(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        cycle: RequestResponseCycle = receive.__self__  # type: ignore[attr-defined]  # as uvicorn calls its app
-
-        async def sending(message: ASGISendEvent) -> None:
-            if cycle.waiting_for_100_continue and cycle.more_body:
-                cycle.keep_alive = False
-            await send(message)
-
-        await app(scope, receive, sending)
-
-    return closing

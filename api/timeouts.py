@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 from operator import itemgetter
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import structlog
+from uvicorn.server import ServerState
 
 from api.open_files import most_connections
 
@@ -42,6 +44,9 @@ LIMITS: dict[State, float] = {
 }
 """Seconds in each state. A piece of a streamed answer begins ANSWERING anew, and PROGRESS begins UNREAD anew."""
 
+BEHIND_UNREAD = (State.IDLE, State.ANSWERING, State.CLOSING)
+"""States whose time begins when the peer has read what was written before."""
+
 PROGRESS = 16 * 1024
 """Bytes that a peer has to take of a large answer within the limit of UNREAD."""
 
@@ -63,14 +68,14 @@ def overdue(state: State, seconds: float, *, crowded: bool = False) -> bool:
 
 
 @dataclass(slots=True)
-class Reading:
+class ReadProgress:
     """How far a peer has read, and since when it has stood there."""
 
     taken: int = 0
     since: float = 0.0
     behind: bool = False
 
-    def stands(self, taken: int, backlog: int, now: float) -> float | None:
+    def stalled_for(self, taken: int, backlog: int, now: float) -> float | None:
         """For how many seconds a peer that has taken `taken` bytes in all has taken too little; None: it is not behind.
 
         Less than PROGRESS is no progress: a byte a second would keep an answer for weeks.
@@ -86,7 +91,7 @@ class Reading:
 class Watched(Protocol):
     """A connection, as far as the look at it needs it."""
 
-    def stand(self, now: float) -> tuple[State, float, int]:
+    def snapshot(self, now: float) -> tuple[State, float, int]:
         """Its state, for how many seconds it has been in it, and the bytes of its answers that are not read."""
 
     def expire(self, state: State) -> None:
@@ -119,7 +124,7 @@ class Watch:
         ended: Counter[str] = Counter()
         unread: list[tuple[float, int, Watched]] = []
         for connection in list(self._connections):
-            state, seconds, backlog = connection.stand(now)
+            state, seconds, backlog = connection.snapshot(now)
             if overdue(state, seconds, crowded=crowded):
                 connection.expire(state)
                 ended[state.value] += 1
@@ -142,3 +147,14 @@ class Watch:
             connection.expire(State.UNREAD)
             ended["shed"] += 1
             total -= backlog
+
+
+_watches: WeakKeyDictionary[ServerState, Watch] = WeakKeyDictionary()
+
+
+def watch_of(server: ServerState) -> Watch:
+    """The one look at all connections of a server. Called in its event loop."""
+    watch = _watches.get(server)
+    if watch is None:
+        watch = _watches[server] = Watch(server.connections, asyncio.get_running_loop())  # type: ignore[arg-type]
+    return watch

@@ -15,6 +15,8 @@ SEND_BUFFER = 128 * 1024
 """Bytes of an answer that the kernel takes over from us. Its own rule would be 4 MiB, and it would tell us that the
 peer reads only after a third of them: a slow peer would look like one that does not read."""
 
+KERNEL_LATER = 30.0
+
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -22,7 +24,9 @@ class LingeringTransport(asyncio.Transport):
     """Around the event loop's transport of one connection. `sends_on` says whether the peer may still be sending."""
 
     def __init__(self, inner: asyncio.Transport, sends_on: Callable[[], bool], *, unread: float) -> None:
-        """`unread`: seconds after which the kernel gives up a peer that takes nothing, after our close() too."""
+        """`unread`: seconds after which we give up a peer that takes nothing. The kernel does later, after our close()
+        too; later, since it does not tell the peer.
+        """
         super().__init__()
         self._inner = inner
         self._sends_on = sends_on
@@ -30,7 +34,7 @@ class LingeringTransport(asyncio.Transport):
         self.lingering = False
         self._set(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            self._set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unread * 1000))
+            self._set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int((unread + KERNEL_LATER) * 1000))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.lingering:

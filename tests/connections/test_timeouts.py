@@ -1,14 +1,16 @@
 """No state of a connection lasts without end, whatever the peer sends, leaves out or does not read."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from uvicorn.server import ServerState
 
 from api import timeouts
-from api.protocol import watch_of
-from api.timeouts import Reading, State, overdue
+from api.protocol import FRAMING_LIMIT, HEAD_LIMIT, LINGER_LIMIT, READ_AHEAD
+from api.timeouts import ReadProgress, State, overdue, watch_of
+from shared.store.reads import PAGE_BYTES
 from tests.connections.driven import HIGH_WATER, App, Driven, hasty, passes, reading, run
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,15 +30,15 @@ def test_each_state_has_a_limit(state: State) -> None:
 
 
 def test_a_peer_that_takes_too_little_stands() -> None:
-    reader = Reading()
-    assert reader.stands(0, 0, 10.0) is None
-    assert reader.stands(0, 100_000, 20.0) == 0
-    assert reader.stands(1, 99_999, 21.0) == 1
-    assert reader.stands(timeouts.PROGRESS - 1, 1, 30.0) == 10
-    assert reader.stands(timeouts.PROGRESS, 1, 31.0) == 0
-    assert reader.stands(timeouts.PROGRESS + 1, 1, 40.0) == 9
-    assert reader.stands(timeouts.PROGRESS + 2, 0, 41.0) is None
-    assert reader.stands(timeouts.PROGRESS + 2, 5, 50.0) == 0
+    reader = ReadProgress()
+    assert reader.stalled_for(0, 0, 10.0) is None
+    assert reader.stalled_for(0, 100_000, 20.0) == 0
+    assert reader.stalled_for(1, 99_999, 21.0) == 1
+    assert reader.stalled_for(timeouts.PROGRESS - 1, 1, 30.0) == 10
+    assert reader.stalled_for(timeouts.PROGRESS, 1, 31.0) == 0
+    assert reader.stalled_for(timeouts.PROGRESS + 1, 1, 40.0) == 9
+    assert reader.stalled_for(timeouts.PROGRESS + 2, 0, 41.0) is None
+    assert reader.stalled_for(timeouts.PROGRESS + 2, 5, 50.0) == 0
 
 
 async def never(scope: Any, receive: Any, send: Any) -> None:
@@ -96,7 +98,10 @@ def test_a_connection_ends_when_its_state_has_lasted_for_its_limit(
         await passes(LATE + 1)
         assert driven.pipe.closed or driven.pipe.ended
         assert [status for status, _ in driven.answers()] == said
-        await passes(timeouts.LIMITS[State.CLOSING] + LATE)
+        if driven.pipe.ended:
+            await passes(timeouts.LIMITS[State.CLOSING] - LATE)
+            assert not driven.pipe.closed, "the peer has time to read the last answer"
+        await passes(2 * LATE)
         assert driven.pipe.closed
         assert not driven.state.connections
         assert not driven.state.tasks, "an app still waits for a client that is gone"
@@ -232,3 +237,16 @@ def test_unread_answers_of_all_peers_together_are_bounded_and_the_oldest_go_firs
         assert [one.pipe.aborted for one in crowd] == [True, True, False, False]
 
     run(story())
+
+
+def test_the_documentation_names_each_limit() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "connections.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    for seconds in {*timeouts.LIMITS.values()}:
+        assert any(f"{seconds:.0f} s" in line for line in table), seconds
+    for size in (HEAD_LIMIT, READ_AHEAD, LINGER_LIMIT, timeouts.PROGRESS):
+        assert any(f"{size // 1024} KiB" in line for line in table), size
+    for size in (PAGE_BYTES, timeouts.BACKLOG_MAX):
+        assert any(f"{size // 1024**2} MiB" in line for line in table), size
+    assert f"{timeouts.IMPATIENT:.0f} s, and so does a head" in page
+    assert f"{FRAMING_LIMIT} bytes for each byte of the body" in page
