@@ -16,7 +16,8 @@ from shared.models import metadata
 from shared.settings import Settings
 from tests import rows
 from tests.processes import Processes
-from tests.reference_services import signatures, verification
+from tests.reference_services import client, signatures, verification
+from tests.reference_services.client import Reference
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,6 +121,15 @@ def test_the_verification_finds_what_a_publisher_gets_wrong(
     assert sound in code
     assert not verified(start(code.replace('    return {"platformPostId"', SLOW).replace(sound, broken)))
     assert says in capsys.readouterr().out
+
+
+def test_the_reference_publisher_passes_the_verification_as_typed(processes: Processes) -> None:
+    reference = Reference(processes, delay=0.3)
+    command = [sys.executable, "-m", "tests.reference_services.verification", f"{reference.url}/publish"]
+    checking = processes.start(command, REDRAFT_SERVICE_SECRET=client.SECRET)
+    assert checking.wait(within=60) == 0, checking.output()
+    assert checking.output().count("ok     ") == len(verification.CHECKS)
+    assert reference.journal()["effects"] == 4
 
 
 def test_the_page_shows_what_the_verification_prints() -> None:
