@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.settings import Settings, settings
+from shared.store import trip
 
 # jsonb comes back through pydantic's parser: three times as fast as the standard library's, on every row read.
 set_json_loads(from_json)
@@ -116,6 +117,18 @@ def make_engine(
     def checkin(wire: Any, _record: Any) -> None:
         if isinstance(wire, Wire):
             wire.patience = wire.usual
+
+    # Behind a ROLLBACK psycopg (3.3) has PostgreSQL drop what was prepared, ours too (shared/store/trip.py).
+    @event.listens_for(engine, "rollback")
+    @event.listens_for(engine, "rollback_savepoint")
+    def rolled_back(connection: Connection, *_: Any) -> None:
+        if not connection.invalidated:
+            trip.forget(connection.connection.info)
+
+    @event.listens_for(engine, "reset")
+    def reset(_wire: Any, record: Any, state: Any) -> None:
+        if not state.transaction_was_reset:
+            trip.forget(record.info)
 
     return engine
 
@@ -224,15 +237,18 @@ def passing(error: BaseException) -> bool:
     )
 
 
-def refused(error: BaseException | None) -> bool:
-    """Whether PostgreSQL, though what failed may be passing, cut a statement off for what it asks: too long or too big.
-
-    A lost connection, a restart, a lock that was not to be had say nothing of the kind.
-    """
-    if not isinstance(error, DBAPIError) or not isinstance(error.orig, psycopg.Error):
-        return False
-    too_much = (error.orig.sqlstate or "")[:2] in ("53", "54")  # resources, the program's limits
-    return too_much or isinstance(error.orig, (psycopg.errors.TransactionTimeout, psycopg.errors.QueryCanceled))
+def repeats(error: BaseException) -> bool:
+    """Whether PostgreSQL ended this work for what it was: too long, too large. The same will end so again."""
+    return isinstance(error, DBAPIError) and isinstance(
+        error.orig,
+        (
+            psycopg.errors.TransactionTimeout,
+            psycopg.errors.QueryCanceled,
+            psycopg.errors.ProgramLimitExceeded,
+            psycopg.errors.StatementTooComplex,
+            psycopg.errors.OutOfMemory,
+        ),
+    )
 
 
 def alembic_config(url: str) -> Config:

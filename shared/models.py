@@ -166,6 +166,7 @@ edits = Table(
     _instant("created_at", now=True),
     Column("status", Text, nullable=False, server_default=text("'queued'")),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
+    Column("deferrals", SmallInteger, nullable=False, server_default=text("0")),
     _instant("started_at"),
     Column("lock_wait_ms", Integer),
     _instant("finalized_at"),

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine, pool, text
 from shared import db, outcomes, queue
 from shared.settings import settings
 from shared.store import edits as edits_store
+from shared.store import trip
 from shared.store.edits import NewEdit
 
 WORKSPACE, TIKTOK, INSTAGRAM = "ws_test", "acc_tiktok", "acc_instagram"
@@ -52,14 +53,19 @@ def set_up(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str = 
 def statements() -> Iterator[list[str]]:
     """What is sent to PostgreSQL meanwhile: SQLAlchemy's own events see only what takes the long way."""
     seen: list[str] = []
-    execute = psycopg.Cursor.execute
+    execute, take = psycopg.Cursor.execute, trip.take
 
     def listen(cursor: Any, statement: str, *given: Any, **options: Any) -> Any:
         seen.append(statement)
         return execute(cursor, statement, *given, **options)
 
+    def listen_to_trip(driver: Any, names: Any, together: Any) -> Any:
+        seen.extend(sql for sql, *_ in together)
+        return take(driver, names, together)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(psycopg.Cursor, "execute", listen)
+        patch.setattr(trip, "take", listen_to_trip)
         yield seen
 
 

@@ -1,15 +1,11 @@
 """Apply the queued edits of some posts, under their locks: lock, read, decide, write, in that order (SPEC 3, 7)."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
-
-import structlog
+from typing import Any
 
 from shared import db, events, lifecycle, logs, metrics, posts
 from shared.db import transaction
@@ -17,17 +13,17 @@ from shared.edits import EditPatch
 from shared.lifecycle import EditStatus, PostFacts, Status
 from shared.posts import Post
 from shared.settings import settings
-from shared.store import StaleWriteError, batches
+from shared.store import batches
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
-from shared.store.edits import End, QueuedEdit
+from shared.store.edits import End, Queue, QueuedEdit
 from shared.store.posts import Write
+from worker import batch_limits
+from worker.attempts import Attempts
+from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK
 
-EDITS_A_TASK = 1000
 WAIT_FOR_HELD = 0.05
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -88,121 +84,26 @@ class Drained:
     read: Sequence[QueuedEdit] = ()
     read_mono: float = 0.0
 
-    @property
-    def more(self) -> list[str]:
-        """Posts to be rung for at once, where not all could be read; not those that somebody else is in the way of."""
-        return [post_id for post_id in self.posts if post_id not in self.held] if self.cut else []
-
-
-class Attempts:
-    """The attempts that a piece of work has counted. Left by anything but success, they are given back.
-
-    Only a death keeps them, a kill at the hard limit included (SPEC 3.5), and a surprise in our own code: an edit
-    that raises is as poisonous as one that kills, and run alone it will be `failed` after its last attempt.
-    """
-
-    # Deliberately the process's: PostgreSQL was away when it was due. An edit -> its attempts before it was counted.
-    _owed: list[tuple[str, int]] = []  # noqa: RUF012
-    # A publish worker settles in many threads: what one is giving back, another must not give back again.
-    _settling = threading.Lock()
-
-    def __init__(self) -> None:
-        self._counted: list[tuple[str, int]] = []
-
-    def count(self, edits: Sequence[QueuedEdit]) -> Sequence[QueuedEdit]:
-        """Write down that work on these edits begins, before it does. Their posts are locked by the caller.
-
-        Returned: those that it begins on. Left out: of each post, all from the first whose row somebody else has locked
-        (a person; nobody of ours who has not the post).
-        """
-        try:
-            self._count(edits)
-        except Exception as error:
-            if not db.lock_timed_out(error):
-                raise
-            edits = self._free(edits)
-            self._count(edits)
-        return edits
-
-    def _count(self, edits: Sequence[QueuedEdit]) -> None:
-        if edits:
-            # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
-            self._counted += [(edit.id, edit.attempts) for edit in edits]
-            with db.aside() as aside:
-                edits_store.count_attempts(aside, [edit.id for edit in edits])
-
-    @staticmethod
-    def _free(edits: Sequence[QueuedEdit]) -> list[QueuedEdit]:
-        with db.aside() as aside:
-            free = edits_store.free(aside, [edit.id for edit in edits])
-        behind: set[str] = set()
-        begun = []
-        for edit in edits:
-            if edit.id in free and edit.post_id not in behind:
-                begun.append(edit)
-            else:
-                behind.add(edit.post_id)
-        return begun
-
-    def __enter__(self) -> Self:
-        self.settle()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None:
-            return
-        if isinstance(error, Exception) and not db.passing(error) and not isinstance(error, StaleWriteError):
-            return
-        self._owed += self._counted
-        self.settle()
-
-    @classmethod
-    def settle(cls) -> None:
-        """Give back what is owed. PostgreSQL away: it stays owed, and the next task of this process settles it."""
-        if not cls._owed:
-            return
-        with cls._settling:
-            owed = list(cls._owed)
-            try:
-                if owed:
-                    cls._give_back(dict(owed))
-            except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
-                log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
-                return
-            del cls._owed[: len(owed)]
-
-    @classmethod
-    def _give_back(cls, owed: dict[str, int]) -> None:
-        try:
-            with db.aside() as aside:
-                edits_store.give_back_attempts(aside, owed)
-        except Exception as error:
-            if not db.lock_timed_out(error):
-                raise
-            # Somebody has a row of one of them locked: that one stays owed, and no other waits for it.
-            with db.aside() as aside:
-                free = edits_store.free(aside, list(owed))
-                edits_store.give_back_attempts(aside, {edit: owed[edit] for edit in free})
-            cls._owed += [(edit, before) for edit, before in owed.items() if edit not in free]
-
 
 def drain(
-    tx: Any, locked: dict[str, Post], attempts: Attempts, queue: Sequence[QueuedEdit] | None = None, *,
-    limit: int = EDITS_A_TASK, alone: bool = False, waited: float = 0.0,
+    tx: Any, locked: dict[str, Post], attempts: Attempts, queue: Queue | None = None, *,
+    alone: bool = False, waited: float = 0.0,
 ) -> Drained:  # fmt: skip
     """Decide and write the queued edits of locked posts, in order, in the caller's transaction.
 
-    A post's queue is taken up to the first edit that was tried before: that one killed whoever ran it, and must
-    take no neighbour with it. `alone` takes just such a head, of one post. `waited`: seconds spent on the lock.
-    `queue`: what was read of it already, behind the lock.
+    A post's queue is taken up to the first edit that runs alone (worker/batch_limits.py). `alone` takes just such a
+    head, of one post. `waited`: seconds spent on the lock. `queue`: what was read of it already, behind the lock.
     """
     if queue is None:
-        queue = edits_store.queued_edits(tx, locked, 1 if alone else limit + 1)
+        queue = edits_store.queued_edits(tx, locked, 1 if alone else EDITS_A_TASK, BYTES_A_TASK)
     drained = Drained({post_id: post.facts for post_id, post in locked.items()})
-    drained.read, drained.read_mono = queue, time.monotonic()
-    drained.cut = len(queue) > limit
-    drained.read_at = queue[0].read_at if queue else None
-    taken = _alone(queue, drained) if alone else _untried(queue[:limit], drained)
+    drained.read, drained.read_mono = queue.edits, time.monotonic()
+    drained.read_at = queue.edits[0].read_at if queue.edits else None
+    if alone:
+        taken = _alone(queue.edits, drained)
+    else:
+        mine = batch_limits.share(queue.edits, drained.posts)
+        taken, drained.tried, drained.cut = mine.taken, mine.alone, mine.left or queue.more
     begun = attempts.count(taken)
     if len(begun) < len(taken):
         ours = {edit.id for edit in begun}
@@ -215,31 +116,15 @@ def drain(
             drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
     batches.settle(tx, list(drained.writes.values()), drained.ends)
     if webhooks_store.wanted():
-        told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue})
+        told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue.edits})
         drained.told = webhooks_store.tell(tx, told)
     return drained
-
-
-def _untried(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedEdit]:
-    """The queue's edits up to, for each post, the first that was tried before."""
-    stopped: dict[str, int] = {}
-    taken: list[QueuedEdit] = []
-    for edit in queue:
-        if edit.post_id in stopped:
-            continue
-        if edit.attempts:
-            stopped[edit.post_id] = edit.attempts
-            continue
-        taken.append(edit)
-    # The least tried first: a poison edit kills only when its harmless neighbours are through.
-    drained.tried = sorted(stopped, key=lambda post_id: stopped[post_id])
-    return taken
 
 
 def _alone(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedEdit]:
     """The head of one post's queue; none where its attempts are spent: then it ends as failed, unrun."""
     if queue and queue[0].attempts >= settings().edit_attempts:
-        message = f"Gave up after {queue[0].attempts} attempts, each of which ended the worker that made it"
+        message = f"Gave up after {queue[0].attempts} attempts, each of which ended its worker or was too much for one"
         drained.ends.append(End(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
         return []
     return list(queue)
@@ -296,13 +181,17 @@ def apply_edits(
     wanted = list(dict.fromkeys(post_ids))
     applied = Applied()
     with Attempts() as attempts, transaction() as tx:
-        locked, queue = batches.take(tx, wanted, EDITS_A_TASK + 1)
-        drained = drain(tx, locked, attempts, queue)
-        missing = [post_id for post_id in wanted if post_id not in locked]
-        held = edits_store.posts_with_a_queue(tx, missing) if missing else []
+        taken = batches.take(tx, wanted, EDITS_A_TASK, BYTES_A_TASK)
+        drained = drain(tx, taken.locked, attempts, taken.queue)
+        missing = [post_id for post_id in wanted if post_id not in taken.locked]
+        waiting = edits_store.posts_with_a_queue(tx, missing) if missing else []
+        more = edits_store.posts_with_a_queue(tx, taken.locked) if drained.cut else []
     applied.take(drained)
-    applied.more += drained.more
+    left = set(taken.left)
+    held = [post_id for post_id in waiting if post_id not in left]
     tried = drained.tried
+    # A post whose next edit runs alone is rung for behind that; one that somebody is in the way of, not at once.
+    applied.more += [one for one in (*more, *taken.left) if one not in tried and one not in drained.held]
 
     if tell and (held or tried):
         tell(drained.ends)
@@ -329,20 +218,21 @@ def _apply_held(post_id: str, applied: Applied, deadline: float) -> list[str]:
             posts_store.wait_at_most(tx, deadline - started)
             locked = posts_store.lock_posts(tx, [post_id], "wait")
             drained = drain(tx, locked, attempts, waited=time.monotonic() - started)
+            more = edits_store.posts_with_a_queue(tx, locked) if drained.cut else []
     except Exception as error:
         if not db.lock_timed_out(error):
             raise
         applied.held.append(post_id)
         return []
     applied.take(drained)
-    applied.more += drained.more
+    applied.more += [one for one in more if one not in drained.tried and one not in drained.held]
     return drained.tried
 
 
 def _apply_tried(post_id: str, applied: Applied) -> None:
     """Run the head of one post's queue in a transaction and a count of its own, then ring for the rest."""
     try:
-        with Attempts() as attempts, transaction() as tx:
+        with Attempts(alone=True) as attempts, transaction() as tx:
             locked = posts_store.lock_posts(tx, [post_id], "skip")
             drained = drain(tx, locked, attempts, alone=True)
             rest = edits_store.posts_with_a_queue(tx, [post_id])

@@ -17,7 +17,8 @@ from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
 from shared.store.claims import Attempt, AttemptEnd, Finish, History, NewClaim
 from worker import retries
-from worker.apply import Attempts, Drained, apply_edits, drain
+from worker.apply import Drained, apply_edits, drain
+from worker.attempts import Attempts
 from worker.calls import Calls, Flight, Landed, transactions
 from worker.published import Called, Published, finish, write_finishes
 from worker.retries import Outcome

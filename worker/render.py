@@ -23,7 +23,8 @@ from shared.store import schedule as schedule_store
 from shared.store import webhooks as webhooks_store
 from shared.store.claims import NewClaim
 from worker import retries
-from worker.apply import Applied, Attempts, apply_edits, drain
+from worker.apply import Applied, apply_edits, drain
+from worker.attempts import Attempts
 from worker.publish import anew
 from worker.retries import Outcome
 

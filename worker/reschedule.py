@@ -23,7 +23,8 @@ from shared.store import reschedule_chunks as chunks_store
 from shared.store import reschedule_freezes as freezes_store
 from shared.store import reschedules as reschedules_store
 from shared.store.reschedule_chunks import FREEZING, Standing, Work
-from worker.apply import WAIT_FOR_HELD, Applied, Attempts
+from worker.apply import WAIT_FOR_HELD, Applied
+from worker.attempts import Attempts
 from worker.reschedule_chunk import Pass, undecided, work
 
 SIDE_BY_SIDE = 2
@@ -112,9 +113,8 @@ class Attempt:
             return
         if isinstance(error, Exception) and not db.passing(error) and not isinstance(error, StaleWriteError):
             return
-        if self._begun[0] == FREEZING and db.refused(error):
-            # What PostgreSQL cuts off for its length or its size would be cut off for ever: it keeps what it cost.
-            return
+        if db.repeats(error):
+            return  # the same chunk, or the same freezing, would end so for ever
         try:
             with db.aside() as aside:
                 chunks_store.give_back_attempt(aside, self._job_id, *self._begun)

@@ -1,27 +1,56 @@
 """A batch of edits in as few trips to PostgreSQL as its order allows: a trip costs more than most statements."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from shared.posts import Post
 from shared.store import counted, direct, edits, posts
-from shared.store.edits import End, QueuedEdit
+from shared.store.edits import End, Queue
 from shared.store.posts import Write
 
+LARGE_POSTS = 50
+"""So many posts with a large content (35 URLs are 72 kB) does one batch read at most."""
 
-def take(tx: Connection, post_ids: Sequence[str], limit: int) -> tuple[dict[str, Post], list[QueuedEdit]]:
-    """Lock those of the posts that nobody holds, and read the queue of those locked, at most `limit` edits of it.
 
-    Two statements, one behind the other in one trip: the second sees what was committed while the first ran (SPEC 3.4).
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Posts that are locked, what was read of their queues, and posts that are for another batch."""
+
+    locked: dict[str, Post]
+    queue: Queue
+    left: list[str]
+
+
+def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int) -> Taken:
+    """Lock those of the posts that nobody holds, and read the queue of those locked: at most `limit` edits of it and
+    about `most` bytes.
+
+    Two statements, one behind the other in one trip: the second sees what was committed while the first ran.
     """
-    found, waiting = direct.rows_together(tx, posts.lock(post_ids, "skip"), edits.queue(post_ids, limit))
-    locked = posts.by_id(found)
-    queue = [edit for edit in (QueuedEdit(*row) for row in waiting) if edit.post_id in locked]
-    if len(queue) < len(waiting) == limit:
+    found, rows = direct.rows_together(tx, posts.lock_light(post_ids), edits.queue(post_ids, limit, most))
+    locked, waiting = posts.by_id(found), edits.queue_of(rows, limit)
+    large = {row[0] for row in found if row[posts.CONTENT] is None}
+    left = _read_large(tx, locked, large, waiting) if large else []
+    queue = waiting.of(locked)
+    if waiting.more and len(queue.edits) < len(waiting.edits):
         # The long queue of a post that somebody holds must not hide its neighbours'.
-        queue = edits.queued_edits(tx, locked, limit)
-    return locked, queue
+        queue = edits.queued_edits(tx, locked, limit, most)
+    return Taken(locked, queue, left)
+
+
+def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waiting: Queue) -> list[str]:
+    """Read the large contents of posts that an edit waits for; those that are too many are no longer among `locked`."""
+    wanted = [post_id for post_id in dict.fromkeys(edit.post_id for edit in waiting.edits) if post_id in large]
+    read = posts.contents(tx, wanted[:LARGE_POSTS])
+    for post_id, content in read.items():
+        post = locked[post_id]
+        post.facts = replace(post.facts, content_url=content)
+    for post_id in large - read.keys():
+        del locked[post_id]
+    # Those of whose queue nothing was read yet may have one.
+    return sorted(large - read.keys()) if waiting.more else wanted[LARGE_POSTS:]
 
 
 def settle(tx: Connection, writes: Sequence[Write], ends: Sequence[End]) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import psycopg
-from psycopg.abc import PQGen
+from psycopg.adapt import Transformer
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-Statement = tuple[str, *tuple[object, ...]]
-"""SQL with the parameters $1, $2, ..., and behind it their values."""
+from shared.store import trip
+from shared.store.trip import Driver, Statement
 
 
 def rows(tx: Connection, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -28,12 +29,12 @@ def changed(tx: Connection, statement: str, *values: object) -> int:
 
 def rows_together(tx: Connection, *statements: Statement) -> list[list[tuple[Any, ...]]]:
     """What each of several statements returns: one after the other for PostgreSQL, one trip for us."""
-    return [cursor.fetchall() for cursor in _run(tx, lambda driver: _piped(driver, statements))]
+    return _run(tx, lambda driver: [_loaded(driver, result) for result in _taken(tx, driver, statements)])
 
 
 def changed_together(tx: Connection, *statements: Statement) -> list[int]:
     """How many rows each of several statements wrote, likewise."""
-    return [cursor.rowcount for cursor in _run(tx, lambda driver: _piped(driver, statements))]
+    return [result.command_tuples or 0 for result in _run(tx, lambda driver: _taken(tx, driver, statements))]
 
 
 def array(values: Sequence[str]) -> str:
@@ -45,7 +46,6 @@ def array(values: Sequence[str]) -> str:
 
 
 T = TypeVar("T")
-Driver = psycopg.Connection[tuple[Any, ...]]
 Cursor = psycopg.RawCursor[tuple[Any, ...]]
 
 
@@ -55,21 +55,14 @@ def _sent(driver: Driver, statement: str, values: Sequence[object]) -> Cursor:
     return cursor
 
 
-class _Trip(psycopg.Pipeline):
-    """psycopg's pipeline, which ends with a Sync, without the Flush that it sends behind that.
-
-    PostgreSQL stops its idle_in_transaction timer for any message, and starts it again for a Sync only: whoever froze
-    between two trips would hold its rows for the whole transaction_timeout.
-    """
-
-    def _fetch_gen(self, *, flush: bool) -> PQGen[None]:  # noqa: ARG002  -- psycopg's signature
-        return super()._fetch_gen(flush=False)
+def _taken(tx: Connection, driver: Driver, statements: Sequence[Statement]) -> list[PGresult]:
+    return trip.take(driver, tx.connection.info, statements)
 
 
-def _piped(driver: Driver, statements: Sequence[Statement]) -> list[Cursor]:
-    driver._pipeline = _Trip(driver)  # noqa: SLF001  -- what `pipeline` uses, and lets go of at its end
-    with driver.pipeline():
-        return [_sent(driver, statement, values) for statement, *values in statements]
+def _loaded(driver: Driver, result: PGresult) -> list[tuple[Any, ...]]:
+    transformer = Transformer(driver)
+    transformer.set_pgresult(result)
+    return transformer.load_rows(0, result.ntuples, tuple)
 
 
 def _run(tx: Connection, work: Callable[[Driver], T]) -> T:
@@ -83,3 +76,8 @@ def _run(tx: Connection, work: Callable[[Driver], T]) -> T:
         raise DBAPIError.instance(
             None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=lost
         ) from error
+    except BaseException:
+        # A time limit or a signal in the middle of a trip: there is nothing left to roll back on.
+        if driver.closed:
+            tx.invalidate()
+        raise

@@ -1,6 +1,6 @@
 """Edits: the row that is the queue, the outbox and the audit trail at once (SPEC 1)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from shared.lifecycle import EditStatus
 from shared.store import counted, direct
 from shared.store.direct import array
+from shared.store.trip import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def insert_edits(tx: Connection, new: Sequence[NewEdit], accepted_at: datetime) 
 
 @dataclass(frozen=True, slots=True)
 class QueuedEdit:
-    """An edit as the worker reads it. `attempts` counts the times that somebody started it and died.
+    """An edit as the worker reads it. `attempts` counts the times that somebody started it and died, `deferrals` those
+    that its batch failed at PostgreSQL. `size`: the bytes of what it brings.
 
     `read_at` is the database's clock as this was read: what is due is judged by it.
     """
@@ -83,22 +85,55 @@ class QueuedEdit:
     created_at: datetime
     attempts: int
     requested_by: str
+    deferrals: int
+    size: int
     read_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What was read of some posts' queues, oldest first. `more`: others of theirs wait behind it."""
+
+    edits: list[QueuedEdit]
+    more: bool = False
+
+    def of(self, post_ids: Container[str]) -> "Queue":
+        """What of it is these posts'."""
+        return Queue([edit for edit in self.edits if edit.post_id in post_ids], self.more)
+
+
+# What is compressed is measured as it will be read. The others' size is known without reading them.
 _QUEUE = """
-    SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, clock_timestamp()
-    FROM edits WHERE post_id = ANY(CAST($1 AS text[])) AND status = 'queued' ORDER BY seq LIMIT $2"""
+    SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, deferrals, size,
+        clock_timestamp(), waiting
+    FROM (
+        SELECT q.*, sum(size) OVER (ORDER BY seq ROWS UNBOUNDED PRECEDING) - size AS ahead, count(*) OVER () AS waiting
+        FROM (
+            SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, deferrals,
+                coalesce(octet_length(CAST(if_match AS text)), 0)
+                + CASE WHEN pg_column_compression(changes) IS NULL THEN pg_column_size(changes)
+                       ELSE octet_length(CAST(changes AS text)) END AS size
+            FROM edits WHERE post_id = ANY(CAST($1 AS text[])) AND status = 'queued' ORDER BY seq LIMIT $2
+        ) q
+    ) sized
+    WHERE ahead < $3 ORDER BY seq"""
 
 
-def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int) -> list[QueuedEdit]:
-    """The queued edits of locked posts, oldest first, at most `limit` in all."""
-    return [QueuedEdit(*row) for row in direct.rows(tx, *queue(post_ids, limit))]
+def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int, most: int) -> Queue:
+    """The queued edits of locked posts, at most `limit` in all, and about `most` bytes of them."""
+    return queue_of(direct.rows(tx, *queue(post_ids, limit, most)), limit)
 
 
-def queue(post_ids: Iterable[str], limit: int) -> direct.Statement:
+def queue(post_ids: Iterable[str], limit: int, most: int) -> Statement:
     """The statement of `queued_edits`, to travel behind the lock."""
-    return _QUEUE, array(list(post_ids)), limit
+    return _QUEUE, array(list(post_ids)), limit + 1, most
+
+
+def queue_of(rows: Sequence[Sequence[Any]], limit: int) -> Queue:
+    """What the statement of `queued_edits` returned."""
+    waiting = rows[0][-1] if rows else 0
+    found = [QueuedEdit(*row[:-1]) for row in rows[:limit]]
+    return Queue(found, more=waiting > len(found))
 
 
 _WAITING = text("""
@@ -119,8 +154,9 @@ _COUNT = """
     FROM unnest(ARRAY(SELECT unnest(CAST($1 AS text[]))), ARRAY(SELECT unnest(CAST($2 AS text[])))) AS r(id, was)
     WHERE e.id = r.id AND e.status = r.was"""
 _GIVE_BACK = text("""
-    UPDATE edits e SET attempts = e.attempts - 1
-    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:before AS integer[])) AS r(id, was, before)
+    UPDATE edits e SET attempts = e.attempts - 1, deferrals = e.deferrals + CAST(r.deferred AS integer)
+    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:before AS integer[]), CAST(:deferred AS boolean[]))
+        AS r(id, was, before, deferred)
     WHERE e.id = r.id AND e.status = r.was AND e.attempts > r.before""")
 
 
@@ -142,13 +178,29 @@ def free(aside: Connection, ids: Sequence[str]) -> set[str]:
     return set(aside.execute(_FREE, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)}).scalars())
 
 
-def give_back_attempts(aside: Connection, before: Mapping[str, int]) -> None:
-    """The work ended without a death: what was counted is no attempt (SPEC 3.5). Ended edits are left alone.
-
-    `before`: an edit -> its attempts before it was counted. The connection may have been lost in the counting: one that
-    has no more than these was never counted, and keeps what it has.
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """An attempt to be given back. `before`: the edit's attempts before it was counted. `deferred`: PostgreSQL ended
+    the work for what it was.
     """
-    given = {"ids": list(before), "was": [EditStatus.QUEUED.value] * len(before), "before": list(before.values())}
+
+    id: str
+    before: int
+    deferred: bool = False
+
+
+def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> None:
+    """The work ended without a death: what was counted is no attempt. Ended edits are left alone.
+
+    The connection may have been lost in the counting: an edit that has no more attempts than before was never counted,
+    and keeps what it has.
+    """
+    given = {
+        "ids": [one.id for one in owed],
+        "was": [EditStatus.QUEUED.value] * len(owed),
+        "before": [one.before for one in owed],
+        "deferred": [one.deferred for one in owed],
+    }
     aside.execute(_GIVE_BACK, given)
 
 
@@ -171,13 +223,19 @@ class End:
 
 _FINALIZE = """
     UPDATE edits e SET
-        status = r.status, revision = r.revision, before = r.before, after = r.after, result = r.result,
+        status = r.status, revision = r.revision, before = r.before, result = r.result,
         error_code = r.error_code, error_message = r.error_message, error_details = r.error_details,
         lock_wait_ms = r.lock_wait_ms, finalized_at = clock_timestamp()
     FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
-        id text, was text, status text, revision bigint, before jsonb, after jsonb, result text, error_code text,
+        id text, was text, status text, revision bigint, before jsonb, result text, error_code text,
         error_message text, error_details jsonb, lock_wait_ms integer)
     WHERE e.id = r.id AND e.status = r.was"""
+
+# What an edit made of the fields that it changed stands in its result already, and is not stored twice. Bulk moves have
+# no result, and the ends that earlier versions wrote have both.
+AFTER = """CASE WHEN after IS NULL AND before IS NOT NULL AND result IS NOT NULL THEN (
+        SELECT coalesce(jsonb_object_agg(name, CAST(result AS jsonb) -> name), '{}')
+        FROM jsonb_object_keys(before) AS name) ELSE after END AS after"""
 
 
 def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
@@ -186,9 +244,9 @@ def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
         counted(direct.changed(tx, *finalizing(ends)), len(ends), "finalize_edits")
 
 
-def finalizing(ends: Sequence[End]) -> direct.Statement:
+def finalizing(ends: Sequence[End]) -> Statement:
     """The statement of `finalize_edits`, to travel behind what the ends did."""
-    return _FINALIZE, to_json(ends).decode()
+    return _FINALIZE, to_json(ends, exclude={"__all__": {"after"}}).decode()
 
 
 _ENDS = text("""

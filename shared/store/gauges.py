@@ -26,7 +26,8 @@ STATEMENTS: Mapping[str, TextClause] = {
     "edits": text("""
         SELECT count(*) AS redraft_edits_queued,
             coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0) AS redraft_oldest_edit_seconds,
-            (SELECT count(*) FROM edits WHERE status = 'failed') AS redraft_edits_failed
+            (SELECT count(*) FROM edits WHERE status = 'failed') AS redraft_edits_failed,
+            count(*) FILTER (WHERE deferrals > 3) AS redraft_edits_put_off
         FROM edits WHERE status = 'queued'"""),
     "posts": text("""
         SELECT count(*) FILTER (WHERE goes_at < now() - make_interval(secs => :overdue))
@@ -83,6 +84,7 @@ GAUGES: Mapping[str, Gauge] = {
         Gauge("redraft_edits_queued", "Edits that were accepted and have not ended."),
         Gauge("redraft_oldest_edit_seconds", "Age of the queue: how long its oldest edit has waited."),
         Gauge("redraft_edits_failed", "Edits whose attempts are spent: an operator requeues or discards them."),
+        Gauge("redraft_edits_put_off", "Queued edits whose batches PostgreSQL ended more than three times."),
         Gauge("redraft_posts_overdue", "Posts past their time by 2 s and more, unclaimed, not between two tries."),
         Gauge("redraft_posts_late_seconds", "How late the latest post is that is ready and unclaimed."),
         Gauge("redraft_posts_unsent", "Posts due within half of dispatch's horizon, not sent to the workers."),

@@ -21,9 +21,9 @@ LOOKED_AT = 20_000
 LOOKS = 5
 LATER_AT_MOST = 200
 
-_COLUMNS = """id, seq, post_id, workspace_id, status, changes, if_match, requested_by, request_id, reschedule_id,
-    created_at, attempts, started_at, lock_wait_ms, finalized_at, revision, before, after, error_code, error_message,
-    error_details, clock_timestamp()"""
+_COLUMNS = f"""id, seq, post_id, workspace_id, status, changes, if_match, requested_by, request_id, reschedule_id,
+    created_at, attempts, started_at, lock_wait_ms, finalized_at, revision, before, {edits_store.AFTER},
+    error_code, error_message, error_details, clock_timestamp()"""
 
 _STORY = text(f"SELECT {_COLUMNS} FROM edits WHERE id = :id")
 
@@ -41,22 +41,22 @@ _MEANT = """(CAST(:status AS text) IS NULL OR status = :status)
 _LISTS = {
     # pk_edits: ids sort by the time at which they were made. The moves of bulk jobs stand on the jobs' own pages.
     "all": text(f"""
-        SELECT * FROM (SELECT {_COLUMNS} FROM edits WHERE id < :after ORDER BY id DESC LIMIT :looked_at) looked_at
+        SELECT {_COLUMNS} FROM (SELECT * FROM edits WHERE id < :after ORDER BY id DESC LIMIT :looked_at) looked_at
         WHERE reschedule_id IS NULL AND {_MEANT} ORDER BY id DESC LIMIT :limit"""),
     # ix_edits_failed
     "failed": text(f"""
-        SELECT * FROM (
-            SELECT {_COLUMNS} FROM edits WHERE status = 'failed' AND seq < :after ORDER BY seq DESC LIMIT :looked_at
+        SELECT {_COLUMNS} FROM (
+            SELECT * FROM edits WHERE status = 'failed' AND seq < :after ORDER BY seq DESC LIMIT :looked_at
         ) looked_at
         WHERE {_MEANT} ORDER BY seq DESC LIMIT :limit"""),
     # ix_edits_queue; the longest waiting first, of at most so many.
     "queued": text(f"""
-        SELECT * FROM (SELECT {_COLUMNS} FROM edits WHERE status = 'queued' LIMIT :looked_at) looked_at
+        SELECT {_COLUMNS} FROM (SELECT * FROM edits WHERE status = 'queued' LIMIT :looked_at) looked_at
         WHERE seq > :after AND {_MEANT} ORDER BY seq LIMIT :limit"""),
     # ix_edits_post
     "post": text(f"""
-        SELECT * FROM (
-            SELECT {_COLUMNS} FROM edits WHERE post_id = :post AND seq < :after ORDER BY seq DESC LIMIT :looked_at
+        SELECT {_COLUMNS} FROM (
+            SELECT * FROM edits WHERE post_id = :post AND seq < :after ORDER BY seq DESC LIMIT :looked_at
         ) looked_at
         WHERE {_MEANT} ORDER BY seq DESC LIMIT :limit"""),
 }

@@ -13,6 +13,7 @@ from shared.posts import Post
 from shared.reschedules import Seen
 from shared.store import counted, direct
 from shared.store.direct import array
+from shared.store.trip import Statement
 
 COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbnail_url, caption, sound_id, timezone,
     scheduled_time, render_as_video, rendered_url, revision, schedule_revision, content_revision,
@@ -20,6 +21,8 @@ COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbn
     claim_expires_at, enqueued_revision, enqueued_at, retry_at, render_tries, posted_at, platform_post_id,
     failure_reason"""
 _FACTS = 17
+CONTENT = 5
+"""Where content_url stands among them."""
 
 _STATUS = {status.value: status for status in Status}
 _CLAIM = {None: None} | {kind.value: kind for kind in ClaimKind}
@@ -35,13 +38,30 @@ _SEEN = "id, status, claim_kind, timezone, scheduled_time, schedule_revision, re
 # Through a subselect, so that a plan for one id is worth what one for ten is: PostgreSQL would plan each call anew.
 _IDS = "ANY(ARRAY(SELECT unnest(CAST($1 AS text[]))))"
 _LOCK = f"SELECT {{}} FROM posts WHERE id = {_IDS} ORDER BY id FOR NO KEY UPDATE {{}}"
+# A content of more than a row's own page is read apart, and not of all at once (shared/store/batches.py).
+_SMALL = "pg_column_compression(content_url) IS NULL AND pg_column_size(content_url) < 4096"
+_LIGHT = COLUMNS.replace(" content_url,", f" CASE WHEN {_SMALL} THEN content_url END,")
+_LOCK_LIGHT = _LOCK.format(_LIGHT, "SKIP LOCKED")
 _LOCKS = {"wait": _LOCK.format(COLUMNS, ""), "skip": _LOCK.format(COLUMNS, "SKIP LOCKED")}
 _LOCKS_SEEN = {"wait": _LOCK.format(_SEEN, ""), "skip": _LOCK.format(_SEEN, "SKIP LOCKED")}
 
 
-def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> direct.Statement:
+def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> Statement:
     """The statement of `lock_posts`, to travel with what comes after it."""
     return _LOCKS[when_held], array(sorted(set(ids)))
+
+
+def lock_light(ids: Iterable[str]) -> Statement:
+    """The same, skipping what is held: a large `content_url` is left out, for `contents` to read."""
+    return _LOCK_LIGHT, array(sorted(set(ids)))
+
+
+_CONTENTS = f"SELECT id, content_url FROM posts WHERE id = {_IDS}"
+
+
+def contents(tx: Connection, ids: Sequence[str]) -> dict[str, Any]:
+    """The content of locked posts."""
+    return dict(direct.rows(tx, _CONTENTS, array(ids)))
 
 
 def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "skip"]) -> dict[str, Post]:
@@ -185,6 +205,6 @@ def write_posts(tx: Connection, writes: Sequence[Write]) -> None:
         counted(direct.changed(tx, *writing(writes)), len(writes), "write_posts")
 
 
-def writing(writes: Sequence[Write]) -> direct.Statement:
+def writing(writes: Sequence[Write]) -> Statement:
     """The statement of `write_posts`, to travel with what comes after it."""
     return _WRITE, to_json([write.row() for write in writes]).decode()

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, TextClause, text
 
 from shared.posts import Post
+from shared.store.edits import AFTER
 from shared.store.posts import COLUMNS, post_of
 
 T = TypeVar("T")
@@ -51,8 +52,8 @@ class EditRecord:
     seq: int
 
 
-EDIT_COLUMNS = """id, post_id, status, changes, created_at, finalized_at, attempts, revision, before, after, error_code,
-    error_message, error_details, requested_by, seq"""
+EDIT_COLUMNS = f"""id, post_id, status, changes, created_at, finalized_at, attempts, revision, before, {AFTER},
+    error_code, error_message, error_details, requested_by, seq"""
 
 _EDIT = text(f"SELECT {EDIT_COLUMNS} FROM edits WHERE id = :id AND workspace_id = :workspace")
 

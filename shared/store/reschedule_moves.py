@@ -26,7 +26,7 @@ def moment(tx: Connection, post_ids: Sequence[str]) -> tuple[datetime, list[str]
 
 _TRIED_LATELY = text("""
     SELECT DISTINCT post_id FROM edits
-    WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' AND attempts > 0
+    WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' AND (attempts > 0 OR deferrals > 0)
         AND started_at > clock_timestamp() - make_interval(secs => :age)""")
 
 
@@ -43,10 +43,11 @@ class Waiting(NamedTuple):
     if_match: list[str] | None
     created_at: datetime
     attempts: int
+    deferrals: int
 
 
 _WAITING = text("""
-    SELECT post_id, changes, if_match, created_at, attempts FROM edits
+    SELECT post_id, changes, if_match, created_at, attempts, deferrals FROM edits
     WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' ORDER BY post_id, seq""")
 _AT_ONCE = 100
 

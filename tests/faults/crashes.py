@@ -47,19 +47,21 @@ def _word(caption: object) -> str:
     return caption.partition(" ")[0] if isinstance(caption, str) else ""
 
 
-def queued_edits(tx: Connection, post_ids: Any, limit: int) -> Any:
-    return _remember(_read(tx, post_ids, limit))
-
-
-def take(tx: Connection, post_ids: Any, limit: int) -> Any:
-    locked, queue = _take(tx, post_ids, limit)
-    return locked, _remember(queue)
-
-
-def _remember(queue: list[Any]) -> list[Any]:
-    _running.clear()
-    _running.update({edit.id: (_word(edit.changes.get("caption")), edit.attempts) for edit in queue})
+def queued_edits(tx: Connection, *asked: Any) -> Any:
+    queue = _read(tx, *asked)
+    _remember(queue)
     return queue
+
+
+def take(tx: Connection, *asked: Any) -> Any:
+    taken = _take(tx, *asked)
+    _remember(taken.queue)
+    return taken
+
+
+def _remember(queue: Any) -> None:
+    _running.clear()
+    _running.update({edit.id: (_word(edit.changes.get("caption")), edit.attempts) for edit in queue.edits})
 
 
 def decide(post: Any, patch: Any, *rest: Any) -> Any:
@@ -97,7 +99,7 @@ def transaction() -> Iterator[Connection]:
             _strike(word, edit_id, signal.SIGKILL)
 
 
-apply.edits_store.queued_edits = queued_edits  # type: ignore[assignment]
+apply.edits_store.queued_edits = queued_edits
 apply.batches.take = take
 apply.batches.settle = settle
 apply.lifecycle.decide = decide

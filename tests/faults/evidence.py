@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from shared.store.edits import AFTER
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -140,8 +142,8 @@ def instant(at: datetime) -> str:
 
 
 _POSTS = text("SELECT * FROM posts WHERE id = ANY(:ids)")
-_EDITS = text("""
-    SELECT id, post_id, request_id, changes, status, created_at, finalized_at, attempts, revision, before, after,
+_EDITS = text(f"""
+    SELECT id, post_id, request_id, changes, status, created_at, finalized_at, attempts, revision, before, {AFTER},
         error_code
     FROM edits WHERE post_id = ANY(:ids) ORDER BY seq""")
 _ATTEMPTS = text("""

@@ -1,5 +1,6 @@
 """The short way to PostgreSQL fails as the long one does, and its literals say what was meant."""
 
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -76,3 +77,81 @@ def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_ti
 def test_an_array_s_literal_is_read_back_as_it_was(values: list[str]) -> None:
     with db.transaction() as tx:
         assert direct.rows(tx, "SELECT CAST($1 AS text[])", direct.array(values)) == [(values,)]
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("size", [1, 30_000, 30_000_000])
+def test_statements_of_any_size_get_through_together_and_so_do_their_answers(size: int) -> None:
+    """30 MB are more than any socket's buffers hold: whoever waits to read before all is written waits for ever."""
+    value = "é" * (size // 2) + "e"
+    with db.transaction() as tx:
+        assert direct.rows_together(
+            tx, ("SELECT CAST($1 AS text)", value), ("SELECT octet_length($1), CAST($2 AS integer)", value, None)
+        ) == [[(value,)], [(len(value.encode()), None)]]
+        assert direct.rows(tx, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_trip_begins_its_own_transaction_and_is_rolled_back_with_it() -> None:
+    made = "INSERT INTO workspaces (id, name) VALUES ($1, $1)"
+    with db.transaction() as tx, tx.begin_nested() as all_of_it:
+        assert direct.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
+        all_of_it.rollback()
+    with db.transaction() as tx:
+        assert direct.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
+        tx.rollback()
+    with db.transaction() as tx:
+        # Each of them again: what was prepared outlives the transaction, and a failure of its neighbours.
+        assert direct.rows_together(tx, ("SELECT id FROM workspaces WHERE id <> $1", rows.WORKSPACE)) == [[]]
+        assert direct.changed_together(tx, (made, "ws_2")) == [1]
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_was_prepared_beside_a_statement_that_failed_can_be_sent_again() -> None:
+    with db.transaction() as tx:
+        for _ in range(2):
+            with pytest.raises(DBAPIError), tx.begin_nested():
+                direct.rows_together(tx, ("SELECT 1 + 1",), ("SELECT 1 / CAST($1 AS integer)", 0))
+        assert direct.rows_together(tx, ("SELECT 1 + 1",)) == [[(2,)]]
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_was_prepared_is_prepared_again_where_psycopg_had_it_dropped() -> None:
+    """Behind a ROLLBACK it sends DEALLOCATE ALL, if it has prepared anything itself: it does after five times."""
+
+    def asked(tx: Connection) -> None:
+        assert direct.rows_together(tx, ("SELECT 2 + 2",)) == [[(4,)]]
+        for _ in range(7):
+            assert direct.rows(tx, "SELECT 3 + $1", 3) == [(6,)]
+
+    for _ in range(3):
+        with db.transaction() as tx:
+            asked(tx)
+        with db.transaction() as tx, tx.begin_nested() as inner:
+            asked(tx)
+            inner.rollback()
+            asked(tx)
+        with db.engine().connect() as tx:
+            asked(tx)
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_interruption_in_the_middle_of_a_trip_leaves_no_answer_for_the_next() -> None:
+    def interrupt(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(TimeoutError), db.transaction() as tx:  # noqa: PT012  -- the timer belongs to the trip
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            direct.rows_together(tx, ("SELECT pg_sleep(10)",), ("SELECT 'stale'",))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with db.transaction() as tx:
+        assert direct.rows_together(tx, ("SELECT 'fresh'",)) == [[("fresh",)]]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_value_that_no_text_of_postgresql_holds_is_refused_not_cut_off() -> None:
+    with pytest.raises(DBAPIError), db.transaction() as tx:
+        direct.rows_together(tx, ("SELECT $1", "a\0b"))

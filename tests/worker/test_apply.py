@@ -10,11 +10,21 @@ from sqlalchemy import Engine, text
 from shared import db
 from shared.lifecycle import EditStatus
 from shared.store import edits as edits_store
-from shared.store.edits import End
+from shared.store import operations
+from shared.store.edits import End, Owed
+from shared.stories import EditStory
 from tests import rows
 from tests.worker.bulk import edits_held_by_a_person
 from worker import apply
 from worker.apply import apply_edits
+from worker.attempts import Attempts
+
+
+def story(engine: Engine, edit: str) -> EditStory:
+    with engine.connect() as tx:
+        found = operations.story(tx, edit)
+    assert found
+    return found
 
 
 def test_edits_of_one_post_are_applied_in_the_order_in_which_they_were_accepted(engine: Engine) -> None:
@@ -33,11 +43,13 @@ def test_the_end_the_effect_and_the_audit_record_are_in_one_row_and_one_commit(e
         post = rows.post(tx)
         edit = rows.edit(tx, post, {"caption": "second"})
     apply_edits([post])
-    ended = rows.row(engine, "edits", edit)
+    ended = story(engine, edit)
     assert (ended.status, ended.revision, ended.attempts) == ("applied", 2, 1)
     assert (ended.before, ended.after) == ({"caption": "first"}, {"caption": "second"})
+    assert ended.finalized_at
+    assert ended.started_at
     assert ended.finalized_at >= ended.started_at >= ended.created_at
-    assert '"caption":"second"' in ended.result
+    assert '"caption":"second"' in rows.row(engine, "edits", edit).result
 
 
 def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts(engine: Engine) -> None:
@@ -72,7 +84,7 @@ def test_an_edit_that_changes_nothing_is_applied_and_moves_no_counter(engine: En
         edit = rows.edit(tx, post, {"caption": "first"})
     before = rows.row(engine, "posts", post)
     apply_edits([post])
-    ended = rows.row(engine, "edits", edit)
+    ended = story(engine, edit)
     assert rows.row(engine, "posts", post) == before
     assert (ended.status, ended.revision, ended.before, ended.after) == ("applied", 1, {}, {})
 
@@ -202,7 +214,7 @@ def test_an_attempt_that_another_counted_since_leaves_ours_to_be_given_back(engi
         edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
         tx.execute(text("UPDATE edits SET attempts = 2 WHERE id = :id"), {"id": edit})
     with db.aside() as aside:
-        edits_store.give_back_attempts(aside, {edit: 0})
+        edits_store.give_back_attempts(aside, [Owed(edit, 0)])
     assert rows.row(engine, "edits", edit).attempts == 1
 
 
@@ -305,7 +317,7 @@ def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes
             apply_edits([post, other])
     assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [1, 0]
     people[0].close()
-    apply.Attempts.settle()
+    Attempts.give_back()
     assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [0, 0]
 
 

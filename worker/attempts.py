@@ -1,0 +1,114 @@
+"""Attempts at queued edits: counted before work begins, given back by whatever ends it short of a death."""
+
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from shared import db
+from shared.store import StaleWriteError
+from shared.store import edits as edits_store
+from shared.store.edits import Owed, QueuedEdit
+
+log = structlog.get_logger(__name__)
+
+
+class Attempts:
+    """The attempts that a piece of work has counted. Left by anything but success, they are given back.
+
+    Only a death keeps them, a kill at the hard limit included, and a surprise in our own code: an edit that raises is
+    as poisonous as one that kills, and run alone it will be `failed` after its last attempt. Work that PostgreSQL ends
+    for its own sake (too long, too large) is deferred: its edits remember it, and run with fewer others the next time
+    (worker/batch_limits.py). `alone`: they run by themselves already, so that it is theirs, and costs the attempt.
+    """
+
+    _owed: list[Owed] = []  # noqa: RUF012  -- deliberately the process's: PostgreSQL was away when it was due
+    # A publish worker works in many threads: what one is giving back, another must not give back again.
+    _giving_back = threading.Lock()
+
+    def __init__(self, *, alone: bool = False) -> None:
+        self._before: dict[str, int] = {}
+        self._alone = alone
+
+    def count(self, edits: Sequence[QueuedEdit]) -> Sequence[QueuedEdit]:
+        """Write down that work on these edits begins, before it does. Their posts are locked by the caller.
+
+        Returned: those that it begins on. Left out: of each post, all from the first whose row somebody else has locked
+        (a person; nobody of ours who has not the post).
+        """
+        try:
+            self._count(edits)
+        except Exception as error:
+            if not db.lock_timed_out(error):
+                raise
+            edits = self._free(edits)
+            self._count(edits)
+        return edits
+
+    def _count(self, edits: Sequence[QueuedEdit]) -> None:
+        if edits:
+            # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
+            self._before |= {edit.id: edit.attempts for edit in edits}
+            with db.aside() as aside:
+                edits_store.count_attempts(aside, [edit.id for edit in edits])
+
+    @staticmethod
+    def _free(edits: Sequence[QueuedEdit]) -> list[QueuedEdit]:
+        with db.aside() as aside:
+            free = edits_store.free(aside, [edit.id for edit in edits])
+        behind: set[str] = set()
+        begun = []
+        for edit in edits:
+            if edit.id in free and edit.post_id not in behind:
+                begun.append(edit)
+            else:
+                behind.add(edit.post_id)
+        return begun
+
+    def __enter__(self) -> Self:
+        self.give_back()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            return
+        stale = isinstance(error, StaleWriteError)
+        if isinstance(error, Exception) and not db.passing(error) and not stale:
+            return
+        repeats = stale or db.repeats(error)
+        if repeats and self._alone:
+            log.warning("attempt_spent", edits=list(self._before), error=type(error).__name__)
+            return
+        self._owed.extend(Owed(edit_id, before, repeats) for edit_id, before in self._before.items())
+        self.give_back()
+
+    @classmethod
+    def give_back(cls) -> None:
+        """Give back what is owed. PostgreSQL away: it stays owed, and the next task of this process gives it back."""
+        if not cls._owed:
+            return
+        with cls._giving_back:
+            owed = list(cls._owed)
+            try:
+                left = cls._give_back(owed) if owed else []
+            except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
+                log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
+                return
+            cls._owed[: len(owed)] = left
+
+    @staticmethod
+    def _give_back(owed: Sequence[Owed]) -> list[Owed]:
+        """What stays owed: where somebody has the row of one of them locked, no other waits for it."""
+        try:
+            with db.aside() as aside:
+                edits_store.give_back_attempts(aside, owed)
+        except Exception as error:
+            if not db.lock_timed_out(error):
+                raise
+            with db.aside() as aside:
+                free = edits_store.free(aside, [one.id for one in owed])
+                edits_store.give_back_attempts(aside, [one for one in owed if one.id in free])
+            return [one for one in owed if one.id not in free]
+        return []
