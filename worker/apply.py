@@ -70,7 +70,8 @@ class Applied:
 @dataclass(slots=True)
 class Drained:
     """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone;
-    of those `held` somebody else has locked an edit, which waits with all behind it.
+    of those `held` somebody else has locked an edit, which waits with all behind it. Where the batch was `cut`, `more`
+    have edits for the next one.
     """
 
     posts: dict[str, PostFacts]
@@ -79,6 +80,7 @@ class Drained:
     tried: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     cut: bool = False
+    more: list[str] = field(default_factory=list)
     read_at: datetime | None = None
     told: list[str] = field(default_factory=list)
     read: Sequence[QueuedEdit] = ()
@@ -115,6 +117,10 @@ def drain(
         if after is not before:
             drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
     batches.settle(tx, list(drained.writes.values()), drained.ends)
+    if drained.cut:
+        left = edits_store.posts_with_a_queue(tx, locked)
+        # What runs alone is followed by a ring of its own, and held posts are come back to.
+        drained.more = [post_id for post_id in left if post_id not in {*drained.tried, *drained.held}]
     if webhooks_store.wanted():
         told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue.edits})
         drained.told = webhooks_store.tell(tx, told)
@@ -185,13 +191,11 @@ def apply_edits(
         drained = drain(tx, taken.locked, attempts, taken.queue)
         missing = [post_id for post_id in wanted if post_id not in taken.locked]
         waiting = edits_store.posts_with_a_queue(tx, missing) if missing else []
-        more = edits_store.posts_with_a_queue(tx, taken.locked) if drained.cut else []
     applied.take(drained)
     left = set(taken.left)
     held = [post_id for post_id in waiting if post_id not in left]
+    applied.more += [*drained.more, *taken.left]
     tried = drained.tried
-    # A post whose next edit runs alone is rung for behind that; one that somebody is in the way of, not at once.
-    applied.more += [one for one in (*more, *taken.left) if one not in tried and one not in drained.held]
 
     if tell and (held or tried):
         tell(drained.ends)
@@ -218,14 +222,13 @@ def _apply_held(post_id: str, applied: Applied, deadline: float) -> list[str]:
             posts_store.wait_at_most(tx, deadline - started)
             locked = posts_store.lock_posts(tx, [post_id], "wait")
             drained = drain(tx, locked, attempts, waited=time.monotonic() - started)
-            more = edits_store.posts_with_a_queue(tx, locked) if drained.cut else []
     except Exception as error:
         if not db.lock_timed_out(error):
             raise
         applied.held.append(post_id)
         return []
     applied.take(drained)
-    applied.more += [one for one in more if one not in drained.tried and one not in drained.held]
+    applied.more += drained.more
     return drained.tried
 
 

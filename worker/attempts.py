@@ -24,12 +24,13 @@ class Attempts:
     (worker/batch_limits.py). `alone`: they run by themselves already, so that it is theirs, and costs the attempt.
     """
 
-    _owed: list[Owed] = []  # noqa: RUF012  -- deliberately the process's: PostgreSQL was away when it was due
+    # Deliberately the process's: PostgreSQL was away when it was due.
+    _owed: list[Owed] = []  # noqa: RUF012
     # A publish worker works in many threads: what one is giving back, another must not give back again.
     _giving_back = threading.Lock()
 
     def __init__(self, *, alone: bool = False) -> None:
-        self._before: dict[str, int] = {}
+        self._counted: list[QueuedEdit] = []
         self._alone = alone
 
     def count(self, edits: Sequence[QueuedEdit]) -> Sequence[QueuedEdit]:
@@ -50,7 +51,7 @@ class Attempts:
     def _count(self, edits: Sequence[QueuedEdit]) -> None:
         if edits:
             # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
-            self._before |= {edit.id: edit.attempts for edit in edits}
+            self._counted += edits
             with db.aside() as aside:
                 edits_store.count_attempts(aside, [edit.id for edit in edits])
 
@@ -79,9 +80,9 @@ class Attempts:
             return
         repeats = stale or db.repeats(error)
         if repeats and self._alone:
-            log.warning("attempt_spent", edits=list(self._before), error=type(error).__name__)
+            log.warning("attempt_spent", edits=[edit.id for edit in self._counted], error=type(error).__name__)
             return
-        self._owed.extend(Owed(edit_id, before, repeats) for edit_id, before in self._before.items())
+        self._owed.extend(Owed(edit.id, edit.attempts, repeats) for edit in self._counted)
         self.give_back()
 
     @classmethod
@@ -92,23 +93,23 @@ class Attempts:
         with cls._giving_back:
             owed = list(cls._owed)
             try:
-                left = cls._give_back(owed) if owed else []
+                if owed:
+                    cls._give_back(owed)
             except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
                 log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
                 return
-            cls._owed[: len(owed)] = left
+            del cls._owed[: len(owed)]
 
-    @staticmethod
-    def _give_back(owed: Sequence[Owed]) -> list[Owed]:
-        """What stays owed: where somebody has the row of one of them locked, no other waits for it."""
+    @classmethod
+    def _give_back(cls, owed: Sequence[Owed]) -> None:
         try:
             with db.aside() as aside:
                 edits_store.give_back_attempts(aside, owed)
         except Exception as error:
             if not db.lock_timed_out(error):
                 raise
+            # Somebody has a row of one of them locked: that one stays owed, and no other waits for it.
             with db.aside() as aside:
-                free = edits_store.free(aside, [one.id for one in owed])
-                edits_store.give_back_attempts(aside, [one for one in owed if one.id in free])
-            return [one for one in owed if one.id not in free]
-        return []
+                free = edits_store.free(aside, [one.edit_id for one in owed])
+                edits_store.give_back_attempts(aside, [one for one in owed if one.edit_id in free])
+            cls._owed += [one for one in owed if one.edit_id not in free]

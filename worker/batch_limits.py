@@ -33,9 +33,9 @@ class Share:
     alone: list[str]
 
 
-def runs_alone(edit: QueuedEdit) -> bool:
-    """Whether it must take no neighbour with it: somebody died with it in hand, or its batches failed before."""
-    return edit.attempts > 0 or edit.deferrals >= ALONE_FROM
+def runs_alone(attempts: int, deferrals: int) -> bool:
+    """Whether an edit must take no neighbour with it: a worker died with it in hand, or its batches failed before."""
+    return attempts > 0 or deferrals >= ALONE_FROM
 
 
 def share(queue: Sequence[QueuedEdit], posts: Mapping[str, PostFacts], most: int = BYTES_A_TASK) -> Share:
@@ -48,7 +48,7 @@ def share(queue: Sequence[QueuedEdit], posts: Mapping[str, PostFacts], most: int
     for edit in queue:
         if edit.post_id in stopped:
             continue
-        if runs_alone(edit):
+        if runs_alone(edit.attempts, edit.deferrals):
             stopped[edit.post_id] = edit.attempts, edit.deferrals
         else:
             taken.append(edit)

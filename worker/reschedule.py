@@ -114,7 +114,7 @@ class Attempt:
         if isinstance(error, Exception) and not db.passing(error) and not isinstance(error, StaleWriteError):
             return
         if db.repeats(error):
-            return  # the same chunk, or the same freezing, would end so for ever
+            return  # what PostgreSQL cuts off for its length or its size would be cut off for ever
         try:
             with db.aside() as aside:
                 chunks_store.give_back_attempt(aside, self._job_id, *self._begun)

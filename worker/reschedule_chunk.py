@@ -22,7 +22,6 @@ from shared.lifecycle import Status
 from shared.reschedules import Move, Outcome, Reason, Seen
 from shared.settings import settings
 from shared.store import batches
-from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import reschedule_moves as moves_store
 from shared.store import webhooks as webhooks_store
@@ -31,16 +30,13 @@ from shared.store.reschedule_moves import Moved
 from shared.times import format_instant
 from worker.apply import Drained, drain
 from worker.attempts import Attempts
-from worker.batch_limits import ALONE_FROM, BYTES_A_TASK, EDITS_A_TASK
+from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK, runs_alone
 
 PERIODS_TO_WAIT = 3
 """Rescue periods within which an edit that was tried is run again, alone, if anybody works on edits at all."""
 
-RECKONED_AT_ONCE = 50
-"""Posts whose contents a dry run holds in memory at a time: 35 URLs are 72 kB."""
-
 RECKONS_FOR = 3.0
-"""Seconds after which a dry run begins no more queues; the rest is for its next step."""
+"""Seconds after which a dry run begins no other post's queue; the rest is for its next step."""
 
 Current = Seen | Reason | None
 """A post after its queued edits; why it is skipped; or None: it must wait, since its queue was too long for one task or
@@ -156,10 +152,7 @@ def _drained(tx: Connection, waiting: Sequence[str], attempts: Attempts, done: P
     taken = batches.take(tx, waiting, EDITS_A_TASK, BYTES_A_TASK)
     done.drained = drain(tx, taken.locked, attempts, taken.queue)
     busy: dict[str, Current] = {post_id: reschedules.seen(facts) for post_id, facts in done.drained.posts.items()}
-    busy |= dict.fromkeys(taken.left)
-    if done.drained.cut:
-        busy |= dict.fromkeys(edits_store.posts_with_a_queue(tx, taken.locked))
-    busy |= dict.fromkeys(done.drained.held)
+    busy |= dict.fromkeys((*taken.left, *done.drained.more, *done.drained.held))
     return busy | _tried(tx, done.drained.tried)
 
 
@@ -178,29 +171,25 @@ def _reckoned(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
     """What the queued edits will make of posts, all of them, without applying them. Posts that must wait: those that
     somebody changed meanwhile, and those for which there was no time any more.
     """
-    reckoned: dict[str, Current] = dict.fromkeys(waiting)
-    ends = time.monotonic() + RECKONS_FOR
-    for start in range(0, len(waiting), RECKONED_AT_ONCE):
-        reckoned |= _reckoned_at_once(tx, waiting[start : start + RECKONED_AT_ONCE])
-        if time.monotonic() > ends:
-            break
-    return reckoned
-
-
-def _reckoned_at_once(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
     found, _ = posts_store.read_posts(tx, waiting)
     reckoned: dict[str, Current] = {post_id: reschedules.seen(post.facts) for post_id, post in found.items()}
     tried: set[str] = set()
+    begun: set[str] = set()
+    ends = time.monotonic() + RECKONS_FOR
     with closing(moves_store.waiting(tx, found)) as edits:
         for post_id, some in groupby(edits, attrgetter("post_id")):
             facts = found[post_id].facts
             for edit in some:
-                if edit.attempts or edit.deferrals >= ALONE_FROM:
+                if runs_alone(edit.attempts, edit.deferrals):
                     tried.add(post_id)
                 decision = lifecycle.decide(facts, EditPatch.from_changes(edit.changes), edit.created_at, edit.if_match)
                 if isinstance(decision, lifecycle.Apply):
                     facts = decision.after
             reckoned[post_id] = reschedules.seen(facts)
+            begun.add(post_id)
+            if time.monotonic() > ends:
+                reckoned |= dict.fromkeys(found.keys() - begun)
+                break
     reckoned |= _tried(tx, tried)
     for now in posts_store.read_seen(tx, list(found)):
         if now != reschedules.seen(found[now.id].facts):

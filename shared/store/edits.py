@@ -180,13 +180,13 @@ def free(aside: Connection, ids: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """An attempt to be given back. `before`: the edit's attempts before it was counted. `deferred`: PostgreSQL ended
-    the work for what it was.
+    """An attempt to be given back: the edit, its attempts before it was counted, and whether PostgreSQL ended the work
+    for what it was.
     """
 
-    id: str
+    edit_id: str
     before: int
-    deferred: bool = False
+    deferred: bool
 
 
 def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> None:
@@ -196,7 +196,7 @@ def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> None:
     and keeps what it has.
     """
     given = {
-        "ids": [one.id for one in owed],
+        "ids": [one.edit_id for one in owed],
         "was": [EditStatus.QUEUED.value] * len(owed),
         "before": [one.before for one in owed],
         "deferred": [one.deferred for one in owed],

@@ -17,7 +17,6 @@ from tests import rows
 from tests.worker.bulk import edits_held_by_a_person
 from worker import apply
 from worker.apply import apply_edits
-from worker.attempts import Attempts
 
 
 def story(engine: Engine, edit: str) -> EditStory:
@@ -214,7 +213,7 @@ def test_an_attempt_that_another_counted_since_leaves_ours_to_be_given_back(engi
         edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
         tx.execute(text("UPDATE edits SET attempts = 2 WHERE id = :id"), {"id": edit})
     with db.aside() as aside:
-        edits_store.give_back_attempts(aside, [Owed(edit, 0)])
+        edits_store.give_back_attempts(aside, [Owed(edit, 0, deferred=False)])
     assert rows.row(engine, "edits", edit).attempts == 1
 
 
@@ -317,7 +316,7 @@ def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes
             apply_edits([post, other])
     assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [1, 0]
     people[0].close()
-    Attempts.give_back()
+    apply.Attempts.give_back()
     assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [0, 0]
 
 

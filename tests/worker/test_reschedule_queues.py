@@ -30,7 +30,7 @@ def test_a_post_whose_edit_was_tried_just_now_is_waited_for_and_moved_when_the_a
         assert jobs.told(job) == {fine: ("applied", None)}
         waited.append(job)
     with db.aside() as aside:
-        edits_store.give_back_attempts(aside, [Owed(edit, 0)])
+        edits_store.give_back_attempts(aside, [Owed(edit, 0, deferred=False)])
     for job in waited:
         jobs.run(job)
         assert jobs.counts(job) == ("done", 2, 2, 0, 0)
@@ -70,7 +70,6 @@ def test_a_dry_run_that_has_no_time_for_all_queues_reckons_with_the_rest_in_its_
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reschedule_chunk, "RECKONS_FOR", 0.0)
-    monkeypatch.setattr(reschedule_chunk, "RECKONED_AT_ONCE", 1)
     monkeypatch.setattr(reschedule, "WAIT_FOR_HELD", 0.0)
     ids = posts(engine, 3, timezone="Asia/Tokyo")
     with engine.begin() as tx:
