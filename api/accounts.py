@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api import authentication, listing
+from api import authentication, listing, reading
 from api.context import context_of
 from shared.store import keys as keys_store
 
@@ -15,6 +15,7 @@ async def list_accounts(request: Request) -> Response:
     """All of the workspace's accounts, the oldest first. A workspace has few: one page, in the shape of every list."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
+    reading.check_query(request)
     accounts = await context.read(keys_store.accounts_of, key.workspace_id)
     data = [{"accountId": account.id, "platform": account.platform, "name": account.name} for account in accounts]
     return listing.answer({"data": data, "hasMore": False, "nextCursor": None})

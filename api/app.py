@@ -1,31 +1,46 @@
 """Builds the ASGI app: routes, lifespan, and what wraps every request (SPEC 4)."""
 
-import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, metrics, ops, posts, problems, protocol, reschedules
+from api import (
+    accounts,
+    creation,
+    deletion,
+    docs,
+    edits,
+    health,
+    metrics,
+    ops,
+    posts,
+    problems,
+    protocol,
+    proxies,
+    reschedules,
+    retries,
+    turns,
+)
 from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
-from shared import garbage, logs, outcomes, tracing
-from shared.errors import RedraftError
+from api.open_files import allow_connections
+from shared import garbage, logs, tracing
 from shared.settings import settings
-from shared.store.posts import clock
 
 PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
+async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     """One Context for the life of the process."""
-    protocol.allow_connections()
+    allow_connections()
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(turns.SWITCH)
     context = Context(settings())
     app.state.context = context
     context.submission.start()
@@ -33,6 +48,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.State]:
     garbage.settle()
     yield {"ends_soon": context.submission.waiting.hurry}
     garbage.unsettle()
+    sys.setswitchinterval(switch)
     await context.close()
     tracing.stop()
 
@@ -44,30 +60,14 @@ def build() -> FastAPI:
         built.add_exception_handler(kind, handler)
     # Served by Direct; here for what must know every route: metrics, `Allow`.
     built.router.routes.insert(0, PATCH)
-    for room in (posts, creation, deletion, edits, accounts, reschedules, docs, metrics, ops):
+    for room in (posts, creation, deletion, edits, accounts, reschedules, retries, docs, health, metrics, ops):
         built.include_router(room.router)
-
-    @built.get("/healthz", include_in_schema=False)
-    async def healthz() -> dict[str, str]:
-        """The process is up."""
-        return {"status": "ok"}
-
-    @built.get("/readyz", include_in_schema=False)
-    async def readyz() -> JSONResponse:
-        """503 only without PostgreSQL; without Redis edits are still accepted, and the answer says so."""
-        context: Context = built.state.context
-        state: dict[str, Any] = {"database": "up", "redis": "up"}
-        try:
-            await context.read(clock)
-        except RedraftError:
-            state["database"] = "down"
-        if not await asyncio.to_thread(outcomes.reachable):
-            state["redis"] = "down"
-        return JSONResponse(state, 200 if state["database"] == "up" else 503)
 
     return built
 
 
 logs.configure(process=lambda: "api", request_id=problems.request_id.get)
 _built = build()
-app: ASGIApp = Envelope(metrics.Observed(Direct(_built, PATCH), _built.routes))
+app: ASGIApp = proxies.behind(
+    Envelope(metrics.Observed(Direct(_built, PATCH), _built.routes)), settings().trusted_proxies
+)

@@ -1,6 +1,7 @@
 """Who asks: API keys, their scopes, and what they may see (SPEC 4, 9)."""
 
 import asyncio
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import Request
@@ -14,19 +15,26 @@ from shared.store.keys import Key
 # A revoked key stops working within a second: half of it for the age of what is remembered, half for the look-up.
 FRESH = 0.5
 REMEMBERED_AT_MOST = 10_000
+ASKED_AT_ONCE = 256
 
 READ, WRITE, BULK = "posts:read", "posts:write", "bulk"
 
 
 class KeyRing:
-    """The keys that asked lately. Lives on the event loop; many look-ups at once are one query."""
+    """The keys that asked lately. Lives on the event loop; many look-ups at once are one query.
+
+    Keys that were good when they last asked are looked up before all others: a flood of secrets that are nobody's
+    delays only those who come for the first time.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
-        self._known: dict[bytes, tuple[Key | None, float]] = {}
+        self._good: dict[bytes, tuple[Key, float]] = {}
+        self._nobodys: dict[bytes, float] = {}
         self._asked: dict[bytes, asyncio.Future[Key | None]] = {}
-        self._next: list[bytes] = []
+        self._next: deque[bytes] = deque()
+        self._new: deque[bytes] = deque()
         self._busy = False
 
     async def find(self, secret: str, patience: float) -> Key | None:
@@ -37,9 +45,12 @@ class KeyRing:
         The secret is compared by its SHA-256, through an index: nothing of a near miss shows in the time it takes.
         """
         digest = keys_store.hash_of(secret)
-        known = self._known.get(digest)
-        if known is not None and known[1] > self._loop.time():
+        now = self._loop.time()
+        known = self._good.get(digest)
+        if known is not None and known[1] > now:
             return known[0]
+        if self._nobodys.get(digest, 0.0) > now:
+            return None
         try:
             async with asyncio.timeout(patience):
                 return await asyncio.shield(self._ask(digest))
@@ -50,22 +61,25 @@ class KeyRing:
         asked = self._asked.get(digest)
         if asked is None:
             asked = self._asked[digest] = self._loop.create_future()
-            self._next.append(digest)
+            (self._next if digest in self._good else self._new).append(digest)
             self._look()
         return asked
 
     def _look(self) -> None:
-        if self._busy or not self._next:
+        if self._busy or not (self._next or self._new):
             return
         self._busy = True
-        wanted, self._next = self._next, []
+        wanted: list[bytes] = []
+        while len(wanted) < ASKED_AT_ONCE and (self._next or self._new):
+            wanted.append((self._next or self._new).popleft())
         found = self._loop.run_in_executor(self._thread, _find, wanted)
         found.add_done_callback(lambda done: self._looked(wanted, done))
 
     def _looked(self, wanted: list[bytes], done: asyncio.Future[dict[bytes, Key]]) -> None:
         self._busy = False
-        if len(self._known) > REMEMBERED_AT_MOST:
-            self._known.clear()
+        for remembered in (self._good, self._nobodys):
+            if len(remembered) > REMEMBERED_AT_MOST:
+                remembered.clear()
         until = self._loop.time() + FRESH
         error = None if done.cancelled() else done.exception()
         for digest in wanted:
@@ -77,7 +91,11 @@ class KeyRing:
                 future.exception()
                 continue
             key = done.result().get(digest)
-            self._known[digest] = (key, until)
+            self._good.pop(digest, None)
+            if key is None:
+                self._nobodys[digest] = until
+            else:
+                self._good[digest] = (key, until)
             if not future.done():
                 future.set_result(key)
         self._look()

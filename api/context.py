@@ -4,26 +4,41 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 from starlette.requests import Request
 
-from api import authentication
+from api import authentication, turns
 from api.authentication import KeyRing
+from api.cursors import Seal
+from api.lag import Lag
 from api.limits import RateLimits
+from api.shares import Pace, Shares
 from api.submission import Submission
+from api.turns import FairThreads, Turns
 from shared import db, fields
 from shared.db import transaction
-from shared.errors import RateLimited, Unavailable
+from shared.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings
+from shared.store import secrets as secrets_store
 from shared.store.keys import Key
 
 T = TypeVar("T")
 
 READERS = 4
 WRITERS = 3
+PARSERS = 2
+PARSED_AT_MOST = 16
+"""Bodies of jobs, of 2 MiB at most, that are parsed or wait for it."""
+
 RINGS_AT_MOST = 100
+REFUSALS_A_SECOND = 100
+HELD_BACK_AT_MOST = 5.0
+"""Of one key, and of all who have none: so many refusals a second are answered at once, the others up to five seconds
+later. A client that repeats what was refused without a pause costs next to nothing then.
+"""
 
 HEADERS = "redraft.headers"
 """Where in a request's scope stand the headers that its answer carries, whatever the answer is (api/envelope.py)."""
@@ -74,21 +89,50 @@ class Context:
         self.keys = KeyRing()
         self.limits = RateLimits(config.redis_url)
         self.submission = Submission(config)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reads")
+        self._turns = Turns()
+        self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
+        self._readers = FairThreads(READERS, "reads")
         # Apart from the readers: a creation may wait for another process that holds its Idempotency-Key.
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writes")
+        self._writers = FairThreads(WRITERS, "writes")
+        # Apart from all others: each of these bodies may keep a thread for a third of a second.
+        self._parsers = FairThreads(PARSERS, "parses")
+        self._parsing = Shares(PARSED_AT_MOST)
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
+        self._seal: Seal | None = None
         self._ringing = 0
+        self.lag = Lag()
+        self.lag.start()
 
     async def authenticated(self, request: Request, scope: str) -> Key:
-        """The request's key, within its rate limit and holding `scope`."""
-        key = await authentication.authenticate(request, self.keys, self.config.database_patience)
+        """The request's key, within its rate limit and holding `scope`, when it is its workspace's turn.
+
+        To be called first: what is refused here costs the least, and a flood of it is held back.
+        """
+        try:
+            key = await authentication.authenticate(request, self.keys, self.config.database_patience)
+        except Unauthenticated as error:
+            raise await self.held_back("", error) from None
+        turns.owner.set(key.workspace_id)
         if key.rate_limit is not None:
             standing = await self.limits.hit(key, key.rate_limit)
             request.scope[HEADERS] += standing.headers()
             if not standing.allowed:
-                raise RateLimited(standing.reset)
+                raise await self.held_back(key.id, RateLimited(standing.reset))
+        await self._turns.turn(key.workspace_id)
         return authentication.demand(key, scope)
+
+    async def held_back(self, owner: str, error: RedraftError) -> RedraftError:
+        """The refusal, at once for an owner's first of this second, later for more of them."""
+        seconds = self._refusals.hold(owner, asyncio.get_running_loop().time())
+        if seconds:
+            await asyncio.sleep(seconds)
+        return error
+
+    async def seal(self) -> Seal:
+        """What seals the cursors of lists, the same in all processes."""
+        if self._seal is None:
+            self._seal = Seal(await self.read(secrets_store.secret, secrets_store.CURSORS))
+        return self._seal
 
     async def read(self, query: Callable[..., T], *args: object) -> T:
         """`query(tx, *args)` in a transaction, in a thread. Unavailable when PostgreSQL is out of reach for 2 s."""
@@ -99,7 +143,7 @@ class Context:
 
         try:
             async with asyncio.timeout(self.config.database_patience):
-                return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+                return await self._readers.run(run)
         except TimeoutError:
             raise Unavailable from None
         except Exception as error:
@@ -123,7 +167,7 @@ class Context:
 
         try:
             async with asyncio.timeout(self.config.database_patience):
-                return await asyncio.get_running_loop().run_in_executor(self._writers, run)
+                return await self._writers.run(run)
         except TimeoutError as error:
             raise Unavailable if once.give_up() else Unsure(unsure) from error
         except Exception as error:
@@ -131,6 +175,22 @@ class Context:
             if not db.passing(error):
                 raise
             raise Unavailable if once.give_up() else Unsure(unsure) from error
+
+    async def parse(self, work: Callable[..., T], *args: object) -> T:
+        """`work(*args)`, which takes a large body apart, in a thread. Unavailable where too many wait for that."""
+        whose = turns.owner.get()
+        if not self._parsing.admits(whose):
+            raise Unavailable
+        self._parsing.take(whose)
+        parsed = self._parsers.run(lambda: work(*args))
+        # Counted until the thread is done with it, though the client may be gone by then.
+        parsed.add_done_callback(partial(self._parsed, whose))
+        return await asyncio.shield(parsed)
+
+    def _parsed(self, whose: str, parsed: asyncio.Future[Any]) -> None:
+        self._parsing.give_back(whose)
+        if not parsed.cancelled():
+            parsed.exception()  # whoever waited for it is told; nobody may wait any more
 
     def ring(self, call: Callable[..., object], *args: object) -> None:
         """Ring below a commit, in a thread, without waiting for it. With Redis slow and many waiting, not at all:
@@ -149,12 +209,14 @@ class Context:
             log.warning("ring_failed", error=type(rung.exception()).__name__)
 
     async def close(self) -> None:
+        self.lag.stop()
         await self.submission.close()
         self.keys.close()
         await self.limits.close()
+        self._parsers.close()
         self._bells.shutdown(wait=False)
-        self._writers.shutdown(wait=False)
-        self._readers.shutdown(wait=False)
+        self._writers.close()
+        self._readers.close()
 
 
 def context_of(request: Request) -> Context:

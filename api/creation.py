@@ -7,7 +7,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api import authentication, drafts, reading
+from api import authentication, drafts, headers, reading
 from api.context import context_of
 from api.drafts import Draft, Kind
 from api.reading import JSON_TYPES, REPLAYED
@@ -67,9 +67,10 @@ async def _create(request: Request, kind: Kind) -> Response:
     content = await reading.read_body(request)
     reading.check_media_type(request, JSON_TYPES)
     body = reading.parse_json(content)
-    key = reading.idempotency_key(request)
+    key = headers.idempotency_key(request)
     draft: Draft | RedraftError
     try:
+        reading.check_query(request)
         draft = drafts.parse(body, kind)
     except RedraftError as problem:
         if key is None:
@@ -83,13 +84,14 @@ async def _create(request: Request, kind: Kind) -> Response:
         context.ring(queue.enqueue_publish, due)
     if unrendered:
         context.ring(queue.enqueue_renders, unrendered)
-    headers = REPLAYED if created.replayed else None
-    return Response(created.answer, 201, headers, media_type="application/json")
+    replayed = REPLAYED if created.replayed else None
+    return Response(created.answer, 201, replayed, media_type="application/json")
 
 
 def create(tx: Connection, asked: Asked) -> Created:
     """Create the posts and keep the key, or find what the first request with it made. Raises RedraftError."""
-    if asked.key and (kept := _kept(tx, asked)):
+    pair = (asked.owner.id, asked.key or "")
+    if asked.key and (kept := idempotency_store.wait_for(tx, pair)):
         return _repeated(kept, asked)
     if isinstance(asked.draft, RedraftError):
         raise asked.draft
@@ -101,15 +103,11 @@ def create(tx: Connection, asked: Asked) -> Created:
         repeatable = Repeatable(asked.owner.id, asked.key, asked.fingerprint, new_id("creation"), answer)
     if creation_store.insert_posts(tx, posts, repeatable):
         return Created(answer, posts)
-    kept = _kept(tx, asked)
+    # A process of the version before takes no lock of the key, and was first with it.
+    kept = idempotency_store.kept(tx, [pair]).get(pair)
     if kept is None:
         raise IdempotencyKeyReused
     return _repeated(kept, asked)
-
-
-def _kept(tx: Connection, asked: Asked) -> Kept | None:
-    pair = (asked.owner.id, asked.key or "")
-    return idempotency_store.kept(tx, [pair]).get(pair)
 
 
 def _repeated(kept: Kept, asked: Asked) -> Created:

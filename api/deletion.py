@@ -68,7 +68,9 @@ async def delete_posts(request: Request) -> Response:
     key = await context.authenticated(request, authentication.WRITE)
     content = await reading.read_body(request)
     reading.check_media_type(request, JSON_TYPES)
-    post_ids = parse(reading.parse_json(content))
+    body = reading.parse_json(content)
+    reading.check_query(request)
+    post_ids = parse(body)
     wanted = [post_id for post_id in post_ids if storable(post_id)]
     done = await context.write(delete, key.workspace_id, wanted, unsure=UNSURE)
     await _delete_held(context, key.workspace_id, done)

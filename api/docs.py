@@ -6,12 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import Response
 
-from api import openapi
+from api import openapi, reading
 
 router = APIRouter()
 
@@ -21,15 +21,17 @@ _NOTHING_FROM_ELSEWHERE = {
 
 
 @router.get("/openapi.json")
-async def show_document() -> Response:
+async def show_document(request: Request) -> Response:
     """The contract for machines."""
+    reading.check_query(request)
     # Made once, which takes longer than an edit should have to wait.
     return Response(await asyncio.to_thread(openapi.document_bytes), media_type="application/json")
 
 
 @router.get("/docs")
-async def show_page() -> Response:
+async def show_page(request: Request) -> Response:
     """The contract for people."""
+    reading.check_query(request)
     return Response(await asyncio.to_thread(page), headers=_NOTHING_FROM_ELSEWHERE, media_type="text/html")
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterable
-from itertools import islice
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
+from api.shares import Lines, Shares
 from shared import metrics, outcomes, queue
 
 FIRST_PATIENCE = 0.25
@@ -13,6 +13,9 @@ LONGEST_PATIENCE = 5.0
 UNANSWERED_AT_MOST = 2
 UNAWAITED_AT_MOST = 1
 """Of those too, while nobody waits for the ends of what is new: the larger a batch, the less an edit costs."""
+
+SEVERAL_AT_MOST = 96
+"""Posts a bell, where they are of several workspaces: the larger a batch, the longer each in it waits for its end."""
 
 UNRUNG_AT_MOST = 50_000
 """Edits that wait for a bell: an hour without a worker must not fill the API's memory."""
@@ -47,6 +50,11 @@ class Window:
         self._silent = 0
         self._out.pop(bell, None)
 
+    @property
+    def out(self) -> Iterable[int]:
+        """The bells that count, as `may_ring` saw them last."""
+        return self._out.keys()
+
     def opens_at(self) -> float | None:
         """When a bell stops counting next, if nothing is answered before."""
         return min(self._out.values(), default=None)
@@ -55,31 +63,50 @@ class Window:
 class Doorbell:
     """Rings for posts that have something new. Lives on the event loop."""
 
-    def __init__(self, channel: str, ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, None]]) -> None:
-        """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises."""
+    def __init__(
+        self,
+        channel: str,
+        ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, None]],
+        several: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises.
+
+        `several`: whether more than one workspace is there. Then a workspace has one bell out at a time: the other
+        bell, and the worker that it wakes, are the others'.
+        """
         self.channel = channel
         self._loop = asyncio.get_running_loop()
         self._sending: set[asyncio.Task[None]] = set()
         self._window = Window()
+        # What a bell is to be rung for: the edits of each post, and the posts of each workspace in a line of their own.
         self._new: dict[str, list[str]] = {}
-        self._unrung = 0
+        self._lines: Lines[str] = Lines()
+        self._unrung = Shares(UNRUNG_AT_MOST)
         self._awaited = False
         self._bell = 0
         self._bell_of: dict[str, int] = {}
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ring_out = ring_out
+        self._several = several
+        self._owners_of: dict[int, set[str]] = {}
 
-    def ring_for(self, pairs: Iterable[tuple[str, str]], *, awaited: bool = True) -> None:
-        """There is something new: (post, edit) pairs. `awaited`: somebody waits for the end of one of them.
+    def ring_for(
+        self, pairs: Iterable[tuple[str, str]], *, awaited: bool = True, owners: Mapping[str, str] | None = None
+    ) -> None:
+        """There is something new: (post, edit) pairs. `awaited`: somebody waits for the end of one of them. `owners`:
+        each post's workspace; a bell is rung for the posts of all of them in turn.
 
         While nobody answers for long, what is more than UNRUNG_AT_MOST is left to rescue.
         """
         for post_id, edit_id in pairs:
-            if self._unrung == UNRUNG_AT_MOST:
-                break
+            owner = owners[post_id] if owners else ""
+            if not self._unrung.admits(owner):
+                continue
+            if post_id not in self._new:
+                self._lines.add(owner, post_id)
             self._new.setdefault(post_id, []).append(edit_id)
-            self._unrung += 1
+            self._unrung.take(owner)
             self._awaited |= awaited
         self._ring()
 
@@ -116,16 +143,18 @@ class Doorbell:
         for start in range(0, len(left), queue.DOORBELL_POSTS):
             self._send(left[start : start + queue.DOORBELL_POSTS], None)
         self._new.clear()
+        self._lines.clear()
         if self._sending:
             await asyncio.wait(self._sending)
 
     def _ring(self) -> None:
         now = self._loop.time()
         while self._new and self._window.may_ring(now, awaited=self._awaited):
-            posts = list(islice(self._new, queue.DOORBELL_POSTS))
+            posts, edits, owners = self._next()
+            if not posts:
+                break
             self._bell += 1
-            edits = [edit_id for post_id in posts for edit_id in self._new.pop(post_id)]
-            self._unrung -= len(edits)
+            self._owners_of = {bell: self._owners_of[bell] for bell in self._window.out} | {self._bell: owners}
             self._awaited &= bool(self._new)
             self._waiting_for[self._bell] = set(edits)
             self._bell_of.update(dict.fromkeys(edits, self._bell))
@@ -134,6 +163,23 @@ class Doorbell:
             self._send(posts, outcomes.address(self.channel, self._bell))
         if self._new:
             self._look_again(self._window.opens_at() or now + FIRST_PATIENCE)
+
+    def _next(self) -> tuple[list[str], list[str], set[str]]:
+        """The posts that the next bell is rung for, their new edits, and whose they are; none while all must wait."""
+        posts: list[str] = []
+        edits: list[str] = []
+        owners: set[str] = set()
+        several = self._several()
+        out = {owner for bell in self._window.out for owner in self._owners_of[bell]} if several else set()
+        most = SEVERAL_AT_MOST if several or self._lines.owners > 1 else queue.DOORBELL_POSTS
+        while len(posts) < most and (found := self._lines.take(lambda owner: owner not in out)):
+            owner, post_id = found
+            posts.append(post_id)
+            owners.add(owner)
+            for edit_id in self._new.pop(post_id):
+                edits.append(edit_id)
+                self._unrung.give_back(owner)
+        return posts, edits, owners
 
     def _look_again(self, at: float) -> None:
         """Then at the latest. After an outage a bell that is patient for seconds may have a nearer one behind it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal, cast
 
-from shared import fields, times
+from shared import captions, fields, times
 from shared.errors import Faults, InvalidRequest, NotFound
 from shared.fields import UNSET, Content, Schedule, Unset
 from shared.ids import new_id
@@ -57,7 +57,7 @@ def parse(body: object, kind: Kind) -> Draft:
     else:
         urls = fields.check_urls(body.get("contentUrls", UNSET), faults, name="contentUrls")
         content = UNSET if urls is UNSET else Content("slides", urls)
-    caption = fields.check_caption(body.get("caption", ""), faults)
+    caption = captions.parse(body.get("caption", ""), faults)
     sound_id = fields.check_sound_id(body.get("soundId"), faults)
     schedule = fields.check_schedule(body.get("scheduledTime", UNSET), body.get("timezone", UNSET), faults)
     render_as_video = _flag(body.get("renderAsVideo", False), faults)
@@ -121,6 +121,8 @@ def posts_of(
             raise NotFound.account(account_id)
     faults = Faults()
     for platform in dict.fromkeys(platforms[account_id] for account_id in draft.account_ids):
+        limits = captions.limits_of(platform, draft.content.kind, render_as_video=draft.render_as_video)
+        captions.check(draft.caption, limits, faults)
         fields.check_sound_platform(draft.sound_id, platform, faults)
         if draft.content.kind == "slides":
             fields.check_slide_count(len(draft.content.urls), platform, faults, name="contentUrls")

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api import authentication, listing, problems, reading
+from api import authentication, headers, listing, problems, reading, recording
 from api.context import context_of, storable
-from api.reading import Preference
+from api.headers import Preference
 from shared import errors
 from shared.errors import Detail, NotFound
 from shared.lifecycle import EditStatus, etag
@@ -74,11 +74,11 @@ def just_recorded(new: NewEdit, created_at: datetime) -> EditRecord:
 
 def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str]) -> Response:
     """202: safely queued, to be asked for at its Location."""
-    headers = {"Location": f"/v1/edits/{edit.id}", "Edit-Id": edit.id}
+    where = {"Location": f"/v1/edits/{edit.id}", "Edit-Id": edit.id}
     return Response(
         to_json(resource(edit)),
         202,
-        headers | preference.applied(answered_async=True) | replayed,
+        where | preference.applied(answered_async=True) | replayed,
         media_type="application/json",
     )
 
@@ -86,7 +86,7 @@ def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str])
 def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Response:
     """What the PATCH that made this edit is answered: the post as the edit left it, or why it was refused."""
     if end.status is EditStatus.APPLIED:
-        headers = {
+        named = {
             "ETag": etag(end.revision or 0),
             "Edit-Id": end.id,
             "Location": f"/v1/edits/{end.id}",
@@ -94,7 +94,7 @@ def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Respon
         return Response(
             end.result,
             200,
-            headers | preference.applied(answered_async=False) | replayed,
+            named | preference.applied(answered_async=False) | replayed,
             media_type="application/json",
         )
     if end.status is EditStatus.FAILED:
@@ -113,7 +113,7 @@ async def list_edits(request: Request) -> Response:
     """
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    asked = listing.read(request, FILTERS, key.workspace_id)
+    asked = listing.read(request, FILTERS, key.workspace_id, await context.seal(), listing.BY_NUMBER)
     page = await context.read(reads.edits_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return listing.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
 
@@ -123,14 +123,17 @@ async def get_edit(edit_id: str, request: Request) -> Response:
     """One edit; `Prefer: wait=N` waits for its end."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    preference = reading.prefer(request, context.config.wait_max)
+    reading.check_query(request)
+    preference = headers.prefer(request, context.config.wait_max)
+    # Asked before the look: what is in hand now may be recorded behind it.
+    in_hand = recording.in_hand(key.workspace_id, edit_id)
     edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
     if edit is None:
-        raise NotFound.edit(edit_id)
+        raise errors.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
-    if wait and len(waiting) < context.config.waiters_max:
-        await waiting.wait(edit_id, wait)
+    if wait and waiting.admits(key.workspace_id):
+        await waiting.wait(edit_id, wait, key.workspace_id)
         edit = await context.read(reads.edit, key.workspace_id, edit_id) or edit
     return Response(
         to_json(resource(edit)),

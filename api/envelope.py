@@ -1,4 +1,8 @@
-"""What every request and answer has, whatever route it takes: an X-Request-Id, HEAD beside GET, RateLimit (SPEC 4)."""
+"""What every request and answer has, whatever route it takes: an X-Request-Id, HEAD beside GET, RateLimit (SPEC 4).
+
+No answer is kept by a cache, unless its route says otherwise: most hold what only the owner of a key may see. And no
+browser takes an answer for anything but what its Content-Type says.
+"""
 
 import re
 
@@ -8,6 +12,8 @@ from api.context import HEADERS
 from api.problems import request_id
 from shared.ids import new_id
 
+_NOT_KEPT = (b"cache-control", b"no-store")
+_NOT_GUESSED = (b"x-content-type-options", b"nosniff")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._~:@+/=-]{1,128}")
 
 
@@ -21,14 +27,17 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        chosen = given if _SANE_ID.fullmatch(given) else new_id("req").encode()
+        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        chosen = sent if _SANE_ID.fullmatch(sent) else new_id("req").encode()
         request_id.set(chosen.decode())
         headers = scope[HEADERS] = [(b"x-request-id", chosen)]
 
         async def enveloped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message.setdefault("headers", []).extend(headers)
+                given = message.setdefault("headers", [])
+                names = {name for name, _ in given}
+                given.extend(one for one in (_NOT_KEPT, _NOT_GUESSED) if one[0] not in names)
+                given.extend(headers)
             await send(message)
 
         if scope["method"] != "HEAD":

@@ -1,30 +1,27 @@
-"""Lists: their filters, their limit and their cursors, read from a query string and judged (SPEC 4).
+"""Lists: their filters, their limit and their cursors, read from a query string and judged.
 
-A cursor is opaque: the place that the next page goes on from, and a check that binds it to the list, the workspace and
-the filters that it was made for. It holds nothing but values of the client's own rows.
+A cursor (api/cursors.py) is good for the list, the workspace and the filters that it was made for.
 """
 
-from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
-from hmac import compare_digest
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.cursors import Place, Seal
 from shared import times
 from shared.errors import Faults
 from shared.fields import check_known, check_text
 
 LIMIT, LIMIT_MAX = 50, 100
-CURSOR_MAX = 1024
-_CHECK_BYTES = 12
 
-Place = tuple[Any, ...]
+BY_TIME_AND_ID: Final = (datetime, str)
+BY_NUMBER: Final = (int,)
+"""What the places of a list are made of."""
 
 
 class Filter(NamedTuple):
@@ -47,8 +44,12 @@ def identifier(name: str) -> Filter:
 
 
 def instant(name: str) -> Filter:
-    """A filter by a UTC time."""
-    return Filter(name, times.parse_instant, f"must be {times.INSTANT_RULE}")
+    """A filter by a UTC time. A plus sign that was not percent-encoded comes as a blank, in which no time ends."""
+
+    def parse(text: str) -> datetime | None:
+        return times.parse_instant(f"{text[:-6]}+00:00" if text.endswith(" 00:00") else text)
+
+    return Filter(name, parse, f"must be {times.INSTANT_RULE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,17 @@ class Asked:
     limit: int
     after: Place | None
     bound_to: bytes
+    seal: Seal
 
     def page(self, data: Sequence[Mapping[str, Any]], next_place: Place | None) -> dict[str, Any]:
         """The body of the answer: `{data, hasMore, nextCursor}`."""
-        cursor = None if next_place is None else _cursor(next_place, self.bound_to)
+        cursor = None if next_place is None else self.seal.close(next_place, self.bound_to)
         return {"data": data, "hasMore": cursor is not None, "nextCursor": cursor}
 
 
-def read(request: Request, filters: Mapping[str, Filter], workspace_id: str) -> Asked:
+def read(
+    request: Request, filters: Mapping[str, Filter], workspace_id: str, seal: Seal, kinds: Sequence[type]
+) -> Asked:
     """The query string, judged. Raises InvalidRequest that names every parameter at fault: unknown, repeated,
     malformed, and a cursor that another workspace, path or set of filters was given.
     """
@@ -90,12 +94,12 @@ def read(request: Request, filters: Mapping[str, Filter], workspace_id: str) -> 
     bound_to = to_json([workspace_id, request.scope["path"], sorted(pair for pair in pairs if pair[0] in filters)])
     after = None
     if "cursor" in given:
-        after = _place(given["cursor"], bound_to)
+        after = seal.open(given["cursor"], bound_to, kinds)
         if after is None:
             message = "cursor is not one of this list with these filters; send nextCursor of the page before, or none"
             faults.add("invalid_request", "cursor", message)
             faults.raise_if_any()
-    return Asked(values, limit, after, bound_to)
+    return Asked(values, limit, after, bound_to, seal)
 
 
 def answer(body: Mapping[str, Any]) -> Response:
@@ -110,35 +114,3 @@ def _limit(text: str | None, faults: Faults) -> int:
         return int(text)
     faults.add("invalid_request", "limit", f"limit must be a whole number from 1 to {LIMIT_MAX}")
     return LIMIT
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def _cursor(place: Place, bound_to: bytes) -> str:
-    plain = [{"t": (value - _EPOCH) // _MICROSECOND} if isinstance(value, datetime) else value for value in place]
-    data = to_json(plain)
-    return _written(_check(data, bound_to) + data)
-
-
-def _place(text: str, bound_to: bytes) -> Place | None:
-    """The place of a cursor, or None for one that this list did not make for these filters."""
-    if len(text) > CURSOR_MAX:
-        return None
-    try:
-        raw = b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        return None
-    check, data = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
-    if not compare_digest(check, _check(data, bound_to)) or _written(raw) != text:
-        return None
-    return tuple(_EPOCH + value["t"] * _MICROSECOND if isinstance(value, dict) else value for value in from_json(data))
-
-
-def _written(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _check(data: bytes, bound_to: bytes) -> bytes:
-    return blake2b(len(bound_to).to_bytes(4) + bound_to + data, digest_size=_CHECK_BYTES).digest()

@@ -6,26 +6,25 @@ proxy in front of the API must not pass /metrics on (README).
 
 import asyncio
 import hmac
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-import redis
 import structlog
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import problems
 from api.context import Context, context_of
+from api.sources import Source
 from shared import db, logs, metrics, outcomes, queue, tracing
 from shared.db import transaction
-from shared.errors import Unauthenticated
+from shared.errors import Unauthenticated, printable
 from shared.settings import settings
 from shared.store import gauges
 
@@ -74,52 +73,17 @@ def _process(context: Context) -> list[Metric]:
     return [
         _gauge("redraft_waiting_requests", "Requests that wait for an edit's end.", len(submission.waiting)),
         _gauge("redraft_unrecorded_requests", "Requests whose edit is not inserted yet.", len(submission)),
+        _gauge(
+            "redraft_event_loop_lag_seconds",
+            "For how long the event loop was held up, the longest of the last half minute to minute.",
+            context.lag.seconds(),
+        ),
+        CounterMetricFamily(
+            "redraft_log_lines_left_out", "Lines that were too many of their kind to be written.", logs.left_out()
+        ),
         _gauge("redraft_api_connections", "Connections to PostgreSQL in use.", metrics.connections_in_use()),
         _gauge("redraft_api_connections_most", "Connections to PostgreSQL at most.", db.engine().pool.size()),  # type: ignore[attr-defined]
     ]
-
-
-class _Source:
-    """A server that is asked for figures, some questions in turn, one round at a time, for all scrapes together.
-
-    A server that hangs costs a scrape PATIENCE and this process one thread, which does not keep it from ending.
-    """
-
-    def __init__(self, questions: Mapping[str, Callable[[], list[Any]]]) -> None:
-        self._questions = questions
-        self._answers: dict[str, list[Any] | None] = {}
-        self._round: asyncio.Future[None] | None = None
-        self._until = 0.0
-
-    async def read(self) -> dict[str, list[Any] | None]:
-        """Question -> what was answered, as it was FRESH seconds ago at most; None where nothing was."""
-        loop = asyncio.get_running_loop()
-        if self._round is None and loop.time() >= self._until:
-            self._answers = dict.fromkeys(self._questions)
-            self._round = loop.create_future()
-            ended = partial(loop.call_soon_threadsafe, self._end, loop)
-            threading.Thread(target=self._ask, args=(self._answers, ended), name="figures", daemon=True).start()
-        if self._round is not None:
-            await asyncio.wait([self._round], timeout=PATIENCE)
-        return dict(self._answers)
-
-    def _ask(self, answers: dict[str, list[Any] | None], ended: Callable[[], object]) -> None:
-        for name, ask in self._questions.items():
-            try:
-                answers[name] = ask()
-            except Exception as error:
-                # The edge: whatever ails one, the others are shown, and `redraft_scrape_up` says which it is.
-                if db.passing(error) or isinstance(error, redis.RedisError):
-                    log.warning("figures_missing", source=name, error=type(error).__name__)
-                else:
-                    log.exception("figures_missing", source=name)
-        with suppress(RuntimeError):  # the loop has gone meanwhile
-            ended()
-
-    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._round is not None:
-            self._round.set_result(None)
-        self._round, self._until = None, loop.time() + FRESH
 
 
 @lru_cache(maxsize=1)
@@ -147,8 +111,8 @@ def _ask_queues() -> list[Metric]:
     return [messages, _gauge("redraft_queue_unacknowledged", "Messages that workers hold.", held)]
 
 
-_rows = _Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS})
-_redis = _Source({"workers": metrics.of_workers, "redis": _ask_queues})
+_rows = Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS}, FRESH, PATIENCE)
+_redis = Source({"workers": metrics.of_workers, "redis": _ask_queues}, FRESH, PATIENCE)
 
 
 def _outside(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
@@ -189,6 +153,8 @@ class Observed:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, span: Any) -> None:
         began = time.perf_counter()
         status, edit_id = 0, None
+        # A request that was pipelined behind another starts in that one's context.
+        problems.refused.set("")
 
         async def observed(message: Message) -> None:
             nonlocal status, edit_id
@@ -205,11 +171,13 @@ class Observed:
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in METHODS else "other"
             route = getattr(scope.get("route"), "path_format", None) or self._plain.get(scope.get("endpoint"), "other")
+            # A path has room for 60 KB of post id; a row's has 255 characters at most (api/context.py).
+            post_id = scope.get("path_params", {}).get("post_id")
             ids = {
-                "post_id": scope.get("path_params", {}).get("post_id"),
+                "post_id": printable(post_id, 255) if post_id else None,
                 "edit_id": edit_id.decode() if edit_id else None,
             }
             metrics.request_answered(method, route, status, seconds)
-            logs.answered(status, seconds, method=method, route=route, **ids)
+            logs.answered(status, seconds, method=method, route=route, code=problems.code_of(status), **ids)
             if span is not None:
                 tracing.answered(span, method=method, route=route, status=status, **ids)

@@ -36,6 +36,7 @@ _HEADERS: Final[Json] = {
     "WWW-Authenticate": "Bearer.",
     "Allow": "The methods that this path takes.",
     "Accept-Patch": "The media types that a PATCH may have.",
+    "Accept-Encoding": "identity: send the body as it is.",
     "Retry-After": "Seconds to wait.",
 }
 _ERRORS: Final[Mapping[int, tuple[str, tuple[str, ...]]]] = {
@@ -46,13 +47,19 @@ _ERRORS: Final[Mapping[int, tuple[str, tuple[str, ...]]]] = {
     # Of no operation, since it answers methods that none has: it stands among the components only.
     405: ("The path does not take that method", ("Allow",)),
     409: ("Its state does not allow it", ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")),
-    412: ("It has changed since", ("ETag", "Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")),
+    412: (
+        "It has changed since, or If-Match or If-None-Match can never let it pass",
+        ("ETag", "Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed"),
+    ),
     413: ("The body is too large", ()),
-    415: ("The body is of another media type", ("Accept-Patch",)),
+    415: ("The body is of another media type, or is packed", ("Accept-Patch", "Accept-Encoding")),
     422: ("The Idempotency-Key was used for another request", ()),
     429: ("The key has spent its limit", ("Retry-After",)),
     500: ("A bug of ours, or an edit that spent its attempts", ("Edit-Id", "Location", "Idempotent-Replayed")),
-    503: ("PostgreSQL is out of reach", ("Retry-After", "Edit-Id", "Location")),
+    503: (
+        "PostgreSQL is out of reach or takes no writes, or your request is still being recorded",
+        ("Retry-After", "Edit-Id", "Location"),
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from api import listing, problems, reading, schemas
+from api import cursors, listing, problems, reading, schemas
 from api import reschedule_schemas as bulk
 from shared.lifecycle import EditStatus, Status
 from shared.reschedules import Outcome
@@ -19,7 +19,7 @@ Schema = dict[str, Any]
 _STRING: Final[Schema] = {"type": "string"}
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 255}
 _INSTANT: Final[Schema] = {"type": "string", "pattern": schemas.INSTANT, "examples": ["2030-04-22T00:00:00Z"]}
-TAGS: Final = r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$'
+TAGS: Final = r'^(\*|[ ,]*|[ ,]*(W/)?"[!#-~]*"( *,[ ,]*(W/)?"[!#-~]*"){0,63}[ ,]*)$'
 
 
 def _one_of(*values: str) -> Schema:
@@ -58,11 +58,10 @@ class Operation:
     @property
     def errors(self) -> list[int]:
         """Every error status that it may answer, in order."""
-        found = set(self.refusals) | {500}
+        # 400 for whatever stands in a query that the operation does not know.
+        found = set(self.refusals) | {400, 500}
         if self.scope:
             found |= {401, 403, 429, 503}
-        if self.body or self.query or self.headers:
-            found |= {400}
         if self.body:
             found |= {413, 415}
         if "{" in self.path:
@@ -80,15 +79,18 @@ first one's own result, with anything else 422. A request that left nothing behi
     ),
     "If-Match": (
         {"type": "string", "pattern": TAGS, "examples": ['"3"']},
-        "The post's ETag as you know it, a list, or *; judged under the post's lock. Weak tags never match.",
+        """The post's ETag as you know it, a list of at most 64, or *; judged under the post's lock. Weak tags never
+match: where no tag of it can be a post's, 412 says so at once, and no edit is made.""",
     ),
     "If-None-Match": (
         {"type": "string", "pattern": TAGS, "examples": ['"3"']},
-        "An ETag that you have: 304 if the post has it still.",
+        """An ETag that you have, a list, or *. GET: 304 if the post has it still. PATCH: 412 if the post has it when
+the edit is to be applied; weak tags are compared without their W/.""",
     ),
     "Prefer": (
         {"type": "string", "examples": ["wait=5", "respond-async"]},
-        "wait=N: how many seconds to wait for the edit's end, at most 30. respond-async: not at all.",
+        """wait=N: how many seconds to wait for the edit's end, at most 30. respond-async: not at all; with wait=N, N
+seconds.""",
     ),
     "Accept": (
         {"type": "string", "examples": ["text/csv"]},
@@ -102,7 +104,7 @@ _PAGING: Final[Mapping[str, tuple[Schema, str]]] = {
         "How many at most. A page may hold fewer where a filter matches few of very many: hasMore tells.",
     ),
     "cursor": (
-        {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": listing.CURSOR_MAX},
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "maxLength": cursors.CURSOR_MAX},
         "nextCursor of the page before, with the same filters.",
     ),
 }
@@ -122,7 +124,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         scope="posts:write",
         body=schemas.PostPatch,
         media_types=reading.PATCH_TYPES,
-        headers=("If-Match", "Idempotency-Key", "Prefer"),
+        headers=("If-Match", "If-None-Match", "Idempotency-Key", "Prefer"),
         refusals=(409, 412),
     ),
     Operation(
@@ -181,6 +183,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         {200: Answer("What became of each", schemas.DeletionReport)},
         scope="posts:write",
         body=schemas.Deletion,
+    ),
+    Operation(
+        "post",
+        "/v1/posts/{postId}/retry",
+        "retryPost",
+        "Put a failed post back to due; one that may have gone out comes back closed to edits",
+        {200: Answer("The post, back to work", schemas.PostDetails, ("ETag",))},
+        scope="posts:write",
+        body=bulk.Nothing,
+        body_required=False,
+        refusals=(409,),
     ),
     Operation(
         "get",
@@ -291,7 +304,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Whether edits can be accepted",
         {
             200: Answer("They can, without Redis too", schemas.Readiness),
-            503: Answer("Not without PostgreSQL", schemas.Readiness),
+            503: Answer("Not without a PostgreSQL that takes writes", schemas.Readiness),
         },
     ),
 )

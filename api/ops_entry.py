@@ -1,21 +1,21 @@
-"""Who may use the operators' page: its own password, and no posts from other sites (SPEC 8, 9)."""
+"""Who may use the operators' page: its own password, and no posts from other sites (docs/security.md)."""
 
-import binascii
+import asyncio
 import hmac
 import time
-from base64 import b64decode
-from collections import OrderedDict, deque
+from collections import deque
 from hashlib import sha256
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
+from starlette.types import Message, Receive
 
+from shared.guessing import same
 from shared.settings import Settings
 
 TOKEN_LIVES = 12 * 3600
-WRONG_AT_MOST = 10
-WITHIN = 60.0
-ADDRESSES = 1000
+COOKIE = "redraft_ops"
+"""It holds a pass (shared/guessing.py)."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
@@ -30,42 +30,39 @@ HEADERS = {
 }
 
 
-class Guesses:
-    """Wrong passwords of late, by the address that they came from: ten a minute, then it has to wait."""
+class Line:
+    """A request's connection while its password is judged: whether the client still waits, and what it sent meanwhile.
 
-    def __init__(self) -> None:
-        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+    A form that arrives during the wait is kept for the page that reads it, up to what a form of ours may hold.
+    """
 
-    def too_many(self, address: str, now: float) -> bool:
-        times = self._wrong.get(address)
-        while times and times[0] < now - WITHIN:
-            times.popleft()
-        return times is not None and len(times) >= WRONG_AT_MOST
+    KEPT_AT_MOST = 64 * 1024
 
-    def wrong(self, address: str, now: float) -> None:
-        self._wrong.setdefault(address, deque()).append(now)
-        self._wrong.move_to_end(address)
-        while len(self._wrong) > ADDRESSES:
-            self._wrong.popitem(last=False)
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept: deque[Message] = deque()
 
+    async def gone(self) -> None:
+        """Returns when the client has hung up."""
+        kept = 0
+        while kept <= self.KEPT_AT_MOST:
+            message = await self._receive()
+            self._kept.append(message)
+            if message["type"] == "http.disconnect":
+                return
+            kept += len(message.get("body", b""))
+        await asyncio.Event().wait()  # what more there is stays with the connection, which reads no further
 
-def credentials(request: Request) -> tuple[str, str] | None:
-    """User and password of HTTP basic (RFC 7617), or None where there are none to be read."""
-    scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        user, colon, password = b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return None
-    return (user, password) if colon else None
+    async def receive(self) -> Message:
+        """As the request's own, from its start."""
+        return self._kept.popleft() if self._kept else await self._receive()
 
 
 def knows(config: Settings, given: tuple[str, str]) -> bool:
     """Whether these are the page's user and password; takes as long for a near miss as for any other."""
-    right = (config.ops_user, config.ops_password)
-    same = [hmac.compare_digest(_digest(one), _digest(other)) for one, other in zip(given, right, strict=True)]
-    return all(same)
+    user, password = given
+    # Both are compared whatever the first comparison says.
+    return same(user, config.ops_user) & same(password, config.ops_password)
 
 
 def _digest(text: str) -> bytes:

@@ -1,7 +1,6 @@
 """What all of the operators' pages share: the door, the templates, and reading the database without haste to others."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -21,6 +20,7 @@ from api.context import context_of, storable
 from api.problems import STATUS
 from shared import stories
 from shared.errors import RedraftError, Unavailable
+from shared.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
 from shared.store import overview
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ VERSION: Final = sha256("".join(text for _, text in STATIC.values()).encode()).h
 
 router = APIRouter()
 log = structlog.get_logger(__name__)
-_guesses = ops_entry.Guesses()
+_guesses = Guesses()
 # The page must not take all of the connections that the API's own reads share.
 _reading = asyncio.Semaphore(READS_AT_ONCE)
 
@@ -100,37 +100,45 @@ def message(request: Request, status: int, heading: str, message: str) -> Respon
 # -- Coming in
 
 
-def _turned_away(request: Request) -> Response | None:
-    """Why this request gets no page, or None for an operator's."""
+def _shut(status: int, heading: str, message: str, **headers: str) -> Response:
+    shut_page = _templates.get_template("shut.html").render(heading=heading, message=message)
+    return Response(shut_page, status, headers, media_type="text/html")
+
+
+async def _turned_away(request: Request, gone: Callable[[], Awaitable[None]]) -> tuple[Response | None, str | None]:
+    """Why this request gets no page, or None for an operator's; and the pass that is new with its answer, if any is.
+
+    `gone`: returns when the client has hung up.
+    """
     config = context_of(request).config
-
-    def shut(status: int, heading: str, message: str, **headers: str) -> Response:
-        shut_page = _templates.get_template("shut.html").render(heading=heading, message=message)
-        return Response(shut_page, status, headers, media_type="text/html")
-
     if not config.ops_password:
-        return shut(
+        off = _shut(
             404,
             "The operators' page is off",
             "It has no password. Set REDRAFT_OPS_PASSWORD (and REDRAFT_OPS_USER, if it is to be another than ops) "
             "for the API, and restart it.",
         )
-    address, now = request.client.host if request.client else "", time.monotonic()
-    if _guesses.too_many(address, now):
-        return shut(429, "Too many wrong passwords", "Wait a minute, then try again.", **{"Retry-After": "60"})
-    given = ops_entry.credentials(request)
-    if given is None or not ops_entry.knows(config, given):
-        if given is not None:
-            _guesses.wrong(address, now)
-            log.warning("ops_password_wrong", client=address)
-        challenge = {"WWW-Authenticate": 'Basic realm="Redraft operators", charset="UTF-8"'}
-        return shut(
-            401,
-            "User and password, please",
-            "They are REDRAFT_OPS_USER and REDRAFT_OPS_PASSWORD of the API; redraft up writes them into stack.json.",
-            **challenge,
-        )
-    return None
+        return off, None
+    passes = Passes("ops", config.ops_user, config.ops_password)
+    address = request.client.host if request.client else ""
+    given = basic(request.headers.get("authorization", ""))
+    if given is not None:
+        source, known = passes.source(request.cookies.get(ops_entry.COOKIE), address)
+        verdict = await _guesses.judge(source, gone, right=ops_entry.knows(config, given))
+        if verdict is Verdict.RIGHT:
+            return None, None if known else passes.new()
+        if verdict is Verdict.CROWDED:
+            wait = {"Retry-After": str(int(MOST))}
+            return _shut(429, "Too many guesses at once", "Wait some seconds, then try again.", **wait), None
+        if verdict is Verdict.WRONG and (number := _guesses.worth_a_line()):
+            log.warning("ops_password_wrong", client=address, number=number)
+    challenge = _shut(
+        401,
+        "User and password, please",
+        "They are REDRAFT_OPS_USER and REDRAFT_OPS_PASSWORD of the API; redraft up writes them into stack.json.",
+        **{"WWW-Authenticate": 'Basic realm="Redraft operators", charset="UTF-8"'},
+    )
+    return challenge, None
 
 
 def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
@@ -139,14 +147,20 @@ def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
         async def guarded(request: Request) -> Response:
-            answer = _turned_away(request)
+            line = ops_entry.Line(request.receive)
+            answer, new_pass = await _turned_away(request, line.gone)
             if answer is None:
                 try:
-                    answer = await handler(request)
+                    answer = await handler(Request(request.scope, line.receive))
                 except RedraftError as error:
                     answer = message(request, STATUS.get(error.code, 500), "That did not work", error.message)
             for name, value in ops_entry.HEADERS.items():
                 answer.headers.setdefault(name, value)
+            if new_pass:
+                # Without `secure`: behind a proxy the page does not know its own scheme, and a pass opens nothing.
+                answer.set_cookie(
+                    ops_entry.COOKIE, new_pass, max_age=PASS_LIVES, path="/ops", httponly=True, samesite="strict"
+                )
             return answer
 
         router.add_route(path, guarded, methods=[method], include_in_schema=False)

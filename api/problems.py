@@ -21,6 +21,9 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being served; the middleware of api/app.py sets it."""
 
+refused: ContextVar[str] = ContextVar("refused", default="")
+"""The code of the error that the request being served is answered with; its line in the log says it."""
+
 STATUS: Mapping[str, int] = {
     "invalid_request": 400,
     "missing_required_fields": 400,
@@ -56,6 +59,8 @@ def headers_of(error: RedraftError) -> dict[str, str]:
             headers["Allow"] = ", ".join(error.allowed)
         case errors.UnsupportedMediaType() if "application/merge-patch+json" in error.accepted:
             headers["Accept-Patch"] = ", ".join(error.accepted)
+        case errors.UnsupportedEncoding():
+            headers["Accept-Encoding"] = "identity"
         case errors.RateLimited() | errors.Unavailable():
             headers["Retry-After"] = str(error.retry_after)
         case errors.PreconditionFailed() if error.revision is not None:
@@ -69,6 +74,7 @@ def headers_of(error: RedraftError) -> dict[str, str]:
 
 def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Response:
     """The answer that an error is."""
+    refused.set(error.code)
     content: dict[str, object] = {"code": error.code, "message": error.message, "requestId": request_id.get()}
     if error.details:
         content["details"] = [{"field": detail.field, "message": detail.message} for detail in error.details]
@@ -111,7 +117,7 @@ def allowed(request: Request) -> list[str]:
 
 async def on_surprise(request: Request, error: Exception) -> Response:
     """A bug: the client gets the request id, the log the rest."""
-    log.error("unexpected_error", path=request.scope["path"], exc_info=error)
+    log.error("unexpected_error", path=errors.printable(request.scope["path"], 300), exc_info=error)
     return response(errors.Internal())
 
 
@@ -121,3 +127,14 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Resp
     Exception: on_surprise,
 }
 """Who answers which error, the narrower first."""
+
+_FIRST: Mapping[int, str] = {status: code for code, status in reversed(list(STATUS.items()))}
+
+
+def code_of(status: int) -> str | None:
+    """The code of the answer that was just given, for its line: the error's own, else what goes with its status (pages
+    for people have no code). None where nothing was refused; 499 is a client that went away before the answer.
+    """
+    if status < 400:
+        return None
+    return refused.get() or ("client_gone" if status == 499 else _FIRST.get(status, "http_error"))

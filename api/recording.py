@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,7 +18,7 @@ from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store
 from shared.store.edits import NewEdit
-from shared.store.idempotency import Kept
+from shared.store.idempotency import Kept, Pair
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,9 @@ Verdict = Recorded | RedraftError
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One PATCH on its way in. `problem` is what is wrong with it, to be said once its key proved to be new."""
+    """One PATCH on its way in. `problem` is what is wrong with it, to be said once its key proved to be new; that its
+    preconditions can never be met is said last, if nothing else is wrong with it (RFC 9110, 13.2.1).
+    """
 
     new: NewEdit
     patch: EditPatch | None
@@ -47,15 +50,34 @@ class Request:
     taken: bool = False
 
 
+_in_hand: dict[str, str] = {}
+
+
+def in_hand(workspace_id: str, edit_id: str) -> bool:
+    """Whether this process is recording that edit at this moment, so that a missing row means nothing yet."""
+    return _in_hand.get(edit_id) == workspace_id
+
+
 def record_batch(batch: Sequence[Request]) -> list[Verdict]:
     """Record many requests in one INSERT; if that fails, one by one, so that each owns its error."""
+    edits = {request.new.id: request.new.workspace_id for request in batch}
+    _in_hand.update(edits)
+    try:
+        return _record_batch(batch)
+    finally:
+        for edit_id in edits:
+            _in_hand.pop(edit_id, None)
+
+
+def _record_batch(batch: Sequence[Request]) -> list[Verdict]:
     inserting = False
     try:
-        with db.durable() as tx:
+        with _database(batch) as tx:
             judged = _judge(tx, batch)
             inserting = True
             verdicts = _insert(tx, batch, judged)
     except Exception as error:  # noqa: BLE001  -- whatever it was, each request gets its own answer below
+        inserting = inserting and not db.read_only(error)
         log.warning("batch_failed", requests=len(batch), error=type(error).__name__)
     else:
         return verdicts
@@ -72,6 +94,13 @@ def record_batch(batch: Sequence[Request]) -> list[Verdict]:
     return alone
 
 
+def _database(batch: Sequence[Request]) -> AbstractContextManager[Connection]:
+    """Where a batch is written: with an Idempotency-Key in it the key's lock must last from the judging to the commit;
+    without one the INSERT is a transaction of its own, which saves two trips.
+    """
+    return db.transaction() if any(request.new.key for request in batch) else db.durable()
+
+
 def _unknown(request: Request, *, perhaps_there: bool) -> RedraftError:
     """PostgreSQL cannot be asked. After an INSERT without an answer only the row knows, and the client asks for it."""
     return errors.Unavailable(edit_id=request.new.id if perhaps_there and request.problem is None else None)
@@ -81,7 +110,7 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
     """One request after its batch failed: perhaps committed all the same, else tried by itself."""
     for _ in range(2):
         try:
-            with db.durable() as tx:
+            with _database([request]) as tx:
                 if edits_store.recorded(tx, [request.new.id]):
                     return Recorded(request.new.id, None)
                 judged = _judge(tx, [request])
@@ -92,6 +121,7 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
             continue
         except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
             log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
+            perhaps_there = perhaps_there and not db.read_only(error)
             return _unknown(request, perhaps_there=perhaps_there) if db.passing(error) else errors.Internal()
     return errors.Internal()
 
@@ -107,18 +137,22 @@ class Judged:
 
 
 def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
-    """Look the keys up and judge. The posts are read unlocked: the worker judges again under the lock."""
-    kept = _kept(tx, batch)
-    fresh = [request for request in batch if _key_of(request) not in kept]
-    found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.problem is None])
+    """Look the keys up and judge. The posts are read unlocked: the worker judges again under the lock.
+
+    A request whose key another process has in hand is neither refused nor recorded: its answer is the other's.
+    """
+    taken, kept = _kept(tx, batch)
+    fresh = [request for request in batch if _key_of(request) not in kept and _is_ours(request, taken)]
+    found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.patch is not None])
     judged = Judged(now)
-    first_with: set[tuple[str, str]] = set()
+    first_with: set[Pair] = set()
     for request in batch:
         key = _key_of(request)
-        refusal = None if key in kept else _refusal(request, found, now)
         if key in kept:
             judged.verdicts[id(request)] = _repeated(request, kept[key])
-        elif refusal is not None:
+        elif not _is_ours(request, taken):
+            judged.verdicts[id(request)] = errors.KeyInHand()
+        elif (refusal := _refusal(request, found, now)) is not None:
             judged.verdicts[id(request)] = refusal
         elif request.new.key and key in first_with:
             judged.twins.append(request)
@@ -130,26 +164,39 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
 
 
 def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Verdict]:
-    """Insert what was accepted, in one statement that is its own transaction: whole, or not at all."""
+    """Insert what was accepted, in one statement: whole, or not at all.
+
+    A request that was answered "may have been accepted" meanwhile is left out. From then on only a statement that was
+    under way already can record it, and PostgreSQL ends that in time: hence UNSETTLED_SECONDS.
+    """
+    for request in [request for request in judged.accepted if request.future.done()]:
+        judged.accepted.remove(request)
+        judged.verdicts[id(request)] = errors.Unavailable()
     recorded: set[str] = set()
     if judged.now is not None and judged.accepted:
         recorded = edits_store.insert_edits(tx, [request.new for request in judged.accepted], judged.now)
     beaten = [request for request in judged.accepted if request.new.id not in recorded] + judged.twins
     if beaten:
-        # Another process (or this very batch) was first with the key: its edit is the one result.
-        kept = _kept(tx, beaten)
+        # This very batch was first with the key, or a process of the version before, which takes no lock of it: the
+        # edit of that one is the one result.
+        kept = idempotency_store.kept(tx, [_key_of(request) for request in beaten])
         for request in beaten:
-            judged.verdicts[id(request)] = _repeated(request, kept[_key_of(request)])
+            first = kept.get(_key_of(request))
+            judged.verdicts[id(request)] = _repeated(request, first) if first else errors.Unavailable()
     return [judged.verdicts[id(request)] for request in batch]
 
 
-def _key_of(request: Request) -> tuple[str, str]:
+def _key_of(request: Request) -> Pair:
     return request.new.api_key_id, request.new.key or ""
 
 
-def _kept(tx: Connection, batch: Sequence[Request]) -> dict[tuple[str, str], Kept]:
-    pairs = [_key_of(request) for request in batch if request.new.key]
-    return idempotency_store.kept(tx, pairs) if pairs else {}
+def _kept(tx: Connection, batch: Sequence[Request]) -> tuple[set[Pair], dict[Pair, Kept]]:
+    pairs = list(dict.fromkeys(_key_of(request) for request in batch if request.new.key))
+    return idempotency_store.take(tx, pairs) if pairs else (set(), {})
+
+
+def _is_ours(request: Request, taken: set[Pair]) -> bool:
+    return not request.new.key or _key_of(request) in taken
 
 
 def _repeated(request: Request, kept: Kept) -> Verdict:
@@ -160,8 +207,9 @@ def _repeated(request: Request, kept: Kept) -> Verdict:
 
 
 def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> RedraftError | None:
-    """Why the request is refused at once, leaving no edit, or None. If-Match waits for the lock."""
-    if request.problem is not None:
+    """Why the request is refused at once, leaving no edit, or None. Preconditions that may be met wait for the lock."""
+    hopeless = request.problem if isinstance(request.problem, errors.PreconditionFailed) else None
+    if request.problem is not hopeless:
         return request.problem
     post = found.get(request.new.post_id)
     if post is None or now is None or post.workspace_id != request.new.workspace_id:
@@ -169,6 +217,8 @@ def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> 
     if request.patch is None:
         return errors.Internal()
     decision = lifecycle.decide(post.facts, request.patch, now)
-    if isinstance(decision, lifecycle.Apply):
-        return None
-    return errors.restored(decision.code, decision.message, decision.details)
+    if isinstance(decision, lifecycle.Reject):
+        return errors.restored(decision.code, decision.message, decision.details)
+    if hopeless is not None:
+        hopeless.revision = post.facts.revision
+    return hopeless

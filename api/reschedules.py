@@ -1,9 +1,6 @@
 """Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (SPEC 5)."""
 
-import asyncio
-import csv
-import io
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +9,19 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
-from api import authentication, listing, reading
+from api import authentication, headers, listing, reading, spreadsheets
 from api.context import Context, context_of, storable
 from api.listing import Asked
 from api.problems import request_id
 from api.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
 from shared import queue, reschedule_jobs, reschedule_requests, reschedules
-from shared.errors import Conflict, Faults, IdempotencyKeyReused, InvalidRequest, NotFound, RedraftError
+from shared.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.ids import new_id
 from shared.reschedule_jobs import RESULT_FIELDS, Job, Result
 from shared.reschedules import Outcome
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as store
+from shared.store.idempotency import Kept
 from shared.store.keys import Key
 from shared.store.reschedules import Bounds, NewJob
 
@@ -64,18 +62,7 @@ async def create_reschedule(request: Request) -> Response:
     owner = await context.authenticated(request, authentication.BULK)
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
-    # Two megabytes keep a core busy for longer than other requests should wait.
-    body = await asyncio.to_thread(reading.parse_json, content)
-    key = reading.idempotency_key(request)
-    make: Make | RedraftError
-    try:
-        make = _new(await asyncio.to_thread(reschedule_requests.parse_request, body), owner)
-    except RedraftError as problem:
-        if key is None:
-            raise
-        make = problem
-    fingerprint = await asyncio.to_thread(reading.fingerprint, request, body) if key else None
-    return await _started(context, Wanted(owner, make, key, fingerprint))
+    return await _started(context, await context.parse(_wanted, request, content, owner))
 
 
 @router.post("/v1/reschedules/{job_id}/revert")
@@ -83,10 +70,15 @@ async def revert_reschedule(job_id: str, request: Request) -> Response:
     """Start the inverse job: posts that still are where the job put them go back to where they stood."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    body = await _empty_body(request)
-    key = reading.idempotency_key(request)
+    body = await reading.empty_body(request)
+    key = headers.idempotency_key(request)
     fingerprint = reading.fingerprint(request, body) if key else None
-    return await _started(context, Wanted(owner, _reverting(job_id, owner), key, fingerprint))
+    make: Make | RedraftError = _reverting(job_id, owner)
+    try:
+        reading.check_query(request)
+    except RedraftError as problem:
+        make = problem
+    return await _started(context, Wanted(owner, make, key, fingerprint))
 
 
 @router.post("/v1/reschedules/{job_id}/cancel")
@@ -94,7 +86,8 @@ async def cancel_reschedule(job_id: str, request: Request) -> Response:
     """End the job before its next chunk; the answer says what was moved."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    await _empty_body(request)
+    await reading.empty_body(request)
+    reading.check_query(request)
     if not storable(job_id):
         raise NotFound.reschedule(job_id)
     job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
@@ -106,7 +99,7 @@ async def list_reschedules(request: Request) -> Response:
     """The workspace's jobs, newest first."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    asked = listing.read(request, {}, owner.workspace_id)
+    asked = listing.read(request, {}, owner.workspace_id, await context.seal(), listing.BY_TIME_AND_ID)
     jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
     page = jobs[: asked.limit]
     next_place = (page[-1].created_at, page[-1].id) if len(jobs) > asked.limit else None
@@ -118,6 +111,7 @@ async def get_reschedule(job_id: str, request: Request) -> Response:
     """One job: a row of counters, cheap to poll."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
+    reading.check_query(request)
     return _shown(await _job(context, owner, job_id))
 
 
@@ -126,17 +120,30 @@ async def list_results(job_id: str, request: Request) -> Response:
     """What became of each post, in pages, or all of it as one CSV (`Accept: text/csv`)."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    asked = listing.read(request, FILTERS, owner.workspace_id)
+    asked = listing.read(request, FILTERS, owner.workspace_id, await context.seal(), listing.BY_NUMBER)
     job = await _job(context, owner, job_id)
     outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None
-    headers = {"Vary": "Accept"}
-    if wants_csv(request.headers.getlist("accept")):
+    vary = {"Vary": "Accept"}
+    if headers.likes_better(request.headers.getlist("accept"), "text/csv", "application/json"):
         _refuse_paging(request)
-        headers["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
-        return StreamingResponse(_csv(context, job, outcome), headers=headers, media_type="text/csv; charset=utf-8")
-    return Response(
-        to_json(await _page(context, job, asked, outcome)), headers=headers, media_type="application/json"
-    )  # fmt: skip
+        vary["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
+        return StreamingResponse(_csv(context, job, outcome), headers=vary, media_type="text/csv; charset=utf-8")
+    return Response(to_json(await _page(context, job, asked, outcome)), headers=vary, media_type="application/json")
+
+
+def _wanted(request: Request, content: bytes, owner: Key) -> Wanted:
+    """What a body asks for. Two megabytes keep a core busy for longer than other requests should wait."""
+    body = reading.parse_json(content)
+    key = headers.idempotency_key(request)
+    make: Make | RedraftError
+    try:
+        reading.check_query(request)
+        make = _new(reschedule_requests.parse_request(body), owner)
+    except RedraftError as problem:
+        if key is None:
+            raise
+        make = problem
+    return Wanted(owner, make, key, reading.fingerprint(request, body) if key else None)
 
 
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
@@ -169,38 +176,42 @@ def _job_of(owner: Key, *, plan: dict[str, Any], dry_run: bool, **given: Any) ->
 
 
 async def _started(context: Context, wanted: Wanted) -> Response:
-    made = await context.write(start, wanted, unsure=UNSURE)
+    try:
+        made = await context.write(start, wanted, unsure=UNSURE)
+    except TooManyJobs as error:
+        raise await context.held_back(wanted.owner.id, error) from None
     if not made.replayed:
         context.ring(queue.ring_reschedule, made.job.id)
-    headers = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
-    return Response(to_json(made.job.public()), 202, headers, media_type="application/json")
+    where = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
+    return Response(to_json(made.job.public()), 202, where, media_type="application/json")
 
 
 def start(tx: Connection, wanted: Wanted) -> Made:
     """Record a job and keep its Idempotency-Key, or find the job that the first request with it made."""
-    if wanted.key and (job := _first(tx, wanted)):
-        return Made(job, replayed=True)
+    pair = (wanted.owner.id, wanted.key or "")
+    if wanted.key and (kept := idempotency_store.wait_for(tx, pair)):
+        return _repeated(tx, wanted, kept)
     if isinstance(wanted.make, RedraftError):
         raise wanted.make
     new = wanted.make(tx)
+    full = reschedule_jobs.cannot_start(store.live_of(tx, wanted.owner.workspace_id))
+    if full is not None:
+        raise full
     job = store.insert_job(tx, new, key=wanted.key, fingerprint=wanted.fingerprint)
     if job is not None:
         return Made(job)
-    # Somebody else was first, with the key or with the revert; this waited for his end, and now it can be seen.
-    if wanted.key and (job := _first(tx, wanted)):
-        return Made(job, replayed=True)
+    # Another request was first with the revert, or, in a process of the version before, with the key. This one waited
+    # for its end, and now it can be seen.
+    if wanted.key and (kept := idempotency_store.kept(tx, [pair]).get(pair)):
+        return _repeated(tx, wanted, kept)
     raise Conflict("The job is being reverted already")
 
 
-def _first(tx: Connection, wanted: Wanted) -> Job | None:
-    pair = (wanted.owner.id, wanted.key or "")
-    kept = idempotency_store.kept(tx, [pair]).get(pair)
-    if kept is None:
-        return None
+def _repeated(tx: Connection, wanted: Wanted, kept: Kept) -> Made:
     job = store.job(tx, wanted.owner.workspace_id, kept.resource) if kept.fingerprint == wanted.fingerprint else None
     if job is None:
         raise IdempotencyKeyReused
-    return job
+    return Made(job, replayed=True)
 
 
 def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job:
@@ -212,18 +223,6 @@ def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job:
     if job is None:
         raise NotFound.reschedule(job_id)
     raise reschedule_jobs.cannot_cancel(job) or Conflict("The job has just ended; there is nothing left to cancel")
-
-
-async def _empty_body(request: Request) -> Any:
-    """Cancel and revert take no field: no body at all, or an empty JSON object."""
-    content = await reading.read_body(request)
-    if not content:
-        return None
-    reading.check_media_type(request, JSON_TYPES)
-    body = reading.parse_json(content)
-    if body != {}:
-        raise InvalidRequest("This route takes no fields; send no body, or {}")
-    return body
 
 
 async def _job(context: Context, owner: Key, job_id: str) -> Job:
@@ -258,32 +257,9 @@ async def _csv(context: Context, job: Job, outcome: Outcome | None) -> AsyncIter
 
     Should PostgreSQL go away meanwhile, the connection is broken off, so that half a file is not taken for a whole one.
     """
-    yield _lines([RESULT_FIELDS])
+    yield spreadsheets.lines([RESULT_FIELDS])
     bounds: list[Bounds] = await context.read(store.bounds, job.id)
     for chunk in bounds:
         found: list[Result] = await context.read(store.chunk_results, job, chunk, 0, outcome)
         if found:
-            yield _lines(one[1:] for one in found)
-
-
-def _lines(rows: Iterable[Iterable[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
-
-
-def wants_csv(accept: Iterable[str]) -> bool:
-    """Whether the client likes text/csv better than application/json (RFC 9110, 12.5.1); JSON where it is the same."""
-    liked: dict[str, float] = {}
-    for part in ",".join(accept).lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
-        try:
-            liked[name] = float(quality)
-        except ValueError:
-            continue
-
-    def quality_of(kind: str) -> float:
-        return liked.get(kind, liked.get(f"{kind.partition('/')[0]}/*", liked.get("*/*", 0.0)))
-
-    return quality_of("text/csv") > quality_of("application/json")
+            yield spreadsheets.lines(one[1:] for one in found)

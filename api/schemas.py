@@ -10,11 +10,14 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from api import deletion, drafts
-from shared import fields, times, urls
+from shared import captions, fields, times, urls
 from shared.lifecycle import EditStatus, Status
 
 LOCAL_TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]$"
-INSTANT = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?Z$"
+INSTANT = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?"
+    r"([Zz]|[+-]00:00)$"
+)
 _TIME_PART = "T([0-9]{1,9}H([0-9]{1,9}M)?|[0-9]{1,9}M)"
 DURATION = f"^[+-]?P([0-9]{{1,9}}W|[0-9]{{1,9}}D({_TIME_PART})?|{_TIME_PART})$"
 WEB_ADDRESS = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]"
@@ -22,7 +25,15 @@ WEB_ADDRESS = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]"
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 Platform = Literal["tiktok", "instagram"]
 ContentType = Literal["video", "slides"]
-Caption = Annotated[str, Field(max_length=fields.MAX_CAPTION, examples=["Live at noon, Eastern!"])]
+Caption = Annotated[
+    str,
+    Field(
+        max_length=captions.MOST,
+        description="at most 2,200 UTF-16 code units as a TikTok video (rendered slides too), 4,000 as TikTok slides; "
+        "on Instagram 2,200 characters, 30 hashtags and 20 mentions",
+        examples=["Live at noon, Eastern!"],
+    ),
+]
 Url = Annotated[
     str,
     Field(
@@ -261,5 +272,5 @@ class Health(Shown):
 
 
 class Readiness(Shown):
-    database: Literal["up", "down"]
+    database: Literal["up", "read_only", "down"]
     redis: Literal["up", "down"]

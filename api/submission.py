@@ -1,13 +1,20 @@
-"""Many concurrent PATCHes -> one INSERT -> one doorbell (SPEC 7). Nothing is answered before it is durable."""
+"""Many concurrent PATCHes -> one INSERT -> one doorbell (SPEC 7). Nothing is answered before it is durable.
+
+Workspaces take turns: each has a line of its own, a batch takes from all lines in turn, and within a line the order is
+kept. docs/fairness.md has the numbers.
+"""
 
 import asyncio
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import structlog
 
+from api import shares
 from api.doorbell import Doorbell
 from api.recording import Recorded, Request, Verdict, record_batch
+from api.shares import Active, Lines, Pace, Shares
 from api.waiting import Waiting
 from shared import errors, metrics, queue
 from shared.edits import EditPatch
@@ -17,6 +24,9 @@ from shared.settings import Settings
 from shared.store.edits import NewEdit
 
 BATCH = 256
+BATCH_LETTERS = 2_000_000
+"""Of the changes in a batch. A body may be 128 KiB: 256 of those would not be recorded while their requests wait."""
+
 # A batch gathers, for GATHER seconds at most, until it holds this SHARE of the requests under way lately: each
 # batch costs two commits, a doorbell and a task, so that a flood in a few large ones is served several times as fast as
 # in many small ones. Lately and not now: those who were answered together ask again together, but not at once.
@@ -25,6 +35,21 @@ GATHER = 0.003
 SHARE = 0.8
 ENOUGH = 96
 FADING = 0.7
+
+# While another workspace asked for something within LATELY seconds, so many edits may be UNDER_WAY together, from the
+# batch that records them to their ends; a workspace's others wait in its line. Batches stay small, and with them the
+# time that the other workspace's edit waits behind them, at every step.
+LATELY = 5.0
+UNDER_WAY = 64
+LONGEST_LINE = 8.0
+LATE_AT_ONCE = 32
+"""Seconds for which a request may wait in a line that moves, beyond those that PostgreSQL is waited for; and how many
+are then given up in a tenth of a second.
+"""
+
+# Refusals of one workspace for want of a place: so many a second at once, the others up to two seconds later.
+REFUSALS_A_SECOND = 100
+HELD_BACK_AT_MOST = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -36,15 +61,20 @@ class Submission:
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="submission")
-        self._pending: list[Request] = []
+        self._places = Shares(config.pending_max)
+        self._lines: Lines[Request] = Lines()
         self._open: set[Request] = set()
+        self._batched: Counter[str] = Counter()
+        self._active = Active(LATELY)
+        self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
         self._busy = False
         self._lately = 0.0
+        self._went_well = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._broker = client_on_loop()
-        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out)
-        self.waiting = Waiting(self.bell.ended)
+        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._several)
+        self.waiting = Waiting(config.waiters_max, self.bell.ended, self._flush)
         self._listener = Listener(self._broker, self.bell.channel, self._heard)
 
     def __len__(self) -> int:
@@ -57,7 +87,7 @@ class Submission:
 
     async def close(self) -> None:
         """Let waiters go, finish the batch in hand, ring what is left. Requests not yet taken were never answered."""
-        self._pending.clear()
+        self._lines.clear()
         await self.waiting.close()
         await self._loop.run_in_executor(None, self._thread.shutdown)
         await self.bell.close()
@@ -73,12 +103,15 @@ class Submission:
         Over 2,000 requests not yet inserted, or two seconds without PostgreSQL: Unavailable (SPEC 4).
         """
         future: asyncio.Future[Verdict] = self._loop.create_future()
-        if len(self._open) >= self._config.pending_max:
-            future.set_result(errors.Unavailable())
+        now, owner = self._loop.time(), new.workspace_id
+        self._active.seen(owner, now)
+        if not self._places.admits(owner):
+            self._loop.call_later(self._refusals.hold(owner, now), _answer, future, errors.Unavailable())
             return future
-        request = Request(new, patch, problem, future, self._loop.time() + self._config.database_patience, awaited)
+        request = Request(new, patch, problem, future, now + self._config.database_patience, awaited)
+        self._places.take(owner)
         self._open.add(request)
-        self._pending.append(request)
+        self._lines.add(owner, request)
         self._flush()
         if self._timer is None:
             self._timer = self._loop.call_later(0.1, self._give_up_on_late)
@@ -86,10 +119,10 @@ class Submission:
 
     def _flush(self) -> None:
         """Write what is pending, at once where little is under way: a lone edit waits for nobody."""
-        if self._busy or not self._pending:
+        if self._busy or not self._lines:
             return
         self._lately = max(self._lately, self._under_way())
-        if len(self._pending) < min(ENOUGH, int(self._lately * SHARE)):
+        if len(self._lines) < min(ENOUGH, int(self._lately * SHARE)):
             if self._gathering is None:
                 self._gathering = self._loop.call_later(GATHER, self._gathered)
             return
@@ -100,7 +133,7 @@ class Submission:
 
     def _gathered(self) -> None:
         self._gathering = None
-        if not self._busy and self._pending:
+        if not self._busy and self._lines:
             self._write()
 
     def _write(self) -> None:
@@ -108,21 +141,51 @@ class Submission:
             self._gathering.cancel()
             self._gathering = None
         self._lately = max(self._under_way(), self._lately * FADING)
-        batch, self._pending = self._pending[:BATCH], self._pending[BATCH:]
-        for request in batch:
-            request.taken = True
+        batch = self._batch()
+        if not batch:
+            return
         self._busy = True
         written = self._loop.run_in_executor(self._thread, record_batch, batch)
         written.add_done_callback(lambda done: self._written(batch, done))
 
+    def _batch(self) -> list[Request]:
+        """The next requests of all lines in turn, as many as may be under way."""
+        batch: list[Request] = []
+        may_go = self._may_go if self._several() else shares.anybody
+        until = self._loop.time() + self._config.database_patience
+        letters = 0
+        while len(batch) < BATCH and letters < BATCH_LETTERS and (found := self._lines.take(may_go)):
+            owner, request = found
+            letters += sum(len(str(value)) for value in request.new.changes.values())
+            request.taken, request.until = True, until
+            self._batched[owner] += 1
+            batch.append(request)
+        return batch
+
+    def _several(self) -> bool:
+        """Whether more than one workspace asked for something lately."""
+        return self._active.several(self._loop.time())
+
+    def _may_go(self, owner: str) -> bool:
+        waiting = self.waiting
+        return shares.admits(
+            UNDER_WAY,
+            taken=self._batched.total() + waiting.under_way,
+            held=self._batched[owner] + waiting.under_way_of(owner),
+            owners=max(len(self._batched), waiting.owners),
+        )
+
     def _written(self, batch: list[Request], done: asyncio.Future[list[Verdict]]) -> None:
         self._busy = False
-        self._flush()
+        if not self._several():
+            self._flush()
         if done.cancelled() or done.exception():
             log.error("submission_failed", requests=len(batch), exc_info=None if done.cancelled() else done.exception())
             verdicts: list[Verdict] = [errors.Unavailable(edit_id=request.new.id) for request in batch]
         else:
             verdicts = done.result()
+        if not all(isinstance(verdict, errors.Unavailable) for verdict in verdicts):
+            self._went_well = self._loop.time()
         fresh = [
             request
             for request, verdict in zip(batch, verdicts, strict=True)
@@ -132,26 +195,44 @@ class Submission:
         self.bell.ring_for(
             [(request.new.post_id, request.new.id) for request in fresh],
             awaited=any(request.awaited for request in fresh),
+            owners={request.new.post_id: request.new.workspace_id for request in fresh},
         )
         for request, verdict in zip(batch, verdicts, strict=True):
+            self._leave(request)
+            _answer(request.future, verdict)
+        # Behind those who go on now: whoever waits for an end is counted as a waiter by then.
+        self._loop.call_soon(self._landed, batch)
+
+    def _landed(self, batch: list[Request]) -> None:
+        self._batched -= Counter(request.new.workspace_id for request in batch)
+        self._flush()
+
+    def _leave(self, request: Request) -> None:
+        if request in self._open:
             self._open.discard(request)
-            if not request.future.done():
-                request.future.set_result(verdict)
+            self._places.give_back(request.new.workspace_id)
 
     def _give_up_on_late(self) -> None:
         """Answer whoever waited too long for PostgreSQL. What a thread has in hand may still be committed."""
         self._timer = None
         now = self._loop.time()
-        late = [request for request in self._open if request.until <= now]
+        late = [request for request in self._open if request.until <= now and self._is_late(request, now)]
+        if now < self._went_well + self._config.database_patience:
+            # Not thousands in one moment, who would all come back in one moment.
+            late = late[:LATE_AT_ONCE]
         for request in late:
-            self._open.discard(request)
-            if not request.future.done():
-                edit_id = request.new.id if request.taken and request.problem is None else None
-                request.future.set_result(errors.Unavailable(edit_id=edit_id))
+            self._leave(request)
+            edit_id = request.new.id if request.taken and request.problem is None else None
+            _answer(request.future, errors.Unavailable(edit_id=edit_id))
         if late:
-            self._pending = [request for request in self._pending if not request.future.done()]
+            self._lines.keep(lambda request: not request.future.done())
         if self._open:
             self._timer = self._loop.call_later(0.1, self._give_up_on_late)
+
+    def _is_late(self, request: Request, now: float) -> bool:
+        """Whether a request whose time is over is given up. In a line that moves it waits for its turn a while."""
+        moves = now < self._went_well + self._config.database_patience
+        return request.taken or not moves or request.until + LONGEST_LINE <= now
 
     async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
         metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))
@@ -163,3 +244,8 @@ class Submission:
         self.bell.ended(answer.ends)
         if unnamed:
             self.waiting.look_up(unnamed)
+
+
+def _answer(future: asyncio.Future[Verdict], verdict: Verdict) -> None:
+    if not future.done():
+        future.set_result(verdict)

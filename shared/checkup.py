@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared import db, outcomes, queue
+from shared import db, outcomes, prerequisites, queue
 from shared.db import transaction
 from shared.diagnosis import (
     JOB_STALLED,
@@ -34,6 +34,7 @@ from shared.diagnosis import (
     WorkerFacts,
 )
 from shared.settings import settings
+from shared.start import is_too_old
 from shared.store import health, overview
 from shared.store import posts as posts_store
 
@@ -102,6 +103,10 @@ def _words(error: Exception) -> str:
 
 
 def _database(url: str) -> DatabaseFacts:
+    version = prerequisites.postgresql_version(url) or ""
+    if version and is_too_old(version):
+        # It knows neither the options of our connections nor the functions of our statements.
+        return DatabaseFacts(0.0, 0.0, version=version)
     engine = db.make_engine(url, settings(), pool_size=1, name="redraft-doctor")
     try:
         skew, within = _skew(engine)
@@ -109,7 +114,7 @@ def _database(url: str) -> DatabaseFacts:
             at, ours = health.versions(tx), _migrations(url)
         pending, unknown = tuple(sorted(ours - at)), tuple(sorted(at - set(_known(url))))
         if pending and not at:
-            return DatabaseFacts(skew, within, pending)
+            return DatabaseFacts(skew, within, pending, version=version)
         with transaction(engine) as tx:
             overview.hurry(tx, PATIENCE * 2)
             standing = overview.standing(tx)
@@ -117,6 +122,7 @@ def _database(url: str) -> DatabaseFacts:
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
             stalled = health.stalled_jobs(tx, JOB_STALLED)
             dead, _ = health.dead_events(tx)
+            wrongly, words = health.set_up_wrongly(tx)
         return DatabaseFacts(
             skew,
             within,
@@ -130,6 +136,9 @@ def _database(url: str) -> DatabaseFacts:
             holders=tuple(_holder(one) for one in holders),
             stalled=tuple(stalled),
             dead_events=dead,
+            set_up_wrongly=wrongly,
+            publisher_says=words,
+            version=version,
         )
     finally:
         engine.dispose()

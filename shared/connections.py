@@ -35,10 +35,15 @@ class CutOffError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer's status and body; `body` is None where it was longer than ANSWER_LIMIT, and cut off there."""
+    """An answer's status and body; `body` is None where it was longer than ANSWER_LIMIT, and cut off there.
+
+    `retry_after`, `date`: those headers as they came.
+    """
 
     status: int
     body: bytes | None
+    retry_after: str | None = None
+    date: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +156,14 @@ class _Reading:
         self.status = 0
         self.size = 0
         self.chunks: list[bytes] = []
+        self.headers: dict[bytes, str] = {}
         self.framed = self.complete = self.overflows = self.keep_alive = False
 
-    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: ARG002  -- httptools hands over both
-        self.framed |= name.lower() in {b"content-length", b"transfer-encoding"}
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self.framed |= name in {b"content-length", b"transfer-encoding"}
+        if name in {b"retry-after", b"date"} and not self.complete:
+            self.headers.setdefault(name, value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         if not self.complete:
@@ -175,6 +184,11 @@ class _Reading:
         else:
             self.complete = True
             self.keep_alive = self.parser.should_keep_alive()
+
+    def answer(self, *, whole: bool = True) -> Answer:
+        """What was read."""
+        body = b"".join(self.chunks) if whole else None
+        return Answer(self.status, body, self.headers.get(b"retry-after"), self.headers.get(b"date"))
 
 
 _idle: dict[Target, list[_Connection]] = {}
@@ -217,15 +231,15 @@ def _read(connection: _Connection, deadline: float) -> tuple[Answer, bool]:
         data = connection.receive(deadline)
         if not data:
             if reading.status and not reading.framed:  # the end of the connection is the end of the answer
-                return Answer(reading.status, b"".join(reading.chunks)), False
+                return reading.answer(), False
             raise CutOffError("the connection was closed before the end of the answer")
         received += len(data)
         reading.parser.feed_data(data)
         if reading.size > ANSWER_LIMIT:
-            return Answer(reading.status, None), False
+            return reading.answer(whole=False), False
         if received > 2 * ANSWER_LIMIT:
             raise CutOffError("an answer that is not to end")
-    return Answer(reading.status, b"".join(reading.chunks)), reading.keep_alive and not reading.overflows
+    return reading.answer(), reading.keep_alive and not reading.overflows
 
 
 def _take(target: Target) -> _Connection | None:

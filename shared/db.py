@@ -223,7 +223,9 @@ def lock_timed_out(error: BaseException) -> bool:
 
 
 def passing(error: BaseException) -> bool:
-    """Whether PostgreSQL failed in a way that says nothing about the work itself: lost, restarting, timed out, full."""
+    """Whether PostgreSQL failed in a way that says nothing about the work itself: lost, restarting, timed out, full,
+    read-only.
+    """
     if not isinstance(error, DBAPIError):
         return isinstance(error, (TimeoutError, PoolTimeoutError))
     return bool(error.connection_invalidated) or isinstance(
@@ -233,6 +235,7 @@ def passing(error: BaseException) -> bool:
             psycopg.errors.IdleInTransactionSessionTimeout,
             psycopg.errors.TransactionTimeout,
             psycopg.InterfaceError,
+            psycopg.errors.ReadOnlySqlTransaction,
         ),
     )
 
@@ -249,6 +252,13 @@ def repeats(error: BaseException) -> bool:
             psycopg.errors.OutOfMemory,
         ),
     )
+
+
+def read_only(error: BaseException) -> bool:
+    """Whether PostgreSQL refused a write because it takes none for now: a demoted primary, or a hosted database whose
+    disk is full. The statement did nothing.
+    """
+    return isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction)
 
 
 def alembic_config(url: str) -> Config:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from shared.start import OLDEST_POSTGRESQL, is_too_old
 from shared.stories import duration, listed
 
 EDIT_WAITS: Final = timedelta(seconds=30)
@@ -59,7 +60,11 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is."""
+    """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
+
+    `set_up_wrongly`: posts that the publisher answers as it would answer any, and `publisher_says` what.
+    `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
+    """
 
     skew: float
     skew_within: float
@@ -73,6 +78,9 @@ class DatabaseFacts:
     holders: tuple[Holder, ...] = ()
     stalled: tuple[str, ...] = ()
     dead_events: int = 0
+    set_up_wrongly: int = 0
+    publisher_says: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     """Everything that is wrong, what stops all work first."""
     found = [_unreachable(name, said) for name, said in facts.unreachable.items()]
     if facts.database is not None:
+        found += _version(facts.database)
         found += _migrations(facts.database)
     if facts.workers is not None:
         found += _workers(facts.workers, facts)
@@ -144,6 +153,16 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 def _unreachable(name: str, said: str) -> Finding:
     code = f"unreachable_{name.split(maxsplit=1)[0].lower()}"
     return Finding(code, f"{name} does not answer: {said}", _UNREACHABLE.get(name, "Start it."))
+
+
+def _version(database: DatabaseFacts) -> Iterable[Finding]:
+    if database.version and is_too_old(database.version):
+        yield Finding(
+            "postgresql_too_old",
+            f"PostgreSQL {database.version} is too old: Redraft needs {OLDEST_POSTGRESQL} or newer",
+            "Upgrade it, or let REDRAFT_DATABASE_URL name a newer one. Nothing works before that, and nothing more was "
+            "asked of it.",
+        )
 
 
 def _migrations(database: DatabaseFacts) -> Iterable[Finding]:
@@ -217,6 +236,14 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
 
 
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
+    if database.set_up_wrongly:
+        yield Finding(
+            "publisher_set_up_wrongly",
+            f"The publisher answers {_count(database.set_up_wrongly, 'post')} as it would any: "
+            f"{database.publisher_says}",
+            "Check REDRAFT_PUBLISHER_URL, REDRAFT_SERVICE_SECRET and what the publisher itself needs to log in. Posts "
+            "are tried for an hour; those that fail meanwhile: `redraft posts retry --reason publisher_unavailable`.",
+        )
     if database.oldest is not None and database.oldest > EDIT_WAITS:
         yield Finding(
             "old_edits",

@@ -7,9 +7,9 @@ acceptance. Each field's own rules are in shared/fields.py.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal, cast
+from typing import Final, Literal, Protocol, cast
 
-from shared import fields, times
+from shared import captions, fields, times
 from shared.errors import Faults, InvalidRequest
 from shared.fields import UNSET, Content, Unset
 
@@ -85,7 +85,7 @@ def parse_patch(body: object) -> EditPatch:
         raise InvalidRequest(f"The body changes nothing; send at least one of {', '.join(FIELDS)}")
     faults = Faults()
     fields.check_known(body, FIELDS, faults)
-    caption = fields.check_caption(body.get("caption", UNSET), faults)
+    caption = captions.parse(body.get("caption", UNSET), faults)
     schedule = fields.check_schedule(body.get("scheduledTime", UNSET), body.get("timezone", UNSET), faults)
     content = fields.check_content(body.get("contentType", UNSET), body.get("contentUrl", UNSET), faults)
     sound_id = fields.check_sound_id(body.get("soundId", UNSET), faults)
@@ -95,17 +95,45 @@ def parse_patch(body: object) -> EditPatch:
     return EditPatch(caption, *schedule, content, sound_id)
 
 
-def problems_for(patch: EditPatch, platform: str, accepted_at: datetime) -> InvalidRequest | None:
-    """What only the post tells: the time against the moment of acceptance, the number of slides and the sound against
-    the platform (`tiktok`, `instagram`). `soundId: null` is no problem anywhere: it asks for what such a post has.
+class Subject(Protocol):
+    """What the rules below read of a post (`lifecycle.PostFacts`)."""
+
+    @property
+    def platform(self) -> str: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def render_as_video(self) -> bool: ...
+    @property
+    def caption(self) -> str: ...
+
+
+def problems_for(patch: EditPatch, post: Subject, accepted_at: datetime) -> InvalidRequest | None:
+    """What only the post tells: the caption against its platform's limits, the time against the moment of acceptance,
+    the number of slides and the sound against the platform. `soundId: null` is no problem anywhere: it asks for what
+    such a post has.
     """
     faults = Faults()
+    _check_caption(patch, post, faults)
     if patch.instant is not UNSET:
         message = times.within_reach(patch.instant, accepted_at)
         if message is not None:
             faults.add("invalid_scheduled_time", "scheduledTime", message)
     if patch.content is not UNSET and patch.content.kind == "slides":
-        fields.check_slide_count(len(patch.content.urls), platform, faults)
+        fields.check_slide_count(len(patch.content.urls), post.platform, faults)
     if patch.sound_id is not UNSET:
-        fields.check_sound_platform(patch.sound_id, platform, faults)
+        fields.check_sound_platform(patch.sound_id, post.platform, faults)
     return faults.error()
+
+
+def _check_caption(patch: EditPatch, post: Subject, faults: Faults) -> None:
+    """The caption as the edit leaves it. One that the edit does not send is judged only where new content brings other
+    limits: an edit of the time is not refused for a caption that has stood there since before there was a limit.
+    """
+    before = limits = captions.limits_of(post.platform, post.content_type, render_as_video=post.render_as_video)
+    if patch.content is not UNSET:
+        limits = captions.limits_of(post.platform, patch.content.kind, render_as_video=post.render_as_video)
+    if patch.caption is not UNSET:
+        captions.check(patch.caption, limits, faults)
+    elif limits is not before:
+        captions.check(post.caption, limits, faults, stands=True)

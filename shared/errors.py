@@ -68,13 +68,20 @@ class InvalidRequest(RedraftError):
 class Faults:
     """What is wrong with a body: collected field by field, then raised as one InvalidRequest that names it all."""
 
-    __slots__ = ("_found",)
+    __slots__ = ("_found", "_of")
 
     def __init__(self) -> None:
         self._found: list[tuple[InvalidCode, Detail]] = []
+        self._of: dict[InvalidCode, int] = {}
 
     def add(self, code: InvalidCode, name: str, message: str) -> None:
-        self._found.append((code, Detail(name, message)))
+        if not self.enough_of(code):
+            self._of[code] = self._of.get(code, 0) + 1
+            self._found.append((code, Detail(name, message)))
+
+    def enough_of(self, code: InvalidCode) -> bool:
+        """Whether the details are full of this code already: another one would be shown to nobody."""
+        return self._of.get(code, 0) >= _MOST_DETAILS
 
     def error(self) -> InvalidRequest | None:
         """None if nothing is wrong. Code and message are those of the first fault, in the order of InvalidCode and
@@ -160,7 +167,7 @@ class CannotEdit(RedraftError):
 
 
 class Conflict(RedraftError):
-    """409: a job's revert or cancel that its state does not allow."""
+    """409: a job's revert or cancel, or a post's retry, that its state does not allow."""
 
     code = "conflict"
 
@@ -175,14 +182,17 @@ class Discarded(RedraftError):
 
 
 class PreconditionFailed(RedraftError):
-    """412: If-Match names another revision. `revision` is the current one, for the ETag (None: read the row)."""
+    """412: If-Match or If-None-Match does not let the request pass. `revision` is the current one, for the ETag (None:
+    read the row). `message` where another reason than a changed post is to be given.
+    """
 
     code = "precondition_failed"
     revision: int | None = None
 
-    def __init__(self, revision: int) -> None:
+    def __init__(self, revision: int | None, message: str | None = None) -> None:
         super().__init__(
-            f'The post has changed: its ETag is now "{revision}"; read it again and send that tag in If-Match'
+            message
+            or f'The post has changed: its ETag is now "{revision}"; read it again and send that tag in If-Match'
         )
         self.revision = revision
 
@@ -207,6 +217,15 @@ class UnsupportedMediaType(RedraftError):
         super().__init__(f"Send the body with Content-Type {' or '.join(self.accepted)}")
 
 
+class UnsupportedEncoding(RedraftError):
+    """415 for a body with a Content-Encoding, with `Accept-Encoding: identity` (RFC 9110, 12.5.3)."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self) -> None:
+        super().__init__("Send the body as it is, without Content-Encoding")
+
+
 class IdempotencyKeyReused(RedraftError):
     """422: the key came before with another method, path, body or If-Match."""
 
@@ -228,10 +247,27 @@ class RateLimited(RedraftError):
         super().__init__(f"This API key has spent its limit; try again in {_seconds(self.retry_after)}")
 
 
+class TooManyJobs(RateLimited):
+    """429: as many bulk jobs of the workspace wait or run as may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(5)
+        self.message = (
+            f"{most} bulk jobs of this workspace wait or run already; wait until one has ended, or cancel one with"
+            " POST /v1/reschedules/{id}/cancel, then send this again"
+        )
+        self.args = (self.message,)
+
+
+UNSETTLED_SECONDS: Final = 60
+"""For how long an edit that may have been accepted may still come: a statement under way reaches PostgreSQL within 30 s
+(TCP gives up then), and is ended 15 s later."""
+
+
 class Unavailable(RedraftError):
     """503 with Retry-After (whole seconds, at least 1).
 
-    With `edit_id` the request may have been accepted: a connection lost in COMMIT (SPEC 4), not an ordinary outage.
+    With `edit_id` the request may have been accepted: a connection lost in COMMIT, not an ordinary outage.
     """
 
     code = "unavailable"
@@ -241,9 +277,33 @@ class Unavailable(RedraftError):
         super().__init__(
             f"The service is unavailable; nothing was accepted, try again in {_seconds(self.retry_after)}"
             if edit_id is None
-            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again",
+            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again. "
+            f"A 404 there means nothing for the next {UNSETTLED_SECONDS} seconds",
             edit_id=edit_id,
         )
+
+
+class EditInHand(Unavailable):
+    """503 for GET of an edit that is being recorded at this moment: whether it is there cannot be said yet."""
+
+    def __init__(self, edit_id: str) -> None:
+        super().__init__()
+        self.message = f"Edit {edit_id} is being recorded at this moment; ask again in {_seconds(self.retry_after)}"
+        self.args = (self.message,)
+
+
+class KeyInHand(Unavailable):
+    """503: another request with the same Idempotency-Key is being recorded at this moment, so that there is no result
+    to repeat yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message = (
+            "Another request with this Idempotency-Key is being recorded at this moment; "
+            f"send this one again in {_seconds(self.retry_after)}"
+        )
+        self.args = (self.message,)
 
 
 class Internal(RedraftError):

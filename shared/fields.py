@@ -24,7 +24,6 @@ class Unset(Enum):
 
 UNSET: Final = Unset.UNSET
 
-MAX_CAPTION: Final = 2_200
 MAX_SOUND_ID: Final = 255
 SLIDES: Final[Mapping[str, tuple[int, int]]] = {"tiktok": (1, 35), "instagram": (2, 10)}
 """How many slides a post may have, by platform."""
@@ -56,9 +55,11 @@ def check_known(body: Mapping[str, object], known: Iterable[str], faults: Faults
     unknown = [name for name in body if name not in known]
     if not unknown:
         return
-    # Finding near misses is slow, and a body has room for ten thousand of them.
+    # Finding near misses is slow. One object has room for ten thousand of them, and a body for ten thousand objects.
     plain = {_plain(name): name for name in known}
     for name in unknown[:_MOST_GUESSES]:
+        if faults.enough_of("invalid_request"):
+            return
         near = get_close_matches(_plain(name), plain, n=1, cutoff=0.7) if len(name) <= _LONGEST_GUESS else []
         advice = f"did you mean {plain[near[0]]}?" if near else f"send only {', '.join(known)}"
         shown = f"{prefix}{printable(name)}"
@@ -85,16 +86,6 @@ def check_text(value: object, name: str, faults: Faults) -> str | Unset:
     else:
         return value
     return UNSET
-
-
-def check_caption(value: object, faults: Faults, *, name: str = "caption") -> str | Unset:
-    """At most 2,200 characters, counted as code points; "" is a caption."""
-    caption = check_text(value, name, faults)
-    if caption is not UNSET and len(caption) > MAX_CAPTION:
-        message = f"{name} may have at most {MAX_CAPTION:,} characters and has {len(caption):,}; shorten it"
-        faults.add("invalid_caption", name, message)
-        return UNSET
-    return caption
 
 
 def check_schedule(time: object, timezone: object, faults: Faults, *, prefix: str = "") -> Schedule | Unset:

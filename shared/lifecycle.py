@@ -74,7 +74,8 @@ STATES: dict[Status, State] = {
         editable=False,
         claim=None,
         moves_to=frozenset({Status.GENERATED, Status.PENDING_RENDER}),
-        story="Put in by a render or a publish that gave up. Only an operator's `redraft posts retry` moves it out.",
+        story="Put in by a render or a publish that gave up. Only a retry moves it out: `redraft posts retry`, or "
+        "POST /v1/posts/{postId}/retry.",
     ),
 }
 
@@ -133,9 +134,27 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
-def matches(if_match: Sequence[str] | None, revision: int) -> bool:
-    """Whether an If-Match list lets a request pass: strong comparison, `*` matches any (RFC 9110, 13.1.1)."""
-    return if_match is None or "*" in if_match or etag(revision) in if_match
+NOT = "!"
+"""Stands before a tag of If-None-Match among an edit's preconditions; those of If-Match stand there as they are."""
+
+
+def matches(preconditions: Sequence[str] | None, revision: int) -> bool:
+    """Whether a post at that revision fulfils an edit's preconditions (RFC 9110, 13.1.1 and 13.1.2). `*` is any tag."""
+    return _unmet(preconditions, revision) is None
+
+
+def _unmet(preconditions: Sequence[str] | None, revision: int) -> errors.PreconditionFailed | None:
+    if preconditions is None:
+        return None
+    tag = etag(revision)
+    wanted = [each for each in preconditions if not each.startswith(NOT)]
+    # An empty list: all of its tags were weak (earlier versions recorded such edits).
+    if not preconditions or (wanted and "*" not in wanted and tag not in wanted):
+        return errors.PreconditionFailed(revision)
+    if NOT + tag in preconditions:
+        message = f"If-None-Match names {tag}, and that is the post's ETag; the edit was to be made at another only"
+        return errors.PreconditionFailed(revision, message)
+    return None
 
 
 def cannot_edit(post: PostFacts) -> Reject | None:
@@ -159,18 +178,20 @@ def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: S
 
     The time is judged against `accepted_at`, the database's clock when the edit was recorded, so that an edit
     that waited too long in the queue is applied all the same. Field rules come first, then the status, then
-    If-Match: a precondition is looked at only where the answer would be a success (RFC 9110, 13.2.1).
+    the preconditions (`if_match`, as `matches` has them): they are looked at only where the answer would be a success
+    (RFC 9110, 13.2.1).
     """
     if post.deleted:
         return _refused(errors.NotFound.post(post.id))
-    problem = edits.problems_for(patch, post.platform, accepted_at)
+    problem = edits.problems_for(patch, post, accepted_at)
     if problem is not None:
         return _refused(problem)
     refusal = cannot_edit(post)
     if refusal is not None:
         return refusal
-    if not matches(if_match, post.revision):
-        return _refused(errors.PreconditionFailed(post.revision))
+    unmet = _unmet(if_match, post.revision)
+    if unmet is not None:
+        return _refused(unmet)
     return Apply(edited(post, patch))
 
 

@@ -1,5 +1,8 @@
 """Structured logs: one line an event, JSON or readable on a terminal; never captions, URLs or keys (SPEC 9).
 
+A line has 4,096 bytes at most and holds no control characters (shared/scrubbing.py); of one kind a few are written a
+minute, the others are counted (shared/log_rates.py). At debug level nothing is left out.
+
 Lines are joined by ids: a request's `request_id` and `edit_id` meet in the line that answers it, an edit's `edit_id`
 and `task_id` in the lines of the worker that ended it. Fine requests and applied edits say so at debug level only.
 """
@@ -7,8 +10,8 @@ and `task_id` in the lines of the worker that ended it. Fine requests and applie
 import json
 import logging
 import os
-import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
@@ -19,7 +22,10 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import Processor
 
+from shared import scrubbing
 from shared.lifecycle import EditStatus
+from shared.log_rates import Rates
+from shared.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 from shared.settings import settings
 
 if TYPE_CHECKING:
@@ -28,25 +34,22 @@ if TYPE_CHECKING:
 SLOW = 1.0
 """Seconds. A request that took longer is worth a line, whatever its answer."""
 
-_BLOCKED = re.compile(
-    "after|answer|args|authorization|api_?key|before|body|captions?|changes|claim_?token|content_?urls?|data|headers|input"
-    "|kwargs|message|param(eter)?s|password|payload|query|rendered_?url|result|secret|statement|thumbnail_?url|token|urls?",
-    re.IGNORECASE,
-)
-"""Fields that no line may carry: what they hold may be a client's text."""
+LINE_MAX = 4_096
+"""Bytes of a line, its end too. Linux writes that many to a pipe in one piece, so that lines of processes never mix."""
 
 # Two lines a task, or one a second: what they tell stands in Flower and in the metrics.
 _CHATTY = ("celery.worker.strategy", "celery.app.trace")
 _QUIET = ("httpx", "httpcore", "urllib3", "kombu", "amqp", "alembic")
 
-_URL = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"]*@)?([^\s/?#'\"<>]*)([^\s'\"<>]*)", re.IGNORECASE)
-_KEY = re.compile(r"\bsk_[\w-]+|\bBearer\s+[^\s'\"]+", re.IGNORECASE)
 # Errors whose words are about code and connections, never about what a client sent.
 _SPEAKABLE = (AttributeError, NameError, ImportError, OSError)
 _SPEAKABLE_NAMES = ("ConnectionError", "TimeoutError", "OperationalError")
 _FRAMES = 12
 
+_SHORTER = (512, 128, 32)
+
 _joins: dict[str, Callable[[], str | None]] = {}
+_rates = Rates(time.monotonic)
 
 log = structlog.get_logger(__name__)
 
@@ -62,9 +65,9 @@ def configure(**joins: Callable[[], str | None]) -> None:
     level = logging.getLevelNamesMapping().get(config.log_level.upper(), logging.INFO)
     renderer = _renderer(config.log_format)
     shared: list[Processor] = [_join, structlog.stdlib.add_log_level, structlog.processors.TimeStamper("iso", utc=True)]
-    shared += [_tell_exception, block]
+    shared += [scrubbing.block, _tell_exception]
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[_sampled, *shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_Lines,
         cache_logger_on_first_use=True,
@@ -95,8 +98,26 @@ def _route_everything_to(handler: logging.Handler, level: int) -> None:
 
 def _renderer(form: str) -> Processor:
     if form == "console" or (form == "auto" and sys.stderr.isatty()):
-        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
-    return _as_json
+        return _fitting(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0))
+    return _fitting(_as_json)
+
+
+def _fitting(render: Processor) -> Processor:
+    """That renderer, whose lines are short enough: where one is not, each of its values is cut until it is."""
+
+    def fitting(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        line = str(render(logger, name, dict(event)))
+        for most in _SHORTER:
+            if len(_encoded(line)) <= LINE_MAX:
+                return line
+            line = str(render(logger, name, scrubbing.shortened(event, most) | {"cut": True}))
+        return line
+
+    return fitting
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode(errors="backslashreplace") + b"\n"
 
 
 def _as_json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
@@ -111,7 +132,7 @@ def _write(line: str) -> None:
     # One system call a line: pool children share the pipe, and short lines never mix. A reader that went away ends no
     # request.
     with suppress(OSError):
-        os.write(2, line.encode(errors="backslashreplace") + b"\n")
+        os.write(2, _encoded(line))
 
 
 class _Lines:
@@ -136,9 +157,32 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
+def _sampled(_: object, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leave a line out where too many of its kind were written; the next one says how many were."""
+    if debugging():
+        return event
+    error = event.get("exc_info")
+    left_out = _rates.admit(
+        (event.get("event"), level, event.get("status"), event.get("code"), event.get("error"), type(error).__name__)
+    )
+    if left_out is None:
+        raise structlog.DropEvent
+    if left_out:
+        event["left_out"] = left_out
+    return event
+
+
+def left_out() -> int:
+    """How many lines this process has left out since it started."""
+    return _rates.left_out
+
+
 def _speak_safely(record: logging.LogRecord) -> bool:
     """Libraries put errors into their sentences, and those may quote a caption: only what is known to be safe stays."""
     if record.name == "celery.beat" and "Sending due task" in str(record.msg) and not debugging():
+        return False
+    left_out = 0 if debugging() else _rates.admit((record.name, record.levelno, str(record.msg)[:80]))
+    if left_out is None:
         return False
     args: Any = record.args
     if isinstance(args, Mapping):
@@ -149,6 +193,8 @@ def _speak_safely(record: logging.LogRecord) -> bool:
     if record.exc_info or record.name == "asyncio":
         # The error stands below its first line, or is told by its type in `exception`.
         record.msg, record.args = record.getMessage().strip().partition("\n")[0], ()
+    if left_out:
+        record.msg, record.args = f"{record.getMessage()} (and {left_out} lines like this one)", ()
     return True
 
 
@@ -162,11 +208,11 @@ def _join(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping
 def _tell_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     given = event.pop("exc_info", None)
     if isinstance(given, BaseException):
-        event["exception"] = told(given)
+        event[EXCEPTION] = told(given)
     elif isinstance(given, tuple) and given[1] is not None:
-        event["exception"] = told(given[1])
+        event[EXCEPTION] = told(given[1])
     elif given and (error := sys.exc_info()[1]) is not None:
-        event["exception"] = told(error)
+        event[EXCEPTION] = told(error)
     return event
 
 
@@ -180,7 +226,7 @@ def told(error: BaseException) -> str:
         lines.append(("caused by " if lines else "") + _spoken(current))
         lines += _places(current.__traceback__)
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    return "\n".join(lines)
+    return "\n".join(lines)[:EXCEPTION_MAX]
 
 
 class ToldError(Exception):
@@ -209,36 +255,8 @@ def _spoken(error: BaseException) -> str:
         constraint = getattr(getattr(error, "diag", None), "constraint_name", None)
         return f"{name} (SQLSTATE {state}{f', {constraint}' if constraint else ''})"
     if isinstance(error, _SPEAKABLE) or name in _SPEAKABLE_NAMES:
-        return f"{name}: {scrubbed(str(error).partition(chr(10))[0][:300])}"
+        return f"{name}: {shown(scrubbed(str(error).partition(chr(10))[0]), 300)}"
     return name
-
-
-def scrubbed(text: str) -> str:
-    """Text whose keys are gone, and whose URLs say where they lead but not to what, nor with which password."""
-    text = _KEY.sub("[key]", text)
-    return _URL.sub(lambda found: found[1] + found[2] + ("/…" if len(found[3]) > 1 else found[3]), text)
-
-
-def block(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drop the fields that no line may carry, and say which, so that whoever wrote them notices; scrub the rest."""
-    blocked = [name for name in event if _BLOCKED.fullmatch(name)]
-    for name in blocked:
-        del event[name]
-    for name, value in event.items():
-        event[name] = _clean(value)
-    if blocked:
-        event["blocked"] = sorted(blocked)
-    return event
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return scrubbed(value)
-    if isinstance(value, Mapping):
-        return {k: _clean(v) for k, v in value.items() if not _BLOCKED.fullmatch(str(k))}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(one) for one in value]
-    return value
 
 
 def debugging() -> bool:
@@ -246,21 +264,25 @@ def debugging() -> bool:
     return bool(log.is_enabled_for(logging.DEBUG))
 
 
-def answered(status: int, seconds: float, *, method: str, route: str, post_id: str | None, edit_id: str | None) -> None:
+def answered(
+    status: int, seconds: float, *, method: str, route: str, post_id: str | None, edit_id: str | None, code: str | None
+) -> None:
     """One line for a request: at debug level, unless the answer is an error or took longer than SLOW.
 
-    429 is counted and not logged: a flood of requests must not become a flood of lines.
+    `code`: of the error that was answered. 429 is counted and not logged, and of other errors a few a minute are: a
+    flood of requests must not become a flood of lines.
     """
     if status >= 500:
         say = log.error
-    elif (status >= 400 and status != 429) or seconds > SLOW:
+    elif status != 429 and (status >= 400 or seconds > SLOW):
         say = log.info
     elif debugging():
         say = log.debug
     else:
         return
-    ids = {name: value for name, value in (("post_id", post_id), ("edit_id", edit_id)) if value}
-    say("answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **ids)
+    given = {"code": code, "post_id": post_id, "edit_id": edit_id}
+    known = {name: value for name, value in given.items() if value}
+    say("answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **known)
 
 
 def edits_ended(ends: Sequence["End"], queue: Iterable["QueuedEdit"]) -> None:

@@ -61,6 +61,12 @@ LATENESS = Histogram(
     buckets=_LATE,
     registry=WORKER,
 )
+ANSWERS = Counter(
+    "redraft_service_answers",
+    "Calls of publisher, renderer and receiver of webhooks, by what their answer meant (docs/services.md).",
+    ("service", "meaning"),
+    registry=WORKER,
+)
 POOL = Gauge("redraft_worker_connections", "Connections to PostgreSQL that are in use.", registry=WORKER)
 
 RESULTS = {
@@ -119,6 +125,11 @@ def publishes_claimed(times: Iterable[datetime], now: datetime) -> None:
     """Count first tries, below the commit of their claims: the times that the posts were meant for, and the clock."""
     for at in times:
         LATENESS.observe(max(0.0, (now - at).total_seconds()))
+
+
+def service_answered(service: str, meaning: str) -> None:
+    """Count one call of an outside service, by what its answer meant."""
+    ANSWERS.labels(service, str(meaning)).inc()
 
 
 def counted(name: str, run: Callable[..., Any]) -> Callable[..., Any]:

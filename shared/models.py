@@ -114,6 +114,11 @@ posts = Table(
     _instant("enqueued_at"),
     _instant("retry_at"),
     Column("render_tries", SmallInteger, nullable=False, server_default=text("0")),
+    Column(
+        "render_waits_since",
+        DateTime(timezone=True),
+        comment='when the renderer first said "still at work" or "not now" of this content',
+    ),
     _instant("posted_at"),
     Column("platform_post_id", Text),
     Column("failure_reason", Text),
@@ -201,6 +206,14 @@ idempotency_keys = Table(
     Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False, comment="random, made by a migration; shown to nobody"),
+    _instant("created_at", now=True),
+)
+
 publish_attempts = Table(
     "publish_attempts",
     metadata,
@@ -216,8 +229,32 @@ publish_attempts = Table(
     Column("outcome", Text),
     Column("message", Text),
     Column("forgiven", Boolean, nullable=False, server_default=text("false"), comment="an operator's retry came since"),
+    Column(
+        "not_sent",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="an operator said that it had no effect; `acts` says who",
+    ),
     CheckConstraint("(outcome IS NULL) = (finished_at IS NULL)", name="finished_has_an_outcome"),
     Index("ix_publish_attempts_post", "post_id", text("id DESC")),
+)
+
+acts = Table(
+    "acts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    Column("actor", Text, nullable=False, comment="an operator's name, or the name of an API key"),
+    Column("api_key_id", Text, comment="the key, where an API client did it; null: an operator"),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="what kind of thing subject_id names: post, edit, job, webhook …"),
+    Column("subject_id", Text, nullable=False),
+    Column("workspace_id", Text, nullable=False),
+    Column("from_state", Text, nullable=False),
+    Column("before", JSONB, nullable=False, comment="what stood there before and was overwritten"),
+    Column("request_id", Text),
+    Index("ix_acts_subject", "subject_id", text("id DESC")),
 )
 
 reschedules = Table(

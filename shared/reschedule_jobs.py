@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 from shared import times
-from shared.errors import Conflict
+from shared.errors import Conflict, TooManyJobs
 
 
 class JobStatus(StrEnum):
@@ -55,6 +55,15 @@ class Job:
             "finishedAt": times.format_instant(self.finished_at) if self.finished_at else None,
         }
         return shown if self.error is None else shown | {"error": self.error}
+
+
+LIVE_AT_MOST: Final = 20
+"""Jobs of one workspace that wait or run at a time."""
+
+
+def cannot_start(live: int) -> TooManyJobs | None:
+    """One more job, beside `live` of its workspace's that have not ended."""
+    return TooManyJobs(LIVE_AT_MOST) if live >= LIVE_AT_MOST else None
 
 
 def cannot_cancel(job: Job) -> Conflict | None:

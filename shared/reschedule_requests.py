@@ -272,8 +272,8 @@ def stored_filter(meant: Filter | None) -> dict[str, Any] | None:
     given = {
         "accountIds": list(meant.account_ids) if meant.account_ids else None,
         "platform": meant.platform,
-        "scheduledFrom": times.format_instant(meant.scheduled_from) if meant.scheduled_from else None,
-        "scheduledTo": times.format_instant(meant.scheduled_to) if meant.scheduled_to else None,
+        "scheduledFrom": times.format_exactly(meant.scheduled_from) if meant.scheduled_from else None,
+        "scheduledTo": times.format_exactly(meant.scheduled_to) if meant.scheduled_to else None,
         "postIds": list(meant.post_ids) if meant.post_ids else None,
     }
     return {name: value for name, value in given.items() if value is not None} or {"all": True}

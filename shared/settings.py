@@ -2,8 +2,10 @@
 
 from functools import lru_cache
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared import addresses, start
 
 
 class Settings(BaseSettings):
@@ -23,6 +25,9 @@ class Settings(BaseSettings):
     flower_url: str = ""
     log_format: str = Field(default="auto", description="json, console, or auto: console on a terminal")
     log_level: str = "INFO"
+    trusted_proxies: str = Field(
+        default="", description="addresses and networks whose X-Forwarded-For counts; none, loopback neither, if empty"
+    )
     metrics_token: str = Field(default="", description="a bearer token for /metrics; empty: whoever reaches the port")
 
     # Waiting for an answer (SPEC 4).
@@ -64,8 +69,19 @@ class Settings(BaseSettings):
     flower_user: str = "flower"
     flower_password: str = ""
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        addresses.networks(text)
+        return text
+
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """This process's settings, read once."""
-    return Settings()
+    """This process's settings, read once. StartError where a variable holds what it cannot."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Without what stands there: it may be a secret.
+        wrong = [f"{start.variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors(include_input=False)]
+        raise start.StartError("; ".join(wrong)) from None

@@ -43,11 +43,14 @@ DURATION_RULE: Final = (
 """What `parse_duration` takes, in words for a message."""
 
 LOCAL_RULE: Final = "a local time written YYYY-MM-DDTHH:MM, without seconds or offset"
-INSTANT_RULE: Final = "a UTC time written YYYY-MM-DDTHH:MM:SSZ or YYYY-MM-DDTHH:MMZ"
+INSTANT_RULE: Final = "an RFC 3339 time in UTC, like 2026-04-22T15:00:00Z"
 
-_DATE = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-_LOCAL: Final = re.compile(_DATE)
-_INSTANT: Final = re.compile(f"({_DATE}(?::[0-5][0-9])?)Z")
+_DAY = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+_MINUTE_OF_DAY = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_LOCAL: Final = re.compile(f"{_DAY}T{_MINUTE_OF_DAY}")
+_INSTANT: Final = re.compile(
+    rf"({_DAY}[Tt]{_MINUTE_OF_DAY}(?::[0-5][0-9])?)(?:(?<=:..:..)\.([0-9]+))?(?:[Zz]|[+-]00:00)"
+)
 _DURATION: Final = re.compile(
     r"([+-])?P(?:([0-9]{1,9})W|(?=[0-9T])(?:([0-9]{1,9})D)?(?:T(?=[0-9])(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?)?)"
 )
@@ -107,22 +110,32 @@ def format_local(local: datetime) -> str:
 
 
 def parse_instant(text: str) -> datetime | None:
-    """What scheduledFrom and its like take: UTC, `YYYY-MM-DDTHH:MM:SSZ` or `YYYY-MM-DDTHH:MMZ`; aware.
+    """What scheduledFrom and its like take: RFC 3339 in UTC (`Z` or `+00:00`), the seconds with a fraction, without, or
+    left out; aware. None for everything else: other offsets, second 60.
 
-    None for everything else: other offsets, fractions, lower case, second 60.
+    What is finer than a microsecond is rounded up, so that `>=` and `<` hold for the same instants as before it.
     """
     found = _INSTANT.fullmatch(text)
     if found is None:
         return None
+    fraction = found[2] or ""
     try:
-        return datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
-    except ValueError:
+        instant = datetime.fromisoformat(found[1].upper()).replace(tzinfo=UTC)
+        micros = int(fraction[:6].ljust(6, "0")) + bool(fraction[6:].strip("0"))
+        return instant + timedelta(microseconds=micros)
+    except (ValueError, OverflowError):
         return None
 
 
 def format_instant(instant: datetime) -> str:
-    """`2024-04-22T19:00:00Z` (SPEC 4). Fractions are cut off, never rounded up to a time that is not yet."""
+    """`2024-04-22T19:00:00Z`. Fractions are cut off, never rounded up to a time that is not yet."""
     return instant.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
+
+
+def format_exactly(instant: datetime) -> str:
+    """The same with its fraction, if it has one: what `parse_instant` reads back as it was."""
+    exact = instant.astimezone(UTC).replace(tzinfo=None)
+    return exact.isoformat(timespec="microseconds" if exact.microsecond else "seconds") + "Z"
 
 
 def to_instant(local: datetime, zone_name: str) -> datetime:

@@ -175,7 +175,9 @@ class Processes:
             return [*role, *arguments], None, Path(role[0]).name
         if role == "api":
             port = free_port()
-            return [*commands.api(port=port), *arguments], port, "api"
+            # Under a watchdog (tests/watched_api.py), otherwise as it is.
+            watched = ["tests.watched_api:app" if part == "api.app:app" else part for part in commands.api(port=port)]
+            return [*watched, *arguments], port, "api"
         if role == "worker":
             queue, *more = arguments
             return [*commands.worker(queue), *more], None, queue
@@ -216,8 +218,7 @@ class Server:
             self._process.close()
         self.server.prepare()
         child = self.server.child()
-        environment = os.environ if child.environment is None else child.environment
-        self._process = Process(child.name, child.command(), environment, cwd=Path("/"))
+        self._process = Process(child.name, child.command(), child.starts_in() or os.environ, cwd=Path("/"))
 
         def answers() -> bool:
             if not self.process.running:

@@ -17,7 +17,7 @@ from weakref import WeakSet
 import structlog
 
 from shared import db
-from shared.services import Reply
+from shared.answers import Outcome, Reply
 
 # Answers that come within this of the first are finished in one transaction.
 GATHER = 0.02
@@ -115,7 +115,7 @@ class Flight(Generic[T]):
         except Exception as error:
             # A surprise in our own code: it may have come after sending, and a claim hangs on the answer.
             log.exception("call_failed")
-            reply = Reply("unknown", message=type(error).__name__)
+            reply = Reply(Outcome.UNKNOWN, message=type(error).__name__)
         self._calls.give_back(1)
         self._landed.put(Landed(item, reply, time.monotonic()))
 

@@ -1,15 +1,16 @@
 """Publish: claim, call, finish (SPEC 6). The claim drains the queue first: no accepted edit comes too late."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from uuid import uuid4
 
 from shared import metrics, posts, services
+from shared.answers import Outcome, Reply
 from shared.db import transaction
 from shared.lifecycle import ClaimKind, PostFacts, Status
 from shared.posts import Post
-from shared.services import Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store
@@ -20,8 +21,7 @@ from worker import retries
 from worker.apply import Drained, apply_edits, drain
 from worker.attempts import Attempts
 from worker.calls import Calls, Flight, Landed, transactions
-from worker.published import Called, Published, finish, write_finishes
-from worker.retries import Outcome
+from worker.published import Called, Published, finish, limits, write_finishes
 
 # A task that finds no room for its calls ends; a post that is overdue is rung for again (SPEC 6).
 PATIENCE = 10.0
@@ -55,6 +55,7 @@ def publish(pairs: Sequence[tuple[str, int]], calls: Calls, ring: Callable[[Publ
             tell()
     finally:
         # What is being called is finished, whatever became of the rest.
+        held += _not_called(done.unsure)
         while flight.up or held:
             held = finish([*held, *flight.landed(LOOK_AGAIN if held else None)], done)
             tell()
@@ -98,6 +99,14 @@ def _claim_and_call(
         flight.launch(called, _call)
 
 
+def _not_called(unsure: Sequence[Called]) -> list[Landed[Called]]:
+    """Claims whose COMMIT may have come through although its answer did not. Only their living holder knows that it
+    never called for them, so it says so in their rows: left alone, each would count as a try whose outcome is unknown.
+    """
+    reply = Reply(Outcome.NEVER_STARTED, message="the commit of its claim was not confirmed: no call was made")
+    return [Landed(called, reply, time.monotonic()) for called in unsure]
+
+
 def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
     """Claim what is due of these posts, in one transaction: lock, read the queue, apply what is left, then decide.
 
@@ -106,7 +115,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
     began, config = time.monotonic(), settings()
     ready: list[Called] = []
     told = Published()
-    with transactions, Attempts() as attempts, transaction() as tx:
+    with _uncalled(ready, done), transactions, Attempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, fenced, "skip")
         open_posts = {i: post for i, post in locked.items() if post.facts.claim is not ClaimKind.PUBLISH}
         drained = drain(tx, open_posts, attempts)
@@ -121,9 +130,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
             verdict = "edits_first" if post_id in behind else _verdict(facts, post, now)
             if verdict == "claim" and post.claim_token is not None:
                 lost.append(AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its holder was gone"))
-                give_up = history and retries.before_retaking(
-                    unknown=history.unknown, most_unknown=config.tries_unknown
-                )
+                give_up = history and retries.before_retaking(history.past, limits())
                 if give_up:
                     spent.append(Finish(post_id, post.claim_token, "failed", failure_reason=give_up.reason))
                     verdict = "failed"
@@ -151,6 +158,16 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
     done.early += told.early
     done.told += told.told
     return ready
+
+
+@contextmanager
+def _uncalled(ready: list[Called], done: Published) -> Iterator[None]:
+    """Whatever went wrong in a claim, its posts are not called for. Its COMMIT may have come through all the same."""
+    try:
+        yield
+    except Exception:
+        done.unsure += ready
+        raise
 
 
 def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
@@ -193,8 +210,11 @@ def _come_back(facts: PostFacts, post: Post, drained: Drained, now: datetime, to
 
 
 def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: bool) -> Attempt:
-    """The next try: under the old key where the body is the old one, and always so for a claim that expired."""
-    body = history.body if retaken and history else posts.service_body("publish", post, facts)
+    """The next try: under the old key where the body is the old one. Both stay as they are where a claim expired, and
+    where a try may have had its effect, whoever put the post back since: a new key would be a second effect.
+    """
+    fixed = history is not None and (retaken or history.past.maybe_sent)
+    body = history.body if history is not None and fixed else posts.service_body("publish", post, facts)
     if history is not None and history.body == body:
         key, number = history.idempotency_key, history.tries + 1
     else:
@@ -205,6 +225,6 @@ def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: 
 def _call(called: Called) -> Reply:
     """Call for a claim, unless so much time has passed (a frozen process) that it may not be ours any more."""
     if time.monotonic() - called.began > settings().claim_expiry / 2:
-        return Reply("never_started", message="its claim had become too old to begin")
+        return Reply(Outcome.NEVER_STARTED, message="its claim had become too old to begin")
     attempt = called.attempt
     return services.call("publish", attempt.body, attempt.idempotency_key, attempt.try_number, called.claimed_at)

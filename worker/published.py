@@ -10,9 +10,9 @@ import structlog
 from sqlalchemy import Connection
 
 from shared import events
+from shared.answers import Past, Reply
 from shared.db import transaction
 from shared.posts import Post
-from shared.services import Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
@@ -21,7 +21,7 @@ from shared.store.claims import Attempt, AttemptEnd, Finish, History
 from worker import retries
 from worker.apply import Applied
 from worker.calls import Landed, settled, transactions
-from worker.retries import Outcome
+from worker.retries import Limits
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,8 @@ class Published:
 
     `again`: (post, schedule revision) to come back to shortly. `edits`: posts whose queue wants `edits.apply` first.
     `early`: (post, schedule revision, seconds from now). `later`: (post, schedule revision, when) of the next try.
-    `told`: posts of which the receiver of webhooks is to hear.
+    `told`: posts of which the receiver of webhooks is to hear. `unsure`: claims that nobody calls for, which may stand
+    although their commit was not confirmed.
     """
 
     outcomes: dict[str, str] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class Published:
     early: list[tuple[str, int, float]] = field(default_factory=list)
     later: list[tuple[str, int, datetime]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    unsure: list[Called] = field(default_factory=list)
 
     def forget_rung(self) -> None:
         self.applied = Applied()
@@ -114,28 +116,25 @@ def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[s
     return webhooks_store.tell(tx, told)
 
 
+def limits() -> Limits:
+    """How often a publish is tried."""
+    config = settings()
+    return Limits(failures=config.tries_never_started, unknown=config.tries_unknown)
+
+
 def _conclude(called: Called, reply: Reply, now: datetime) -> Finish:
-    """What the end of its call makes of a post: posted, failed, free again, or closed until the next try (SPEC 6)."""
-    attempt, history, config = called.attempt, called.history, settings()
-    post_id, token, outcome = attempt.post_id, attempt.claim_token, Outcome(reply.kind)
-    if outcome is Outcome.DONE:
+    """What the end of its call makes of a post: posted, failed, free again, or closed until the next try."""
+    attempt, history = called.attempt, called.history
+    post_id, token = attempt.post_id, attempt.claim_token
+    known = history is not None and history.idempotency_key == attempt.idempotency_key
+    past = history.past if history is not None and known else Past()
+    luck = random.random()  # noqa: S311  -- spreads retries, guards nothing
+    step = retries.what_next(reply, past, now=now, luck=luck, limits=limits())
+    if isinstance(step, retries.Done):
         return Finish(post_id, token, "posted", platform_post_id=reply.data.get("platformPostId"))
-    if outcome is Outcome.REFUSED:
-        return Finish(post_id, token, "failed", failure_reason=reply.message or "refused by the publisher")
-    known = history if history is not None and history.idempotency_key == attempt.idempotency_key else None
-    verdict = retries.after_failure(
-        outcome,
-        never_started=(known.never_started if known else 0) + (outcome is not Outcome.UNKNOWN),
-        unknown=(known.unknown if known else 0) + (outcome is Outcome.UNKNOWN),
-        first_at=known.first_started_at if known else now,
-        now=now,
-        luck=random.random(),  # noqa: S311  -- spreads retries, guards nothing
-        most_never_started=config.tries_never_started,
-        most_unknown=config.tries_unknown,
-    )
-    if isinstance(verdict, retries.GiveUp):
-        return Finish(post_id, token, "failed", failure_reason=verdict.reason)
-    if outcome is Outcome.NEVER_STARTED and not (known and known.maybe_sent):
-        return Finish(post_id, token, "generated", retry_at=verdict.at)
+    if isinstance(step, retries.GiveUp):
+        return Finish(post_id, token, "failed", failure_reason=step.reason)
+    if step.free:
+        return Finish(post_id, token, "generated", retry_at=step.at)
     # This call or one before it may have been sent: the post stays closed, whatever the latest try saw.
-    return Finish(post_id, token, "generated", until=verdict.at)
+    return Finish(post_id, token, "generated", until=step.at)

@@ -12,10 +12,10 @@ import structlog
 from sqlalchemy import Connection
 
 from shared import db, events, posts, services
+from shared.answers import Outcome, Past, Reply
 from shared.db import transaction
 from shared.lifecycle import PostFacts, Status
 from shared.posts import Post
-from shared.services import Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
@@ -26,7 +26,7 @@ from worker import retries
 from worker.apply import Applied, apply_edits, drain
 from worker.attempts import Attempts
 from worker.publish import anew
-from worker.retries import Outcome
+from worker.retries import Limits
 
 log = structlog.get_logger(__name__)
 
@@ -189,15 +189,17 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
             done.edits.append(post_id)
             done.again.append((post_id, post.facts.content_revision))
         else:
-            verdict = _after(outcome, reply, job, now)
-            if isinstance(verdict, retries.GiveUp):
-                done.told = _give_up(tx, post, token, verdict.reason)
-                done.outcome = "failed"
-            else:
-                claims_store.give_render_back(tx, post_id, token, verdict.at, 1)
-                wait = verdict.at - now
+            waits = outcome in {Outcome.PROCESSING, Outcome.NOT_NOW}
+            since = claims_store.render_waits_since(tx, post_id) if waits else None
+            step = _after(reply, job, now, since)
+            if isinstance(step, retries.Again):
+                claims_store.give_render_back(tx, post_id, token, step.at, 0 if waits else 1, waits=waits)
+                wait = step.at - now
                 if wait <= timedelta(seconds=settings().horizon):
                     done.later.append((post_id, post.facts.content_revision, wait.total_seconds()))
+            elif isinstance(step, retries.GiveUp):
+                done.told = _give_up(tx, post, token, step.reason)
+                done.outcome = "failed"
     done.applied.take(drained)
 
 
@@ -207,17 +209,14 @@ def _give_up(tx: Connection, post: Post, token: str, reason: str) -> list[str]:
     return webhooks_store.tell(tx, [events.failed(post, revision, reason)]) if webhooks_store.wanted() else []
 
 
-def _after(outcome: Outcome, reply: Reply, job: Job, now: datetime) -> retries.Again | retries.GiveUp:
-    if outcome is Outcome.REFUSED:
-        return retries.GiveUp(reply.message or "refused by the renderer")
-    return retries.after_failure(
-        # A render has no effect outside: an unknown outcome is simply one more try.
-        Outcome.SERVER_ERROR,
-        never_started=job.number,
-        unknown=0,
-        first_at=now,
-        now=now,
-        luck=random.random(),  # noqa: S311  -- spreads retries, guards nothing
-        most_never_started=settings().tries_never_started,
+def _after(reply: Reply, job: Job, now: datetime, waits_since: datetime | None) -> retries.Step:
+    """`waits_since`: when the renderer first said "still at work" or "not now" of this content."""
+    past = Past(failures=job.number - 1, busy_since=waits_since, working_since=waits_since)
+    limits = Limits(
+        failures=settings().tries_never_started,
         unavailable=retries.RENDERER_UNAVAILABLE,
+        refused="refused by the renderer",
+        effect=False,
     )
+    luck = random.random()  # noqa: S311  -- spreads retries, guards nothing
+    return retries.what_next(reply, past, now=now, luck=luck, limits=limits)

@@ -41,6 +41,9 @@ COME_BACK = 0.25
 twentieth of a second, so that an edit that comes one by one mostly finds the machine free.
 """
 
+STEPS = frozenset({"frozen", "moved", "planned", "failed"})
+"""Outcomes of a task that went one step further with a job."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -122,6 +125,41 @@ class Attempt:
             log.warning("attempt_not_given_back", reschedule_id=self._job_id, error=type(failure).__name__)
 
 
+@dataclass(slots=True)
+class Turn:
+    """What came of one message: what was done, and which messages follow, each (job, what operators read, seconds)."""
+
+    done: list[Ran] = field(default_factory=list)
+    messages: list[tuple[str, str, float]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Of what was done last, for Flower."""
+        return self.done[-1].summary()
+
+
+def take_turn(job_id: str) -> Turn:
+    """One step of this job; or of another workspace's, if that has been without a step for longer.
+
+    A message is a turn in the lane, whichever job it names: as many messages go round as there are jobs, and a
+    workspace with many jobs must not have as many turns. One that gave its turn away goes round again at once.
+    """
+    turn = Turn()
+    with transaction() as tx:
+        other = reschedules_store.longer_without_a_turn(tx, job_id)
+    if other is not None:
+        ran = run_chunk(other)
+        turn.done.append(ran)
+        if ran.outcome in STEPS:
+            # The other job's own message is still on its way, so only those beyond it are new.
+            turn.messages = [(other, ran.shown, ran.again)] * (ran.messages - 1)
+            turn.messages.append((job_id, f"{job_id} let another workspace go first", ran.again))
+            return turn
+    ran = run_chunk(job_id)
+    turn.done.append(ran)
+    turn.messages = [(job_id, ran.shown, ran.again)] * ran.messages
+    return turn
+
+
 def run_chunk(job_id: str) -> Ran:
     """Freeze a job that is new, else move one of its chunks, else come back to the posts that others held."""
     ran = Ran()
@@ -177,9 +215,12 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: Attempt, ran: Ran) ->
         job = chunks_store.work(tx, job_id) if chunks_store.take(tx, job_id, FREEZING) else None
         if job is None or job.total is not None:
             ran.outcome = "busy"
-            return ()
-        attempt.count(FREEZING, job.attempts)
-        _freeze(tx, job, ran)
+        elif chunks_store.take(tx, job.workspace_id, FREEZING):
+            attempt.count(FREEZING, job.attempts)
+            _freeze(tx, job, ran)
+        else:
+            ran.come_back("waits")
+            ran.shown = f"{job_id} waits for another job of its workspace to be frozen"
         return ()
     if job.chunks_done < (job.chunks or 0):
         ran.outcome = "busy"

@@ -18,6 +18,8 @@ FORGOTTEN_AFTER = 1.0
 # A chunk takes a fraction of a second, and each touches its job.
 STALLED_AFTER = 5.0
 EXPIRED_AT_ONCE = 500
+# 100,000 keys a run, 20,000 a second: several times what one database takes in. A page is deleted in some 50 ms.
+KEYS_A_PAGE, KEY_PAGES = 5_000, 20
 
 log = structlog.get_logger(__name__)
 
@@ -105,5 +107,12 @@ def _delivered_events() -> int:
 
 
 def _expired_keys() -> int:
-    with transaction() as tx:
-        return idempotency_store.forget_expired(tx, settings().idempotency_hours)
+    """Keys go as fast as they come: page by page, each a transaction of its own, up to more than come in meanwhile."""
+    gone = 0
+    for _ in range(KEY_PAGES):
+        with transaction() as tx:
+            page = idempotency_store.forget_expired(tx, settings().idempotency_hours, KEYS_A_PAGE)
+        gone += page
+        if page < KEYS_A_PAGE:
+            break
+    return gone

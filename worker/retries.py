@@ -1,8 +1,12 @@
-"""When to try a call again, and when to give up (SPEC 6). Pure: outcomes and counts in, a value out."""
+"""What comes next after a call of a publisher or renderer: the table of docs/services.md as one function.
+
+Pure: a reply, the earlier tries under the same key, the time and the limits in; a value out.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
+
+from shared.answers import Outcome, Past, Reply
 
 # Nine waits, each three times the one before up to a quarter of an hour, come to 43 minutes on average and 57 at most:
 # the ten tries are spread over the hour that a publisher may be away, and the first of them come soon.
@@ -11,33 +15,105 @@ FACTOR = 3
 LONGEST_WAIT = 900.0
 WITHIN = timedelta(hours=1)
 
+# A service that is at work and does not say for how long is asked again after this. No service is asked sooner than
+# SHORTEST_WAIT: an answer of "Retry-After: 0" must not make a loop.
+ASK_AGAIN = 10.0
+SHORTEST_WAIT = 1.0
+# Many posts meet the same "Retry-After: 60": their calls are spread over a tenth of it, none comes early.
+SPREAD = 0.1
+
 PUBLISHER_UNAVAILABLE = "publisher_unavailable"
 RENDERER_UNAVAILABLE = "renderer_unavailable"
 OUTCOME_UNKNOWN = "publish_outcome_unknown"
 
 
-class Outcome(StrEnum):
-    """How one call of an outside service ended."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often a request is tried. `effect`: a call has an effect outside that must not happen twice: a publish.
 
-    DONE = "done"  # 2xx
-    REFUSED = "refused"  # 4xx: the request itself is at fault
-    NEVER_STARTED = "never_started"  # connection refused, name unknown: nothing can have been sent
-    SERVER_ERROR = "server_error"  # 5xx
-    UNKNOWN = "unknown"  # timed out, cut off, or its holder died: it may have happened
+    A render has none: a call of it whose outcome is unknown is one more failure.
+    """
+
+    failures: int = 10
+    unknown: int = 3
+    unavailable: str = PUBLISHER_UNAVAILABLE
+    refused: str = "refused by the publisher"
+    effect: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """It happened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Try again at this time."""
+    """The same request again at this time. `free`: the post may be edited meanwhile, for nothing can have been sent."""
 
     at: datetime
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The tries are spent: the post fails with this reason."""
+    """No more tries: the post fails with this reason."""
 
     reason: str
+
+
+Step = Done | Again | GiveUp
+
+
+def what_next(reply: Reply, past: Past, *, now: datetime, luck: float, limits: Limits = Limits()) -> Step:
+    """What follows a call. `past`: the tries before it under the same key; `luck`: 0 to 1, spreads the waits.
+
+    Every way ends: failures are bounded by their number and by an hour, unknown outcomes by their number, "not now" and
+    "still at work" by an hour each, which begins with the first answer of that kind.
+    """
+    outcome = reply.outcome
+    if outcome is Outcome.UNKNOWN and not limits.effect:
+        outcome = Outcome.SERVER_ERROR
+    known = past.with_try(outcome, now)
+    if outcome is Outcome.DONE:
+        return Done()
+    if outcome is Outcome.REFUSED:
+        # A refusal of a repeat says nothing of the first try: the service may refuse it because the first went out.
+        return GiveUp(OUTCOME_UNKNOWN if known.uncertain else reply.message or limits.refused)
+    if _spent(outcome, known, now, limits):
+        unsure = known.uncertain or known.accepted
+        return GiveUp(OUTCOME_UNKNOWN if limits.effect and unsure else limits.unavailable)
+    again_at = now + wait(reply, known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown, luck)
+    return Again(again_at, free=outcome is Outcome.NEVER_STARTED and not known.maybe_sent)
+
+
+def _spent(outcome: Outcome, known: Past, now: datetime, limits: Limits) -> bool:
+    """Whether no try is left after one that ended so. `known` includes it."""
+    if outcome is Outcome.UNKNOWN:
+        return known.unknown >= limits.unknown
+    since = known.failing_since
+    if outcome is Outcome.PROCESSING:
+        since = known.working_since
+    elif outcome is Outcome.NOT_NOW:
+        since = known.busy_since
+    elif known.failures >= limits.failures:
+        return True
+    return since is not None and now - since >= WITHIN
+
+
+def wait(reply: Reply, tries: int, luck: float) -> timedelta:
+    """How long to wait before the next call: as the service asks, else by `backoff`; a quarter of an hour at most.
+
+    A service that fails and names a time is not called before it, and not sooner than by `backoff` either.
+    """
+    asked = reply.retry_after
+    if asked is None and reply.outcome is Outcome.PROCESSING:
+        asked = ASK_AGAIN
+    if asked is None:
+        return backoff(tries, luck)
+    seconds = max(asked, SHORTEST_WAIT) * (1 + SPREAD * luck)
+    if reply.outcome not in {Outcome.PROCESSING, Outcome.NOT_NOW}:
+        seconds = max(seconds, backoff(tries, luck).total_seconds())
+    return timedelta(seconds=min(seconds, LONGEST_WAIT))
 
 
 def backoff(tries: int, luck: float) -> timedelta:
@@ -46,32 +122,8 @@ def backoff(tries: int, luck: float) -> timedelta:
     return timedelta(seconds=most / 2 + luck * most / 2)
 
 
-def after_failure(
-    outcome: Outcome,
-    *,
-    never_started: int,
-    unknown: int,
-    first_at: datetime,
-    now: datetime,
-    luck: float,
-    most_never_started: int = 10,
-    most_unknown: int = 3,
-    unavailable: str = PUBLISHER_UNAVAILABLE,
-) -> Again | GiveUp:
-    """What follows a call that neither succeeded nor was refused. The counts include it.
-
-    Never started and 5xx share one count: 10 tries within an hour. Unknown outcomes have another: 3. The reason says
-    which was spent, and an unknown outcome outweighs: whoever reads it must look whether the post is out there.
-    """
-    if outcome is Outcome.UNKNOWN and unknown >= most_unknown:
-        return GiveUp(OUTCOME_UNKNOWN)
-    if outcome is not Outcome.UNKNOWN and (never_started >= most_never_started or now - first_at >= WITHIN):
-        return GiveUp(OUTCOME_UNKNOWN if unknown else unavailable)
-    return Again(now + backoff(never_started + unknown, luck))
-
-
-def before_retaking(*, unknown: int, most_unknown: int = 3) -> GiveUp | None:
+def before_retaking(past: Past, limits: Limits = Limits()) -> GiveUp | None:
     """Whether an expired claim may be taken once more: its holders may all have died in the call, and nobody else
-    would ever count them. `unknown` includes the try that ended without a word.
+    would ever count them. `past` includes the try that ended without a word.
     """
-    return GiveUp(OUTCOME_UNKNOWN) if unknown >= most_unknown else None
+    return GiveUp(OUTCOME_UNKNOWN) if past.unknown >= limits.unknown else None

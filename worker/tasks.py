@@ -51,11 +51,12 @@ def run_chunk(reschedule_id: Any = None) -> dict[str, Any]:
     """One step of a bulk job, then ring for the next."""
     if not isinstance(reschedule_id, str):
         return {}
-    ran = reschedule.run_chunk(reschedule_id)
-    for _ in range(ran.messages):
-        queue.ring_reschedule(reschedule_id, ran.shown, ran.again)
-    _ring(ran.applied)
-    return ran.summary()
+    turn = reschedule.take_turn(reschedule_id)
+    for job_id, shown, seconds in turn.messages:
+        queue.ring_reschedule(job_id, shown, seconds)
+    for ran in turn.done:
+        _ring(ran.applied)
+    return turn.summary()
 
 
 @task(queue.WEBHOOKS_DELIVER)

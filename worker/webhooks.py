@@ -9,8 +9,8 @@ import structlog
 from pydantic_core import to_json
 
 from shared import services
+from shared.answers import Outcome, Reply
 from shared.db import transaction
-from shared.services import Reply
 from shared.settings import settings
 from shared.store import webhooks as webhooks_store
 from shared.store.webhooks import Delivery, Leased
@@ -81,7 +81,7 @@ def _call(called: Called) -> Reply:
     took it since has delivered it, and what came after it, and the receiver would hear the past.
     """
     if time.monotonic() - called.began > settings().claim_expiry / 2:
-        return Reply("never_started", message="its lease had become too old to begin")
+        return Reply(Outcome.NEVER_STARTED, message="its lease had become too old to begin")
     event = called.event
     data = event.data | {"sequence": event.seq}
     said = {"id": event.id, "type": event.type, "createdAt": format_instant(event.created_at), "data": data}
@@ -110,5 +110,6 @@ def _settle(landed: list[Landed[Called]], counts: dict[str, int]) -> tuple[list[
 
 def _delivery(landed: Landed[Called]) -> Delivery:
     event, reply = landed.item.event, landed.reply
-    wait = retries.backoff(event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
-    return Delivery(event.seq, event.lease_token, reply.kind == "done", reply.message, wait)
+    wait = retries.wait(reply, event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
+    gone = reply.outcome is Outcome.REFUSED  # 410: the receiver wants no more of it
+    return Delivery(event.seq, event.lease_token, reply.outcome is Outcome.DONE, reply.message, wait, unwanted=gone)

@@ -49,6 +49,7 @@ def _facts(facts: "Facts") -> dict[str, Any]:
     return {
         "database": database
         and {
+            "version": database.version or None,
             "clockSkewSeconds": round(database.skew, 3),
             "queuedEdits": database.queued,
             "oldestQueuedSeconds": database.oldest.total_seconds() if database.oldest is not None else None,
@@ -66,12 +67,14 @@ def _facts(facts: "Facts") -> dict[str, Any]:
 
 def _healthy(facts: "Facts") -> list[str]:
     """One line for each part that answered."""
-    from shared.stories import duration  # noqa: PLC0415 - as above
+    from shared.start import is_too_old  # noqa: PLC0415 - as above
+    from shared.stories import duration  # noqa: PLC0415
 
     lines = []
-    if (database := facts.database) is not None:
+    if (database := facts.database) is not None and not is_too_old(database.version):
         oldest = f", the oldest for {duration(database.oldest)}" if database.oldest is not None else ""
-        lines.append(f"PostgreSQL  answers; {database.queued:,} edits queued{oldest}, {database.late:,} posts late")
+        queue = f"{database.queued:,} edits queued{oldest}, {database.late:,} posts late"
+        lines.append(f"PostgreSQL  {database.version} answers; {queue}")
     if (redis := facts.redis) is not None:
         lines.append(f"Redis       answers; {redis.policy}, persistence {redis.saved}")
     if (workers := facts.workers) is not None:

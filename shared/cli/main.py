@@ -7,6 +7,8 @@ from shared.cli.doctor import doctor
 from shared.cli.prune import prune
 from shared.cli.reschedule import reschedule
 from shared.cli.up import up
+from shared.local.errors import LocalError
+from shared.start import StartError
 
 app = typer.Typer(
     name="redraft",
@@ -34,7 +36,12 @@ app.add_typer(posts.app, name="posts")
 
 
 def run() -> None:
-    app()
+    """The command. What a person has to mend is told in one line, without a traceback."""
+    try:
+        app()
+    except (LocalError, StartError) as error:
+        typer.echo(f"redraft: {error}", err=True)
+        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":

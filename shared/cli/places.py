@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.local import ownership
 from shared.local.datadir import STACK_FILE
 
 
@@ -23,8 +24,11 @@ class Parts:
 
 
 def stack_of(data_dir: Path) -> Any:
-    """What the stack that runs in `data_dir` says of itself. OSError where none does, ValueError for no JSON."""
-    return json.loads((data_dir / STACK_FILE).read_text(encoding="utf-8"))
+    """What the stack that runs in `data_dir` says of itself. OSError where none does, ValueError for no JSON.
+
+    LocalError where somebody else could have written it: it says to which servers this command goes.
+    """
+    return json.loads(ownership.read_file(data_dir / STACK_FILE))
 
 
 def parts(data_dir: Path) -> Parts:

@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from shared.cli.operator import By, operator_name
 from shared.cli.places import parts, reaching
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, refuse, say, say_json
+from shared.cli.workspaces import (
+    DATA_DIR,
+    AsJson,
+    Folder,
+    database,
+    echo,
+    find_workspace,
+    refuse,
+    say,
+    say_json,
+)
 
 if TYPE_CHECKING:
     from shared.posts import Post
@@ -18,6 +29,8 @@ app = typer.Typer(help="Posts: which are late, why one failed, and another try."
 TOGETHER: Final = 500
 MOST: Final = 100_000
 SHOWN: Final = 20
+CLOSED: Final = "those are tried under their old keys, and closed to edits"
+OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
 TOLD: Final = {
     "due": "is due again",
     "closed": "may have gone out: it is tried again under its old key, closed to edits",
@@ -64,15 +77,16 @@ def show(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Tell one post's story: where it stands, its latest tries at going out, and its latest edits."""
+    """Tell one post's story: where it stands, its latest tries at going out, its latest edits, and who retried it."""
     from shared import posts, stories  # noqa: PLC0415 - as above
-    from shared.store import operations, overview  # noqa: PLC0415
+    from shared.store import acts, operations, overview  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
         found, now = posts_store.read_posts(tx, [post_id])
         tries = overview.tries(tx, post_id, SHOWN)
         edits = operations.edits(tx, status=None, post_id=post_id, workspace_id=None, limit=SHOWN)
+        done = acts.of(tx, post_id, SHOWN)
     post = found.get(post_id)
     if post is None or now is None:
         refuse(f"There is no post {post_id}.")
@@ -97,6 +111,9 @@ def show(
         ],
         "edits": [
             {"editId": edit.id, "status": edit.status, "createdAt": stories.moment(edit.created_at)} for edit in edits
+        ],
+        "acts": [
+            {"at": stories.moment(act.at), "by": act.actor, "action": act.action, "before": act.before} for act in done
         ],
     }
     if as_json:
@@ -127,6 +144,12 @@ def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
     if story["edits"]:
         lines.append("Its latest edits (redraft edits show EDIT tells more):")
     lines += [f"  {edit['createdAt']} {edit['editId']} {edit['status']}" for edit in story["edits"]]
+    if story["acts"]:
+        lines.append("What was done to it:")
+    for act in story["acts"]:
+        reason = act["before"].get("failureReason")
+        why = f" (it had failed: {reason})" if reason else ""
+        lines.append(f"  {act['at']} {act['action'].replace('_', ' ')} by {act['by']}{why}")
     if facts.status == "failed":
         lines.append(f"\nAnother try: redraft posts retry {facts.id}")
     return lines
@@ -136,8 +159,14 @@ def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
 def retry(
     post_ids: Annotated[list[str] | None, typer.Argument(metavar="POST...", help="These posts.")] = None,
     *,
-    reason: Annotated[str | None, typer.Option(help="Posts that failed for this reason, word for word.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Posts whose reason holds these words.")] = None,
     since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
+    workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
+    account: Annotated[str | None, typer.Option(help="Those of this account, by id.")] = None,
+    not_sent: Annotated[
+        bool, typer.Option("--not-sent", help="You know that none of them went out: they come back open to edits.")
+    ] = False,
+    by: By = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
@@ -145,22 +174,27 @@ def retry(
     """Put failed posts back to due. One that may have gone out is asked about again under its old key."""
     from shared.store import failures  # noqa: PLC0415 - as above
 
-    if bool(post_ids) == (reason is not None or since is not None):
-        refuse("Which posts? Name them, or say which with --reason, --since or both.")
+    if bool(post_ids) == any(given is not None for given in (reason, since, workspace, account)):
+        refuse("Which posts? Name them, or say which with --reason, --since, --workspace and --account.")
     if as_json and not yes:
         refuse("--json asks no questions: give --yes too.")
     begins = _since(since)
     wanted = list(dict.fromkeys(post_ids or []))
     with database(data_dir) as tx:
-        found = failures.failed_posts(tx, ids=wanted or None, reason=reason, since=begins, limit=MOST)
+        workspace_id = find_workspace(tx, workspace).id if workspace is not None else None
+        found = failures.failed_posts(
+            tx, ids=wanted or None, reason=reason, since=begins, workspace_id=workspace_id, account_id=account,
+            limit=MOST,
+        )  # fmt: skip
     known = {post.id for post in found}
     missing = [post_id for post_id in wanted if post_id not in known]
     if missing:
         echo(f"{' '.join(missing)} did not fail; `redraft posts show POST` says how one stands.", err=True)
-    if found and not yes:
-        _preview(found)
-        typer.confirm(f"Try {'it' if len(found) == 1 else f'all {len(found):,}'} again?", abort=True)
-    done = _retry([post.id for post in found], data_dir)
+    if found and not as_json:
+        _preview(found, not_sent=not_sent)
+        if not yes:
+            typer.confirm(f"Try {'it' if len(found) == 1 else f'all {len(found):,}'} again?", abort=True)
+    done = _retry({post.id: post.revision for post in found}, data_dir, operator_name(by), not_sent=not_sent)
     left = sorted(known - {one.post_id for one in done})
     if as_json:
         told = [{"postId": one.post_id, "done": True, "back": one.back} for one in done]
@@ -190,7 +224,7 @@ def _since(given: str | None) -> datetime | None:
     return since
 
 
-def _preview(found: "list[FailedPost]") -> None:
+def _preview(found: "list[FailedPost]", *, not_sent: bool) -> None:
     from shared import stories  # noqa: PLC0415 - as above
 
     rows = [
@@ -199,7 +233,7 @@ def _preview(found: "list[FailedPost]") -> None:
             "workspaceId": post.workspace_id,
             "failedAt": stories.moment(post.failed_at) or "",
             "scheduledTime": stories.moment(post.scheduled_time),
-            "reason": post.reason,
+            "reason": post.reason if post.answer in {None, post.reason} else f"{post.reason} ({post.answer})",
         }
         for post in found[:SHOWN]
     ]
@@ -207,20 +241,28 @@ def _preview(found: "list[FailedPost]") -> None:
     say(rows, headings, as_json=False, none="")
     if len(found) > SHOWN:
         echo(f"and {len(found) - SHOWN:,} more")
+    echo(f"{len(found):,} failed post{'' if len(found) == 1 else 's'}.")
+    unsure = sum(post.maybe_sent for post in found)
+    if unsure:
+        echo(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
 
 
-def _retry(post_ids: list[str], data_dir: Path) -> "list[Retried]":
-    """Some hundred posts in a transaction, rung for below its commit; posts that somebody holds are left out."""
+def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "list[Retried]":
+    """Some hundred posts in a transaction, rung for below its commit. Posts that somebody holds are left out, and those
+    whose revision is no longer the one that the operator has `seen`: a try may have been made since.
+    """
     from shared import queue  # noqa: PLC0415 - as above
     from shared.store import failures  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
+    from shared.store.acts import Actor  # noqa: PLC0415
 
     done: list[Retried] = []
-    found = parts(data_dir)
+    found, post_ids = parts(data_dir), list(seen)
     for start in range(0, len(post_ids), TOGETHER):
         with database(data_dir) as tx:
             locked = posts_store.lock_posts(tx, post_ids[start : start + TOGETHER], "skip")
-            some = failures.retry(tx, locked.values())
+            same = [post for post_id, post in locked.items() if post.facts.revision == seen[post_id]]
+            some = failures.retry(tx, same, Actor(by), not_sent=not_sent)
         done += some
         if found.redis_url:
             # What is not rung for, rescue and dispatch find within seconds.

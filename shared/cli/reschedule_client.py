@@ -108,6 +108,9 @@ class Client:
                     break
                 failure = f"it answers {answer.status_code}"
                 wait = min(60.0, float(answer.headers.get("retry-after", "1")))
+                if answer.status_code == 429 and time.monotonic() + wait > deadline:
+                    # Its words say what to do; it can be reached.
+                    raise _refusal(answer)
             if time.monotonic() + wait > deadline:
                 raise UnreachableError(f"The API at {self._url} cannot be reached ({failure}). Is it running?")
             time.sleep(wait)

@@ -67,9 +67,11 @@ def flower(
     import secrets  # noqa: PLC0415 - as above
 
     from shared.local import commands  # noqa: PLC0415
+    from shared.local.datadir import private_folder  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
 
     _require("redis_url")
+    history = private_folder(data_dir) / "flower"
     user, password = settings().flower_user, settings().flower_password
     if not password:
         password = secrets.token_urlsafe(24)
@@ -78,28 +80,31 @@ def flower(
         environment = commands.flower_environment(user, password)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    data_dir.mkdir(parents=True, exist_ok=True)
-    _become(commands.flower(address=address, port=port, history=data_dir.absolute() / "flower"), environment)
+    _become(commands.flower(address=address, port=port, history=history), environment)
 
 
 def migrate() -> None:
     """Bring the database's tables up to date. Safe to run by several machines at once."""
-    from shared.db import migrate as bring_up_to_date  # noqa: PLC0415 - as above
-    from shared.settings import settings  # noqa: PLC0415
+    from shared.settings import settings  # noqa: PLC0415 - as above
 
     _require("database_url")
+    # Half a second of imports, which whoever is told what to set need not wait for.
+    from shared.db import migrate as bring_up_to_date  # noqa: PLC0415
+
     bring_up_to_date(settings().database_url)
     typer.echo("The database is up to date.")
 
 
 def _require(*names: str) -> None:
-    """A role does not guess where its servers are."""
-    from shared.settings import settings  # noqa: PLC0415 - as above
+    """A role does not guess where its servers are, nor start where it cannot work. Raises StartError."""
+    from shared import prerequisites  # noqa: PLC0415 - as above
+    from shared.settings import settings  # noqa: PLC0415
 
     missing = [f"REDRAFT_{name.upper()}" for name in names if not getattr(settings(), name)]
     if missing:
         typer.echo(f"Set {' and '.join(missing)} first, or run everything at once with: redraft up", err=True)
         raise typer.Exit(2)
+    prerequisites.refuse(settings())
 
 
 def _become(argv: list[str], environment: Mapping[str, str] | None = None) -> NoReturn:

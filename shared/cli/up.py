@@ -30,19 +30,25 @@ def up(
     The servers are embedded ones unless REDRAFT_DATABASE_URL or REDRAFT_REDIS_URL say where yours are.
     """
     import asyncio  # noqa: PLC0415 - heavy imports wait until the command runs
+    import os  # noqa: PLC0415
 
+    from shared import prerequisites  # noqa: PLC0415
     from shared.local import supervisor  # noqa: PLC0415
     from shared.local.datadir import DataDir  # noqa: PLC0415
     from shared.local.errors import LocalError  # noqa: PLC0415
     from shared.local.output import Output  # noqa: PLC0415
     from shared.local.stack import Plan, Stack  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
+    from shared.start import StartError  # noqa: PLC0415
 
+    # Whatever is kept from here on, by us or by what we start, is ours alone to read.
+    os.umask(0o077)
     output = Output()
     plan = Plan(port=port, flower_port=flower_port, demo=demo, reference_services=reference_services)
     try:
         data = DataDir.open(data_dir)
         config = settings()
+        prerequisites.refuse(config)
         stack = Stack(plan, data, config, lambda places: announce(output, places, plan, config, data.path))
 
         async def begin(watch: "Supervisor") -> None:
@@ -55,7 +61,7 @@ def up(
         finally:
             stack.end()
         output("redraft", "stopped")
-    except LocalError as error:
+    except (LocalError, StartError) as error:
         typer.echo(f"redraft up: {error}", err=True)
         raise typer.Exit(1) from error
 

@@ -78,7 +78,9 @@ def valkey_server(places: Sequence[tuple[str, Place]] = VALKEY_PLACES) -> Path:
 
 def major_version(postgres: Path) -> str:
     """`18` for PostgreSQL 18.4: the part that a data folder belongs to."""
-    said = subprocess.run([postgres, "--version"], capture_output=True, text=True, check=True)  # noqa: S603 - our own binary
+    said = subprocess.run(  # noqa: S603 - our own binary
+        [postgres, "--version"], env=server_environment(Path("/")), capture_output=True, text=True, check=True
+    )
     return said.stdout.split()[2].split(".")[0]
 
 
@@ -114,8 +116,24 @@ def owner(identity: str) -> tuple[int, int]:
     return int(user), int(group)
 
 
+def owners() -> set[int]:
+    """Who may own PostgreSQL's folder: whoever it runs as here."""
+    return {owner(identity)[0] for identity in identities()}
+
+
+def server_environment(home: Path) -> dict[str, str]:
+    """All that a server gets of the environment. What else stands in ours, such as keys of other programs, is none of
+    its business, and PG* would change what it does. TZ spares initdb a search through every zone file.
+    """
+    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C", "TZ": "UTC", "HOME": str(home)}
+
+
 def works(identity: str, binary: Path, folder: Path) -> bool:
     """Whether `identity` can run `binary` and write into `folder`, found out by doing it."""
     script = 'cd "$1" && test -w . && exec "$2" --version'
-    argv = tether.command(["/bin/sh", "-c", script, "probe", str(folder), str(binary)], identity=identity)
+    argv = tether.command(
+        ["/bin/sh", "-c", script, "probe", str(folder), str(binary)],
+        identity=identity,
+        environment=server_environment(folder),
+    )
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0  # noqa: S603 - as above

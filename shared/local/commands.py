@@ -29,11 +29,12 @@ def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> lis
     """One API process. `graceful` is the seconds that open requests get at the end; who waits for an edit takes one."""
     return [
         *(sys.executable, "-m", "uvicorn", "api.app:app", f"--app-dir={ROOT}", f"--host={host}", f"--port={port}"),
-        *("--loop=uvloop", "--http=api.protocol:Protocol", "--ws=none", "--interface=asgi3", "--lifespan=on"),
+        *("--loop=api.accepting:Loop", "--http=api.protocol:Protocol", "--ws=none"),
+        *("--interface=asgi3", "--lifespan=on"),
         # The API logs requests itself, with their ids and without what must not be logged.
         *("--no-access-log", "--no-server-header"),
-        # Longer than a load balancer's 60 s: the side that reuses connections should be the one to close them.
-        "--timeout-keep-alive=65",
+        # It would believe X-Forwarded-For of everybody on loopback; ours believes whom REDRAFT_TRUSTED_PROXIES names.
+        "--no-proxy-headers",
         f"--timeout-graceful-shutdown={graceful}",
         f"--log-level={_level()}",
     ]
@@ -65,7 +66,7 @@ def flower(*, address: str = "127.0.0.1", port: int = 5555, history: Path | None
     columns = "--tasks_columns=name,args,state,result,received,runtime,worker,uuid"
     # Its own 100,000 would take some 400 MiB in a flood, and all of them are written anew each time it saves.
     most = "--max_tasks=20000"
-    return [*_celery("flower"), f"--address={address}", f"--port={port}", columns, most, *kept]
+    return [*_celery("flower", "worker.flower"), f"--address={address}", f"--port={port}", columns, most, *kept]
 
 
 def flower_environment(user: str, password: str) -> dict[str, str]:
@@ -78,10 +79,10 @@ def flower_environment(user: str, password: str) -> dict[str, str]:
     return {"FLOWER_BASIC_AUTH": f"{user}:{password}"}
 
 
-def _celery(command: str) -> list[str]:
+def _celery(command: str, module: str = "celery") -> list[str]:
     # As root, as in any plain container, Celery warns of pickled messages at each start; it accepts none here.
     hushed = "-Wignore:You're running the worker with superuser privileges"
-    return [sys.executable, hushed, "-m", "celery", "--app=worker.app", "--quiet", command]
+    return [sys.executable, hushed, "-m", module, "--app=worker.app", "--quiet", command]
 
 
 def _level() -> str:

@@ -5,15 +5,21 @@ import json
 import os
 import secrets
 import socket
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
 
+from shared.local import binaries, ownership
 from shared.local.errors import LocalError
+from shared.local.ownership import ELSEWHERE
 
 KEPT = "kept.json"
 LOCK = "lock"
 STACK_FILE = "stack.json"
 """Where a running stack says where its parts are."""
+KEPT_HERE = (KEPT, STACK_FILE, "valkey", "flower")
+"""With what the names begin of all that is kept in a data folder; PostgreSQL's own beside."""
 
 
 class DataDir:
@@ -25,20 +31,11 @@ class DataDir:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Make the folder if need be and hold it. Raises LocalError if another stack holds it or it is not ours."""
-        path = path.absolute()
-        try:
-            if not path.is_dir():
-                path.mkdir(parents=True)
-                # Others may pass through, not look: PostgreSQL's own folder inside may belong to `nobody`.
-                path.chmod(0o711)
-            lock = (path / LOCK).open("a+", encoding="utf-8")
-        except PermissionError as error:
-            raise LocalError(
-                f"{path} belongs to another user. Start as that user, or choose another folder with --data-dir."
-            ) from error
-        except (FileExistsError, NotADirectoryError) as error:
-            raise LocalError(f"{path} is not a folder. Choose another one with --data-dir.") from error
+        """Make the folder if need be and hold it. LocalError if another stack holds it or it is not ours alone."""
+        # Others may pass through, not look: PostgreSQL's own folder inside may belong to `nobody`.
+        path = private_folder(path, mode=0o711)
+        _close_to_others(path / LOCK)
+        lock = os.fdopen(ownership.open_file(path / LOCK, os.O_RDWR | os.O_CREAT), "r+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -49,7 +46,8 @@ class DataDir:
                 f"Redraft already runs on {path} (process {holder}). "
                 f"Stop it (kill {holder}), or start a second one beside it with another --data-dir and --port."
             ) from error
-        lock.truncate(0)
+        lock.seek(0)
+        lock.truncate()
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         return cls(path, lock)
@@ -59,7 +57,7 @@ class DataDir:
 
     def _kept(self) -> dict[str, str | int]:
         try:
-            kept: dict[str, str | int] = json.loads((self.path / KEPT).read_text(encoding="utf-8"))
+            kept: dict[str, str | int] = json.loads(ownership.read_file(self.path / KEPT))
         except FileNotFoundError:
             return {}
         return kept
@@ -83,6 +81,31 @@ class DataDir:
             value = free_port()
             self.keep(name, value)
         return int(value)
+
+
+def private_folder(path: Path, *, mode: int = 0o700) -> Path:
+    """The folder, made if need be, without links on the way. LocalError if it or what is in it is not ours alone."""
+    try:
+        folder = ownership.real_folder(path)
+        ownership.make_folder(folder, mode)
+        ours = {os.geteuid()}
+        ownership.refuse(folder, ownership.Seen.of(folder.lstat()), ours)
+        ownership.refuse_strangers(folder, KEPT_HERE, ours)
+        # As root it is run by somebody else, who owns what it keeps.
+        ownership.refuse_strangers(folder, ("postgres",), ours | binaries.owners())
+    except PermissionError as error:
+        raise LocalError(f"{path} belongs to another user. Start as that user, {ELSEWHERE}.") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise LocalError(f"{path} is not a folder. Choose another one with --data-dir.") from error
+    return folder
+
+
+def _close_to_others(lock: Path) -> None:
+    """Earlier versions left it as open as the umask had it. It holds nothing that could be believed: it may be kept."""
+    with suppress(FileNotFoundError):
+        status = lock.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            lock.chmod(0o600)
 
 
 def write_private(path: Path, text: str) -> None:

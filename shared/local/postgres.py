@@ -15,10 +15,9 @@ from shared.local import binaries
 from shared.local.datadir import DataDir, write_private
 from shared.local.errors import LocalError
 from shared.local.supervisor import Child
+from shared.start import OLDEST_POSTGRESQL
 
 USER = DATABASE = "redraft"
-# The oldest that has what the statements use: uuidv7() and RETURNING OLD.
-MAJOR_WANTED = 18
 # Sorts the same on every machine, whatever its locales; UTF-8 whatever the environment says.
 INITDB = (
     "--encoding=UTF8",
@@ -76,9 +75,9 @@ class PostgreSQL:
         self._identity = self._choose_identity()
         user, group = binaries.owner(self._identity)
         have = binaries.major_version(self._binaries / "postgres")
-        if int(have) < MAJOR_WANTED:
+        if int(have) < OLDEST_POSTGRESQL:
             raise LocalError(
-                f"The PostgreSQL on PATH is {have}; Redraft needs {MAJOR_WANTED}. "
+                f"The PostgreSQL on PATH is {have}; Redraft needs {OLDEST_POSTGRESQL}. "
                 "Install a newer one, or set REDRAFT_DATABASE_URL to a server of yours."
             )
         if not self.folder.exists():
@@ -139,7 +138,6 @@ class PostgreSQL:
         try:
             made = subprocess.run(  # noqa: S603 - our own binary
                 self._child("initdb", argv).command(),
-                env=self._environment(),
                 cwd="/",
                 capture_output=True,
                 text=True,
@@ -150,11 +148,6 @@ class PostgreSQL:
         if made.returncode != 0:
             raise LocalError(f"initdb failed in {fresh}:\n{made.stdout}{made.stderr}")
         fresh.rename(self.folder)
-
-    def _environment(self) -> dict[str, str]:
-        # TZ spares initdb a search through every zone file; PG* of the caller would change what is made.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
     def _await_predecessor(self) -> None:
         """Wait for a server whose supervisor was killed to finish its own shutdown; forget one that is long gone."""
@@ -184,7 +177,8 @@ class PostgreSQL:
         return Child(
             name=name,
             argv=argv,
-            environment=self._environment(),
+            environment=binaries.server_environment(self.data.path),
+            sealed=True,
             # "Fast" shutdown: ends sessions, writes a checkpoint, and needs no recovery at the next start.
             stop_signal=signal.SIGINT,
             orphan_signal=signal.SIGINT,

@@ -17,6 +17,7 @@ from shared.local.errors import LocalError
 from shared.local.postgres import PostgreSQL
 from shared.local.supervisor import Child, Supervisor
 from shared.local.valkey import Valkey, answers
+from shared.prerequisites import refuse_old_postgresql
 from shared.settings import Settings
 
 HOST: Final = "127.0.0.1"
@@ -197,6 +198,8 @@ class Stack:
     async def _start_postgres(self, supervisor: Supervisor) -> None:
         if self.postgres is None:
             await self._until(supervisor, "PostgreSQL", self._database_answers)
+            # It may not have answered yet when this start began.
+            await asyncio.to_thread(refuse_old_postgresql, self.places.database_url)
             return
         await asyncio.to_thread(self.postgres.prepare)
         supervisor.start(self.postgres.child())

@@ -28,7 +28,8 @@ LONGEST_LINE = 1 << 20
 @dataclass(frozen=True, kw_only=True)
 class Child:
     """One process to keep. `grace` is the seconds between `stop_signal` and SIGKILL; `orphan_signal` comes when we die
-    ourselves; `identity` is one of `binaries.identities()`; an `environment` of None is ours. Of two children the one
+    ourselves; `identity` is one of `binaries.identities()`; an `environment` of None is ours, and one that is `sealed`
+    is for the command alone, not for what starts it. Of two children the one
     of the higher `rank` is stopped first, whenever they were started; those of one rank stop at once. Lines that hold
     one of `unsaid` are dropped.
     """
@@ -36,6 +37,7 @@ class Child:
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str] | None = None
+    sealed: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     orphan_signal: signal.Signals = signal.SIGKILL
     grace: float = 10.0
@@ -46,7 +48,17 @@ class Child:
 
     def command(self, lifeline: int | None = None) -> list[str]:
         """The command line that makes it die with us."""
-        return tether.command(self.argv, orphan_signal=self.orphan_signal, identity=self.identity, lifeline=lifeline)
+        return tether.command(
+            self.argv,
+            orphan_signal=self.orphan_signal,
+            identity=self.identity,
+            lifeline=lifeline,
+            environment=self.environment if self.sealed else None,
+        )
+
+    def starts_in(self) -> dict[str, str] | None:
+        """The environment to start `command()` in; None is ours."""
+        return None if self.sealed or self.environment is None else dict(self.environment)
 
 
 class Supervisor:
@@ -139,7 +151,7 @@ class _Kept:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=theirs,
                 stderr=theirs,
-                env=None if self.child.environment is None else dict(self.child.environment),
+                env=self.child.starts_in(),
                 cwd=self.child.cwd,
                 start_new_session=True,
                 pass_fds=() if self._lifeline is None else (self._lifeline,),

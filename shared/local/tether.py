@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1  # <sys/prctl.h>
@@ -34,17 +34,22 @@ def command(
     orphan_signal: signal.Signals = signal.SIGKILL,
     identity: str = "",
     lifeline: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> list[str]:
     """`argv`, made to get `orphan_signal` when the calling process dies, however it dies.
 
     `identity` is one of `binaries.identities()`; empty stays who we are. `lifeline` is the read end of a pipe
     (passed on with `pass_fds`) whose write end the caller keeps until it ends; needed where `KERNEL_KILLS` is false.
+    `environment` is all that `argv` gets of one, instead of what this script got: which Python itself may need, where
+    its libraries are found by it. It shows in the arguments until `argv` runs, so nothing secret may stand in it.
     """
     options = [f"--parent={os.getpid()}", f"--signal={int(orphan_signal)}"]
     if identity:
         options.append(f"--identity={identity}")
     if lifeline is not None:
         options.append(f"--lifeline={lifeline}")
+    if environment is not None:
+        options += ["--sealed", *(f"--set={name}={value}" for name, value in environment.items())]
     return [sys.executable, "-I", "-S", __file__, *options, "--", *argv]
 
 
@@ -147,6 +152,8 @@ def main() -> None:
     parser.add_argument("--signal", type=int, required=True)
     parser.add_argument("--identity", default="")
     parser.add_argument("--lifeline", type=int)
+    parser.add_argument("--sealed", action="store_true")
+    parser.add_argument("--set", action="append", default=[])
     parser.add_argument("argv", nargs="+")
     options = parser.parse_args()
     if options.identity:
@@ -159,7 +166,8 @@ def main() -> None:
     if os.getppid() != options.parent:  # it died before we asked to be told
         sys.exit(1)
     try:
-        os.execvp(options.argv[0], options.argv)  # noqa: S606 - becoming the command is what this file is for
+        environment = dict(one.split("=", 1) for one in options.set) if options.sealed else os.environ
+        os.execvpe(options.argv[0], options.argv, environment)  # noqa: S606 - becoming the command is what this file is for
     except OSError as error:
         sys.exit(f"cannot run {options.argv[0]}: {error.strerror}")
 

@@ -43,6 +43,8 @@ class Valkey:
         return Child(
             name="valkey",
             argv=[str(self._binary), str(self.data.path / "valkey.conf"), "--dir", str(self.folder)],
+            environment=binaries.server_environment(self.data.path),
+            sealed=True,
             stop_signal=signal.SIGTERM,
             orphan_signal=signal.SIGTERM,
             grace=10,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared.answers import FAILURES, NOT_SENT, Outcome, Past
 from shared.store import counted
 
 
@@ -68,39 +69,44 @@ def record_attempts(tx: Connection, attempts: Sequence[Attempt]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was tried for a post under its latest key. Times aware, UTC.
-
-    The counts begin anew with an operator's retry; `tries` numbers them all. `maybe_sent`: one of them may have had its
-    effect, and no refusal since has settled that.
-    """
+    """What was tried for a post under its latest key. `tries` numbers them all; `past` is what they say together."""
 
     post_id: str
     idempotency_key: str
     body: str
     tries: int
-    never_started: int
-    unknown: int
-    first_started_at: datetime
-    maybe_sent: bool
+    past: Past
 
 
+# What Past.with_try says of tries one by one, said of all rows of a key. A try without an outcome is one whose holder
+# has died, or that is under way: it may have been sent.
 _HISTORY = text("""
-    SELECT l.post_id, l.idempotency_key, l.body, t.tries, t.never_started, t.unknown, t.first_started_at, t.maybe_sent
+    SELECT l.post_id, l.idempotency_key, l.body, t.*
     FROM (SELECT DISTINCT ON (post_id) post_id, idempotency_key, body FROM publish_attempts
           WHERE post_id = ANY(:ids) ORDER BY post_id, id DESC) l
     CROSS JOIN LATERAL (
         SELECT max(try_number) AS tries,
-            count(*) FILTER (WHERE NOT forgiven AND outcome IN ('never_started', 'server_error')) AS never_started,
+            count(*) FILTER (WHERE NOT forgiven AND outcome = ANY(:failures)) AS failures,
             count(*) FILTER (WHERE NOT forgiven AND (outcome = 'unknown' OR outcome IS NULL)) AS unknown,
-            coalesce(min(started_at) FILTER (WHERE NOT forgiven), clock_timestamp()) AS first_started_at,
-            coalesce(max(id) FILTER (WHERE outcome IS NULL OR outcome IN ('server_error', 'unknown')), 0)
-                > coalesce(max(id) FILTER (WHERE outcome = 'refused'), 0) AS maybe_sent
+            count(*) FILTER (WHERE NOT forgiven AND outcome = 'not_now') AS waits,
+            min(started_at) FILTER (WHERE NOT forgiven AND outcome = ANY(:failures)) AS failing_since,
+            min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'not_now') AS busy_since,
+            min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'processing') AS working_since,
+            bool_or(NOT not_sent AND (outcome = 'unknown' OR outcome IS NULL)) AS uncertain,
+            bool_or(NOT not_sent AND coalesce(outcome, '') = 'processing') AS accepted,
+            bool_or(NOT not_sent AND coalesce(outcome, '') <> ALL(:harmless)) AS maybe_sent
         FROM publish_attempts a WHERE a.post_id = l.post_id AND a.idempotency_key = l.idempotency_key) t""")
+_FAILURES = [outcome.value for outcome in FAILURES]
+HARMLESS = [outcome.value for outcome in NOT_SENT | {Outcome.DONE}]
 
 
 def histories(tx: Connection, post_ids: Iterable[str]) -> dict[str, History]:
     """The tries so far, of posts that have any."""
-    return {row[0]: History(*row) for row in tx.execute(_HISTORY, {"ids": list(post_ids)})}
+    given = {"ids": list(post_ids), "failures": _FAILURES, "harmless": HARMLESS}
+    return {
+        post_id: History(post_id, key, body, tries, Past(*past))
+        for post_id, key, body, tries, *past in tx.execute(_HISTORY, given)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +130,17 @@ def end_attempts(tx: Connection, ends: Sequence[AttemptEnd]) -> None:
         tx.execute(_END_ATTEMPTS, {"rows": to_json(ends).decode()})
 
 
-_FORGIVE = text("UPDATE publish_attempts SET forgiven = true WHERE post_id = ANY(:ids) AND NOT forgiven")
+_FORGIVE = text("""
+    UPDATE publish_attempts SET forgiven = true, not_sent = not_sent OR :not_sent
+    WHERE post_id = ANY(:ids) AND NOT (forgiven AND (not_sent OR NOT :not_sent))""")
 
 
-def forgive(tx: Connection, post_ids: Iterable[str]) -> None:
-    """An operator retries these posts: earlier tries no longer count against them, key and body stay."""
-    tx.execute(_FORGIVE, {"ids": list(post_ids)})
+def forgive(tx: Connection, post_ids: Iterable[str], *, not_sent: bool = False) -> None:
+    """An operator retries these posts: earlier tries no longer count against them, key and body stay.
+
+    `not_sent`: the operator says that none of them had an effect; key and body may then change.
+    """
+    tx.execute(_FORGIVE, {"ids": list(post_ids), "not_sent": not_sent})
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +197,20 @@ _HELD = "WHERE id = :id AND claim_token = :token AND claim_kind = 'render' AND s
 _RENDERED = text(f"""
     UPDATE posts SET status = 'generated', rendered_url = :rendered_url,
         thumbnail_url = coalesce(:thumbnail_url, thumbnail_url), revision = revision + 1, render_tries = 0,
+        render_waits_since = NULL,
         enqueued_revision = CASE WHEN scheduled_time <= clock_timestamp() + make_interval(secs => :horizon)
                                  THEN schedule_revision END,
         enqueued_at = clock_timestamp(), {_UNCLAIMED} {_HELD}
     RETURNING schedule_revision, enqueued_revision IS NOT NULL, scheduled_time, scheduled_time <= clock_timestamp()""")
 _RENDER_FAILED = text(f"""
     UPDATE posts SET status = 'failed', failure_reason = :reason, failed_at = clock_timestamp(),
-        revision = revision + 1, {_UNCLAIMED} {_HELD}
+        revision = revision + 1, render_waits_since = NULL, {_UNCLAIMED} {_HELD}
     RETURNING revision""")
 _RENDER_GIVEN_BACK = text(f"""
-    UPDATE posts SET retry_at = :retry_at, render_tries = render_tries + :tries, {_UNCLAIMED} {_HELD}""")
+    UPDATE posts SET retry_at = :retry_at, render_tries = render_tries + :tries,
+        render_waits_since = coalesce(render_waits_since, CASE WHEN :waits THEN clock_timestamp() END),
+        {_UNCLAIMED} {_HELD}""")
+_RENDER_WAITS_SINCE = text("SELECT render_waits_since FROM posts WHERE id = :id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +239,19 @@ def fail_render(tx: Connection, post_id: str, token: str, reason: str) -> int:
     return int(revisions[0])
 
 
-def give_render_back(tx: Connection, post_id: str, token: str, retry_at: datetime, tries: int) -> None:
-    """The locked post may be rendered again, not before `retry_at`; `tries` (0 or 1) is what that costs."""
-    given = {"id": post_id, "token": token, "retry_at": retry_at, "tries": tries}
+def render_waits_since(tx: Connection, post_id: str) -> datetime | None:
+    """When the renderer first said "still at work" or "not now" of the locked post's content."""
+    since: datetime | None = tx.execute(_RENDER_WAITS_SINCE, {"id": post_id}).scalar_one()
+    return since
+
+
+def give_render_back(
+    tx: Connection, post_id: str, token: str, retry_at: datetime, tries: int, *, waits: bool = False
+) -> None:
+    """The locked post may be rendered again, not before `retry_at`; `tries` (0 or 1) is what that costs. `waits`: the
+    renderer asked for it.
+    """
+    given = {"id": post_id, "token": token, "retry_at": retry_at, "tries": tries, "waits": waits}
     counted(tx.execute(_RENDER_GIVEN_BACK, given).rowcount, 1, "give_render_back")
 
 

@@ -11,36 +11,59 @@ from sqlalchemy import Connection, text
 from shared.ids import new_id
 from shared.lifecycle import Status, needs_render
 from shared.posts import Post
+from shared.store import acts as acts_store
 from shared.store import claims as claims_store
 from shared.store import counted
+from shared.store.acts import Act, Actor
 
 
 @dataclass(frozen=True, slots=True)
 class FailedPost:
-    """A post that failed, and why. `failed_at` is not known of posts that were put in as failed."""
+    """A post that failed, and why. `failed_at` is not known of posts that were put in as failed. `answer`: the last
+    words on its latest try at going out. `maybe_sent`: it may have gone out.
+    """
 
     id: str
     workspace_id: str
     reason: str
     scheduled_time: datetime
     failed_at: datetime | None
+    revision: int
+    answer: str | None
+    maybe_sent: bool
 
 
 _FAILED = text("""
-    SELECT id, workspace_id, failure_reason, scheduled_time, failed_at FROM posts
-    WHERE status = 'failed' AND deleted_at IS NULL
-        AND (CAST(:reason AS text) IS NULL OR failure_reason = :reason)
-        AND (CAST(:since AS timestamptz) IS NULL OR failed_at >= :since)
-        AND (CAST(:ids AS text[]) IS NULL OR id = ANY(:ids))
-    ORDER BY failed_at DESC NULLS LAST, id LIMIT :limit""")
+    SELECT p.id, p.workspace_id, p.failure_reason, p.scheduled_time, p.failed_at, p.revision, l.message,
+        coalesce((SELECT bool_or(NOT a.not_sent AND coalesce(a.outcome, '') <> ALL(:harmless)) FROM publish_attempts a
+                  WHERE a.post_id = p.id AND a.idempotency_key = l.idempotency_key), false)
+    FROM posts p LEFT JOIN LATERAL (
+        SELECT message, idempotency_key FROM publish_attempts WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
+    WHERE p.status = 'failed' AND p.deleted_at IS NULL
+        AND (CAST(:reason AS text) IS NULL OR strpos(lower(p.failure_reason), lower(:reason)) > 0)
+        AND (CAST(:since AS timestamptz) IS NULL OR p.failed_at >= :since)
+        AND (CAST(:workspace AS text) IS NULL OR p.workspace_id = :workspace)
+        AND (CAST(:account AS text) IS NULL OR p.account_id = :account)
+        AND (CAST(:ids AS text[]) IS NULL OR p.id = ANY(:ids))
+    ORDER BY p.failed_at DESC NULLS LAST, p.id LIMIT :limit""")
 
 
 def failed_posts(
     tx: Connection, *, ids: Sequence[str] | None = None, reason: str | None = None, since: datetime | None = None,
-    limit: int,
+    workspace_id: str | None = None, account_id: str | None = None, limit: int,
 ) -> list[FailedPost]:  # fmt: skip
-    """Failed posts, the latest first: these, or with that reason, or those that failed since then."""
-    given = {"ids": list(ids) if ids is not None else None, "reason": reason, "since": since, "limit": limit}
+    """Failed posts, the latest first: these, or those that all the given filters match. `reason`: a part of it, in
+    small or capital letters.
+    """
+    given = {
+        "ids": list(ids) if ids is not None else None,
+        "reason": reason,
+        "since": since,
+        "workspace": workspace_id,
+        "account": account_id,
+        "limit": limit,
+        "harmless": claims_store.HARMLESS,
+    }
     return [FailedPost(*row) for row in tx.execute(_FAILED, given)]
 
 
@@ -58,7 +81,8 @@ class Retried:
 
 _RETRY = text("""
     UPDATE posts p SET status = r.status, failure_reason = NULL, failed_at = NULL, revision = p.revision + 1,
-        retry_at = NULL, render_tries = 0, claim_kind = r.claim_kind, claim_token = r.claim_token,
+        retry_at = NULL, render_tries = 0, render_waits_since = NULL,
+        claim_kind = r.claim_kind, claim_token = r.claim_token,
         claim_expires_at = CASE WHEN r.claim_kind IS NOT NULL THEN clock_timestamp() END,
         enqueued_revision = CASE WHEN p.scheduled_time > clock_timestamp() OR r.claim_kind IS NOT NULL THEN NULL
             WHEN r.status = 'generated' THEN p.schedule_revision ELSE p.content_revision END,
@@ -69,19 +93,31 @@ _RETRY = text("""
     RETURNING p.id, p.scheduled_time > clock_timestamp()""")
 
 
-def retry(tx: Connection, posts: Iterable[Post]) -> list[Retried]:
-    """Put locked posts that failed back to work; those that did not fail are left out.
+# What the retry overwrites, as people see it.
+_BEFORE = text("""
+    SELECT id, jsonb_build_object('status', status, 'failureReason', failure_reason, 'failedAt', failed_at,
+        'revision', revision, 'retryAt', retry_at, 'renderTries', render_tries)
+    FROM posts WHERE id = ANY(:ids)""")
+
+
+def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool = False) -> list[Retried]:
+    """Put locked posts that failed back to work; those that did not fail are left out. What stood there before is kept
+    in `acts`, with who did it.
 
     What was tried before no longer counts against them. Key and body stay: a post that may have gone out comes back
-    closed to edits, its publish claim expired, so that it is taken up with both and can never go out twice (SPEC 6).
+    closed to edits, its publish claim expired, so that it is taken up with both and can never go out twice. `not_sent`
+    is the operator's word that it did not go out: the post comes back open.
     """
     failed = [post for post in posts if post.facts.status is Status.FAILED and not post.facts.deleted]
     past = claims_store.histories(tx, [post.facts.id for post in failed])
+    before = {row[0]: row[1] for row in tx.execute(_BEFORE, {"ids": [post.facts.id for post in failed]})}
     rows: list[dict[str, object]] = []
     done: list[Retried] = []
+    acts: list[Act] = []
     for post in failed:
         facts, history = post.facts, past.get(post.facts.id)
-        closed = history is not None and history.maybe_sent
+        maybe_sent = history is not None and history.past.maybe_sent
+        closed = maybe_sent and not not_sent
         unrendered = (
             not closed
             and facts.rendered_url is None
@@ -98,10 +134,14 @@ def retry(tx: Connection, posts: Iterable[Post]) -> list[Retried]:
         )
         back: Literal["due", "closed", "render"] = "render" if unrendered else "closed" if closed else "due"
         revision = facts.content_revision if unrendered else facts.schedule_revision
+        action = acts_store.RETRY_NOT_SENT if maybe_sent and not_sent else acts_store.RETRY
+        stood = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
+        acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, stood))
         done.append(Retried(facts.id, back, revision, facts.scheduled_time))
     if not rows:
         return []
-    claims_store.forgive(tx, past)
+    claims_store.forgive(tx, past, not_sent=not_sent)
     waits = {row[0]: row[1] for row in tx.execute(_RETRY, {"rows": to_json(rows).decode()})}
     counted(len(waits), len(rows), "retry")
+    acts_store.record(tx, actor, acts)
     return [one if waits[one.post_id] else Retried(one.post_id, one.back, one.revision, None) for one in done]

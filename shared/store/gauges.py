@@ -55,6 +55,17 @@ STATEMENTS: Mapping[str, TextClause] = {
             coalesce(extract(epoch FROM clock_timestamp() - min(scheduled_time) FILTER (
                 WHERE scheduled_time < now())), 0) AS redraft_claimed_late_seconds
         FROM posts WHERE claim_kind IS NOT NULL"""),
+    # Of many claims the first to expire: a publisher that refuses everything must not make a scrape slow.
+    "answers": text("""
+        SELECT count(*) FILTER (WHERE outcome = 'misconfigured') AS redraft_publishes_answered__misconfigured,
+            count(*) FILTER (WHERE outcome = 'not_now') AS redraft_publishes_answered__not_now,
+            count(*) FILTER (WHERE outcome = 'processing') AS redraft_publishes_answered__processing,
+            count(*) FILTER (WHERE outcome = 'server_error') AS redraft_publishes_answered__server_error,
+            count(*) FILTER (WHERE outcome = 'unknown') AS redraft_publishes_answered__unknown
+        FROM (SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT 10000) claimed
+        CROSS JOIN LATERAL (
+            SELECT outcome FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
+            ORDER BY a.id DESC LIMIT 1) last"""),
     "jobs": text("""
         SELECT count(*) FILTER (WHERE status = 'queued') AS redraft_jobs__queued,
             count(*) FILTER (WHERE status = 'running') AS redraft_jobs__running,
@@ -93,6 +104,11 @@ GAUGES: Mapping[str, Gauge] = {
         Gauge("redraft_claims", "Posts held by a render or publish.", "kind"),
         Gauge("redraft_claims_expired", "Claims whose holder is gone, or whose next try has come.", "kind"),
         Gauge("redraft_claimed_late_seconds", "How late the latest post is that is claimed."),
+        Gauge(
+            "redraft_publishes_answered",
+            "Posts under way or between two tries, by what the publisher's last answer meant.",
+            "answer",
+        ),
         Gauge("redraft_jobs", "Bulk jobs that have not ended.", "status"),
         Gauge("redraft_jobs_posts", "Posts of the bulk jobs that have not ended."),
         Gauge("redraft_jobs_posts_decided", "Those of them that are decided."),

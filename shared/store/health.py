@@ -1,9 +1,19 @@
-"""What `redraft doctor` asks PostgreSQL about itself: its clock, its migrations, who holds what for too long."""
+"""What /readyz and `redraft doctor` ask PostgreSQL about itself: whether it takes writes, its clock, its migrations,
+who holds what for too long.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
+
+_TAKES_WRITES = text("SELECT current_setting('transaction_read_only') = 'off'")
+
+
+def takes_writes(tx: Connection) -> bool:
+    """False for a standby, a demoted primary, and a hosted database that was made read-only since its disk is full."""
+    return bool(tx.execute(_TAKES_WRITES).scalar_one())
+
 
 _VERSIONS = text("SELECT version_num FROM alembic_version ORDER BY 1")
 _MIGRATED = text("SELECT to_regclass('alembic_version') IS NOT NULL")
@@ -64,6 +74,21 @@ _STALLED = text("""
 _DEAD_EVENTS = text("""
     SELECT count(*), max(finished_at) FROM (
         SELECT finished_at FROM webhook_events WHERE status = 'dead' ORDER BY seq DESC LIMIT :many) dead""")
+
+
+_SET_UP_WRONGLY = text("""
+    SELECT count(*), max(last.message)
+    FROM (SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT :many) claimed
+    CROSS JOIN LATERAL (
+        SELECT outcome, message FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
+        ORDER BY a.id DESC LIMIT 1) last
+    WHERE last.outcome = 'misconfigured'""")
+
+
+def set_up_wrongly(tx: Connection, many: int = 10_000) -> tuple[int, str]:
+    """How many posts the publisher answers as it would answer any (401, 404, a redirect), and its words."""
+    count, words = tx.execute(_SET_UP_WRONGLY, {"many": many}).one()
+    return count, words or ""
 
 
 def stalled_jobs(tx: Connection, age: float) -> list[str]:

@@ -1,12 +1,22 @@
-"""Idempotency keys: one table for PATCH, creation and jobs (SPEC 4)."""
+"""Idempotency keys: one table for PATCH, creation and jobs.
 
-from collections.abc import Iterable
+Requests with the same key are judged one after the other, whichever process they came through: each takes the key's
+lock first and lets go of it with its transaction. Otherwise a repeat could be refused by what became true between the
+first request's judging and its commit, although the first was accepted.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
+from shared import db
+from shared.errors import KeyInHand
 from shared.store import direct
+from shared.store.trip import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +37,69 @@ _KEPT = """
         ON k.api_key_id = r.api_key_id AND k.key = r.key"""
 
 
-def kept(tx: Connection, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
-    """What is kept under these (API key's id, Idempotency-Key) pairs."""
-    asked = to_json([{"api_key_id": api_key_id, "key": key} for api_key_id, key in pairs]).decode()
-    found = (Kept(*row) for row in direct.rows(tx, _KEPT, asked))
+# An advisory lock: there is no row yet that could be locked, and a row that was inserted early would be read by whoever
+# looks the key up. Neither an API key's id nor an Idempotency-Key holds a space.
+_TRY_LOCK = """
+    SELECT name FROM unnest(CAST($1 AS text[])) AS k(name)
+    WHERE pg_try_advisory_xact_lock(hashtextextended(name, 0))"""
+_LOCK = "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended($1, 0))"
+
+Pair = tuple[str, str]
+"""An API key's id and an Idempotency-Key."""
+
+
+def kept(tx: Connection, pairs: Iterable[Pair]) -> dict[Pair, Kept]:
+    """What is kept under these keys."""
+    return _by_pair(direct.rows(tx, *_looking(pairs)))
+
+
+def take(tx: Connection, pairs: Sequence[Pair]) -> tuple[set[Pair], dict[Pair, Kept]]:
+    """Take the locks of those keys that no other request has in hand, until the end of this transaction; which those
+    are, and what is kept under any. It waits for nobody.
+
+    Two statements, one behind the other in one trip: the second sees what was committed before the lock was given.
+    """
+    names = {_name(pair): pair for pair in pairs}
+    taken, found = direct.rows_together(tx, (_TRY_LOCK, direct.array(list(names))), _looking(pairs))
+    return {names[row[0]] for row in taken}, _by_pair(found)
+
+
+def wait_for(tx: Connection, pair: Pair) -> Kept | None:
+    """Take a key's lock, once the request that has it in hand is done; what is kept under the key. KeyInHand where that
+    takes longer than `lock_timeout`.
+    """
+    try:
+        direct.rows(tx, _LOCK, _name(pair))
+    except DBAPIError as error:
+        if db.lock_timed_out(error):
+            raise KeyInHand from error
+        raise
+    return kept(tx, [pair]).get(pair)
+
+
+def _name(pair: Pair) -> str:
+    return f"{pair[0]} {pair[1]}"
+
+
+def _looking(pairs: Iterable[Pair]) -> Statement:
+    return _KEPT, to_json([{"api_key_id": api_key_id, "key": key} for api_key_id, key in pairs]).decode()
+
+
+def _by_pair(rows: Iterable[tuple[Any, ...]]) -> dict[Pair, Kept]:
+    found = (Kept(*row) for row in rows)
     return {(one.api_key_id, one.key): one for one in found}
 
 
+# One sweeper at a time: two that delete the same rows in different orders would wait for each other.
+_SWEEPING = 7_339_265_006
 _FORGET = text("""
+    WITH mine AS (SELECT pg_try_advisory_xact_lock(:sweeping) AS taken)
     DELETE FROM idempotency_keys WHERE (api_key_id, key) IN (
         SELECT api_key_id, key FROM idempotency_keys
-        WHERE created_at < now() - make_interval(hours => :hours) LIMIT 1000)""")
+        WHERE created_at < now() - make_interval(hours => :hours) AND (SELECT taken FROM mine)
+        ORDER BY created_at LIMIT :limit)""")
 
 
-def forget_expired(tx: Connection, hours: int) -> int:
-    """Drop keys older than `hours`, some thousand at a time; how many."""
-    return tx.execute(_FORGET, {"hours": hours}).rowcount
+def forget_expired(tx: Connection, hours: int, limit: int) -> int:
+    """Drop keys older than `hours`, the oldest first, at most `limit`; how many. None while another process does so."""
+    return tx.execute(_FORGET, {"hours": hours, "limit": limit, "sweeping": _SWEEPING}).rowcount

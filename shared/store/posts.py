@@ -187,6 +187,7 @@ _WRITE = """
         claim_token = CASE WHEN r.rerendered THEN NULL ELSE p.claim_token END,
         claim_expires_at = CASE WHEN r.rerendered THEN NULL ELSE p.claim_expires_at END,
         render_tries = CASE WHEN r.rerendered THEN 0 ELSE p.render_tries END,
+        render_waits_since = CASE WHEN r.rerendered THEN NULL ELSE p.render_waits_since END,
         retry_at = CASE WHEN r.anew THEN NULL ELSE p.retry_at END,
         enqueued_revision = CASE WHEN r.remark THEN r.enqueued_revision ELSE p.enqueued_revision END,
         enqueued_at = CASE WHEN r.remark IS NULL THEN p.enqueued_at

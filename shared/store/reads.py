@@ -1,11 +1,12 @@
 """What clients read: one post, one edit, an account's name, and lists that page by keyset (SPEC 4)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, TextClause, text
 
 from shared.posts import Post
@@ -18,6 +19,10 @@ Place = tuple[Any, ...]
 LOOKED_AT = 20_000
 """How many rows one page looks at. A filter that matches few of them gets a short page and a place to go on from, so
 that no table is too large and no filter too rare for a quick answer."""
+
+PAGE_BYTES = 1024 * 1024
+"""Bytes of a page, as JSON. A row more is on the next page: a client that asks for pages and does not read them costs
+memory until its time is up, and a hundred of the largest posts are 8 MB, of the largest edits 17."""
 
 # A row carries the time at which its transaction began (transaction_timeout, SPEC 7, with plenty to spare).
 _LONGEST_TRANSACTION = timedelta(minutes=1)
@@ -164,16 +169,27 @@ def _page(
     bound |= {f"after_{number}": value for number, value in enumerate(after or ())}
     rows = list(tx.execute(_page_of(wanted, names, after=goes_on, down_to=False), bound))
     end: Place | None = None
-    if len(rows) <= limit:
+    if len(rows) <= limit and _fitting(rows) == len(rows):
         # Not filled: either the list ends here, or this is as far as one page looks.
         end = _end(tx.execute(_end_of(wanted, names, after=goes_on), bound).one_or_none(), given.get("created_from"))
     if end is not None:
         # Looked at again, down to a fixed place: the first one's end moved with every row that came in between.
         bound |= {f"end_{number}": value for number, value in enumerate(end)} | {"looked_at": LOOKED_AT * 2}
         rows = list(tx.execute(_page_of(wanted, names, after=goes_on, down_to=True), bound))
-    if len(rows) > limit:
-        return rows[:limit], tuple(getattr(rows[limit - 1], column) for column in wanted.place)
+    count = _fitting(rows[:limit])
+    if count < len(rows):
+        return rows[:count], tuple(getattr(rows[count - 1], column) for column in wanted.place)
     return rows, end
+
+
+def _fitting(rows: Sequence[Any]) -> int:
+    """How many of the rows make a page of at most PAGE_BYTES; one at least, if there is one."""
+    size = 0
+    for count, row in enumerate(rows):
+        size += len(to_json(tuple(row)))
+        if size > PAGE_BYTES and count:
+            return count
+    return len(rows)
 
 
 def _end(row: Any, created_from: object) -> Place | None:

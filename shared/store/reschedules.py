@@ -144,6 +144,50 @@ def live(tx: Connection, age: float) -> list[tuple[str, bool]]:
     return [(row[0], row[1]) for row in tx.execute(_LIVE, {"age": age})]
 
 
+# The bulk lane is shared by workspaces in turn; one whose jobs nobody has worked on yet comes first. A workspace's last
+# turn is the last time that one of its live or newest jobs was touched: no index over that time, which would have every
+# chunk write to it. An older job that ended since had its turns between theirs.
+_LAST_TURN = """(
+        SELECT max(touched_at) FILTER (WHERE touched_at <> created_at) FROM (
+            SELECT l.touched_at, l.created_at FROM live l WHERE l.workspace_id = {workspace}
+            UNION ALL
+            (SELECT r.touched_at, r.created_at FROM reschedules r WHERE r.workspace_id = {workspace}
+             ORDER BY r.created_at DESC, r.id DESC LIMIT 40)
+        ) AS touched)"""
+_LONGER_WITHOUT_A_TURN = text(f"""
+    WITH live AS MATERIALIZED (
+        SELECT id, workspace_id, created_at, touched_at FROM reschedules WHERE status IN ('queued', 'running')
+    ), mine AS MATERIALIZED (
+        SELECT workspace_id FROM live WHERE id = :id
+    ), next AS MATERIALIZED (
+        SELECT DISTINCT ON (workspace_id) id, workspace_id, touched_at FROM live
+        WHERE workspace_id <> (SELECT workspace_id FROM mine) ORDER BY workspace_id, touched_at, id
+    ), turns AS MATERIALIZED (
+        SELECT id, touched_at, {_LAST_TURN.format(workspace="next.workspace_id")} AS turn FROM next
+    )
+    SELECT id FROM turns
+    WHERE coalesce(turn, '-infinity') < {_LAST_TURN.format(workspace="(SELECT workspace_id FROM mine)")}
+    ORDER BY turn NULLS FIRST, touched_at, id LIMIT 1""")
+
+
+def longer_without_a_turn(tx: Connection, job_id: str) -> str | None:
+    """Of the live jobs of other workspaces, the one that waits the longest, where its workspace has been without a turn
+    for longer than this live job's. None where it is this job's turn.
+    """
+    found: str | None = tx.execute(_LONGER_WITHOUT_A_TURN, {"id": job_id}).scalar_one_or_none()
+    return found
+
+
+_LINE_UP = text("SELECT pg_advisory_xact_lock(7342, hashtext(:workspace))")
+_LIVE_OF = text("SELECT count(*) FROM reschedules WHERE workspace_id = :workspace AND status IN ('queued', 'running')")
+
+
+def live_of(tx: Connection, workspace_id: str) -> int:
+    """How many jobs of a workspace are live. Until this transaction ends nobody else counts them to add one."""
+    tx.execute(_LINE_UP, {"workspace": workspace_id})
+    return int(tx.execute(_LIVE_OF, {"workspace": workspace_id}).scalar_one())
+
+
 # -- Results: what the chunks wrote down, and the audit rows. Both stand in id order of the posts.
 
 _AUDITED = text("""

@@ -85,13 +85,16 @@ def lease(tx: Connection, post_ids: Iterable[str], expiry: float) -> list[Leased
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a leased event's call ended. `wait`: seconds until its next try, where it was not delivered."""
+    """How a leased event's call ended. `wait`: seconds until its next try, where it was not delivered. `unwanted`: the
+    receiver said that it will never take it.
+    """
 
     seq: int
     lease_token: str
     delivered: bool
     message: str | None
     wait: float
+    unwanted: bool = False
 
 
 _FINISH = text(f"""
@@ -102,10 +105,11 @@ _FINISH = text(f"""
         lease_expires_at = CASE WHEN f.status = 'queued' THEN clock_timestamp() + make_interval(secs => f.wait) END
     FROM (
         SELECT r.*, CASE WHEN r.delivered THEN 'delivered'
+            WHEN r.unwanted THEN 'dead'
             WHEN w.created_at <= clock_timestamp() - make_interval(hours => {DEAD_AFTER_HOURS}) THEN 'dead'
             ELSE 'queued' END AS status
         FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            seq bigint, lease_token text, delivered boolean, message text, wait float)
+            seq bigint, lease_token text, delivered boolean, message text, wait float, unwanted boolean)
         JOIN webhook_events w ON w.seq = r.seq) f
     WHERE e.seq = f.seq AND e.lease_token = f.lease_token AND e.status = 'queued'
     RETURNING e.post_id, e.status""")

@@ -9,6 +9,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
+from tests.watchdog import held_up
 
 numbers = count(1)
 
@@ -19,3 +20,12 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database(f"api_{number}", template=TEMPLATE)
     with running(url, valkey.url(LOGICAL_DATABASES - number), "edits") as stack:
         yield stack
+
+
+@pytest.fixture(autouse=True)
+def _nothing_held_the_event_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test of a stack: no request of it stopped all others for longer than 250 ms."""
+    api = request.getfixturevalue("stack").api if "stack" in request.fixturenames else None
+    before = len(held_up(api))
+    yield
+    assert held_up(api)[before:] == []

@@ -218,7 +218,7 @@ def test_a_bell_behind_a_more_patient_one_is_given_up_in_its_own_time(monkeypatc
 
 
 def test_what_a_silent_worker_leaves_unrung_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doorbell, "UNRUNG_AT_MOST", 3)
+    monkeypatch.setattr(doorbell, "UNRUNG_AT_MOST", 4)
 
     async def story() -> None:
         rung = Rung()
@@ -232,6 +232,68 @@ def test_what_a_silent_worker_leaves_unrung_has_a_bound(monkeypatch: pytest.Monk
         bell.answered(2)
         await rung.reach(4)
         assert rung.bells[3][0] == ["later"]
+        await bell.close()
+
+    asyncio.run(story())
+
+
+def test_workspaces_ring_in_turn_and_a_flood_of_one_leaves_no_others_edit_to_rescue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doorbell, "UNRUNG_AT_MOST", 400)
+
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out)
+        bell.ring_for([("first", "e")])
+        bell.ring_for([("second", "e")])
+        flood = [f"p{number}" for number in range(1000)]
+        bell.ring_for([(post, f"e{post}") for post in flood], owners=dict.fromkeys(flood, "flood"))
+        bell.ring_for([("quiet1", "e1"), ("quiet2", "e2")], owners={"quiet1": "quiet", "quiet2": "quiet"})
+        bell.answered(1)
+        await rung.reach(3)
+        assert rung.bells[2][0][:5] == ["p0", "quiet1", "p1", "quiet2", "p2"]
+        assert len(rung.bells[2][0]) == doorbell.SEVERAL_AT_MOST
+        bell.answered(2)
+        await rung.reach(4)
+        assert len(rung.bells[3][0]) == 300 - (doorbell.SEVERAL_AT_MOST - 2), "the flood's own share, and no more"
+        await bell.close()
+
+    asyncio.run(story())
+
+
+def test_while_several_workspaces_are_there_each_has_one_bell_out_and_the_other_bell_is_the_others() -> None:
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out, lambda: True)
+        for post in "abcd":
+            bell.ring_for([(post, f"e{post}")], owners={post: "flood"})
+        bell.ring_for([("quiet", "e")], owners={"quiet": "quiet"})
+        await rung.reach(2)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["quiet"]]
+        bell.answered(2)
+        await asyncio.sleep(0)
+        assert len(rung.bells) == 2, "the flood's own is out still"
+        bell.answered(1)
+        await rung.reach(3)
+        assert rung.bells[2][0] == ["b", "c", "d"]
+        await bell.close()
+
+    asyncio.run(story())
+
+
+def test_a_workspace_whose_bell_stays_unanswered_rings_again_when_that_counts_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.02)
+
+    async def story() -> None:
+        rung = Rung()
+        bell = Doorbell("me", rung.ring_out, lambda: True)
+        bell.ring_for([("a", "e")], owners={"a": "flood"})
+        bell.ring_for([("b", "e")], owners={"b": "flood"})
+        await rung.reach(2)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b"]]
         await bell.close()
 
     asyncio.run(story())

@@ -71,6 +71,18 @@ def test_a_repeat_may_differ_in_what_means_nothing(stack: Running) -> None:
     assert error(elsewhere, 422)["code"] == "idempotency_key_reused"
 
 
+@pytest.mark.parametrize("key", ['a"b.', "a\\b\\.", "{a,b}", "a'b$1%s:x", '".', "NULL", "~" * 255])
+def test_a_key_may_hold_any_visible_character(stack: Running, key: str) -> None:
+    post = stack.post()
+    answers = [stack.patch(post, {"caption": "x"}, **{"Idempotency-Key": key}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert ["idempotent-replayed" in answer.headers for answer in answers] == [False, True]
+    new = {"accountIds": [rows.TIKTOK], "contentUrl": "https://a.example/b.mp4"}
+    made = [stack.http.post("/v1/posts/video", json=new, headers={"Idempotency-Key": key[:-1] + "!"}) for _ in range(2)]
+    assert [answer.status_code for answer in made] == [201, 201]
+    assert made[0].content == made[1].content
+
+
 def test_a_repeat_through_another_process_and_after_a_kill_finds_the_first(stack: Running) -> None:
     post, key = stack.post(), {"Idempotency-Key": "elsewhere"}
     first = stack.patch(post, {"caption": "a"}, **key)
@@ -119,6 +131,6 @@ def test_keys_are_kept_for_a_day_and_then_forgotten(engine: Engine) -> None:
                 {"api_key": rows.KEY_ID, "key": key, "age": age},
             )
     with db.transaction() as tx:
-        assert idempotency_store.forget_expired(tx, 24) == 1
+        assert idempotency_store.forget_expired(tx, 24, 1_000) == 1
     with engine.connect() as tx:
         assert list(tx.execute(text("SELECT key FROM idempotency_keys")).scalars()) == ["young"]

@@ -1,5 +1,6 @@
 """Lists: filters, pages by keyset, cursors that belong to one list, one workspace and one set of filters (SPEC 4)."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from shared.store.reads import PAGE_BYTES
 from shared.times import format_instant
 from tests import rows
 from tests.api.answers import client, error, fields
@@ -106,6 +108,14 @@ def test_a_page_has_fifty_posts_of_twelve_fields_unless_asked_otherwise(
                 (row["status"], row["platform"]) == ("generated", "tiktok")
                 and row["scheduled_time"] >= EPOCH + timedelta(minutes=24)
             ),
+        ),
+        (
+            {"scheduledFrom": "2026-01-01T00:10:00.000+00:00", "scheduledTo": "2026-01-01T00:20:00 00:00"},
+            lambda row: EPOCH + timedelta(minutes=10) <= row["scheduled_time"] < EPOCH + timedelta(minutes=20),
+        ),
+        (
+            {"scheduledFrom": "2026-01-01T00:10:00.000000001Z", "scheduledTo": "2026-01-01T00:20:00.000000001Z"},
+            lambda row: EPOCH + timedelta(minutes=10) < row["scheduled_time"] <= EPOCH + timedelta(minutes=20),
         ),
         ({"accountId": "acc_nowhere"}, None),
         ({"accountId": rows.TIKTOK}, None),
@@ -257,3 +267,38 @@ def test_accounts_are_listed_with_their_platform_and_name(stack: Running) -> Non
         "hasMore": False,
         "nextCursor": None,
     }  # fmt: skip
+
+
+def test_a_page_is_bounded_in_bytes_and_the_rest_is_on_the_next(stack: Running) -> None:
+    """100 of the largest posts would be 8 MB, and as many of their edits 17."""
+    workspace, secret = "ws_large", "sk_large_0123456789"
+    urls = ["https://cdn.example.com/" + "a" * 2_000 + f"/{number}.jpg" for number in range(35)]
+    change = json.dumps({"contentUrl": urls, "caption": "c" * 4_000})
+    with stack.engine.begin() as tx:
+        rows.workspace(tx, workspace, "_large", secret)
+        made = [
+            rows.slides(
+                tx, workspace_id=workspace, account_id=f"{rows.TIKTOK}_large", content_url=json.dumps(urls),
+                caption="c" * 4_000,
+            )
+            for _ in range(40)
+        ]  # fmt: skip
+        insert = text("""
+            INSERT INTO edits (id, post_id, workspace_id, changes, requested_by, status, finalized_at, revision,
+                before, after)
+            SELECT 'edit_large_' || g, :post, :workspace, CAST(:change AS jsonb), 'tests', 'applied', now(), g,
+                CAST(:change AS jsonb), CAST(:change AS jsonb)
+            FROM generate_series(1, 20) g""")
+        tx.execute(insert, {"post": made[0], "workspace": workspace, "change": change})
+    with client(stack, secret) as http:
+        for path, name, count in (
+            ("/v1/posts", "postId", 40),
+            ("/v1/edits", "editId", 20),
+            (f"/v1/posts/{made[0]}/edits", "editId", 20),
+        ):
+            found = list(pages(http, path, limit=100))
+            sizes = [len(json.dumps(page)) for page in found]
+            assert max(sizes) < PAGE_BYTES * 1.1, path
+            assert all(size > PAGE_BYTES * 0.7 for size in sizes[:-1]), "no shorter than it has to be"
+            assert len({one[name] for page in found for one in page["data"]}) == count
+            assert sum(len(page["data"]) for page in found) == count

@@ -1,6 +1,8 @@
-"""The operators' door by itself: guesses, tokens, origins."""
+"""The operators' door by itself: what is kept during a wait, tokens, origins."""
 
+import asyncio
 import time
+from typing import Any
 
 from starlette.requests import Request
 
@@ -8,14 +10,39 @@ from api import ops_entry
 from shared.settings import Settings
 
 
-def test_after_ten_wrong_passwords_an_address_waits_and_others_do_not() -> None:
-    guesses = ops_entry.Guesses()
-    for second in range(10):
-        assert not guesses.too_many("a", second)
-        guesses.wrong("a", second)
-    assert guesses.too_many("a", 10)
-    assert not guesses.too_many("b", 10)
-    assert not guesses.too_many("a", 61)
+def test_a_form_that_comes_while_its_sender_waits_is_read_whole_afterwards() -> None:
+    async def run() -> None:
+        sent = asyncio.Queue[Any]()
+        line = ops_entry.Line(sent.get)
+        for part in (b"seen=1&", b"token=2"):
+            sent.put_nowait({"type": "http.request", "body": part, "more_body": part != b"token=2"})
+        waiting = asyncio.create_task(line.gone())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+        assert [(await line.receive())["body"] for _ in range(2)] == [b"seen=1&", b"token=2"]
+        sent.put_nowait({"type": "http.disconnect"})
+        await asyncio.wait_for(line.gone(), 1)
+        assert (await line.receive())["type"] == "http.disconnect"
+
+    asyncio.run(run())
+
+
+def test_no_more_of_a_body_is_kept_than_a_form_may_hold() -> None:
+    async def run() -> None:
+        reads = 0
+
+        async def endless() -> Any:
+            nonlocal reads
+            reads += 1
+            return {"type": "http.request", "body": b"x" * 16_384, "more_body": True}
+
+        waiting = asyncio.create_task(ops_entry.Line(endless).gone())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        assert reads <= 5
+
+    asyncio.run(run())
 
 
 def test_a_token_ends_after_half_a_day_and_with_the_password() -> None:

@@ -17,7 +17,7 @@ from api.context import Context, Unsure
 from shared.errors import Unavailable
 from shared.settings import settings
 from tests import rows
-from tests.api.answers import error
+from tests.api.answers import client, error
 from tests.processes import Server
 from tests.stack import Running, running
 from tests.waiting import eventually, until
@@ -178,6 +178,87 @@ def test_without_postgresql_everything_is_a_503_within_its_time_and_comes_back(
     own_postgres.start()
     eventually(lambda: lonely.http.get("/v1/posts").status_code == 200, within=20)
     assert {ask(lonely.http).status_code for ask in REQUESTS.values()} == {200, 201, 202}
+
+
+def test_a_postgresql_that_takes_no_writes_is_a_503_for_writers_and_not_ready(
+    lonely: Running, own_postgres: Server
+) -> None:
+    """A demoted primary, or a hosted database whose disk is full: SQLSTATE 25006."""
+    lonely.post(post_id="post_abc123")
+    writing: dict[str, Callable[[httpx.Client], httpx.Response]] = {
+        "edit": REQUESTS["edit"],
+        "keyed edit": lambda http: http.patch(
+            "/v1/posts/post_abc123", json={"caption": "x"}, headers={"Idempotency-Key": "k", "Prefer": "respond-async"}
+        ),
+        "create": REQUESTS["create"],
+        "delete": lambda http: http.request("DELETE", "/v1/posts", json={"postIds": ["post_abc123"]}),
+        "job": lambda http: http.post("/v1/reschedules", json={"filter": {"all": True}, "shift": "P1D"}),
+    }
+    with psycopg.connect(own_postgres.url.replace("+psycopg", ""), autocommit=True) as operator:
+        operator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        operator.execute("SELECT pg_reload_conf()")
+        eventually(lambda: lonely.http.get("/readyz").status_code == 503, within=10)
+        assert lonely.http.get("/readyz").json()["database"] == "read_only"
+        for name, ask in writing.items():
+            answer = ask(lonely.http)
+            said = error(answer, 503)
+            assert said["code"] == "unavailable", name
+            assert "nothing was accepted" in said["message"], name
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "edit-id" not in answer.headers, name
+        assert lonely.http.get("/v1/posts/post_abc123").status_code == 200, "reading goes on"
+        operator.execute("ALTER SYSTEM RESET default_transaction_read_only")
+        operator.execute("SELECT pg_reload_conf()")
+    eventually(lambda: lonely.http.get("/readyz").status_code == 200, within=10)
+    assert {name: ask(lonely.http).status_code for name, ask in writing.items()} == {
+        "edit": 202, "keyed edit": 202, "create": 201, "delete": 200, "job": 202,
+    }  # fmt: skip
+    assert "unexpected_error" not in str(lonely.api and lonely.api.output())
+
+
+@pytest.fixture
+def patient(database_url: str, redis_url: str) -> Iterator[Running]:
+    """An API that waits for locks longer than its clients wait for it."""
+    with running(database_url, redis_url, REDRAFT_LOCK_TIMEOUT="12") as stack:
+        yield stack
+
+
+@contextmanager
+def locked(stack: Running, table: str, mode: str) -> Iterator[None]:
+    with stack.engine.begin() as person:
+        person.execute(text(f"LOCK TABLE {table} IN {mode} MODE"))
+        yield
+
+
+def test_an_edit_in_hand_is_a_503_for_whoever_asks_for_it_and_never_a_404(patient: Running) -> None:
+    post = patient.post()
+    with patient.engine.begin() as tx:
+        rows.workspace(tx, "ws_other", "_other", "sk_test_other")
+    with locked(patient, "edits", "SHARE"):
+        told = patient.patch(post, {"caption": "late"})
+        said = error(told, 503)
+        edit = told.headers["edit-id"]
+        assert f"ask GET /v1/edits/{edit}" in said["message"]
+        assert "404 there means nothing for the next 60 seconds" in said["message"]
+        asked = patient.http.get(f"/v1/edits/{edit}")
+        assert "is being recorded" in error(asked, 503)["message"]
+        assert int(asked.headers["retry-after"]) >= 1
+        with client(patient, "sk_test_other") as stranger:
+            assert stranger.get(f"/v1/edits/{edit}").status_code == 404
+        assert patient.http.get("/v1/edits/edit_nowhere").status_code == 404
+    eventually(lambda: patient.http.get(f"/v1/edits/{edit}").status_code == 200, within=20)
+
+
+def test_what_was_said_to_be_open_is_not_begun_any_more(patient: Running) -> None:
+    """Or the time for which a 404 means nothing would have no end."""
+    post = patient.post()
+    with locked(patient, "posts", "ACCESS EXCLUSIVE"):
+        edit = patient.patch(post, {"caption": "late"}, **{"Idempotency-Key": "late"}).headers["edit-id"]
+        assert patient.http.get(f"/v1/edits/{edit}").status_code == 503
+    eventually(lambda: patient.http.get(f"/v1/edits/{edit}").status_code == 404, within=20)
+    assert patient.edits_of(post) == []
+    again = patient.patch(post, {"caption": "late"}, **{"Idempotency-Key": "late", "Prefer": "respond-async"})
+    assert (again.status_code, "idempotent-replayed" in again.headers) == (202, False)
 
 
 @pytest.mark.parametrize("how", ["freeze", "kill"])

@@ -92,6 +92,28 @@ def test_platform_rules_are_judged_by_the_post(stack: Running) -> None:
     assert stack.patch(stack.post(), one).status_code == 200
 
 
+def test_a_caption_is_counted_as_its_platform_counts_by_the_api_and_under_the_lock(stack: Running) -> None:
+    """The queue makes the post what the API cannot foresee: a long caption for slides, then a video under it."""
+    urls = '["https://a.example/1.jpg", "https://a.example/2.jpg"]'
+    post = stack.post(content_type="slides", content_url=urls)
+    video = {"contentType": "video", "contentUrl": "https://a.example/b.mp4"}
+    with stack.engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+        long = stack.patch(post, {"caption": "x" * 4_000}, Prefer="respond-async")
+        late = stack.patch(post, video, Prefer="respond-async")
+        assert (long.status_code, late.status_code) == (202, 202)
+    ends = [stack.http.get(one.headers["location"], headers={"Prefer": "wait=10"}).json() for one in (long, late)]
+    assert [end["status"] for end in ends] == ["applied", "rejected"]
+    assert (ends[1]["error"]["code"], ends[1]["error"]["details"][0]["field"]) == ("invalid_caption", "caption")
+    at_once = stack.patch(post, video)
+    assert error(at_once)["message"] == ends[1]["error"]["message"]
+    assert "2,200 UTF-16 code units (most emoji are two or more) as a TikTok video and has 4,000" in at_once.text
+    assert "edit-id" not in at_once.headers
+    assert stack.patch(post, video | {"caption": "short"}).status_code == 200
+    instagram = stack.post(platform="instagram", account_id=rows.INSTAGRAM)
+    assert "and has 31" in error(stack.patch(instagram, {"caption": "#a" * 31}))["message"]
+
+
 @pytest.mark.parametrize(
     ("columns", "label"),
     [

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.reschedules import wants_csv
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import rows
@@ -106,8 +105,8 @@ def test_a_dry_run_says_the_same_and_changes_nothing(stack: Running, account: st
 def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running, account: str) -> None:
     posts = [stack.post(account_id=account) for _ in range(4)]
     posted = stack.post(account_id=account, status="posted", posted_at=datetime.now(UTC))
-    odd = 'post_"comma", and quote'
-    job = done(stack, {"filter": {"postIds": [*posts, posted, odd]}, "shift": "P1D"})
+    odd, formula = 'post_"comma", and quote', '=HYPERLINK("https://evil.example";"open")'
+    job = done(stack, {"filter": {"postIds": [*posts, posted, odd, formula]}, "shift": "P1D"})
     path = f"{PATH}/{job['id']}/results"
     pages, query = [], {"limit": "2"}
     while True:
@@ -117,8 +116,8 @@ def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running
             break
         query["cursor"] = page["nextCursor"]
     assert pages == stack.http.get(path).json()["data"]
-    assert sorted(one["postId"] for one in pages) == sorted([*posts, posted, odd])
-    for outcome, expected in (("applied", 4), ("skipped", 1), ("failed", 1)):
+    assert sorted(one["postId"] for one in pages) == sorted([*posts, posted, odd, formula])
+    for outcome, expected in (("applied", 4), ("skipped", 1), ("failed", 2)):
         some = stack.http.get(path, params={"outcome": outcome}).json()["data"]
         assert some == [one for one in pages if one["outcome"] == outcome]
         assert len(some) == expected
@@ -126,31 +125,13 @@ def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["vary"] == "Accept"
     table = list(csv.DictReader(io.StringIO(answer.text)))
-    assert table == [{name: value or "" for name, value in one.items()} for one in pages]
+    for row, one in zip(table, pages, strict=True):
+        shown = f"'{formula}" if one["postId"] == formula else one["postId"]
+        assert row == {name: value or "" for name, value in one.items()} | {"postId": shown}
     skipped = stack.http.get(path, params={"outcome": "skipped"}, headers={"Accept": "text/csv"})
     assert skipped.text.splitlines()[1].startswith(posted)
     assert fields(stack.http.get(path, params={"limit": "2"}, headers={"Accept": "text/csv"})) == ["limit"]
     assert fields(stack.http.get(path, params={"outcome": "gone"})) == ["outcome"]
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ([], False),
-        (["*/*"], False),
-        (["text/csv"], True),
-        (["TEXT/CSV; charset=utf-8"], True),
-        (["text/csv, application/json"], False),
-        (["application/json;q=0.5, text/csv"], True),
-        (["text/csv;q=0.1, application/json"], False),
-        (["application/json", "text/csv;q=0.9"], False),
-        (["text/*;q=0.9, */*;q=0.1"], True),
-        (["text/csv;q=x"], False),
-        (["text/html"], False),
-    ],
-)
-def test_csv_is_for_those_who_like_it_better_than_json(accept: list[str], expected: bool) -> None:
-    assert wants_csv(accept) is expected
 
 
 @pytest.mark.parametrize(

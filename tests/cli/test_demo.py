@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared import edits, fields, times
+from shared import captions, edits, fields, times
 from shared.cli.demo import DOCUMENTED, INSTAGRAM, TIKTOK, WORKSPACE, seed
 from shared.errors import Faults
 from shared.lifecycle import Apply, Status, decide, needs_render
@@ -107,7 +107,8 @@ def test_every_post_is_one_that_the_api_could_have_made(engine: Engine, database
     for row in made:
         faults = Faults()
         content = fields.check_content(row.content_type, row.content_url, faults)
-        fields.check_caption(row.caption, faults)
+        limits = captions.limits_of(row.platform, row.content_type, render_as_video=row.render_as_video)
+        captions.check(row.caption, limits, faults)
         fields.check_sound_id(row.sound_id, faults)
         fields.check_sound_platform(row.sound_id, row.platform, faults)
         if isinstance(content, fields.Content) and content.kind == "slides":
@@ -119,8 +120,7 @@ def test_every_post_is_one_that_the_api_could_have_made(engine: Engine, database
         assert row.timezone in {*times.ZONES, None}
         assert (row.scheduled_time.second, row.scheduled_time.microsecond) == (0, 0)
         assert row.created_at < min(row.scheduled_time, datetime.now(UTC))
-    captions = [row.caption for row in made]
-    assert len(set(captions)) == 200
+    assert len({row.caption for row in made}) == 200
     assert {row.timezone for row in made} == {*times.ZONES, None}
     assert {row.content_type for row in made} == {"video", "slides"}
 

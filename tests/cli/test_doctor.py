@@ -18,6 +18,7 @@ from shared import checkup, queue
 from shared.cli.doctor import doctor
 from shared.diagnosis import DatabaseFacts, Facts, Finding, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows
+from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
 from tests.waiting import eventually
 
@@ -168,6 +169,20 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
     assert "rs_new" not in findings["stalled_jobs"].what
 
 
+def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
+    with engine.begin() as tx:
+        claimed = rows.post(tx, claim_kind="publish", claim_token="t", claim_expires_at=rows.soon(9))
+        tx.execute(
+            text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
+                        claim_token, finished_at, outcome, message)
+                    VALUES (:id, 1, 'pub_1', '{}', 1, 't', now(), 'misconfigured', 'the service answered 401')"""),
+            {"id": claimed},
+        )
+    finding = found(engine).pop("publisher_set_up_wrongly")
+    assert "1 post as it would any: the service answered 401" in finding.what
+    assert "REDRAFT_PUBLISHER_URL" in finding.todo
+
+
 def test_a_session_that_idles_in_a_transaction_is_named_with_what_it_holds_up(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,3 +290,17 @@ def test_every_finding_says_what_to_do() -> None:
     codes = [finding.code for finding in findings]
     assert len(set(codes)) >= 14
     assert all(finding.todo.endswith((".", ")")) and finding.what for finding in findings)
+
+
+def test_a_postgresql_that_is_too_old_is_named_and_asked_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    with old_postgresql("17.6") as old:
+        monkeypatch.setenv("REDRAFT_DATABASE_URL", old)
+        monkeypatch.setenv("REDRAFT_REDIS_URL", NOWHERE)
+        rows.forget_caches()
+        code, said = told()
+        shown = redraft().output
+    assert code == 1
+    assert [one["code"] for one in said["findings"]] == ["unreachable_redis", "postgresql_too_old"]
+    assert said["findings"][1]["what"] == "PostgreSQL 17.6 is too old: Redraft needs 18 or newer"
+    assert said["facts"]["database"]["version"] == "17.6"
+    assert "PostgreSQL  17" not in shown, "nothing is said of its queue, which was not asked for"

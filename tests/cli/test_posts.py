@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from shared import queue
+from shared.answers import Reply
 from shared.cli import posts as command
-from shared.services import Reply
 from tests import rows
 from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
 from worker import apply
@@ -139,6 +140,82 @@ def test_posts_are_chosen_by_reason_and_by_when_they_failed(engine: Engine, outs
     assert retried("--since", "2026-01-01T00:00Z") == {}
 
 
+def test_a_reason_matches_a_part_and_workspace_and_account_narrow_the_choice(engine: Engine, outside: Outside) -> None:
+    here, there, other = (failed(engine, outside) for _ in range(3))
+    change(engine, "posts", there, account_id=rows.INSTAGRAM)
+    with engine.begin() as tx:
+        rows.workspace(tx, "ws_other", "_other", "sk_test_other")
+    change(engine, "posts", other, workspace_id="ws_other")
+    assert retried("--reason", "SUSPEND", "--account", rows.INSTAGRAM) == {there: "due"}
+    assert retried("--reason", "banned") == {}
+    assert retried("--workspace", "ws_other") == {other: "due"}
+    assert redraft("retry", "--workspace", "nobody", "--yes").exit_code == 2
+    assert retried("--account", rows.TIKTOK) == {here: "due"}
+
+
+def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, outside: Outside) -> None:
+    post = failed(engine, outside)
+    before = rows.row(engine, "posts", post)
+    retried(post, "--by", "Kim")
+    with engine.connect() as tx:
+        (act,) = tx.execute(text("SELECT * FROM acts"))
+    assert (act.actor, act.api_key_id, act.action) == ("Kim", None, "retry")
+    assert (act.subject, act.subject_id, act.workspace_id, act.from_state) == ("post", post, rows.WORKSPACE, "failed")
+    assert abs((act.at - datetime.now(UTC)).total_seconds()) < 60
+    assert act.before == {
+        "status": "failed",
+        "failureReason": "suspended",
+        "failedAt": before.failed_at.isoformat(),
+        "revision": 2,
+        "retryAt": None,
+        "renderTries": 0,
+        "idempotencyKey": outside.asked[0].key,
+    }
+
+
+def test_only_the_operators_word_opens_a_post_that_may_have_gone_out_and_it_is_kept(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = failed(engine, outside, Reply("unknown"), 3)
+    monkeypatch.setattr("getpass.getuser", lambda: "robin")
+    assert retried(post, "--not-sent") == {post: "due"}
+    with engine.begin() as tx:
+        acts = tx.execute(text("SELECT actor, action FROM acts")).all()
+        edit = rows.edit(tx, post, {"caption": "another"})
+    assert acts == [("robin", "retry_not_sent")]
+    apply.apply_edits([post])
+    assert rows.row(engine, "edits", edit).status == "applied"
+    assert [row.not_sent for row in attempts(engine, post)] == [True] * 3
+    assert publish_now((post, 1))[0] == {post: "done"}
+    assert outside.asked[-1].key != outside.asked[0].key
+
+
+def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, outside: Outside) -> None:
+    failed(engine, outside)
+    post = failed(engine, outside, Reply("unknown", message="timed out"), 3)
+    first, rest = redraft("retry", "--since", "2026-01-01T00:00Z", "--yes").output.split("2 failed posts.\n")
+    assert "publish_outcome_unknown (timed out)" in " ".join(first.split())
+    assert "1 of them may have gone out: those are tried under their old keys, and closed to edits." in rest
+    assert f"{post} may have gone out: it is tried again" in rest
+
+
+def test_a_post_that_was_tried_again_since_it_was_seen_is_left_alone(
+    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator's word that it did not go out is about the tries that the operator has seen."""
+    post = failed(engine, outside, Reply("unknown"), 3)
+    preview = command._preview
+
+    def meanwhile(*given: Any, **named: Any) -> None:
+        preview(*given, **named)
+        change(engine, "posts", post, revision=9)
+
+    monkeypatch.setattr(command, "_preview", meanwhile)
+    result = redraft("retry", post, "--not-sent", "--yes")
+    assert (result.exit_code, rows.row(engine, "posts", post).status) == (1, "failed")
+    assert post in result.output
+
+
 def test_posts_that_did_not_fail_are_named_and_left_alone(engine: Engine, outside: Outside) -> None:
     post, other = failed(engine, outside), due(engine)
     before = rows.row(engine, "posts", other)
@@ -200,3 +277,7 @@ def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine
     told = json.loads(redraft("show", post, "--json").stdout)
     assert (told["post"]["failureReason"], told["tries"][0]["outcome"]) == ("suspended", "refused")
     assert redraft("show", "post_nobody").exit_code == 2
+    retried(post, "--by", "Kim")
+    assert "retry by Kim (it had failed: suspended)" in redraft("show", post).output
+    (act,) = json.loads(redraft("show", post, "--json").stdout)["acts"]
+    assert (act["by"], act["action"], act["before"]["failureReason"]) == ("Kim", "retry", "suspended")

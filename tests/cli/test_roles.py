@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import stat
 import sys
 import urllib.error
 import urllib.request
@@ -99,3 +100,16 @@ def test_flower_is_never_open_even_if_nobody_chose_a_password(processes, servers
             return None
 
     assert eventually(status, within=15) == 401
+
+
+def test_flower_keeps_its_history_to_itself(processes, servers, tmp_path):
+    """It reads it back by pickle: who may write it may run what he likes."""
+    history = tmp_path / "history"
+    flower = processes.start([*REDRAFT, "flower", f"--port={free_port()}", f"--data-dir={history}"], **servers)
+    flower.says("Flower: user flower, password ", within=10)
+    # It saves at its end, once it listens.
+    eventually(lambda: psutil.Process(flower.pid).net_connections("tcp"), within=20)
+    flower.stop(within=20)
+    files = list(history.iterdir())
+    assert files
+    assert {stat.S_IMODE(file.stat().st_mode) for file in [*files, history]} == {0o600, 0o700}

@@ -118,6 +118,16 @@ def test_stack_json_says_where_everything_is_and_is_private(up):
         assert client.ping()
 
 
+def test_all_that_it_keeps_is_its_own_to_read(up):
+    up.ready()
+    open_to_others = {
+        str(path.relative_to(up.folder)): oct(path.stat().st_mode)
+        for path in up.folder.rglob("*")
+        if path.exists() and path.stat().st_mode & 0o077
+    }
+    assert open_to_others == {}
+
+
 def test_flower_wants_its_password(up):
     stack = up.ready()
     assert get(f"{stack['flowerUrl']}/workers") == 401

@@ -93,6 +93,7 @@ _BEYOND_SCHEMAS = (
     (r"cursor", "is not one of this list"),
     (r"limit", "is for pages"),
     (r"scheduledTime", "must lie"),
+    (r"caption", "may have at most"),
     (r"spread\.to", "must not be before"),
     (r"filter\.scheduledTo", "must be after"),
     (r"items\[\d+\]\.postId", "names the same as"),

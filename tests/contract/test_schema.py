@@ -17,6 +17,7 @@ from tests import rows
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.processes import ROOT
 from tests.stack import Running, running
+from tests.watchdog import held_up
 
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 SEED = 20_240_422
@@ -61,6 +62,7 @@ def fuzz(stack: Running, folder: Path, examples: int, within: float) -> None:
     assert int(generated[1]) > 500
     assert re.search(r"Tested: +18", found.stdout)
     assert "unexpected_error" not in stack.api.output()
+    assert held_up(stack.api) == []
 
 
 def test_a_slice_of_the_schema_fuzzer_finds_nothing(fuzzed: Running, tmp_path: Path) -> None:

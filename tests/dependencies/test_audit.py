@@ -103,6 +103,15 @@ def test_an_audit_that_could_not_ask_says_so_aloud_and_passes(
     assert why in said
 
 
+@pytest.mark.parametrize(("canary", "holes"), [([OLD], []), ([], []), ([OLD], [OLD])])
+def test_its_last_line_says_of_when_the_snapshot_is(
+    ask: Any, capsys: pytest.CaptureFixture[str], canary: list[Any], holes: list[Any]
+) -> None:
+    audit.main(ask(canary, [WELL, *holes]))
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last == f"Known holes: {len(holes)}. The snapshot of advisories is of {audit.snapshot()['asOf']}."
+
+
 def test_an_audit_without_pip_audit_says_so_aloud(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit.main(["/nowhere/pip-audit"]) == 0
     assert "NOT AUDITED" in capsys.readouterr().out

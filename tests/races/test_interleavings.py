@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from shared import db
+from shared.answers import Reply
 from shared.local.postgres import PostgreSQL
-from shared.services import Reply
 from shared.store import StaleWriteError
 from tests import rows
 from tests.conftest import TEMPLATE

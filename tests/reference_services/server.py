@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tests.reference_services.verification import genuine
+from tests.reference_services.signatures import genuine
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -24,8 +24,9 @@ FOR_EVER = 3600.0
 class Behaviour:
     """How the next `times` calls that it speaks of go wrong; `times` of -1 means all of them.
 
-    `mode`: `status` answers with `status`; `hang` never answers; `late` answers after `seconds`; `drip` sends its
-    answer a byte every `seconds`; `die` ends the process. `effect`: whether the effect takes place before that.
+    `mode`: `status` answers with `status`, with `said` as its body where that is set, and with `retryAfter`; `hang`
+    never answers; `late` answers after `seconds`; `drip` sends its answer a byte every `seconds`; `die` ends the
+    process. `effect`: whether the effect takes place before that; a `late` one without has it before its answer.
     `kind` and `postId` narrow it to calls of that kind, of that post.
     """
 
@@ -36,6 +37,8 @@ class Behaviour:
     seconds: float = 1.0
     status: int = 503
     message: str | None = None
+    said: str | None = None
+    retryAfter: str | None = None  # noqa: N815  -- as above
     effect: bool = True
 
     def meant(self, kind: str, post_id: str | None) -> bool:
@@ -67,6 +70,7 @@ class Services:
     entries: list[Entry] = field(default_factory=list)
     effects: dict[str, dict[str, Any]] = field(default_factory=dict)
     bodies: dict[str, str] = field(default_factory=dict)
+    working: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.file is not None and self.file.exists():
@@ -115,6 +119,9 @@ class Services:
         if not ours:
             await self._end(entry, send, 401, "the signature is not that of this body")
             return
+        if key in self.working and key not in self.effects:
+            await self._end(entry, send, 409, "the first request of this key is still under way", retry_after="1")
+            return
         behaviour = next((one for one in self.behaviours if one.meant(kind, post_id)), None)
         if behaviour is not None:
             behaviour.times -= 1
@@ -124,8 +131,16 @@ class Services:
         if behaviour is not None and await self._misbehave(behaviour, entry, send):
             return
         if kind == "publish" and self.delay:
-            await asyncio.sleep(self.delay)
+            await self._work(entry, self.delay)
         await self._end(entry, send, 200, effect=self._effect(entry))
+
+    async def _work(self, entry: Entry, seconds: float) -> None:
+        """Be at work on a key, which is then answered 409 to whoever asks for it meanwhile."""
+        self.working.add(entry.key)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.working.discard(entry.key)
 
     def _effect(self, entry: Entry) -> dict[str, Any]:
         """What the call is for: done once for each key, and told again to whoever asks again."""
@@ -153,7 +168,7 @@ class Services:
         elif behaviour.mode == "hang":
             await asyncio.sleep(FOR_EVER)
         elif behaviour.mode == "late":
-            await asyncio.sleep(behaviour.seconds)
+            await self._work(entry, behaviour.seconds)
             return False
         elif behaviour.mode == "drip":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -162,19 +177,33 @@ class Services:
                 await asyncio.sleep(behaviour.seconds)
         else:
             message = behaviour.message or f"told to answer {behaviour.status}"
-            await self._end(entry, send, behaviour.status, message)
+            await self._end(
+                entry, send, behaviour.status, message, said=behaviour.said, retry_after=behaviour.retryAfter
+            )
         return True
 
     async def _end(
-        self, entry: Entry, send: Send, status: int, message: str = "", effect: dict[str, Any] | None = None
+        self,
+        entry: Entry,
+        send: Send,
+        status: int,
+        message: str = "",
+        effect: dict[str, Any] | None = None,
+        *,
+        said: str | None = None,
+        retry_after: str | None = None,
     ) -> None:
         entry.status = status
         self._keep("entry", asdict(entry))
-        await answer(send, status, {"error": {"message": message}} if effect is None else effect)
+        body = json.dumps({"error": {"message": message}} if effect is None else effect) if said is None else said
+        await answer(send, status, body, retry_after)
 
 
-async def answer(send: Send, status: int, body: Any) -> None:
-    said = json.dumps(body).encode()
+async def answer(send: Send, status: int, body: Any, retry_after: str | None = None) -> None:
+    """`body`: as text, or what JSON is made of."""
+    said = (body if isinstance(body, str) else json.dumps(body)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(said)).encode())]
+    if retry_after is not None:
+        headers.append((b"retry-after", retry_after.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": said})

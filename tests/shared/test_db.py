@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from shared import db
 from tests import rows
@@ -49,6 +50,18 @@ def test_threads_that_ask_first_at_once_get_the_same_engine(
         got = list(threads.map(ask, range(TOGETHER)))
     assert len(made) == 1
     assert all(one is made[0] for one in got)
+
+
+def test_a_database_that_takes_no_writes_for_now_says_nothing_about_the_work(engine: Engine) -> None:
+    """A demoted primary, or a hosted database whose disk is full: SQLSTATE 25006."""
+    with pytest.raises(DBAPIError) as refused, db.transaction() as tx:
+        tx.execute(text("SET TRANSACTION READ ONLY; UPDATE posts SET caption = 'x'"))
+    assert db.read_only(refused.value)
+    assert db.passing(refused.value)
+    with pytest.raises(DBAPIError) as wrong, db.transaction() as tx:
+        tx.execute(text("SELECT 1 / 0"))
+    assert not db.read_only(wrong.value)
+    assert not db.passing(wrong.value)
 
 
 FORKED = """

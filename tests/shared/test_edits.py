@@ -1,5 +1,6 @@
 """Every rule of SPEC 4 about a PATCH's body as a table, then what must hold for any JSON at all."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import get_args
@@ -35,8 +36,8 @@ def refusal(body):
 ACCEPTED = [
     ({"caption": "new words"}, EditPatch(caption="new words")),
     ({"caption": ""}, EditPatch(caption="")),
-    ({"caption": "é" * 2_200}, EditPatch(caption="é" * 2_200)),
-    ({"caption": "\U0001f600" * 2_200}, EditPatch(caption="\U0001f600" * 2_200)),
+    ({"caption": "é" * 4_000}, EditPatch(caption="é" * 4_000)),
+    ({"caption": "\U0001f600" * 4_000}, EditPatch(caption="\U0001f600" * 4_000)),
     (
         TIME,
         EditPatch(
@@ -106,8 +107,8 @@ REFUSED = [
     ({"contentUrl": URL}, "missing_required_fields", ["contentType"]),
     ({"contentUrl": [URL]}, "missing_required_fields", ["contentType"]),
     # Captions.
-    ({"caption": "x" * 2_201}, "invalid_caption", ["caption"]),
-    ({"caption": "\U0001f600" * 2_201}, "invalid_caption", ["caption"]),
+    ({"caption": "x" * 4_001}, "invalid_caption", ["caption"]),
+    ({"caption": "\U0001f600" * 4_001}, "invalid_caption", ["caption"]),
     # Times and zones.
     *(
         ({**TIME, "scheduledTime": text}, "invalid_scheduled_time", ["scheduledTime"])
@@ -133,12 +134,12 @@ REFUSED = [
     ({"soundId": "s" * 256}, "invalid_request", ["soundId"]),
     # Several at once: the first code in the table's order, all fields in the details.
     (
-        {"captoin": 1, "caption": "x" * 2_201, "timezone": "Mars", "soundId": 5},
+        {"captoin": 1, "caption": "x" * 4_001, "timezone": "Mars", "soundId": 5},
         "invalid_request",
         ["captoin", "soundId", "scheduledTime", "caption", "timezone"],
     ),
     (
-        {"caption": "x" * 2_201, "contentUrl": "nowhere"},
+        {"caption": "x" * 4_001, "contentUrl": "nowhere"},
         "missing_required_fields",
         ["contentType", "caption", "contentUrl"],
     ),
@@ -176,9 +177,9 @@ def test_a_bad_body_is_refused_with_its_code_and_every_field_at_fault(body, code
         ({}, "send at least one of caption"),
         ({"caption": None}, "caption must be a string, not null"),
         ({"caption": False}, "caption must be a string, not a boolean"),
-        ({"caption": "x" * 2_345}, "at most 2,200 characters and has 2,345"),
         ({"scheduledTime": "2026-05-01T09:00"}, "timezone is missing; scheduledTime needs it"),
         ({"contentUrl": URL}, "contentType is missing; contentUrl needs it"),
+        ({"caption": "x" * 4_345}, "at most 4,000 characters anywhere and has 4,345; shorten it"),
         ({**TIME, "scheduledTime": "9"}, "YYYY-MM-DDTHH:MM, without seconds or offset"),
         ({**TIME, "timezone": "Mars"}, "one of America/New_York, America/Chicago"),
         ({**TIME, "scheduledTime": "2027-03-14T02:59"}, "first valid minute after it is 2027-03-14T03:00"),
@@ -231,6 +232,45 @@ def test_a_bad_url_is_invalid_content(url):
     assert (error.code, [detail.field for detail in error.details]) == ("invalid_content", ["contentUrl"])
 
 
+@dataclass(frozen=True)
+class Subject:
+    platform: str = "tiktok"
+    content_type: str = "video"
+    render_as_video: bool = False
+    caption: str = "stands"
+
+
+LONG, VIDEO = "x" * 2_201, {"contentType": "video", "contentUrl": URL}
+
+
+@pytest.mark.parametrize(
+    ("body", "post", "words"),
+    [
+        ({"caption": LONG}, Subject(), "2,200 UTF-16 code units"),
+        ({"caption": LONG}, Subject(content_type="slides"), None),
+        ({"caption": LONG}, Subject(content_type="slides", render_as_video=True), "2,200 UTF-16 code units"),
+        ({"caption": LONG}, Subject("instagram", "slides"), "2,200 characters"),
+        ({"caption": LONG, **slides(2)}, Subject(), None),
+        ({"caption": LONG, **VIDEO}, Subject(content_type="slides"), "2,200 UTF-16 code units"),
+        ({"caption": "short", **VIDEO}, Subject(content_type="slides", caption=LONG), None),
+        (VIDEO, Subject(content_type="slides", caption=LONG), "stands as it is"),
+        (VIDEO, Subject(content_type="slides", render_as_video=True, caption=LONG), None),
+        (slides(2), Subject(content_type="slides", caption=LONG), None),
+        # What stands there since before there was a limit is no fault of an edit that leaves the limit alone.
+        (VIDEO, Subject(caption=LONG), None),
+        (TIME, Subject(caption=LONG), None),
+        (slides(2), Subject("instagram", caption=LONG), None),
+    ],
+)
+def test_a_caption_is_held_against_the_limit_of_what_the_edit_makes(body, post, words):
+    error = problems_for(parse_patch(body), post, NOW)
+    if words is None:
+        assert error is None
+    else:
+        assert (error.code, [detail.field for detail in error.details]) == ("invalid_caption", ["caption"])
+        assert words in error.message
+
+
 @pytest.mark.parametrize(
     ("body", "platform", "code", "field", "words"),
     [
@@ -268,7 +308,7 @@ def test_a_bad_url_is_invalid_content(url):
     ],
 )
 def test_what_only_the_post_can_tell_is_judged_by_platform_and_moment_of_acceptance(body, platform, code, field, words):
-    error = problems_for(parse_patch(body), platform, NOW)
+    error = problems_for(parse_patch(body), Subject(platform), NOW)
     if code is None:
         assert error is None
     else:
@@ -278,11 +318,11 @@ def test_what_only_the_post_can_tell_is_judged_by_platform_and_moment_of_accepta
 
 def test_of_several_problems_with_the_post_the_first_in_the_table_gives_the_code():
     body = {"soundId": "s", **slides(1), **TIME, "scheduledTime": "2020-01-01T00:00"}
-    error = problems_for(parse_patch(body), "instagram", NOW)
+    error = problems_for(parse_patch(body), Subject("instagram"), NOW)
     assert error.code == "invalid_scheduled_time"
     assert [detail.field for detail in error.details] == ["scheduledTime", "contentUrl", "soundId"]
     years_before = NOW - timedelta(days=365 * 8)
-    assert problems_for(parse_patch(body), "tiktok", years_before) is None
+    assert problems_for(parse_patch(body), Subject("tiktok"), years_before) is None
 
 
 def test_an_accepted_time_that_newer_zone_data_skips_means_the_first_minute_after_the_gap():
@@ -339,7 +379,7 @@ def test_any_json_is_a_patch_or_an_invalid_request_that_can_be_answered_and_stor
     else:
         assert EditPatch.from_changes(patch.changes()) == patch
         for platform in fields.SLIDES:
-            problems_for(patch, platform, NOW)
+            problems_for(patch, Subject(platform), NOW)
         return
     assert error.code in get_args(errors.InvalidCode)
     for text in (error.message, *(part for each in error.details for part in (each.field, each.message))):

@@ -24,6 +24,7 @@ EVERY_ERROR = [
     (errors.UnsupportedMediaType(["application/json"]), "unsupported_media_type"),
     (errors.IdempotencyKeyReused(), "idempotency_key_reused"),
     (errors.RateLimited(12), "rate_limited"),
+    (errors.TooManyJobs(20), "rate_limited"),
     (errors.Unavailable(1), "unavailable"),
     (errors.Unavailable(1, edit_id="edit_1"), "unavailable"),
     (errors.Internal(edit_id="edit_1"), "internal"),

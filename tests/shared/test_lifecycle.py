@@ -141,9 +141,15 @@ def test_a_deleted_post_is_not_found_whatever_is_asked() -> None:
 
 @pytest.mark.parametrize(
     ("if_match", "passes"),
-    [(None, True), (["*"], True), (['"7"'], True), (['"1"', '"7"'], True), (['"6"'], False), ([], False)],
+    [
+        *((None, True), (["*"], True), (['"7"'], True), (['"1"', '"7"'], True), (['"6"'], False), ([], False)),
+        *((['!"7"'], False), (['!"6"'], True), (['"7"', '!"6"'], True), (['"7"', '!"7"'], False)),
+        *((["*", '!"7"'], False), (['"6"', '!"1"'], False), (['W/"7"'], False)),
+    ],
 )
-def test_if_match_passes_by_strong_comparison(if_match: list[str] | None, passes: bool) -> None:
+def test_if_match_passes_by_strong_comparison_and_if_none_match_by_the_lack_of_it(
+    if_match: list[str] | None, passes: bool
+) -> None:
     assert matches(if_match, 7) is passes
     assert isinstance(decide(VIDEO, CAPTION, NOW, if_match), Apply if passes else Reject)
     assert etag(7) == '"7"'

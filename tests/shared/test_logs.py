@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy import text
 
 from shared import logs
 from shared.lifecycle import EditStatus
+from shared.log_rates import BURST, Rates
 from shared.settings import settings
 from shared.store.edits import End, QueuedEdit
 from tests import rows
@@ -32,6 +34,7 @@ def lines(monkeypatch, capfd):
         monkeypatch.setenv("REDRAFT_LOG_FORMAT", form)
         settings.cache_clear()
         logs.configure(**joins)
+        monkeypatch.setattr(logs, "_rates", Rates(time.monotonic))
         monkeypatch.setattr(logs, "log", structlog.get_logger())  # a logger keeps the level of its first line
         capfd.readouterr()
 
@@ -130,6 +133,87 @@ def test_bytes_that_are_no_text_still_make_a_line(lines):
     assert lines()[0]["event"] == "odd"
 
 
+HOSTILE = [
+    "a-" * 30_000,
+    "\x1b[2J\x07\0\x9b31m\u2028\u202e" * 9_000,
+    "\U0010ffff" * 60_000,
+    '"\\\n' * 20_000,
+    "\udcff" * 60_000,
+]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_line_is_short_and_one_line_whatever_it_holds(lines, form, text):
+    lines.configure(level="INFO", form=form)
+
+    class OddError(OSError):
+        pass
+
+    logging.getLogger("uvicorn.error").warning("odd %s", text)
+    structlog.get_logger().info(
+        text, post_id=text, many=[text] * 100, more={text: text}, **{f"f{n}": text for n in range(9)}
+    )
+    try:
+        raise OddError(text) from OSError(text)
+    except OSError:
+        structlog.get_logger().exception("surprise", one=text, two=text)
+    said = lines.raw()
+    found = said.split("\n")[:-1]
+    assert all(len(line.encode()) < logs.LINE_MAX for line in found)
+    assert len(said.encode()) <= 3 * logs.LINE_MAX
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
+    if form == "json":
+        first, second, third = (json.loads(line) for line in found)
+        assert (first["level"], second["level"], third["event"]) == ("warning", "info", "surprise")
+        assert third["exception"].startswith("OddError: ")
+        assert second["cut"] is True
+
+
+def test_a_flood_of_refused_requests_is_a_burst_of_lines_and_a_count(lines):
+    lines.configure(level="INFO")
+
+    def refuse(status, code, count):
+        for _ in range(count):
+            logs.answered(status, 0.01, method="GET", route="other", post_id=None, edit_id=None, code=code)
+
+    refuse(404, "not_found", 5_000)
+    refuse(503, "unavailable", 5_000)
+    refuse(401, "unauthenticated", 1)
+    for _ in range(5_000):
+        logging.getLogger("kombu").warning("lost %s", "it")
+    said = lines()
+    assert [(line.get("code"), line["event"]) for line in said] == (
+        [("not_found", "answered")] * BURST
+        + [("unavailable", "answered")] * BURST
+        + [("unauthenticated", "answered")]
+        + [(None, "lost it")] * BURST
+    )
+    assert logs.left_out() == 3 * (5_000 - BURST)
+
+
+def test_the_next_line_of_its_kind_says_how_many_were_left_out(lines, monkeypatch):
+    lines.configure(level="INFO")
+    now = [0.0]
+    monkeypatch.setattr(logs, "_rates", Rates(lambda: now[0]))
+    for _ in range(BURST + 7):
+        structlog.get_logger().warning("ring_failed", error="TimeoutError")
+        logging.getLogger("kombu").warning("lost %s", "it")
+    lines()
+    now[0] = 2.0
+    structlog.get_logger().warning("ring_failed", error="TimeoutError")
+    logging.getLogger("kombu").warning("lost %s", "it")
+    ours, kombus = lines()
+    assert ours["left_out"] == 7
+    assert kombus["event"] == "lost it (and 7 lines like this one)"
+
+
+def test_at_debug_level_no_line_is_left_out(lines):
+    for _ in range(BURST + 7):
+        structlog.get_logger().warning("ring_failed")
+    assert len(lines()) == BURST + 7
+
+
 @pytest.mark.usefixtures("lines")
 def test_a_closed_standard_error_ends_no_request(monkeypatch):
     def gone(*_):
@@ -146,14 +230,18 @@ def test_a_closed_standard_error_ends_no_request(monkeypatch):
 )
 def test_a_request_has_a_line_above_debug_only_if_it_failed_or_was_slow(lines, status, seconds, level):
     lines.configure(level="INFO")
-    logs.answered(status, seconds, method="PATCH", route="/v1/posts/{post_id}", post_id="post_1", edit_id="edit_1")
+    route = "/v1/posts/{post_id}"
+    logs.answered(status, seconds, method="PATCH", route=route, post_id="post_1", edit_id="edit_1", code="conflict")
     said = lines()
     assert [line["level"] for line in said] == ([level] if level else [])
-    assert all((line["status"], line["ms"], line["edit_id"]) == (status, seconds * 1000, "edit_1") for line in said)
+    for line in said:
+        assert (line["status"], line["ms"], line["edit_id"], line["code"]) == (
+            *(status, seconds * 1000, "edit_1", "conflict"),
+        )
 
 
 def test_every_request_has_exactly_one_line_at_debug_level(lines):
-    logs.answered(200, 0.01, method="PATCH", route="/v1/posts/{post_id}", post_id="post_1", edit_id=None)
+    logs.answered(200, 0.01, method="PATCH", route="/v1/posts/{post_id}", post_id="post_1", edit_id=None, code=None)
     (line,) = lines()
     assert line["level"] == "debug"
     assert "edit_id" not in line

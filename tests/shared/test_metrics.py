@@ -24,6 +24,8 @@ OF_THE_SCRAPE = {  # made by api/metrics.py at scrape time; tests/api/test_metri
     "redraft_queue_messages": {"queue"},
     "redraft_queue_unacknowledged": set(),
     "redraft_waiting_requests": set(),
+    "redraft_event_loop_lag_seconds": set(),
+    "redraft_log_lines_left_out_total": set(),
     "redraft_unrecorded_requests": set(),
     "redraft_api_connections": set(),
     "redraft_api_connections_most": set(),

@@ -1,20 +1,37 @@
 """What docs/services.md tells those who write a service is what Redraft does."""
 
 import re
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from shared import events, services
+import pytest
+
+from shared import answers, events, services
+from shared.local.datadir import free_port
 from shared.models import metadata
 from shared.settings import Settings
-from tests.reference_services import verification
+from tests import rows
+from tests.processes import Processes
+from tests.reference_services import signatures, verification
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/services.md").read_text()
+SECRET = "whsec_page"
+
+
+def codes() -> tuple[str, str]:
+    """The page's verification of signatures, and its publisher."""
+    verification, publisher = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    return verification, publisher
 
 
 def documented() -> dict[str, Any]:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code, _ = codes()
     names: dict[str, Any] = {}
     exec(compile(code, "docs/services.md", "exec"), names)  # noqa: S102  -- the page's own code, which is what is tested
     return names
@@ -39,10 +56,81 @@ def test_the_documented_verification_accepts_what_we_sign_and_nothing_else() -> 
 
 
 def test_the_verification_is_ten_lines_and_the_reference_services_use_the_same() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code, _ = codes()
     assert len([line for line in code.splitlines() if line.strip() and '"""' not in line]) == 10
-    source = Path(verification.__file__).read_text()
+    source = Path(signatures.__file__).read_text()
     assert source.partition('"""\n\n')[2] == code
+
+
+Start = Callable[[str], str]
+SLOW = """    __import__("time").sleep(0.5)
+    return {"platformPostId\""""
+
+
+@pytest.fixture
+def start(processes: Processes, tmp_path: Path) -> Start:
+    """Starts a publisher as a reader of the page would; its URL."""
+
+    def started(code: str) -> str:
+        port, folder = free_port(), tmp_path / f"publisher_{next(rows.numbers)}"
+        folder.mkdir()
+        (folder / "signatures.py").write_text(codes()[0])
+        (folder / "publisher.py").write_text(code.replace('"publisher.db"', repr(str(folder / "publisher.db"))))
+        command = [sys.executable, str(folder / "publisher.py")]
+        process = processes.start(command, PORT=str(port), REDRAFT_SERVICE_SECRET=SECRET)
+
+        def listens() -> bool:
+            assert process.running, process.output()
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return True
+            return False
+
+        eventually(listens, within=20)
+        return f"http://127.0.0.1:{port}/publish"
+
+    return started
+
+
+def verified(url: str) -> bool:
+    return verification.verified(verification.Publisher(url, SECRET, patience=10))
+
+
+def test_the_documented_publisher_is_40_lines_and_passes_the_verification(start: Start) -> None:
+    _, code = codes()
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+    assert verified(start(code))
+    assert verified(start(code.replace('    return {"platformPostId"', SLOW)))
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken", "says"),
+    [
+        ("if answer or key in working", "if key in working", "answered anew"),
+        ("if answer or key in working", "if answer", "went out twice"),
+        ("if ours else (401, {})", "", "must be answered 401"),
+        ("if known != body", "if False", "must be refused"),
+        ('(409, {"error"', '(400, {"error"', "answer 409 or 202"),
+        ("json.dumps(said).encode()", 'b"<html>"', "did not go out"),
+    ],
+)
+def test_the_verification_finds_what_a_publisher_gets_wrong(
+    start: Start, capsys: pytest.CaptureFixture[str], sound: str, broken: str, says: str
+) -> None:
+    _, code = codes()
+    assert sound in code
+    assert not verified(start(code.replace('    return {"platformPostId"', SLOW).replace(sound, broken)))
+    assert says in capsys.readouterr().out
+
+
+def test_the_page_shows_what_the_verification_prints() -> None:
+    for check in verification.CHECKS:
+        assert f"ok     {check.__doc__}\n" in PAGE
+
+
+def test_every_outcome_of_an_answer_stands_in_the_pages_table() -> None:
+    table = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    for statuses in (answers.NOT_NOW, answers.MISCONFIGURED):
+        assert any(", ".join(map(str, sorted(statuses))) in line for line in table), statuses
 
 
 def test_every_variable_that_the_page_names_is_a_setting() -> None:

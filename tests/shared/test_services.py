@@ -14,10 +14,12 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from shared import connections, services
-from shared.services import Kind, Reply, call, readable
+from shared import connections, metrics, services
+from shared.answers import Reply
+from shared.answers import Service as Kind
+from shared.services import call
 from shared.settings import settings
-from tests.reference_services.verification import genuine
+from tests.reference_services.signatures import genuine
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "whsec_test"
@@ -128,18 +130,17 @@ def test_a_request_carries_body_key_try_and_a_signature_that_the_documented_code
     [
         (200, b"", Reply("done", {"platformPostId": None})),
         (201, b'{"platformPostId": 17}', Reply("done", {"platformPostId": "17"})),
-        (299, b"not json", Reply("done", {"platformPostId": None})),
         (200, b'{"platformPostId": "a\\u0000b"}', Reply("done", {"platformPostId": None})),
         (200, json.dumps({"platformPostId": "x" * 256}).encode(), Reply("done", {"platformPostId": None})),
         (200, b'{"platformPostId": true}', Reply("done", {"platformPostId": None})),
         (400, b'{"error": {"message": "no such account"}}', Reply("refused", message="no such account")),
-        (404, b"<html>", Reply("refused", message="the service answered 404")),
-        (429, b'{"error": "slow down"}', Reply("refused", message="the service answered 429")),
+        (404, b"<html>", Reply("misconfigured", message="the service answered 404")),
+        (429, b'{"error": "slow down"}', Reply("not_now", message="the service answered 429")),
         (422, b'{"error": {"message": "a\\u0000b\\n c"}}', Reply("refused", message="a b c")),
         (422, b'{"error": {"message": "half a \\ud800 pair"}}', Reply("refused", message="the service answered 422")),
         (500, b"{}", Reply("server_error", message="the service answered 500")),
         (503, b'{"error": {"message": "later"}}', Reply("server_error", message="later")),
-        (302, b"{}", Reply("server_error", message="the service answered 302")),
+        (302, b"{}", Reply("misconfigured", message="the service answered 302")),
     ],
 )
 def test_the_status_decides_and_words_are_made_fit_for_a_row(
@@ -172,10 +173,54 @@ def test_a_render_is_done_only_with_a_url_that_can_stand_in_a_row(wire: Wire, bo
         assert reply.data == {"renderedUrl": "https://x.example/v.mp4", "thumbnailUrl": usable}
 
 
-def test_long_words_are_cut() -> None:
-    assert len(readable("word " * 1000)) == 500
-    assert readable(" a\t\x1b[31m  b\u202e ") == "a [31m b"
-    assert readable(None) == ""
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ("Retry-After: 7\r\n", 7.0),
+        ("retry-after: Sun, 01 Mar 2026 12:00:30 GMT\r\nDate: Sun, 01 Mar 2026 12:00:00 GMT\r\n", 30.0),
+        ("Retry-After: 7\r\nRetry-After: 9\r\n", 7.0),
+        ("Retry-After: \xff\r\n", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_read_in_both_forms(wire: Wire, headers: str, seconds: float | None) -> None:
+    said(wire, answer(429, b"{}", headers=headers))
+    assert made().retry_after == seconds
+
+
+def test_a_date_to_wait_for_is_measured_by_the_databases_clock_where_the_answer_has_none(wire: Wire) -> None:
+    said(wire, answer(503, b"{}", headers="Retry-After: Sun, 01 Mar 2026 12:01:00 GMT\r\n"))
+    asked = made().retry_after
+    assert asked is not None
+    assert 55 < asked <= 60
+
+
+def test_what_is_said_before_and_after_the_answer_does_not_count(wire: Wire) -> None:
+    said(
+        wire,
+        b"HTTP/1.1 103 Early\r\nRetry-After: 900\r\n\r\n" + answer(429) + answer(429, headers="Retry-After: 800\r\n"),
+    )
+    assert made() == Reply("not_now", message="the service answered 429")
+
+
+def test_a_service_that_is_set_up_wrongly_is_loud_once_a_minute_and_counted(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, fresh_log: None
+) -> None:
+    monkeypatch.setattr(services, "_complained", {})
+
+    def counted() -> float:
+        return metrics.WORKER.get_sample_value("redraft_service_answers_total", labels) or 0.0
+
+    labels = {"service": "publish", "meaning": "misconfigured"}
+    before = counted()
+    said(wire, answer(401, b'{"error": {"message": "token expired"}}'))
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert made().kind == "misconfigured"
+    assert counted() == before + 3
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert (line["event"], line["found"]) == ("service_set_up_wrongly", "the service answered 401")
+    assert "REDRAFT_PUBLISHER_URL" in line["cure"]
 
 
 def test_a_refused_connection_and_an_unknown_name_never_started(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +276,7 @@ def test_a_service_that_sends_the_head_line_by_line_for_ever_is_cut_off(wire: Wi
     assert bounded(made).kind == "unknown"
 
 
-def test_an_answer_over_a_mebibyte_is_cut_off_and_its_status_counts(wire: Wire) -> None:
+def test_an_answer_over_a_mebibyte_is_cut_off_and_is_none_of_ours(wire: Wire) -> None:
     sent: list[int] = []
 
     def flood(wire: Wire, end: socket.socket) -> None:
@@ -243,7 +288,7 @@ def test_an_answer_over_a_mebibyte_is_cut_off_and_its_status_counts(wire: Wire) 
                 sent.append(65536)
 
     wire.handler = flood
-    assert bounded(made) == Reply("done", {"platformPostId": None})
+    assert bounded(made).kind == "server_error"
     assert sum(sent) < 32 << 20
 
 
@@ -338,7 +383,7 @@ def test_neither_proxies_nor_redirects_are_followed(wire: Wire, monkeypatch: pyt
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     said(wire, answer(307, b"{}", headers=f"Location: http://127.0.0.1:{wire.port}/elsewhere\r\n"))
-    assert made().kind == "server_error"
+    assert made().kind == "misconfigured"
     assert [first for first, *_ in wire.requests] == ["POST /publisher?a=b%20c HTTP/1.1"]
 
 

@@ -267,7 +267,39 @@ def test_what_is_no_local_minute_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    "text", [*(f"{text}Z" for text in NEVER), "2026-04-22T15:00", "2026-04-22T15:00:60Z", "2026-04-22T15:00:00z"]
+    ("text", "seconds", "micros"),
+    [
+        ("2026-04-22T15:00Z", 0, 0),
+        ("2026-04-22T15:00:07Z", 7, 0),
+        ("2026-04-22t15:00:07z", 7, 0),
+        ("2026-04-22T15:00:07+00:00", 7, 0),
+        ("2026-04-22T15:00:07-00:00", 7, 0),
+        ("2026-04-22T15:00+00:00", 0, 0),
+        ("2026-04-22T15:00:07.5Z", 7, 500_000),
+        ("2026-04-22T15:00:07.000Z", 7, 0),
+        ("2026-04-22T15:00:07.123456Z", 7, 123_456),
+        ("2026-04-22T15:00:07.123456000Z", 7, 123_456),
+        ("2026-04-22T15:00:07.1234560001+00:00", 7, 123_457),
+        ("2026-04-22T15:00:07.999999999Z", 8, 0),
+        ("2026-04-22T15:00:07." + "0" * 9_000 + "1Z", 7, 1),
+    ],
+)
+def test_an_rfc_3339_instant_in_utc_is_read_to_the_microsecond(text, seconds, micros):
+    instant = datetime(2026, 4, 22, 15, 0, seconds, micros, tzinfo=UTC)
+    assert times.parse_instant(text) == instant
+    assert times.parse_instant(times.format_exactly(instant)) == instant
+    if not micros:
+        assert times.format_exactly(instant) == times.format_instant(instant)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"{text}Z" for text in NEVER if text not in {"2026-04-22T15:00:00.000", "2026-04-22t15:00"}),
+        *("2026-04-22T15:00", "2026-04-22T15:00:60Z", "2026-04-22T15:00:00.Z", "2026-04-22T15:00.5Z"),
+        *("2026-04-22T15:00:00+02:00", "2026-04-22T15:00:00 00:00", "2026-04-22T15:00:00+0000", "2026-04-22 15:00Z"),
+        *("2026-04-22T15:00:00+00:00Z", "9999-12-31T23:59:59.9999999Z", "2026-04-22T15:00:00.\u0661Z"),
+    ],
 )
 def test_what_is_no_utc_instant_is_refused(text):
     assert times.parse_instant(text) is None

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from shared.services import Reply
+from shared.answers import Reply
 from tests import rows
 from tests.worker.outside import (
     BROKEN,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.services import Reply
+from shared.answers import Reply
 from tests import rows
 from tests.worker.bulk import edits_held_by_a_person
 from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now
@@ -218,6 +218,39 @@ def test_a_render_that_may_work_later_is_tried_again_under_the_same_key(
     assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
     assert [asked.attempt for asked in outside.asked] == [1, 2]
     assert rows.row(engine, "posts", slides).render_tries == 0
+
+
+@pytest.mark.parametrize("kind", ["processing", "not_now"])
+def test_a_renderer_that_makes_us_wait_uses_up_no_try_for_an_hour(
+    engine: Engine, outside: Outside, slides: str, kind: Any
+) -> None:
+    outside.usual = Reply(kind, retry_after=40)
+    for _ in range(12):
+        change(engine, "posts", slides, retry_at=None)
+        outcome, rung = render_now(slides)
+        assert outcome == kind
+        ((_, _, seconds),) = rung.later
+        assert 40 <= seconds <= 45
+    stored = rows.row(engine, "posts", slides)
+    assert (stored.status, stored.render_tries, stored.claim_kind) == ("pending_render", 0, None)
+    assert len({(asked.key, asked.body, asked.attempt) for asked in outside.asked}) == 1
+    change(engine, "posts", slides, retry_at=None, render_waits_since="sql:now() - interval '1 hour'")
+    assert render_now(slides)[0] == "failed"
+    assert rows.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
+
+
+def test_new_content_is_waited_for_afresh(engine: Engine, outside: Outside, slides: str) -> None:
+    outside.replies = [Reply("processing"), Reply("processing")]
+    assert render_now(slides)[0] == "processing"
+    change(engine, "posts", slides, render_waits_since="sql:now() - interval '59 minutes'")
+    queued(engine, slides, CONTENT)
+    apply.apply_edits([slides])
+    assert rows.row(engine, "posts", slides).render_waits_since is None
+    assert render_now(slides, 2)[0] == "processing"
+    assert rows.row(engine, "posts", slides).render_waits_since > datetime.now(UTC) - timedelta(minutes=1)
+    change(engine, "posts", slides, retry_at=None)
+    assert render_now(slides, 2)[0] == "done"
+    assert rows.row(engine, "posts", slides).render_waits_since is None
 
 
 def test_there_are_never_two_bodies_under_one_key(engine: Engine, outside: Outside, slides: str) -> None:

@@ -157,11 +157,16 @@ def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_count
 def test_a_freeze_that_never_comes_to_its_end_fails_the_job(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
+    # A transaction's own time-out runs from its beginning: set within it, it would not run at all.
+    for name, seconds in (("LOCK", "0.1"), ("IDLE_IN_TRANSACTION_SESSION", "0.2"), ("TRANSACTION", "0.3")):
+        monkeypatch.setenv(f"REDRAFT_{name}_TIMEOUT", seconds)
+    rows.forget_caches()
     posts(engine, 3)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
 
     def cut_off(tx: Connection, *_: Any) -> None:
-        tx.execute(text(f"SELECT set_config('{limit}', '50ms', true)"))
+        if limit == "statement_timeout":
+            tx.execute(text("SELECT set_config('statement_timeout', '50ms', true)"))
         tx.execute(text("SELECT pg_sleep(20)"))
 
     monkeypatch.setattr(reschedule.freezes_store, "freeze", cut_off)

@@ -1,18 +1,105 @@
-"""When to try again and when to give up: pure."""
+"""What comes next: the whole table of docs/services.md, every status, with and without an unknown try before. Pure."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from worker.retries import Again, GiveUp, Outcome, after_failure, backoff, before_retaking
+from shared.answers import Outcome, Past, Reply, read
+from worker.retries import Again, Done, GiveUp, Limits, Step, backoff, before_retaking, wait, what_next
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+FIRST = Past()
+AFTER_UNKNOWN = Past(unknown=1, uncertain=True, maybe_sent=True)
+RENDERS = Limits(unavailable="renderer_unavailable", refused="refused by the renderer", effect=False)
+
+BODIES: dict[str, bytes] = {
+    "no body": b"",
+    "object": b'{"platformPostId": "tt_1"}',
+    "processing": b'{"status": "processing"}',
+    "error": b'{"error": {"message": "caption too long"}}',
+    "no object": b'["ok"]',
+    "login page": b"<!doctype html><title>Log in</title>",
+}
 
 
-def after(outcome: Outcome, never_started: int = 0, unknown: int = 0, **given: Any) -> Again | GiveUp:
-    facts: dict[str, Any] = {"first_at": NOW, "now": NOW, "luck": 1.0} | given
-    return after_failure(outcome, never_started=never_started, unknown=unknown, **facts)
+def next_after(outcome: Outcome, past: Past = FIRST, *, asks: float | None = None, **given: Any) -> Step:
+    return what_next(Reply(outcome, retry_after=asks), past, **{"now": NOW, "luck": 1.0} | given)
+
+
+def again(seconds: float, *, free: bool = False) -> Again:
+    return Again(NOW + timedelta(seconds=seconds), free=free)
+
+
+def table(status: int, form: str, *, repeat: bool) -> Step:
+    """docs/services.md once more, in other words. The wait of a first failure is 2 s, of a second one 6 s."""
+    backed_off = again(6 if repeat else 2)
+    if status == 202 or (200 <= status <= 299 and form == "processing"):
+        return again(10 * 1.1)
+    if 200 <= status <= 299:
+        return backed_off if form in {"no object", "login page"} else Done()
+    if status in {408, 409, 421, 423, 425, 429}:
+        return again(2)
+    if 300 <= status <= 399 or status in {401, 403, 404, 405, 407} or status < 200 or status >= 500:
+        return backed_off
+    words = "caption too long" if form == "error" else f"the service answered {status}"
+    return GiveUp("publish_outcome_unknown" if repeat else words)
+
+
+@pytest.mark.parametrize("form", BODIES)
+@pytest.mark.parametrize("past", [FIRST, AFTER_UNKNOWN], ids=["first", "after an unknown try"])
+def test_every_status_with_every_body_first_and_after_an_unknown_try(form: str, past: Past) -> None:
+    for status in range(100, 600):
+        step = what_next(read("publish", status, BODIES[form]), past, now=NOW, luck=1.0)
+        assert step == table(status, form, repeat=past is AFTER_UNKNOWN), status
+
+
+@pytest.mark.parametrize("form", BODIES)
+def test_no_answer_at_all_opens_a_post_and_none_but_a_2xx_settles_an_unknown_try(form: str) -> None:
+    for status in range(100, 600):
+        for past in (FIRST, AFTER_UNKNOWN):
+            reply = read("publish", status, BODIES[form])
+            step = what_next(reply, past, now=NOW, luck=0.0)
+            assert not (isinstance(step, Again) and step.free), status
+            if past is AFTER_UNKNOWN and not isinstance(step, Done):
+                assert past.with_try(reply.outcome, NOW).uncertain, status
+
+
+def test_only_a_call_that_never_started_frees_the_post_and_only_where_none_before_may_have_been_sent() -> None:
+    assert next_after(Outcome.NEVER_STARTED) == again(2, free=True)
+    assert next_after(Outcome.NEVER_STARTED, Past.of([(Outcome.NEVER_STARTED, NOW)])) == again(6, free=True)
+    for outcome in set(Outcome) - {Outcome.NEVER_STARTED, Outcome.REFUSED, Outcome.DONE}:
+        step = next_after(Outcome.NEVER_STARTED, Past.of([(outcome, NOW)]))
+        assert isinstance(step, Again)
+        assert not step.free, outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "asks", "seconds"),
+    [
+        (Outcome.PROCESSING, None, 10),
+        (Outcome.PROCESSING, 3, 3),
+        (Outcome.PROCESSING, 0, 1),
+        (Outcome.PROCESSING, 1e12, 900),
+        (Outcome.NOT_NOW, None, 1),
+        (Outcome.NOT_NOW, 30, 30),
+        (Outcome.NOT_NOW, 0, 1),
+        (Outcome.NOT_NOW, 901, 900),
+        (Outcome.SERVER_ERROR, 30, 30),
+        (Outcome.SERVER_ERROR, 0, 1),
+        (Outcome.MISCONFIGURED, 7200, 900),
+    ],
+)
+def test_a_wait_that_is_asked_for_is_kept_and_bounded(outcome: Outcome, asks: float | None, seconds: float) -> None:
+    assert next_after(outcome, asks=asks, luck=0.0) == again(seconds)
+    latest = next_after(outcome, asks=asks, luck=1.0)
+    assert isinstance(latest, Again)
+    assert timedelta(seconds=seconds) <= latest.at - NOW <= timedelta(seconds=min(900, max(2 * seconds, 2)))
+
+
+def test_a_failing_service_that_asks_for_less_than_the_backoff_gets_the_backoff() -> None:
+    assert wait(Reply(Outcome.SERVER_ERROR, retry_after=1), 5, 1.0) == backoff(5, 1.0)
 
 
 def test_waits_triple_from_two_seconds_to_a_quarter_of_an_hour() -> None:
@@ -27,30 +114,81 @@ def test_luck_takes_off_at_most_half_of_a_wait() -> None:
 
 
 def test_ten_tries_fit_into_the_hour_whatever_the_luck() -> None:
-    assert sum((backoff(tries, 1.0) for tries in range(1, 10)), timedelta()) < timedelta(hours=1)
+    assert sum((backoff(tries, 1.0) for tries in range(1, 10)), timedelta()) < HOUR
     assert sum((backoff(tries, 0.0) for tries in range(1, 10)), timedelta()) > timedelta(minutes=25)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.NEVER_STARTED, Outcome.SERVER_ERROR])
-def test_the_tenth_failure_to_start_or_5xx_gives_up_as_unavailable(outcome: Outcome) -> None:
-    assert after(outcome, never_started=9) == Again(NOW + timedelta(seconds=900))
-    assert after(outcome, never_started=10) == GiveUp("publisher_unavailable")
+@pytest.mark.parametrize("outcome", [Outcome.NEVER_STARTED, Outcome.SERVER_ERROR, Outcome.MISCONFIGURED])
+def test_the_tenth_failure_gives_up_as_unavailable_and_an_hour_is_enough(outcome: Outcome) -> None:
+    def failed(times: int, since: datetime) -> Past:
+        return Past(failures=times, failing_since=since)
+
+    assert isinstance(next_after(outcome, failed(8, NOW)), Again)
+    assert next_after(outcome, failed(9, NOW)) == GiveUp("publisher_unavailable")
+    assert isinstance(next_after(outcome, failed(2, NOW - timedelta(minutes=59))), Again)
+    assert next_after(outcome, failed(2, NOW - HOUR)) == GiveUp("publisher_unavailable")
 
 
-def test_an_hour_after_the_first_try_is_enough() -> None:
-    assert after(Outcome.SERVER_ERROR, 2, first_at=NOW - timedelta(hours=1)) == GiveUp("publisher_unavailable")
-    assert isinstance(after(Outcome.SERVER_ERROR, 2, first_at=NOW - timedelta(minutes=59)), Again)
+def test_not_now_uses_up_no_try_and_ends_after_an_hour() -> None:
+    busy = Past(waits=500, failures=9, busy_since=NOW - timedelta(minutes=59))
+    assert isinstance(next_after(Outcome.NOT_NOW, busy), Again)
+    assert next_after(Outcome.NOT_NOW, Past(waits=3, busy_since=NOW - HOUR)) == GiveUp("publisher_unavailable")
+    unknown = Past(waits=3, busy_since=NOW - HOUR, unknown=1, uncertain=True)
+    assert next_after(Outcome.NOT_NOW, unknown) == GiveUp("publish_outcome_unknown")
+
+
+def test_still_at_work_uses_up_no_try_and_is_unknown_after_an_hour() -> None:
+    working = Past(failures=9, unknown=2, working_since=NOW - timedelta(minutes=59))
+    assert next_after(Outcome.PROCESSING, working, luck=0.0) == again(10)
+    assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR)) == GiveUp("publish_outcome_unknown")
+
+
+def test_a_publisher_that_took_the_post_and_then_went_away_leaves_it_unknown() -> None:
+    taken = Past(failures=9, failing_since=NOW, accepted=True, maybe_sent=True)
+    assert next_after(Outcome.NEVER_STARTED, taken) == GiveUp("publish_outcome_unknown")
+
+
+def test_a_publisher_that_took_the_post_and_then_refuses_it_has_the_last_word() -> None:
+    step = what_next(Reply("refused", message="caption too long"), Past(accepted=True), now=NOW, luck=0.0)
+    assert step == GiveUp("caption too long")
 
 
 def test_the_third_unknown_outcome_gives_up_as_unknown() -> None:
-    assert isinstance(after(Outcome.UNKNOWN, unknown=2), Again)
-    assert after(Outcome.UNKNOWN, unknown=3) == GiveUp("publish_outcome_unknown")
+    assert next_after(Outcome.UNKNOWN, Past(unknown=1, uncertain=True)) == again(6)
+    assert next_after(Outcome.UNKNOWN, Past(unknown=2, uncertain=True)) == GiveUp("publish_outcome_unknown")
 
 
-def test_one_unknown_outcome_among_the_tries_outweighs_the_rest() -> None:
-    assert after(Outcome.SERVER_ERROR, never_started=10, unknown=1) == GiveUp("publish_outcome_unknown")
+def test_an_unknown_try_of_before_an_operators_retry_is_still_unknown() -> None:
+    past = Past(unknown=3, uncertain=True, maybe_sent=True).forgiven()
+    assert isinstance(next_after(Outcome.UNKNOWN, past), Again)
+    assert next_after(Outcome.REFUSED, past) == GiveUp("publish_outcome_unknown")
+    assert next_after(Outcome.REFUSED, past.forgiven(not_sent=True)) == GiveUp("refused by the publisher")
 
 
 def test_a_claim_whose_holders_all_died_is_not_retaken_for_ever() -> None:
-    assert before_retaking(unknown=2) is None
-    assert before_retaking(unknown=3) == GiveUp("publish_outcome_unknown")
+    assert before_retaking(Past(unknown=2)) is None
+    assert before_retaking(Past(unknown=3)) == GiveUp("publish_outcome_unknown")
+
+
+def test_a_render_whose_outcome_is_unknown_has_failed_and_no_more() -> None:
+    assert next_after(Outcome.UNKNOWN, Past(failures=8), limits=RENDERS) == again(900)
+    assert next_after(Outcome.UNKNOWN, Past(failures=9), limits=RENDERS) == GiveUp("renderer_unavailable")
+    assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR), limits=RENDERS) == GiveUp(
+        "renderer_unavailable"
+    )
+    assert next_after(Outcome.REFUSED, limits=RENDERS) == GiveUp("refused by the renderer")
+
+
+def test_whatever_a_publisher_answers_the_tries_end() -> None:
+    """The longest that any mixture of answers lasts, found by always taking the one that still goes on."""
+    now, past, tries = NOW, Past(), 0
+    kinds = [Outcome.UNKNOWN, Outcome.NEVER_STARTED, Outcome.NOT_NOW, Outcome.PROCESSING]
+    while True:
+        steps = {kind: what_next(Reply(kind), past, now=now, luck=0.0) for kind in kinds}
+        going = {kind: step for kind, step in steps.items() if isinstance(step, Again)}
+        if not going:
+            break
+        kind, step = min(going.items(), key=lambda one: one[1].at)
+        past, now, tries = past.with_try(kind, now), step.at, tries + 1
+        assert tries < 2000
+    assert now - NOW < timedelta(hours=3)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared import queue
-from shared.services import Reply
+from shared.answers import Reply
 from shared.store import webhooks as webhooks_store
 from tests.worker.outside import BROKEN, Asked, Outside, change, in_thread, outside
 from tests.worker.receiver import deliver, engine, events, sent, told
@@ -72,6 +72,24 @@ def test_the_next_try_repeats_id_and_body(engine: Engine, outside: Outside) -> N
     first, second, _ = outside.asked
     assert (first.key, first.body) == (second.key, second.body)
     assert (first.attempt, second.attempt) == (1, 2)
+
+
+def test_a_receiver_that_names_a_time_is_asked_again_then(engine: Engine, outside: Outside) -> None:
+    told(engine, "post_1")
+    outside.replies = [Reply("not_now", retry_after=100)]
+    assert deliver("post_1")[0] == {"queued": 1}
+    wait = events(engine)[0].lease_expires_at - datetime.now(UTC)
+    assert timedelta(seconds=90) < wait < timedelta(seconds=115)
+
+
+def test_a_receiver_that_wants_no_more_of_an_event_ends_it_and_the_next_one_goes(
+    engine: Engine, outside: Outside
+) -> None:
+    told(engine, "post_1", types=("type.1", "type.2"))
+    outside.replies = [Reply("refused", message="the service answered 410")]
+    assert deliver("post_1")[0] == {"dead": 1, "delivered": 1}
+    first, second = events(engine)
+    assert (first.status, first.message, second.status) == ("dead", "the service answered 410", "delivered")
 
 
 def test_two_workers_at_once_deliver_each_event_once_and_in_order(engine: Engine, outside: Outside) -> None:

@@ -17,6 +17,7 @@ ORDER: Final[Sequence[tuple[str, Sequence[int]]]] = (
     ("publishing", (10,)),
     ("memory", (11,)),
     ("starting", (12,)),
+    ("neighbours", (13,)),
 )
 """What is measured together. A group that fails takes no other with it."""
 
@@ -33,6 +34,7 @@ TITLES: Final = {
     10: "10,000 posts due in the same minute, a publisher that takes 200 ms",
     11: "Memory at rest, in a flood and after it",
     12: "`redraft up` in an empty folder, to the first 200",
+    13: "One PATCH a second of a workspace, beside another's flood of 64, 512 and 2,500 connections",
 }
 
 

@@ -1,0 +1,100 @@
+"""Accepting connections: many in a round of the event loop, so that a new client does not wait behind a flood of them.
+
+uvloop 0.23 accepts one connection in each round. While 2,000 connections keep the loop busy a round takes
+a tenth of a second and more, and whoever connects then waits behind all that connected before: 19 s were seen.
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+import uvloop
+
+A_ROUND = 64
+AGAIN = 0.5
+"""Seconds until it is tried again where the process or the machine is out of files or memory."""
+
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+log = structlog.get_logger(__name__)
+
+
+class Listening:
+    """A server's sockets, accepted from by ourselves. `bound` holds the addresses, and accepts nothing."""
+
+    def __init__(self, loop: "Loop", bound: Any, protocol: Callable[[], asyncio.Protocol], backlog: int) -> None:
+        self._loop = loop
+        self._bound = bound
+        self._protocol = protocol
+        self._connecting: set[asyncio.Task[None]] = set()
+        # Of our own: the loop lets nobody read from a socket that is its server's.
+        self._own = [socket.socket(fileno=socket.dup(one.fileno())) for one in bound.sockets]
+        for one in self._own:
+            one.settimeout(0)
+            one.listen(backlog)
+            loop.add_reader(one, self._accept, one)
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        found: Sequence[socket.socket] = self._bound.sockets
+        return found
+
+    def close(self) -> None:
+        for one in self._own:
+            self._loop.remove_reader(one)
+            one.close()
+        self._own = []
+        self._bound.close()
+
+    async def wait_closed(self) -> None:
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+        await self._bound.wait_closed()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(A_ROUND):
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                log.warning("cannot_accept", error=errno.errorcode[error.errno], again_in=AGAIN)
+                self._loop.remove_reader(listener)
+                self._loop.call_later(AGAIN, self._accept_again, listener)
+                return
+            connection.settimeout(0)
+            task = self._loop.create_task(self._connect(connection))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    def _accept_again(self, listener: socket.socket) -> None:
+        if listener in self._own:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError as error:
+            # The client has gone already.
+            log.debug("not_connected", error=type(error).__name__)
+            connection.close()
+
+
+class Loop(uvloop.Loop):
+    """uvloop's, with a way of its own to accept TCP connections. uvicorn makes it (shared/local/commands.py)."""
+
+    async def create_server(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, *, backlog: int = 100, **given: Any
+    ) -> Any:
+        """As uvloop's. With TLS, or a socket that somebody else made, it is uvloop's own."""
+        if given.get("ssl") is not None or given.get("sock") is not None:
+            return await super().create_server(protocol_factory, host, port, backlog=backlog, **given)
+        bound = await super().create_server(
+            protocol_factory, host, port, backlog=backlog, **(given | {"start_serving": False})
+        )
+        return Listening(self, bound, protocol_factory, backlog)

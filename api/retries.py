@@ -1,0 +1,61 @@
+"""POST /v1/posts/{postId}/retry: one failed post back to due, as `redraft posts retry` does."""
+
+from typing import Final
+
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from sqlalchemy import Connection
+from starlette.responses import Response
+
+from api import authentication, posts, reading
+from api.context import context_of, storable
+from api.problems import request_id
+from shared import queue
+from shared.errors import Conflict, Detail, NotFound
+from shared.lifecycle import etag
+from shared.posts import Post, detailed
+from shared.store import failures
+from shared.store import posts as posts_store
+from shared.store.acts import Actor
+from shared.store.failures import Retried
+from shared.store.keys import Key
+
+router = APIRouter()
+
+UNSURE: Final = "The post may be back to work; look at GET /v1/posts/{postId} before you send this again"
+
+
+@router.post(f"{posts.ONE}/retry")
+async def retry_post(post_id: str, request: Request) -> Response:
+    """Put one failed post back to due. One that may have gone out is tried under its old key, closed to edits."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.WRITE)
+    await reading.empty_body(request)
+    reading.check_query(request)
+    if not storable(post_id):
+        raise NotFound.post(post_id)
+    back, post = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)
+    if back.back == "render":
+        context.ring(queue.enqueue_renders, [(post_id, back.revision)])
+    elif back.at is None:
+        context.ring(queue.enqueue_publish, [(post_id, back.revision, None)])
+    headers = {"ETag": etag(post.facts.revision)}
+    return Response(to_json(detailed(post)), headers=headers, media_type="application/json")
+
+
+def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retried, Post]:
+    """Lock, recheck, put back; and the post as it is then. Raises NotFound, Conflict.
+
+    Another workspace's post is never locked: even a lock could be noticed.
+    """
+    found, _ = posts_store.read_posts(tx, [post_id])
+    post = found.get(post_id)
+    if post is None or post.workspace_id != key.workspace_id or post.facts.deleted:
+        raise NotFound.post(post_id)
+    locked = posts_store.lock_posts(tx, [post_id], "wait")
+    done = failures.retry(tx, locked.values(), Actor(key.name, key.id, asked_by))
+    if not done:
+        status = locked[post_id].facts.status.value
+        raise Conflict("Only posts with status 'failed' can be retried", details=[Detail("status", status)])
+    now, _ = posts_store.read_posts(tx, [post_id])
+    return done[0], now[post_id]

@@ -1,0 +1,74 @@
+"""How much a caption may hold, counted as each platform counts: after the edit nobody looks again. Pure.
+
+TikTok counts UTF-16 code units, in which most emoji are two (Content Posting API, Direct Post: a video's `title`; photo
+posts: `description`). Instagram counts characters, hashtags and mentions (Graph API, IG User Media: `caption`). Each
+count costs one walk through the caption.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from shared.errors import Faults
+from shared.fields import UNSET, Unset, check_text
+
+# What follows the sign makes it one: no white space, no sign again, no ASCII punctuation but the underscore.
+_HASHTAG: Final = re.compile(r"#(?=[^\s!-/:-@\[-^`{-~])")
+# An at sign within a word is a mail address.
+_MENTION: Final = re.compile(r"(?<![\w.])@(?=[A-Za-z0-9_])")
+
+
+def utf16_units(text: str) -> int:
+    """As JavaScript and Java count: one for most characters, two for those beyond U+FFFF. No lone surrogates."""
+    return len(text.encode("utf-16-le")) // 2
+
+
+class Limit(NamedTuple):
+    """`rule` is read as in "caption may have at most 2,200 characters on Instagram and has 2,201; shorten it"."""
+
+    most: int
+    count: Callable[[str], int]
+    rule: str
+    advice: str = "shorten it"
+
+
+_UNITS: Final = "UTF-16 code units (most emoji are two or more) {}"
+_INSTAGRAM: Final = (
+    Limit(2_200, len, "characters on Instagram"),
+    Limit(30, lambda text: len(_HASHTAG.findall(text)), "hashtags on Instagram", "take some out"),
+    Limit(20, lambda text: len(_MENTION.findall(text)), "mentions on Instagram", "take some out"),
+)
+LIMITS: Final[dict[tuple[str, str], tuple[Limit, ...]]] = {
+    ("tiktok", "video"): (Limit(2_200, utf16_units, _UNITS.format("as a TikTok video")),),
+    ("tiktok", "slides"): (Limit(4_000, utf16_units, _UNITS.format("as TikTok slides")),),
+    ("instagram", "video"): _INSTAGRAM,
+    ("instagram", "slides"): _INSTAGRAM,
+}
+MOST: Final = 4_000
+"""No caption may be longer, whatever its post and however it is counted."""
+
+
+def parse(value: object, faults: Faults) -> str | Unset:
+    """A caption as JSON gave it; "" is one. What no post of any platform takes is refused without knowing the post."""
+    caption = check_text(value, "caption", faults)
+    if caption is not UNSET and len(caption) > MOST:
+        message = f"caption may have at most {MOST:,} characters anywhere and has {len(caption):,}; shorten it"
+        faults.add("invalid_caption", "caption", message)
+        return UNSET
+    return caption
+
+
+def limits_of(platform: str, content_type: str, *, render_as_video: bool) -> tuple[Limit, ...]:
+    """What a caption is held against. Slides that are rendered go out as a video, and are held against its limit."""
+    return LIMITS[platform, "video" if render_as_video else content_type]
+
+
+def check(caption: str, limits: tuple[Limit, ...], faults: Faults, *, stands: bool = False) -> None:
+    """The caption against its limits. `stands`: it is the post's own, and what changes around it makes it too long."""
+    for limit in limits:
+        count = limit.count(caption)
+        if count > limit.most:
+            what = "the caption stands as it is, and" if stands else "caption"
+            then = "send a shorter one with the new content" if stands else limit.advice
+            message = f"{what} may have at most {limit.most:,} {limit.rule} and has {count:,}; {then}"
+            faults.add("invalid_caption", "caption", message)

@@ -1,0 +1,132 @@
+"""What has to hold before a role starts: settings that do not contradict each other, a PostgreSQL that is new enough.
+
+Pure; shared/prerequisites.py asks. What cannot work is said at once, in a line, and not found out at night.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+OLDEST_POSTGRESQL: Final = 18
+"""The first that has what the statements use: uuidv7() and RETURNING OLD."""
+
+_TIMES: Final = (
+    *("rescue_period", "dispatch_period", "horizon", "lock_timeout", "idle_in_transaction_session_timeout"),
+    *("transaction_timeout", "service_timeout", "claim_expiry", "visibility_timeout", "grace", "redis_timeout"),
+    *("database_patience", "idempotency_hours"),
+)
+
+
+class StartError(Exception):
+    """Nothing can start as things are. The message is for a person and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Two settings, of which the first has to leave room for the second. `must` says in words what `holds` decides."""
+
+    one: str
+    other: str
+    must: str
+    holds: Callable[[float, float], bool]
+    why: str
+
+
+def _below(one: float, other: float) -> bool:
+    return one < other
+
+
+def _at_most(one: float, other: float) -> bool:
+    return one <= other
+
+
+# A task's own limit lies 5 s below the grace (worker/app.py).
+_IN_A_TASK: Final = 5
+
+RULES: Final = (
+    Rule(
+        *("service_timeout", "claim_expiry", "be at most half of"),
+        lambda one, other: one * 2 <= other,
+        "a call begins within the first half of its claim and has to end within the second, or another worker makes it "
+        "again meanwhile",
+    ),
+    Rule(
+        *("service_timeout", "grace", f"be at least {_IN_A_TASK} s below"),
+        lambda one, other: one + _IN_A_TASK <= other,
+        "a worker that is told to stop would be killed in the middle of a call",
+    ),
+    Rule(
+        *("transaction_timeout", "grace", f"be more than {_IN_A_TASK} s below"),
+        lambda one, other: one + _IN_A_TASK < other,
+        "a task would be killed before PostgreSQL gives up its transaction, and its edits would count that as a death",
+    ),
+    Rule(
+        *("lock_timeout", "transaction_timeout", "be below"),
+        _below,
+        "whoever waits for a lock would lose the connection instead",
+    ),
+    Rule(
+        *("idle_in_transaction_session_timeout", "transaction_timeout", "be below"),
+        _below,
+        "it would never come to it",
+    ),
+    Rule(
+        *("horizon", "visibility_timeout", "be below"),
+        _below,
+        "Redis would give a message that waits in a worker for its time to another worker as well, again and again",
+    ),
+    Rule(
+        *("grace", "visibility_timeout", "be below"),
+        _below,
+        "Redis would give a task that is still at work to another worker",
+    ),
+    Rule(
+        *("rescue_period", "visibility_timeout", "be below"),
+        _below,
+        "rescue is there to be sooner than Redis",
+    ),
+    Rule(
+        *("dispatch_period", "horizon", "be at most"),
+        _at_most,
+        "posts would come due between two looks",
+    ),
+    Rule(
+        *("wait_default", "wait_max", "be at most"),
+        _at_most,
+        "no request may wait for longer than that",
+    ),
+)
+
+
+NAMED: Final = frozenset({*_TIMES, *(name for rule in RULES for name in (rule.one, rule.other))})
+"""The settings that the rules are about."""
+
+
+def contradictions(values: Mapping[str, float]) -> list[str]:
+    """What cannot be meant of these settings: a sentence each, which names both variables with their values."""
+    found = [
+        f"{variable(name)}={_number(values[name])}: it must be above 0 and not without end"
+        for name in _TIMES
+        if not (0 < values[name] < math.inf)
+    ]
+    return found or [
+        f"{variable(rule.one)}={_number(values[rule.one])} must {rule.must} "
+        f"{variable(rule.other)}={_number(values[rule.other])}: {rule.why}"
+        for rule in RULES
+        if not rule.holds(values[rule.one], values[rule.other])
+    ]
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"REDRAFT_{name.upper()}"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a PostgreSQL of this version, such as `18.4`, is older than Redraft can do with."""
+    return int(version.partition(".")[0]) < OLDEST_POSTGRESQL

@@ -1,0 +1,74 @@
+"""What operators and clients did to an edit, a post or a job after its end: who, when, from which state, and what stood
+there before. Written in the same transaction as the act itself, so that nothing it overwrites is lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic_core import to_json
+from sqlalchemy import Connection, text
+
+RETRY: Final = "retry"
+RETRY_NOT_SENT: Final = "retry_not_sent"
+"""A retry with the operator's word that what was sent had no effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does it: an operator by name, or an API client by its key's name and id, and the request that asked."""
+
+    name: str
+    api_key_id: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One act on one thing. `subject`: what kind of thing it is (`post`, `edit`, `job`, `webhook`). `before`: what it
+    overwrites, by the names that people see; times as RFC 3339.
+    """
+
+    action: str
+    subject: str
+    subject_id: str
+    workspace_id: str
+    from_state: str
+    before: dict[str, Any]
+
+
+_RECORD = text("""
+    INSERT INTO acts (actor, api_key_id, request_id, action, subject, subject_id, workspace_id, from_state, before)
+    SELECT :actor, :api_key_id, :request_id, r.action, r.subject, r.subject_id, r.workspace_id, r.from_state, r.before
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        action text, subject text, subject_id text, workspace_id text, from_state text, before jsonb)""")
+
+
+def record(tx: Connection, actor: Actor, acts: Sequence[Act]) -> None:
+    """Write acts down, in the transaction that carries them out."""
+    if acts:
+        given = {"actor": actor.name, "api_key_id": actor.api_key_id, "request_id": actor.request_id}
+        tx.execute(_RECORD, given | {"rows": to_json(acts).decode()})
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An act as its row tells it."""
+
+    at: datetime
+    actor: str
+    by_client: bool
+    action: str
+    from_state: str
+    before: dict[str, Any]
+
+
+_OF = text("""
+    SELECT at, actor, api_key_id IS NOT NULL, action, from_state, before FROM acts
+    WHERE subject_id = :id ORDER BY id DESC LIMIT :limit""")
+
+
+def of(tx: Connection, subject_id: str, limit: int) -> list[Recorded]:
+    """The latest acts on a thing, newest first (ix_acts_subject)."""
+    return [Recorded(*row) for row in tx.execute(_OF, {"id": subject_id, "limit": limit})]

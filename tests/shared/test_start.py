@@ -1,0 +1,134 @@
+"""What has to hold before a role starts, and the one line that says so where it does not."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from shared import prerequisites
+from shared.local.datadir import free_port
+from shared.prerequisites import postgresql_version
+from shared.settings import Settings, settings
+from shared.start import NAMED, StartError, contradictions, is_too_old
+from tests.old_postgresql import old_postgresql
+from tests.processes import Processes, data_dir
+
+REDRAFT = [sys.executable, "-m", "shared.cli.main"]
+NOWHERE = "redis://127.0.0.1:9/0"
+
+
+def defaults(**changed: float) -> dict[str, float]:
+    return {**Settings().model_dump(include=set(NAMED)), **changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        pytest.param({}, [], id="the defaults"),
+        pytest.param({"service_timeout": 31}, ["SERVICE_TIMEOUT=31 must be at most half of REDRAFT_CLAIM_EXPIRY=60"]),
+        pytest.param({"claim_expiry": 59}, ["SERVICE_TIMEOUT=30 must be at most half of REDRAFT_CLAIM_EXPIRY=59"]),
+        pytest.param({"service_timeout": 40, "claim_expiry": 80}, []),
+        pytest.param(
+            {"service_timeout": 41, "claim_expiry": 90},
+            ["SERVICE_TIMEOUT=41 must be at least 5 s below REDRAFT_GRACE=45"],
+        ),
+        pytest.param(
+            {"grace": 20, "service_timeout": 10},
+            ["TRANSACTION_TIMEOUT=15 must be more than 5 s below REDRAFT_GRACE=20"],
+        ),
+        pytest.param({"lock_timeout": 15}, ["LOCK_TIMEOUT=15 must be below REDRAFT_TRANSACTION_TIMEOUT=15"]),
+        pytest.param(
+            {"idle_in_transaction_session_timeout": 20},
+            ["IDLE_IN_TRANSACTION_SESSION_TIMEOUT=20 must be below REDRAFT_TRANSACTION_TIMEOUT=15"],
+        ),
+        pytest.param({"horizon": 300}, ["HORIZON=300 must be below REDRAFT_VISIBILITY_TIMEOUT=300"]),
+        pytest.param({"horizon": 299.5}, []),
+        pytest.param(
+            {"visibility_timeout": 44, "horizon": 10}, ["GRACE=45 must be below REDRAFT_VISIBILITY_TIMEOUT=44"]
+        ),
+        pytest.param({"rescue_period": 300}, ["RESCUE_PERIOD=300 must be below REDRAFT_VISIBILITY_TIMEOUT=300"]),
+        pytest.param({"dispatch_period": 61}, ["DISPATCH_PERIOD=61 must be at most REDRAFT_HORIZON=60"]),
+        pytest.param({"wait_default": 31}, ["WAIT_DEFAULT=31 must be at most REDRAFT_WAIT_MAX=30"]),
+        pytest.param({"wait_default": 0, "wait_max": 0}, []),
+        pytest.param(
+            {"service_timeout": 50, "horizon": 400},
+            [
+                "SERVICE_TIMEOUT=50 must be at most half of REDRAFT_CLAIM_EXPIRY=60",
+                "SERVICE_TIMEOUT=50 must be at least 5 s below REDRAFT_GRACE=45",
+                "HORIZON=400 must be below REDRAFT_VISIBILITY_TIMEOUT=300",
+            ],
+            id="all at once",
+        ),
+        pytest.param({"lock_timeout": 0}, ["LOCK_TIMEOUT=0: it must be above 0"], id="0 is no limit to PostgreSQL"),
+        pytest.param({"grace": -1}, ["GRACE=-1: it must be above 0"]),
+        pytest.param({"horizon": float("nan")}, ["HORIZON=nan: it must be above 0"]),
+        pytest.param({"claim_expiry": float("inf")}, ["CLAIM_EXPIRY=inf: it must be above 0 and not without end"]),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named_with_their_values(
+    changed: dict[str, float], said: list[str]
+) -> None:
+    found = contradictions(defaults(**changed))
+    assert len(found) == len(said), found
+    for one, words in zip(found, said, strict=True):
+        assert one.startswith(f"REDRAFT_{words}")
+
+
+def test_a_variable_that_holds_what_it_cannot_is_named_without_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_HORIZON", "hushhush")
+    monkeypatch.setenv("REDRAFT_TRUSTED_PROXIES", "proxy.example.com")
+    with pytest.raises(StartError) as refused:
+        settings()
+    said = str(refused.value)
+    assert "REDRAFT_HORIZON: Input should be a valid number" in said
+    assert "REDRAFT_TRUSTED_PROXIES: " in said
+    assert "'proxy.example.com' does not appear to be an IPv4 or IPv6 network" in said
+    assert "hushhush" not in said
+
+
+@pytest.mark.parametrize("role", ["api", "worker", "worker --queues=edits", "beat", "flower", "migrate", "up"])
+@pytest.mark.parametrize("wrong", ["settings", "database", "variable"])
+def test_a_role_that_cannot_work_does_not_start_and_says_why_in_one_line(
+    processes: Processes, role: str, wrong: str
+) -> None:
+    environment: dict[str, Any] = {"REDRAFT_REDIS_URL": NOWHERE}
+    with old_postgresql("17.6") as old, data_dir() as data:
+        data.close()
+        arguments = ["--data-dir", str(data.path)] if role in {"up", "flower"} else []
+        if role == "up":
+            arguments += [f"--port={free_port()}", f"--flower-port={free_port()}"]
+        environment["REDRAFT_DATABASE_URL"] = old if wrong == "database" else "postgresql+psycopg://x:y@127.0.0.1:9/z"
+        if wrong == "settings":
+            environment |= {"REDRAFT_SERVICE_TIMEOUT": "40", "REDRAFT_CLAIM_EXPIRY": "50"}
+        if wrong == "variable":
+            environment["REDRAFT_GRACE"] = "long"
+        started = processes.start([*REDRAFT, *role.split(), *arguments], **environment)
+        assert started.wait(within=30) == 1, started.output()
+    (line,) = started.output().strip().splitlines()
+    expected = {
+        "settings": "REDRAFT_SERVICE_TIMEOUT=40 must be at most half of REDRAFT_CLAIM_EXPIRY=50",
+        "database": "PostgreSQL 17.6 is too old: Redraft needs 18 or newer. Upgrade it",
+        "variable": "REDRAFT_GRACE: Input should be a valid number",
+    }
+    assert expected[wrong] in line
+    assert "hushhush" not in line
+
+
+def test_the_version_of_a_server_is_asked_without_options_that_an_old_one_would_refuse(database_url: str) -> None:
+    version = postgresql_version(database_url)
+    assert version is not None
+    assert not is_too_old(version)
+    prerequisites.refuse_old_postgresql(database_url)
+    with old_postgresql("9.6.24") as old:
+        assert postgresql_version(old) == "9.624"
+        with pytest.raises(StartError, match="too old"):
+            prerequisites.refuse_old_postgresql(old)
+    assert postgresql_version("postgresql+psycopg://x:y@127.0.0.1:9/z") is None
+    assert postgresql_version("no url") is None
+
+
+@pytest.mark.parametrize(
+    ("version", "too_old"), [("18.0", False), ("18.4", False), ("19.1", False), ("17.9", True), ("9.624", True)]
+)
+def test_18_is_the_oldest(version: str, too_old: bool) -> None:
+    assert is_too_old(version) == too_old

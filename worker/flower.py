@@ -1,0 +1,98 @@
+"""Flower, with our door: `python -m worker.flower`, then what `celery` would be told.
+
+Flower's own lets anybody guess as fast as it can answer, logs nothing of it, and answers 500 to a password that is not
+ASCII. Its handlers are made anew with ours before them, which judges as /ops does (shared/guessing.py).
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import structlog
+from celery.__main__ import main as celery
+from flower import urls
+from flower.views import BaseHandler
+from tornado.routing import URLSpec
+from tornado.web import HTTPError, RequestHandler
+
+from shared import addresses, logs
+from shared.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic, same
+from shared.settings import settings
+
+COOKIE: Final = "redraft_flower"
+"""It holds a pass (shared/guessing.py)."""
+
+log = structlog.get_logger(__name__)
+_guesses = Guesses()
+_trusted = addresses.networks(settings().trusted_proxies)
+
+
+class Door(RequestHandler):
+    """Comes before a handler of Flower's. Who sends no password is Flower's own affair: most pages answer 401."""
+
+    verdict: Verdict | None = None
+    _hung_up: asyncio.Event | None = None
+
+    async def prepare(self) -> None:
+        """Judge the password, if one was sent. `remote_ip` is the client's own address from here on."""
+        told = self.request.headers.get_list("X-Forwarded-For")
+        self.request.remote_ip = addresses.client(self.request.remote_ip or "", told, _trusted)
+        allowed: Sequence[str] = self.application.options.basic_auth or ()  # type: ignore[attr-defined]  # Flower's
+        given = basic(self.request.headers.get("Authorization", "")) if allowed else None
+        if given is not None:
+            await self._judge(":".join(given), allowed)
+        if not self._finished and (ready := super().prepare()) is not None:
+            await ready
+
+    async def _judge(self, given: str, allowed: Sequence[str]) -> None:
+        passes = Passes("flower", *allowed)
+        source, known = passes.source(self.get_cookie(COOKIE), self.request.remote_ip or "")
+        self._hung_up = asyncio.Event()
+        # Each is compared, whatever the one before it says.
+        right = any([same(given, one) for one in allowed])  # noqa: C419
+        self.verdict = await _guesses.judge(source, self._hung_up.wait, right=right)
+        if self.verdict is Verdict.CROWDED:
+            self.set_status(429)
+            self.set_header("Retry-After", str(int(MOST)))
+            self.finish("Too many guesses at once. Wait some seconds, then try again.")
+        elif self.verdict is Verdict.WRONG and (number := _guesses.worth_a_line()):
+            log.warning("flower_password_wrong", client=self.request.remote_ip, number=number)
+        elif self.verdict is Verdict.RIGHT and not known:
+            self.set_cookie(COOKIE, passes.new(), max_age=PASS_LIVES, httponly=True, samesite="Strict")
+
+    def on_connection_close(self) -> None:
+        """The client no longer waits."""
+        if self._hung_up is not None:
+            self._hung_up.set()
+        super().on_connection_close()
+
+    def get_current_user(self) -> Any:
+        """True for the right password; else what Flower says to none, which is 401."""
+        if self.verdict is None:
+            return super().get_current_user()
+        if self.verdict is not Verdict.RIGHT:
+            raise HTTPError(401)
+        return True
+
+
+def with_door(handlers: Sequence[Any]) -> list[Any]:
+    """Flower's routes, each handler of its own with ours before it."""
+    made: list[Any] = []
+    for one in handlers:
+        spec = one if isinstance(one, URLSpec) else URLSpec(*one)
+        handler = spec.handler_class
+        if issubclass(handler, BaseHandler):
+            handler = type(handler.__name__, (Door, handler), {})
+        made.append(URLSpec(spec.regex.pattern, handler, spec.kwargs, spec.name))
+    return made
+
+
+if __name__ == "__main__":
+    # What it keeps on disk is read back by pickle: nobody else may write it, nor needs to read it.
+    os.umask(0o077)
+    logs.configure(process=lambda: "flower")
+    log.info("flower_starts")
+    urls.handlers[:] = with_door(urls.handlers)
+    sys.exit(celery())
