@@ -35,8 +35,11 @@ from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK, runs_alone
 PERIODS_TO_WAIT = 3
 """Rescue periods within which an edit that was tried is run again, alone, if anybody works on edits at all."""
 
+RECKONED_AT_ONCE = 50
+"""Posts whose contents a dry run holds in memory at a time: 35 URLs are 72 kB."""
+
 RECKONS_FOR = 3.0
-"""Seconds after which a dry run begins no other post's queue; the rest is for its next step."""
+"""Seconds after which a dry run begins no more queues; the rest is for its next step."""
 
 Current = Seen | Reason | None
 """A post after its queued edits; why it is skipped; or None: it must wait, since its queue was too long for one task or
@@ -171,11 +174,19 @@ def _reckoned(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
     """What the queued edits will make of posts, all of them, without applying them. Posts that must wait: those that
     somebody changed meanwhile, and those for which there was no time any more.
     """
+    reckoned: dict[str, Current] = dict.fromkeys(waiting)
+    ends = time.monotonic() + RECKONS_FOR
+    for start in range(0, len(waiting), RECKONED_AT_ONCE):
+        reckoned |= _reckoned_at_once(tx, waiting[start : start + RECKONED_AT_ONCE])
+        if time.monotonic() > ends:
+            break
+    return reckoned
+
+
+def _reckoned_at_once(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
     found, _ = posts_store.read_posts(tx, waiting)
     reckoned: dict[str, Current] = {post_id: reschedules.seen(post.facts) for post_id, post in found.items()}
     tried: set[str] = set()
-    begun: set[str] = set()
-    ends = time.monotonic() + RECKONS_FOR
     with closing(moves_store.waiting(tx, found)) as edits:
         for post_id, some in groupby(edits, attrgetter("post_id")):
             facts = found[post_id].facts
@@ -186,10 +197,6 @@ def _reckoned(tx: Connection, waiting: Sequence[str]) -> dict[str, Current]:
                 if isinstance(decision, lifecycle.Apply):
                     facts = decision.after
             reckoned[post_id] = reschedules.seen(facts)
-            begun.add(post_id)
-            if time.monotonic() > ends:
-                reckoned |= dict.fromkeys(found.keys() - begun)
-                break
     reckoned |= _tried(tx, tried)
     for now in posts_store.read_seen(tx, list(found)):
         if now != reschedules.seen(found[now.id].facts):

@@ -26,7 +26,7 @@ def moment(tx: Connection, post_ids: Sequence[str]) -> tuple[datetime, list[str]
 
 _TRIED_LATELY = text("""
     SELECT DISTINCT post_id FROM edits
-    WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' AND attempts > 0
+    WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' AND (attempts > 0 OR deferrals > 0)
         AND started_at > clock_timestamp() - make_interval(secs => :age)""")
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests import rows
+from tests import rows, sizes
 from tests.faults.evidence import Exchange
 
 ZONES = ("America/New_York", "America/Los_Angeles", "Europe/London", "Europe/Paris", "Asia/Tokyo", "Pacific/Honolulu")
@@ -38,14 +38,15 @@ class Load:
         pause: float = 0.03,
         patience: float = 60,
         most: int | None = None,
+        large: float = 0.0,
     ) -> None:
         """`pause`: seconds between two edits of a client, on average. `patience`: how long a keyed edit is repeated.
-        `most`: edits for each client, then it stops by itself.
+        `most`: edits for each client, then it stops by itself. `large`: that share of them is as large as is legal.
         """
         self.seed = seed
         self.exchanges: list[Exchange] = []
         self._url, self._posts = url, list(posts)
-        self._pause, self._patience, self._most = pause, patience, most
+        self._pause, self._patience, self._most, self._large = pause, patience, most, large
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(clients)]
@@ -97,7 +98,9 @@ class Load:
         """One edit: sent, and if it has a key, repeated until somebody answers."""
         hot = luck.random() < 0.5
         post_id = luck.choice(self._posts[:HOT] if hot else self._posts)
-        body, headers = patch(luck, name), _headers(luck, name, tags.get(post_id))
+        large = luck.random() < self._large
+        body = sizes.patch(luck, name) if large else patch(luck, name)
+        headers = _headers(luck, name, tags.get(post_id), large=large)
         deadline = time.monotonic() + self._patience
         while True:
             exchange = self._send(http, post_id, body, headers)
@@ -143,7 +146,7 @@ def patch(luck: random.Random, name: str) -> dict[str, Any]:
     return body or {"caption": name}
 
 
-def _headers(luck: random.Random, name: str, tag: str | None) -> dict[str, str]:
+def _headers(luck: random.Random, name: str, tag: str | None, *, large: bool) -> dict[str, str]:
     headers = {"X-Request-Id": name}
     if luck.random() < 0.6:
         headers["Idempotency-Key"] = f"key-{name}"
@@ -151,5 +154,5 @@ def _headers(luck: random.Random, name: str, tag: str | None) -> dict[str, str]:
     if prefer is not None:
         headers["Prefer"] = prefer
     if tag is not None and luck.random() < 0.05:
-        headers["If-Match"] = tag
+        headers["If-Match"] = ", ".join((*sizes.TAGS, tag)) if large else tag
     return headers

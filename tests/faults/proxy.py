@@ -6,6 +6,8 @@
         wire.swallow()  # half-open: the sockets stay up, and nothing arrives
         wire.heal()
 
+    with Proxy(database_url, slow=SLOW) as wire:  # every connection, from its beginning
+
 A connection of which something was swallowed stays silent that way for ever, healed or not, its end included: TCP
 delivers nothing behind a hole. Whoever holds it has to notice by himself; no keep-alive tells, for the proxy's own
 kernel answers it, as a balancer's does.
@@ -15,7 +17,8 @@ import asyncio
 import socket
 import struct
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +28,81 @@ from urllib.parse import urlsplit
 Way = Literal["up", "down"]
 BOTH: tuple[Way, ...] = ("up", "down")
 RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A long way: each byte arrives `latency` seconds later, and never are more than `window` bytes of a connection
+    under way in one direction, so that it carries `window` bytes in a round trip at most, and `bandwidth` a second.
+    """
+
+    latency: float = 0.02
+    window: int = 128 * 1024
+    bandwidth: float = float("inf")
+
+
+SLOW = Slow()
+"""To another region: 3 MB take half a second each way."""
+
+
+class Lane:
+    """One direction of a connection over a slow way."""
+
+    def __init__(self, slow: Slow, sink: asyncio.StreamWriter) -> None:
+        self._slow, self._sink = slow, sink
+        self._under_way = 0
+        self._broken = False
+        self._free_at = 0.0
+        self._room, self._sent = asyncio.Event(), asyncio.Event()
+        self._room.set()
+        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._delivery = asyncio.create_task(self._deliver())
+
+    async def carry(self, data: bytes) -> None:
+        """Take it on its way; returns when there is room for more, as a sender's window has it."""
+        for start in range(0, len(data), self._slow.window):
+            some = data[start : start + self._slow.window]
+            while self._under_way and self._under_way + len(some) > self._slow.window:
+                await self._acknowledgement()
+            self._under_way += len(some)
+            self._free_at = max(time.monotonic(), self._free_at) + len(some) / self._slow.bandwidth
+            self._waiting.append((self._free_at + self._slow.latency, some))
+            self._sent.set()
+
+    async def arrived(self) -> None:
+        """All that was taken has arrived."""
+        while self._under_way:
+            await self._acknowledgement()
+
+    async def _acknowledgement(self) -> None:
+        self._room.clear()
+        if not self._broken:
+            await self._room.wait()
+        if self._broken:
+            raise ConnectionResetError
+
+    def end(self) -> None:
+        self._delivery.cancel()
+
+    async def _deliver(self) -> None:
+        try:
+            while True:
+                while not self._waiting:
+                    self._sent.clear()
+                    await self._sent.wait()
+                due, data = self._waiting.popleft()
+                await asyncio.sleep(due - time.monotonic())
+                self._sink.write(data)
+                # As long as the receiver does not read, nothing is acknowledged.
+                await self._sink.drain()
+                asyncio.get_running_loop().call_later(self._slow.latency, self._acknowledged, len(data))
+        except OSError:
+            self._broken = True
+            self._room.set()
+
+    def _acknowledged(self, size: int) -> None:
+        self._under_way -= size
+        self._room.set()
 
 
 @dataclass(eq=False, slots=True)
@@ -38,10 +116,10 @@ class Pair:
 class Proxy:
     """Passes on what comes to `port`, to the server of `url`, until told otherwise. `up` is towards the server.
 
-    `passed` and `swallowed` count bytes by way. All calls may come from any thread.
+    `passed` and `swallowed` count bytes by way. `slow`: how long the way is. All calls may come from any thread.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, slow: Slow | None = None) -> None:
         parts = urlsplit(url)
         assert parts.hostname, url
         assert parts.port, url
@@ -50,6 +128,7 @@ class Proxy:
         self.swallowed: Counter[Way] = Counter()
         self._swallowing: tuple[Way, ...] = ()
         self._delay = 0.0
+        self._slow = slow
         self._pairs: set[Pair] = set()
         self._socket = self._bound(0)
         self.port: int = self._socket.getsockname()[1]
@@ -99,12 +178,18 @@ class Proxy:
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
 
-    @staticmethod
-    def _bound(port: int) -> socket.socket:
+    def _bound(self, port: int) -> socket.socket:
         bound = socket.socket()
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._bound_buffers(bound)  # those that are accepted inherit them
         bound.bind(("127.0.0.1", port))
         return bound
+
+    def _bound_buffers(self, end: socket.socket) -> None:
+        """On a slow way the kernel must not take megabytes at once from who sends."""
+        if self._slow is not None:
+            for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, buffer, self._slow.window // 2)
 
     async def _listen(self) -> None:
         if self._listener is None:
@@ -124,7 +209,15 @@ class Proxy:
         writer.transport.abort()
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far, to_server = await asyncio.open_connection(*self._server)
+        end = socket.socket()
+        self._bound_buffers(end)
+        end.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(end, self._server)
+        except OSError:
+            end.close()
+            raise
+        far, to_server = await asyncio.open_connection(sock=end)
         pair = Pair((writer, to_server))
         self._pairs.add(pair)
         try:
@@ -134,6 +227,16 @@ class Proxy:
             to_server.transport.abort()
 
     async def _pump(self, pair: Pair, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        lane = Lane(self._slow, sink) if self._slow is not None else None
+        try:
+            await self._carry(pair, way, source, sink, lane)
+        finally:
+            if lane is not None:
+                lane.end()
+
+    async def _carry(
+        self, pair: Pair, way: Way, source: asyncio.StreamReader, sink: asyncio.StreamWriter, lane: Lane | None
+    ) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
                 if way in self._swallowing:
@@ -144,8 +247,13 @@ class Proxy:
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 self.passed[way] += len(data)
-                sink.write(data)
-                await sink.drain()
+                if lane is None:
+                    sink.write(data)
+                    await sink.drain()
+                else:
+                    await lane.carry(data)
+            if lane is not None:
+                await lane.arrived()
         if way in self._swallowing:
             pair.holes.add(way)
         if way not in pair.holes:

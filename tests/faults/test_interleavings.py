@@ -18,8 +18,10 @@ from tests.faults.world import World
 A_FEW, TOGETHER = 100, 250
 
 
-def interleave(engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int, size: int) -> Counter[str]:
-    world = World(engine, random.Random(seed), size)
+def interleave(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int, size: int, *, large: float = 0.0
+) -> Counter[str]:
+    world = World(engine, random.Random(seed), size, large=large)
     monkeypatch.setattr(queue, "send", world.hear)
     monkeypatch.setattr(queue, "room_in", lambda _: 1000)
     world.populate()
@@ -61,11 +63,20 @@ def test_row_13_posts_survive_every_order_of_edits_renders_publishes_and_lost_me
     assert [what for what in COLLISIONS if not seen[what]] == [], seen
 
 
+def test_row_13_posts_of_the_largest_size_survive_every_order_like_the_smallest(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    seen = interleave(engine, monkeypatch, seed, A_FEW // 4, large=0.05)
+    assert seen["edit applied"] + seen["edit rejected"] > 1_000, "one post had a thousand edits waiting"
+    assert seen["edit applied"] > 50, seen
+
+
 @pytest.mark.faults
 def test_row_13_ten_thousand_orders(engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     seen: Counter[str] = Counter()
     for turn in range(10_000 // TOGETHER):
         with monkeypatch.context() as patch:
-            seen += interleave(engine, patch, seed + turn, TOGETHER)
+            # Every fourth history has the largest inputs among the smallest.
+            seen += interleave(engine, patch, seed + turn, TOGETHER, large=0.05 if turn % 4 == 3 else 0.0)
     print(dict(seen.most_common()))
     assert seen["posts"] == 10_000

@@ -141,6 +141,30 @@ def test_row_12_posts_held_by_a_person_delay_their_own_edits_only(scene: Scene) 
     hold(scene, 2, 3)
 
 
+def test_row_12_an_edit_held_by_a_person_delays_its_own_post_only(scene: Scene) -> None:
+    """A psql that looks at one row FOR UPDATE; one pool child has the edits of all posts."""
+    posts = scene.populate(10)
+    held = posts[-1]
+    scene.start_api().start_ops()
+    edits = [scene.send(held, {"caption": str(n)}, f"held-{n}", Prefer="respond-async") for n in range(3)]
+    with scene.engine.begin() as person:
+        person.execute(text("SELECT 1 FROM edits WHERE id = :id FOR UPDATE"), {"id": edits[1].edit_id})
+        scene.start_worker("edits", "--concurrency=1")
+        with scene.load(posts[:5], clients=3) as load:
+            since = time.time()
+            eventually(lambda: load.accepted > 40, within=30, because="all other posts go on")
+            keeps_its_speed(load, since, time.time())
+        rows = {edit.edit_id: scene.row("edits", edit.edit_id or "") for edit in edits}
+        assert [(row.status, row.attempts) for row in rows.values()] == [("applied", 1), ("queued", 0), ("queued", 0)]
+        released = time.time()
+    for edit in edits:
+        end = scene.http.get(f"/v1/edits/{edit.edit_id}", headers={"Prefer": "wait=10"}).json()
+        assert (end["status"], end["attempts"]) == ("applied", 1), end
+    assert time.time() - released < RESCUE_PERIOD, "it is rung again soon, not only rescued"
+    scene.drained(within=2 * RESCUE_PERIOD)
+    scene.judge()
+
+
 def test_row_12_a_held_post_that_is_edited_all_the_time_is_tried_by_one_message(scene: Scene) -> None:
     """A message for each of its edits would come back four times a second until the workers did nothing else."""
     posts = scene.populate(10)

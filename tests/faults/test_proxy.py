@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.proxy import Proxy, Way
+from tests.faults.proxy import Proxy, Slow, Way
 from tests.waiting import eventually
 
 
@@ -105,6 +105,41 @@ def test_a_delay_is_paid_by_each_chunk_each_way(proxy: Proxy) -> None:
         began = time.monotonic()
         assert said(wire, b"hello") == b"hello"
         assert time.monotonic() - began < 0.1
+
+
+def test_a_slow_way_carries_a_window_in_a_round_trip_and_every_byte_in_its_place(server: Server) -> None:
+    sent = bytes(range(256)) * 4096
+    slow = Slow(latency=0.02, window=128 * 1024)
+    with Proxy(f"redis://127.0.0.1:{server.server_address[1]}", slow=slow) as proxy, connected(proxy) as wire:
+        began = time.monotonic()
+        talking = threading.Thread(target=lambda: (wire.sendall(sent), wire.shutdown(socket.SHUT_WR)))
+        talking.start()
+        heard = b"".join(iter(lambda: wire.recv(65536), b""))
+        talking.join(10)
+        assert heard == sent
+        # Eight windows, each of which waits for the one before to be acknowledged.
+        assert time.monotonic() - began >= 7 * 0.04
+        assert dict(proxy.passed) == {"up": len(sent), "down": len(sent)}
+
+
+def test_a_slow_way_takes_no_more_than_its_window_from_who_sends_while_nobody_reads(server: Server) -> None:
+    slow = Slow(latency=0.0, window=64 * 1024)
+    with Proxy(f"redis://127.0.0.1:{server.server_address[1]}", slow=slow) as proxy, connected(proxy, 0.5) as wire:
+        with pytest.raises(TimeoutError):
+            wire.sendall(bytes(50_000_000))
+        # What the echo says back is not read: buffers fill, and then nobody takes anything any more.
+        assert proxy.passed["up"] < 10_000_000
+
+
+def test_a_narrow_way_carries_so_many_bytes_a_second(server: Server) -> None:
+    slow = Slow(latency=0.0, bandwidth=400_000)
+    with Proxy(f"redis://127.0.0.1:{server.server_address[1]}", slow=slow) as proxy, connected(proxy) as wire:
+        began = time.monotonic()
+        threading.Thread(target=wire.sendall, args=(bytes(100_000),), daemon=True).start()
+        heard = 0
+        while heard < 100_000:
+            heard += len(wire.recv(65536))
+        assert time.monotonic() - began >= 0.24
 
 
 @pytest.mark.parametrize("ways", [("up", "down"), ("up",), ("down",)], ids=["both", "up", "down"])

@@ -16,7 +16,7 @@ from shared import queue
 from shared.answers import Reply
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
-from tests import rows
+from tests import rows, sizes
 from tests.faults.evidence import Call
 from tests.worker.outside import at
 from worker import apply, publish, render, rescue
@@ -30,7 +30,9 @@ URLS = [[f"https://cdn.example.com/{number}-{slide}.jpg" for slide in range(2)] 
 
 def made_of(post: dict[str, Any]) -> str:
     """What a render of this content is called: whoever publishes another one shows it."""
-    return f"https://rendered.example.com/{'+'.join(post['contentUrl'])[-30:]}/{post['soundId']}.mp4".replace("+", "_")
+    content = "+".join(post["contentUrl"])
+    shown = content[-30:] if len(content) < sizes.URL else f"{hash(content):x}"
+    return f"https://rendered.example.com/{shown}/{post['soundId']}.mp4".replace("+", "_")
 
 
 @dataclass
@@ -51,6 +53,9 @@ class World:
     effects: dict[str, str] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
     calm: bool = False
+    large: float = 0.0
+    """That share of the edits is as large as is legal; and one post has a thousand of them waiting at once."""
+    flooded: str | None = None
 
     def populate(self) -> None:
         with self.engine.begin() as tx:
@@ -78,7 +83,9 @@ class World:
         """Edits come in; a bell for them may be lost."""
         new: list[NewEdit] = []
         for post in self.some(0.25):
-            for _ in range(1 + self.lucky(0.2)):
+            flood = sizes.QUEUED if self.large and self.flooded is None and self.lucky(0.1) else 0
+            self.flooded = post if flood else self.flooded
+            for _ in range(1 + self.lucky(0.2) + flood):
                 edit_id = f"edit_{next(rows.numbers):07}"
                 new.append(NewEdit(edit_id, post, rows.WORKSPACE, self.changes(), None, rows.KEY_ID, "t", edit_id))
             if self.lucky(0.8):
@@ -87,6 +94,8 @@ class World:
             edits_store.insert_edits(tx, new, datetime.now(UTC) - timedelta(hours=3))
 
     def changes(self) -> dict[str, Any]:
+        if self.large and self.chance.random() < self.large:
+            return sizes.patch(self.chance, f"large {self.chance.randrange(4)}")
         kind = self.chance.choice(("caption", "caption", "time", "content", "content", "video", "sound"))
         if kind == "caption":
             return {"caption": f"caption {self.chance.randrange(4)}"}

@@ -1,5 +1,6 @@
 """Edits race each other and a person, over two real connections, and the loser is seen to wait."""
 
+import random
 import sys
 import threading
 import time
@@ -10,14 +11,17 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared import db
-from tests import rows
+from tests import rows, sizes
 from tests.faults.actors import Actor, stopping_points, waits_for_a_lock
+from tests.faults.conftest import seed
 from tests.faults.evidence import gather, snapshot
 from tests.faults.oracle import judge
 from tests.processes import Processes
 from tests.waiting import eventually
 from worker import apply
 from worker.apply import Applied, apply_edits
+
+__all__ = ["seed"]
 
 
 @pytest.fixture
@@ -181,6 +185,32 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
     assert sum(any(applied.ends for applied in work) for work in works) >= 2
     assert rows.row(engine, "posts", post).caption == str(count - 1)
     honest(engine, post)
+
+
+def test_many_workers_on_one_post_apply_a_thousand_edits_of_every_size_once_and_in_order(
+    engine: Engine, seed: int
+) -> None:
+    luck = random.Random(seed)
+    post, _ = make(engine)
+    first = snapshot(engine, [post])
+    with engine.begin() as tx:
+        bodies = [sizes.any_size(luck, {"caption": str(number)}, f"n{number}", 0.05) for number in range(sizes.QUEUED)]
+        edits = [rows.edit(tx, post, body) for body in bodies]
+    barrier = threading.Barrier(4)
+
+    def work(_: int) -> list[Applied]:
+        barrier.wait()
+        done = []
+        while _queued(engine):
+            done.append(apply_edits([post]))
+        return done
+
+    with ThreadPoolExecutor(4) as workers:
+        ended = [end for done in workers.map(work, range(4)) for applied in done for end in applied.ends]
+    by_revision = sorted(ended, key=lambda end: end.revision or 0)
+    assert [end.id for end in by_revision] == edits
+    assert rows.row(engine, "posts", post).revision == sizes.QUEUED + 1
+    assert judge(gather(engine, first)) == []
 
 
 WORK = """

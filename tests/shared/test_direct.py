@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import db
 from shared.settings import settings
 from shared.store import direct
-from tests import rows
+from tests import rows, sizes
 from tests.waiting import eventually
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -72,7 +72,15 @@ def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_ti
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
-    "values", [[], ["a"], ["a", "b"], ['with "quotes"', "back\\slash", "{curly}", "comma,", "", "NULL", "ü\n"]]
+    "values",
+    [
+        [],
+        ["a"],
+        ["a", "b"],
+        ['with "quotes"', "back\\slash", "{curly}", "comma,", "", "NULL", "ü\n"],
+        [*sizes.CAPTIONS, *sizes.TAGS, sizes.url("long"), "\\" * 100_000, '"' * 100_000],
+        ["post_1"] * 10_000,
+    ],
 )
 def test_an_array_s_literal_is_read_back_as_it_was(values: list[str]) -> None:
     with db.transaction() as tx:

@@ -13,6 +13,7 @@ from shared import edits, errors, fields, times
 from shared.edits import EditPatch, parse_patch, problems_for
 from shared.errors import InvalidRequest
 from shared.fields import Content
+from tests import sizes
 from tests.shared.test_urls import BAD_URLS, GOOD_URLS
 
 LONE = "\ud800"
@@ -331,11 +332,14 @@ def test_an_accepted_time_that_newer_zone_data_skips_means_the_first_minute_afte
 
 
 clean = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=60)
-urls = st.sampled_from(GOOD_URLS)
+captions = clean | st.sampled_from(sizes.CAPTIONS)
+sounds = clean.filter(bool) | st.just(sizes.SOUND)
+urls = st.sampled_from([*GOOD_URLS, sizes.url("long")])
 pairs = st.one_of(
     st.just({}),
     urls.map(lambda url: {"contentType": "video", "contentUrl": url}),
     st.lists(urls, min_size=1, max_size=35).map(lambda many: {"contentType": "slides", "contentUrl": many}),
+    st.just(sizes.slides("largest")),
 )
 schedules = st.one_of(
     st.just({}),
@@ -345,7 +349,7 @@ schedules = st.one_of(
         st.sampled_from(times.ZONES),
     ),
 )
-texts = st.fixed_dictionaries({}, optional={"caption": clean, "soundId": st.none() | clean.filter(bool)})
+texts = st.fixed_dictionaries({}, optional={"caption": captions, "soundId": st.none() | sounds})
 bodies = st.builds(lambda *parts: parts[0] | parts[1] | parts[2], texts, pairs, schedules).filter(bool)
 
 
@@ -362,7 +366,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(wild, inner, max_size=4),
     max_leaves=8,
 )
-values = anything | clean | urls | st.sampled_from(["video", "slides", "Asia/Tokyo", "2026-03-08T02:30", LONE, "\0"])
+values = anything | captions | urls | st.sampled_from(["video", "slides", "Asia/Tokyo", "2026-03-08T02:30", LONE, "\0"])
 likely = st.dictionaries(st.sampled_from(TABLE) | wild, values)
 
 

@@ -14,6 +14,20 @@ from worker import reschedule, reschedule_chunk
 from worker.apply import apply_edits
 
 
+def test_a_post_whose_edit_is_to_run_alone_is_waited_for_and_moved_when_it_has(engine: Engine) -> None:
+    """Its batches failed at PostgreSQL, and it costs no attempt yet."""
+    deferred, fine = posts(engine, 2)
+    with engine.begin() as tx:
+        edit = rows.edit(tx, deferred, {"caption": "second"})
+        tx.execute(text("UPDATE edits SET deferrals = 3, started_at = clock_timestamp() WHERE id = :id"), {"id": edit})
+    job = jobs.make({"filter": ALL, "shift": "P1D"})
+    assert [reschedule.run_chunk(job).messages for _ in range(3)] == [1, 1, 1]
+    assert jobs.told(job) == {fine: ("applied", None)}
+    apply_edits([deferred])
+    jobs.run(job)
+    assert jobs.counts(job) == ("done", 2, 2, 0, 0)
+
+
 def test_a_post_whose_edit_was_tried_just_now_is_waited_for_and_moved_when_the_attempt_is_given_back(
     engine: Engine,
 ) -> None:
@@ -70,6 +84,7 @@ def test_a_dry_run_that_has_no_time_for_all_queues_reckons_with_the_rest_in_its_
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reschedule_chunk, "RECKONS_FOR", 0.0)
+    monkeypatch.setattr(reschedule_chunk, "RECKONED_AT_ONCE", 1)
     monkeypatch.setattr(reschedule, "WAIT_FOR_HELD", 0.0)
     ids = posts(engine, 3, timezone="Asia/Tokyo")
     with engine.begin() as tx:
