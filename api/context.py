@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 READERS = 4
 WRITERS = 3
+BODIES = 2
 RINGS_AT_MOST = 100
 REFUSALS_A_SECOND = 100
 HELD_BACK_AT_MOST = 5.0
@@ -86,6 +87,8 @@ class Context:
         self._readers = FairThreads(READERS, "reads")
         # Apart from the readers: a creation may wait for another process that holds its Idempotency-Key.
         self._writers = FairThreads(WRITERS, "writes")
+        # Two megabytes of JSON keep a core busy for longer than other requests should wait.
+        self._bodies = FairThreads(BODIES, "bodies")
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
         self._ringing = 0
 
@@ -156,6 +159,10 @@ class Context:
                 raise
             raise Unavailable if once.give_up() else Unsure(unsure) from error
 
+    async def understand(self, parse: Callable[..., T], *args: object) -> T:
+        """`parse(*args)`, for a body that is too large to be parsed on the event loop, in a thread."""
+        return await self._bodies.run(lambda: parse(*args))
+
     def ring(self, call: Callable[..., object], *args: object) -> None:
         """Ring below a commit, in a thread, without waiting for it. With Redis slow and many waiting, not at all:
         rescue finds what was not rung.
@@ -177,6 +184,7 @@ class Context:
         self.keys.close()
         await self.limits.close()
         self._bells.shutdown(wait=False)
+        self._bodies.close()
         self._writers.close()
         self._readers.close()
 

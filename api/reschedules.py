@@ -1,6 +1,5 @@
 """Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (SPEC 5)."""
 
-import asyncio
 import csv
 import io
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -72,17 +71,16 @@ async def create_reschedule(request: Request) -> Response:
     owner = await context.authenticated(request, authentication.BULK)
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
-    # Two megabytes keep a core busy for longer than other requests should wait.
-    body = await asyncio.to_thread(reading.parse_json, content)
+    body = await context.understand(reading.parse_json, content)
     key = reading.idempotency_key(request)
     make: Make | RedraftError
     try:
-        make = _new(await asyncio.to_thread(reschedule_requests.parse_request, body), owner)
+        make = _new(await context.understand(reschedule_requests.parse_request, body), owner)
     except RedraftError as problem:
         if key is None:
             raise
         make = problem
-    fingerprint = await asyncio.to_thread(reading.fingerprint, request, body) if key else None
+    fingerprint = await context.understand(reading.fingerprint, request, body) if key else None
     return await _started(context, Wanted(owner, make, key, fingerprint))
 
 
