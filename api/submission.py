@@ -47,9 +47,9 @@ LATE_AT_ONCE = 32
 are then given up in a tenth of a second.
 """
 
-# Refusals of one workspace for want of a place: so many a second at once, the others up to two seconds later.
+# Refusals of one workspace for want of a place: so many a second at once, the others up to five seconds later.
 REFUSALS_A_SECOND = 100
-HELD_BACK_AT_MOST = 2.0
+HELD_BACK_AT_MOST = 5.0
 
 log = structlog.get_logger(__name__)
 

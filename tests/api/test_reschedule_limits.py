@@ -1,6 +1,7 @@
 """At most twenty bulk jobs of a workspace wait or run: one more is a 429 that says what to do."""
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
@@ -18,13 +19,14 @@ numbers = count(1)
 
 
 @pytest.fixture
-def http(stack: Running) -> httpx.Client:
+def http(stack: Running) -> Iterator[httpx.Client]:
     """A key of a workspace of its own. No worker runs bulk jobs here: what is started waits."""
     number = next(numbers)
     secret = f"sk_jobs{number}_0123456789"
     with stack.engine.begin() as tx:
         rows.workspace(tx, f"ws_jobs{number}", f"_jobs{number}", secret)
-    return client(stack, secret)
+    with client(stack, secret) as http:
+        yield http
 
 
 def test_the_rule() -> None:

@@ -40,7 +40,7 @@ _POST = """
     VALUES (%s, %s, %s, 'tiktok', 'video', '"https://cdn.example.com/q.mp4"', 'quiet', now() + interval '9 days',
             'generated')
 """
-_QUEUED = "SELECT count(*) FROM edits WHERE status = 'queued'"
+_QUEUED = "SELECT count(*) FILTER (WHERE status = 'queued'), count(*) FROM edits"
 _APPLIED = "SELECT count(*) FILTER (WHERE status = 'applied'), count(*) FROM edits WHERE workspace_id = %s"
 
 
@@ -146,13 +146,18 @@ def _quiet(url: str, seconds: float) -> list[float]:
 
 
 def _settle(stage: Stage) -> None:
-    """Wait until the flood's edits have ended; all of them were applied, and the quiet client's too."""
+    """Wait until the flood's edits have ended; all of them were applied, and the quiet client's too.
+
+    Requests whose clients have gone are recorded still: it has ended when nothing new has come for two seconds.
+    """
+    looks: list[tuple[int, int]] = []
 
     def drained() -> bool:
         with stage.sql() as sql:
-            return sql.execute(_QUEUED).fetchone() == (0,)
+            looks.append(sql.execute(_QUEUED).fetchone())
+        return looks[-1][0] == 0 and looks[-4:] == [looks[-1]] * 4
 
-    eventually(drained, within=60, every=0.25, because="the flood's edits end")
+    eventually(drained, within=120, every=0.5, because="the flood's edits end")
     with stage.sql() as sql:
         for workspace in (data.WORKSPACE, WORKSPACE):
             applied, recorded = sql.execute(_APPLIED, [workspace]).fetchone()
