@@ -190,6 +190,7 @@ WALKED: dict[str, Callable[[Walk], None]] = {
     "getReschedule": get("/v1/reschedules/{}", "job", "rsch_nobodys"),
     "listResults": get("/v1/reschedules/{}/results", "job", "rsch_nobodys"),
     "cancelReschedule": post("/v1/reschedules/{}/cancel", "job", "rsch_nobodys"),
+    "retryPost": post("/v1/posts/{}/retry", "post", "post_nobodys"),
     "revertReschedule": post("/v1/reschedules/{}/revert", "job", "rsch_nobodys"),
 }
 

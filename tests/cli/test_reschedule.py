@@ -202,7 +202,7 @@ def test_json_is_the_ended_job_and_nothing_else_on_standard_output(stack: Runnin
         (["--shift", "P1D"], "say which posts"),
         (["--shift", "P1M", "--all"], "shift must be an ISO 8601 duration"),
         (["--shift", "P1D", "--all", "--platform", "tiktok"], "filter.all means every waiting post"),
-        (["--shift", "P1D", "--from", "yesterday"], "filter.scheduledFrom must be a UTC time"),
+        (["--shift", "P1D", "--from", "yesterday"], "filter.scheduledFrom must be an RFC 3339 time"),
         (["--shift", "P1D", "--csv", "moves.csv"], "not --shift and --csv together"),
         (["--csv", "moves.csv", "--account", "a"], "leave out what chooses posts"),
         (["--csv", "/nowhere/moves.csv"], "cannot be read"),

@@ -257,7 +257,9 @@ class Proxy:
         if way in self._swallowing:
             pair.holes.add(way)
         if way not in pair.holes:
-            sink.close()
+            # This way only: what is still to come the other way is not lost with it.
+            with suppress(OSError):
+                sink.write_eof()
 
     async def _cut(self, reset: bool) -> int:
         pairs = list(self._pairs)

@@ -68,7 +68,7 @@ def test_row_13_posts_of_the_largest_size_survive_every_order_like_the_smallest(
 ) -> None:
     seen = interleave(engine, monkeypatch, seed, A_FEW // 4, large=0.05)
     assert seen["edit applied"] + seen["edit rejected"] > 1_000, "one post had a thousand edits waiting"
-    assert seen["edit applied"] > 50, seen
+    assert seen["edit applied"] > 25, seen
 
 
 @pytest.mark.faults
