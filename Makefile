@@ -44,8 +44,8 @@ test: check ## everything that CI runs
 audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud where no advisories are in reach
 	$(BIN)/python -m tests.dependencies.audit $(VENV)/audit/bin/pip-audit
 
-faults: $(VENV)/testing ## every row of the fault list and the hostile connections, short and long forms (one row: make faults ARGS="-k row_05")
-	$(BIN)/pytest -m "not fuzz" tests/faults tests/connections $(ARGS)
+faults: $(VENV)/testing ## every row of the fault list, short and long forms (one row: make faults ARGS="-k row_05")
+	$(BIN)/pytest -m "not fuzz" tests/faults $(ARGS)
 
 fuzz: $(VENV)/testing ## Schemathesis, all checks, 2,000 examples an operation: the better part of an hour
 	$(BIN)/pytest -m fuzz tests/contract $(ARGS)
