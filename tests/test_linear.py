@@ -194,8 +194,12 @@ def test_a_documented_pattern_takes_linear_time(pattern: str) -> None:
         assert affordable(lambda t=text: compiled.search(t), WITHIN), text[:20]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("route", list(importlib.import_module("api.app")._built.routes), ids=str)
-def test_a_route_is_found_in_linear_time(route: Any) -> None:
+ROUTES = importlib.import_module("api.app")._built.routes
+
+
+@pytest.mark.parametrize("number", range(len(ROUTES)))
+def test_a_route_is_found_in_linear_time(number: int) -> None:
+    route: Any = ROUTES[number]
     paths = ["/v1/posts/" + of(unit) for unit in UNITS] + [
         "/" + of(unit) for unit in ("/", "v1/", "posts/", "/v1/posts")
     ]
