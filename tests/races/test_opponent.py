@@ -5,10 +5,9 @@ At its door it counts what takes effect. What it keeps its word in stands in tes
 """
 
 import json
-import random
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -30,7 +29,6 @@ from tests import rows
 from tests.conftest import TEMPLATE
 from tests.faults.evidence import Call, PostRow, gather, snapshot
 from tests.faults.oracle import judge, verdict
-from tests.reference_services.moves import play
 from tests.reference_services.opponent import InThread, Opponent, in_thread
 from tests.worker.outside import at
 from worker import apply, publish, published
@@ -285,10 +283,3 @@ def _stage(postgres: PostgreSQL) -> Iterator[None]:
             yield
             Playing.engine.dispose()
             connections.close_idle()
-
-
-def test_the_same_seed_plays_the_same_game() -> None:
-    games = [[play(random.Random(f"7/post/{number}"), 1.0) for number in range(50)] for _ in range(2)]
-    assert games[0] == games[1]
-    seen = Counter((move.status, move.form) for move in games[0])
-    assert len(seen) > 20

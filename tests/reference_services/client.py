@@ -16,11 +16,14 @@ SECRET = "whsec_reference"
 class Reference:
     """A running publisher, renderer and receiver of webhooks. `environment` is what a worker needs to call it."""
 
-    def __init__(self, processes: Processes, *, delay: float = 0.0, journal: Path | None = None) -> None:
+    def __init__(
+        self, processes: Processes, *, delay: float = 0.0, journal: Path | None = None, tame: int | None = None
+    ) -> None:
         self.processes = processes
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [f"--port={self.port}", f"--delay={delay}", *([f"--journal={journal}"] if journal else [])]
+        self._arguments += [f"--tame={tame}"] if tame else []
         self.process = self.start()
 
     @property

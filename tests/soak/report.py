@@ -168,7 +168,7 @@ def _again(run: Run) -> str:
     return (
         "## Again\n\n```\n"
         f'make soak EDITS={options.edits} ARGS="--minutes {options.minutes:g} --clients {options.clients} '
-        f'--seed {options.seed}"\n```\n\n'
+        f'--seed {options.seed}{" --opponent" if options.opponent else ""}"\n```\n\n'
         "The same seed makes the same choices; when they meet which edit is the machine's affair.\n"
     )
 
