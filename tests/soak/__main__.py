@@ -59,7 +59,7 @@ def main() -> int:
         if running.opponent is None:
             run.verdict = verdict.reach(running.engine, run.posts.first, run.log, running.reference.calls("publish"))
         else:
-            said = running.opponent.journal()
+            said = run.door
             run.verdict = verdict.reach(running.engine, run.posts.first, run.log, said["calls"], said["effects"])
         told = report.machine(running)
     options.output.write_text(report.render(run, told), encoding="utf-8")
@@ -97,6 +97,9 @@ async def _soak(running: Stack, options: argparse.Namespace) -> Run:
     log.close()
     await asyncio.to_thread(_run_empty, running, run)
     watch.look()
+    if running.opponent is not None:
+        # Now: a process that was started in one of this loop's threads ends with that thread.
+        run.door = await asyncio.to_thread(running.opponent.journal)
     return run
 
 
