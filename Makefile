@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 EDITS ?= 100000
 
-.PHONY: up test check audit faults fuzz soak bench lock clean
+.PHONY: up test check audit faults model fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 
 $(VENV)/runtime: requirements.lock pyproject.toml
@@ -46,6 +46,9 @@ audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud whe
 
 faults: $(VENV)/testing ## every row of the fault list, short and long forms (one row: make faults ARGS="-k row_05")
 	$(BIN)/pytest -m "not fuzz" tests/faults $(ARGS)
+
+model: $(VENV)/testing ## all states of a post on its way out, 11 steps deep (deeper: make model ARGS="--depth 13")
+	$(BIN)/python -m tests.model.search --depth 11 $(ARGS)
 
 fuzz: $(VENV)/testing ## Schemathesis, all checks, 2,000 examples an operation: the better part of an hour
 	$(BIN)/pytest -m fuzz tests/contract $(ARGS)

@@ -147,11 +147,11 @@ def patterns() -> Iterator[tuple[str, re.Pattern[Any], set[str]]]:
             module = importlib.import_module(found.name)
             for variable, value in vars(module).items():
                 if isinstance(value, re.Pattern):
-                    ways = set(re.findall(rf"\b{variable}\.(\w+)\(", PRODUCT[name]))
+                    ways = set(re.findall(rf"\b{variable}\.(\w+)\b", PRODUCT[name])) or {"finditer"}
                     yield f"{found.name}:{variable}", value, ways - {"groups"}
 
 
-PATTERNS = [one for one in patterns() if one[2]]
+PATTERNS = list(patterns())
 
 
 def test_every_regular_expression_is_known_here() -> None:
@@ -409,7 +409,13 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "a local time": (times.parse_local, TEXTS),
     "an instant": (times.parse_instant, TEXTS),
     "a duration": (times.parse_duration, [*TEXTS, "P" + of("1"), "PT" + of("1", tail="H")]),
-    "a caption": (lambda text: fields.check_caption(text, errors.Faults()), TEXTS),
+    "a caption": (lambda text: captions.parse(text, errors.Faults()), TEXTS),
+    "a caption against its limits": (
+        lambda text: captions.check(
+            text, captions.limits_of("instagram", "video", render_as_video=False), errors.Faults()
+        ),
+        TEXTS,
+    ),
     "a name that is none": (lambda text: fields.check_known({text: 1}, ("caption",), errors.Faults()), TEXTS),
     "names that are none": (
         lambda names: fields.check_known(names, reschedule_requests.FIELDS, errors.Faults()),
@@ -462,22 +468,17 @@ def test_what_is_named_here_is_what_there_is() -> None:
         name for name, source in PRODUCT.items() if re.search(r"\.headers\.get(list)?\(|scope\[\"headers\"\]", source)
     }
     assert {name for name in headers if name.startswith("api/")} == {
-        *("api/authentication.py", "api/envelope.py", "api/metrics.py", "api/ops_entry.py", "api/posts.py"),
-        *("api/reading.py", "api/reschedules.py"),
+        *("api/authentication.py", "api/envelope.py", "api/headers.py", "api/metrics.py", "api/ops_entry.py"),
+        *("api/ops_frame.py", "api/posts.py", "api/proxies.py", "api/reading.py", "api/reschedules.py"),
     }
     assert authentication.READ
     parsed = {
         name for name, source in PRODUCT.items() if re.search(r"\bjson\.loads\(|\bfrom_json\(|csv\.reader\(", source)
     }
     assert parsed == {
-        *("api/listing.py", "api/reading.py", "shared/cli/places.py", "shared/cli/reschedule_csv.py"),
-        *(
-            "shared/local/datadir.py",
-            "shared/messages.py",
-            "shared/metrics.py",
-            "shared/outcomes.py",
-            "shared/services.py",
-        ),
+        *("api/cursors.py", "api/reading.py", "shared/answers.py", "shared/cli/places.py"),
+        *("shared/cli/reschedule_csv.py", "shared/local/datadir.py", "shared/messages.py", "shared/metrics.py"),
+        "shared/outcomes.py",
     }
 
 

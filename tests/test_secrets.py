@@ -162,7 +162,9 @@ def _edits(stack: Everything) -> None:
     stack.http.patch(f"/v1/posts/{ours[0]}", json={"caption": "x"}, headers={"Idempotency-Key": f"PLANTED-0-{ours[0]}"})
     for header in ("If-Match", "Prefer", "Content-Type", "Traceparent", "Host", "Accept", "X-Request-Id"):
         stack.http.patch(f"/v1/posts/{ours[1]}", json={"caption": CAPTION}, headers={header: '"PLANTED"; a b'})
-    late = stack.http.patch(f"/v1/posts/{ours[0]}", json={"caption": CAPTION}, headers={"If-Match": '"PLANTED"'})
+    late = stack.http.patch(
+        f"/v1/posts/{ours[0]}", json={"caption": CAPTION}, headers={"If-Match": '"PLANTED", "987654321"'}
+    )
     assert late.status_code == 412, "refused under the lock, and told by webhook"
     for raw in (b'{"caption": "PLANTED', b'{"caption": "PLANTED\xff"}', b"PLANTED=1", b'{"PLANTED":1,"PLANTED":2}'):
         stack.http.patch(

@@ -102,14 +102,6 @@ class Attempts:
 
     @classmethod
     def _give_back(cls, owed: Sequence[Owed]) -> None:
-        try:
-            with db.aside() as aside:
-                edits_store.give_back_attempts(aside, owed)
-        except Exception as error:
-            if not db.lock_timed_out(error):
-                raise
-            # Somebody has a row of one of them locked: that one stays owed, and no other waits for it.
-            with db.aside() as aside:
-                free = edits_store.free(aside, [one.edit_id for one in owed])
-                edits_store.give_back_attempts(aside, [one for one in owed if one.edit_id in free])
-            cls._owed += [one for one in owed if one.edit_id not in free]
+        with db.aside() as aside:
+            locked = edits_store.give_back_attempts(aside, owed)
+        cls._owed += [one for one in owed if one.edit_id in locked]

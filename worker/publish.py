@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from uuid import uuid4
 
-from shared import metrics, posts, services
+from shared import metrics, services
 from shared.answers import Outcome, Reply
 from shared.db import transaction
 from shared.lifecycle import ClaimKind, PostFacts, Status
@@ -16,8 +15,8 @@ from shared.store import claims as claims_store
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
-from shared.store.claims import Attempt, AttemptEnd, Finish, History, NewClaim
-from worker import retries
+from shared.store.claims import AttemptEnd, Finish, NewClaim
+from worker import publish_rules as rules
 from worker.apply import Drained, apply_edits, drain
 from worker.attempts import Attempts
 from worker.calls import Calls, Flight, Landed, transactions
@@ -127,18 +126,15 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         spent: list[Finish] = []
         for post_id, post in locked.items():
             facts, history = drained.posts.get(post_id, post.facts), past.get(post_id)
-            verdict = "edits_first" if post_id in behind else _verdict(facts, post, now)
-            if verdict == "claim" and post.claim_token is not None:
-                lost.append(AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its holder was gone"))
-                give_up = history and retries.before_retaking(history.past, limits())
-                if give_up:
-                    spent.append(Finish(post_id, post.claim_token, "failed", failure_reason=give_up.reason))
-                    verdict = "failed"
-            if verdict == "claim":
-                attempt = _attempt(facts, post, history, retaken=post.claim_token is not None)
+            taken = rules.Taken("edits_first") if post_id in behind else rules.take(facts, post, history, now, limits())
+            if taken.lost is not None:
+                lost.append(taken.lost)
+            if taken.gives_up is not None:
+                spent.append(taken.gives_up)
+            if (attempt := taken.attempt) is not None:
                 claims.append(NewClaim(post_id, "publish", attempt.claim_token, facts.status, post.claim_token))
                 ready.append(Called(attempt, history, now, began))
-            told.outcomes[post_id] = verdict
+            told.outcomes[post_id] = taken.verdict
             _come_back(facts, post, drained, now, told)
         claims_store.end_attempts(tx, lost)
         told.told = write_finishes(tx, spent, locked)
@@ -170,31 +166,6 @@ def _uncalled(ready: list[Called], done: Published) -> Iterator[None]:
         raise
 
 
-def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
-    """What the row says once its queue is drained: generated and due means claim, whatever moved its counter."""
-    if facts.deleted:
-        return "gone"
-    if facts.status is not Status.GENERATED:
-        return facts.status.value
-    if facts.claim is not None:
-        expired = post.claim_expires_at is not None and post.claim_expires_at <= now
-        return "claim" if expired else "claimed"
-    return "early" if _goes_at(facts, post) > now else "claim"
-
-
-def _goes_at(facts: PostFacts, post: Post) -> datetime:
-    """When the post may go out: at its time, and not before its next try."""
-    if post.retry_at is None or anew(post, facts):
-        return facts.scheduled_time
-    return max(facts.scheduled_time, post.retry_at)
-
-
-def anew(post: Post, facts: PostFacts) -> bool:
-    """Whether draining moved or remade the post: that ends its wait for a next try, as `write_posts` does."""
-    was = post.facts
-    return (facts.schedule_revision, facts.content_revision) != (was.schedule_revision, was.content_revision)
-
-
 def _come_back(facts: PostFacts, post: Post, drained: Drained, now: datetime, told: Published) -> None:
     """What must be rung for a post that was not claimed now but will be soon."""
     verdict = told.outcomes[facts.id]
@@ -203,23 +174,10 @@ def _come_back(facts: PostFacts, post: Post, drained: Drained, now: datetime, to
         told.again.append((facts.id, facts.schedule_revision))
     elif verdict == "early":
         write = drained.writes.get(facts.id)
-        wait = (_goes_at(facts, post) - now).total_seconds()
+        wait = (rules.goes_at(facts, post) - now).total_seconds()
         # Counted in seconds from now, not as a time: the worker's clock may be another one than the database's.
         if wait <= settings().horizon and not (write and write.enqueue):
             told.early.append((facts.id, facts.schedule_revision, wait))
-
-
-def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: bool) -> Attempt:
-    """The next try: under the old key where the body is the old one. Both stay as they are where a claim expired, and
-    where a try may have had its effect, whoever put the post back since: a new key would be a second effect.
-    """
-    fixed = history is not None and (retaken or history.past.maybe_sent)
-    body = history.body if history is not None and fixed else posts.service_body("publish", post, facts)
-    if history is not None and history.body == body:
-        key, number = history.idempotency_key, history.tries + 1
-    else:
-        key, number = f"pub_{uuid4().hex}", 1
-    return Attempt(facts.id, facts.schedule_revision, key, body, number, f"clm_{uuid4().hex}")
 
 
 def _call(called: Called) -> Reply:

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from shared import events
-from shared.answers import Past, Reply
+from shared.answers import Reply
 from shared.db import transaction
 from shared.posts import Post
 from shared.settings import settings
@@ -18,7 +18,7 @@ from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
 from shared.store.claims import Attempt, AttemptEnd, Finish, History
-from worker import retries
+from worker import publish_rules
 from worker.apply import Applied
 from worker.calls import Landed, settled, transactions
 from worker.retries import Limits
@@ -123,18 +123,5 @@ def limits() -> Limits:
 
 
 def _conclude(called: Called, reply: Reply, now: datetime) -> Finish:
-    """What the end of its call makes of a post: posted, failed, free again, or closed until the next try."""
-    attempt, history = called.attempt, called.history
-    post_id, token = attempt.post_id, attempt.claim_token
-    known = history is not None and history.idempotency_key == attempt.idempotency_key
-    past = history.past if history is not None and known else Past()
     luck = random.random()  # noqa: S311  -- spreads retries, guards nothing
-    step = retries.what_next(reply, past, now=now, luck=luck, limits=limits())
-    if isinstance(step, retries.Done):
-        return Finish(post_id, token, "posted", platform_post_id=reply.data.get("platformPostId"))
-    if isinstance(step, retries.GiveUp):
-        return Finish(post_id, token, "failed", failure_reason=step.reason)
-    if step.free:
-        return Finish(post_id, token, "generated", retry_at=step.at)
-    # This call or one before it may have been sent: the post stays closed, whatever the latest try saw.
-    return Finish(post_id, token, "generated", until=step.at)
+    return publish_rules.conclude(called.attempt, called.history, reply, now=now, luck=luck, limits=limits())

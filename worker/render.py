@@ -25,7 +25,7 @@ from shared.store.claims import NewClaim
 from worker import retries
 from worker.apply import Applied, apply_edits, drain
 from worker.attempts import Attempts
-from worker.publish import anew
+from worker.publish_rules import anew
 from worker.retries import Limits
 
 log = structlog.get_logger(__name__)

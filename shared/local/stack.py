@@ -170,7 +170,7 @@ class Stack:
         await asyncio.to_thread(self._fill_database)
         supervisor.start(self.role("api", EDGES, commands.api(port=self.plan.port, graceful=int(GRACE[EDGES]) - 1)))
         if (reference := self._reference_port) is not None:
-            argv = [sys.executable, "-m", "tests.reference_services", f"--port={reference}"]
+            argv = [sys.executable, "-m", "tests.reference_services", f"--port={reference}", "--tame=1"]
             supervisor.start(self.role("reference", REFERENCE, argv))
             await self._until(supervisor, "reference", lambda: not port_is_free(reference, HOST))
         await self._await_flower(supervisor)

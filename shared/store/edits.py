@@ -153,11 +153,20 @@ _COUNT = """
     UPDATE edits e SET attempts = e.attempts + 1, started_at = clock_timestamp()
     FROM unnest(ARRAY(SELECT unnest(CAST($1 AS text[]))), ARRAY(SELECT unnest(CAST($2 AS text[])))) AS r(id, was)
     WHERE e.id = r.id AND e.status = r.was"""
+# Nobody keeps others from these edits: their posts may be another worker's by now, who ends several of them in an order
+# of its own. So this waits for no row, or the two could wait for each other.
 _GIVE_BACK = text("""
-    UPDATE edits e SET attempts = e.attempts - 1, deferrals = e.deferrals + CAST(r.deferred AS integer)
-    FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:before AS integer[]), CAST(:deferred AS boolean[]))
-        AS r(id, was, before, deferred)
-    WHERE e.id = r.id AND e.status = r.was AND e.attempts > r.before""")
+    WITH owed AS (
+        SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:before AS integer[]),
+            CAST(:deferred AS boolean[])) AS r(id, was, before, deferred)
+    ), ours AS (
+        SELECT e.id FROM edits e JOIN owed r ON e.id = r.id AND e.status = r.was
+        FOR NO KEY UPDATE OF e SKIP LOCKED
+    ), given AS (
+        UPDATE edits e SET attempts = e.attempts - 1, deferrals = e.deferrals + CAST(r.deferred AS integer)
+        FROM owed r WHERE e.id = r.id AND e.id IN (SELECT id FROM ours) AND e.attempts > r.before
+    )
+    SELECT e.id FROM edits e JOIN owed r ON e.id = r.id AND e.status = r.was WHERE e.id NOT IN (SELECT id FROM ours)""")
 
 
 def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
@@ -189,8 +198,9 @@ class Owed:
     deferred: bool
 
 
-def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> None:
-    """The work ended without a death: what was counted is no attempt. Ended edits are left alone.
+def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> set[str]:
+    """The work ended without a death: what was counted is no attempt. Ended edits are left alone. Returned are those
+    that somebody else has locked: they are owed still.
 
     The connection may have been lost in the counting: an edit that has no more attempts than before was never counted,
     and keeps what it has.
@@ -201,7 +211,7 @@ def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> None:
         "before": [one.before for one in owed],
         "deferred": [one.deferred for one in owed],
     }
-    aside.execute(_GIVE_BACK, given)
+    return set(aside.execute(_GIVE_BACK, given).scalars())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from shared.ids import new_id
-from shared.lifecycle import Status, needs_render
+from shared.lifecycle import ClaimKind, PostFacts, Status, needs_render
 from shared.posts import Post
 from shared.store import acts as acts_store
 from shared.store import claims as claims_store
@@ -79,6 +79,24 @@ class Retried:
     at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """How a failed post stands after a retry. `claim`: an expired claim, which closes it to edits and deletion."""
+
+    back: Literal["due", "closed", "render"]
+    status: Status
+    claim: ClaimKind | None = None
+
+
+def put_back(post: PostFacts, *, maybe_sent: bool) -> PutBack:
+    """What an operator's retry makes of a failed post that may have gone out, or certainly did not. Pure."""
+    if maybe_sent:
+        return PutBack("closed", Status.GENERATED, ClaimKind.PUBLISH)
+    if post.rendered_url is None and needs_render(post.content_type, render_as_video=post.render_as_video):
+        return PutBack("render", Status.PENDING_RENDER)
+    return PutBack("due", Status.GENERATED)
+
+
 _RETRY = text("""
     UPDATE posts p SET status = r.status, failure_reason = NULL, failed_at = NULL, revision = p.revision + 1,
         retry_at = NULL, render_tries = 0, render_waits_since = NULL,
@@ -117,27 +135,21 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
     for post in failed:
         facts, history = post.facts, past.get(post.facts.id)
         maybe_sent = history is not None and history.past.maybe_sent
-        closed = maybe_sent and not not_sent
-        unrendered = (
-            not closed
-            and facts.rendered_url is None
-            and needs_render(facts.content_type, render_as_video=facts.render_as_video)
-        )
+        put = put_back(facts, maybe_sent=maybe_sent and not not_sent)
         rows.append(
             {
                 "id": facts.id,
-                "status": Status.PENDING_RENDER if unrendered else Status.GENERATED,
-                "claim_kind": "publish" if closed else None,
-                "claim_token": new_id("clm") if closed else None,
+                "status": put.status,
+                "claim_kind": put.claim,
+                "claim_token": None if put.claim is None else new_id("clm"),
                 "from_revision": facts.revision,
             }
         )
-        back: Literal["due", "closed", "render"] = "render" if unrendered else "closed" if closed else "due"
-        revision = facts.content_revision if unrendered else facts.schedule_revision
+        revision = facts.content_revision if put.status is Status.PENDING_RENDER else facts.schedule_revision
         action = acts_store.RETRY_NOT_SENT if maybe_sent and not_sent else acts_store.RETRY
         stood = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
         acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, stood))
-        done.append(Retried(facts.id, back, revision, facts.scheduled_time))
+        done.append(Retried(facts.id, put.back, revision, facts.scheduled_time))
     if not rows:
         return []
     claims_store.forgive(tx, past, not_sent=not_sent)

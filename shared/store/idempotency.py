@@ -91,7 +91,7 @@ def _by_pair(rows: Iterable[tuple[Any, ...]]) -> dict[Pair, Kept]:
 
 
 # One sweeper at a time: two that delete the same rows in different orders would wait for each other.
-_SWEEPING = 7_339_265_006
+SWEEPING = 7_339_265_006
 _FORGET = text("""
     WITH mine AS (SELECT pg_try_advisory_xact_lock(:sweeping) AS taken)
     DELETE FROM idempotency_keys WHERE (api_key_id, key) IN (
@@ -102,4 +102,4 @@ _FORGET = text("""
 
 def forget_expired(tx: Connection, hours: int, limit: int) -> int:
     """Drop keys older than `hours`, the oldest first, at most `limit`; how many. None while another process does so."""
-    return tx.execute(_FORGET, {"hours": hours, "limit": limit, "sweeping": _SWEEPING}).rowcount
+    return tx.execute(_FORGET, {"hours": hours, "limit": limit, "sweeping": SWEEPING}).rowcount

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from shared.ids import new_id
+from shared.store.idempotency import SWEEPING
 
 ROWS_LOOKED_AT = 5000
 
@@ -103,6 +104,8 @@ KINDS = (KEYS, *_KINDS)
 _FIND = {name: kind.statement(remove=False) for name, kind in _KINDS.items()}
 _REMOVE = {name: kind.statement(remove=True) for name, kind in _KINDS.items()}
 _COUNT_KEYS = text("SELECT count(*) FROM idempotency_keys WHERE created_at < :cutoff")
+# As whoever forgets expired keys: two that delete the same rows in different orders would wait for each other.
+_SWEEP = text("SELECT pg_advisory_xact_lock(:sweeping)")
 _REMOVE_KEYS = text("""
     DELETE FROM idempotency_keys WHERE (api_key_id, key) IN (
         SELECT api_key_id, key FROM idempotency_keys WHERE created_at < :cutoff ORDER BY created_at LIMIT :limit)""")
@@ -136,5 +139,6 @@ def sweep(tx: Connection, kind: str, before: datetime, after: Any = None, *, rem
 def _sweep_keys(tx: Connection, before: datetime, *, remove: bool) -> Swept:
     if not remove:
         return Swept(tx.execute(_COUNT_KEYS, {"cutoff": before}).scalar_one(), None)
+    tx.execute(_SWEEP, {"sweeping": SWEEPING})
     rows = tx.execute(_REMOVE_KEYS, {"cutoff": before, "limit": ROWS_LOOKED_AT}).rowcount
     return Swept(rows, rows if rows == ROWS_LOOKED_AT else None)

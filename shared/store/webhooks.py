@@ -72,7 +72,7 @@ _LEASE = text("""
     UPDATE webhook_events e SET tries = tries + 1, lease_token = :token,
         lease_expires_at = clock_timestamp() + make_interval(secs => :expiry)
     WHERE e.seq = ANY(ARRAY(SELECT min(seq) FROM webhook_events WHERE post_id = ANY(:ids) AND status = 'queued'
-                            GROUP BY post_id))
+                            GROUP BY post_id ORDER BY min(seq)))
         AND e.status = 'queued' AND (e.lease_expires_at IS NULL OR e.lease_expires_at <= clock_timestamp())
     RETURNING e.seq, e.id, e.post_id, e.type, e.data, e.created_at, e.tries, e.lease_token, clock_timestamp()""")
 
@@ -140,9 +140,9 @@ def forgotten(tx: Connection, age: float, limit: int) -> list[str]:
 
 
 _FORGET = text("""
-    DELETE FROM webhook_events WHERE seq IN (
-        SELECT seq FROM webhook_events WHERE status = 'delivered'
-            AND finished_at < now() - make_interval(days => :days) LIMIT 1000)""")
+    DELETE FROM webhook_events WHERE seq = ANY(ARRAY(
+        SELECT seq FROM (SELECT seq FROM webhook_events WHERE status = 'delivered'
+            AND finished_at < now() - make_interval(days => :days) LIMIT 1000) page ORDER BY seq))""")
 
 
 def forget_delivered(tx: Connection, days: int = KEPT_DAYS) -> int:

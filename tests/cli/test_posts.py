@@ -162,10 +162,11 @@ def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, outside
     assert (act.actor, act.api_key_id, act.action) == ("Kim", None, "retry")
     assert (act.subject, act.subject_id, act.workspace_id, act.from_state) == ("post", post, rows.WORKSPACE, "failed")
     assert abs((act.at - datetime.now(UTC)).total_seconds()) < 60
+    # PostgreSQL leaves the noughts at a fraction's end away.
+    assert datetime.fromisoformat(act.before.pop("failedAt")) == before.failed_at
     assert act.before == {
         "status": "failed",
         "failureReason": "suspended",
-        "failedAt": before.failed_at.isoformat(),
         "revision": 2,
         "retryAt": None,
         "renderTries": 0,

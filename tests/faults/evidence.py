@@ -81,7 +81,9 @@ class EditRow:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """A row of `publish_attempts`, in their order. `forgiven`: an operator's retry came after it."""
+    """A row of `publish_attempts`, in their order. `forgiven`: an operator's retry came after it; `not_sent`: with the
+    word that it had no effect.
+    """
 
     post_id: str
     idempotency_key: str
@@ -90,10 +92,14 @@ class AttemptRow:
     finished_at: datetime | None
     outcome: str | None
     forgiven: bool
+    not_sent: bool = False
 
     @property
     def may_have_been_sent(self) -> bool:
-        return self.outcome != "never_started"
+        """Whether it binds key and body. A refusal binds nothing any more once somebody has retried the post."""
+        return (
+            self.outcome != "never_started" and not self.not_sent and not (self.outcome == "refused" and self.forgiven)
+        )
 
     def line(self) -> str:
         return f"{clock(self.started_at.timestamp())} publish {self.idempotency_key} -> {self.outcome} {self.body}"
@@ -101,13 +107,16 @@ class AttemptRow:
 
 @dataclass(frozen=True, slots=True)
 class PostRow:
-    """A post: what GET shows of it that may change, its revision, and whether a render would be needed."""
+    """A post: what GET shows of it that may change, its revision, whether a render would be needed, and how often it
+    was put back after it had failed.
+    """
 
     id: str
     fields: dict[str, Any]
     revision: int
     render_as_video: bool
     posted_at: datetime | None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +150,15 @@ def instant(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-_POSTS = text("SELECT * FROM posts WHERE id = ANY(:ids)")
+_POSTS = text("""
+    SELECT p.*, (SELECT count(*) FROM acts a WHERE a.subject_id = p.id AND a.action LIKE 'retry%') AS retries
+    FROM posts p WHERE id = ANY(:ids)""")
 _EDITS = text(f"""
     SELECT id, post_id, request_id, changes, status, created_at, finalized_at, attempts, revision, before, {AFTER},
         error_code
     FROM edits WHERE post_id = ANY(:ids) ORDER BY seq""")
 _ATTEMPTS = text("""
-    SELECT post_id, idempotency_key, body, started_at, finished_at, outcome, forgiven
+    SELECT post_id, idempotency_key, body, started_at, finished_at, outcome, forgiven, not_sent
     FROM publish_attempts WHERE post_id = ANY(:ids) ORDER BY id""")
 
 
@@ -183,4 +194,4 @@ def _post(row: Any) -> PostRow:
         "scheduledTime": instant(row.scheduled_time),
         "status": row.status,
     }
-    return PostRow(row.id, fields, row.revision, row.render_as_video, row.posted_at)
+    return PostRow(row.id, fields, row.revision, row.render_as_video, row.posted_at, row.retries)

@@ -36,6 +36,8 @@ def judge(evidence: Evidence, *, settled: bool = True) -> list[Violation]:
     edits = _by_post(evidence.edits)
     for post_id, first in evidence.first.items():
         replays[post_id] = replay = Replay.of(first)
+        if post_id in evidence.posts:
+            replay.retries = evidence.posts[post_id].retries - first.retries
         replay.run(edits[post_id])
         found += [Violation(kind, post_id, words) for kind, words in replay.faults]
         if post_id not in evidence.posts:
@@ -168,7 +170,7 @@ def _nothing_after_a_claim(evidence: Evidence, replays: dict[str, Replay]) -> It
     for call in evidence.journal or ():
         calls[call.key].append(call)
     for post_id, attempts in _attempts_by_post(evidence).items():
-        sent = [attempt for attempt in attempts if attempt.may_have_been_sent and not attempt.forgiven]
+        sent = [attempt for attempt in attempts if attempt.may_have_been_sent]
         if not sent or post_id not in replays:
             continue
         shown = json.loads(sent[-1].body)["post"]
@@ -210,7 +212,7 @@ def _one_key_and_one_body(evidence: Evidence, *, settled: bool) -> Iterator[Viol
         if len(sent) > 1:
             yield Violation("body", owner[key], f"{key} carried {len(sent)} bodies")
     for post_id, attempts in _attempts_by_post(evidence).items():
-        sent_keys = {one.idempotency_key for one in attempts if one.may_have_been_sent and not one.forgiven}
+        sent_keys = {one.idempotency_key for one in attempts if one.may_have_been_sent}
         done = [one for one in attempts if one.outcome == "done"]
         if len(sent_keys) > 1:
             yield Violation("keys", post_id, f"may have gone out under several keys: {sorted(sent_keys)}")

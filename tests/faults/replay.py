@@ -29,6 +29,7 @@ class Replay:
     render_as_video: bool
     faults: list[tuple[str, str]] = field(default_factory=list)
     states: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)
+    retries: int = 0
 
     @classmethod
     def of(cls, first: PostRow) -> "Replay":
@@ -46,6 +47,9 @@ class Replay:
     def _advance(self, revision: int, who: str) -> None:
         """Up to the revision that an edit found. Between two edits only a finished render counts a revision."""
         steps = revision - self.revision
+        while steps >= 2 and self.retries:
+            # It failed, and was put back: a revision each.
+            steps, self.retries = steps - 2, self.retries - 1
         if steps < 0:
             self.faults.append(
                 ("doubled", f"{who} counted from revision {revision}, which was gone: two changes took it")
@@ -92,7 +96,7 @@ class Replay:
 
     def end(self, post: PostRow) -> Iterator[tuple[str, str]]:
         """What is wrong with the post as it stands, if this is all that was done to it."""
-        steps = post.revision - self.revision
+        steps = post.revision - self.revision - 2 * self.retries
         ended = post.fields["status"] in ENDED
         waits = self.fields["status"] == "pending_render"
         rendered = waits and (post.fields["status"] in ("generated", "posted") or (ended and steps == 2))

@@ -7,7 +7,7 @@ import sys
 
 from tests.processes import ROOT
 
-ROWS = (*range(1, 23), 24)
+ROWS = range(1, 26)
 
 
 def run(*argv: str, **environment: str) -> str:
@@ -20,15 +20,17 @@ def run(*argv: str, **environment: str) -> str:
 def test_make_faults_runs_a_test_of_each_row_and_each_is_found_by_its_number() -> None:
     # What make would run, but for the set-up before it.
     recipe = run("make", "--dry-run", "faults", "ARGS=--collect-only --quiet")
-    marks = re.search(r'pytest (-m "([^"]*)")? ?(\S+) --collect-only --quiet', recipe)
+    marks = re.search(r'pytest (-m "([^"]*)")? ?(\S.*?) --collect-only --quiet', recipe)
     assert marks is not None, recipe
     chosen = ["-m", marks[2]] if marks[1] else []
-    collected = run(sys.executable, "-m", "pytest", *chosen, marks[3], "--collect-only", "--quiet")
-    everything = run(sys.executable, "-m", "pytest", "-m", "", "tests/faults", "--collect-only", "--quiet")
+    folders = marks[3].split()
+    assert "tests/faults" in folders
+    collected = run(sys.executable, "-m", "pytest", *chosen, *folders, "--collect-only", "--quiet")
+    everything = run(sys.executable, "-m", "pytest", "-m", "", *folders, "--collect-only", "--quiet")
     tests = {line for line in collected.splitlines() if "::test_" in line}
     assert tests == {line for line in everything.splitlines() if "::test_" in line}, "make faults leaves none out"
     numbers = {int(number) for test in tests for number in re.findall(r"::test_row_(\d\d)_", test)}
-    assert numbers == set(ROWS)
+    assert numbers >= set(ROWS)
     # `-k row_05` finds the tests of row 5 and no other: a number stands nowhere else in a name.
     assert not [test for test in tests if len(re.findall(r"row_\d\d", test)) > 1]
 

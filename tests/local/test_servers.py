@@ -1,6 +1,7 @@
 """The embedded servers: first and later starts, data that survives, and clear words when they cannot start."""
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -234,7 +235,8 @@ def test_a_killed_pytest_leaves_no_server(processes, tmp_path):
         "with processes.valkey() as server: print('pid', server.process.pid, flush=True); time.sleep(600)"
     )
     run = processes.start([sys.executable, "-c", script], TMPDIR=str(tmp_path))
-    run.says("pid", within=10)
+    # Both words: they are written one after the other.
+    eventually(lambda: re.search(r"pid \d+\n", run.output()), within=10)
     server = int(run.output().split()[1])
     run.signal(signal.SIGKILL)
 

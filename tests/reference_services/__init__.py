@@ -3,5 +3,6 @@
     python -m tests.reference_services --port 9000
 
 `POST /publish`, `/render` and `/webhooks` are what Redraft calls; REDRAFT_SERVICE_SECRET is the secret of both sides.
+With `--tame SEED` the publisher has bad moments of its own; `opponent.py` is one that plays against us.
 `GET /journal` tells all that came; `POST /behave` makes the next calls go wrong (`server.Behaviour`).
 """

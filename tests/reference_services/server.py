@@ -3,13 +3,17 @@
 import asyncio
 import json
 import os
+import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tests.reference_services import moves
+from tests.reference_services.moves import Move
 from tests.reference_services.signatures import genuine
 
 Message = MutableMapping[str, Any]
@@ -61,16 +65,20 @@ class Entry:
 
 @dataclass
 class Services:
-    """The application. `delay`: seconds that each call of a publisher takes. `file`: a journal that outlives it."""
+    """The application. `delay`: seconds that each call of a publisher takes. `file`: a journal that outlives it.
+    `tame`: the seed of a publisher that has its bad moments, but loses nothing.
+    """
 
     secret: str
     delay: float = 0.0
     file: Path | None = None
+    tame: int | None = None
     behaviours: list[Behaviour] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     effects: dict[str, dict[str, Any]] = field(default_factory=dict)
     bodies: dict[str, str] = field(default_factory=dict)
     working: set[str] = field(default_factory=set)
+    publishes: Counter[str | None] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         if self.file is not None and self.file.exists():
@@ -132,7 +140,25 @@ class Services:
             return
         if kind == "publish" and self.delay:
             await self._work(entry, self.delay)
+        if kind == "publish" and (move := self._bad_moment(post_id)) is not None:
+            await self._play(move, entry, send)
+            return
         await self._end(entry, send, 200, effect=self._effect(entry))
+
+    def _bad_moment(self, post_id: str) -> Move | None:
+        self.publishes[post_id] += 1
+        if self.tame is None:
+            return None
+        return moves.tame(random.Random(f"{self.tame}/{post_id}/{self.publishes[post_id]}"))
+
+    async def _play(self, move: Move, entry: Entry, send: Send) -> None:
+        if move.waits:
+            await self._work(entry, move.waits)
+        made = self._effect(entry) if move.effect == "before" else None
+        if move.status is None:
+            await self._end(entry, send, 200, effect=made)
+        else:
+            await self._end(entry, send, move.status, said=move.said, retry_after=move.retry_after)
 
     async def _work(self, entry: Entry, seconds: float) -> None:
         """Be at work on a key, which is then answered 409 to whoever asks for it meanwhile."""

@@ -249,7 +249,9 @@ def test_every_request_has_exactly_one_line_at_debug_level(lines):
 
 def test_edits_that_were_not_applied_are_told_one_by_one_and_those_that_were_at_debug_level(lines):
     now = datetime.now(UTC)
-    read = [QueuedEdit(f"edit_{n}", n, "post_1", {"caption": CAPTION}, None, now, 0, "tests", now) for n in (1, 2, 3)]
+    read = [
+        QueuedEdit(f"edit_{n}", n, "post_1", {"caption": CAPTION}, None, now, 0, "tests", 0, 2, now) for n in (1, 2, 3)
+    ]
     ends = [
         End("edit_1", EditStatus.APPLIED, 2, {}, {"caption": CAPTION}),
         End("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", error_message=CAPTION),

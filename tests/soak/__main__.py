@@ -2,6 +2,7 @@
 
 make soak                                                # 100,000 edits, 15 minutes at most
 make soak EDITS=1000000 ARGS="--minutes 60 --seed 7"
+make soak ARGS=--opponent                                # with a publisher that plays against us
 """
 
 import argparse
@@ -22,6 +23,7 @@ from tests.soak import report, stack, verdict
 from tests.soak.clients import Clients
 from tests.soak.jobs import Jobs
 from tests.soak.log import Log
+from tests.soak.operators import look_after, operators
 from tests.soak.posts import DUE_EVERY, Posts
 from tests.soak.report import Run
 from tests.soak.stack import Stack
@@ -50,12 +52,15 @@ def main() -> int:
         print(f"{options.folder} is kept in memory ({kind}); give a folder on a disk with --folder", file=sys.stderr)
         return 2
     print(f"seed {options.seed} (repeat it with --seed {options.seed})", flush=True)
-    with stack.running(options.folder) as running:
+    with stack.running(options.folder, options.seed if options.opponent else None) as running:
         run = asyncio.run(_soak(running, options))
         print("judging", flush=True)
         run.surprises = running.surprises()
-        journal = running.reference.calls("publish")
-        run.verdict = verdict.reach(running.engine, run.posts.first, run.log, journal)
+        if running.opponent is None:
+            run.verdict = verdict.reach(running.engine, run.posts.first, run.log, running.reference.calls("publish"))
+        else:
+            said = run.door
+            run.verdict = verdict.reach(running.engine, run.posts.first, run.log, said["calls"], said["effects"])
         told = report.machine(running)
     options.output.write_text(report.render(run, told), encoding="utf-8")
     print(report.summary(run))
@@ -73,7 +78,9 @@ async def _soak(running: Stack, options: argparse.Namespace) -> Run:
     over = clients.over
     luck = random.Random(f"{options.seed}/strikes")
     jobs = Jobs(running.api_port, random.Random(f"{options.seed}/jobs"), over)
-    strikes = Strikes(running.up.pid, running.redis_url, running.dsn, posts, running.reference, luck, over)
+    strikes = Strikes(
+        running.up.pid, running.redis_url, running.dsn, posts, running.reference, luck, over, running.opponent
+    )  # fmt: skip
     watch = Watch(running.up.pid, running.redis_url, running.dsn, clients.tally)
     run = Run(options, posts, log, clients.tally, jobs, strikes, watch)
     asyncio.get_running_loop().call_later(options.minutes * 60, over.set)
@@ -83,11 +90,16 @@ async def _soak(running: Stack, options: argparse.Namespace) -> Run:
         group.create_task(strikes.run())
         group.create_task(_look(watch, over))
         group.create_task(_more_due_posts(posts, over))
+        if running.opponent is not None:
+            group.create_task(operators(running, random.Random(f"{options.seed}/operators"), over))
         await over.wait()
         run.seconds = clients.tally.seconds
     log.close()
     await asyncio.to_thread(_run_empty, running, run)
     watch.look()
+    if running.opponent is not None:
+        # Now: a process that was started in one of this loop's threads ends with that thread.
+        run.door = await asyncio.to_thread(running.opponent.journal)
     return run
 
 
@@ -109,12 +121,16 @@ async def _more_due_posts(posts: Posts, over: asyncio.Event) -> None:
 def _run_empty(running: Stack, run: Run) -> None:
     """Wait until the queue is empty, and then until nothing at all is under way; how long either took."""
     began = time.monotonic()
+    if running.opponent is not None:
+        running.opponent.calm()
     while run.quiet is None and time.monotonic() < began + QUIET_WITHIN:
         try:
             with psycopg.connect(running.dsn, connect_timeout=5) as connection:
                 queued, others = connection.execute(_UNDER_WAY).fetchone() or (1, 1)
         except psycopg.Error:
             queued, others = 1, 1
+        if running.opponent is not None:
+            others += look_after(running, share=1.0)
         if not queued and run.drained is None:
             run.drained = time.monotonic() - began
             print(f"the queue of edits is empty {run.drained:.1f} s after the last edit", flush=True)
@@ -129,6 +145,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=15, help="stop then, however many there are")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32), help="of the load and of the faults")
+    parser.add_argument("--opponent", action="store_true", help="publish with a publisher that plays against us")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the servers keep their data; on a disk")
     parser.add_argument("--output", type=Path, default=HERE / "REPORT.md")
     return parser.parse_args()

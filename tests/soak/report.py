@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import psutil
 
@@ -35,7 +36,7 @@ second that go out while they are edited. Meanwhile the faults below strike at r
 
 @dataclass
 class Run:
-    """Everything that is known of one run. Times are seconds."""
+    """Everything that is known of one run. Times are seconds. `door`: the journal of an opponent."""
 
     options: argparse.Namespace
     posts: Posts
@@ -48,6 +49,7 @@ class Run:
     drained: float | None = None
     quiet: float | None = None
     verdict: Verdict = field(default_factory=Verdict)
+    door: dict[str, Any] = field(default_factory=dict)
     surprises: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -92,6 +94,7 @@ def render(run: Run, told: Sequence[tuple[str, str]]) -> str:
         *((f"**{name}**", f"**{count}**") for name, count in found.broken.items()),
         ("posts", ", ".join(f"{count:,} {status}" for status, count in sorted(found.posts.items()))),
         ("publishes", f"{found.published:,} keys in {found.calls:,} calls of the publisher"),
+        *([("effects at the opponent's door", f"{len(run.door['effects']):,}")] if run.door else []),
         ("bulk jobs", _jobs(run.jobs)),
         ("answers", answers),
         ("longest stall", f"{tally.stall:.1f} s in which no client was answered 2xx, from {tally.stall_at:.0f} s on"),
@@ -168,7 +171,7 @@ def _again(run: Run) -> str:
     return (
         "## Again\n\n```\n"
         f'make soak EDITS={options.edits} ARGS="--minutes {options.minutes:g} --clients {options.clients} '
-        f'--seed {options.seed}"\n```\n\n'
+        f'--seed {options.seed}{" --opponent" if options.opponent else ""}"\n```\n\n'
         "The same seed makes the same choices; when they meet which edit is the machine's affair.\n"
     )
 

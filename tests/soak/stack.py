@@ -15,17 +15,18 @@ from sqlalchemy import Engine, create_engine, pool
 
 from shared.local.datadir import free_port
 from tests.processes import Process, Processes
-from tests.reference_services.client import Reference
+from tests.reference_services.client import Played, Reference
 
 PREFIX = "redraft-soak-"
 # Shorter than by default, so that a call that is lost is taken up again within the run, and not after it.
-TIMES = {"REDRAFT_SERVICE_TIMEOUT": "5", "REDRAFT_CLAIM_EXPIRY": "12"}
+TIMEOUT = "REDRAFT_SERVICE_TIMEOUT"
+TIMES = {TIMEOUT: "5", "REDRAFT_CLAIM_EXPIRY": "12"}
 SURPRISES = ("raised unexpected", "unexpected_error", "Traceback (most recent call last)", "StaleWriteError")
 
 
 @dataclass
 class Stack:
-    """A running one. `folder` is on a disk, and gone at the end."""
+    """A running one. `folder` is on a disk, and gone at the end. `opponent`: the publisher, if it plays against us."""
 
     folder: Path
     up: Process
@@ -33,6 +34,7 @@ class Stack:
     api_port: int
     places: dict[str, Any]
     engine: Engine
+    opponent: Played | None = None
 
     @property
     def dsn(self) -> str:
@@ -52,22 +54,26 @@ class Stack:
 
 
 @contextmanager
-def running(parent: Path) -> Iterator[Stack]:
-    """Start it and wait until everything answers; afterwards nothing of it is left."""
+def running(parent: Path, opponent_seed: int | None = None) -> Iterator[Stack]:
+    """Start it and wait until everything answers; afterwards nothing of it is left. `opponent_seed`: publish with an
+    opponent that plays by this seed.
+    """
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     folder.chmod(0o711)  # PostgreSQL may have to run as `nobody`
     processes = Processes()
     try:
-        reference = Reference(processes)
+        reference, opponent = Reference(processes), None
+        services = reference.environment
+        if opponent_seed is not None:
+            opponent = Played(processes, opponent_seed, folder / "opponent", patience=float(TIMES[TIMEOUT]))
+            services |= {"REDRAFT_PUBLISHER_URL": opponent.environment["REDRAFT_PUBLISHER_URL"]}
         port = free_port()
         argv = [sys.executable, "-m", "shared.cli.main", "up", f"--data-dir={folder / 'data'}"]
-        up = processes.start(
-            [*argv, f"--port={port}", f"--flower-port={free_port()}"], **reference.environment, **TIMES
-        )
+        up = processes.start([*argv, f"--port={port}", f"--flower-port={free_port()}"], **services, **TIMES)
         up.says("Redraft is up", within=90)
         places = json.loads((folder / "data" / "stack.json").read_text())
         engine = create_engine(places["databaseUrl"], poolclass=pool.NullPool)
-        yield Stack(folder, up, reference, port, places, engine)
+        yield Stack(folder, up, reference, port, places, engine, opponent)
         up.stop(within=60)
     except BaseException:
         print(processes.report())

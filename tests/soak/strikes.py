@@ -16,7 +16,7 @@ import psycopg
 import redis
 
 from tests.benchmarks import parts
-from tests.reference_services.client import Reference
+from tests.reference_services.client import Played, Reference
 from tests.soak.posts import Posts
 
 GAP = (1.0, 7.0)
@@ -36,6 +36,7 @@ class Strikes:
     reference: Reference
     luck: random.Random
     over: asyncio.Event
+    opponent: Played | None = None
     began: float = field(default_factory=time.monotonic)
     diary: list[tuple[float, str]] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
@@ -159,6 +160,10 @@ class Strikes:
 
     async def _mislead_publisher(self) -> None:
         """Some calls are answered 503, some 400, some later than anybody waits for; the effect may have happened."""
+        if self.opponent is not None:
+            await asyncio.to_thread(self.opponent.restart)
+            self._note("the publisher misbehaves", "the publisher is killed and started again")
+            return
         happens, count = self.luck.random() < 0.5, self.luck.randint(1, 5)
         wrong: dict[str, Any] = self.luck.choice((
             {"mode": "status", "status": 503, "effect": happens},

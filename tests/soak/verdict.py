@@ -29,6 +29,7 @@ KEPT = 20
 _ENDS = text("SELECT status, count(*) AS edits FROM edits GROUP BY status")
 _MOVES = text("SELECT count(*) FROM edits WHERE reschedule_id IS NOT NULL")
 _POSTED = text("SELECT status, count(*) AS posts FROM posts GROUP BY status")
+_OUT = text("SELECT id, status, deleted_at FROM posts")
 # A dry run has no rows; there is none here.
 _JOBS = text("""
     SELECT r.id, r.status, r.applied, count(e.id), count(DISTINCT e.post_id)
@@ -62,13 +63,21 @@ class Verdict:
                 self.words.append(str(one))
 
 
-def reach(engine: Engine, first: Mapping[str, PostRow], log: Log, journal: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Judge all of it. `journal`: the calls of the publisher, as tests/reference_services tells them."""
+def reach(
+    engine: Engine,
+    first: Mapping[str, PostRow],
+    log: Log,
+    journal: Sequence[Mapping[str, Any]],
+    effects: Sequence[Sequence[str]] | None = None,
+) -> Verdict:
+    """Judge all of it. `journal`: the calls of the publisher, as tests/reference_services tells them. `effects`: (post,
+    key) of each effect at the door of an opponent, which may answer 422 to anything.
+    """
     found = Verdict(calls=len(journal), published=len({call["key"] for call in journal}))
     calls: defaultdict[int, list[Call]] = defaultdict(list)
     for call in journal:
         calls[shard_of(call["post_id"])].append(Call(call["at"], call["key"], call["body"], call["status"]))
-        if call["status"] == 422 or not call["genuine"]:
+        if (call["status"] == 422 and effects is None) or not call["genuine"]:
             found.add([Violation("body", call["post_id"], f"the publisher refused {call['key']}: {call['status']}")])
     posts: defaultdict[int, dict[str, PostRow]] = defaultdict(dict)
     for post_id, row in first.items():
@@ -81,8 +90,21 @@ def reach(engine: Engine, first: Mapping[str, PostRow], log: Log, journal: Seque
         found.add(violations)
         if violations and not found.story:
             found.story = verdict(evidence, violations[:1])
+    if effects is not None:
+        _at_the_door(engine, effects, found)
     _add_up(engine, found)
     return found
+
+
+def _at_the_door(engine: Engine, effects: Sequence[Sequence[str]], found: Verdict) -> None:
+    """A post that went out did so once, is posted, and was not deleted before; one that is posted went out."""
+    times = Counter(post_id for post_id, _ in effects)
+    with engine.connect() as tx:
+        rows = {row.id: row for row in tx.execute(_OUT)}
+    for post_id in sorted({*times, *(row.id for row in rows.values() if row.status == "posted")}):
+        row, went = rows[post_id], times[post_id]
+        if went != 1 or row.status != "posted" or row.deleted_at is not None:
+            found.add([Violation("keys", post_id, f"went out {went} times and is {row.status}")])
 
 
 def _add_up(engine: Engine, found: Verdict) -> None:

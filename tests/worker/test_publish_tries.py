@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from shared import posts
 from shared.answers import Reply
 from tests import rows
 from tests.worker.outside import (
@@ -33,7 +34,7 @@ def test_an_expired_claim_is_retaken_with_the_same_key_and_the_byte_identical_bo
     (lost,) = publish.claim({due: 1}, publish.Published())
     expire(engine, due)
     # A newer version of ours might build another body out of the same row: what may have been sent is sent again.
-    monkeypatch.setattr(publish.posts, "service_body", lambda *_: '{"another": "body"}')
+    monkeypatch.setattr(posts, "service_body", lambda *_: '{"another": "body"}')
     assert publish_now((due, 1))[0] == {due: "done"}
     (asked,) = outside.asked
     assert (asked.key, asked.body, asked.attempt) == (lost.attempt.idempotency_key, lost.attempt.body, 2)

@@ -1,0 +1,103 @@
+"""What a publish makes of a post, at its claim and at its end. Pure: rows as they were read go in, values come out.
+
+tests/model searches what these rules, those of retries.py and of shared/lifecycle.py do together, in every order.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+from shared import posts
+from shared.answers import Outcome, Past, Reply
+from shared.lifecycle import PostFacts, Status
+from shared.posts import Post
+from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from worker import retries
+from worker.retries import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a claim makes of one post. `verdict`: `claim` where `attempt` is to be made, else why it is not.
+
+    `lost`: how the try under the expired claim ended, of which nothing was heard. `gives_up`: the post fails instead.
+    """
+
+    verdict: str
+    attempt: Attempt | None = None
+    lost: AttemptEnd | None = None
+    gives_up: Finish | None = None
+
+
+def take(facts: PostFacts, post: Post, history: History | None, now: datetime, limits: Limits) -> Taken:
+    """Whether a locked post is claimed. `post`: its row as it was locked; `facts`: as draining its queue left it."""
+    verdict = _verdict(facts, post, now)
+    if verdict != "claim":
+        return Taken(verdict)
+    lost = None
+    if post.claim_token is not None:
+        lost = AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its holder was gone")
+        give_up = history and retries.before_retaking(history.past, limits)
+        if give_up:
+            failed = Finish(facts.id, post.claim_token, "failed", failure_reason=give_up.reason)
+            return Taken("failed", lost=lost, gives_up=failed)
+    return Taken("claim", _attempt(facts, post, history, retaken=post.claim_token is not None), lost)
+
+
+def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
+    """What the row says once its queue is drained: generated and due means claim, whatever moved its counter."""
+    if facts.deleted:
+        return "gone"
+    if facts.status is not Status.GENERATED:
+        return facts.status.value
+    if facts.claim is not None:
+        expired = post.claim_expires_at is not None and post.claim_expires_at <= now
+        return "claim" if expired else "claimed"
+    return "early" if goes_at(facts, post) > now else "claim"
+
+
+def goes_at(facts: PostFacts, post: Post) -> datetime:
+    """When the post may go out: at its time, and not before its next try."""
+    if post.retry_at is None or anew(post, facts):
+        return facts.scheduled_time
+    return max(facts.scheduled_time, post.retry_at)
+
+
+def anew(post: Post, facts: PostFacts) -> bool:
+    """Whether draining moved or remade the post: that ends its wait for a next try, as `write_posts` does."""
+    was = post.facts
+    return (facts.schedule_revision, facts.content_revision) != (was.schedule_revision, was.content_revision)
+
+
+def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: bool) -> Attempt:
+    """The next try: under the old key where the body is the old one. Both stay as they are where a claim expired, and
+    where a try may have had its effect, whoever put the post back since: a new key would be a second effect.
+    """
+    fixed = history is not None and (retaken or history.past.maybe_sent)
+    body = history.body if history is not None and fixed else posts.service_body("publish", post, facts)
+    if history is not None and history.body == body:
+        key, number = history.idempotency_key, history.tries + 1
+    else:
+        key, number = f"pub_{uuid4().hex}", 1
+    return Attempt(facts.id, facts.schedule_revision, key, body, number, f"clm_{uuid4().hex}")
+
+
+def conclude(
+    attempt: Attempt, history: History | None, reply: Reply, *, now: datetime, luck: float, limits: Limits
+) -> Finish:
+    """What the end of its call makes of a post: posted, failed, free again, or closed until the next try.
+
+    `history`: the tries before this one, as they stood when it was claimed. `luck`: 0 to 1, spreads the waits.
+    """
+    post_id, token = attempt.post_id, attempt.claim_token
+    known = history is not None and history.idempotency_key == attempt.idempotency_key
+    past = history.past if history is not None and known else Past()
+    step = retries.what_next(reply, past, now=now, luck=luck, limits=limits)
+    if isinstance(step, retries.Done):
+        return Finish(post_id, token, "posted", platform_post_id=reply.data.get("platformPostId"))
+    if isinstance(step, retries.GiveUp):
+        return Finish(post_id, token, "failed", failure_reason=step.reason)
+    if step.free:
+        return Finish(post_id, token, "generated", retry_at=step.at)
+    # This call or one before it may have been sent: the post stays closed, whatever the latest try saw.
+    return Finish(post_id, token, "generated", until=step.at)
