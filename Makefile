@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 EDITS ?= 100000
+# Tests run side by side in so many processes, each with servers of its own. They wait more than they work.
+JOBS ?= 3
 
 .PHONY: up test check audit faults model fuzz soak bench lock clean
 .DEFAULT_GOAL := up
@@ -39,7 +41,7 @@ check: $(VENV)/testing ## style, types, import contracts
 	$(BIN)/lint-imports --no-cache
 
 test: check ## everything that CI runs
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
 
 audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud where no advisories are in reach
 	$(BIN)/python -m tests.dependencies.audit $(VENV)/audit/bin/pip-audit

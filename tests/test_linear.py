@@ -27,6 +27,7 @@ from api.cursors import Seal
 from api.reading import BODY_LIMIT, BULK_BODY_LIMIT
 from shared import (
     answers,
+    captions,
     errors,
     fields,
     guessing,
@@ -147,7 +148,7 @@ def patterns() -> Iterator[tuple[str, re.Pattern[Any], set[str]]]:
             module = importlib.import_module(found.name)
             for variable, value in vars(module).items():
                 if isinstance(value, re.Pattern):
-                    ways = set(re.findall(rf"\b{variable}\.(\w+)\b", PRODUCT[name])) or {"finditer"}
+                    ways = set(re.findall(rf"\b{variable}\.(\w+)\b", PRODUCT[name])) or {"subn"}
                     yield f"{found.name}:{variable}", value, ways - {"groups"}
 
 
