@@ -21,7 +21,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from api import deletion
-from shared import lifecycle, posts
+from shared import lifecycle, posts, reschedules
 from shared.answers import Outcome, Past, Reply
 from shared.edits import EditPatch
 from shared.lifecycle import Apply, ClaimKind, PostFacts, Status
@@ -99,8 +99,14 @@ class State(NamedTuple):
 
     @property
     def open(self) -> bool:
-        """Whether an edit or a deletion would take effect now."""
-        return lifecycle.cannot_edit(self.facts) is None or deletion.refusal(self.facts) is None
+        """Whether an edit, a bulk job's move or a deletion would take effect now."""
+        facts = self.facts
+        ways = (
+            lifecycle.cannot_edit(facts),
+            deletion.refusal(facts),
+            reschedules._REFUSALS[facts.status, facts.claim, facts.deleted],
+        )
+        return None in ways
 
     @property
     def over(self) -> bool:
@@ -296,7 +302,7 @@ def _put_back(state: State, *, not_sent: bool) -> State:
 ONCE = "one effect at most"
 ONE_BODY = "one body under a key"
 TRUE = "posted only if it went out"
-CLOSED = "no edit and no deletion of what may have gone out"
+CLOSED = "no edit, move or deletion of what may have gone out"
 UNKNOWN_STAYS = "unknown stays unknown until a 2xx"
 ENDS = "no post without an end"
 PROMISES: Final = (ONCE, ONE_BODY, TRUE, CLOSED, UNKNOWN_STAYS, ENDS)

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 
 from api import deletion
-from shared import answers, posts
+from shared import answers, posts, reschedules
 from shared.answers import NOT_SENT, Outcome, Past, Reply
 from shared.lifecycle import PostFacts, Status
 from shared.store import failures
@@ -145,6 +145,14 @@ def a_claimed_post_can_be_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletion, "refusal", twin)
 
 
+def a_bulk_job_moves_a_claimed_post(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = {
+        (status, claim, deleted): None if status is Status.GENERATED and not deleted else why
+        for (status, claim, deleted), why in reschedules._REFUSALS.items()
+    }
+    monkeypatch.setattr(reschedules, "_REFUSALS", twin)
+
+
 def dead_workers_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "before_retaking", lambda *_: None)
 
@@ -205,6 +213,7 @@ TWINS: list[tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = [
     (a_call_that_never_started_frees_the_post_whatever_went_before, UNKNOWN_STAYS, 4),
     (a_late_finish_counts, CLOSED, 5),
     (a_claimed_post_can_be_deleted, CLOSED, 2),
+    (a_bulk_job_moves_a_claimed_post, CLOSED, 2),
     (dead_workers_are_not_counted, ENDS, 1),
     (not_now_has_no_end, ENDS, 1),
     (a_claim_between_tries_has_no_time, ENDS, 1),
