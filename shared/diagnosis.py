@@ -18,6 +18,9 @@ SESSION_IDLE: Final = 10.0
 SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
 NAMED_AT_MOST: Final = 5
+FAILED_LATELY: Final = timedelta(days=1)
+"""A post that failed longer ago stays on the operators' page, but is no finding any more: many are never put back."""
+REASON_SHOWN: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Holder:
 class DatabaseFacts:
     """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
 
+    `failed_posts`: posts that failed within FAILED_LATELY; `failed_reasons`: the most frequent ones, with counts.
     `set_up_wrongly`: posts that the publisher answers as it would answer any, and `publisher_says` what.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
     """
@@ -80,6 +84,8 @@ class DatabaseFacts:
     dead_events: int = 0
     set_up_wrongly: int = 0
     publisher_says: str = ""
+    failed_posts: int = 0
+    failed_reasons: tuple[tuple[str, int], ...] = ()
     version: str = ""
 
 
@@ -272,6 +278,14 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             f"{_count(database.failed, 'failed edit')} wait for your decision",
             "See them with `redraft edits list --status failed`; then `redraft edits requeue` or `discard` each.",
         )
+    if database.failed_posts:
+        shown = [f"{count:,} {_cut(reason)}" for reason, count in database.failed_reasons[:NAMED_AT_MOST]]
+        yield Finding(
+            "failed_posts",
+            f"{_count(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
+            "See them with `redraft posts list --status failed`, or by reason on the operators' page. Mend the cause, "
+            "then `redraft posts retry --reason WORDS`.",
+        )
     if database.stalled:
         yield Finding(
             "stalled_jobs",
@@ -296,6 +310,10 @@ def _clocks(database: DatabaseFacts, workers: WorkerFacts | None) -> Iterable[Fi
         # A heartbeat has been under way for some milliseconds, at most for as long as a busy worker is.
         if abs(off) - database.skew_within > SKEW:
             yield Finding("clock_skew", f"The clock of worker {name} is {_off(off)} the database's", todo)
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= REASON_SHOWN else f"{reason[: REASON_SHOWN - 1]}…"
 
 
 def _off(seconds: float) -> str:
