@@ -141,7 +141,7 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
             row["maybeSent"] = "maybe" if post.maybe_sent else "no"
             row["reason"] = post.reason if post.answer in {None, post.reason} else f"{post.reason} ({post.answer})"
     headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "reason"}
-    say(rows, headings, as_json=as_json, none="There are no such posts.")
+    say(rows, headings, as_json=as_json, none="There are no such posts.", cut="reason")
 
 
 def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "list[Retried]":

@@ -61,8 +61,8 @@ def of_workers():
 def test_edits_are_counted_by_their_end_with_their_age_and_their_wait():
     accepted = datetime(2026, 1, 1, tzinfo=UTC)
     read = [
-        QueuedEdit("edit_1", 1, "post_1", {}, None, accepted, 0, "tests", accepted + timedelta(seconds=2)),
-        QueuedEdit("edit_2", 2, "post_1", {}, None, accepted, 0, "tests", accepted + timedelta(seconds=2)),
+        QueuedEdit("edit_1", 1, "post_1", {}, None, accepted, 0, "tests", 0, 2, accepted + timedelta(seconds=2)),
+        QueuedEdit("edit_2", 2, "post_1", {}, None, accepted, 0, "tests", 0, 2, accepted + timedelta(seconds=2)),
     ]
     ends = [
         End("edit_1", EditStatus.APPLIED, 2, lock_wait_ms=30),
