@@ -20,7 +20,7 @@ from api.ops_frame import STATIC, asked, html, message, page, perhaps, read, rou
 from shared import checkup
 from shared.errors import printable
 from shared.lifecycle import EditStatus
-from shared.store import failures, operations, overview
+from shared.store import failures, health, operations, overview
 from shared.store import late as late_store
 from shared.store import webhooks as webhooks_store
 from shared.stories import EditStory
@@ -28,6 +28,7 @@ from shared.stories import EditStory
 __all__ = ["router"]
 
 FEW, PAGE, MANY = 10, 50, 200
+LOOKED_AT = 1000
 SEARCHED = 10_000
 IDS_AT_ONCE = 20
 
@@ -45,6 +46,7 @@ async def show_overview(request: Request) -> Response:
     )
     now = standing.now if standing else datetime.now(UTC)
     refused = await perhaps(request, failures.groups, None, FEW // 2)
+    wrongly, says = await perhaps(request, health.set_up_wrongly, LOOKED_AT) or (0, "")
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
@@ -55,6 +57,8 @@ async def show_overview(request: Request) -> Response:
         standing=standing,
         failed=failed,
         refused=refused,
+        wrongly=wrongly,
+        publisher_says=says,
         late=late,
         jobs=jobs,
         dead=dead,

@@ -137,7 +137,9 @@ def _database(url: str) -> DatabaseFacts:
             failed_posts=refused.total,
             failed_reasons=tuple((group.reason, group.count) for group in refused.groups),
             late=standing.late,
-            latest=tuple(Late(post.id, post.now - post.scheduled_time, post.reason.words) for post in late),
+            latest=tuple(
+                Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late
+            ),
             holders=tuple(_holder(one) for one in holders),
             stalled=tuple(stalled),
             dead_events=dead,

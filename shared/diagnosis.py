@@ -43,11 +43,12 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A post that should have gone out, and why its row says that it has not."""
+    """A post that should have gone out, and why its row and tries say that it has not. `code`: the kind of reason."""
 
     post_id: str
     late: timedelta
     why: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +259,10 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "named here too, if it is one of those.",
         )
     if database.late:
-        shown = [f"{one.post_id} ({duration(one.late)}: {one.why})" for one in database.latest[:NAMED_AT_MOST]]
+        # One post for each kind of reason: a publisher that is out of reach says the same of all of them.
+        kinds = {one.code: one for one in reversed(database.latest)}
+        first = [one for one in database.latest if kinds[one.code] is one][:NAMED_AT_MOST]
+        shown = [f"{one.post_id} ({duration(one.late)}: {one.why})" for one in first]
         yield Finding(
             "late_posts",
             f"{_count(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",

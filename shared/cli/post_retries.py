@@ -1,5 +1,6 @@
 """`redraft posts retry`: another try for posts that failed, of one and of many, with the count first."""
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 TOGETHER: Final = 500
 MOST: Final = 100_000
 SHOWN: Final = 20
+REASONS: Final = 5
 CLOSED: Final = "those are tried under their old keys, and closed to edits"
 OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
 TOLD: Final = {
@@ -113,6 +115,8 @@ def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None
     if len(found) > SHOWN:
         echo(f"and {len(found) - SHOWN:,} more")
     echo(f"{len(found):,} failed post{'' if len(found) == 1 else 's'}.")
+    for reason, count in Counter(post.reason for post in found).most_common(REASONS):
+        echo(f"  {count:,} {reason}")
     unsure = sum(post.maybe_sent for post in found)
     if unsure:
         echo(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")

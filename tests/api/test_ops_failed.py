@@ -244,6 +244,7 @@ def test_a_late_post_says_the_publishers_own_answer(stack: Running, ops: httpx.C
     tried(stack, post, "misconfigured", "the service answered 401")
     with stack.engine.begin() as tx:
         tx.execute(text("UPDATE publish_attempts SET claim_token = 'clm_late'"))
+    assert "The publisher answers 1 post as it would any: the service answered 401." in read(ops, "/ops")
     for path in ("/ops", "/ops/late", f"/ops/posts/{post}"):
         page = read(ops, path)
         assert "the publisher is set up wrongly (the service answered 401); 1 of 10 tries are used up" in page

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from shared import checkup, queue
 from shared.cli.doctor import doctor
-from shared.diagnosis import DatabaseFacts, Facts, Finding, Queue, RedisFacts, WorkerFacts, diagnose
+from shared.diagnosis import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
@@ -167,6 +167,14 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
     assert set(findings) == {"failed_edits", "dead_webhooks", "stalled_jobs"}
     assert "rs_old" in findings["stalled_jobs"].what
     assert "rs_new" not in findings["stalled_jobs"].what
+
+
+def test_of_late_posts_one_is_named_for_each_kind_of_reason() -> None:
+    minute = timedelta(minutes=1)
+    latest = (Late("post_1", minute, "503 once", "server_error"), Late("post_2", minute, "503 twice", "server_error"))
+    facts = DatabaseFacts(0, 0.1, late=3, latest=(*latest, Late("post_3", minute, "unsent", "unsent")))
+    [finding] = diagnose(Facts(facts, None, None))
+    assert finding.what.endswith("first of them post_1 (1 min: 503 once); post_3 (1 min: unsent)")
 
 
 def test_posts_that_failed_within_a_day_are_found_with_their_reasons(engine: Engine) -> None:

@@ -197,6 +197,7 @@ def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, o
     post = failed(engine, outside, Reply("unknown", message="timed out"), 3)
     first, rest = redraft("retry", "--since", "2026-01-01T00:00Z", "--yes").output.split("2 failed posts.\n")
     assert "publish_outcome_unknown (timed out)" in " ".join(first.split())
+    assert rest.startswith("  1 publish_outcome_unknown\n  1 suspended\n")
     assert "1 of them may have gone out: those are tried under their old keys, and closed to edits." in rest
     assert f"{post} may have gone out: it is tried again" in rest
 
