@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Posts: which are late, why one failed, and another try.", no_args_is_help=True)
 
 SHOWN: Final = 20
+CUT: Final = "Only the first {:,} are shown; --limit shows more."
 
 
 class Stands(StrEnum):
@@ -78,7 +79,7 @@ def list_posts(
         _say_posts(listed[:limit], as_json=as_json)
         cut = len(listed) > limit
     if cut:
-        echo(f"Only the first {limit:,} are shown; --limit shows more.", err=True)
+        echo(CUT.format(limit), err=True)
 
 
 def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
@@ -114,7 +115,8 @@ def stuck(
     from shared.store import late as late_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
-        late = late_store.late_posts(tx, limit, after)
+        found = late_store.late_posts(tx, limit + 1, after)
+    late = found[:limit]
     rows = [
         {
             "postId": post.id,
@@ -132,6 +134,8 @@ def stuck(
             row["lateSeconds"] = stories.duration(post.now - post.scheduled_time)
     headings = {"postId": "post", "lateSeconds": "late", "why": "why"}
     say(rows, headings, as_json=as_json, none="No post is late.")
+    if len(found) > limit:
+        echo(CUT.format(limit), err=True)
 
 
 @app.command("show")

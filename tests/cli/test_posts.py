@@ -264,6 +264,8 @@ def test_what_is_late_is_listed_with_what_holds_it_up(engine: Engine) -> None:
     assert {one["postId"] for one in told} == {late, closed}
     assert "being published" in redraft("stuck").output
     assert json.loads(redraft("stuck", "--after", "3600", "--json").stdout) == []
+    assert "Only the first 1 are shown" in redraft("stuck", "--limit", "1").stderr
+    assert redraft("stuck").stderr == ""
 
 
 def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(engine: Engine, outside: Outside) -> None:
