@@ -14,19 +14,21 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 # Its routes come before the one for all other addresses below.
-from api import ops_plots, ops_stories  # noqa: F401
+from api import ops_failed, ops_plots, ops_post, ops_stories  # noqa: F401
 from api.context import storable
 from api.ops_frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared import checkup
 from shared.errors import printable
 from shared.lifecycle import EditStatus
-from shared.store import operations, overview
+from shared.store import failures, health, operations, overview
+from shared.store import late as late_store
 from shared.store import webhooks as webhooks_store
 from shared.stories import EditStory
 
 __all__ = ["router"]
 
 FEW, PAGE, MANY = 10, 50, 200
+LOOKED_AT = 1000
 SEARCHED = 10_000
 IDS_AT_ONCE = 20
 
@@ -37,12 +39,14 @@ async def show_overview(request: Request) -> Response:
     standing, failed, late, jobs, dead, depths = await asyncio.gather(
         perhaps(request, overview.standing),
         perhaps(request, _edits, "failed", None, None, FEW),
-        perhaps(request, overview.late_posts, FEW),
+        perhaps(request, late_store.late_posts, FEW),
         perhaps(request, overview.jobs, FEW // 2),
         perhaps(request, webhooks_store.dead, FEW),
         _depths(),
     )
     now = standing.now if standing else datetime.now(UTC)
+    refused = await perhaps(request, failures.groups, None, FEW // 2)
+    wrongly, says = await perhaps(request, health.set_up_wrongly, LOOKED_AT) or (0, "")
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
@@ -52,6 +56,9 @@ async def show_overview(request: Request) -> Response:
         now=now,
         standing=standing,
         failed=failed,
+        refused=refused,
+        wrongly=wrongly,
+        publisher_says=says,
         late=late,
         jobs=jobs,
         dead=dead,
@@ -102,7 +109,7 @@ async def list_edits(request: Request) -> Response:
 @page("/ops/late")
 async def list_late(request: Request) -> Response:
     """Posts that should have gone out."""
-    late = await read(request, overview.late_posts, MANY)
+    late = await read(request, late_store.late_posts, MANY)
     now = late[0].now if late else None
     return html(
         request, "late.html", here="/ops/late", now=now, late=late, many=MANY, late_after=int(overview.LATE_AFTER)

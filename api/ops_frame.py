@@ -18,7 +18,7 @@ from starlette.responses import Response
 from api import ops_entry
 from api.context import context_of, storable
 from api.problems import STATUS
-from shared import stories
+from shared import histories, stories
 from shared.errors import RedraftError, Unavailable
 from shared.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
 from shared.store import overview
@@ -61,12 +61,6 @@ def _clock(instant: datetime) -> str:
     return f"{utc.day} {utc:%b}{year} {utc:%H:%M:%S}{fraction}"
 
 
-def _away(instant: datetime, now: datetime) -> str:
-    """`4 min ago`, `in 2 d`: beside the time itself one figure is enough."""
-    number, unit = stories.duration(abs(now - instant)).split()[:2]
-    return f"{number} {unit} ago" if instant <= now else f"in {number} {unit}"
-
-
 def asked_for(changes: dict[str, Any]) -> str:
     """Which fields, for lists: a caption is shown in its edit's story only."""
     return "time, by a bulk job" if "move" in changes else ", ".join(changes)
@@ -78,7 +72,7 @@ _templates = jinja2.Environment(
 _templates.filters |= {
     "moment": stories.moment,
     "clock": _clock,
-    "away": _away,
+    "away": histories.away,
     "length_of_time": stories.duration,
     "counted": _counted,
     "asked_for": asked_for,

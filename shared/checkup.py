@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import db, outcomes, prerequisites, queue
 from shared.db import transaction
 from shared.diagnosis import (
+    FAILED_LATELY,
     JOB_STALLED,
     NAMED_AT_MOST,
     SESSION_IDLE,
@@ -35,7 +36,8 @@ from shared.diagnosis import (
 )
 from shared.settings import settings
 from shared.start import is_too_old
-from shared.store import health, overview
+from shared.store import failures, health, overview
+from shared.store import late as late_store
 from shared.store import posts as posts_store
 
 T = TypeVar("T")
@@ -118,7 +120,8 @@ def _database(url: str) -> DatabaseFacts:
         with transaction(engine) as tx:
             overview.hurry(tx, PATIENCE * 2)
             standing = overview.standing(tx)
-            late = overview.late_posts(tx, NAMED_AT_MOST)
+            late = late_store.late_posts(tx, NAMED_AT_MOST)
+            refused = failures.groups(tx, since=standing.now - FAILED_LATELY, limit=NAMED_AT_MOST)
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
             stalled = health.stalled_jobs(tx, JOB_STALLED)
             dead, _ = health.dead_events(tx)
@@ -131,8 +134,12 @@ def _database(url: str) -> DatabaseFacts:
             queued=standing.queued,
             oldest=standing.now - standing.oldest if standing.oldest else None,
             failed=standing.failed,
+            failed_posts=refused.total,
+            failed_reasons=tuple((group.reason, group.count) for group in refused.groups),
             late=standing.late,
-            latest=tuple(Late(post.id, post.now - post.scheduled_time, post.why()) for post in late),
+            latest=tuple(
+                Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late
+            ),
             holders=tuple(_holder(one) for one in holders),
             stalled=tuple(stalled),
             dead_events=dead,

@@ -18,6 +18,9 @@ SESSION_IDLE: Final = 10.0
 SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
 NAMED_AT_MOST: Final = 5
+FAILED_LATELY: Final = timedelta(days=1)
+"""A post that failed longer ago stays on the operators' page, but is no finding any more: many are never put back."""
+REASON_SHOWN: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,12 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A post that should have gone out, and why its row says that it has not."""
+    """A post that should have gone out, and why its row and tries say that it has not. `code`: the kind of reason."""
 
     post_id: str
     late: timedelta
     why: str
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Holder:
 class DatabaseFacts:
     """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
 
+    `failed_posts`: posts that failed within FAILED_LATELY; `failed_reasons`: the most frequent ones, with counts.
     `set_up_wrongly`: posts that the publisher answers as it would answer any, and `publisher_says` what.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
     """
@@ -80,6 +85,8 @@ class DatabaseFacts:
     dead_events: int = 0
     set_up_wrongly: int = 0
     publisher_says: str = ""
+    failed_posts: int = 0
+    failed_reasons: tuple[tuple[str, int], ...] = ()
     version: str = ""
 
 
@@ -252,7 +259,10 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "named here too, if it is one of those.",
         )
     if database.late:
-        shown = [f"{one.post_id} ({duration(one.late)}: {one.why})" for one in database.latest[:NAMED_AT_MOST]]
+        # One post for each kind of reason: a publisher that is out of reach says the same of all of them.
+        kinds = {one.code: one for one in reversed(database.latest)}
+        first = [one for one in database.latest if kinds[one.code] is one][:NAMED_AT_MOST]
+        shown = [f"{one.post_id} ({duration(one.late)}: {one.why})" for one in first]
         yield Finding(
             "late_posts",
             f"{_count(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",
@@ -271,6 +281,14 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "failed_edits",
             f"{_count(database.failed, 'failed edit')} wait for your decision",
             "See them with `redraft edits list --status failed`; then `redraft edits requeue` or `discard` each.",
+        )
+    if database.failed_posts:
+        shown = [f"{count:,} {_cut(reason)}" for reason, count in database.failed_reasons[:NAMED_AT_MOST]]
+        yield Finding(
+            "failed_posts",
+            f"{_count(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
+            "See them with `redraft posts list --status failed`, or by reason on the operators' page. Mend the cause, "
+            "then `redraft posts retry --reason WORDS`.",
         )
     if database.stalled:
         yield Finding(
@@ -296,6 +314,10 @@ def _clocks(database: DatabaseFacts, workers: WorkerFacts | None) -> Iterable[Fi
         # A heartbeat has been under way for some milliseconds, at most for as long as a busy worker is.
         if abs(off) - database.skew_within > SKEW:
             yield Finding("clock_skew", f"The clock of worker {name} is {_off(off)} the database's", todo)
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= REASON_SHOWN else f"{reason[: REASON_SHOWN - 1]}…"
 
 
 def _off(seconds: float) -> str:

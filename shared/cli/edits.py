@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shared.cli.operator import By, operator_name
 from shared.cli.places import parts, reaching
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, find_workspace, refuse, say, say_json
 
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from shared.store.acts import Actor, Recorded
     from shared.store.operations import Done, NotDone
     from shared.stories import EditStory, Prospect
+
+SHOWN = 20
 
 app = typer.Typer(help="Edits: their stories, and what to do about those that failed.", no_args_is_help=True)
 
@@ -90,17 +94,19 @@ def show(
     """Tell one edit's story: its times, what it changed or why not, and what to do."""
     from shared import stories  # noqa: PLC0415 - as above
     from shared.lifecycle import EditStatus  # noqa: PLC0415
-    from shared.store import operations  # noqa: PLC0415
+    from shared.store import acts, operations  # noqa: PLC0415
 
     with database(data_dir) as tx:
         seen = operations.prospect(tx, edit_id)
+        done = acts.of(tx, edit_id, SHOWN)
     if seen is None:
         refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
     failed = seen.edit.status == EditStatus.FAILED
     if as_json:
-        say_json(stories.told(seen.edit) | ({"requeue": stories.told_prospect(seen)} if failed else {}))
+        kept = {"acts": [act.told() for act in done]}
+        say_json(stories.told(seen.edit) | kept | ({"requeue": stories.told_prospect(seen)} if failed else {}))
         return
-    for line in _lines(seen.edit):
+    for line in _lines(seen.edit, done):
         echo(line)
     if failed:
         echo("\nA requeue now:")
@@ -112,30 +118,33 @@ def show(
 def requeue(
     edit_ids: Ids,
     *,
+    by: By = None,
     yes: Yes = False,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Give failed edits another try, each behind everything that waits for its post now."""
-    _decide(edit_ids, "requeue", yes=yes, data_dir=data_dir, as_json=as_json)
+    _decide(edit_ids, "requeue", by, yes=yes, data_dir=data_dir, as_json=as_json)
 
 
 @app.command("discard")
 def discard(
     edit_ids: Ids,
     *,
+    by: By = None,
     yes: Yes = False,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
     """End failed or queued edits as rejected, for good: they never take effect."""
-    _decide(edit_ids, "discard", yes=yes, data_dir=data_dir, as_json=as_json)
+    _decide(edit_ids, "discard", by, yes=yes, data_dir=data_dir, as_json=as_json)
 
 
-def _decide(edit_ids: list[str], verb: str, *, yes: bool, data_dir: Path, as_json: bool) -> None:
+def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_dir: Path, as_json: bool) -> None:
     """Show, ask, do, and ring below the commit; one edit after the other, each in a transaction of its own."""
     from shared.lifecycle import EditStatus  # noqa: PLC0415 - as above
     from shared.store import operations  # noqa: PLC0415
+    from shared.store.acts import Actor  # noqa: PLC0415
 
     if as_json and not yes:
         refuse("--json asks no questions: give --yes too. `redraft edits show` says what a requeue would overwrite.")
@@ -154,20 +163,20 @@ def _decide(edit_ids: list[str], verb: str, *, yes: bool, data_dir: Path, as_jso
             done.append({"editId": edit_id, "done": False, "why": "you said no"})
             continue
         # Agreed to is what was shown; --yes agrees to whatever it is.
-        done.append(_do(edit_id, verb, None if yes else seen.mark, data_dir, quiet=as_json))
+        done.append(_do(edit_id, verb, Actor(operator_name(by)), None if yes else seen.mark, data_dir, quiet=as_json))
     if as_json:
         say_json(done)
     if not all(one["done"] for one in done):
         raise typer.Exit(1)
 
 
-def _do(edit_id: str, verb: str, mark: str | None, data_dir: Path, *, quiet: bool) -> dict[str, Any]:
+def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Path, *, quiet: bool) -> dict[str, Any]:
     from shared import db, queue  # noqa: PLC0415 - as above
     from shared.store import operations  # noqa: PLC0415
 
     acts: dict[str, Callable[[Connection], Done | NotDone]] = {
-        "requeue": lambda tx: operations.requeue(tx, edit_id, mark),
-        "discard": lambda tx: operations.discard(tx, edit_id),
+        "requeue": lambda tx: operations.requeue(tx, edit_id, actor, mark),
+        "discard": lambda tx: operations.discard(tx, edit_id, actor),
     }
     try:
         with database(data_dir) as tx:
@@ -197,7 +206,7 @@ def _do(edit_id: str, verb: str, mark: str | None, data_dir: Path, *, quiet: boo
     return {"editId": edit_id, "done": True, "rung": rung}
 
 
-def _lines(edit: "EditStory") -> list[str]:
+def _lines(edit: "EditStory", done: "list[Recorded]") -> list[str]:
     """The story, a line for each thing that a person wants to know."""
     from shared import stories  # noqa: PLC0415 - as above
 
@@ -215,6 +224,9 @@ def _lines(edit: "EditStory") -> list[str]:
     if edit.after:
         lines.append(f"It left the post at revision {edit.revision}:")
         lines += _changes(edit.before, edit.after)
+    if done:
+        lines.append("What was done to it:")
+    lines += [f"  {stories.moment(act.at)} {act.words()}" for act in done]
     return lines
 
 

@@ -161,8 +161,13 @@ def say_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
-def say(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str) -> None:
-    """Rows as JSON, else as a table of `columns` (field: heading), else, where there are no rows, as one sentence."""
+def say(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str, cut: str = ""
+) -> None:
+    """Rows as JSON, else as a table of `columns` (field: heading), else, where there are no rows, as one sentence.
+
+    `cut`: the field of long words, which are cut short to keep a row on one line of a terminal.
+    """
     if as_json:
         say_json(rows)
         return
@@ -176,8 +181,17 @@ def say(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_jso
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for field, heading in columns.items():
-        table.add_column(heading, no_wrap=field.endswith("Id"), overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(row[field])) for field in columns))  # Text: a name may hold what rich takes for markup
+        table.add_column(heading, no_wrap=bool(cut) or field.endswith("Id"), overflow="fold")
     # A pipe has no width: what reads it wants one line a row.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    room = None
+    if cut:
+        others = [max(len(str(row[field])) for row in [*rows, columns]) for field in columns if field != cut]
+        room = max(len(columns[cut]), console.width - sum(others) - 3 * len(columns))
+    for row in rows:
+        # Text: a name may hold what rich takes for markup.
+        cells = {field: Text(str(row[field])) for field in columns}
+        if room is not None:
+            cells[cut].truncate(room, overflow="ellipsis")
+        table.add_row(*cells.values())
+    console.print(table)

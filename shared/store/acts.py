@@ -10,9 +10,13 @@ from typing import Any, Final
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared import histories
+
 RETRY: Final = "retry"
 RETRY_NOT_SENT: Final = "retry_not_sent"
 """A retry with the operator's word that what was sent had no effect."""
+REQUEUE: Final = "requeue"
+DISCARD: Final = "discard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,14 @@ class Recorded:
     action: str
     from_state: str
     before: dict[str, Any]
+
+    def words(self) -> str:
+        """The act in a sentence."""
+        return histories.words(self.action, self.actor, self.from_state, self.before)
+
+    def told(self) -> dict[str, Any]:
+        """The act as `--json` shows it."""
+        return histories.told(self.at, self.action, self.actor, self.from_state, self.before)
 
 
 _OF = text("""

@@ -1,8 +1,9 @@
 """Failed posts: finding them, and putting them back to due when an operator says so (SPEC 6)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Literal
 
 from pydantic_core import to_json
@@ -14,7 +15,10 @@ from shared.posts import Post
 from shared.store import acts as acts_store
 from shared.store import claims as claims_store
 from shared.store import counted
+from shared.store import posts as posts_store
 from shared.store.acts import Act, Actor
+
+LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class FailedPost:
 
     id: str
     workspace_id: str
+    account_id: str
     reason: str
     scheduled_time: datetime
     failed_at: datetime | None
@@ -33,19 +38,26 @@ class FailedPost:
     maybe_sent: bool
 
 
-_FAILED = text("""
-    SELECT p.id, p.workspace_id, p.failure_reason, p.scheduled_time, p.failed_at, p.revision, l.message,
-        coalesce((SELECT bool_or(NOT a.not_sent AND coalesce(a.outcome, '') <> ALL(:harmless)) FROM publish_attempts a
-                  WHERE a.post_id = p.id AND a.idempotency_key = l.idempotency_key), false)
-    FROM posts p LEFT JOIN LATERAL (
-        SELECT message, idempotency_key FROM publish_attempts WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
-    WHERE p.status = 'failed' AND p.deleted_at IS NULL
+_MEANT = """p.status = 'failed' AND p.deleted_at IS NULL
         AND (CAST(:reason AS text) IS NULL OR strpos(lower(p.failure_reason), lower(:reason)) > 0)
         AND (CAST(:since AS timestamptz) IS NULL OR p.failed_at >= :since)
         AND (CAST(:workspace AS text) IS NULL OR p.workspace_id = :workspace)
         AND (CAST(:account AS text) IS NULL OR p.account_id = :account)
-        AND (CAST(:ids AS text[]) IS NULL OR p.id = ANY(:ids))
-    ORDER BY p.failed_at DESC NULLS LAST, p.id LIMIT :limit""")
+        AND (CAST(:ids AS text[]) IS NULL OR p.id = ANY(:ids))"""
+# Of a group the first to be looked at are the newest (ix_posts_failed), and so many at most: a page must stay quick.
+_NEWEST = """(SELECT * FROM posts WHERE status = 'failed' AND deleted_at IS NULL
+        AND (CAST(:until AS timestamptz) IS NULL OR failed_at IS NULL OR failed_at <= :until)
+    ORDER BY failed_at DESC LIMIT :looked_at)"""
+_WITH_ANSWER = """
+    SELECT p.id, p.workspace_id, p.account_id, p.failure_reason, p.scheduled_time, p.failed_at, p.revision, l.message,
+        coalesce((SELECT bool_or(NOT a.not_sent AND coalesce(a.outcome, '') <> ALL(:harmless)) FROM publish_attempts a
+                  WHERE a.post_id = p.id AND a.idempotency_key = l.idempotency_key), false)
+    FROM (SELECT p.* FROM {source} p WHERE {meant} ORDER BY p.failed_at DESC NULLS LAST, p.id LIMIT :limit) p
+    LEFT JOIN LATERAL (
+        SELECT message, idempotency_key FROM publish_attempts WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
+    ORDER BY p.failed_at DESC NULLS LAST, p.id"""
+_FAILED = text(_WITH_ANSWER.format(source="posts", meant=_MEANT))
+_GROUP = text(_WITH_ANSWER.format(source=_NEWEST, meant="md5(p.failure_reason) = :group"))
 
 
 def failed_posts(
@@ -65,6 +77,58 @@ def failed_posts(
         "harmless": claims_store.HARMLESS,
     }
     return [FailedPost(*row) for row in tx.execute(_FAILED, given)]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """Failed posts of one reason. `id` names the reason in an address; `newest`: when the latest of them failed."""
+
+    id: str
+    reason: str
+    count: int
+    newest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroups:
+    """The most frequent reasons first. `total`: all posts that were looked at; `reasons`: how many reasons they have;
+    `cut`: there are more posts than were looked at. `now`: the database's clock.
+    """
+
+    groups: list[FailedGroup]
+    total: int
+    reasons: int
+    cut: bool
+    now: datetime
+
+
+_GROUPS = text("""
+    SELECT md5(failure_reason), failure_reason, count(*), max(failed_at), sum(count(*)) OVER (), count(*) OVER ()
+    FROM (SELECT failure_reason, failed_at FROM posts
+          WHERE status = 'failed' AND deleted_at IS NULL
+            AND (CAST(:since AS timestamptz) IS NULL OR failed_at >= :since)
+          ORDER BY failed_at DESC LIMIT :looked_at) newest
+    GROUP BY failure_reason ORDER BY count(*) DESC, max(failed_at) DESC NULLS LAST, failure_reason LIMIT :limit""")
+
+
+def groups(tx: Connection, since: datetime | None = None, limit: int = 100) -> FailedGroups:
+    """The newest LOOKED_AT failed posts by reason (ix_posts_failed); `since`: those that failed since then."""
+    found = tx.execute(_GROUPS, {"since": since, "looked_at": LOOKED_AT, "limit": limit}).all()
+    total, reasons = (int(found[0][4]), int(found[0][5])) if found else (0, 0)
+    grouped = [FailedGroup(*row[:4]) for row in found]
+    return FailedGroups(grouped, total, reasons, total >= LOOKED_AT, posts_store.clock(tx))
+
+
+def of_group(tx: Connection, group: str, until: datetime | None, limit: int) -> list[FailedPost]:
+    """The newest failed posts of a FailedGroup's id, of the newest LOOKED_AT. `until`: those that failed by then."""
+    given = {"group": group, "until": until, "looked_at": LOOKED_AT, "limit": limit, "harmless": claims_store.HARMLESS}
+    return [FailedPost(*row) for row in tx.execute(_GROUP, given)]
+
+
+def mark(posts: Iterable[FailedPost]) -> str:
+    """Names these posts as they stand: a retry that was agreed to is a retry of these, and of no others."""
+    seen = [(post.id, post.revision) for post in posts]
+    return sha256(repr(seen).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +159,26 @@ def put_back(post: PostFacts, *, maybe_sent: bool) -> PutBack:
     if post.rendered_url is None and needs_render(post.content_type, render_as_video=post.render_as_video):
         return PutBack("render", Status.PENDING_RENDER)
     return PutBack("due", Status.GENERATED)
+
+
+def to_ring(done: Iterable[Retried]) -> tuple[list[tuple[str, int, datetime | None]], list[tuple[str, int]]]:
+    """What to ring for below the commit: publishes that are due, and renders. Dispatch sends what is due later."""
+    due = [one for one in done if one.at is None]
+    publishes: list[tuple[str, int, datetime | None]] = [
+        (one.post_id, one.revision, None) for one in due if one.back != "render"
+    ]
+    return publishes, [(one.post_id, one.revision) for one in done if one.back == "render"]
+
+
+def retry_seen(
+    tx: Connection, seen: Mapping[str, int], actor: Actor, *, not_sent: bool = False
+) -> list[Retried]:  # fmt: skip
+    """`retry` of these posts, each at the revision that somebody has seen and agreed to. Posts that are locked
+    elsewhere, and those that have another revision now, are left out: a try may have been made since.
+    """
+    locked = posts_store.lock_posts(tx, seen, "skip")
+    same = [post for post_id, post in locked.items() if post.facts.revision == seen[post_id]]
+    return retry(tx, same, actor, not_sent=not_sent)
 
 
 _RETRY = text("""

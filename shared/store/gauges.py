@@ -66,6 +66,20 @@ STATEMENTS: Mapping[str, TextClause] = {
         CROSS JOIN LATERAL (
             SELECT outcome FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
             ORDER BY a.id DESC LIMIT 1) last"""),
+    # What failed within a day and was not put back; of many the newest, so that a publisher that refuses everything
+    # does not make a scrape slow.
+    "failed": text("""
+        SELECT count(*) FILTER (WHERE failure_reason = 'publish_outcome_unknown') AS redraft_posts_failed__unknown,
+            count(*) FILTER (WHERE failure_reason = 'publisher_unavailable')
+                AS redraft_posts_failed__publisher_unavailable,
+            count(*) FILTER (WHERE failure_reason = 'renderer_unavailable')
+                AS redraft_posts_failed__renderer_unavailable,
+            count(*) FILTER (WHERE failure_reason NOT IN (
+                'publish_outcome_unknown', 'publisher_unavailable', 'renderer_unavailable'))
+                AS redraft_posts_failed__refused
+        FROM (SELECT failure_reason FROM posts
+              WHERE status = 'failed' AND deleted_at IS NULL AND failed_at > now() - interval '1 day'
+              ORDER BY failed_at DESC LIMIT 10000) failed"""),
     "jobs": text("""
         SELECT count(*) FILTER (WHERE status = 'queued') AS redraft_jobs__queued,
             count(*) FILTER (WHERE status = 'running') AS redraft_jobs__running,
@@ -108,6 +122,11 @@ GAUGES: Mapping[str, Gauge] = {
             "redraft_publishes_answered",
             "Posts under way or between two tries, by what the publisher's last answer meant.",
             "answer",
+        ),
+        Gauge(
+            "redraft_posts_failed",
+            "Posts that failed within a day and were not put back, by the kind of reason; 10,000 at most.",
+            "reason",
         ),
         Gauge("redraft_jobs", "Bulk jobs that have not ended.", "status"),
         Gauge("redraft_jobs_posts", "Posts of the bulk jobs that have not ended."),

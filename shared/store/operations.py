@@ -4,16 +4,19 @@ Operators see all workspaces. Every list is bounded, and read by an index that e
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from shared import events, stories
+from shared import events, histories, stories
 from shared.errors import Discarded
 from shared.lifecycle import EditStatus
+from shared.store import acts as acts_store
 from shared.store import counted
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
+from shared.store.acts import Act, Actor
 from shared.store.edits import End
 from shared.stories import EditStory, Prospect
 
@@ -150,11 +153,11 @@ _REQUEUE = text("""
     WHERE id = :id AND status = 'failed' AND post_id = :post""")
 
 
-def requeue(tx: Connection, edit_id: str, seen: str | None = None) -> Done | NotDone:
+def requeue(tx: Connection, edit_id: str, actor: Actor, seen: str | None = None) -> Done | NotDone:
     """Give a failed edit a new place in its post's order and its attempts back (SPEC 3.9).
 
-    `seen` is the mark of the prospect that the operator agreed to; None agrees to whatever it is. Raises what a lock
-    time-out raises (`db.lock_timed_out`).
+    `seen` is the mark of the prospect that the operator agreed to; None agrees to whatever it is. What stood there
+    before is kept in `acts`, with who did it. Raises what a lock time-out raises (`db.lock_timed_out`).
     """
     edit = story(tx, edit_id)
     if edit is None:
@@ -168,6 +171,7 @@ def requeue(tx: Connection, edit_id: str, seen: str | None = None) -> Done | Not
     if seen is not None and seen != now.mark:
         return NotDone("The post or its edits have changed since you looked; look again", now)
     counted(tx.execute(_REQUEUE, {"id": edit_id, "post": edit.post_id}).rowcount, 1, "requeue")
+    acts_store.record(tx, actor, [_act(acts_store.REQUEUE, now.edit)])
     return Done(edit.post_id)
 
 
@@ -177,8 +181,10 @@ _DISCARD_FAILED = text("""
     WHERE id = :id AND status = 'failed'""")
 
 
-def discard(tx: Connection, edit_id: str) -> Done | NotDone:
-    """End a failed or a queued edit as rejected, code `discarded`; it never takes effect. Raises as `requeue` does."""
+def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
+    """End a failed or a queued edit as rejected, code `discarded`; it never takes effect. What stood
+    there before is kept, and what is raised is the same, as in `requeue`.
+    """
     edit = story(tx, edit_id)
     if edit is None:
         return NotDone(f"There is no edit {edit_id}")
@@ -194,8 +200,41 @@ def discard(tx: Connection, edit_id: str) -> Done | NotDone:
         counted(tx.execute(_DISCARD_FAILED, given).rowcount, 1, "discard")
     else:
         return NotDone(f"Only failed and queued edits are discarded; {edit_id} is {edit.status}")
+    acts_store.record(tx, actor, [_act(acts_store.DISCARD, edit)])
     told = webhooks_store.tell(tx, events.of_edits([end], {edit_id: post})) if post else []
     return Done(edit.post_id, tuple(told))
+
+
+def _act(action: str, edit: EditStory) -> Act:
+    return Act(action, "edit", edit.id, edit.workspace_id, edit.status, histories.stood(edit))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPost:
+    """A post as a list shows it. `now`: the database's clock."""
+
+    id: str
+    workspace_id: str
+    account_id: str
+    status: str
+    scheduled_time: datetime
+    now: datetime
+
+
+_POSTS = text("""
+    SELECT id, workspace_id, account_id, status, scheduled_time, clock_timestamp() FROM posts
+    WHERE deleted_at IS NULL AND (CAST(:status AS text) IS NULL OR status = :status)
+        AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)
+        AND (CAST(:account AS text) IS NULL OR account_id = :account)
+    ORDER BY id DESC LIMIT :limit""")
+
+
+def posts(
+    tx: Connection, *, status: str | None, workspace_id: str | None, account_id: str | None, limit: int
+) -> list[ListedPost]:  # fmt: skip
+    """Posts that all the given filters match, the newest first (the primary key: ids sort by time)."""
+    given = {"status": status, "workspace": workspace_id, "account": account_id, "limit": limit}
+    return [ListedPost(*row) for row in tx.execute(_POSTS, given)]
 
 
 @dataclass(frozen=True, slots=True)

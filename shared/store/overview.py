@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.ids import new_id
-from shared.stories import duration
 
 MANY = 10_000
 LATE_AFTER = 10.0
@@ -35,23 +34,25 @@ class Standing:
     queued: int
     oldest: datetime | None
     failed: int
+    failed_posts: int
     late: int
     jobs: int
 
 
-_DUE_LATE = """FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
+DUE_LATE = """FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
     AND scheduled_time < now() - make_interval(secs => :late)"""
-_UNRENDERED_LATE = """FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
+UNRENDERED_LATE = """FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
     AND scheduled_time < now() - make_interval(secs => :late)"""
-_CLAIMED_LATE = """FROM posts WHERE claim_kind IS NOT NULL
+CLAIMED_LATE = """FROM posts WHERE claim_kind IS NOT NULL
     AND scheduled_time < now() - make_interval(secs => :late)"""
 
 _STANDING = text(f"""
     SELECT clock_timestamp(), queue.count, queue.oldest,
         (SELECT count(*) FROM (SELECT FROM edits WHERE status = 'failed' LIMIT :many) failed),
-        (SELECT count(*) FROM (SELECT {_DUE_LATE} LIMIT :many) due)
-            + (SELECT count(*) FROM (SELECT {_UNRENDERED_LATE} LIMIT :many) unrendered)
-            + (SELECT count(*) FROM (SELECT {_CLAIMED_LATE} LIMIT :many) claimed),
+        (SELECT count(*) FROM (SELECT FROM posts WHERE status = 'failed' AND deleted_at IS NULL LIMIT :many) failed),
+        (SELECT count(*) FROM (SELECT {DUE_LATE} LIMIT :many) due)
+            + (SELECT count(*) FROM (SELECT {UNRENDERED_LATE} LIMIT :many) unrendered)
+            + (SELECT count(*) FROM (SELECT {CLAIMED_LATE} LIMIT :many) claimed),
         (SELECT count(*) FROM (SELECT FROM reschedules WHERE status IN ('queued', 'running') LIMIT :many) live)
     FROM (SELECT count(*) AS count, min(created_at) AS oldest
           FROM (SELECT created_at FROM edits WHERE status = 'queued' LIMIT :many) queued) queue""")
@@ -60,51 +61,6 @@ _STANDING = text(f"""
 def standing(tx: Connection, late_after: float = LATE_AFTER) -> Standing:
     """Counts for the head of the page, and for `redraft doctor`."""
     return Standing(*tx.execute(_STANDING, {"many": MANY, "late": late_after}).one())
-
-
-@dataclass(frozen=True, slots=True)
-class LatePost:
-    """A post that should have gone out. `claim` holds it until `claim_expires_at`; not tried before `retry_at`."""
-
-    id: str
-    workspace_id: str
-    status: str
-    scheduled_time: datetime
-    claim: str | None
-    claim_expires_at: datetime | None
-    retry_at: datetime | None
-    enqueued_at: datetime | None
-    now: datetime
-
-    def why(self) -> str:
-        """Why it has not gone out, as far as its row says."""
-        if self.claim is not None and self.claim_expires_at is not None:
-            doing = "being published" if self.claim == "publish" else "being rendered"
-            if self.claim_expires_at > self.now:
-                return f"{doing} now, or waiting for its next try"
-            return f"{doing} by a worker that has died; rescue takes it over within seconds"
-        if self.retry_at is not None and self.retry_at > self.now:
-            return f"its last try failed; the next one comes in {duration(self.retry_at - self.now)}"
-        if self.status == "pending_render":
-            return "waits for its render; it goes out right after it"
-        if self.enqueued_at is None:
-            return "nobody has sent it to the workers: look for beat and an ops worker (redraft doctor)"
-        return "sent to the workers; look for a publish worker (redraft doctor)"
-
-
-_LATE_COLUMNS = """SELECT id, workspace_id, status, scheduled_time, claim_kind, claim_expires_at, retry_at, enqueued_at,
-    clock_timestamp()"""
-_LATE = text(f"""
-    SELECT * FROM (
-        ({_LATE_COLUMNS} {_DUE_LATE} ORDER BY scheduled_time LIMIT :limit)
-        UNION ALL ({_LATE_COLUMNS} {_UNRENDERED_LATE} ORDER BY scheduled_time LIMIT :limit)
-        UNION ALL ({_LATE_COLUMNS} {_CLAIMED_LATE} ORDER BY scheduled_time LIMIT :limit)
-    ) late ORDER BY scheduled_time LIMIT :limit""")
-
-
-def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER) -> list[LatePost]:
-    """Posts that should have gone out, the latest first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
-    return [LatePost(*row) for row in tx.execute(_LATE, {"limit": limit, "late": late_after})]
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,9 @@ def test_the_gauges_of_rows_say_what_the_rows_say(alone):
             (unrendered, f"scheduled_time = {soon}"),
         ):
             tx.execute(text(f"UPDATE posts SET {what} WHERE id = :id"), {"id": post})
+        for reason, hours in (("suspended", 1), ("publisher_unavailable", 2), ("publish_outcome_unknown", 30)):
+            gone = {"status": "failed", "failure_reason": reason, "failed_at": rows.soon(-60 * hours)}
+            rows.post(tx, **gone)
         tx.execute(
             text("""INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, status, total, chunks,
                         applied, touched_at)
@@ -137,6 +140,9 @@ def test_the_gauges_of_rows_say_what_the_rows_say(alone):
         posts_unsent=1,
         posts_between_tries=1,
         posts_unrendered=1,
+        posts_failed__refused=1,
+        posts_failed__publisher_unavailable=1,
+        posts_failed__unknown=0,
         claims__publish=1,
         claims_expired__publish=1,
         claims_expired__render=0,

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from shared import checkup, queue
 from shared.cli.doctor import doctor
-from shared.diagnosis import DatabaseFacts, Facts, Finding, Queue, RedisFacts, WorkerFacts, diagnose
+from shared.diagnosis import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
@@ -126,7 +126,7 @@ def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
     ("columns", "why"),
     [
         ({}, "look for beat"),
-        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": rows.soon(-1)}, "a worker that has died"),
+        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": rows.soon(-1)}, "it was put back"),
         ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": rows.soon(600)}, "being published now"),
         ({"retry_at": rows.soon(600)}, "the next one comes in"),
         ({"status": "pending_render"}, "waits for its render"),
@@ -167,6 +167,26 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
     assert set(findings) == {"failed_edits", "dead_webhooks", "stalled_jobs"}
     assert "rs_old" in findings["stalled_jobs"].what
     assert "rs_new" not in findings["stalled_jobs"].what
+
+
+def test_of_late_posts_one_is_named_for_each_kind_of_reason() -> None:
+    minute = timedelta(minutes=1)
+    latest = (Late("post_1", minute, "503 once", "server_error"), Late("post_2", minute, "503 twice", "server_error"))
+    facts = DatabaseFacts(0, 0.1, late=3, latest=(*latest, Late("post_3", minute, "unsent", "unsent")))
+    [finding] = diagnose(Facts(facts, None, None))
+    assert finding.what.endswith("first of them post_1 (1 min: 503 once); post_3 (1 min: unsent)")
+
+
+def test_posts_that_failed_within_a_day_are_found_with_their_reasons(engine: Engine) -> None:
+    with engine.begin() as tx:
+        for reason, hours in (("suspended", 1), ("suspended", 2), ("publisher_unavailable", 3), ("suspended", 30)):
+            failed = {"status": "failed", "failure_reason": reason, "failed_at": rows.soon(-60 * hours)}
+            rows.post(tx, scheduled_time=rows.soon(-60 * hours), **failed)
+        # One that was put in as failed, as the demo's are, failed at a time that nobody knows.
+        rows.post(tx, status="failed", failure_reason="suspended", scheduled_time=rows.soon(-5))
+    finding = found(engine).pop("failed_posts")
+    assert finding.what == "3 posts failed within a day: 2 suspended; 1 publisher_unavailable"
+    assert "redraft posts retry --reason" in finding.todo
 
 
 def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:

@@ -9,10 +9,11 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import queue
+from shared import queue, stories
 from shared.cli import edits as command
 from shared.db import transaction
 from shared.store import operations
+from shared.store.acts import Actor
 from tests import rows
 from tests.waiting import eventually
 from worker import apply
@@ -124,13 +125,13 @@ def test_what_was_agreed_to_is_what_is_done(engine: Engine) -> None:
     assert seen is not None
     applied(engine, home, {"caption": "newer"})
     with transaction() as tx:
-        ended = operations.requeue(tx, poison, seen.mark)
+        ended = operations.requeue(tx, poison, Actor("kim"), seen.mark)
     assert isinstance(ended, operations.NotDone)
     assert ended.prospect is not None
     assert len(ended.prospect.overwrites) == 1
     assert rows.row(engine, "edits", poison).status == "failed"
     with transaction() as tx:
-        assert isinstance(operations.requeue(tx, poison, ended.prospect.mark), operations.Done)
+        assert isinstance(operations.requeue(tx, poison, Actor("kim"), ended.prospect.mark), operations.Done)
 
 
 def test_it_says_beforehand_that_the_edit_would_be_refused_or_that_the_post_would_go_out_at_once(
@@ -242,6 +243,49 @@ def test_nothing_in_a_story_steers_the_terminal_or_gives_a_signed_url_away(engin
     assert "hush" not in told
     assert "b.mp4?…" in told
     assert "\x1b[31m" not in redraft("show", done).output
+
+
+@pytest.mark.parametrize(("verb", "status"), [("requeue", "queued"), ("discard", "rejected")])
+def test_what_a_decision_overwrites_is_kept_with_who_made_it(engine: Engine, verb: str, status: str) -> None:
+    """Red before: a requeue nulled the error, the attempts and the times, and nothing said that it had been made."""
+    poison = failed(engine, post(engine), {"caption": "mine"})
+    stood = rows.row(engine, "edits", poison)
+    answer(verb, poison, "--yes", "--by", "Kim")
+    assert rows.row(engine, "edits", poison).status == status
+    with engine.connect() as tx:
+        [act] = tx.execute(text("SELECT * FROM acts")).all()
+    assert (act.actor, act.api_key_id, act.action, act.from_state) == ("Kim", None, verb, "failed")
+    assert (act.subject, act.subject_id, act.workspace_id) == ("edit", poison, rows.WORKSPACE)
+    assert act.before == {
+        "status": "failed",
+        "place": stood.seq,
+        "attempts": 5,
+        "startedAt": None,
+        "lockWaitMs": None,
+        "finalizedAt": stories.moment(stood.finalized_at),
+        "revision": None,
+        "before": None,
+        "after": None,
+        "error": {"code": "internal", "message": "x", "details": None},
+    }
+    done = {"requeue": "requeued", "discard": "discarded"}[verb]
+    assert f"{done} by Kim; it was failed: internal (x)" in redraft("show", poison).output
+    [told] = answer("show", poison)["acts"]
+    assert (told["by"], told["action"], told["before"]["attempts"]) == ("Kim", verb, 5)
+
+
+def test_a_discard_of_a_queued_edit_is_kept_too_and_one_that_was_refused_is_not(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "robin")
+    home = post(engine)
+    unwanted, fine = edit(engine, home, {"caption": "unwanted"}), applied(engine, post(engine), {"caption": "a"})
+    answer("discard", unwanted, "--yes")
+    assert redraft("discard", fine, "--yes").exit_code == 1
+    assert redraft("requeue", fine, "--yes").exit_code == 1
+    with engine.connect() as tx:
+        acts = tx.execute(text("SELECT actor, action, subject_id, from_state FROM acts")).all()
+    assert acts == [("robin", "discard", unwanted, "queued")]
 
 
 @pytest.mark.usefixtures("engine")

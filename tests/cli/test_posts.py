@@ -10,8 +10,9 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import queue
+from shared import queue, stories
 from shared.answers import Reply
+from shared.cli import post_retries
 from shared.cli import posts as command
 from tests import rows
 from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
@@ -196,6 +197,7 @@ def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, o
     post = failed(engine, outside, Reply("unknown", message="timed out"), 3)
     first, rest = redraft("retry", "--since", "2026-01-01T00:00Z", "--yes").output.split("2 failed posts.\n")
     assert "publish_outcome_unknown (timed out)" in " ".join(first.split())
+    assert rest.startswith("  1 publish_outcome_unknown\n  1 suspended\n")
     assert "1 of them may have gone out: those are tried under their old keys, and closed to edits." in rest
     assert f"{post} may have gone out: it is tried again" in rest
 
@@ -205,13 +207,13 @@ def test_a_post_that_was_tried_again_since_it_was_seen_is_left_alone(
 ) -> None:
     """The operator's word that it did not go out is about the tries that the operator has seen."""
     post = failed(engine, outside, Reply("unknown"), 3)
-    preview = command._preview
+    preview = post_retries.preview
 
     def meanwhile(*given: Any, **named: Any) -> None:
         preview(*given, **named)
         change(engine, "posts", post, revision=9)
 
-    monkeypatch.setattr(command, "_preview", meanwhile)
+    monkeypatch.setattr(post_retries, "preview", meanwhile)
     result = redraft("retry", post, "--not-sent", "--yes")
     assert (result.exit_code, rows.row(engine, "posts", post).status) == (1, "failed")
     assert post in result.output
@@ -262,6 +264,71 @@ def test_what_is_late_is_listed_with_what_holds_it_up(engine: Engine) -> None:
     assert {one["postId"] for one in told} == {late, closed}
     assert "being published" in redraft("stuck").output
     assert json.loads(redraft("stuck", "--after", "3600", "--json").stdout) == []
+    assert "Only the first 1 are shown" in redraft("stuck", "--limit", "1").stderr
+    assert redraft("stuck").stderr == ""
+
+
+def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(engine: Engine, outside: Outside) -> None:
+    """Red before: it said that a worker had died of every post between two tries whose claim's time was over."""
+    post = due(engine)
+    outside.replies = [Reply("misconfigured", message="the service answered 401: token expired")] * 2
+    publish_now((post, 1))
+    [told] = json.loads(redraft("stuck", "--json").stdout)
+    assert (told["reason"], told["triesUsed"], told["triesMost"]) == ("misconfigured", 1, 10)
+    assert told["nextTryAt"] == stories.moment(rows.row(engine, "posts", post).claim_expires_at)
+    expire(engine, post)
+    shown = " ".join(redraft("stuck").output.split())
+    assert "the publisher is set up wrongly (the service answered 401: token expired)" in shown
+    assert "1 of 10 tries are used up; the next one is due now" in shown
+    assert "died" not in shown
+    assert "the publisher is set up wrongly" in redraft("show", post).output
+    publish_now((post, 1))
+    assert "2 of 10 tries" in " ".join(redraft("stuck").output.split())
+
+
+def test_stuck_says_died_of_a_post_whose_worker_did(engine: Engine, outside: Outside) -> None:
+    post = due(engine)
+    outside.replies = [BROKEN]
+    publish_now((post, 1))
+    expire(engine, post)
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE publish_attempts SET outcome = NULL, finished_at = NULL"))
+    [told] = json.loads(redraft("stuck", "--json").stdout)
+    assert told["reason"] == "died"
+    assert "the worker that made try 1 died or hangs" in told["why"]
+
+
+def test_failed_posts_are_listed_by_reason_time_workspace_and_account(engine: Engine, outside: Outside) -> None:
+    old, new = failed(engine, outside), failed(engine, outside)
+    unknown = failed(engine, outside, Reply("unknown", message="timed out"), 3)
+    change(engine, "posts", old, failed_at="sql:'2026-03-01T11:59Z'", account_id=rows.INSTAGRAM)
+    waits = due(engine)
+
+    def listed(*arguments: str) -> list[str]:
+        return [one["postId"] for one in json.loads(redraft("list", *arguments, "--json").stdout)]
+
+    assert listed("--status", "failed") == [unknown, new, old]
+    assert listed("--status", "failed", "--reason", "SUSPEND") == [new, old]
+    assert listed("--status", "failed", "--since", "2026-03-01T12:00Z") == [unknown, new]
+    assert listed("--status", "failed", "--account", rows.INSTAGRAM) == [old]
+    assert listed("--status", "failed", "--workspace", rows.WORKSPACE, "--limit", "1") == [unknown]
+    assert listed("--status", "generated") == [waits]
+    assert listed() == [waits, unknown, new, old]
+    [first, *_] = json.loads(redraft("list", "--status", "failed", "--json").stdout)
+    assert (first["reason"], first["lastAnswer"], first["maybeSent"]) == (
+        "publish_outcome_unknown",
+        "timed out",
+        True,
+    )
+    shown = redraft("list", "--status", "failed", "--limit", "2")
+    assert "Only the first 2 are shown" in shown.stderr
+    assert redraft("list", "--status", "posted").output == "There are no such posts.\n"
+
+
+@pytest.mark.parametrize("arguments", [("--reason", "x"), ("--status", "posted", "--since", "2026-01-01T00:00Z")])
+def test_a_reason_and_a_time_are_asked_of_failed_posts_only(engine: Engine, arguments: tuple[str, ...]) -> None:
+    refused = redraft("list", *arguments)
+    assert (refused.exit_code, "--status failed" in refused.stderr) == (2, True)
 
 
 def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine, outside: Outside) -> None:
@@ -279,6 +346,6 @@ def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine
     assert (told["post"]["failureReason"], told["tries"][0]["outcome"]) == ("suspended", "refused")
     assert redraft("show", "post_nobody").exit_code == 2
     retried(post, "--by", "Kim")
-    assert "retry by Kim (it had failed: suspended)" in redraft("show", post).output
+    assert "put back by Kim; it was failed: suspended" in redraft("show", post).output
     (act,) = json.loads(redraft("show", post, "--json").stdout)["acts"]
     assert (act["by"], act["action"], act["before"]["failureReason"]) == ("Kim", "retry", "suspended")

@@ -1,5 +1,6 @@
 """The operators' page in a real headless Chromium, as an operator uses it (SPEC 8)."""
 
+from hashlib import md5
 from typing import Any
 
 import pytest
@@ -125,6 +126,24 @@ def test_an_edit_is_discarded_in_two_steps(stack: Running, browser: Browser) -> 
     assert stack.row("edits", failed).error_code == "discarded"
 
 
+def test_posts_that_failed_are_found_by_their_reason_and_put_back(stack: Running, browser: Browser) -> None:
+    refused = {"status": "failed", "failed_at": rows.soon(-9), "failure_reason": "suspended", "caption": "out"}
+    posts = [stack.post(**refused) for _ in range(2)]
+    browser.open(url(stack, "/ops"))
+    assert "failed posts" in browser.text("#standing")
+    browser.link("failed posts").click()
+    eventually(lambda: "suspended" in browser.text("#reasons"), within=5)
+    browser.link("Retry").click()
+    eventually(lambda: browser.text("#retry") == "Retry 2 posts", within=5)
+    assert browser.text("#live") == "", "a page that is not looked at again has no button to pause that"
+    browser.find("#retry").click()
+    eventually(lambda: "2 posts are tried again" in browser.text(".notice"), within=10)
+    assert [stack.row("posts", post).status for post in posts] == ["generated"] * 2
+    browser.open(url(stack, f"/ops/posts/{posts[0]}"))
+    assert "put back by ops; it was failed: suspended" in browser.text("#story")
+    assert browser.said() == []
+
+
 def test_an_id_from_flower_is_found_in_the_search_box(stack: Running, browser: Browser) -> None:
     post = stack.post()
     browser.open(url(stack, "/ops"))
@@ -168,7 +187,11 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     failed = failed_edit(stack, post, {"caption": "long" * 100, "soundId": "7" * 60})
     stack.patch(post, {"soundId": "8" * 200})
     browser.look(size, scheme)
+    refused = {"status": "failed", "failed_at": rows.soon(-9), "failure_reason": "refused " + "at length " * 40}
+    out = stack.post(**refused)
+    reason = f"/failed/{md5(refused['failure_reason'].encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
     pages = ["", "/edits", "/edits?status=failed", f"/edits/{failed}", f"/posts/{post}", "/late", "/jobs", "/webhooks"]
+    pages += ["/failed", reason, f"/posts/{out}"]
     for path in [*pages, "/search?q=nothing"]:
         browser.open(url(stack, f"/ops{path}"))
         seen, low = browser.run(LOW_CONTRAST)

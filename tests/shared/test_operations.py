@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from shared.db import transaction
 from shared.store import operations
+from shared.store.acts import Actor
 from tests import rows
 
 FAILED = "status = 'failed', finalized_at = now(), error_code = 'internal', error_message = 'x'"
@@ -42,7 +43,7 @@ def test_a_page_goes_on_behind_an_edit_that_was_requeued_since(engine: Engine, k
     with engine.begin() as tx:
         tx.execute(text(f"UPDATE edits SET {FAILED} WHERE id = :id"), {"id": last.id})
     with transaction() as tx:
-        operations.requeue(tx, last.id)
+        operations.requeue(tx, last.id, Actor("kim"))
     with transaction() as tx:
         after = operations.place(last, **asked)
         rest = operations.edits(tx, **asked, after=after, limit=10)

@@ -1,0 +1,97 @@
+"""Failed posts on the operators' pages: by reason with counts, and a retry of all posts of a reason."""
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from api import ops_entry
+from api.context import context_of
+from api.ops_forms import form, operator
+from api.ops_frame import asked, html, message, page, read
+from api.ops_post import retried
+from shared.store import failures
+
+SHOWN: Final = 100
+AT_ONCE: Final = 1000
+"""Posts that one press of the button puts back; the page says so where a reason has more."""
+TOGETHER: Final = 500
+
+_GROUP = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,6}", re.ASCII)
+
+
+@page("/ops/failed")
+async def list_reasons(request: Request) -> Response:
+    """Why posts failed, the most frequent reason first."""
+    found = await read(request, failures.groups)
+    return html(request, "failed.html", here="/ops/failed", now=found.now, found=found, notice=_notice(request))
+
+
+def _notice(request: Request) -> str | None:
+    done, left = asked(request, "done") or "", asked(request, "left") or "0"
+    if not _COUNT.fullmatch(done) or not _COUNT.fullmatch(left):
+        return None
+    notice = f"{int(done):,} {'post is' if int(done) == 1 else 'posts are'} tried again."
+    return notice + (f" {int(left):,} had changed or were locked elsewhere, and are left as they are." * (left != "0"))
+
+
+@page("/ops/failed/{group}")
+async def show_reason(request: Request) -> Response:
+    """The posts that failed for one reason, and the button that puts them back."""
+    return await _page(request)
+
+
+async def _page(request: Request, notice: str | None = None, status: int = 200) -> Response:
+    group = request.path_params["group"]
+    if not _GROUP.fullmatch(group):
+        return message(request, 404, "No such reason", "There is no such reason.")
+    # What fails from here on is not among what the operator sees and agrees to.
+    until = (await read(request, failures.groups, None, 1)).now
+    posts = await read(request, failures.of_group, group, until, AT_ONCE + 1)
+    now, batch = until, posts[:AT_ONCE]
+    path = f"/ops/failed/{group}/retry"
+    return html(
+        request,
+        "failed_reason.html",
+        status,
+        here="/ops/failed",
+        now=now,
+        notice=notice,
+        notice_kind="warn",
+        group=group,
+        posts=batch,
+        shown=SHOWN,
+        more=len(posts) > AT_ONCE,
+        maybe_sent=sum(post.maybe_sent for post in batch),
+        until=until.isoformat(),
+        mark=failures.mark(batch),
+        token=ops_entry.token(context_of(request).config, path),
+    )
+
+
+@page("/ops/failed/{group}/retry", "POST")
+async def retry_reason(request: Request) -> Response:
+    """Put back the posts that the operator saw; if they are others by now, nothing is done."""
+    fields, group = await form(request), request.path_params["group"]
+    until = _instant(fields.get("until", ""))
+    if until is None or not _GROUP.fullmatch(group):
+        return message(request, 400, "That did not work", "The form was not whole. Open the page again.")
+    batch = await read(request, failures.of_group, group, until, AT_ONCE)
+    if not batch or failures.mark(batch) != fields.get("seen"):
+        return await _page(request, "These posts have changed since you looked; look again.", 409)
+    context, actor, done = context_of(request), operator(request), 0
+    for start in range(0, len(batch), TOGETHER):
+        seen = {post.id: post.revision for post in batch[start : start + TOGETHER]}
+        done += len(await retried(context, seen, actor))
+    return RedirectResponse(f"/ops/failed?done={done}&left={len(batch) - done}", 303)
+
+
+def _instant(given: str) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(given)
+    except ValueError:
+        return None
+    return at.astimezone(UTC) if at.tzinfo else None

@@ -1,0 +1,167 @@
+"""One post's story on the operators' pages, with its retry where it failed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from urllib.parse import quote
+
+import structlog
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from api import ops_entry
+from api.context import Context, context_of, storable
+from api.ops_forms import form, operator
+from api.ops_frame import asked, asked_for, html, message, page, read
+from shared import queue
+from shared.errors import printable
+from shared.lifecycle import PostFacts, Status
+from shared.posts import Post
+from shared.reasons import Reason
+from shared.store import acts as acts_store
+from shared.store import failures, operations, overview
+from shared.store import late as late_store
+from shared.store import posts as posts_store
+from shared.store.acts import Actor, Recorded
+from shared.store.failures import Retried
+from shared.stories import EditStory
+
+FEW, MOST = 10, 50
+UNSURE: Final = "PostgreSQL did not answer in time. It may have been done: look again before you try once more."
+DONE: Final = {
+    "due": "It is due again, and open to edits.",
+    "closed": "It may have gone out: it is tried again under its old key, closed to edits.",
+    "render": "It is rendered again.",
+}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """All that the page shows, newest first. `maybe_sent`: a failed post that may have gone out."""
+
+    post: Post
+    now: datetime
+    edits: list[EditStory]
+    tries: list[overview.Try]
+    acts: list[Recorded]
+    reason: Reason
+    maybe_sent: bool
+
+
+@page("/ops/posts/{post_id}")
+async def show_post(request: Request) -> Response:
+    """One post's story: its edits, its tries and what was done to it in one line of time."""
+    return await _page(request, DONE.get(asked(request, "done") or ""))
+
+
+async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
+    post_id = request.path_params["post_id"]
+    found = await read(request, _story_of, post_id) if storable(post_id) else None
+    if found is None:
+        return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
+    post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"
+    late = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER and _waits(facts)
+    return html(
+        request,
+        "post.html",
+        status,
+        now=found.now,
+        notice=notice,
+        notice_kind=kind,
+        post=post,
+        edits=found.edits[:FEW],
+        tries=found.tries,
+        late=late,
+        reason=found.reason,
+        acts=found.acts,
+        maybe_sent=found.maybe_sent,
+        story=_story(post, found.edits, found.tries, found.acts),
+        cut=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
+        retry_token=ops_entry.token(config, f"{path}/retry"),
+        not_sent_token=ops_entry.token(config, f"{path}/retry-not-sent"),
+    )
+
+
+def _story_of(tx: Connection, post_id: str) -> _Story | None:
+    found, now = posts_store.read_posts(tx, [post_id])
+    if now is None or post_id not in found:
+        return None
+    post, failed = found[post_id], failures.failed_posts(tx, ids=[post_id], limit=1)
+    return _Story(
+        post,
+        now,
+        operations.edits(tx, post_id=post_id, limit=MOST),
+        overview.tries(tx, post_id, MOST),
+        acts_store.of(tx, post_id, MOST),
+        late_store.why(tx, [post_id])[post_id],
+        maybe_sent=bool(failed and failed[0].maybe_sent),
+    )
+
+
+@page("/ops/posts/{post_id}/retry", "POST")
+async def retry(request: Request) -> Response:
+    """Put a failed post back to work, if it stands as the operator saw it."""
+    return await _retry(request, not_sent=False)
+
+
+@page("/ops/posts/{post_id}/retry-not-sent", "POST")
+async def retry_not_sent(request: Request) -> Response:
+    """The same with the operator's word that it did not go out: it comes back open to edits."""
+    return await _retry(request, not_sent=True)
+
+
+async def _retry(request: Request, *, not_sent: bool) -> Response:
+    fields, post_id = await form(request), request.path_params["post_id"]
+    if not storable(post_id):
+        return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
+    revision = fields.get("seen", "")
+    seen = {post_id: int(revision) if revision.isascii() and revision.isdecimal() and len(revision) < 19 else 0}
+    done = await retried(context_of(request), seen, operator(request), not_sent=not_sent)
+    if not done:
+        return await _page(request, "It has changed since you looked, or is locked elsewhere; look again.", "warn", 409)
+    return RedirectResponse(f"/ops/posts/{quote(post_id)}?done={done[0].back}", 303)
+
+
+async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_sent: bool = False) -> list[Retried]:
+    """Put these posts back to work, each at the revision that was seen, in one transaction; rung for below it."""
+
+    def put_back(tx: Connection) -> list[Retried]:
+        return failures.retry_seen(tx, seen, actor, not_sent=not_sent)
+
+    done = await context.write(put_back, unsure=UNSURE)
+    log.info("operator_decided", done="retried", posts=len(done), not_sent=not_sent, by=actor.name)
+    publishes, renders = failures.to_ring(done)
+    if publishes:
+        context.ring(queue.enqueue_publish, publishes)
+    if renders:
+        context.ring(queue.enqueue_renders, renders)
+    return done
+
+
+def _waits(facts: PostFacts) -> bool:
+    return facts.status in (Status.GENERATED, Status.PENDING_RENDER) and not facts.deleted
+
+
+def _story(
+    post: Post, edits: list[EditStory], tries: list[overview.Try], acts: list[Recorded]
+) -> list[tuple[datetime, str, str, str | None]]:
+    """(when, how it looks, what happened, where to read on), the oldest first."""
+    kinds = {"applied": "good", "failed": "bad", "rejected": "warn", "done": "good", "refused": "bad", "unknown": "bad"}
+    told: list[tuple[datetime, str, str, str | None]] = [(post.created_at, "", "created", None)]
+    for edit in edits:
+        link, name = f"/ops/edits/{quote(edit.id)}", f"{asked_for(edit.changes)} by {edit.requested_by}"
+        if edit.finalized_at is None:
+            told.append((edit.created_at, "warn", f"edit accepted, and waiting: {name}", link))
+        else:
+            told.append((edit.finalized_at, kinds.get(edit.status, ""), f"edit {edit.status}: {name}", link))
+    for one in tries:
+        told.append((one.started_at, "", f"publish, try {one.number}", None))
+        if one.finished_at is not None:
+            outcome = (one.outcome or "").replace("_", " ")
+            said = f": {one.message}" if one.message else ""
+            told.append((one.finished_at, kinds.get(one.outcome or "", "warn"), f"publish {outcome}{said}", None))
+    told += [(act.at, "", act.words(), None) for act in acts]
+    return sorted(told, key=lambda one: one[0])

@@ -1,0 +1,172 @@
+"""`redraft posts retry`: another try for posts that failed, of one and of many, with the count first."""
+
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from shared.cli.operator import By, operator_name
+from shared.cli.places import parts, reaching
+from shared.cli.workspaces import (
+    DATA_DIR,
+    AsJson,
+    Folder,
+    database,
+    echo,
+    find_workspace,
+    refuse,
+    say,
+    say_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shared.store.failures import FailedPost, Retried
+
+TOGETHER: Final = 500
+MOST: Final = 100_000
+SHOWN: Final = 20
+REASONS: Final = 5
+CLOSED: Final = "those are tried under their old keys, and closed to edits"
+OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
+TOLD: Final = {
+    "due": "is due again",
+    "closed": "may have gone out: it is tried again under its old key, closed to edits",
+    "render": "is rendered again",
+}
+
+
+def retry(
+    post_ids: Annotated[list[str] | None, typer.Argument(metavar="POST...", help="These posts.")] = None,
+    *,
+    reason: Annotated[str | None, typer.Option(help="Posts whose reason holds these words.")] = None,
+    since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
+    workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
+    account: Annotated[str | None, typer.Option(help="Those of this account, by id.")] = None,
+    not_sent: Annotated[
+        bool, typer.Option("--not-sent", help="You know that none of them went out: they come back open to edits.")
+    ] = False,
+    by: By = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Put failed posts back to due. One that may have gone out is asked about again under its old key."""
+    from shared.store import failures  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import posts as posts_store  # noqa: PLC0415
+
+    if bool(post_ids) == any(given is not None for given in (reason, since, workspace, account)):
+        refuse("Which posts? Name them, or say which with --reason, --since, --workspace and --account.")
+    if as_json and not yes:
+        refuse("--json asks no questions: give --yes too.")
+    begins = parse_since(since)
+    wanted = list(dict.fromkeys(post_ids or []))
+    with database(data_dir) as tx:
+        workspace_id = find_workspace(tx, workspace).id if workspace is not None else None
+        found = failures.failed_posts(
+            tx, ids=wanted or None, reason=reason, since=begins, workspace_id=workspace_id, account_id=account,
+            limit=MOST,
+        )  # fmt: skip
+        now = posts_store.clock(tx)
+    known = {post.id for post in found}
+    missing = [post_id for post_id in wanted if post_id not in known]
+    if missing:
+        echo(f"{' '.join(missing)} did not fail; `redraft posts show POST` says how one stands.", err=True)
+    if found and not as_json:
+        preview(found, now, not_sent=not_sent)
+        if not yes:
+            typer.confirm(f"Try {'it' if len(found) == 1 else f'all {len(found):,}'} again?", abort=True)
+    done = _retry({post.id: post.revision for post in found}, data_dir, operator_name(by), not_sent=not_sent)
+    left = sorted(known - {one.post_id for one in done})
+    if as_json:
+        told = [{"postId": one.post_id, "done": True, "back": one.back} for one in done]
+        say_json(told + [{"postId": post_id, "done": False, "back": None} for post_id in missing + left])
+    else:
+        _tell(done, len(found), left)
+    if missing or left:
+        raise typer.Exit(1)
+
+
+def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
+    for one in done[:SHOWN]:
+        echo(f"{one.post_id} {TOLD[one.back]}.")
+    echo(f"{len(done):,} of {found:,} failed posts are tried again.")
+    if left:
+        echo(f"{len(left):,} were held by somebody or have changed; try again: {' '.join(left[:SHOWN])}", err=True)
+
+
+def parse_since(given: str | None) -> datetime | None:
+    from shared.times import parse_instant  # noqa: PLC0415 - as above
+
+    if given is None:
+        return None
+    since = parse_instant(given)
+    if since is None:
+        refuse(f"--since takes a time in UTC, as 2026-03-01T12:00Z, not {given!r}.")
+    return since
+
+
+def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None:
+    """What a retry would put back, before anybody is asked."""
+    say_failed(found[:SHOWN], now, as_json=False)
+    if len(found) > SHOWN:
+        echo(f"and {len(found) - SHOWN:,} more")
+    echo(f"{len(found):,} failed post{'' if len(found) == 1 else 's'}.")
+    for reason, count in Counter(post.reason for post in found).most_common(REASONS):
+        echo(f"  {count:,} {reason}")
+    unsure = sum(post.maybe_sent for post in found)
+    if unsure:
+        echo(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
+
+
+def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -> None:
+    """Failed posts as a table, or as JSON. `now`: the database's clock, for times such as `3 min ago`."""
+    from shared import histories, stories  # noqa: PLC0415 - as above
+
+    rows = [
+        {
+            "postId": post.id,
+            "workspaceId": post.workspace_id,
+            "accountId": post.account_id,
+            "failedAt": stories.moment(post.failed_at),
+            "scheduledTime": stories.moment(post.scheduled_time),
+            "maybeSent": post.maybe_sent,
+            "reason": post.reason,
+            "lastAnswer": post.answer,
+        }
+        for post in found
+    ]
+    if not as_json:
+        for row, post in zip(rows, found, strict=True):
+            row["failedAt"] = histories.away(post.failed_at, now) if post.failed_at else "not known"
+            row["maybeSent"] = "maybe" if post.maybe_sent else "no"
+            row["reason"] = post.reason if post.answer in {None, post.reason} else f"{post.reason} ({post.answer})"
+    headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "reason"}
+    say(rows, headings, as_json=as_json, none="There are no such posts.", cut="reason")
+
+
+def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "list[Retried]":
+    """Some hundred posts in a transaction, rung for below its commit. Posts that somebody holds are left out, and those
+    whose revision is no longer the one that the operator has `seen`: a try may have been made since.
+    """
+    from shared import queue  # noqa: PLC0415 - as above
+    from shared.store import failures  # noqa: PLC0415
+    from shared.store.acts import Actor  # noqa: PLC0415
+
+    done: list[Retried] = []
+    found, post_ids = parts(data_dir), list(seen)
+    for start in range(0, len(post_ids), TOGETHER):
+        with database(data_dir) as tx:
+            together = {post_id: seen[post_id] for post_id in post_ids[start : start + TOGETHER]}
+            some = failures.retry_seen(tx, together, Actor(by), not_sent=not_sent)
+        done += some
+        if found.redis_url:
+            # What is not rung for, rescue and dispatch find within seconds.
+            with reaching(found):
+                publishes, renders = failures.to_ring(some)
+                queue.enqueue_publish(publishes)
+                queue.enqueue_renders(renders)
+    return done

@@ -1,0 +1,67 @@
+"""What operators and clients did to an edit or a post after its end, as operators read it. Pure.
+
+The rows stand in `acts` (shared/store/acts.py). Command line and operators' pages use the same words.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from shared.stories import EditStory, duration, moment, without_secrets
+
+DONE: Final[Mapping[str, str]] = {
+    "retry": "put back",
+    "retry_not_sent": "put back, with the word that it had not gone out",
+    "requeue": "requeued",
+    "discard": "discarded",
+}
+
+
+def words(action: str, actor: str, from_state: str, before: Mapping[str, Any]) -> str:
+    """`requeued by kim; it was failed: internal (An unexpected error occurred)`."""
+    done = DONE.get(action, action.replace("_", " "))
+    return f"{done} by {actor}; it was {from_state}{_why(before)}"
+
+
+def _why(before: Mapping[str, Any]) -> str:
+    if reason := before.get("failureReason"):
+        return f": {reason}"
+    error = before.get("error") or {}
+    if code := error.get("code"):
+        return f": {code} ({error.get('message')})" if error.get("message") else f": {code}"
+    return ""
+
+
+def told(at: datetime, action: str, actor: str, from_state: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    """An act as `--json` shows it, with what stood there before."""
+    return {
+        "at": moment(at),
+        "by": actor,
+        "action": action,
+        "fromState": from_state,
+        "before": without_secrets(dict(before)),
+        "words": words(action, actor, from_state, before),
+    }
+
+
+def stood(edit: EditStory) -> dict[str, Any]:
+    """What a requeue or a discard of an edit overwrites, by the names that people see."""
+    error = {"code": edit.error_code, "message": edit.error_message, "details": edit.error_details}
+    return {
+        "status": edit.status,
+        "place": edit.seq,
+        "attempts": edit.attempts,
+        "startedAt": moment(edit.started_at),
+        "lockWaitMs": edit.lock_wait_ms,
+        "finalizedAt": moment(edit.finalized_at),
+        "revision": edit.revision,
+        "before": edit.before,
+        "after": edit.after,
+        "error": error if edit.error_code is not None else None,
+    }
+
+
+def away(instant: datetime, now: datetime) -> str:
+    """`4 min ago`, `in 2 d`: beside the time itself one figure is enough."""
+    number, unit = duration(abs(now - instant)).split()[:2]
+    return f"{number} {unit} ago" if instant <= now else f"in {number} {unit}"

@@ -1,0 +1,187 @@
+"""Why a post has not gone out, in one sentence, from what its row and its tries say.
+
+Pure. `redraft posts stuck`, `redraft posts show`, `redraft doctor` and the operators' pages all say the same.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from shared.answers import FAILURES, Outcome, Past
+from shared.lifecycle import ClaimKind, Status
+from shared.stories import duration
+
+UNKNOWN: Final = "publish_outcome_unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many tries a post has: such as failed, such as ended unknown, and renders."""
+
+    failures: int = 10
+    unknown: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LastTry:
+    """The latest try at publishing. `outcome`: None while nobody has written down how it ended.
+
+    `forgiven`: an operator or client has put the post back since.
+    """
+
+    number: int
+    claim_token: str
+    started_at: datetime
+    outcome: str | None = None
+    message: str | None = None
+    forgiven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a post's row says. `retry_at`: not tried before; `enqueued_at`: last sent to the workers. Times aware.
+
+    `render_tries`: renders that failed; `render_waits`: the renderer has said "not now" or "still at work".
+    """
+
+    id: str
+    status: str
+    scheduled_time: datetime
+    deleted: bool = False
+    claim: str | None = None
+    claim_token: str | None = None
+    claim_expires_at: datetime | None = None
+    retry_at: datetime | None = None
+    enqueued_at: datetime | None = None
+    render_tries: int = 0
+    render_waits: bool = False
+    failure_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a post is where it is. `code` is stable, for scripts; `next_at`: when it is tried next, where that is set.
+
+    `tries` of `tries_most` are used up, where a limit counts down.
+    """
+
+    code: str
+    words: str
+    tries: int | None = None
+    tries_most: int | None = None
+    next_at: datetime | None = None
+
+
+def of(row: Row, last: LastTry | None, past: Past, now: datetime, limits: Limits = Limits()) -> Reason:
+    """The reason. `past`: the tries under the latest key; `now`: the database's clock."""
+    if row.deleted:
+        return Reason("deleted", "a client deleted it, and it never goes out")
+    if row.status == Status.POSTED:
+        return Reason("posted", "it went out")
+    if row.status == Status.FAILED:
+        return _failed(row, last)
+    if row.claim is not None:
+        publishing = row.claim == ClaimKind.PUBLISH
+        return _publishing(row, last, past, now, limits) if publishing else _rendering(row, now, limits)
+    if row.retry_at is not None:
+        return _between_tries(row, last, past, now, limits)
+    return _unclaimed(row, now)
+
+
+def _failed(row: Row, last: LastTry | None) -> Reason:
+    reason = row.failure_reason or "no reason is known"
+    words = f"it failed: {reason}"
+    if reason == UNKNOWN:
+        words += "; it may have gone out"
+    if last is not None and last.message and last.message != reason:
+        words += f"; the last word on try {last.number} was: {last.message}"
+    return Reason("failed", words)
+
+
+def _publishing(row: Row, last: LastTry | None, past: Past, now: datetime, limits: Limits) -> Reason:
+    expires_at = row.claim_expires_at or now
+    expired = expires_at <= now
+    if last is None or last.claim_token != row.claim_token:
+        # A claim and its try are written together. One without a try is an operator's or a client's retry.
+        if not expired:
+            return Reason("publishing", "it is being published now")
+        return Reason(
+            "put_back", "it was put back under its old key, and no worker has taken it up yet: that takes seconds"
+        )
+    if last.outcome is not None:
+        return _answered(last, past, expires_at, now, limits)
+    if not expired:
+        since = duration(now - last.started_at)
+        return Reason("publishing", f"it is being published now: try {last.number} began {since} ago")
+    return Reason(
+        "died",
+        f"the worker that made try {last.number} died or hangs; rescue takes the post over within seconds, under the "
+        "same key",
+        past.unknown,
+        limits.unknown,
+    )
+
+
+_ANSWERED: Final = {
+    Outcome.PROCESSING: "the publisher is still at work on it",
+    Outcome.NOT_NOW: "the publisher asks to wait",
+    Outcome.NEVER_STARTED: "the publisher could not be reached",
+    Outcome.MISCONFIGURED: "the publisher is set up wrongly",
+    Outcome.SERVER_ERROR: "the publisher failed",
+    Outcome.UNKNOWN: "nobody knows whether its last try went out",
+}
+
+
+def _answered(last: LastTry, past: Past, next_at: datetime, now: datetime, limits: Limits) -> Reason:
+    """Between two tries: what was answered, how many tries are used up, and when the next one comes."""
+    outcome = Outcome(last.outcome or Outcome.UNKNOWN)
+    what = _ANSWERED.get(outcome, f"its last try ended {outcome.value}")
+    said = f" ({last.message})" if last.message and last.message != "the service is still at work" else ""
+    tries = most = None
+    if outcome in FAILURES:
+        tries, most = past.failures, limits.failures
+    elif outcome is Outcome.UNKNOWN:
+        tries, most = past.unknown, limits.unknown
+    counted = f"; {tries} of {most} tries are used up" if tries is not None else f"; that was try {last.number}"
+    words = f"{what}{said}{counted}; {_next(next_at, now)}"
+    return Reason(outcome.value, words, tries, most, next_at)
+
+
+def _rendering(row: Row, now: datetime, limits: Limits) -> Reason:
+    number = row.render_tries + 1
+    if row.claim_expires_at is not None and row.claim_expires_at <= now:
+        words = f"the worker that made try {number} to render it died or hangs; rescue takes it over within seconds"
+        return Reason("render_died", words, number, limits.failures)
+    words = f"it is being rendered now: try {number} of {limits.failures}"
+    return Reason("rendering", words, row.render_tries, limits.failures)
+
+
+def _between_tries(row: Row, last: LastTry | None, past: Past, now: datetime, limits: Limits) -> Reason:
+    """Free, and not tried before `retry_at`."""
+    at = row.retry_at or now
+    if row.status == Status.PENDING_RENDER:
+        what = "the renderer asks to wait, or is still at work" if row.render_waits else "its last render failed"
+        words = f"{what}; {row.render_tries} of {limits.failures} tries are used up; {_next(at, now)}"
+        return Reason("between_renders", words, row.render_tries, limits.failures, at)
+    if last is not None and last.outcome is not None and not last.forgiven:
+        return _answered(last, past, at, now, limits)
+    return Reason("between_tries", f"its last try failed; {_next(at, now)}", next_at=at)
+
+
+def _unclaimed(row: Row, now: datetime) -> Reason:
+    """Nobody is at it."""
+    if row.status == Status.PENDING_RENDER:
+        return Reason(
+            "unrendered",
+            f"it waits for its render{'' if row.scheduled_time > now else ', and goes out right after it'}",
+        )
+    if row.scheduled_time > now:
+        return Reason("waits", "it waits for its time", next_at=row.scheduled_time)
+    if row.enqueued_at is None:
+        words = "it was not sent to the workers: look for beat and an ops worker (redraft doctor)"
+        return Reason("unsent", words)
+    return Reason("sent", "it was sent to the workers: look for a publish worker (redraft doctor)")
+
+
+def _next(at: datetime, now: datetime) -> str:
+    return f"the next one comes in {duration(at - now)}" if at > now else "the next one is due now"

@@ -1,0 +1,72 @@
+"""Posts that should have gone out, and why a post has not: its row and its tries, read for shared/reasons.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from shared import reasons
+from shared.answers import Past
+from shared.reasons import LastTry, Limits, Reason, Row
+from shared.settings import settings
+from shared.store import claims as claims_store
+from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED_LATE
+
+_ROWS = text("""
+    SELECT clock_timestamp(), p.id, p.status, p.scheduled_time, p.deleted_at IS NOT NULL, p.claim_kind, p.claim_token,
+        p.claim_expires_at, p.retry_at, p.enqueued_at, p.render_tries, p.render_waits_since IS NOT NULL,
+        p.failure_reason, l.try_number, l.claim_token, l.started_at, l.outcome, l.message, l.forgiven
+    FROM posts p LEFT JOIN LATERAL (
+        SELECT try_number, claim_token, started_at, outcome, message, forgiven FROM publish_attempts
+        WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
+    WHERE p.id = ANY(:ids)""")
+_OF_ROW = 12
+
+
+def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
+    """Why each of these posts is where it is (ix_publish_attempts_post). Unknown ids are left out."""
+    rows = tx.execute(_ROWS, {"ids": list(post_ids)}).all()
+    past = claims_store.histories(tx, post_ids)
+    config = settings()
+    limits = Limits(config.tries_never_started, config.tries_unknown)
+    found: dict[str, Reason] = {}
+    for now, *values in rows:
+        row, last = Row(*values[:_OF_ROW]), values[_OF_ROW:]
+        history = past.get(row.id)
+        latest = LastTry(*last) if last[0] is not None else None
+        found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LatePost:
+    """A post that should have gone out, and why it has not. `now`: the database's clock."""
+
+    id: str
+    workspace_id: str
+    status: str
+    scheduled_time: datetime
+    now: datetime
+    reason: Reason
+
+
+_COLUMNS = "SELECT id, workspace_id, status, scheduled_time, clock_timestamp() AS now"
+_LATE = text(f"""
+    SELECT * FROM (
+        ({_COLUMNS} {DUE_LATE} ORDER BY scheduled_time LIMIT :limit)
+        UNION ALL ({_COLUMNS} {UNRENDERED_LATE} ORDER BY scheduled_time LIMIT :limit)
+        UNION ALL ({_COLUMNS} {CLAIMED_LATE} ORDER BY scheduled_time LIMIT :limit)
+    ) late ORDER BY scheduled_time LIMIT :limit""")
+
+
+def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER) -> list[LatePost]:
+    """Posts that should have gone out, the latest first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
+    rows = tx.execute(_LATE, {"limit": limit, "late": late_after}).all()
+    said = why(tx, [row.id for row in rows])
+    # One that went out, failed or was deleted between the two statements is late no more.
+    return [
+        LatePost(row.id, row.workspace_id, row.status, row.scheduled_time, row.now, said[row.id])
+        for row in rows
+        if said[row.id].code not in {"posted", "failed", "deleted"}
+    ]

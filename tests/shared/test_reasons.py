@@ -1,0 +1,190 @@
+"""Why a post has not gone out: every state of a row and its latest try, and what is said of it. Pure."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from shared import reasons
+from shared.answers import Outcome, Past
+from shared.reasons import LastTry, Reason, Row
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SOON, GONE = NOW + timedelta(seconds=12), NOW - timedelta(seconds=3)
+RETAKEN = {"claim": "publish", "claim_token": "clm_1"}
+
+
+def row(**given: Any) -> Row:
+    return Row(**{"id": "post_1", "status": "generated", "scheduled_time": GONE, "enqueued_at": GONE} | given)
+
+
+def tried(outcome: str | None, message: str | None = None, **given: Any) -> LastTry:
+    usual = {"number": 3, "claim_token": "clm_1", "started_at": NOW - timedelta(seconds=9)}
+    return LastTry(**usual | {"outcome": outcome, "message": message} | given)
+
+
+def past(outcome: str, times: int = 3) -> Past:
+    return Past.of([(Outcome(outcome), NOW)] * times)
+
+
+WAITING = row(**RETAKEN, claim_expires_at=SOON)
+EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
+
+
+@pytest.mark.parametrize(
+    ("post", "last", "before", "code", "words"),
+    [
+        # Between two tries the publisher's own answer is said, however long ago the claim was taken.
+        (
+            WAITING,
+            tried("server_error", "the service answered 503"),
+            past("server_error"),
+            "server_error",
+            "the publisher failed (the service answered 503); 3 of 10 tries are used up; the next one comes in 12 s",
+        ),
+        (
+            WAITING,
+            tried("misconfigured", "the service answered 401: token expired"),
+            past("misconfigured", 2),
+            "misconfigured",
+            (
+                "the publisher is set up wrongly (the service answered 401: token expired); 2 of 10 tries are used up; "
+                "the next one comes in 12 s"
+            ),
+        ),
+        (
+            WAITING,
+            tried("unknown", "timed out"),
+            past("unknown", 2),
+            "unknown",
+            (
+                "nobody knows whether its last try went out (timed out); 2 of 3 tries are used up; the next one comes "
+                "in 12 s"
+            ),
+        ),
+        (
+            WAITING,
+            tried("not_now", "slow down"),
+            past("not_now"),
+            "not_now",
+            "the publisher asks to wait (slow down); that was try 3; the next one comes in 12 s",
+        ),
+        (
+            WAITING,
+            tried("processing", "the service is still at work"),
+            past("processing"),
+            "processing",
+            "the publisher is still at work on it; that was try 3; the next one comes in 12 s",
+        ),
+        # The claim's time is over, which is when the next try is due: nobody died.
+        (
+            EXPIRED,
+            tried("server_error", "503"),
+            past("server_error"),
+            "server_error",
+            "the publisher failed (503); 3 of 10 tries are used up; the next one is due now",
+        ),
+        (EXPIRED, tried("unknown"), past("unknown"), "unknown", None),
+        (
+            row(retry_at=SOON),
+            tried("never_started", "connection refused"),
+            past("never_started", 1),
+            "never_started",
+            (
+                "the publisher could not be reached (connection refused); 1 of 10 tries are used up; the next one "
+                "comes in 12 s"
+            ),
+        ),
+        # Under way, and dead.
+        (WAITING, tried(None), Past(), "publishing", "it is being published now: try 3 began 9.0 s ago"),
+        (
+            EXPIRED,
+            tried(None),
+            past("unknown", 1),
+            "died",
+            "the worker that made try 3 died or hangs; rescue takes the post over within seconds, under the same key",
+        ),
+        # An operator put it back: its claim has no try of its own.
+        (EXPIRED, tried("unknown", claim_token="clm_0", forgiven=True), Past(), "put_back", None),
+        (EXPIRED, None, Past(), "put_back", None),
+        (row(**RETAKEN, claim_expires_at=SOON), None, Past(), "publishing", "it is being published now"),
+        # Renders.
+        (
+            row(status="pending_render", claim="render", claim_token="c", claim_expires_at=SOON, render_tries=1),
+            None,
+            Past(),
+            "rendering",
+            "it is being rendered now: try 2 of 10",
+        ),
+        (
+            row(status="pending_render", claim="render", claim_token="c", claim_expires_at=GONE, render_tries=1),
+            None,
+            Past(),
+            "render_died",
+            "the worker that made try 2 to render it died or hangs; rescue takes it over within seconds",
+        ),
+        (
+            row(status="pending_render", retry_at=SOON, render_tries=2),
+            None,
+            Past(),
+            "between_renders",
+            "its last render failed; 2 of 10 tries are used up; the next one comes in 12 s",
+        ),
+        (
+            row(status="pending_render", retry_at=SOON, render_waits=True),
+            None,
+            Past(),
+            "between_renders",
+            "the renderer asks to wait, or is still at work; 0 of 10 tries are used up; the next one comes in 12 s",
+        ),
+        (
+            row(status="pending_render"),
+            None,
+            Past(),
+            "unrendered",
+            "it waits for its render, and goes out right after it",
+        ),
+        (row(status="pending_render", scheduled_time=SOON), None, Past(), "unrendered", "it waits for its render"),
+        # Nobody at it.
+        (row(enqueued_at=None), None, Past(), "unsent", None),
+        (row(), None, Past(), "sent", None),
+        (row(), tried("unknown", forgiven=True), Past(), "sent", None),
+        (row(scheduled_time=SOON), None, Past(), "waits", "it waits for its time"),
+        # The end.
+        (row(status="posted"), tried("done"), Past(), "posted", "it went out"),
+        (row(deleted=True), None, Past(), "deleted", None),
+        (
+            row(status="failed", failure_reason="suspended"),
+            tried("refused", "suspended"),
+            Past(),
+            "failed",
+            "it failed: suspended",
+        ),
+        (
+            row(status="failed", failure_reason="publish_outcome_unknown"),
+            tried("refused", "duplicate"),
+            Past(),
+            "failed",
+            "it failed: publish_outcome_unknown; it may have gone out; the last word on try 3 was: duplicate",
+        ),
+    ],
+)
+def test_the_reason(post: Row, last: LastTry | None, before: Past, code: str, words: str | None) -> None:
+    said = reasons.of(post, last, before, NOW)
+    assert said.code == code
+    if words is not None:
+        assert said.words == words
+
+
+def test_a_worker_is_called_dead_only_where_a_try_has_no_end() -> None:
+    """Every outcome that can stand beside a claim whose time is over, and every hour of the claim."""
+    for outcome in [None, *Outcome]:
+        for expires_at in (SOON, GONE):
+            post = row(**RETAKEN, claim_expires_at=expires_at)
+            said = reasons.of(post, tried(outcome), past("unknown", 1), NOW)
+            assert ("died" in said.words) == (outcome is None and expires_at is GONE), (outcome, said)
+
+
+def test_a_script_gets_the_numbers() -> None:
+    said = reasons.of(WAITING, tried("server_error"), past("server_error"), NOW, reasons.Limits(failures=5))
+    assert said == Reason("server_error", said.words, 3, 5, SOON)
