@@ -13,6 +13,7 @@ from starlette.requests import Request
 from api import authentication, turns
 from api.authentication import KeyRing
 from api.cursors import Seal
+from api.envelope import HEADERS
 from api.lag import Lag
 from api.limits import RateLimits
 from api.shares import Pace, Shares
@@ -40,8 +41,6 @@ HELD_BACK_AT_MOST = 5.0
 later. A client that repeats what was refused without a pause costs next to nothing then.
 """
 
-HEADERS = "redraft.headers"
-"""Where in a request's scope stand the headers that its answer carries, whatever the answer is (api/envelope.py)."""
 
 log = structlog.get_logger(__name__)
 

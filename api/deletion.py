@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,6 +13,7 @@ from starlette.responses import Response
 
 from api import authentication, reading
 from api.context import Context, Unsure, context_of, storable
+from api.deletions import POSTS_MAX, Reason
 from api.reading import JSON_TYPES
 from shared import events, fields, queue
 from shared.errors import Faults, InvalidRequest, Unavailable
@@ -26,22 +26,7 @@ from shared.times import format_instant
 
 router = APIRouter()
 
-POSTS_MAX = 1_000
 WAIT_FOR_HELD = 0.05
-
-
-class Reason(StrEnum):
-    """Why a post was not deleted; the words of bulk jobs where they mean the same (shared/reschedules.py).
-
-    `held`: somebody holds its row at this moment, an edit under way as a rule; ask again.
-    """
-
-    NOT_FOUND = "not_found"
-    POSTED = "already_posted"
-    FAILED = "already_failed"
-    BEING_PUBLISHED = "being_published"
-    BEING_RENDERED = "being_rendered"
-    HELD = "held"
 
 
 _OVER = {Status.POSTED: Reason.POSTED, Status.FAILED: Reason.FAILED}

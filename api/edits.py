@@ -13,8 +13,9 @@ from api.headers import Preference
 from shared import errors
 from shared.errors import Detail, NotFound
 from shared.lifecycle import EditStatus, etag
+from shared.queued_edits import End
 from shared.store import reads
-from shared.store.edits import End, NewEdit
+from shared.store.edits import NewEdit
 from shared.store.reads import EditRecord
 from shared.times import format_instant
 

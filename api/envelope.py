@@ -8,13 +8,15 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.context import HEADERS
 from api.problems import request_id
 from shared.ids import new_id
 
 _NOT_KEPT = (b"cache-control", b"no-store")
 _NOT_GUESSED = (b"x-content-type-options", b"nosniff")
 _SANE_ID = re.compile(rb"[A-Za-z0-9._~:@+/=-]{1,128}")
+
+HEADERS = "redraft.headers"
+"""Where in a request's scope stand the headers that its answer carries, whatever the answer is (api/envelope.py)."""
 
 
 class Envelope:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from api import reading
 from api.sources import Source
-from shared import outcomes
+from shared import redis_connection
 from shared.db import transaction
 from shared.settings import settings
 from shared.store.health import takes_writes
@@ -27,7 +27,7 @@ def _database() -> str:
 
 
 def _redis() -> str:
-    return "up" if outcomes.reachable() else "down"
+    return "up" if redis_connection.reachable() else "down"
 
 
 _ready = {

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.context import Context, context_of
 from api.sources import Source
-from shared import db, logs, metrics, outcomes, queue, tracing
+from shared import db, logs, metrics, redis_connection, task_names, tracing, worker_metrics
 from shared.db import transaction
 from shared.errors import Unauthenticated, printable
 from shared.settings import settings
@@ -81,7 +81,7 @@ def _process(context: Context) -> list[Metric]:
         CounterMetricFamily(
             "redraft_log_lines_left_out", "Lines that were too many of their kind to be written.", logs.left_out()
         ),
-        _gauge("redraft_api_connections", "Connections to PostgreSQL in use.", metrics.connections_in_use()),
+        _gauge("redraft_api_connections", "Connections to PostgreSQL in use.", db.connections_in_use()),
         _gauge("redraft_api_connections_most", "Connections to PostgreSQL at most.", db.engine().pool.size()),  # type: ignore[attr-defined]
     ]
 
@@ -101,18 +101,18 @@ def _ask_rows(group: str) -> list[tuple[str, str, float]]:
 def _ask_queues() -> list[Metric]:
     """How many messages stand on each queue, and how many workers hold unacknowledged."""
     messages = GaugeMetricFamily("redraft_queue_messages", "Messages on a queue.", labels=["queue"])
-    with outcomes.client().pipeline(transaction=False) as together:
-        for name in queue.QUEUES:
+    with redis_connection.client().pipeline(transaction=False) as together:
+        for name in task_names.QUEUES:
             together.llen(name)
         together.hlen("unacked")
         *depths, held = together.execute()
-    for name, depth in zip(queue.QUEUES, depths, strict=True):
+    for name, depth in zip(task_names.QUEUES, depths, strict=True):
         messages.add_metric([name], depth)
     return [messages, _gauge("redraft_queue_unacknowledged", "Messages that workers hold.", held)]
 
 
 _rows = Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS}, FRESH, PATIENCE)
-_redis = Source({"workers": metrics.of_workers, "redis": _ask_queues}, FRESH, PATIENCE)
+_redis = Source({"workers": worker_metrics.of_workers, "redis": _ask_queues}, FRESH, PATIENCE)
 
 
 def _outside(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from api import ops_failed, ops_plots, ops_post, ops_stories  # noqa: F401
 from api.context import storable
 from api.ops_frame import STATIC, asked, html, message, page, perhaps, read, router
-from shared import checkup
+from shared import queue
 from shared.errors import printable
 from shared.lifecycle import EditStatus
 from shared.store import failures, health, operations, overview
@@ -70,7 +70,7 @@ async def show_overview(request: Request) -> Response:
 
 async def _depths() -> dict[str, int] | None:
     try:
-        return await asyncio.to_thread(checkup.depths)
+        return await asyncio.to_thread(queue.depths)
     except redis.RedisError:
         return None
 

@@ -22,9 +22,10 @@ from shared.fields import SLIDES
 from shared.ids import new_id
 from shared.lifecycle import Status, etag
 from shared.posts import detailed, public
+from shared.queued_edits import End
 from shared.store import edits as edits_store
 from shared.store import reads
-from shared.store.edits import End, NewEdit
+from shared.store.edits import NewEdit
 from shared.store.keys import Key
 from shared.store.reads import EditRecord
 

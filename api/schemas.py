@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from api import deletion, drafts
+from api import deletions, drafts
 from shared import captions, fields, times, urls
 from shared.lifecycle import EditStatus, Status
 
@@ -203,12 +203,12 @@ class Created(Shown):
 
 
 class Deletion(Body):
-    post_ids: list[str] = Field(min_length=1, max_length=deletion.POSTS_MAX, examples=[["post_abc123"]])
+    post_ids: list[str] = Field(min_length=1, max_length=deletions.POSTS_MAX, examples=[["post_abc123"]])
 
 
 class NotDeleted(Shown):
     post_id: str
-    reason: deletion.Reason
+    reason: deletions.Reason
 
 
 class DeletionReport(Shown):

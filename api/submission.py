@@ -19,7 +19,8 @@ from api.waiting import Waiting
 from shared import errors, metrics, queue
 from shared.edits import EditPatch
 from shared.errors import RedraftError
-from shared.outcomes import Answer, Listener, client_on_loop
+from shared.outcomes import Answer, Listener
+from shared.redis_connection import client_on_loop
 from shared.settings import Settings
 from shared.store.edits import NewEdit
 

@@ -10,8 +10,8 @@ import structlog
 
 from api.shares import Shares
 from shared.db import transaction
+from shared.queued_edits import End
 from shared.store import edits as edits_store
-from shared.store.edits import End
 
 SILENCE = 0.1
 TICK = 0.02

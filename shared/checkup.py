@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared import db, outcomes, prerequisites, queue
+from shared import db, prerequisites, queue, redis_connection, task_names
 from shared.db import transaction
 from shared.diagnosis import (
     FAILED_LATELY,
@@ -34,6 +34,7 @@ from shared.diagnosis import (
     RedisFacts,
     WorkerFacts,
 )
+from shared.queue import depths
 from shared.settings import settings
 from shared.start import is_too_old
 from shared.store import failures, health, overview
@@ -179,7 +180,7 @@ def _known(url: str) -> list[str]:
 
 
 def _redis() -> RedisFacts:
-    client = outcomes.client()
+    client = redis_connection.client()
     memory: Mapping[str, Any] = client.info("memory")
     disk: Mapping[str, Any] = client.info("persistence")
     saved = "aof" if int(disk.get("aof_enabled", 0)) else _snapshots(client)
@@ -199,14 +200,6 @@ def _snapshots(client: redis.Redis) -> str:
     return "rdb" if next(iter(said.values()), "") else "nothing"
 
 
-def depths() -> dict[str, int]:
-    """How many messages each queue holds. Raises redis.RedisError."""
-    pipe = outcomes.client().pipeline(transaction=False)
-    for name in queue.QUEUES:
-        pipe.llen(name)
-    return dict(zip(queue.QUEUES, map(int, pipe.execute()), strict=True))
-
-
 def _workers() -> WorkerFacts:
     before = depths()
     app = queue.sender()
@@ -224,7 +217,7 @@ def _workers() -> WorkerFacts:
     if not beat and (full or (not takes.get("ops") and after["ops"] < before["ops"])):
         # A living beat sends nothing while that many wait; and that somebody took what it sent cannot be ruled out.
         beat = None
-    queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in queue.QUEUES)
+    queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in task_names.QUEUES)
     return WorkerFacts(queues, skews, beat)
 
 
@@ -238,7 +231,7 @@ def _listen(app: Any) -> tuple[dict[str, float], bool]:
 
     def takes(event: Mapping[str, Any]) -> None:
         nonlocal heard
-        heard |= event.get("name") in (queue.POSTS_DISPATCH_DUE, queue.OPS_RESCUE)
+        heard |= event.get("name") in (task_names.POSTS_DISPATCH_DUE, task_names.OPS_RESCUE)
 
     seconds = max(LISTEN, 2.5 * settings().dispatch_period)
     with app.connection_for_read() as connection:

@@ -272,3 +272,11 @@ def alembic_config(url: str) -> Config:
 def migrate(url: str, revision: str = "head") -> None:
     """Bring the database up to `revision`. Two at once are safe: the second waits and finds nothing to do."""
     command.upgrade(alembic_config(url), revision)
+
+
+def connections_in_use() -> int:
+    """How many connections of this process's pool are in use; 0 before the first."""
+    if not engine.made():
+        return 0
+    pool: Any = engine().pool
+    return int(pool.checkedout())

@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.lifecycle import EditStatus
 from shared.posts import Post
-from shared.store.edits import End
+from shared.queued_edits import End
 from shared.times import format_instant
 
 

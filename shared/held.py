@@ -13,7 +13,7 @@ from uuid import uuid4
 import redis
 import structlog
 
-from shared import outcomes, queue
+from shared import queue, redis_connection
 from shared.ids import is_id
 
 AGAIN = 0.25
@@ -33,7 +33,7 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
         return
     token = uuid4().hex
     try:
-        with outcomes.client().pipeline() as together:
+        with redis_connection.client().pipeline() as together:
             for post_id in post_ids:
                 (together.hset if reply_to else together.hsetnx)(POSTS, post_id, reply_to or "")
             together.set(RUNG, token, nx=True, px=int(BELIEVED * 1000))
@@ -48,7 +48,7 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
 def known(post_ids: Sequence[str]) -> set[str]:
     """Those of the posts that a message under way will try: after this look, so that nobody need do it before."""
     try:
-        with outcomes.client().pipeline() as together:
+        with redis_connection.client().pipeline() as together:
             together.exists(RUNG)
             together.hmget(POSTS, post_ids)
             rung, found = together.execute()
@@ -63,7 +63,7 @@ def take(token: str | None) -> dict[str, str]:
     `token` is the message's own. No posts where Redis is away: rescue has them.
     """
     try:
-        with outcomes.client().pipeline() as together:
+        with redis_connection.client().pipeline() as together:
             # First of all: whoever notes a post from now on sends a message, for this one may have read already. But
             # the one that is under way beside this one will still read, and goes on alone.
             together.eval(_OFF_THE_BOOKS, 1, RUNG, token or "")
@@ -88,6 +88,6 @@ def forget(post_ids: Collection[str | bytes]) -> None:
     if not post_ids:
         return
     try:
-        outcomes.client().hdel(POSTS, *post_ids)
+        redis_connection.client().hdel(POSTS, *post_ids)
     except redis.RedisError as error:
         log.warning("held_not_forgotten", posts=len(post_ids), error=type(error).__name__)

@@ -29,7 +29,7 @@ from shared.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 from shared.settings import settings
 
 if TYPE_CHECKING:
-    from shared.store.edits import End, QueuedEdit
+    from shared.queued_edits import End, QueuedEdit
 
 SLOW = 1.0
 """Seconds. A request that took longer is worth a line, whatever its answer."""

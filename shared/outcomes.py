@@ -7,7 +7,6 @@ there, once a batch. Pub/sub forgets: what nobody heard is read from the databas
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import redis
@@ -15,12 +14,10 @@ import redis.asyncio
 import redis.asyncio.retry
 import structlog
 from pydantic_core import from_json, to_json
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from shared.lifecycle import EditStatus
-from shared.settings import settings
-from shared.store.edits import End
+from shared.queued_edits import End
+from shared.redis_connection import client
 
 # A channel on which nothing was heard for ten seconds is asked for a sign of life; without one it is deaf.
 SILENT_AT_MOST = 10.0
@@ -46,38 +43,6 @@ class Answer:
     bell: int
     ends: dict[str, End]
     more: bool = False
-
-
-@lru_cache(maxsize=1)
-def client() -> redis.Redis:
-    """This process's connection to Redis; every wait on it is bounded."""
-    return redis.Redis.from_url(settings().redis_url, **_bounded(Retry), health_check_interval=10)
-
-
-def client_on_loop() -> redis.asyncio.Redis:
-    """A connection for the running event loop alone, as bounded. Whoever asked for it closes it.
-
-    Where requests wait, ringing and hearing in threads cost each edit four wake-ups more: a tenth of its time.
-    """
-    return redis.asyncio.Redis.from_url(settings().redis_url, **_bounded(redis.asyncio.retry.Retry))
-
-
-def _bounded(retry: Callable[..., object]) -> dict[str, Any]:
-    timeout = settings().redis_timeout
-    return {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        # A connection that Redis closed while it lay idle is replaced at once; a Redis that hangs is not asked again.
-        "retry": retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-    }
-
-
-def reachable() -> bool:
-    """Whether Redis answers, within its time-out."""
-    try:
-        return bool(client().ping())
-    except redis.RedisError:
-        return False
 
 
 def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -> bool:

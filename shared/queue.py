@@ -1,4 +1,4 @@
-"""Names of tasks and queues, and the only send. A message is a wake-up: ids only, the row is reread (HOUSE 5)."""
+"""The only send. A message is a wake-up: ids only, the row is reread (HOUSE 5)."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,27 +11,17 @@ import redis.asyncio
 import structlog
 from celery import Celery
 
-from shared import messages, outcomes, tracing
+from shared import messages, redis_connection, tracing
 from shared.settings import Settings, settings
-
-EDITS_APPLY = "edits.apply"
-POSTS_PUBLISH = "posts.publish"
-POSTS_RENDER = "posts.render"
-POSTS_DISPATCH_DUE = "posts.dispatch_due"
-RESCHEDULES_RUN_CHUNK = "reschedules.run_chunk"
-WEBHOOKS_DELIVER = "webhooks.deliver"
-OPS_RESCUE = "ops.rescue"
-
-QUEUE_OF = {
-    EDITS_APPLY: "edits",
-    POSTS_PUBLISH: "publish",
-    POSTS_RENDER: "render",
-    RESCHEDULES_RUN_CHUNK: "bulk",
-    WEBHOOKS_DELIVER: "webhooks",
-    POSTS_DISPATCH_DUE: "ops",
-    OPS_RESCUE: "ops",
-}
-QUEUES = ("edits", "publish", "render", "bulk", "webhooks", "ops")
+from shared.task_names import (
+    EDITS_APPLY,
+    POSTS_PUBLISH,
+    POSTS_RENDER,
+    QUEUE_OF,
+    QUEUES,
+    RESCHEDULES_RUN_CHUNK,
+    WEBHOOKS_DELIVER,
+)
 
 DOORBELL_POSTS = 500
 PUBLISHES_A_MESSAGE = 50
@@ -99,7 +89,7 @@ def send(
         eta = datetime.now(UTC) + timedelta(seconds=countdown)
     ready = _message(task, args, shown, eta)
     try:
-        outcomes.client().lpush(QUEUE_OF[task], ready)
+        redis_connection.client().lpush(QUEUE_OF[task], ready)
     except redis.RedisError as error:
         return _not_sent(task, shown, error)
     return True
@@ -182,5 +172,13 @@ def ring_reschedule(job_id: str, shown: str = "", countdown: float | None = None
 def room_in(queue: str) -> int:
     """How many more messages dispatch and rescue may put on a queue (SPEC 7: it is rung while under 1,000)."""
     with suppress(redis.RedisError):
-        return max(0, settings().queue_full - int(outcomes.client().llen(queue)))
+        return max(0, settings().queue_full - int(redis_connection.client().llen(queue)))
     return 0
+
+
+def depths() -> dict[str, int]:
+    """How many messages each queue holds. Raises redis.RedisError."""
+    pipe = redis_connection.client().pipeline(transaction=False)
+    for name in QUEUES:
+        pipe.llen(name)
+    return dict(zip(QUEUES, map(int, pipe.execute()), strict=True))

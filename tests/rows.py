@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared import db, outcomes, queue
+from shared import db, queue, redis_connection
 from shared.settings import settings
 from shared.store import edits as edits_store
 from shared.store import trip
@@ -26,9 +26,9 @@ def forget_caches() -> None:
     """Forget what this process remembers of its settings; connections are closed first."""
     for own in (db.engine, db._aside, db._durable):
         own.forget()
-    if outcomes.client.cache_info().currsize:
-        outcomes.client().close()
-    outcomes.client.cache_clear()
+    if redis_connection.client.cache_info().currsize:
+        redis_connection.client().close()
+    redis_connection.client.cache_clear()
     if queue.sender.cache_info().currsize:
         queue.sender().pool.force_close_all()
         queue.sender().close()

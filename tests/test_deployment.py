@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from shared import queue
+from shared import task_names
 from shared.local import commands
 from shared.local.postgres import SERVER as POSTGRESQL
 from shared.local.valkey import SERVER as VALKEY
@@ -79,7 +79,7 @@ def test_settings_take_what_the_containers_get(monkeypatch):
 
 def test_every_queue_has_exactly_one_worker_service():
     served = [option.removeprefix("--queues=") for service in WORKERS.values() for option in service["command"][1:]]
-    assert sorted(served) == sorted(queue.QUEUES) == sorted(commands.POOLS)
+    assert sorted(served) == sorted(task_names.QUEUES) == sorted(commands.POOLS)
 
 
 def test_each_worker_is_asked_for_its_own_queues_health():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import queue
+from shared import task_names
 from shared.lifecycle import EditStatus, Status
 from shared.local import commands
 
@@ -45,13 +45,13 @@ def test_statements_stand_in_store_alone() -> None:
 
 
 def test_every_queue_that_is_sent_to_is_watched_by_a_worker() -> None:
-    assert set(queue.QUEUE_OF.values()) == set(queue.QUEUES) == set(commands.POOLS)
+    assert set(task_names.QUEUE_OF.values()) == set(task_names.QUEUES) == set(commands.POOLS)
 
 
 def test_every_task_name_has_a_task_and_a_queue() -> None:
     source = PRODUCT["worker/tasks.py"]
-    named = {name for name in vars(queue) if name in re.findall(r"@task\(queue\.(\w+)", source)}
-    assert {getattr(queue, name) for name in named} == set(queue.QUEUE_OF)
+    named = {name for name in vars(task_names) if name in re.findall(r"@task\(task_names\.(\w+)", source)}
+    assert {getattr(task_names, name) for name in named} == set(task_names.QUEUE_OF)
 
 
 def test_every_status_is_known_to_the_database() -> None:

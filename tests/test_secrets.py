@@ -23,7 +23,7 @@ from celery import Celery
 from celery.events import EventReceiver
 from sqlalchemy import create_engine, pool, text
 
-from shared import queue
+from shared import task_names
 from shared.cli import roles
 from shared.local import commands
 from shared.local.datadir import free_port
@@ -42,7 +42,7 @@ QUOTED = "the platform does not like: PLANTED-caption"
 PLANTED = re.compile(
     b"PLANTED|" + "grüße".encode() + rb"|gr\\u00fc\\u00dfe|" + b"PLANTED".hex().encode(), re.IGNORECASE
 )
-ROLES = {"api", "beat", "flower", "postgres", *queue.QUEUES}
+ROLES = {"api", "beat", "flower", "postgres", *task_names.QUEUES}
 FLOWER_PAGES = (
     *("/", "/workers", "/tasks", "/broker", "/metrics", "/api/workers", "/api/tasks?limit=100000"),
     *("/api/task/types", "/api/queues/length"),
@@ -252,7 +252,9 @@ def lived(everything: Everything) -> Everything:
                         + (SELECT count(*) FROM webhook_events WHERE status = 'queued')"""
     eventually(lambda: everything.scalar(under_way) == 0, within=30, every=0.1, because="nothing is under way")
     # All seven tasks, each to its end: the events of the last ones come a moment later.
-    eventually(lambda: _succeeded(everything) == set(queue.QUEUE_OF), within=15, because="every task's end was heard")
+    eventually(
+        lambda: _succeeded(everything) == set(task_names.QUEUE_OF), within=15, because="every task's end was heard"
+    )
     return everything
 
 
@@ -281,8 +283,8 @@ def test_no_page_of_flowers_holds_it_nor_what_it_keeps_on_disk(lived: Everything
     newest = {one["name"]: uuid for uuid, one in tasks.items()}
     # Flower may begin to listen while a worker has a task in hand: it hears how that ends, and never its name.
     newest.pop(None, None)
-    assert sum(one["name"] is None for one in tasks.values()) <= len(queue.QUEUES)
-    assert newest.keys() == set(queue.QUEUE_OF)
+    assert sum(one["name"] is None for one in tasks.values()) <= len(task_names.QUEUES)
+    assert newest.keys() == set(task_names.QUEUE_OF)
     workers = lived.flower("/api/workers").json()
     told = {*newest.values(), *(uuid for uuid, one in tasks.items() if one["state"] == "FAILURE")}
     pages = [*FLOWER_PAGES, *(f"/worker/{name}" for name in workers)]

@@ -9,7 +9,7 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
-from shared import db, garbage, logs, metrics, queue, services, tracing
+from shared import db, garbage, logs, metrics, queue, services, task_names, tracing, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError
 from worker import broker, calls
@@ -57,12 +57,12 @@ app.conf.update(
     beat_schedule={
         # Without `expires`, which is a time of day: worker/beat.py keeps these from filling their queue.
         "dispatch what is due": {
-            "task": queue.POSTS_DISPATCH_DUE,
+            "task": task_names.POSTS_DISPATCH_DUE,
             "schedule": _config.dispatch_period,
             "options": {"argsrepr": "()", "kwargsrepr": ""},
         },
         "rescue what was forgotten": {
-            "task": queue.OPS_RESCUE,
+            "task": task_names.OPS_RESCUE,
             "schedule": _config.rescue_period,
             "options": {"argsrepr": "()", "kwargsrepr": ""},
         },
@@ -71,13 +71,13 @@ app.conf.update(
 )
 
 
-metrics.watch_worker()
+worker_metrics.watch_worker()
 
 
 @setup_logging.connect
 def _one_log(**_: Any) -> None:
     """Celery's own lines go where ours go, in the same form."""
-    logs.configure(process=lambda: metrics.worker_name() or "beat", task_id=_task_id)
+    logs.configure(process=lambda: worker_metrics.worker_name() or "beat", task_id=_task_id)
 
 
 def _task_id() -> str | None:
@@ -139,7 +139,7 @@ def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
                     # Celery tells everybody, Flower first, what is raised here, and a driver's words quote the row.
                     raise logs.retold(error) from None
                 log.warning("task_put_off", task=name, error=type(error).__name__)
-                if name not in (queue.OPS_RESCUE, queue.POSTS_DISPATCH_DUE):
+                if name not in (task_names.OPS_RESCUE, task_names.POSTS_DISPATCH_DUE):
                     queue.send(name, args, shown="again", countdown=1 + random.random())  # noqa: S311  -- spread only
                 return {"put_off": type(error).__name__}
 

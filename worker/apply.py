@@ -12,12 +12,13 @@ from shared.db import transaction
 from shared.edits import EditPatch
 from shared.lifecycle import EditStatus, PostFacts, Status
 from shared.posts import Post
+from shared.queued_edits import End, QueuedEdit
 from shared.settings import settings
 from shared.store import batches
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
-from shared.store.edits import End, Queue, QueuedEdit
+from shared.store.edits import Queue
 from shared.store.posts import Write
 from worker import batch_limits
 from worker.attempts import Attempts

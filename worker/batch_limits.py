@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.lifecycle import PostFacts
-from shared.store.edits import QueuedEdit
+from shared.queued_edits import QueuedEdit
 
 EDITS_A_TASK = 1000
 BYTES_A_TASK = 4_000_000

@@ -6,11 +6,14 @@ from typing import Any, Final
 import structlog
 from celery.beat import Scheduler as CeleryScheduler
 
-from shared import queue
+from shared import queue, task_names
 from shared.settings import settings
 
 # Dispatch comes several times as often: in room that both had to share, rescue would hardly ever find any.
-_WAITING_AT_MOST: Final = {queue.POSTS_DISPATCH_DUE: queue.WAITING_BEATS, queue.OPS_RESCUE: 2 * queue.WAITING_BEATS}
+_WAITING_AT_MOST: Final = {
+    task_names.POSTS_DISPATCH_DUE: queue.WAITING_BEATS,
+    task_names.OPS_RESCUE: 2 * queue.WAITING_BEATS,
+}
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +30,7 @@ class Scheduler(CeleryScheduler):
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send, if there is room. Nothing is known of the room while Redis is away, and nothing is sent then."""
         full = settings().queue_full
-        if queue.room_in(queue.QUEUE_OF[entry.task]) <= max(0, full - _WAITING_AT_MOST[entry.task]):
+        if queue.room_in(task_names.QUEUE_OF[entry.task]) <= max(0, full - _WAITING_AT_MOST[entry.task]):
             log.debug("beat_waits", task=entry.task)
             return
         super().apply_entry(entry, producer)

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from shared import held as held_posts
-from shared import outcomes, queue
+from shared import outcomes, queue, task_names
 from shared.ids import is_id
 from shared.settings import settings
 from worker import apply, held, publish, render, reschedule, rescue, schedule, webhooks
@@ -20,7 +20,7 @@ _publishes = Calls(settings().publish_calls)
 _deliveries = Calls(settings().webhook_calls)
 
 
-@task(queue.EDITS_APPLY)
+@task(task_names.EDITS_APPLY)
 def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
     """Apply the queued edits of these posts, or of those that were held, and answer the process that rang."""
     reply_to = reply_to if is_id(reply_to) else None
@@ -33,20 +33,20 @@ def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
     return applied.summary()
 
 
-@task(queue.POSTS_PUBLISH)
+@task(task_names.POSTS_PUBLISH)
 def publish_posts(pairs: Any = ()) -> dict[str, int]:
     """Publish posts that are due, several side by side."""
     return publish.publish(_pairs(pairs), _publishes, _ring_published).summary()
 
 
-@task(queue.POSTS_RENDER)
+@task(task_names.POSTS_RENDER)
 def render_post(post_id: Any = None, content_revision: Any = None) -> dict[str, int]:
     """Render one post."""
     wanted = _pairs([[post_id, content_revision]])
     return {render.render(*wanted[0], _ring_rendering).outcome: 1} if wanted else {}
 
 
-@task(queue.RESCHEDULES_RUN_CHUNK)
+@task(task_names.RESCHEDULES_RUN_CHUNK)
 def run_chunk(reschedule_id: Any = None) -> dict[str, Any]:
     """One step of a bulk job, then ring for the next."""
     if not isinstance(reschedule_id, str):
@@ -59,19 +59,19 @@ def run_chunk(reschedule_id: Any = None) -> dict[str, Any]:
     return turn.summary()
 
 
-@task(queue.WEBHOOKS_DELIVER)
+@task(task_names.WEBHOOKS_DELIVER)
 def deliver_webhooks(post_ids: Any = ()) -> dict[str, int]:
     """Tell the receiver of webhooks what happened to these posts, in order for each."""
     return webhooks.deliver(_ids(post_ids), _deliveries, queue.ring_webhooks)
 
 
-@task(queue.POSTS_DISPATCH_DUE)
+@task(task_names.POSTS_DISPATCH_DUE)
 def dispatch_due() -> dict[str, int]:
     """Enqueue what comes due within the horizon."""
     return {"enqueued": schedule.dispatch_due()}
 
 
-@task(queue.OPS_RESCUE)
+@task(task_names.OPS_RESCUE)
 def rescue_forgotten() -> dict[str, int]:
     """Ring again for what the broker forgot."""
     return rescue.rescue()

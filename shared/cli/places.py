@@ -59,13 +59,13 @@ def reaching(found: Parts) -> Iterator[None]:
     """
     import structlog  # noqa: PLC0415 - heavy imports wait until the command runs
 
-    from shared import outcomes, queue  # noqa: PLC0415 - as above
+    from shared import queue, redis_connection  # noqa: PLC0415 - as above
     from shared.settings import settings  # noqa: PLC0415
 
     wanted = {"REDRAFT_DATABASE_URL": found.database_url, "REDRAFT_REDIS_URL": found.redis_url}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update({name: url for name, url in wanted.items() if url})
-    caches = (settings.cache_clear, queue.sender.cache_clear, outcomes.client.cache_clear)
+    caches = (settings.cache_clear, queue.sender.cache_clear, redis_connection.client.cache_clear)
     for forget in caches:
         forget()
     logging = structlog.get_config()

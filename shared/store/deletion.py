@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 
 from shared.lifecycle import EditStatus
 from shared.posts import Post
+from shared.queued_edits import End
 from shared.store import counted
-from shared.store.edits import End
 
 # Every claim and every mark asks for a post that is not deleted, so that nothing that is under way can take it up.
 _HIDE = text("""

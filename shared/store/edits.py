@@ -9,6 +9,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from shared.lifecycle import EditStatus
+from shared.queued_edits import End, QueuedEdit
 from shared.store import counted, direct
 from shared.store.direct import array
 from shared.store.trip import Statement
@@ -67,27 +68,6 @@ def insert_edits(tx: Connection, new: Sequence[NewEdit], accepted_at: datetime) 
     """
     statement = _INSERT if any(edit.key is not None for edit in new) else _INSERT_KEYLESS
     return {row[0] for row in direct.rows(tx, statement, to_json(new).decode(), accepted_at)}
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedEdit:
-    """An edit as the worker reads it. `attempts` counts the times that somebody started it and died, `deferrals` those
-    that its batch failed at PostgreSQL. `size`: the bytes of what it brings.
-
-    `read_at` is the database's clock as this was read: what is due is judged by it.
-    """
-
-    id: str
-    seq: int
-    post_id: str
-    changes: dict[str, Any]
-    if_match: list[str] | None
-    created_at: datetime
-    attempts: int
-    requested_by: str
-    deferrals: int
-    size: int
-    read_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,23 +192,6 @@ def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> set[str]:
         "deferred": [one.deferred for one in owed],
     }
     return set(aside.execute(_GIVE_BACK, given).scalars())
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How an edit ended. `revision` is the post's as the edit left it, or, refused, as it found it."""
-
-    id: str
-    status: EditStatus
-    revision: int | None = None
-    before: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
-    result: str | None = None
-    error_code: str | None = None
-    error_message: str | None = None
-    error_details: list[dict[str, str]] | None = None
-    lock_wait_ms: int | None = None
-    was: EditStatus = EditStatus.QUEUED
 
 
 _FINALIZE = """

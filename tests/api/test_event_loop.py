@@ -16,7 +16,7 @@ import pytest
 from api import context as contexts
 from api import lag
 from api.context import Context
-from shared import outcomes
+from shared import redis_connection
 from shared.errors import Unavailable
 from shared.settings import settings
 from tests.api.answers import error
@@ -116,7 +116,7 @@ def test_more_heavy_bodies_than_can_be_held_are_told_so_and_places_come_back(
 ) -> None:
     monkeypatch.setenv("REDRAFT_REDIS_URL", redis_url)
     settings.cache_clear()
-    outcomes.client.cache_clear()
+    redis_connection.client.cache_clear()
     go_on = threading.Event()
 
     async def story(context: Context) -> None:

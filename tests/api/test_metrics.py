@@ -10,14 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from api import metrics as page
-from shared import metrics
+from shared import worker_metrics
 from shared.store import gauges
 from tests import rows
 from tests.shared.test_metrics import OF_THE_SCRAPE
 from tests.stack import running
 from tests.waiting import eventually
 
-STALE = page.FRESH + metrics.PERIOD + 3
+STALE = page.FRESH + worker_metrics.PERIOD + 3
 
 
 def scrape(stack, **headers):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from celery import Celery
 
-from shared import queue
+from shared import queue, task_names
 from shared.settings import Settings
 from tests.benchmarks.ground import Stage
 
@@ -16,6 +16,6 @@ def ring(stage: Stage, post_ids: Sequence[str]) -> int:
     starts = range(0, len(post_ids), queue.DOORBELL_POSTS)
     for start in starts:
         some = list(post_ids[start : start + queue.DOORBELL_POSTS])
-        app.send_task(queue.EDITS_APPLY, args=[some, None], argsrepr=f"({queue.readable(some)})", kwargsrepr="")
+        app.send_task(task_names.EDITS_APPLY, args=[some, None], argsrepr=f"({queue.readable(some)})", kwargsrepr="")
     app.close()
     return len(starts)

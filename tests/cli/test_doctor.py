@@ -14,7 +14,7 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import checkup, queue
+from shared import checkup, queue, task_names
 from shared.cli.doctor import doctor
 from shared.diagnosis import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows
@@ -58,7 +58,7 @@ def test_a_healthy_stack_is_well_and_without_beat_and_workers_it_is_not(
 ) -> None:
     with rows.set_up(monkeypatch, database_url, own_valkey.url):
         environment = {"REDRAFT_DATABASE_URL": database_url, "REDRAFT_REDIS_URL": own_valkey.url}
-        everything = f"--queues={','.join(queue.QUEUES)}"
+        everything = f"--queues={','.join(task_names.QUEUES)}"
         worker = processes.start("worker", "edits", everything, **environment)
         beat = processes.start("beat", **environment)
         worker.says("ready.", within=30)
@@ -89,7 +89,7 @@ def test_a_healthy_stack_is_well_and_without_beat_and_workers_it_is_not(
         named = [finding["what"] for finding in worst["findings"] if finding["code"] == "no_worker"]
         assert code == 1
         # Nobody is to be told of anything, so that nobody misses a worker for webhooks.
-        wanted = [name for name in queue.QUEUES if name != "webhooks"]
+        wanted = [name for name in task_names.QUEUES if name != "webhooks"]
         assert len(named) == len(wanted)
         assert all(any(name in what for what in named) for name in wanted)
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from api import app, deletion, docs, drafts, openapi, operations, problems, schemas
+from api import app, deletions, docs, drafts, openapi, operations, problems, schemas
 from shared import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
 from shared.posts import Post, detailed, public
 
@@ -104,7 +104,7 @@ def test_words_are_those_of_the_code() -> None:
     assert words("EditStatus") == list(lifecycle.EditStatus)
     assert words("JobStatus") == list(reschedule_jobs.JobStatus)
     assert words("Outcome") == list(reschedules.Outcome)
-    assert words("Reason") == list(deletion.Reason)
+    assert words("Reason") == list(deletions.Reason)
 
 
 @pytest.mark.parametrize(

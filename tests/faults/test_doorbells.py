@@ -12,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 
-from shared import queue
+from shared import task_names
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Server
@@ -53,7 +53,7 @@ def envelope(body: bytes, content_type: str = "application/json", **headers: Any
         "body_encoding": "base64",
         "delivery_tag": str(uuid4()),
     }
-    known = {"lang": "py", "task": queue.EDITS_APPLY, "id": str(uuid4()), "argsrepr": "()", "kwargsrepr": "{}"}
+    known = {"lang": "py", "task": task_names.EDITS_APPLY, "id": str(uuid4()), "argsrepr": "()", "kwargsrepr": "{}"}
     said = {name: value for name, value in (known | headers).items() if value is not LEFT_OUT}
     return json.dumps(
         {
@@ -120,7 +120,7 @@ NO_ENVELOPES = {
 
 def empty(client: "redis.Redis[bytes]") -> bool:
     """Nothing queued, nothing handed out and not acknowledged."""
-    return not any(client.llen(name) for name in queue.QUEUES) and not client.hlen("unacked")
+    return not any(client.llen(name) for name in task_names.QUEUES) and not client.hlen("unacked")
 
 
 @pytest.fixture
@@ -136,14 +136,14 @@ def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_noth
     scene.start_api()
     workers = {name: scene.start_worker(name) for name in ("edits", "publish", "render", "ops")}
     sender = Celery(broker=own_valkey.url, set_as_current=False)
-    sender.conf.task_routes = {name: {"queue": to} for name, to in queue.QUEUE_OF.items()}
+    sender.conf.task_routes = {name: {"queue": to} for name, to in task_names.QUEUE_OF.items()}
     sender.conf.task_publish_retry = False
     with redis.Redis.from_url(own_valkey.url) as client:
-        for name in (*queue.QUEUE_OF, "posts.destroy"):
-            if queue.QUEUE_OF.get(name) in ("bulk", "webhooks"):
+        for name in (*task_names.QUEUE_OF, "posts.destroy"):
+            if task_names.QUEUE_OF.get(name) in ("bulk", "webhooks"):
                 continue
             for arguments in STRANGE_ARGUMENTS:
-                sender.send_task(name, args=arguments, queue=queue.QUEUE_OF.get(name, "edits"))
+                sender.send_task(name, args=arguments, queue=task_names.QUEUE_OF.get(name, "edits"))
         for what, message in (MALFORMED | NO_ENVELOPES).items():
             scene.note(f"sent {what}")
             # Twice: what costs a worker one of its places must cost an edits worker both.

@@ -16,7 +16,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from shared import queue
+from shared import queue, task_names
 from tests import rows
 from tests.faults.conftest import MakeScene
 from tests.faults.evidence import Call
@@ -97,7 +97,7 @@ class Watch:
     """The most that was ever seen waiting on each queue and in workers' hands, and what Redis needed for all of it."""
 
     url: str
-    most: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*queue.QUEUES, "unacked"), 0))
+    most: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*task_names.QUEUES, "unacked"), 0))
     memory: int = 0
     looks: int = 0
     over: threading.Event = field(default_factory=threading.Event)
@@ -106,7 +106,7 @@ class Watch:
         with redis.Redis.from_url(self.url, socket_timeout=1, socket_connect_timeout=1) as client:
             while not self.over.wait(0.05):
                 try:
-                    for name in queue.QUEUES:
+                    for name in task_names.QUEUES:
                         self.most[name] = max(self.most[name], client.llen(name))
                     self.most["unacked"] = max(self.most["unacked"], client.hlen("unacked"))
                     self.memory = max(self.memory, client.info("memory")["used_memory"])
@@ -216,7 +216,7 @@ def test_hours_without_workers_fill_no_queue_and_what_waited_goes_once_and_in_or
 
 def waiting(url: str) -> int:
     with redis.Redis.from_url(url) as client:
-        return sum(client.llen(name) for name in queue.QUEUES)
+        return sum(client.llen(name) for name in task_names.QUEUES)
 
 
 @pytest.mark.faults

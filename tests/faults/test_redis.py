@@ -10,7 +10,7 @@ import pytest
 import redis
 from celery import Celery
 
-from shared import queue
+from shared import task_names
 from tests import processes as real
 from tests import rows
 from tests.faults.conftest import MakeScene
@@ -200,13 +200,13 @@ def test_row_07_a_redis_that_is_frozen_while_a_task_ends_leaves_its_worker_takin
     worker = scene.crashing_worker("--concurrency=1", "--without-heartbeat")
     with Celery(broker=own_valkey.url, set_as_current=False) as sender:
         with listening(own_valkey.url) as heard:
-            sender.send_task(queue.EDITS_APPLY, args=[posts[:1]], queue="edits")
+            sender.send_task(task_names.EDITS_APPLY, args=[posts[:1]], queue="edits")
             eventually(lambda: "task-started" in heard(), within=10)
         assert f"struck linger-2 {ends_frozen}" in worker.output()
         own_valkey.process.freeze()
         worker.says("Couldn't ack", within=20)
         own_valkey.process.thaw()
-        sender.send_task(queue.EDITS_APPLY, args=[posts[1:]], queue="edits")
+        sender.send_task(task_names.EDITS_APPLY, args=[posts[1:]], queue="edits")
     eventually(lambda: scene.row("edits", again).status == "applied", within=20)
 
 

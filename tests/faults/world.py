@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from shared import queue
+from shared import queue, task_names
 from shared.answers import Reply
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
@@ -111,11 +111,11 @@ class World:
         """What is sent goes into a bag, unless the broker loses it."""
         if self.lucky(0.15):
             return True
-        if task == queue.EDITS_APPLY:
+        if task == task_names.EDITS_APPLY:
             self.bells.update(args[0])
-        elif task == queue.POSTS_RENDER:
+        elif task == task_names.POSTS_RENDER:
             self.renders[args[0]].append(args[1])
-        elif task == queue.POSTS_PUBLISH:
+        elif task == task_names.POSTS_PUBLISH:
             for post, revision in args[0]:
                 self.publishes[post].append(revision)
         return True

@@ -20,7 +20,7 @@ from shared.local.datadir import DataDir
 from shared.local.errors import LocalError
 from shared.local.postgres import FOR_TESTS_ONLY, PostgreSQL
 from shared.local.valkey import Valkey
-from shared.queue import QUEUES
+from shared.task_names import QUEUES
 from tests.processes import Server, data_dir
 from tests.waiting import eventually
 

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from shared import logs
 from shared.lifecycle import EditStatus
 from shared.log_rates import BURST, Rates
+from shared.queued_edits import End, QueuedEdit
 from shared.settings import settings
-from shared.store.edits import End, QueuedEdit
 from tests import rows
 from tests.stack import running
 from tests.waiting import eventually

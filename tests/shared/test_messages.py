@@ -11,7 +11,7 @@ import pytest
 import redis
 import structlog
 
-from shared import messages, outcomes, queue
+from shared import messages, queue, redis_connection, task_names
 from tests import rows
 
 DIFFERENT = {
@@ -49,9 +49,9 @@ def flat(made: dict[str, Any]) -> dict[tuple[str, str], Any]:
     return found | {("", name): value for name, value in made.items() if name not in ("headers", "properties")}
 
 
-@pytest.mark.parametrize("task", sorted(queue.QUEUE_OF))
+@pytest.mark.parametrize("task", sorted(task_names.QUEUE_OF))
 def test_a_message_of_ours_differs_from_celery_s_in_what_no_two_messages_share(task: str, broker: redis.Redis) -> None:
-    name = queue.QUEUE_OF[task]
+    name = task_names.QUEUE_OF[task]
     queue.sender().send_task(task, args=ARGS, argsrepr="(post_1 +1)", kwargsrepr="", headers={"parents": ["a"]})
     theirs = flat(on(broker, name))
     broker.lpush(name, messages.message(queue.sender(), task, ARGS, shown="(post_1 +1)", headers={"parents": ["a"]}))
@@ -63,13 +63,13 @@ def test_a_message_of_ours_differs_from_celery_s_in_what_no_two_messages_share(t
 
 @pytest.mark.usefixtures("broker")
 def test_no_two_messages_are_one_to_a_worker() -> None:
-    made = [json.loads(messages.message(queue.sender(), queue.OPS_RESCUE, [], shown="()")) for _ in range(100)]
+    made = [json.loads(messages.message(queue.sender(), task_names.OPS_RESCUE, [], shown="()")) for _ in range(100)]
     assert len({one["headers"]["id"] for one in made}) == 100
     assert len({one["properties"]["delivery_tag"] for one in made}) == 100
 
 
 def test_a_countdown_is_the_instant_that_celery_would_have_named(broker: redis.Redis) -> None:
-    queue.sender().send_task(queue.EDITS_APPLY, args=[["post_1"], None], countdown=90)
+    queue.sender().send_task(task_names.EDITS_APPLY, args=[["post_1"], None], countdown=90)
     theirs = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
     assert queue.ring_held("token", 90)
     ours = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
@@ -97,5 +97,5 @@ def test_a_doorbell_of_an_event_loop_is_the_same_message(broker: redis.Redis) ->
 
 
 async def rung_on_a_loop(post_ids: list[str], reply_to: str | None = None) -> bool:
-    async with outcomes.client_on_loop() as client:
+    async with redis_connection.client_on_loop() as client:
         return await queue.ring_edits_on_loop(client, post_ids, reply_to)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shared import metrics, outcomes, queue
+from shared import metrics, redis_connection, task_names, worker_metrics
 from shared.lifecycle import EditStatus
+from shared.queued_edits import End, QueuedEdit
 from shared.store import gauges
-from shared.store.edits import End, QueuedEdit
 from tests import rows
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -45,7 +45,7 @@ def redis_here(monkeypatch, redis_url):
 
 
 def worker(name, place=0):
-    process = metrics._Worker()
+    process = worker_metrics._Worker()
     process.name, process.place = name, place
     return process
 
@@ -53,7 +53,7 @@ def worker(name, place=0):
 def of_workers():
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in metrics.of_workers()
+        for family in worker_metrics.of_workers()
         for sample in family.samples
     }
 
@@ -91,13 +91,13 @@ def test_a_publish_before_its_time_by_a_clocks_breadth_is_not_late():
 
 
 def test_a_task_is_counted_with_the_counts_that_it_returns():
-    run = metrics.counted(queue.POSTS_PUBLISH, lambda: {"done": 3, "early": 1, "chunk": "words are no counts"})
+    run = metrics.counted(task_names.POSTS_PUBLISH, lambda: {"done": 3, "early": 1, "chunk": "words are no counts"})
     done = sample("redraft_publishes_total", outcome="done")
-    tasks = sample("redraft_tasks_total", task=queue.POSTS_PUBLISH, outcome="done")
+    tasks = sample("redraft_tasks_total", task=task_names.POSTS_PUBLISH, outcome="done")
     run()
     assert sample("redraft_publishes_total", outcome="done") == done + 3
     assert sample("redraft_publishes_total", outcome="chunk") == 0
-    assert sample("redraft_tasks_total", task=queue.POSTS_PUBLISH, outcome="done") == tasks + 1
+    assert sample("redraft_tasks_total", task=task_names.POSTS_PUBLISH, outcome="done") == tasks + 1
 
 
 @pytest.mark.parametrize(("result", "outcome"), [({"put_off": "OperationalError"}, "put_off"), (KeyError, "failed")])
@@ -107,23 +107,25 @@ def test_a_task_that_did_not_do_its_work_is_counted_apart(result, outcome):
             return result
         raise result
 
-    before = sample("redraft_tasks_total", task=queue.OPS_RESCUE, outcome=outcome)
+    before = sample("redraft_tasks_total", task=task_names.OPS_RESCUE, outcome=outcome)
     with suppress(KeyError):
-        metrics.counted(queue.OPS_RESCUE, run)()
-    assert sample("redraft_tasks_total", task=queue.OPS_RESCUE, outcome=outcome) == before + 1
+        metrics.counted(task_names.OPS_RESCUE, run)()
+    assert sample("redraft_tasks_total", task=task_names.OPS_RESCUE, outcome=outcome) == before + 1
 
 
 def test_outcomes_cannot_make_series_without_end():
     words = iter(range(1000))
-    run = metrics.counted(queue.WEBHOOKS_DELIVER, lambda: {f"made_up_{next(words)}": 1})
+    run = metrics.counted(task_names.WEBHOOKS_DELIVER, lambda: {f"made_up_{next(words)}": 1})
     for _ in range(1000):
         run()
-    made = [one for one in metrics.RESULTS[queue.WEBHOOKS_DELIVER].collect()[0].samples if "made_up" in str(one.labels)]
+    made = [
+        one for one in metrics.RESULTS[task_names.WEBHOOKS_DELIVER].collect()[0].samples if "made_up" in str(one.labels)
+    ]
     assert len(made) == metrics._OUTCOMES_AT_MOST
 
 
 def test_every_task_that_counts_has_a_counter():
-    assert set(metrics.RESULTS) | {queue.EDITS_APPLY} == set(queue.QUEUE_OF)
+    assert set(metrics.RESULTS) | {task_names.EDITS_APPLY} == set(task_names.QUEUE_OF)
 
 
 @pytest.mark.usefixtures("redis_here")
@@ -150,26 +152,26 @@ def test_a_process_that_takes_a_dead_ones_place_goes_on_in_its_series():
 @pytest.mark.usefixtures("redis_here")
 def test_a_worker_that_is_gone_is_forgotten():
     worker("edits@gone").write()
-    assert metrics.heard_from("edits", "gone")
-    client = outcomes.client()
-    assert 0 < client.ttl(f"{metrics.NAMES}:edits@gone/0") <= metrics.KEPT_FOR
-    client.delete(f"{metrics.NAMES}:edits@gone/0")  # as Redis does by itself after that
-    assert not metrics.heard_from("edits", "gone")
-    assert client.scard(metrics.NAMES) == 0
+    assert worker_metrics.heard_from("edits", "gone")
+    client = redis_connection.client()
+    assert 0 < client.ttl(f"{worker_metrics.NAMES}:edits@gone/0") <= worker_metrics.KEPT_FOR
+    client.delete(f"{worker_metrics.NAMES}:edits@gone/0")  # as Redis does by itself after that
+    assert not worker_metrics.heard_from("edits", "gone")
+    assert client.scard(worker_metrics.NAMES) == 0
 
 
 @pytest.mark.usefixtures("redis_here")
 def test_a_worker_of_another_host_or_queue_does_not_make_this_one_healthy():
     worker("edits@host-10").write()
-    assert not metrics.heard_from("edits", "host-1")
-    assert not metrics.heard_from("ops", "host-10")
+    assert not worker_metrics.heard_from("edits", "host-1")
+    assert not worker_metrics.heard_from("ops", "host-10")
 
 
 @pytest.mark.usefixtures("redis_here")
 def test_a_worker_that_ends_writes_once_more():
     process = worker("bulk@here")
     process.begin(0)
-    dispatched = metrics.RESULTS[queue.POSTS_DISPATCH_DUE].labels("enqueued")
+    dispatched = metrics.RESULTS[task_names.POSTS_DISPATCH_DUE].labels("enqueued")
     dispatched.inc(17)
     process.end()
     name = ("redraft_dispatched_total", ("outcome", "enqueued"), ("place", "0"), ("worker", "bulk@here"))

@@ -10,10 +10,10 @@ import redis.asyncio
 import structlog
 import structlog.testing
 
-from shared import outcomes
+from shared import outcomes, redis_connection
 from shared.lifecycle import EditStatus
 from shared.outcomes import Answer, Listener
-from shared.store.edits import End
+from shared.queued_edits import End
 from tests import rows
 from tests.faults.proxy import Proxy
 from tests.waiting import until
@@ -60,7 +60,7 @@ class Ear:
 
 @asynccontextmanager
 async def listening() -> AsyncIterator[Ear]:
-    async with outcomes.client_on_loop() as broker:
+    async with redis_connection.client_on_loop() as broker:
         ear = Ear(broker)
         ear.listener.start()
         try:
@@ -149,7 +149,7 @@ def test_a_listener_that_hears_nothing_asks_and_without_an_answer_begins_anew(
             wire.swallow(["down"])
             await asyncio.to_thread(outcomes.announce, outcomes.address(ear.listener.channel, 1), [])
             await asyncio.to_thread(wire.heal)  # but not for the connections that are there
-            await asyncio.to_thread(outcomes.client().close)
+            await asyncio.to_thread(redis_connection.client().close)
             await ear.until_it_hears(2)
 
     asyncio.run(story())
@@ -205,7 +205,7 @@ def test_a_listener_that_is_told_to_stop_at_any_moment_of_its_beginning_stops(
     monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
     async def begin_and_stop(steps: int) -> bool:
-        async with outcomes.client_on_loop() as broker:
+        async with redis_connection.client_on_loop() as broker:
             listener = Listener(broker, "redraft:answers:test-brief", lambda _: None)
             listener.start()
             for _ in range(steps):

@@ -11,7 +11,7 @@ import celery
 import pytest
 from celery.app.task import Context
 
-from shared import queue, tracing
+from shared import task_names, tracing
 from tests.stack import running
 from tests.waiting import eventually
 
@@ -63,7 +63,7 @@ def test_off_it_touches_neither_messages_nor_tasks():
     assert not tracing.on()
     tracing.remember("post_1")
     assert tracing.headers([["post_1"], "reply"]) is None
-    assert tracing.traced(queue.EDITS_APPLY, lambda ids: {"applied": len(ids)})(["post_1"]) == {"applied": 1}
+    assert tracing.traced(task_names.EDITS_APPLY, lambda ids: {"applied": len(ids)})(["post_1"]) == {"applied": 1}
 
 
 def test_without_the_packages_it_is_off_and_says_so_once():
@@ -86,8 +86,8 @@ def test_one_trace_leads_from_a_request_through_its_doorbell_to_its_task(spans, 
     headers = tracing.headers([["post_1"], "channel#1"])
 
     received(monkeypatch, headers)
-    tracing.traced(queue.EDITS_APPLY, lambda: {"applied": 1})()
-    request, task = spans()["PATCH /v1/posts/{post_id}"], spans()[queue.EDITS_APPLY]
+    tracing.traced(task_names.EDITS_APPLY, lambda: {"applied": 1})()
+    request, task = spans()["PATCH /v1/posts/{post_id}"], spans()[task_names.EDITS_APPLY]
     assert f"{request.context.trace_id:032x}" == "a" * 32
     assert (task.context.trace_id, task.parent.span_id) == (request.context.trace_id, request.context.span_id)
     assert request.attributes["redraft.edit_id"] == "edit_1"
@@ -109,8 +109,8 @@ def test_a_doorbell_of_many_requests_is_linked_to_each(spans, monkeypatch):
         with tracing.request("PATCH", []):
             tracing.remember(f"post_{number}")
     received(monkeypatch, tracing.headers([["post_1", "post_2", "post_3", "post_never_traced"], None]))
-    tracing.traced(queue.EDITS_APPLY, dict)()
-    task = spans()[queue.EDITS_APPLY]
+    tracing.traced(task_names.EDITS_APPLY, dict)()
+    task = spans()[task_names.EDITS_APPLY]
     assert task.parent is None
     assert len({link.context.trace_id for link in task.links}) == 3
 
@@ -118,8 +118,8 @@ def test_a_doorbell_of_many_requests_is_linked_to_each(spans, monkeypatch):
 @installed
 def test_a_message_that_a_task_sends_goes_on_in_its_trace(spans):
     sent = []
-    tracing.traced(queue.EDITS_APPLY, lambda: sent.append(tracing.headers([[["post_1", 2]]])) or {})()
-    task = spans()[queue.EDITS_APPLY]
+    tracing.traced(task_names.EDITS_APPLY, lambda: sent.append(tracing.headers([[["post_1", 2]]])) or {})()
+    task = spans()[task_names.EDITS_APPLY]
     (parent,) = sent[0][tracing.PARENTS]
     assert parent.split("-")[1:3] == [f"{task.context.trace_id:032x}", f"{task.context.span_id:016x}"]
 
@@ -141,8 +141,8 @@ def test_a_span_tells_an_error_by_its_type_alone(spans):
         raise ValueError("PLANTED-CAPTION")
 
     with pytest.raises(ValueError, match="PLANTED"):
-        tracing.traced(queue.EDITS_APPLY, fail)()
-    span = spans()[queue.EDITS_APPLY]
+        tracing.traced(task_names.EDITS_APPLY, fail)()
+    span = spans()[task_names.EDITS_APPLY]
     assert span.status.description == "ValueError"
     assert "PLANTED" not in span.to_json()
 
@@ -151,8 +151,8 @@ def test_a_span_tells_an_error_by_its_type_alone(spans):
 def test_strange_headers_on_a_message_change_nothing(spans, monkeypatch):
     for strange in ({tracing.PARENTS: "no list"}, {tracing.PARENTS: [1, None, "nonsense"]}, {}, None):
         received(monkeypatch, strange)
-        assert tracing.traced(queue.OPS_RESCUE, lambda: {"edits": 1})() == {"edits": 1}
-    assert spans()[queue.OPS_RESCUE]
+        assert tracing.traced(task_names.OPS_RESCUE, lambda: {"edits": 1})() == {"edits": 1}
+    assert spans()[task_names.OPS_RESCUE]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import redis
 
-from shared import queue
+from shared import task_names
 from tests.benchmarks import parts
 from tests.soak.clients import Tally
 
@@ -50,7 +50,7 @@ class Watch:
         try:
             with redis.Redis.from_url(self.redis_url, socket_timeout=1, socket_connect_timeout=1) as client:
                 info: Any = client.info("memory")
-                messages = sum(int(client.llen(name)) for name in queue.QUEUES)
+                messages = sum(int(client.llen(name)) for name in task_names.QUEUES)
                 return info["used_memory"] / MIB, int(client.dbsize()), messages
         except redis.RedisError:
             return None, None, None

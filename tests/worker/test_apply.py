@@ -9,9 +9,10 @@ from sqlalchemy import Engine, text
 
 from shared import db
 from shared.lifecycle import EditStatus
+from shared.queued_edits import End
 from shared.store import edits as edits_store
 from shared.store import operations
-from shared.store.edits import End, Owed
+from shared.store.edits import Owed
 from shared.stories import EditStory
 from tests import rows
 from tests.worker.bulk import edits_held_by_a_person

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from shared.lifecycle import PostFacts, Status
-from shared.store.edits import QueuedEdit
+from shared.queued_edits import QueuedEdit
 from worker import batch_limits
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)

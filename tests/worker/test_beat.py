@@ -8,7 +8,7 @@ import pytest
 import redis
 from celery import Celery
 
-from shared import queue
+from shared import queue, task_names
 from shared.settings import settings
 from tests import rows
 from tests.processes import Processes
@@ -16,7 +16,7 @@ from tests.stack import Running
 from tests.waiting import eventually
 from worker.beat import Scheduler
 
-DISPATCH, RESCUE = queue.POSTS_DISPATCH_DUE, queue.OPS_RESCUE
+DISPATCH, RESCUE = task_names.POSTS_DISPATCH_DUE, task_names.OPS_RESCUE
 PERIODS = {DISPATCH: 1.0, RESCUE: 5.0}
 
 

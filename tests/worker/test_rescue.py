@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db, queue
+from shared import db, task_names
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store
@@ -84,12 +84,12 @@ def test_a_step_that_fails_hides_none_of_the_others_and_is_seen(
     again = rescue.rescue()
     assert steps <= again.keys() <= {*steps, "edits", "claims", "reschedules", "webhooks"}
     rung = {
-        "edits": queue.EDITS_APPLY,
-        "publishes": queue.POSTS_PUBLISH,
-        "renders": queue.POSTS_RENDER,
-        "claims": queue.POSTS_PUBLISH,
-        "reschedules": queue.RESCHEDULES_RUN_CHUNK,
-        "webhooks": queue.WEBHOOKS_DELIVER,
+        "edits": task_names.EDITS_APPLY,
+        "publishes": task_names.POSTS_PUBLISH,
+        "renders": task_names.POSTS_RENDER,
+        "claims": task_names.POSTS_PUBLISH,
+        "reschedules": task_names.RESCHEDULES_RUN_CHUNK,
+        "webhooks": task_names.WEBHOOKS_DELIVER,
     }
     assert tasks >= {rung[step] for step in STEPS if step in rung and step not in steps}
 

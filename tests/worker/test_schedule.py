@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import queue
+from shared import queue, task_names
 from shared.store import schedule as schedule_store
 from tests import rows
 from tests.worker.bulk import held_by_a_person
@@ -125,9 +125,9 @@ def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
     with held_by_a_person(engine, *posts[:7], *slides[:3]):
         assert schedule.dispatch_due() == 5
         assert schedule.dispatch_renders() == 1
-    found = [pair[0] for task, args, _ in sent if task == queue.POSTS_PUBLISH for pair in args[0]]
+    found = [pair[0] for task, args, _ in sent if task == task_names.POSTS_PUBLISH for pair in args[0]]
     assert found == posts[7:]
-    assert sent[-1] == (queue.POSTS_RENDER, [slides[3], 1], None)
+    assert sent[-1] == (task_names.POSTS_RENDER, [slides[3], 1], None)
 
 
 def test_posts_among_held_ones_take_no_more_than_the_queues_room(
@@ -207,8 +207,8 @@ def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
     with held_by_a_person(engine, *posts[:4], *slides[:4]):
         for _ in range(50):  # by lot, too
             rescue.rescue()
-    assert [posts[4], 1] in [pair for task, args, _ in sent if task == queue.POSTS_PUBLISH for pair in args[0]]
-    assert [slides[4], 1] in [args for task, args, _ in sent if task == queue.POSTS_RENDER]
+    assert [posts[4], 1] in [pair for task, args, _ in sent if task == task_names.POSTS_PUBLISH for pair in args[0]]
+    assert [slides[4], 1] in [args for task, args, _ in sent if task == task_names.POSTS_RENDER]
 
 
 def test_an_expired_claim_of_a_held_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:

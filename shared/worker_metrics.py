@@ -1,0 +1,153 @@
+"""How the figures of worker processes reach /metrics (docs/decisions/0007).
+
+Every worker process, pool children too, writes what it has counted into Redis every two seconds, under its worker's
+name and its place in the pool; any API shows what lies there.
+"""
+
+import socket
+import threading
+from contextlib import suppress
+from typing import Any
+
+import redis
+from celery import signals
+from prometheus_client.metrics_core import Metric
+from pydantic_core import from_json, to_json
+
+from shared import redis_connection, task_names, tracing
+from shared.db import connections_in_use
+from shared.metrics import POOL, WORKER
+
+PERIOD = 2.0
+KEPT_FOR = 30
+"""Seconds for which a worker's figures are shown after its last word."""
+
+NAMES = "redraft:figures"
+
+
+class _Worker:
+    """This process, if it is a worker's: its name, its place in the pool, and the thread that writes its figures."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.place = 0
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, place: int) -> None:
+        """Start writing. In pool children, or in a worker of threads; never in a process that still forks."""
+        self.place = place
+        self._stopped.clear()
+        self._thread = threading.Thread(target=self._run, name="figures", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Write once more, and no more."""
+        if self._thread is not None:
+            self._stopped.set()
+            self._thread.join(timeout=3)
+            self._thread = None
+
+    def _run(self) -> None:
+        while True:
+            last = self._stopped.is_set()
+            with suppress(redis.RedisError):
+                self.write()
+            if last:
+                return
+            self._stopped.wait(PERIOD)
+
+    def write(self) -> None:
+        """Lay this process's figures down where an API finds them, for KEPT_FOR seconds."""
+        POOL.set(connections_in_use())
+        name = f"{self.name}/{self.place}"
+        figures = [
+            [family.name, [[sample.name, sample.labels, sample.value] for sample in family.samples]]
+            for family in WORKER.collect()
+        ]
+        with redis_connection.client().pipeline(transaction=False) as together:
+            together.set(f"{NAMES}:{name}", to_json(figures), ex=KEPT_FOR)
+            together.sadd(NAMES, name)
+            together.execute()
+
+
+_worker = _Worker()
+
+
+def worker_name() -> str:
+    """`edits@host` in a worker's processes, else an empty string."""
+    return _worker.name
+
+
+def watch_worker() -> None:
+    """Let Celery's signals start and end the writing of figures, and tracing; called once, by worker/app.py."""
+    signals.celeryd_init.connect(_named, weak=False)
+    signals.worker_process_init.connect(_child_began, weak=False)
+    signals.worker_process_shutdown.connect(_ended, weak=False)
+    signals.worker_ready.connect(_worker_began, weak=False)
+    signals.worker_shutdown.connect(_ended, weak=False)
+
+
+def _named(sender: Any = None, **_: Any) -> None:
+    _worker.name = str(sender)
+
+
+def _child_began(**_: Any) -> None:
+    from billiard.process import current_process  # noqa: PLC0415  -- only pool children need it
+
+    # The place is taken over by whoever replaces a dead child: its counters begin anew, as after any restart.
+    _worker.begin(int(getattr(current_process(), "index", 0) or 0))
+    tracing.start(_worker.name)
+
+
+def _worker_began(sender: Any = None, **_: Any) -> None:
+    # A parent of pool children counts nothing, and a thread in it would be torn by the next fork.
+    if not getattr(getattr(sender, "pool", None), "uses_semaphore", False):
+        _worker.begin(0)
+        tracing.start(_worker.name)
+
+
+def _ended(**_: Any) -> None:
+    _worker.end()
+    tracing.stop()
+
+
+def heard_from(worker_queue: str, host: str = "") -> bool:
+    """Whether this host's worker for a queue has written figures lately: a container's health check."""
+    name = f"{worker_queue}@{host or socket.gethostname()}/"
+    return any(one.startswith(name) for one, _ in _snapshots())
+
+
+def _snapshots() -> list[tuple[str, Any]]:
+    """What worker processes have written lately, by name; names of the gone are forgotten on the way."""
+    client = redis_connection.client()
+    known: Any = client.smembers(NAMES)
+    names = sorted(name.decode() for name in known)
+    if not names:
+        return []
+    values: Any = client.mget([f"{NAMES}:{name}" for name in names])
+    gone = [name for name, value in zip(names, values, strict=True) if value is None]
+    if gone:
+        client.srem(NAMES, *gone)
+    return [(name, from_json(value)) for name, value in zip(names, values, strict=True) if value is not None]
+
+
+def of_workers() -> list[Metric]:
+    """The figures of all worker processes, each sample with its `worker` and `place`; raises redis.RedisError.
+
+    `redraft_worker_processes` says for each queue how many there are, 0 too: the first thing to look at.
+    """
+    families = {family.name: Metric(family.name, family.documentation, family.type) for family in WORKER.collect()}
+    processes = Metric("redraft_worker_processes", "Worker processes heard of lately, by queue.", "gauge")
+    count = dict.fromkeys(task_names.QUEUES, 0)
+    for name, figures in _snapshots():
+        worker, _, place = name.rpartition("/")
+        served = worker.partition("@")[0]
+        if served in count:
+            count[served] += 1
+        for family, samples in figures:
+            for sample, labels, value in samples if family in families else ():
+                families[family].add_sample(sample, {**labels, "worker": worker, "place": place}, value)
+    for served, number in count.items():
+        processes.add_sample(processes.name, {"queue": served}, number)
+    return [processes, *families.values()]
