@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from shared import db
 from shared.db import transaction
-from shared.errors import Forbidden, Unauthenticated, Unavailable
+from shared.domain.errors import Forbidden, Unauthenticated, Unavailable
 from shared.store import keys as keys_store
 from shared.store.keys import Key
 

@@ -12,9 +12,9 @@ from api.context import context_of
 from api.drafts import Draft, Kind
 from api.reading import JSON_TYPES, REPLAYED
 from shared import queue
-from shared.errors import IdempotencyKeyReused, RedraftError
-from shared.ids import new_id
-from shared.posts import Post, public
+from shared.domain.errors import IdempotencyKeyReused, RedraftError
+from shared.domain.ids import new_id
+from shared.domain.posts import Post, public
 from shared.store import creation as creation_store
 from shared.store import idempotency as idempotency_store
 from shared.store.creation import Repeatable

@@ -15,14 +15,15 @@ from api import authentication, reading
 from api.context import Context, Unsure, context_of, storable
 from api.deletions import POSTS_MAX, Reason
 from api.reading import JSON_TYPES
-from shared import events, fields, queue
-from shared.errors import Faults, InvalidRequest, Unavailable
-from shared.fields import UNSET
-from shared.lifecycle import ClaimKind, PostFacts, Status
+from shared import queue
+from shared.domain import events, fields
+from shared.domain.errors import Faults, InvalidRequest, Unavailable
+from shared.domain.fields import UNSET
+from shared.domain.lifecycle import ClaimKind, PostFacts, Status
+from shared.domain.times import format_instant
 from shared.store import deletion as deletion_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
-from shared.times import format_instant
 
 router = APIRouter()
 

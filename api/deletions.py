@@ -6,7 +6,7 @@ POSTS_MAX = 1_000
 
 
 class Reason(StrEnum):
-    """Why a post was not deleted; the words of bulk jobs where they mean the same (shared/reschedules.py).
+    """Why a post was not deleted; the words of bulk jobs where they mean the same (shared/domain/reschedules.py).
 
     `held`: somebody holds its row at this moment, an edit under way as a rule; ask again.
     """

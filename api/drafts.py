@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal, cast
 
-from shared import captions, fields, times
-from shared.errors import Faults, InvalidRequest, NotFound
-from shared.fields import UNSET, Content, Schedule, Unset
-from shared.ids import new_id
-from shared.lifecycle import PostFacts, Status, needs_render
-from shared.posts import Post
+from shared.domain import captions, fields, times
+from shared.domain.errors import Faults, InvalidRequest, NotFound
+from shared.domain.fields import UNSET, Content, Schedule, Unset
+from shared.domain.ids import new_id
+from shared.domain.lifecycle import PostFacts, Status, needs_render
+from shared.domain.posts import Post
 
 Kind = Literal["video", "slideshow"]
 

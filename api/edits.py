@@ -10,14 +10,14 @@ from starlette.responses import Response
 from api import authentication, headers, listing, problems, reading, recording
 from api.context import context_of, storable
 from api.headers import Preference
-from shared import errors
-from shared.errors import Detail, NotFound
-from shared.lifecycle import EditStatus, etag
-from shared.queued_edits import End
+from shared.domain import errors
+from shared.domain.errors import Detail, NotFound
+from shared.domain.lifecycle import EditStatus, etag
+from shared.domain.queued_edits import End
+from shared.domain.times import format_instant
 from shared.store import reads
 from shared.store.edits import NewEdit
 from shared.store.reads import EditRecord
-from shared.times import format_instant
 
 router = APIRouter()
 

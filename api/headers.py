@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from shared.errors import InvalidRequest, PreconditionFailed, printable
-from shared.lifecycle import NOT
+from shared.domain.errors import InvalidRequest, PreconditionFailed, printable
+from shared.domain.lifecycle import NOT
 
 TAGS_MAX = 64
 

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.cursors import Place, Seal
-from shared import times
-from shared.errors import Faults
-from shared.fields import check_known, check_text
+from shared.domain import times
+from shared.domain.errors import Faults
+from shared.domain.fields import check_known, check_text
 
 LIMIT, LIMIT_MAX = 50, 100
 

@@ -24,7 +24,7 @@ from api.context import Context, context_of
 from api.sources import Source
 from shared import db, logs, metrics, redis_connection, task_names, tracing, worker_metrics
 from shared.db import transaction
-from shared.errors import Unauthenticated, printable
+from shared.domain.errors import Unauthenticated, printable
 from shared.settings import settings
 from shared.store import gauges
 

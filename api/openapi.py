@@ -11,7 +11,7 @@ from pydantic_core import core_schema
 
 from api import operations, schemas
 from api.operations import OPERATIONS, REQUEST_HEADERS, Answer, Operation
-from shared.errors import Internal
+from shared.domain.errors import Internal
 
 Json = dict[str, Any]
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from api import cursors, listing, problems, reading, schemas
 from api import reschedule_schemas as bulk
-from shared.lifecycle import EditStatus, Status
-from shared.reschedules import Outcome
+from shared.domain.lifecycle import EditStatus, Status
+from shared.domain.reschedules import Outcome
 
 Schema = dict[str, Any]
 

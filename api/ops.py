@@ -18,12 +18,12 @@ from api import ops_failed, ops_plots, ops_post, ops_stories  # noqa: F401
 from api.context import storable
 from api.ops_frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared import queue
-from shared.errors import printable
-from shared.lifecycle import EditStatus
+from shared.domain.edit_histories import EditStory
+from shared.domain.errors import printable
+from shared.domain.lifecycle import EditStatus
 from shared.store import failures, health, operations, overview
 from shared.store import late as late_store
 from shared.store import webhooks as webhooks_store
-from shared.stories import EditStory
 
 __all__ = ["router"]
 

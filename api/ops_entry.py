@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from shared.guessing import same
+from shared.domain.guessing import same
 from shared.settings import Settings
 
 TOKEN_LIVES = 12 * 3600
 COOKIE = "redraft_ops"
-"""It holds a pass (shared/guessing.py)."""
+"""It holds a pass (shared/domain/guessing.py)."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "

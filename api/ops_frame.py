@@ -18,9 +18,10 @@ from starlette.responses import Response
 from api import ops_entry
 from api.context import context_of, storable
 from api.problems import STATUS
-from shared import histories, stories
-from shared.errors import RedraftError, Unavailable
-from shared.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
+from shared.domain import edit_histories as stories
+from shared.domain import histories
+from shared.domain.errors import RedraftError, Unavailable
+from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
 from shared.store import overview
 
 T = TypeVar("T")

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from shared.domain.edit_histories import duration
 from shared.store.overview import TRIES_LOOKED_AT, Lateness, Minute
-from shared.stories import duration
 
 WIDTH, TOP, BOTTOM = 320.0, 16.0, 92.0
 ROW_MINUTES = 5

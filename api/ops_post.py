@@ -15,17 +15,17 @@ from api.context import Context, context_of, storable
 from api.ops_forms import form, operator
 from api.ops_frame import asked, asked_for, html, message, page, read
 from shared import queue
-from shared.errors import printable
-from shared.lifecycle import PostFacts, Status
-from shared.posts import Post
-from shared.reasons import Reason
+from shared.domain.edit_histories import EditStory
+from shared.domain.errors import printable
+from shared.domain.lifecycle import PostFacts, Status
+from shared.domain.posts import Post
+from shared.domain.reasons import Reason
 from shared.store import acts as acts_store
 from shared.store import failures, operations, overview
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
 from shared.store.failures import Retried
-from shared.stories import EditStory
 
 FEW, MOST = 10, 50
 UNSURE: Final = "PostgreSQL did not answer in time. It may have been done: look again before you try once more."

@@ -13,13 +13,14 @@ from api import ops_entry
 from api.context import context_of, storable
 from api.ops_forms import form, operator, patiently
 from api.ops_frame import asked, html, message, page, read
-from shared import queue, stories
-from shared.errors import printable
+from shared import queue
+from shared.domain import edit_histories as stories
+from shared.domain.edit_histories import Prospect
+from shared.domain.errors import printable
 from shared.store import acts as acts_store
 from shared.store import operations
 from shared.store.acts import Recorded
 from shared.store.operations import Done, NotDone
-from shared.stories import Prospect
 
 MOST = 50
 

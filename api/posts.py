@@ -16,13 +16,13 @@ from api.problems import request_id
 from api.reading import PATCH_TYPES
 from api.recording import Recorded, Verdict
 from shared import tracing
-from shared.edits import EditPatch, parse_patch
-from shared.errors import KeyInHand, NotFound, RedraftError
-from shared.fields import SLIDES
-from shared.ids import new_id
-from shared.lifecycle import Status, etag
-from shared.posts import detailed, public
-from shared.queued_edits import End
+from shared.domain.edits import EditPatch, parse_patch
+from shared.domain.errors import KeyInHand, NotFound, RedraftError
+from shared.domain.fields import SLIDES
+from shared.domain.ids import new_id
+from shared.domain.lifecycle import Status, etag
+from shared.domain.posts import detailed, public
+from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
 from shared.store import reads
 from shared.store.edits import NewEdit

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from shared import errors
-from shared.errors import RedraftError
-from shared.lifecycle import etag
+from shared.domain import errors
+from shared.domain.errors import RedraftError
+from shared.domain.lifecycle import etag
 
 log = structlog.get_logger(__name__)
 

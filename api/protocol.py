@@ -22,7 +22,7 @@ from api import heads, timeouts
 from api.expect_continue import closing_if_unread
 from api.timeouts import BEHIND_UNREAD, ReadProgress, State, watch_of
 from api.transport import LingeringTransport
-from shared.ids import new_id
+from shared.domain.ids import new_id
 
 HEAD_LIMIT = 64 * 1024
 FRAMING_LIMIT = 8

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared import addresses
+from shared.domain import addresses
 
 
 class Proxies:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from api import headers
-from shared.errors import (
+from shared.domain.errors import (
     Faults,
     InvalidRequest,
     PayloadTooLarge,

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from api.schemas import DURATION, INSTANT, Body, Id, Instant, LocalTime, Platform, Shown, Zone, absent
-from shared import reschedule_jobs, reschedule_requests, reschedules, times
+from shared.domain import reschedule_jobs, reschedule_requests, reschedules, times
 
 
 class Job(Shown):

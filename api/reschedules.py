@@ -14,11 +14,12 @@ from api.context import Context, context_of, storable
 from api.listing import Asked
 from api.problems import request_id
 from api.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
-from shared import queue, reschedule_jobs, reschedule_requests, reschedules
-from shared.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
-from shared.ids import new_id
-from shared.reschedule_jobs import RESULT_FIELDS, Job, Result
-from shared.reschedules import Outcome
+from shared import queue
+from shared.domain import reschedule_jobs, reschedule_requests, reschedules
+from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
+from shared.domain.ids import new_id
+from shared.domain.reschedule_jobs import RESULT_FIELDS, Job, Result
+from shared.domain.reschedules import Outcome
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as store
 from shared.store.idempotency import Kept

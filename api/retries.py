@@ -11,9 +11,9 @@ from api import authentication, posts, reading
 from api.context import context_of, storable
 from api.problems import request_id
 from shared import queue
-from shared.errors import Conflict, Detail, NotFound
-from shared.lifecycle import etag
-from shared.posts import Post, detailed
+from shared.domain.errors import Conflict, Detail, NotFound
+from shared.domain.lifecycle import etag
+from shared.domain.posts import Post, detailed
 from shared.store import failures
 from shared.store import posts as posts_store
 from shared.store.acts import Actor

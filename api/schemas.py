@@ -1,6 +1,7 @@
 """The bodies of requests and answers, for the OpenAPI document alone (api/openapi.py): nothing here runs for a request.
 
-Requests are judged by shared/fields.py, api/drafts.py and their like; tests/contract holds the two against each other.
+Requests are judged by shared/domain/fields.py, api/drafts.py and their like; tests/contract holds the two against each
+other.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,8 +11,8 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from api import deletions, drafts
-from shared import captions, fields, times, urls
-from shared.lifecycle import EditStatus, Status
+from shared.domain import captions, fields, times, urls
+from shared.domain.lifecycle import EditStatus, Status
 
 LOCAL_TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]$"
 INSTANT = (

@@ -10,7 +10,7 @@ import structlog
 
 from api.shares import Shares
 from shared.db import transaction
-from shared.queued_edits import End
+from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
 
 SILENCE = 0.1

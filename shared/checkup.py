@@ -34,9 +34,9 @@ from shared.diagnosis import (
     RedisFacts,
     WorkerFacts,
 )
+from shared.domain.start_rules import is_too_old
 from shared.queue import depths
 from shared.settings import settings
-from shared.start import is_too_old
 from shared.store import failures, health, overview
 from shared.store import late as late_store
 from shared.store import posts as posts_store

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from shared.start import OLDEST_POSTGRESQL, is_too_old
-from shared.stories import duration, listed
+from shared.domain.edit_histories import duration, listed
+from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
 EDIT_WAITS: Final = timedelta(seconds=30)
 SKEW: Final = 1.0

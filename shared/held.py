@@ -14,7 +14,7 @@ import redis
 import structlog
 
 from shared import queue, redis_connection
-from shared.ids import is_id
+from shared.domain.ids import is_id
 
 AGAIN = 0.25
 BELIEVED = 1.0

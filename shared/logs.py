@@ -23,13 +23,13 @@ from pydantic_core import to_json
 from structlog.typing import Processor
 
 from shared import scrubbing
-from shared.lifecycle import EditStatus
+from shared.domain.lifecycle import EditStatus
 from shared.log_rates import Rates
 from shared.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 from shared.settings import settings
 
 if TYPE_CHECKING:
-    from shared.queued_edits import End, QueuedEdit
+    from shared.domain.queued_edits import End, QueuedEdit
 
 SLOW = 1.0
 """Seconds. A request that took longer is worth a line, whatever its answer."""

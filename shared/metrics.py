@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from shared import task_names
 
 if TYPE_CHECKING:
-    from shared.queued_edits import End, QueuedEdit
+    from shared.domain.queued_edits import End, QueuedEdit
 
 
 _MS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from shared.lifecycle import ClaimKind, EditStatus, Status
-from shared.reschedule_jobs import JobStatus
+from shared.domain.lifecycle import ClaimKind, EditStatus, Status
+from shared.domain.reschedule_jobs import JobStatus
 
 metadata = MetaData(
     naming_convention={

@@ -1,10 +1,12 @@
-"""Asks whether a role can start: its settings, and the PostgreSQL that they name. shared/start.py has the rules."""
+"""Asks whether a role can start: its settings, and the PostgreSQL that they name. shared/domain/start_rules.py has the
+rules.
+"""
 
 from contextlib import suppress
 from typing import Final
 
+from shared.domain.start_rules import NAMED, OLDEST_POSTGRESQL, StartError, contradictions, is_too_old
 from shared.settings import Settings
-from shared.start import NAMED, OLDEST_POSTGRESQL, StartError, contradictions, is_too_old
 
 _PATIENCE: Final = 2
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 
-from shared import answers, connections, metrics
-from shared.answers import Outcome, Reply, Service, readable
+from shared import connections, metrics
+from shared.domain import service_answers as answers
+from shared.domain.service_answers import Outcome, Reply, Service, readable
 from shared.settings import settings
 
 ID_LIMIT = 255

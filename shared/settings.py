@@ -5,7 +5,8 @@ from functools import lru_cache
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared import addresses, start
+from shared.domain import addresses
+from shared.domain import start_rules as start
 
 
 class Settings(BaseSettings):

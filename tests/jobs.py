@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from shared.db import transaction
-from shared.ids import new_id
-from shared.reschedule_jobs import Job, Result
-from shared.reschedule_requests import parse_request, stored_filter, stored_items
-from shared.reschedules import Outcome
+from shared.domain.ids import new_id
+from shared.domain.reschedule_jobs import Job, Result
+from shared.domain.reschedule_requests import parse_request, stored_filter, stored_items
+from shared.domain.reschedules import Outcome
 from shared.store import reschedules as store
 from shared.store.reschedules import NewJob
 from tests import rows

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared import task_names
-from shared.lifecycle import EditStatus, Status
+from shared.domain.lifecycle import EditStatus, Status
 from shared.local import commands
 
 ROOT = Path(__file__).parent.parent

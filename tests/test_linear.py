@@ -25,22 +25,13 @@ import shared
 from api import authentication, cursors, deletion, drafts, edits, headers, listing, openapi, ops_entry, posts, reading
 from api.cursors import Seal
 from api.reading import BODY_LIMIT, BULK_BODY_LIMIT
-from shared import (
-    answers,
-    captions,
-    errors,
-    fields,
-    guessing,
-    outcomes,
-    reschedule_requests,
-    scrubbing,
-    stories,
-    times,
-    urls,
-)
+from shared import outcomes, scrubbing
 from shared.cli import reschedule_csv
-from shared.edits import parse_patch
-from shared.errors import RedraftError
+from shared.domain import captions, errors, fields, guessing, reschedule_requests, times, urls
+from shared.domain import edit_histories as stories
+from shared.domain import service_answers as answers
+from shared.domain.edits import parse_patch
+from shared.domain.errors import RedraftError
 from shared.settings import Settings
 from shared.store import keys as keys_store
 from tests.test_house import PRODUCT
@@ -477,7 +468,7 @@ def test_what_is_named_here_is_what_there_is() -> None:
         name for name, source in PRODUCT.items() if re.search(r"\bjson\.loads\(|\bfrom_json\(|csv\.reader\(", source)
     }
     assert parsed == {
-        *("api/cursors.py", "api/reading.py", "shared/answers.py", "shared/cli/places.py"),
+        *("api/cursors.py", "api/reading.py", "shared/domain/service_answers.py", "shared/cli/places.py"),
         *("shared/cli/reschedule_csv.py", "shared/local/datadir.py", "shared/messages.py", "shared/metrics.py"),
         "shared/outcomes.py",
     }

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared import db, events, lifecycle, logs, metrics, posts
+from shared import db, logs, metrics
 from shared.db import transaction
-from shared.edits import EditPatch
-from shared.lifecycle import EditStatus, PostFacts, Status
-from shared.posts import Post
-from shared.queued_edits import End, QueuedEdit
+from shared.domain import events, lifecycle, posts
+from shared.domain.edits import EditPatch
+from shared.domain.lifecycle import EditStatus, PostFacts, Status
+from shared.domain.posts import Post
+from shared.domain.queued_edits import End, QueuedEdit
 from shared.settings import settings
 from shared.store import batches
 from shared.store import edits as edits_store

@@ -8,7 +8,7 @@ from typing import Self
 import structlog
 
 from shared import db
-from shared.queued_edits import QueuedEdit
+from shared.domain.queued_edits import QueuedEdit
 from shared.store import StaleWriteError
 from shared.store import edits as edits_store
 from shared.store.edits import Owed

@@ -7,8 +7,8 @@ be a statement that PostgreSQL refuses and a task that outgrows its machine.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.lifecycle import PostFacts
-from shared.queued_edits import QueuedEdit
+from shared.domain.lifecycle import PostFacts
+from shared.domain.queued_edits import QueuedEdit
 
 EDITS_A_TASK = 1000
 BYTES_A_TASK = 4_000_000

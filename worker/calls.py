@@ -17,7 +17,7 @@ from weakref import WeakSet
 import structlog
 
 from shared import db
-from shared.answers import Outcome, Reply
+from shared.domain.service_answers import Outcome, Reply
 
 # Answers that come within this of the first are finished in one transaction.
 GATHER = 0.02

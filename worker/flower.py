@@ -1,7 +1,7 @@
 """Flower, with our door: `python -m worker.flower`, then what `celery` would be told.
 
 Flower's own lets anybody guess as fast as it can answer, logs nothing of it, and answers 500 to a password that is not
-ASCII. Its handlers are made anew with ours before them, which judges as /ops does (shared/guessing.py).
+ASCII. Its handlers are made anew with ours before them, which judges as /ops does (shared/domain/guessing.py).
 """
 
 import asyncio
@@ -17,12 +17,13 @@ from flower.views import BaseHandler
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, RequestHandler
 
-from shared import addresses, logs
-from shared.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic, same
+from shared import logs
+from shared.domain import addresses
+from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic, same
 from shared.settings import settings
 
 COOKIE: Final = "redraft_flower"
-"""It holds a pass (shared/guessing.py)."""
+"""It holds a pass (shared/domain/guessing.py)."""
 
 log = structlog.get_logger(__name__)
 _guesses = Guesses()

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from shared import held, outcomes, queue
 from shared.db import transaction
-from shared.queued_edits import End
+from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
 from worker.apply import Applied, apply_edits
 

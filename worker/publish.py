@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from shared import metrics, services
-from shared.answers import Outcome, Reply
 from shared.db import transaction
-from shared.lifecycle import ClaimKind, PostFacts, Status
-from shared.posts import Post
+from shared.domain.lifecycle import ClaimKind, PostFacts, Status
+from shared.domain.posts import Post
+from shared.domain.service_answers import Outcome, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store

@@ -1,16 +1,17 @@
 """What a publish makes of a post, at its claim and at its end. Pure: rows as they were read go in, values come out.
 
-tests/model searches what these rules, those of retries.py and of shared/lifecycle.py do together, in every order.
+tests/model searches what these rules, those of retries.py and of shared/domain/lifecycle.py do together, in every
+order.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from shared import posts
-from shared.answers import Outcome, Past, Reply
-from shared.lifecycle import PostFacts, Status
-from shared.posts import Post
+from shared.domain import posts
+from shared.domain.lifecycle import PostFacts, Status
+from shared.domain.posts import Post
+from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store.claims import Attempt, AttemptEnd, Finish, History
 from worker import retries
 from worker.retries import Limits

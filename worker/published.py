@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from shared import events
-from shared.answers import Reply
 from shared.db import transaction
-from shared.posts import Post
+from shared.domain import events
+from shared.domain.posts import Post
+from shared.domain.service_answers import Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store

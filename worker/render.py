@@ -11,11 +11,12 @@ from uuid import uuid4
 import structlog
 from sqlalchemy import Connection
 
-from shared import db, events, posts, services
-from shared.answers import Outcome, Past, Reply
+from shared import db, services
 from shared.db import transaction
-from shared.lifecycle import PostFacts, Status
-from shared.posts import Post
+from shared.domain import events, posts
+from shared.domain.lifecycle import PostFacts, Status
+from shared.domain.posts import Post
+from shared.domain.service_answers import Outcome, Past, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store

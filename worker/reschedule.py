@@ -13,9 +13,10 @@ from typing import Any, Self
 import structlog
 from sqlalchemy import Connection
 
-from shared import db, reschedules
+from shared import db
 from shared.db import transaction
-from shared.reschedules import Spread
+from shared.domain import reschedules
+from shared.domain.reschedules import Spread
 from shared.settings import settings
 from shared.store import StaleWriteError
 from shared.store import posts as posts_store

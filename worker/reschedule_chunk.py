@@ -15,11 +15,12 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from shared import events, lifecycle, reschedule_jobs, reschedules
-from shared.edits import EditPatch
-from shared.events import Event
-from shared.lifecycle import Status
-from shared.reschedules import Move, Outcome, Reason, Seen
+from shared.domain import events, lifecycle, reschedule_jobs, reschedules
+from shared.domain.edits import EditPatch
+from shared.domain.events import Event
+from shared.domain.lifecycle import Status
+from shared.domain.reschedules import Move, Outcome, Reason, Seen
+from shared.domain.times import format_instant
 from shared.settings import settings
 from shared.store import batches
 from shared.store import posts as posts_store
@@ -27,7 +28,6 @@ from shared.store import reschedule_moves as moves_store
 from shared.store import webhooks as webhooks_store
 from shared.store.reschedule_chunks import Chunk, Step, Told, Work
 from shared.store.reschedule_moves import Moved
-from shared.times import format_instant
 from worker.apply import Drained, drain
 from worker.attempts import Attempts
 from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK, runs_alone

@@ -6,7 +6,7 @@ Pure: a reply, the earlier tries under the same key, the time and the limits in;
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.answers import Outcome, Past, Reply
+from shared.domain.service_answers import Outcome, Past, Reply
 
 # Nine waits, each three times the one before up to a quarter of an hour, come to 43 minutes on average and 57 at most:
 # the ten tries are spread over the hour that a publisher may be away, and the first of them come soon.

@@ -7,7 +7,7 @@ from typing import Any
 
 from shared import held as held_posts
 from shared import outcomes, queue, task_names
-from shared.ids import is_id
+from shared.domain.ids import is_id
 from shared.settings import settings
 from worker import apply, held, publish, render, reschedule, rescue, schedule, webhooks
 from worker.app import task

@@ -39,8 +39,8 @@ def list_accounts(
     as_json: AsJson = False,
 ) -> None:
     """List the accounts of one workspace, or of all."""
+    from shared.domain.times import format_instant  # noqa: PLC0415
     from shared.store import keys  # noqa: PLC0415 - as above
-    from shared.times import format_instant  # noqa: PLC0415
 
     with database(data_dir) as tx:
         homes = keys.workspaces(tx) if workspace is None else [find_workspace(tx, workspace)]

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, update
 
-from shared import models, posts, times
+from shared import models
 from shared.db import make_engine, transaction
-from shared.lifecycle import Status
-from shared.posts import Post
+from shared.domain import posts, times
+from shared.domain.lifecycle import Status
+from shared.domain.posts import Post
 from shared.settings import settings
 from shared.store import counted, keys
 from shared.store import posts as posts_store

@@ -67,8 +67,8 @@ def _facts(facts: "Facts") -> dict[str, Any]:
 
 def _healthy(facts: "Facts") -> list[str]:
     """One line for each part that answered."""
-    from shared.start import is_too_old  # noqa: PLC0415 - as above
-    from shared.stories import duration  # noqa: PLC0415
+    from shared.domain.edit_histories import duration  # noqa: PLC0415
+    from shared.domain.start_rules import is_too_old  # noqa: PLC0415 - as above
 
     lines = []
     if (database := facts.database) is not None and not is_too_old(database.version):

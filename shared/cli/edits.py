@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from shared.domain.edit_histories import EditStory, Prospect
     from shared.store.acts import Actor, Recorded
     from shared.store.operations import Done, NotDone
-    from shared.stories import EditStory, Prospect
 
 SHOWN = 20
 
@@ -47,7 +47,7 @@ def list_edits(
     as_json: AsJson = False,
 ) -> None:
     """List edits, newest first; queued ones, the longest waiting first."""
-    from shared import stories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import operations  # noqa: PLC0415
 
     with database(data_dir) as tx:
@@ -92,8 +92,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Tell one edit's story: its times, what it changed or why not, and what to do."""
-    from shared import stories  # noqa: PLC0415 - as above
-    from shared.lifecycle import EditStatus  # noqa: PLC0415
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain.lifecycle import EditStatus  # noqa: PLC0415
     from shared.store import acts, operations  # noqa: PLC0415
 
     with database(data_dir) as tx:
@@ -142,7 +142,7 @@ def discard(
 
 def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_dir: Path, as_json: bool) -> None:
     """Show, ask, do, and ring below the commit; one edit after the other, each in a transaction of its own."""
-    from shared.lifecycle import EditStatus  # noqa: PLC0415 - as above
+    from shared.domain.lifecycle import EditStatus  # noqa: PLC0415 - as above
     from shared.store import operations  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 
@@ -208,7 +208,7 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
 
 def _lines(edit: "EditStory", done: "list[Recorded]") -> list[str]:
     """The story, a line for each thing that a person wants to know."""
-    from shared import stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
 
     lines = [f"{edit.id} of {edit.post_id} in {edit.workspace_id}: {edit.status}"]
     for what, when, note in stories.milestones(edit):
@@ -231,7 +231,7 @@ def _lines(edit: "EditStory", done: "list[Recorded]") -> list[str]:
 
 
 def _show_prospect(seen: "Prospect") -> None:
-    from shared import stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
 
     for sentence in seen.sentences():
         echo(f"  {sentence}")
@@ -247,7 +247,7 @@ def _fields(values: dict[str, Any]) -> list[str]:
 
 
 def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
-    from shared import stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
 
     was, now = stories.without_secrets(before or {}), stories.without_secrets(after)
     return [f"  {name:<14} {_shown(was.get(name))} -> {_shown(value)}" for name, value in now.items()]

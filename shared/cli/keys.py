@@ -81,8 +81,8 @@ def list_keys(
     as_json: AsJson = False,
 ) -> None:
     """List the keys of one workspace, or of all, revoked ones too. Of the secrets: the last four characters."""
+    from shared.domain.times import format_instant  # noqa: PLC0415
     from shared.store import keys  # noqa: PLC0415 - as above
-    from shared.times import format_instant  # noqa: PLC0415
 
     with database(data_dir) as tx:
         homes = keys.workspaces(tx) if workspace is None else [find_workspace(tx, workspace)]
@@ -130,8 +130,8 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key, at once and for good. A second time changes nothing."""
+    from shared.domain.times import format_instant  # noqa: PLC0415
     from shared.store import keys  # noqa: PLC0415 - as above
-    from shared.times import format_instant  # noqa: PLC0415
 
     if key_id.startswith("sk_"):
         # Not repeated: it is a secret, and this output may be kept.

@@ -7,8 +7,8 @@ from shared.cli.doctor import doctor
 from shared.cli.prune import prune
 from shared.cli.reschedule import reschedule
 from shared.cli.up import up
+from shared.domain.start_rules import StartError
 from shared.local.errors import LocalError
-from shared.start import StartError
 
 app = typer.Typer(
     name="redraft",

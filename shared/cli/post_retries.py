@@ -99,7 +99,7 @@ def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
 
 
 def parse_since(given: str | None) -> datetime | None:
-    from shared.times import parse_instant  # noqa: PLC0415 - as above
+    from shared.domain.times import parse_instant  # noqa: PLC0415 - as above
 
     if given is None:
         return None
@@ -124,7 +124,8 @@ def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None
 
 def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -> None:
     """Failed posts as a table, or as JSON. `now`: the database's clock, for times such as `3 min ago`."""
-    from shared import histories, stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import histories  # noqa: PLC0415 - as above
 
     rows = [
         {

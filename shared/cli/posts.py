@@ -20,8 +20,8 @@ from shared.cli.workspaces import (
 )
 
 if TYPE_CHECKING:
-    from shared.posts import Post
-    from shared.reasons import Reason
+    from shared.domain.posts import Post
+    from shared.domain.reasons import Reason
     from shared.store.operations import ListedPost
 
 app = typer.Typer(help="Posts: which are late, why one failed, and another try.", no_args_is_help=True)
@@ -83,7 +83,8 @@ def list_posts(
 
 
 def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
-    from shared import histories, stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import histories  # noqa: PLC0415 - as above
 
     rows = [
         {
@@ -111,7 +112,7 @@ def stuck(
     as_json: AsJson = False,
 ) -> None:
     """List posts that should have gone out, the longest late first, and what holds each up."""
-    from shared import stories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import late as late_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
@@ -146,7 +147,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Tell one post's story: where it stands, its latest tries at going out, its latest edits, and who retried it."""
-    from shared import posts, stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import posts  # noqa: PLC0415 - as above
     from shared.store import acts, operations, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
@@ -194,7 +196,7 @@ def show(
 
 
 def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
-    from shared import stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
 
     facts = post.facts
     lines = [f"{facts.id} in {post.workspace_id}: {'deleted, was ' if facts.deleted else ''}{facts.status}"]
@@ -225,7 +227,7 @@ def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
 
 def _told(reason: "Reason") -> dict[str, Any]:
     """The reason as `--json` shows it beside its words."""
-    from shared import stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
 
     return {
         "reason": reason.code,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 
 PATH: Final = "/v1/reschedules"
 PATIENCE: Final = 60.0

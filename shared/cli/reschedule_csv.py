@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from shared.errors import Faults
-from shared.fields import UNSET
-from shared.reschedule_requests import ITEM_FIELDS, MOST_ITEMS, Item, check_item
+from shared.domain.errors import Faults
+from shared.domain.fields import UNSET
+from shared.domain.reschedule_requests import ITEM_FIELDS, MOST_ITEMS, Item, check_item
 
 MOST_BYTES: Final = 2_000_000
 """Of items in one request, below the 2 MiB that the API takes."""

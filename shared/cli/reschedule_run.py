@@ -17,8 +17,8 @@ from shared.cli.places import stack_of
 from shared.cli.reschedule_client import Client, Job, RefusedError, UnreachableError
 from shared.cli.reschedule_csv import BadFileError
 from shared.cli.reschedule_screen import Screen, Totals
-from shared.errors import InvalidRequest
-from shared.reschedule_requests import parse_request
+from shared.domain.errors import InvalidRequest
+from shared.domain.reschedule_requests import parse_request
 
 SOME_FAILED, BAD_ARGUMENTS, SOME_SKIPPED, INTERRUPTED = 1, 2, 3, 130
 COMMAND: Final = "redraft reschedule"

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.cli.reschedule_client import LIVE, Client, Job
-from shared.reschedules import WORDS
+from shared.domain.reschedules import WORDS
 
 SHOWN = 10
 EVERY = 5.0

@@ -33,13 +33,13 @@ def up(
     import os  # noqa: PLC0415
 
     from shared import prerequisites  # noqa: PLC0415
+    from shared.domain.start_rules import StartError  # noqa: PLC0415
     from shared.local import supervisor  # noqa: PLC0415
     from shared.local.datadir import DataDir  # noqa: PLC0415
     from shared.local.errors import LocalError  # noqa: PLC0415
     from shared.local.output import Output  # noqa: PLC0415
     from shared.local.stack import Plan, Stack  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
-    from shared.start import StartError  # noqa: PLC0415
 
     # Whatever is kept from here on, by us or by what we start, is ours alone to read.
     os.umask(0o077)

@@ -56,8 +56,8 @@ def create(
 @app.command("list")
 def list_workspaces(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
     """List all workspaces."""
+    from shared.domain.times import format_instant  # noqa: PLC0415
     from shared.store import keys  # noqa: PLC0415 - as above
-    from shared.times import format_instant  # noqa: PLC0415
 
     with database(data_dir) as tx:
         found = keys.workspaces(tx)

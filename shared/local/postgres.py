@@ -11,11 +11,11 @@ from pathlib import Path
 
 import psutil
 
+from shared.domain.start_rules import OLDEST_POSTGRESQL
 from shared.local import binaries
 from shared.local.datadir import DataDir, write_private
 from shared.local.errors import LocalError
 from shared.local.supervisor import Child
-from shared.start import OLDEST_POSTGRESQL
 
 USER = DATABASE = "redraft"
 # Sorts the same on every machine, whatever its locales; UTF-8 whatever the environment says.

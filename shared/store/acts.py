@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared import histories
+from shared.domain import histories
 
 RETRY: Final = "retry"
 RETRY_NOT_SENT: Final = "retry_not_sent"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from shared.posts import Post
-from shared.queued_edits import End
+from shared.domain.posts import Post
+from shared.domain.queued_edits import End
 from shared.store import counted, direct, edits, posts
 from shared.store.edits import Queue
 from shared.store.posts import Write

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.answers import FAILURES, NOT_SENT, Outcome, Past
+from shared.domain.service_answers import FAILURES, NOT_SENT, Outcome, Past
 from shared.store import counted
 
 

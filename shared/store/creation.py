@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.posts import Post
+from shared.domain.posts import Post
 
 _PLATFORMS = text("SELECT id, platform, now() FROM accounts WHERE workspace_id = :workspace AND id = ANY(:ids)")
 

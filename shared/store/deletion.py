@@ -6,9 +6,9 @@ from datetime import datetime
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.lifecycle import EditStatus
-from shared.posts import Post
-from shared.queued_edits import End
+from shared.domain.lifecycle import EditStatus
+from shared.domain.posts import Post
+from shared.domain.queued_edits import End
 from shared.store import counted
 
 # Every claim and every mark asks for a post that is not deleted, so that nothing that is under way can take it up.

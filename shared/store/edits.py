@@ -8,8 +8,8 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.lifecycle import EditStatus
-from shared.queued_edits import End, QueuedEdit
+from shared.domain.lifecycle import EditStatus
+from shared.domain.queued_edits import End, QueuedEdit
 from shared.store import counted, direct
 from shared.store.direct import array
 from shared.store.trip import Statement

@@ -9,9 +9,9 @@ from typing import Literal
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.ids import new_id
-from shared.lifecycle import ClaimKind, PostFacts, Status, needs_render
-from shared.posts import Post
+from shared.domain.ids import new_id
+from shared.domain.lifecycle import ClaimKind, PostFacts, Status, needs_render
+from shared.domain.posts import Post
 from shared.store import acts as acts_store
 from shared.store import claims as claims_store
 from shared.store import counted

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from shared import db
-from shared.errors import KeyInHand
+from shared.domain.errors import KeyInHand
 from shared.store import direct
 from shared.store.trip import Statement
 

@@ -1,4 +1,4 @@
-"""Posts that should have gone out, and why a post has not: its row and its tries, read for shared/reasons.py."""
+"""Posts that should have gone out, and why a post has not: its row and its tries, read for shared/domain/reasons.py."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from shared import reasons
-from shared.answers import Past
-from shared.reasons import LastTry, Limits, Reason, Row
+from shared.domain import reasons
+from shared.domain.reasons import LastTry, Limits, Reason, Row
+from shared.domain.service_answers import Past
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED_LATE

@@ -8,17 +8,18 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from shared import events, histories, stories
-from shared.errors import Discarded
-from shared.lifecycle import EditStatus
-from shared.queued_edits import End
+from shared.domain import edit_histories as stories
+from shared.domain import events, histories
+from shared.domain.edit_histories import EditStory, Prospect
+from shared.domain.errors import Discarded
+from shared.domain.lifecycle import EditStatus
+from shared.domain.queued_edits import End
 from shared.store import acts as acts_store
 from shared.store import counted
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
 from shared.store.acts import Act, Actor
-from shared.stories import EditStory, Prospect
 
 LOOKED_AT = 20_000
 LOOKS = 5

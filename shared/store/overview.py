@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 
 MANY = 10_000
 LATE_AFTER = 10.0

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.lifecycle import ClaimKind, PostFacts, Status
-from shared.posts import Post
-from shared.reschedules import Seen
+from shared.domain.lifecycle import ClaimKind, PostFacts, Status
+from shared.domain.posts import Post
+from shared.domain.reschedules import Seen
 from shared.store import counted, direct
 from shared.store.direct import array
 from shared.store.trip import Statement

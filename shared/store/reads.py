@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from pydantic_core import to_json
 from sqlalchemy import Connection, TextClause, text
 
-from shared.posts import Post
+from shared.domain.posts import Post
 from shared.store.edits import AFTER
 from shared.store.posts import COLUMNS, post_of
 

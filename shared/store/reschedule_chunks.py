@@ -12,8 +12,8 @@ from typing import Any, Final
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.ids import first_id
-from shared.reschedule_jobs import MOST_ORDINALS, audit_id
+from shared.domain.ids import first_id
+from shared.domain.reschedule_jobs import MOST_ORDINALS, audit_id
 from shared.store import counted
 
 

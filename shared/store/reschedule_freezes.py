@@ -7,8 +7,8 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from shared.db import wait_longer
-from shared.reschedule_jobs import MOST_ORDINALS, audit_id
-from shared.reschedules import CHUNK
+from shared.domain.reschedule_jobs import MOST_ORDINALS, audit_id
+from shared.domain.reschedules import CHUNK
 from shared.store.direct import array
 from shared.store.reschedule_chunks import Work
 

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
-from shared.reschedule_jobs import audit_id
+from shared.domain.reschedule_jobs import audit_id
 from shared.store import counted
 from shared.store.direct import array
 from shared.store.reschedule_chunks import Work

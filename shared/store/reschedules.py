@@ -7,13 +7,13 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, Row, text
 
-from shared.reschedule_jobs import Job, JobStatus, Result, audit_id
-from shared.reschedules import Outcome
+from shared.domain.reschedule_jobs import Job, JobStatus, Result, audit_id
+from shared.domain.reschedules import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """One job to be recorded. `filter` and `items` as shared/reschedule_requests.py stores them."""
+    """One job to be recorded. `filter` and `items` as shared/domain/reschedule_requests.py stores them."""
 
     id: str
     workspace_id: str

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from shared.store.idempotency import SWEEPING
 
 ROWS_LOOKED_AT = 5000

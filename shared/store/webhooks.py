@@ -8,8 +8,8 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.events import Event
-from shared.ids import new_id
+from shared.domain.events import Event
+from shared.domain.ids import new_id
 from shared.settings import settings
 
 DEAD_AFTER_HOURS = 24

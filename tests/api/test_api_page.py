@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from api import headers
-from shared import captions, errors
+from shared.domain import captions, errors
 from shared.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()

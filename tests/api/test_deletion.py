@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from api import deletion
 from shared import db
-from shared.lifecycle import STATES
+from shared.domain.lifecycle import STATES
 from shared.store import StaleWriteError
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store

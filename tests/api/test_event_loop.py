@@ -17,7 +17,7 @@ from api import context as contexts
 from api import lag
 from api.context import Context
 from shared import redis_connection
-from shared.errors import Unavailable
+from shared.domain.errors import Unavailable
 from shared.settings import settings
 from tests.api.answers import error
 from tests.api.test_hostile_requests import HEAD, send

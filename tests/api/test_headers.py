@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from api import headers, reading
 from api.operations import OPERATIONS
-from shared.errors import InvalidRequest
+from shared.domain.errors import InvalidRequest
 from tests import rows
 from tests.api.answers import error, fields
 from tests.stack import Running

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 from api import reading
-from shared.errors import InvalidRequest
+from shared.domain.errors import InvalidRequest
 from tests import rows
 from tests.api.answers import error
 from tests.stack import Running

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from shared.domain.times import format_instant
 from shared.store.reads import PAGE_BYTES
-from shared.times import format_instant
 from tests import rows
 from tests.api.answers import client, error, fields
 from tests.stack import Running

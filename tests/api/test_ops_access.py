@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from shared.guessing import FREE
+from shared.domain.guessing import FREE
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import guesses, rows

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine, pool, text
 
 from api import ops_entry, ops_plots
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from shared.store import overview
 from tests import rows
 

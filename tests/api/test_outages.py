@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from api import context as context_room
 from api.context import Context, Unsure
-from shared.errors import Unavailable
+from shared.domain.errors import Unavailable
 from shared.settings import settings
 from tests import rows
 from tests.api.answers import client, error

@@ -8,7 +8,7 @@ from itertools import count
 import httpx
 import pytest
 
-from shared.reschedule_jobs import LIVE_AT_MOST, cannot_start
+from shared.domain.reschedule_jobs import LIVE_AT_MOST, cannot_start
 from tests import rows
 from tests.api.answers import client, error
 from tests.stack import Running

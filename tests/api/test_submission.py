@@ -11,8 +11,8 @@ import pytest
 from api import submission
 from api.recording import Recorded, Request, Verdict
 from api.submission import Submission
-from shared import errors
-from shared.errors import RedraftError
+from shared.domain import errors
+from shared.domain.errors import RedraftError
 from shared.settings import settings
 from shared.store.edits import NewEdit
 from tests.waiting import until

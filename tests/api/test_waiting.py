@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from api import app, doorbell, submission, waiting
-from shared.queued_edits import End
+from shared.domain.queued_edits import End
 from tests import rows
 from tests.api.answers import messages_at
 from tests.waiting import until

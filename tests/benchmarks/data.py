@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import psycopg
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 
 T = TypeVar("T")
 

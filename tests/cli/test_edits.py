@@ -9,9 +9,10 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import queue, stories
+from shared import queue
 from shared.cli import edits as command
 from shared.db import transaction
+from shared.domain import edit_histories as stories
 from shared.store import operations
 from shared.store.acts import Actor
 from tests import rows

@@ -10,10 +10,11 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import queue, stories
-from shared.answers import Reply
+from shared import queue
 from shared.cli import post_retries
 from shared.cli import posts as command
+from shared.domain import edit_histories as stories
+from shared.domain.service_answers import Reply
 from tests import rows
 from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
 from worker import apply

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, pool, text
 from typer.testing import CliRunner
 
 from shared.cli.main import app
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from shared.settings import settings
 from shared.store import retention
 from tests import rows

@@ -17,7 +17,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from api import schemas
 from api.operations import TAGS
-from shared import times, urls
+from shared.domain import times, urls
 from tests import rows
 
 # At noon no clock ever changes, and two days from now it is the future everywhere.

@@ -12,8 +12,8 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api import app, deletions, docs, drafts, openapi, operations, problems, schemas
-from shared import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
-from shared.posts import Post, detailed, public
+from shared.domain import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
+from shared.domain.posts import Post, detailed, public
 
 DOCUMENT = openapi.document()
 SCHEMAS = DOCUMENT["components"]["schemas"]

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 import yaml
 
+from shared.domain.start_rules import OLDEST_POSTGRESQL
 from shared.local import binaries
-from shared.start import OLDEST_POSTGRESQL
 
 ROOT = Path(__file__).parents[2]
 IMAGES = {

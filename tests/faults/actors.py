@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared import services
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from shared.store import batches
 from shared.store import claims as claims_store
 from shared.store import edits as edits_store

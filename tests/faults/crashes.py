@@ -21,7 +21,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from shared.fields import UNSET
+from shared.domain.fields import UNSET
 from worker import apply
 
 SLOW = 2.0

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from shared import queue, task_names
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
 from tests import rows, sizes

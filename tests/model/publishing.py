@@ -21,11 +21,11 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from api import deletion
-from shared import lifecycle, posts, reschedules
-from shared.answers import Outcome, Past, Reply
-from shared.edits import EditPatch
-from shared.lifecycle import Apply, ClaimKind, PostFacts, Status
-from shared.posts import Post
+from shared.domain import lifecycle, posts, reschedules
+from shared.domain.edits import EditPatch
+from shared.domain.lifecycle import Apply, ClaimKind, PostFacts, Status
+from shared.domain.posts import Post
+from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import failures
 from shared.store.claims import Attempt, AttemptEnd, Finish, History
 from worker import publish_rules

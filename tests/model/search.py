@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from shared.answers import Outcome
+from shared.domain.service_answers import Outcome
 from tests.model.publishing import (
     ALL_ANSWERS,
     ANSWERS,

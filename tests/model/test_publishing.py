@@ -10,9 +10,10 @@ from itertools import count
 import pytest
 
 from api import deletion
-from shared import answers, posts, reschedules
-from shared.answers import NOT_SENT, Outcome, Past, Reply
-from shared.lifecycle import PostFacts, Status
+from shared.domain import posts, reschedules
+from shared.domain import service_answers as answers
+from shared.domain.lifecycle import PostFacts, Status
+from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
 from shared.store.claims import Attempt, History
 from shared.store.failures import PutBack

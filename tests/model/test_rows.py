@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from api import deletion
-from shared.answers import Outcome, Past, Reply
+from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import claims as claims_store
 from shared.store import failures
 from shared.store import posts as posts_store

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from shared import db
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from shared.local.postgres import PostgreSQL
 from shared.store import StaleWriteError
 from tests import rows

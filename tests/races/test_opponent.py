@@ -20,7 +20,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from api import deletion
 from shared import connections
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from shared.local.postgres import PostgreSQL
 from shared.store import failures
 from shared.store import posts as posts_store

@@ -4,8 +4,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from shared import answers
-from shared.answers import NOT_SENT, Outcome
+from shared.domain import service_answers as answers
+from shared.domain.service_answers import NOT_SENT, Outcome
 from tests.processes import Processes
 from tests.reference_services.client import SECRET, Reference
 from tests.reference_services.moves import Move, play, tame

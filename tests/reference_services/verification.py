@@ -20,8 +20,8 @@ from uuid import uuid4
 
 import httpx
 
-from shared import answers
-from shared.answers import Outcome, Reply
+from shared.domain import service_answers as answers
+from shared.domain.service_answers import Outcome, Reply
 from shared.services import signature
 
 

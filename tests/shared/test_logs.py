@@ -10,9 +10,9 @@ import structlog
 from sqlalchemy import text
 
 from shared import logs
-from shared.lifecycle import EditStatus
+from shared.domain.lifecycle import EditStatus
+from shared.domain.queued_edits import End, QueuedEdit
 from shared.log_rates import BURST, Rates
-from shared.queued_edits import End, QueuedEdit
 from shared.settings import settings
 from tests import rows
 from tests.stack import running

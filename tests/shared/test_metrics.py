@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from shared import metrics, redis_connection, task_names, worker_metrics
-from shared.lifecycle import EditStatus
-from shared.queued_edits import End, QueuedEdit
+from shared.domain.lifecycle import EditStatus
+from shared.domain.queued_edits import End, QueuedEdit
 from shared.store import gauges
 from tests import rows
 

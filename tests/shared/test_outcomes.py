@@ -11,9 +11,9 @@ import structlog
 import structlog.testing
 
 from shared import outcomes, redis_connection
-from shared.lifecycle import EditStatus
+from shared.domain.lifecycle import EditStatus
+from shared.domain.queued_edits import End
 from shared.outcomes import Answer, Listener
-from shared.queued_edits import End
 from tests import rows
 from tests.faults.proxy import Proxy
 from tests.waiting import until

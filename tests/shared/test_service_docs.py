@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from shared import answers, events, services
+from shared import services
+from shared.domain import events
+from shared.domain import service_answers as answers
 from shared.local.datadir import free_port
 from shared.models import metadata
 from shared.settings import Settings

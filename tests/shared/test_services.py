@@ -15,8 +15,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from shared import connections, metrics, services
-from shared.answers import Reply
-from shared.answers import Service as Kind
+from shared.domain.service_answers import Reply
+from shared.domain.service_answers import Service as Kind
 from shared.services import call
 from shared.settings import settings
 from tests.reference_services.signatures import genuine

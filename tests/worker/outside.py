@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, text
 
 from shared import services
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from tests import rows
 from worker import publish, render
 from worker.calls import Calls

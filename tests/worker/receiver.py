@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.events import Event
+from shared.domain.events import Event
 from shared.store import webhooks as webhooks_store
 from tests import rows
 from tests.worker.outside import Outside

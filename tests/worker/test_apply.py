@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared import db
-from shared.lifecycle import EditStatus
-from shared.queued_edits import End
+from shared.domain.edit_histories import EditStory
+from shared.domain.lifecycle import EditStatus
+from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
 from shared.store import operations
 from shared.store.edits import Owed
-from shared.stories import EditStory
 from tests import rows
 from tests.worker.bulk import edits_held_by_a_person
 from worker import apply

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.lifecycle import PostFacts, Status
-from shared.queued_edits import QueuedEdit
+from shared.domain.lifecycle import PostFacts, Status
+from shared.domain.queued_edits import QueuedEdit
 from worker import batch_limits
 
 AT = datetime(2026, 5, 1, tzinfo=UTC)

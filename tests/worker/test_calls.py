@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 import pytest
 
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from tests.worker.outside import in_thread
 from worker import calls as module
 from worker.calls import Calls, Flight, Landed, settled

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from shared.settings import settings
 from shared.store import webhooks as webhooks_store
 from tests import rows

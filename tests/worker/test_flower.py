@@ -7,7 +7,7 @@ import httpx
 import pytest
 from flower import urls
 
-from shared.guessing import FREE
+from shared.domain.guessing import FREE
 from shared.local import commands
 from tests import guesses
 from tests.processes import Process, Processes

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from shared import db
-from shared.answers import Outcome, Past, Reply
+from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import claims as claims_store
 from shared.store import gauges, health
 from shared.store import posts as posts_store

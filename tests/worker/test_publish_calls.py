@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
 from tests import rows
 from tests.worker.outside import (

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
-from shared import posts
-from shared.answers import Reply
+from shared.domain import posts
+from shared.domain.service_answers import Reply
 from tests import rows
 from tests.worker.outside import (
     BROKEN,

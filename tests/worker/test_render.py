@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from tests import rows
 from tests.worker.bulk import edits_held_by_a_person
 from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import reschedules
-from shared.lifecycle import ClaimKind
-from shared.reschedules import Outcome
-from shared.times import format_instant, format_local, to_local
+from shared.domain import reschedules
+from shared.domain.lifecycle import ClaimKind
+from shared.domain.reschedules import Outcome
+from shared.domain.times import format_instant, format_local, to_local
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker.apply import apply_edits

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.times import format_local, to_local
+from shared.domain.times import format_local, to_local
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, posts
 

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.db import transaction
+from shared.domain.times import format_instant
 from shared.store import reschedules as store
-from shared.times import format_instant
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker.apply import apply_edits

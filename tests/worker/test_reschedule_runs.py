@@ -9,11 +9,11 @@ from sqlalchemy import Engine, text
 
 from shared import queue
 from shared.db import transaction
-from shared.reschedules import Outcome
+from shared.domain.reschedules import Outcome
+from shared.domain.times import format_instant, format_local, to_local
 from shared.settings import settings
 from shared.store import reschedule_freezes
 from shared.store import reschedules as store
-from shared.times import format_instant, format_local, to_local
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker import reschedule, rescue

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, moved_once, posts
 from worker import reschedule

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.answers import Outcome, Past, Reply, read
+from shared.domain.service_answers import Outcome, Past, Reply, read
 from worker.retries import Again, Done, GiveUp, Limits, Step, backoff, before_retaking, wait, what_next
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

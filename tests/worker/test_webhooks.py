@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared import queue
-from shared.answers import Reply
+from shared.domain.service_answers import Reply
 from shared.store import webhooks as webhooks_store
 from tests.worker.outside import BROKEN, Asked, Outside, change, in_thread, outside
 from tests.worker.receiver import deliver, engine, events, sent, told

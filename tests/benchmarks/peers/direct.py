@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI, Response
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, Authenticated, Change, answer
 

@@ -9,7 +9,7 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 from fastapi import FastAPI, Response
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, WAIT, Authenticated, Change, answer
 

@@ -16,7 +16,7 @@ from pgqueuer import Job, PgQueuer, PsycopgDriver, Queries, run
 from pgqueuer.core.completion import CompletionWatcher
 from sqlalchemy import select
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from shared.models import edits
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, WAIT, Authenticated, Change, answer

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, HTTPException, Response
 from procrastinate import App, PsycopgConnector
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, WAIT, Authenticated, Change, answer
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, WAIT, Authenticated, Change, answer
 

@@ -9,7 +9,7 @@ from celery import Celery
 from celery.signals import worker_process_init
 from fastapi import FastAPI, Response
 
-from shared.ids import new_id
+from shared.domain.ids import new_id
 from shared.local import tether
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, WAIT, Authenticated, Change, answer

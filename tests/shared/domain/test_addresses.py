@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.addresses import HOPS_AT_MOST, client, networks, site
+from shared.domain.addresses import HOPS_AT_MOST, client, networks, site
 
 LOOPBACK = "127.0.0.1"
 PROXY = "10.0.0.5"

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared import reschedule_jobs, reschedules, times
-from shared.lifecycle import ClaimKind, PostFacts, Status, moved
-from shared.reschedule_jobs import Job, JobStatus, Result, audit_id, cannot_cancel, cannot_revert
-from shared.reschedules import Each, Move, Outcome, Reason, Revert, Seen, Shift, Spread, aiming, decide, plan_of
-from shared.times import ZONES, Duration, format_instant
-from tests.shared.test_times import explicit_changes
+from shared.domain import reschedule_jobs, reschedules, times
+from shared.domain.lifecycle import ClaimKind, PostFacts, Status, moved
+from shared.domain.reschedule_jobs import Job, JobStatus, Result, audit_id, cannot_cancel, cannot_revert
+from shared.domain.reschedules import Each, Move, Outcome, Reason, Revert, Seen, Shift, Spread, aiming, decide, plan_of
+from shared.domain.times import ZONES, Duration, format_instant
+from tests.shared.domain.test_times import explicit_changes
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from shared.stories import EditStory, duration, moment, without_secrets
+from shared.domain.edit_histories import EditStory, duration, moment, without_secrets
 
 DONE: Final[Mapping[str, str]] = {
     "retry": "put back",

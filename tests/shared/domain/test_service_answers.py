@@ -5,7 +5,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from shared.answers import Outcome, Past, Reply, Service, read, readable, retry_after
+from shared.domain.service_answers import Outcome, Past, Reply, Service, read, readable, retry_after
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LOGIN = b"\n<!doctype html><title>Log in</title>"

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import edits, errors, fields, times
-from shared.edits import EditPatch, parse_patch, problems_for
-from shared.errors import InvalidRequest
-from shared.fields import Content
+from shared.domain import edits, errors, fields, times
+from shared.domain.edits import EditPatch, parse_patch, problems_for
+from shared.domain.errors import InvalidRequest
+from shared.domain.fields import Content
 from tests import sizes
-from tests.shared.test_urls import BAD_URLS, GOOD_URLS
+from tests.shared.domain.test_urls import BAD_URLS, GOOD_URLS
 
 LONE = "\ud800"
 NOW = datetime(2026, 4, 22, 15, 0, tzinfo=UTC)

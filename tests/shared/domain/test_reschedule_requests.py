@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import Faults, InvalidRequest
-from shared.fields import UNSET
-from shared.reschedule_requests import (
+from shared.domain.errors import Faults, InvalidRequest
+from shared.domain.fields import UNSET
+from shared.domain.reschedule_requests import (
     Filter,
     Item,
     Request,
@@ -19,8 +19,8 @@ from shared.reschedule_requests import (
     stored_filter,
     stored_items,
 )
-from shared.reschedules import Each, Shift, Spread
-from shared.times import Duration
+from shared.domain.reschedules import Each, Shift, Spread
+from shared.domain.times import Duration
 
 ITEM = {"postId": "post_1", "scheduledTime": "2030-01-01T12:00", "timezone": "Asia/Tokyo"}
 NAMES = (

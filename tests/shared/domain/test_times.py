@@ -19,8 +19,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared import times
-from shared.times import Duration, SkippedByDst
+from shared.domain import times
+from shared.domain.times import Duration, SkippedByDst
 
 YEARS = range(2026, 2031)
 MINUTE = timedelta(minutes=1)

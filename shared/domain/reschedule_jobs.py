@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from shared import times
-from shared.errors import Conflict, TooManyJobs
+from shared.domain import times
+from shared.domain.errors import Conflict, TooManyJobs
 
 
 class JobStatus(StrEnum):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from shared import reasons
-from shared.answers import Outcome, Past
-from shared.reasons import LastTry, Reason, Row
+from shared.domain import reasons
+from shared.domain.reasons import LastTry, Reason, Row
+from shared.domain.service_answers import Outcome, Past
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOON, GONE = NOW + timedelta(seconds=12), NOW - timedelta(seconds=3)

@@ -1,7 +1,7 @@
 """What an edit may change, and every rule about it that needs no database (SPEC 4, PATCH /v1/posts/{postId}).
 
 Pure. `parse_patch` judges what can be judged without the post, `problems_for` what needs its platform and the moment of
-acceptance. Each field's own rules are in shared/fields.py.
+acceptance. Each field's own rules are in shared/domain/fields.py.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, Protocol, cast
 
-from shared import captions, fields, times
-from shared.errors import Faults, InvalidRequest
-from shared.fields import UNSET, Content, Unset
+from shared.domain import captions, fields, times
+from shared.domain.errors import Faults, InvalidRequest
+from shared.domain.fields import UNSET, Content, Unset
 
 FIELDS: Final = ("caption", "scheduledTime", "timezone", "contentType", "contentUrl", "soundId")
 """What a PATCH may hold, in the order of SPEC 4's table."""

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shared import guessing
-from shared.guessing import ALL_FREE, FREE, MOST, PASS_LIVES, Guesses, Passes, Verdict, basic, wait_for
+from shared.domain import guessing
+from shared.domain.guessing import ALL_FREE, FREE, MOST, PASS_LIVES, Guesses, Passes, Verdict, basic, wait_for
 
 
 class Clock:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from shared.answers import FAILURES, Outcome, Past
-from shared.lifecycle import ClaimKind, Status
-from shared.stories import duration
+from shared.domain.edit_histories import duration
+from shared.domain.lifecycle import ClaimKind, Status
+from shared.domain.service_answers import FAILURES, Outcome, Past
 
 UNKNOWN: Final = "publish_outcome_unknown"
 

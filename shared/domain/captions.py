@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from shared.errors import Faults
-from shared.fields import UNSET, Unset, check_text
+from shared.domain.errors import Faults
+from shared.domain.fields import UNSET, Unset, check_text
 
 # What follows the sign makes it one: no white space, no sign again, no ASCII punctuation but the underscore.
 _HASHTAG: Final = re.compile(r"#(?=[^\s!-/:-@\[-^`{-~])")

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
-from shared import lifecycle, posts
-from shared.edits import EditPatch
-from shared.fields import UNSET
-from shared.lifecycle import EditStatus, PostFacts
+from shared.domain import lifecycle, posts
+from shared.domain.edits import EditPatch
+from shared.domain.fields import UNSET
+from shared.domain.lifecycle import EditStatus, PostFacts
 
 # What belongs together in a PATCH is overwritten together.
 GROUPS: Final[Mapping[str, str]] = {

@@ -12,8 +12,8 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Final, Literal, NamedTuple, cast
 
-from shared import times, urls
-from shared.errors import Faults, printable
+from shared.domain import times, urls
+from shared.domain.errors import Faults, printable
 
 
 class Unset(Enum):
@@ -166,7 +166,7 @@ def check_slide_count(count: int, platform: str, faults: Faults, *, name: str = 
 
 
 def check_url(value: object, faults: Faults, *, name: str = "contentUrl") -> str | Unset:
-    """A URL as shared/urls.py has it."""
+    """A URL as shared/domain/urls.py has it."""
     url = check_text(value, name, faults)
     if url is UNSET:
         return UNSET

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.lifecycle import EditStatus
-from shared.posts import Post
-from shared.queued_edits import End
-from shared.times import format_instant
+from shared.domain.lifecycle import EditStatus
+from shared.domain.posts import Post
+from shared.domain.queued_edits import End
+from shared.domain.times import format_instant
 
 
 @dataclass(frozen=True, slots=True)

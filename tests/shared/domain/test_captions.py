@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import captions
-from shared.errors import Faults
+from shared.domain import captions
+from shared.domain.errors import Faults
 
 EMOJI, FAMILY = "\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 TIKTOK, SLIDES = ("tiktok", "video", False), ("tiktok", "slides", False)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shared import errors
-from shared.edits import EditPatch
-from shared.fields import Content
-from shared.lifecycle import (
+from shared.domain import errors
+from shared.domain.edits import EditPatch
+from shared.domain.fields import Content
+from shared.domain.lifecycle import (
     STATES,
     Apply,
     ClaimKind,

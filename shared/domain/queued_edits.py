@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.lifecycle import EditStatus
+from shared.domain.lifecycle import EditStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from shared import edits, errors
-from shared.edits import EditPatch
-from shared.fields import UNSET
+from shared.domain import edits, errors
+from shared.domain.edits import EditPatch
+from shared.domain.fields import UNSET
 
 
 class Status(StrEnum):

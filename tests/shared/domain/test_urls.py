@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import urls
+from shared.domain import urls
 
 GOOD_URLS = [
     "https://example.com",

@@ -1,4 +1,4 @@
-from shared.ids import first_id, new_id
+from shared.domain.ids import first_id, new_id
 
 
 def test_ids_are_unique_of_one_length_and_sort_by_time() -> None:

@@ -12,9 +12,9 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, Final, NamedTuple
 
-from shared import lifecycle, times
-from shared.lifecycle import ClaimKind, PostFacts, Status
-from shared.times import Duration
+from shared.domain import lifecycle, times
+from shared.domain.lifecycle import ClaimKind, PostFacts, Status
+from shared.domain.times import Duration
 
 CHUNK: Final = 1000
 """Posts in one transaction: locked for some 30 ms, less than an edit that meets them waits before it comes back."""

@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from shared import errors
-from shared.errors import Detail, InvalidRequest
+from shared.domain import errors
+from shared.domain.errors import Detail, InvalidRequest
 
 EVERY_ERROR = [
     (InvalidRequest("Send it", code="invalid_content", details=[Detail("a", "b")]), "invalid_content"),

@@ -23,7 +23,7 @@ from enum import Enum
 from hashlib import sha256
 from typing import Final
 
-from shared import addresses
+from shared.domain import addresses
 
 FREE: Final = 5
 """Wrong passwords that a source has free: fingers slip."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from shared.lifecycle import AUDITED, PostFacts
-from shared.times import format_instant
+from shared.domain.lifecycle import AUDITED, PostFacts
+from shared.domain.times import format_instant
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from shared import times
-from shared.errors import Faults, InvalidRequest
-from shared.fields import UNSET, Unset, check_known, check_text
-from shared.reschedules import Each, Plan, Shift, Spread
+from shared.domain import times
+from shared.domain.errors import Faults, InvalidRequest
+from shared.domain.fields import UNSET, Unset, check_known, check_text
+from shared.domain.reschedules import Each, Plan, Shift, Spread
 
 MOST_ITEMS: Final = 10_000
 """Items, or ids in a filter, in one request."""

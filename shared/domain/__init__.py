@@ -1,0 +1,1 @@
+"""Pure rules and values. Imports the standard library, Pydantic, tzdata and itself."""
