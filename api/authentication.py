@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import Request
 
-from shared import db
-from shared.db import transaction
 from shared.domain.errors import Forbidden, Unauthenticated, Unavailable
+from shared.store import db
 from shared.store import keys as keys_store
+from shared.store.db import transaction
 from shared.store.keys import Key
 
 # A revoked key stops working within a second: half of it for the age of what is remembered, half for the look-up.

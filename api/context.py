@@ -19,12 +19,12 @@ from api.limits import RateLimits
 from api.shares import Pace, Shares
 from api.submission import Submission
 from api.turns import FairThreads, Turns
-from shared import db
-from shared.db import transaction
 from shared.domain import fields
 from shared.domain.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings
+from shared.store import db
 from shared.store import secrets as secrets_store
+from shared.store.db import transaction
 from shared.store.keys import Key
 
 T = TypeVar("T")

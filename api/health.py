@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse
 from api import reading
 from api.sources import Source
 from shared import redis_connection
-from shared.db import transaction
 from shared.settings import settings
+from shared.store.db import transaction
 from shared.store.health import takes_writes
 
 FRESH = 0.25

@@ -22,11 +22,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.context import Context, context_of
 from api.sources import Source
-from shared import db, logs, metrics, redis_connection, task_names, tracing, worker_metrics
-from shared.db import transaction
+from shared import logs, metrics, redis_connection, task_names, tracing, worker_metrics
 from shared.domain.errors import Unauthenticated, printable
 from shared.settings import settings
-from shared.store import gauges
+from shared.store import db, gauges
+from shared.store.db import transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -21,8 +21,9 @@ from shared import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import EditStatus
-from shared.store import failures, health, operations, overview
+from shared.store import failures, health, overview
 from shared.store import late as late_store
+from shared.store import operator_actions as operations
 from shared.store import webhooks as webhooks_store
 
 __all__ = ["router"]

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from api import ops_entry
 from api.context import context_of
 from api.problems import request_id
-from shared import db
 from shared.domain.errors import RedraftError
+from shared.store import db
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
 

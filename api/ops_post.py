@@ -21,8 +21,9 @@ from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
 from shared.store import acts as acts_store
-from shared.store import failures, operations, overview
+from shared.store import failures, overview
 from shared.store import late as late_store
+from shared.store import operator_actions as operations
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
 from shared.store.failures import Retried

@@ -18,9 +18,9 @@ from shared.domain import edit_histories as stories
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import printable
 from shared.store import acts as acts_store
-from shared.store import operations
+from shared.store import operator_actions as operations
 from shared.store.acts import Recorded
-from shared.store.operations import Done, NotDone
+from shared.store.operator_actions import Done, NotDone
 
 MOST = 50
 

@@ -10,11 +10,11 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from shared import db
 from shared.domain import errors, lifecycle
 from shared.domain.edits import EditPatch
 from shared.domain.errors import RedraftError
 from shared.domain.posts import Post
+from shared.store import db
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store

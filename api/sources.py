@@ -10,7 +10,7 @@ from typing import Any
 import redis
 import structlog
 
-from shared import db
+from shared.store import db
 
 log = structlog.get_logger(__name__)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from api.shares import Shares
-from shared.db import transaction
 from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
+from shared.store.db import transaction
 
 SILENCE = 0.1
 TICK = 0.02

@@ -18,8 +18,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared import db, prerequisites, queue, redis_connection, task_names
-from shared.db import transaction
+from shared import queue, redis_connection, task_names
 from shared.diagnosis import (
     FAILED_LATELY,
     JOB_STALLED,
@@ -37,9 +36,10 @@ from shared.diagnosis import (
 from shared.domain.start_rules import is_too_old
 from shared.queue import depths
 from shared.settings import settings
-from shared.store import failures, health, overview
+from shared.store import db, failures, health, overview, prerequisites
 from shared.store import late as late_store
 from shared.store import posts as posts_store
+from shared.store.db import transaction
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ from prometheus_client.metrics_core import Metric
 from pydantic_core import from_json, to_json
 
 from shared import redis_connection, task_names, tracing
-from shared.db import connections_in_use
 from shared.metrics import POOL, WORKER
+from shared.store.db import connections_in_use
 
 PERIOD = 2.0
 KEPT_FOR = 30

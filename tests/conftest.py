@@ -8,10 +8,10 @@ from itertools import count
 import pytest
 import redis
 
-from shared.db import migrate
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.settings import settings
+from shared.store.db import migrate
 from tests import processes as real
 from tests.processes import Processes, Server
 

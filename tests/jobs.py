@@ -5,12 +5,12 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from shared.db import transaction
 from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import Job, Result
 from shared.domain.reschedule_requests import parse_request, stored_filter, stored_items
 from shared.domain.reschedules import Outcome
 from shared.store import reschedules as store
+from shared.store.db import transaction
 from shared.store.reschedules import NewJob
 from tests import rows
 from worker import reschedule

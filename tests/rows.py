@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared import db, queue, redis_connection
+from shared import queue, redis_connection
 from shared.settings import settings
+from shared.store import db, trip
 from shared.store import edits as edits_store
-from shared.store import trip
 from shared.store.edits import NewEdit
 
 WORKSPACE, TIKTOK, INSTAGRAM = "ws_test", "acc_tiktok", "acc_instagram"

@@ -30,7 +30,7 @@ def test_there_is_one_row_lock() -> None:
 
 
 def test_there_is_one_commit() -> None:
-    assert places(r"\.commit\(\)|\.begin\(\)") == {"shared/db.py"}
+    assert places(r"\.commit\(\)|\.begin\(\)") == {"shared/store/db.py"}
 
 
 def test_there_is_one_send() -> None:
@@ -55,7 +55,7 @@ def test_every_task_name_has_a_task_and_a_queue() -> None:
 
 
 def test_every_status_is_known_to_the_database() -> None:
-    first = (ROOT / "shared/migrations/versions/0001_first_tables.py").read_text()
+    first = (ROOT / "shared/store/migrations/versions/0001_first_tables.py").read_text()
     for status in [*Status, *EditStatus]:
         assert f"'{status.value}'" in first
 
@@ -95,7 +95,7 @@ def test_every_place_that_reaches_into_a_library_is_named_with_its_reason() -> N
     told = (ROOT / "docs/overrides.md").read_text()
     found = {name for name, source in PRODUCT.items() if reaches_in(source)}
     found |= places("noqa: SLF001.*\n") & places(r"channel\._get")
-    assert found >= {"api/protocol.py", "shared/db.py", "worker/broker.py", "worker/beat.py", "api/transport.py"}
+    assert found >= {"api/protocol.py", "shared/store/db.py", "worker/broker.py", "worker/beat.py", "api/transport.py"}
     assert {name for name in found if f"`{name}`" not in told} == set()
     named = set(re.findall(r"^\| `([\w/.]+)`", told, re.MULTILINE))
     assert {name for name in named if name not in PRODUCT} == set()

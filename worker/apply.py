@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared import db, logs, metrics
-from shared.db import transaction
+from shared import logs, metrics
 from shared.domain import events, lifecycle, posts
 from shared.domain.edits import EditPatch
 from shared.domain.lifecycle import EditStatus, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.queued_edits import End, QueuedEdit
 from shared.settings import settings
-from shared.store import batches
+from shared.store import batches, db
 from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
+from shared.store.db import transaction
 from shared.store.edits import Queue
 from shared.store.posts import Write
 from worker import batch_limits

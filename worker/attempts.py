@@ -7,9 +7,8 @@ from typing import Self
 
 import structlog
 
-from shared import db
 from shared.domain.queued_edits import QueuedEdit
-from shared.store import StaleWriteError
+from shared.store import StaleWriteError, db
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
 

@@ -16,8 +16,8 @@ from weakref import WeakSet
 
 import structlog
 
-from shared import db
 from shared.domain.service_answers import Outcome, Reply
+from shared.store import db
 
 # Answers that come within this of the first are finished in one transaction.
 GATHER = 0.02

@@ -3,9 +3,9 @@
 from collections import defaultdict
 
 from shared import held, outcomes, queue
-from shared.db import transaction
 from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
+from shared.store.db import transaction
 from worker.apply import Applied, apply_edits
 
 

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy import Connection
 
-from shared.db import transaction
 from shared.domain import events
 from shared.domain.posts import Post
 from shared.domain.service_answers import Reply
@@ -18,6 +17,7 @@ from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
 from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from shared.store.db import transaction
 from worker import publish_rules
 from worker.apply import Applied
 from worker.calls import Landed, settled, transactions

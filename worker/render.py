@@ -11,18 +11,19 @@ from uuid import uuid4
 import structlog
 from sqlalchemy import Connection
 
-from shared import db, services
-from shared.db import transaction
+from shared import services
 from shared.domain import events, posts
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
+from shared.store import db
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
 from shared.store import webhooks as webhooks_store
 from shared.store.claims import NewClaim
+from shared.store.db import transaction
 from worker import retries
 from worker.apply import Applied, apply_edits, drain
 from worker.attempts import Attempts

@@ -13,16 +13,15 @@ from typing import Any, Self
 import structlog
 from sqlalchemy import Connection
 
-from shared import db
-from shared.db import transaction
 from shared.domain import reschedules
 from shared.domain.reschedules import Spread
 from shared.settings import settings
-from shared.store import StaleWriteError
+from shared.store import StaleWriteError, db
 from shared.store import posts as posts_store
 from shared.store import reschedule_chunks as chunks_store
 from shared.store import reschedule_freezes as freezes_store
 from shared.store import reschedules as reschedules_store
+from shared.store.db import transaction
 from shared.store.reschedule_chunks import FREEZING, Standing, Work
 from worker.apply import WAIT_FOR_HELD, Applied
 from worker.attempts import Attempts

@@ -2,15 +2,16 @@
 
 import structlog
 
-from shared import db, logs, queue
-from shared.db import transaction
+from shared import logs, queue
 from shared.settings import settings
 from shared.store import claims as claims_store
+from shared.store import db
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store
 from shared.store import reschedules as reschedules_store
 from shared.store import webhooks as webhooks_store
+from shared.store.db import transaction
 from worker import schedule
 
 # Younger edits have a doorbell under way; an answer takes milliseconds.

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from shared import queue
-from shared.db import transaction
 from shared.settings import settings
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
+from shared.store.db import transaction
 from shared.store.schedule import Kind, Marked
 
 BATCH = 1000

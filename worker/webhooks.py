@@ -9,11 +9,11 @@ import structlog
 from pydantic_core import to_json
 
 from shared import services
-from shared.db import transaction
 from shared.domain.service_answers import Outcome, Reply
 from shared.domain.times import format_instant
 from shared.settings import settings
 from shared.store import webhooks as webhooks_store
+from shared.store.db import transaction
 from shared.store.webhooks import Delivery, Leased
 from worker import retries
 from worker.calls import Calls, Flight, Landed, settled

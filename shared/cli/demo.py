@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, update
 
-from shared import models
-from shared.db import make_engine, transaction
 from shared.domain import posts, times
 from shared.domain.lifecycle import Status
 from shared.domain.posts import Post
 from shared.settings import settings
 from shared.store import counted, keys
 from shared.store import posts as posts_store
+from shared.store import tables as models
+from shared.store.db import make_engine, transaction
 
 WORKSPACE: Final = "ws_demo"
 NAME: Final = "demo"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from shared.domain.edit_histories import EditStory, Prospect
     from shared.store.acts import Actor, Recorded
-    from shared.store.operations import Done, NotDone
+    from shared.store.operator_actions import Done, NotDone
 
 SHOWN = 20
 
@@ -48,7 +48,7 @@ def list_edits(
 ) -> None:
     """List edits, newest first; queued ones, the longest waiting first."""
     from shared.domain import edit_histories as stories  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import operations  # noqa: PLC0415
+    from shared.store import operator_actions as operations  # noqa: PLC0415
 
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
@@ -94,7 +94,8 @@ def show(
     """Tell one edit's story: its times, what it changed or why not, and what to do."""
     from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
     from shared.domain.lifecycle import EditStatus  # noqa: PLC0415
-    from shared.store import acts, operations  # noqa: PLC0415
+    from shared.store import acts  # noqa: PLC0415
+    from shared.store import operator_actions as operations  # noqa: PLC0415
 
     with database(data_dir) as tx:
         seen = operations.prospect(tx, edit_id)
@@ -143,7 +144,7 @@ def discard(
 def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_dir: Path, as_json: bool) -> None:
     """Show, ask, do, and ring below the commit; one edit after the other, each in a transaction of its own."""
     from shared.domain.lifecycle import EditStatus  # noqa: PLC0415 - as above
-    from shared.store import operations  # noqa: PLC0415
+    from shared.store import operator_actions as operations  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 
     if as_json and not yes:
@@ -171,8 +172,9 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
 
 
 def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Path, *, quiet: bool) -> dict[str, Any]:
-    from shared import db, queue  # noqa: PLC0415 - as above
-    from shared.store import operations  # noqa: PLC0415
+    from shared import queue  # noqa: PLC0415 - as above
+    from shared.store import db  # noqa: PLC0415 - as above
+    from shared.store import operator_actions as operations  # noqa: PLC0415
 
     acts: dict[str, Callable[[Connection], Done | NotDone]] = {
         "requeue": lambda tx: operations.requeue(tx, edit_id, actor, mark),

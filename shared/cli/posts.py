@@ -22,7 +22,7 @@ from shared.cli.workspaces import (
 if TYPE_CHECKING:
     from shared.domain.posts import Post
     from shared.domain.reasons import Reason
-    from shared.store.operations import ListedPost
+    from shared.store.operator_actions import ListedPost
 
 app = typer.Typer(help="Posts: which are late, why one failed, and another try.", no_args_is_help=True)
 
@@ -55,7 +55,8 @@ def list_posts(
     as_json: AsJson = False,
 ) -> None:
     """List posts, the newest first; failed ones, the latest failure first, with the reason of each."""
-    from shared.store import failures, operations  # noqa: PLC0415 - as above
+    from shared.store import failures  # noqa: PLC0415 - as above
+    from shared.store import operator_actions as operations  # noqa: PLC0415 - as above
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
@@ -149,8 +150,9 @@ def show(
     """Tell one post's story: where it stands, its latest tries at going out, its latest edits, and who retried it."""
     from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
     from shared.domain import posts  # noqa: PLC0415 - as above
-    from shared.store import acts, operations, overview  # noqa: PLC0415
+    from shared.store import acts, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
+    from shared.store import operator_actions as operations  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     with database(data_dir) as tx:

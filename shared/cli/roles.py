@@ -89,7 +89,7 @@ def migrate() -> None:
 
     _require("database_url")
     # Half a second of imports, which whoever is told what to set need not wait for.
-    from shared.db import migrate as bring_up_to_date  # noqa: PLC0415
+    from shared.store.db import migrate as bring_up_to_date  # noqa: PLC0415
 
     bring_up_to_date(settings().database_url)
     typer.echo("The database is up to date.")
@@ -97,8 +97,8 @@ def migrate() -> None:
 
 def _require(*names: str) -> None:
     """A role does not guess where its servers are, nor start where it cannot work. Raises StartError."""
-    from shared import prerequisites  # noqa: PLC0415 - as above
     from shared.settings import settings  # noqa: PLC0415
+    from shared.store import prerequisites  # noqa: PLC0415 - as above
 
     missing = [f"REDRAFT_{name.upper()}" for name in names if not getattr(settings(), name)]
     if missing:

@@ -32,7 +32,6 @@ def up(
     import asyncio  # noqa: PLC0415 - heavy imports wait until the command runs
     import os  # noqa: PLC0415
 
-    from shared import prerequisites  # noqa: PLC0415
     from shared.domain.start_rules import StartError  # noqa: PLC0415
     from shared.local import supervisor  # noqa: PLC0415
     from shared.local.datadir import DataDir  # noqa: PLC0415
@@ -40,6 +39,7 @@ def up(
     from shared.local.output import Output  # noqa: PLC0415
     from shared.local.stack import Plan, Stack  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
+    from shared.store import prerequisites  # noqa: PLC0415
 
     # Whatever is kept from here on, by us or by what we start, is ours alone to read.
     os.umask(0o077)

@@ -94,8 +94,8 @@ def database(data_dir: Path) -> Iterator["Connection"]:
     import psycopg  # noqa: PLC0415 - as above
     from sqlalchemy.exc import ArgumentError, DBAPIError  # noqa: PLC0415
 
-    from shared.db import make_engine, transaction  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
+    from shared.store.db import make_engine, transaction  # noqa: PLC0415
 
     url, source = _database_url(data_dir)
     try:

@@ -1,6 +1,6 @@
 """What has to hold before a role starts: settings that do not contradict each other, a PostgreSQL that is new enough.
 
-Pure; shared/prerequisites.py asks. What cannot work is said at once, in a line, and not found out at night.
+Pure; shared/store/prerequisites.py asks. What cannot work is said at once, in a line, and not found out at night.
 """
 
 import math

@@ -17,8 +17,8 @@ from shared.local.errors import LocalError
 from shared.local.postgres import PostgreSQL
 from shared.local.supervisor import Child, Supervisor
 from shared.local.valkey import Valkey, answers
-from shared.prerequisites import refuse_old_postgresql
 from shared.settings import Settings
+from shared.store.prerequisites import refuse_old_postgresql
 
 HOST: Final = "127.0.0.1"
 # Higher stops first: nobody is asked for what has gone already. The servers have rank 0.
@@ -161,7 +161,7 @@ class Stack:
         On two cores the imports of ten Python processes are what takes the time: what the first edit needs goes first.
         """
         # The imports that the tables need take as long as initdb does, on the other core.
-        importing = asyncio.create_task(asyncio.to_thread(__import__, "shared.db"))
+        importing = asyncio.create_task(asyncio.to_thread(__import__, "shared.store.db"))
         await self._start_valkey(supervisor)
         # Before the workers take work: it shows only tasks whose events it heard.
         supervisor.start(self._flower())
@@ -207,7 +207,7 @@ class Stack:
         await asyncio.to_thread(self.postgres.create_database)
 
     def _fill_database(self) -> None:
-        from shared.db import migrate  # noqa: PLC0415 - 0.6 s, imported above while the servers start
+        from shared.store.db import migrate  # noqa: PLC0415 - 0.6 s, imported above while the servers start
 
         migrate(self.places.database_url)
         if self.plan.demo:
@@ -231,7 +231,7 @@ class Stack:
         return self.role(queue, WORKERS, commands.worker(queue))
 
     def _database_answers(self) -> bool:
-        import psycopg  # noqa: PLC0415 - imported with shared.db
+        import psycopg  # noqa: PLC0415 - imported with shared.store.db
 
         with suppress(psycopg.OperationalError):
             psycopg.connect(self.places.database_url.replace("+psycopg", "", 1), connect_timeout=2).close()

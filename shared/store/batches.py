@@ -7,7 +7,8 @@ from sqlalchemy import Connection
 
 from shared.domain.posts import Post
 from shared.domain.queued_edits import End
-from shared.store import counted, direct, edits, posts
+from shared.store import counted, edits, posts
+from shared.store import raw_statements as direct
 from shared.store.edits import Queue
 from shared.store.posts import Write
 

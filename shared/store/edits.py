@@ -10,8 +10,9 @@ from sqlalchemy import Connection, text
 
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End, QueuedEdit
-from shared.store import counted, direct
-from shared.store.direct import array
+from shared.store import counted
+from shared.store import raw_statements as direct
+from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
 

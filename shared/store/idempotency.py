@@ -13,9 +13,9 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from shared import db
 from shared.domain.errors import KeyInHand
-from shared.store import direct
+from shared.store import db
+from shared.store import raw_statements as direct
 from shared.store.trip import Statement
 
 

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, text
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reschedules import Seen
-from shared.store import counted, direct
-from shared.store.direct import array
+from shared.store import counted
+from shared.store import raw_statements as direct
+from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
 COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbnail_url, caption, sound_id, timezone,

@@ -6,10 +6,10 @@ from typing import Any, Final
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.db import wait_longer
 from shared.domain.reschedule_jobs import MOST_ORDINALS, audit_id
 from shared.domain.reschedules import CHUNK
-from shared.store.direct import array
+from shared.store.db import wait_longer
+from shared.store.raw_statements import array
 from shared.store.reschedule_chunks import Work
 
 _MATCHES = """(CAST(:account_ids AS text[]) IS NULL OR p.account_id = ANY(CAST(:account_ids AS text[])))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from shared.domain.reschedule_jobs import audit_id
 from shared.store import counted
-from shared.store.direct import array
+from shared.store.raw_statements import array
 from shared.store.reschedule_chunks import Work
 
 _QUEUES = text("""

@@ -13,9 +13,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from api import deletion
-from shared import db
 from shared.domain.lifecycle import STATES
-from shared.store import StaleWriteError
+from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store.claims import NewClaim

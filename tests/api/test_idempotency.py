@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
+from shared.store import db
 from shared.store import idempotency as idempotency_store
 from tests import rows
 from tests.api.answers import error

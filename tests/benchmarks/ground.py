@@ -13,11 +13,11 @@ import psutil
 import psycopg
 import redis
 
-from shared.db import migrate
 from shared.local.datadir import DataDir
 from shared.local.errors import LocalError
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
+from shared.store.db import migrate
 from tests.processes import Process, Server
 
 IN_MEMORY = {"tmpfs", "ramfs"}

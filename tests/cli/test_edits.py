@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from shared import queue
 from shared.cli import edits as command
-from shared.db import transaction
 from shared.domain import edit_histories as stories
-from shared.store import operations
+from shared.store import operator_actions as operations
 from shared.store.acts import Actor
+from shared.store.db import transaction
 from tests import rows
 from tests.waiting import eventually
 from worker import apply

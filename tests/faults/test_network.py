@@ -15,8 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from api.waiting import SILENCE
-from shared import db
 from shared.settings import Settings
+from shared.store import db
 from tests.faults.behind import LONG, RECOVERED, bad_way, through
 from tests.faults.load import Load
 from tests.faults.proxy import BOTH, Proxy, Way

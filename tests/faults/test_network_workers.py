@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from shared.db import OVERTIME
 from shared.settings import Settings
+from shared.store.db import OVERTIME
 from tests.faults.behind import LONG, RECOVERED, bad_way, through
 from tests.faults.duties import DUTIES, Duty, nobody_holds_anything
 from tests.faults.proxy import BOTH, Proxy

@@ -236,7 +236,7 @@ def _called(thing: object) -> Iterator[Lock]:
     if isinstance(thing, classmethod | staticmethod):
         thing = thing.__func__
     thing = inspect.unwrap(thing) if callable(thing) and not isinstance(thing, type) else thing
-    if isinstance(thing, FunctionType) and _ours(thing) and thing.__module__ != "shared.db":
+    if isinstance(thing, FunctionType) and _ours(thing) and thing.__module__ != "shared.store.db":
         yield from _inside(thing)
 
 

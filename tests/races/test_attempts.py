@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
+from shared.store import db
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
 from tests import rows

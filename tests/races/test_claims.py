@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
+from shared.store import db
 from tests import rows
 from tests.worker.outside import (
     MADE,

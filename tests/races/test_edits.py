@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
+from shared.store import db
 from tests import rows, sizes
 from tests.faults.actors import Actor, stopping_points, waits_for_a_lock
 from tests.faults.conftest import seed
@@ -215,7 +215,7 @@ def test_many_workers_on_one_post_apply_a_thousand_edits_of_every_size_once_and_
 
 WORK = """
 import sys
-from shared.db import transaction
+from shared.store.db import transaction
 from worker.apply import apply_edits
 print("ready", flush=True)
 post, until = sys.argv[1], int(sys.argv[2])

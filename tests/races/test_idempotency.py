@@ -13,12 +13,12 @@ from sqlalchemy import Connection, Engine, text
 from api import creation, drafts, posts, recording, reschedules
 from api.context import Context
 from api.recording import Recorded, Request, Verdict, record_batch
-from shared import db
 from shared.domain import errors
 from shared.domain.edits import parse_patch
 from shared.domain.errors import CannotEdit, RedraftError
 from shared.domain.ids import new_id
 from shared.settings import settings
+from shared.store import db
 from shared.store.edits import NewEdit
 from shared.store.keys import Key
 from tests import rows

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from shared import db
 from shared.domain.service_answers import Reply
 from shared.local.postgres import PostgreSQL
-from shared.store import StaleWriteError
+from shared.store import StaleWriteError, db
 from tests import rows
 from tests.conftest import TEMPLATE
 from tests.faults.actors import POINTS, Actor, Answer, InOneThread, stopping_points

@@ -14,8 +14,8 @@ from shared import services
 from shared.domain import events
 from shared.domain import service_answers as answers
 from shared.local.datadir import free_port
-from shared.models import metadata
 from shared.settings import Settings
+from shared.store.tables import metadata
 from tests import rows
 from tests.processes import Processes
 from tests.reference_services import client, signatures, verification

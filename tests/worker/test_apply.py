@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
 from shared.domain.edit_histories import EditStory
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End
+from shared.store import db
 from shared.store import edits as edits_store
-from shared.store import operations
+from shared.store import operator_actions as operations
 from shared.store.edits import Owed
 from tests import rows
 from tests.worker.bulk import edits_held_by_a_person

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from shared import db
+from shared.store import db
 from tests import rows
 from worker import apply, batch_limits
 from worker.apply import Applied, apply_edits

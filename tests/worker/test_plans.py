@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
+from shared.store import db
 from tests import jobs, rows
 from worker.apply import apply_edits
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
-from shared.store import StaleWriteError
+from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
 from tests import rows

@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from shared import db
 from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import claims as claims_store
-from shared.store import gauges, health
+from shared.store import db, gauges, health
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
 from shared.store.failures import retry

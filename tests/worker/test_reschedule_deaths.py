@@ -6,8 +6,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from shared import db
-from shared.store import StaleWriteError
+from shared.store import StaleWriteError, db
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, held_by_a_person, moved_once, posts
 from worker import reschedule, reschedule_chunk

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db import transaction
 from shared.store import reschedules as store
+from shared.store.db import transaction
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, moved_once, posts
 from worker import reschedule, tasks

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db import transaction
 from shared.domain.times import format_instant
 from shared.store import reschedules as store
+from shared.store.db import transaction
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker.apply import apply_edits

@@ -8,12 +8,12 @@ import redis
 from sqlalchemy import Engine, text
 
 from shared import queue
-from shared.db import transaction
 from shared.domain.reschedules import Outcome
 from shared.domain.times import format_instant, format_local, to_local
 from shared.settings import settings
 from shared.store import reschedule_freezes
 from shared.store import reschedules as store
+from shared.store.db import transaction
 from tests import jobs, rows
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker import reschedule, rescue

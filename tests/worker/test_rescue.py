@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db, task_names
+from shared import task_names
 from shared.settings import settings
 from shared.store import claims as claims_store
+from shared.store import db
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as reschedules_store

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import db
+from shared.store import db
 from shared.store import idempotency as idempotency_store
 from tests import rows
 from worker import rescue

@@ -8,7 +8,7 @@ from fastapi import Depends, Header, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
-from shared.models import api_keys
+from shared.store.tables import api_keys
 from tests.benchmarks.peers import edit
 
 ROUTE = "/v1/posts/{post_id}"

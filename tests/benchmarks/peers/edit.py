@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, create_engine, func, insert, select, update
 from shared.domain.ids import new_id
 from shared.domain.times import format_instant
 from shared.local import tether
-from shared.models import edits, posts
+from shared.store.tables import edits, posts
 
 # Pool children are forked by other people's code: they too must not outlive the benchmark.
 tether.die_with_parent()

@@ -17,7 +17,7 @@ from pgqueuer.core.completion import CompletionWatcher
 from sqlalchemy import select
 
 from shared.domain.ids import new_id
-from shared.models import edits
+from shared.store.tables import edits
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, WAIT, Authenticated, Change, answer
 

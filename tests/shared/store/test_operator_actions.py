@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.db import transaction
-from shared.store import operations
+from shared.store import operator_actions as operations
 from shared.store.acts import Actor
+from shared.store.db import transaction
 from tests import rows
 
 FAILED = "status = 'failed', finalized_at = now(), error_code = 'internal', error_message = 'x'"

@@ -1,4 +1,4 @@
-"""The tables as the migrations make them are the tables as models.py says, and refuse what must not be."""
+"""The tables as the migrations make them are the tables as tables.py says, and refuse what must not be."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Engine, create_engine, inspect, pool, text
 from sqlalchemy.exc import IntegrityError
 
-from shared import db
-from shared.models import metadata
+from shared.store import db
+from shared.store.tables import metadata
 from tests import rows
 
 

@@ -10,8 +10,8 @@ from alembic import context
 from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import DBAPIError
 
-from shared.db import lock_timed_out
-from shared.models import metadata
+from shared.store.db import lock_timed_out
+from shared.store.tables import metadata
 
 _MIGRATION_LOCK: Final = 7_339_265_001
 # A migration that waits for its lock has everybody else queue up behind it: they give up after settings' lock_timeout

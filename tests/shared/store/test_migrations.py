@@ -13,15 +13,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
 import shared
-from shared import db
 from shared.local.postgres import PostgreSQL
 from shared.settings import Settings
+from shared.store import db
 from tests import rows
 from tests.cli.test_roles import REDRAFT
 from tests.processes import Processes
 from tests.waiting import eventually
 
-VERSIONS = sorted((Path(shared.__file__).parent / "migrations/versions").glob("0*.py"))
+VERSIONS = sorted((Path(shared.__file__).parent / "store/migrations/versions").glob("0*.py"))
 STEPS = [(before.name[:4], after.name[:4]) for before, after in pairwise(VERSIONS)]
 PATIENCE = Settings().lock_timeout
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from shared import db
+from shared.store import db
 from tests import rows
 from tests.processes import ROOT
 
@@ -67,7 +67,7 @@ def test_a_database_that_takes_no_writes_for_now_says_nothing_about_the_work(eng
 FORKED = """
 import os, sys, threading
 from sqlalchemy import text
-from shared import db
+from shared.store import db
 
 def backend():
     with db.transaction() as tx:

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared import db
 from shared.settings import settings
-from shared.store import direct
+from shared.store import db
+from shared.store import raw_statements as direct
 from tests import rows, sizes
 from tests.waiting import eventually
 
