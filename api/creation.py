@@ -11,7 +11,7 @@ from api import authentication, drafts, headers, reading
 from api.context import context_of
 from api.drafts import Draft, Kind
 from api.reading import JSON_TYPES, REPLAYED
-from shared import queue
+from shared.broker import queue
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.posts import Post, public

@@ -15,7 +15,7 @@ from api import authentication, reading
 from api.context import Context, Unsure, context_of, storable
 from api.deletions import POSTS_MAX, Reason
 from api.reading import JSON_TYPES
-from shared import queue
+from shared.broker import queue
 from shared.domain import events, fields
 from shared.domain.errors import Faults, InvalidRequest, Unavailable
 from shared.domain.fields import UNSET

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from api import reading
 from api.sources import Source
-from shared import redis_connection
+from shared.broker import redis_connection
 from shared.settings import settings
 from shared.store.db import transaction
 from shared.store.health import takes_writes

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.context import Context, context_of
 from api.sources import Source
-from shared import logs, metrics, redis_connection, task_names, tracing, worker_metrics
+from shared import logs, metrics, task_names, tracing
+from shared.broker import redis_connection, worker_metrics
 from shared.domain.errors import Unauthenticated, printable
 from shared.settings import settings
 from shared.store import db, gauges

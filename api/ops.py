@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from api import ops_failed, ops_plots, ops_post, ops_stories  # noqa: F401
 from api.context import storable
 from api.ops_frame import STATIC, asked, html, message, page, perhaps, read, router
-from shared import queue
+from shared.broker import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import EditStatus

@@ -14,7 +14,7 @@ from api import ops_entry
 from api.context import Context, context_of, storable
 from api.ops_forms import form, operator
 from api.ops_frame import asked, asked_for, html, message, page, read
-from shared import queue
+from shared.broker import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status

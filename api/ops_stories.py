@@ -13,7 +13,7 @@ from api import ops_entry
 from api.context import context_of, storable
 from api.ops_forms import form, operator, patiently
 from api.ops_frame import asked, html, message, page, read
-from shared import queue
+from shared.broker import queue
 from shared.domain import edit_histories as stories
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import printable

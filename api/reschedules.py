@@ -14,7 +14,7 @@ from api.context import Context, context_of, storable
 from api.listing import Asked
 from api.problems import request_id
 from api.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
-from shared import queue
+from shared.broker import queue
 from shared.domain import reschedule_jobs, reschedule_requests, reschedules
 from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.domain.ids import new_id

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from api import authentication, posts, reading
 from api.context import context_of, storable
 from api.problems import request_id
-from shared import queue
+from shared.broker import queue
 from shared.domain.errors import Conflict, Detail, NotFound
 from shared.domain.lifecycle import etag
 from shared.domain.posts import Post, detailed

@@ -16,12 +16,13 @@ from api.doorbell import Doorbell
 from api.recording import Recorded, Request, Verdict, record_batch
 from api.shares import Active, Lines, Pace, Shares
 from api.waiting import Waiting
-from shared import metrics, queue
+from shared import metrics
+from shared.broker import queue
+from shared.broker.answers import Answer, Listener
+from shared.broker.redis_connection import client_on_loop
 from shared.domain import errors
 from shared.domain.edits import EditPatch
 from shared.domain.errors import RedraftError
-from shared.outcomes import Answer, Listener
-from shared.redis_connection import client_on_loop
 from shared.settings import Settings
 from shared.store.edits import NewEdit
 

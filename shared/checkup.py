@@ -18,7 +18,9 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared import queue, redis_connection, task_names
+from shared import task_names
+from shared.broker import queue, redis_connection
+from shared.broker.queue import depths
 from shared.diagnosis import (
     FAILED_LATELY,
     JOB_STALLED,
@@ -34,7 +36,6 @@ from shared.diagnosis import (
     WorkerFacts,
 )
 from shared.domain.start_rules import is_too_old
-from shared.queue import depths
 from shared.settings import settings
 from shared.store import db, failures, health, overview, prerequisites
 from shared.store import late as late_store

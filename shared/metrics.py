@@ -1,6 +1,6 @@
 """The figures that each process counts in its own registry: API processes in API, worker processes in WORKER.
 
-An API process shows its own; shared/worker_metrics.py brings the workers' to /metrics (docs/decisions/0007).
+An API process shows its own; shared/broker/worker_metrics.py brings the workers' to /metrics (docs/decisions/0007).
 """
 
 import functools

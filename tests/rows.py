@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared import queue, redis_connection
+from shared.broker import queue, redis_connection
 from shared.settings import settings
 from shared.store import db, trip
 from shared.store import edits as edits_store

@@ -34,9 +34,9 @@ def test_there_is_one_commit() -> None:
 
 
 def test_there_is_one_send() -> None:
-    # What messages.py sends never leaves its process; beat's own messages are Celery's.
-    assert places(r"\.(send_task|apply_async|delay)\(") <= {"shared/messages.py", "worker/beat.py"}
-    assert places(r"\.[lr]push\(") == {"shared/queue.py"}
+    # What celery_message.py sends never leaves its process; beat's own messages are Celery's.
+    assert places(r"\.(send_task|apply_async|delay)\(") <= {"shared/broker/celery_message.py", "worker/beat.py"}
+    assert places(r"\.[lr]push\(") == {"shared/broker/queue.py"}
 
 
 def test_statements_stand_in_store_alone() -> None:

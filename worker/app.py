@@ -9,7 +9,8 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
-from shared import garbage, logs, metrics, queue, services, task_names, tracing, worker_metrics
+from shared import garbage, logs, metrics, services, task_names, tracing
+from shared.broker import queue, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError, db
 from worker import broker, calls

@@ -6,7 +6,8 @@ from typing import Any, Final
 import structlog
 from celery.beat import Scheduler as CeleryScheduler
 
-from shared import queue, task_names
+from shared import task_names
+from shared.broker import queue
 from shared.settings import settings
 
 # Dispatch comes several times as often: in room that both had to share, rescue would hardly ever find any.

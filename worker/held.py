@@ -1,8 +1,10 @@
-"""Posts that somebody held, tried again together (shared/held.py says why)."""
+"""Posts that somebody held, tried again together (shared/broker/contended_posts.py says why)."""
 
 from collections import defaultdict
 
-from shared import held, outcomes, queue
+from shared.broker import answers as outcomes
+from shared.broker import contended_posts as held
+from shared.broker import queue
 from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
 from shared.store.db import transaction

@@ -2,7 +2,8 @@
 
 import structlog
 
-from shared import logs, queue
+from shared import logs
+from shared.broker import queue
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import db

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from shared import queue
+from shared.broker import queue
 from shared.settings import settings
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store

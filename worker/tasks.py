@@ -5,8 +5,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from shared import held as held_posts
-from shared import outcomes, queue, task_names
+from shared import task_names
+from shared.broker import answers as outcomes
+from shared.broker import contended_posts as held_posts
+from shared.broker import queue
 from shared.domain.ids import is_id
 from shared.settings import settings
 from worker import apply, held, publish, render, reschedule, rescue, schedule, webhooks

@@ -172,7 +172,7 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
 
 
 def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Path, *, quiet: bool) -> dict[str, Any]:
-    from shared import queue  # noqa: PLC0415 - as above
+    from shared.broker import queue  # noqa: PLC0415 - as above
     from shared.store import db  # noqa: PLC0415 - as above
     from shared.store import operator_actions as operations  # noqa: PLC0415
 

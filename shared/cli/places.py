@@ -59,7 +59,7 @@ def reaching(found: Parts) -> Iterator[None]:
     """
     import structlog  # noqa: PLC0415 - heavy imports wait until the command runs
 
-    from shared import queue, redis_connection  # noqa: PLC0415 - as above
+    from shared.broker import queue, redis_connection  # noqa: PLC0415 - as above
     from shared.settings import settings  # noqa: PLC0415
 
     wanted = {"REDRAFT_DATABASE_URL": found.database_url, "REDRAFT_REDIS_URL": found.redis_url}

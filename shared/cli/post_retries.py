@@ -153,7 +153,7 @@ def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> 
     """Some hundred posts in a transaction, rung for below its commit. Posts that somebody holds are left out, and those
     whose revision is no longer the one that the operator has `seen`: a try may have been made since.
     """
-    from shared import queue  # noqa: PLC0415 - as above
+    from shared.broker import queue  # noqa: PLC0415 - as above
     from shared.store import failures  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ import pytest
 
 from api import doorbell
 from api.doorbell import Doorbell, Window
-from shared import queue
+from shared.broker import queue
 
 
 def test_two_bells_may_be_out_and_a_third_waits_for_an_answer() -> None:

@@ -16,7 +16,7 @@ import pytest
 from api import context as contexts
 from api import lag
 from api.context import Context
-from shared import redis_connection
+from shared.broker import redis_connection
 from shared.domain.errors import Unavailable
 from shared.settings import settings
 from tests.api.answers import error

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from api import metrics as page
-from shared import worker_metrics
+from shared.broker import worker_metrics
 from shared.store import gauges
 from tests import rows
 from tests.shared.test_metrics import OF_THE_SCRAPE

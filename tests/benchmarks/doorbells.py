@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from celery import Celery
 
-from shared import queue, task_names
+from shared import task_names
+from shared.broker import queue
 from shared.settings import Settings
 from tests.benchmarks.ground import Stage
 

@@ -14,7 +14,8 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import checkup, queue, task_names
+from shared import checkup, task_names
+from shared.broker import queue
 from shared.cli.doctor import doctor
 from shared.diagnosis import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows

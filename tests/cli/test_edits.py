@@ -9,7 +9,7 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import queue
+from shared.broker import queue
 from shared.cli import edits as command
 from shared.domain import edit_histories as stories
 from shared.store import operator_actions as operations

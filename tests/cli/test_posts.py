@@ -10,7 +10,7 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import queue
+from shared.broker import queue
 from shared.cli import post_retries
 from shared.cli import posts as command
 from shared.domain import edit_histories as stories

@@ -16,7 +16,8 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from shared import queue, task_names
+from shared import task_names
+from shared.broker import queue
 from tests import rows
 from tests.faults.conftest import MakeScene
 from tests.faults.evidence import Call

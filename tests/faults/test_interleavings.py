@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import queue
+from shared.broker import queue
 from tests.faults.evidence import gather, snapshot
 from tests.faults.oracle import judge, verdict
 from tests.faults.world import World

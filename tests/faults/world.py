@@ -12,7 +12,8 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from shared import queue, task_names
+from shared import task_names
+from shared.broker import queue
 from shared.domain.service_answers import Reply
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shared import metrics, redis_connection, task_names, worker_metrics
+from shared import metrics, task_names
+from shared.broker import redis_connection, worker_metrics
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End, QueuedEdit
 from shared.store import gauges

@@ -8,7 +8,8 @@ import pytest
 import redis
 from celery import Celery
 
-from shared import queue, task_names
+from shared import task_names
+from shared.broker import queue
 from shared.settings import settings
 from tests import rows
 from tests.processes import Processes

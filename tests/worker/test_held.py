@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from shared import held as held_posts
-from shared import outcomes, queue
+from shared.broker import answers as outcomes
+from shared.broker import contended_posts as held_posts
+from shared.broker import queue
 from tests import rows
 from tests.api.answers import messages_at
 from tests.worker.bulk import held_by_a_person

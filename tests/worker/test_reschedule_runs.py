@@ -7,7 +7,7 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from shared import queue
+from shared.broker import queue
 from shared.domain.reschedules import Outcome
 from shared.domain.times import format_instant, format_local, to_local
 from shared.settings import settings

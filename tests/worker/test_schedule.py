@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import queue, task_names
+from shared import task_names
+from shared.broker import queue
 from shared.store import schedule as schedule_store
 from tests import rows
 from tests.worker.bulk import held_by_a_person

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from shared import queue
+from shared.broker import queue
 from tests import rows
 from tests.worker.outside import DONE, Outside, change, outside
 from worker import tasks

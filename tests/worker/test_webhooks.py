@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import queue
+from shared.broker import queue
 from shared.domain.service_answers import Reply
 from shared.store import webhooks as webhooks_store
 from tests.worker.outside import BROKEN, Asked, Outside, change, in_thread, outside

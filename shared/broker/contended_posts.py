@@ -13,7 +13,7 @@ from uuid import uuid4
 import redis
 import structlog
 
-from shared import queue, redis_connection
+from shared.broker import queue, redis_connection
 from shared.domain.ids import is_id
 
 AGAIN = 0.25

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from shared import held
+from shared.broker import contended_posts as held
 from tests import rows
 from tests.api.answers import messages_at
 from tests.processes import Server

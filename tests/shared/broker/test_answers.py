@@ -10,10 +10,11 @@ import redis.asyncio
 import structlog
 import structlog.testing
 
-from shared import outcomes, redis_connection
+from shared.broker import answers as outcomes
+from shared.broker import redis_connection
+from shared.broker.answers import Answer, Listener
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End
-from shared.outcomes import Answer, Listener
 from tests import rows
 from tests.faults.proxy import Proxy
 from tests.waiting import until

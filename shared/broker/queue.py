@@ -11,7 +11,9 @@ import redis.asyncio
 import structlog
 from celery import Celery
 
-from shared import messages, redis_connection, tracing
+from shared import tracing
+from shared.broker import celery_message as messages
+from shared.broker import redis_connection
 from shared.settings import Settings, settings
 from shared.task_names import (
     EDITS_APPLY,
@@ -121,7 +123,8 @@ def ring_edits(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
 
 
 def ring_held(token: str, countdown: float) -> bool:
-    """A doorbell for posts that somebody held. It names none: it is read then which they are (shared/held.py).
+    """A doorbell for posts that somebody held. It names none: it is read then which they are
+    (shared/broker/contended_posts.py).
 
     `token` tells it from others of its kind.
     """

@@ -15,9 +15,9 @@ import redis.asyncio.retry
 import structlog
 from pydantic_core import from_json, to_json
 
+from shared.broker.redis_connection import client
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End
-from shared.redis_connection import client
 
 # A channel on which nothing was heard for ten seconds is asked for a sign of life; without one it is deaf.
 SILENT_AT_MOST = 10.0

@@ -11,7 +11,9 @@ import pytest
 import redis
 import structlog
 
-from shared import messages, queue, redis_connection, task_names
+from shared import task_names
+from shared.broker import celery_message as messages
+from shared.broker import queue, redis_connection
 from tests import rows
 
 DIFFERENT = {

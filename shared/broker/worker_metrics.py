@@ -14,7 +14,8 @@ from celery import signals
 from prometheus_client.metrics_core import Metric
 from pydantic_core import from_json, to_json
 
-from shared import redis_connection, task_names, tracing
+from shared import task_names, tracing
+from shared.broker import redis_connection
 from shared.metrics import POOL, WORKER
 from shared.store.db import connections_in_use
 

@@ -1,0 +1,1 @@
+"""Redis: the connection, the queues, ringing, answers, and what workers report."""
