@@ -29,8 +29,9 @@ from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
 from api.open_files import allow_connections
-from shared import garbage, logs, tracing
+from shared import garbage
 from shared.settings import settings
+from shared.telemetry import logs, tracing
 
 PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
 

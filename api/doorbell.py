@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from api.shares import Lines, Shares
-from shared import metrics
 from shared.broker import answers as outcomes
 from shared.broker import queue
+from shared.telemetry import metrics
 
 FIRST_PATIENCE = 0.25
 LONGEST_PATIENCE = 5.0

@@ -22,12 +22,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.context import Context, context_of
 from api.sources import Source
-from shared import logs, metrics, task_names, tracing
+from shared import task_names
 from shared.broker import redis_connection, worker_metrics
 from shared.domain.errors import Unauthenticated, printable
 from shared.settings import settings
 from shared.store import db, gauges
 from shared.store.db import transaction
+from shared.telemetry import logs, metrics, tracing
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -15,7 +15,6 @@ from api.headers import Preference
 from api.problems import request_id
 from api.reading import PATCH_TYPES
 from api.recording import Recorded, Verdict
-from shared import tracing
 from shared.domain.edits import EditPatch, parse_patch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
 from shared.domain.fields import SLIDES
@@ -28,6 +27,7 @@ from shared.store import reads
 from shared.store.edits import NewEdit
 from shared.store.keys import Key
 from shared.store.reads import EditRecord
+from shared.telemetry import tracing
 
 router = APIRouter()
 

@@ -16,7 +16,6 @@ from api.doorbell import Doorbell
 from api.recording import Recorded, Request, Verdict, record_batch
 from api.shares import Active, Lines, Pace, Shares
 from api.waiting import Waiting
-from shared import metrics
 from shared.broker import queue
 from shared.broker.answers import Answer, Listener
 from shared.broker.redis_connection import client_on_loop
@@ -25,6 +24,7 @@ from shared.domain.edits import EditPatch
 from shared.domain.errors import RedraftError
 from shared.settings import Settings
 from shared.store.edits import NewEdit
+from shared.telemetry import metrics
 
 BATCH = 256
 BATCH_LETTERS = 2_000_000

@@ -25,7 +25,6 @@ import shared
 from api import authentication, cursors, deletion, drafts, edits, headers, listing, openapi, ops_entry, posts, reading
 from api.cursors import Seal
 from api.reading import BODY_LIMIT, BULK_BODY_LIMIT
-from shared import scrubbing
 from shared.broker import answers as outcomes
 from shared.cli import reschedule_csv
 from shared.domain import captions, errors, fields, guessing, reschedule_requests, times, urls
@@ -35,6 +34,7 @@ from shared.domain.edits import parse_patch
 from shared.domain.errors import RedraftError
 from shared.settings import Settings
 from shared.store import keys as keys_store
+from shared.telemetry import scrubbing
 from tests.test_house import PRODUCT
 
 HEAD = 64 * 1024
@@ -474,7 +474,7 @@ def test_what_is_named_here_is_what_there_is() -> None:
             "shared/cli/reschedule_csv.py",
             "shared/local/datadir.py",
             "shared/broker/celery_message.py",
-            "shared/metrics.py",
+            "shared/telemetry/metrics.py",
         ),
         "shared/broker/answers.py",
     }

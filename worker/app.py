@@ -9,10 +9,11 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
-from shared import garbage, logs, metrics, services, task_names, tracing
+from shared import garbage, services, task_names
 from shared.broker import queue, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError, db
+from shared.telemetry import logs, metrics, tracing
 from worker import broker, calls
 
 log = structlog.get_logger(__name__)

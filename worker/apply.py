@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared import logs, metrics
 from shared.domain import events, lifecycle, posts
 from shared.domain.edits import EditPatch
 from shared.domain.lifecycle import EditStatus, PostFacts, Status
@@ -21,6 +20,7 @@ from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.store.edits import Queue
 from shared.store.posts import Write
+from shared.telemetry import logs, metrics
 from worker import batch_limits
 from worker.attempts import Attempts
 from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK

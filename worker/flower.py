@@ -17,10 +17,10 @@ from flower.views import BaseHandler
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, RequestHandler
 
-from shared import logs
 from shared.domain import addresses
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic, same
 from shared.settings import settings
+from shared.telemetry import logs
 
 COOKIE: Final = "redraft_flower"
 """It holds a pass (shared/domain/guessing.py)."""

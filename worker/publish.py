@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from shared import metrics, services
+from shared import services
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Reply
@@ -16,6 +16,7 @@ from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
 from shared.store.claims import AttemptEnd, Finish, NewClaim
 from shared.store.db import transaction
+from shared.telemetry import metrics
 from worker import publish_rules as rules
 from worker.apply import Drained, apply_edits, drain
 from worker.attempts import Attempts

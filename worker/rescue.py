@@ -2,7 +2,6 @@
 
 import structlog
 
-from shared import logs
 from shared.broker import queue
 from shared.settings import settings
 from shared.store import claims as claims_store
@@ -13,6 +12,7 @@ from shared.store import posts as posts_store
 from shared.store import reschedules as reschedules_store
 from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
+from shared.telemetry import logs
 from worker import schedule
 
 # Younger edits have a doorbell under way; an answer takes milliseconds.

@@ -11,7 +11,6 @@ import redis.asyncio
 import structlog
 from celery import Celery
 
-from shared import tracing
 from shared.broker import celery_message as messages
 from shared.broker import redis_connection
 from shared.settings import Settings, settings
@@ -24,6 +23,7 @@ from shared.task_names import (
     RESCHEDULES_RUN_CHUNK,
     WEBHOOKS_DELIVER,
 )
+from shared.telemetry import tracing
 
 DOORBELL_POSTS = 500
 PUBLISHES_A_MESSAGE = 50

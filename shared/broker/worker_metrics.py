@@ -14,10 +14,11 @@ from celery import signals
 from prometheus_client.metrics_core import Metric
 from pydantic_core import from_json, to_json
 
-from shared import task_names, tracing
+from shared import task_names
 from shared.broker import redis_connection
-from shared.metrics import POOL, WORKER
 from shared.store.db import connections_in_use
+from shared.telemetry import tracing
+from shared.telemetry.metrics import POOL, WORKER
 
 PERIOD = 2.0
 KEPT_FOR = 30

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from shared.log_rates import BURST
+from shared.telemetry.log_rates import BURST
 from tests import rows
 from tests.api.test_hostile_requests import HEAD, connect, send
 from tests.stack import Running, running

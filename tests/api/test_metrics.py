@@ -13,7 +13,7 @@ from api import metrics as page
 from shared.broker import worker_metrics
 from shared.store import gauges
 from tests import rows
-from tests.shared.test_metrics import OF_THE_SCRAPE
+from tests.shared.telemetry.test_metrics import OF_THE_SCRAPE
 from tests.stack import running
 from tests.waiting import eventually
 

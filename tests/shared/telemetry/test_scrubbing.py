@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from shared import scrubbing
-from shared.scrubbing import FIELD_MAX, ITEMS_MAX
+from shared.telemetry import scrubbing
+from shared.telemetry.scrubbing import FIELD_MAX, ITEMS_MAX
 
 
 @pytest.mark.parametrize(

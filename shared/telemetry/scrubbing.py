@@ -70,7 +70,7 @@ def clean(value: Any, most: int = FIELD_MAX) -> Any:
 
 def _said(value: Any) -> str:
     if isinstance(value, BaseException):
-        # Its words may quote a client; shared/logs.py knows which may be said.
+        # Its words may quote a client; shared/telemetry/logs.py knows which may be said.
         return type(value).__name__
     if isinstance(value, int):
         return f"a number of {value.bit_length()} bits"

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shared import metrics, task_names
+from shared import task_names
 from shared.broker import redis_connection, worker_metrics
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End, QueuedEdit
 from shared.store import gauges
+from shared.telemetry import metrics
 from tests import rows
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 DASHBOARD = json.loads((DOCS / "grafana-dashboard.json").read_text())
 ALERTS = yaml.safe_load((DOCS / "alerts.yml").read_text())
 OF_THE_SCRAPE = {  # made by api/metrics.py at scrape time; tests/api/test_metrics.py sees them all there

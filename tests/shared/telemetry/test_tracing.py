@@ -11,7 +11,8 @@ import celery
 import pytest
 from celery.app.task import Context
 
-from shared import task_names, tracing
+from shared import task_names
+from shared.telemetry import tracing
 from tests.stack import running
 from tests.waiting import eventually
 
@@ -69,7 +70,7 @@ def test_off_it_touches_neither_messages_nor_tasks():
 def test_without_the_packages_it_is_off_and_says_so_once():
     program = (
         "import sys; sys.modules['opentelemetry.sdk'] = None\n"
-        "from shared import tracing; print(tracing.start('api'), tracing.on())"
+        "from shared.telemetry import tracing; print(tracing.start('api'), tracing.on())"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], env={OTLP: "http://127.0.0.1:9"}, capture_output=True, text=True, check=True

@@ -9,11 +9,11 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from shared import logs
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End, QueuedEdit
-from shared.log_rates import BURST, Rates
 from shared.settings import settings
+from shared.telemetry import logs
+from shared.telemetry.log_rates import BURST, Rates
 from tests import rows
 from tests.stack import running
 from tests.waiting import eventually
@@ -113,7 +113,7 @@ def test_an_error_is_told_by_its_type_and_place_and_never_by_words_that_may_quot
     ours, celerys, kombus = lines()
     assert ours["exception"].startswith("ValueError\n")
     assert "caused by KeyError" in ours["exception"]
-    assert "tests/shared/test_logs.py" in ours["exception"]
+    assert "shared/telemetry/test_logs.py" in ours["exception"]
     assert celerys["event"] == "Task edits.apply raised: …"
     assert celerys["exception"].startswith("ValueError\n")
     assert kombus["event"] == "broken: 'ValueError'"

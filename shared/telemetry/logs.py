@@ -1,7 +1,7 @@
 """Structured logs: one line an event, JSON or readable on a terminal; never captions, URLs or keys (SPEC 9).
 
-A line has 4,096 bytes at most and holds no control characters (shared/scrubbing.py); of one kind a few are written a
-minute, the others are counted (shared/log_rates.py). At debug level nothing is left out.
+A line has 4,096 bytes at most and holds no control characters (shared/telemetry/scrubbing.py); of one kind a few are
+written a minute, the others are counted (shared/telemetry/log_rates.py). At debug level nothing is left out.
 
 Lines are joined by ids: a request's `request_id` and `edit_id` meet in the line that answers it, an edit's `edit_id`
 and `task_id` in the lines of the worker that ended it. Fine requests and applied edits say so at debug level only.
@@ -22,11 +22,11 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import Processor
 
-from shared import scrubbing
 from shared.domain.lifecycle import EditStatus
-from shared.log_rates import Rates
-from shared.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 from shared.settings import settings
+from shared.telemetry import scrubbing
+from shared.telemetry.log_rates import Rates
+from shared.telemetry.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 
 if TYPE_CHECKING:
     from shared.domain.queued_edits import End, QueuedEdit

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from shared.log_rates import A_SECOND, BURST, KINDS_MAX, Rates
+from shared.telemetry.log_rates import A_SECOND, BURST, KINDS_MAX, Rates
 
 
 class Clock:
