@@ -211,7 +211,7 @@ class Stack:
 
         migrate(self.places.database_url)
         if self.plan.demo:
-            from shared.cli.demo import seed  # noqa: PLC0415 - as above
+            from shared.local.demo import seed  # noqa: PLC0415 - as above
 
             # The same key at every start, kept beside the other secrets: a newcomer's script goes on working.
             secret = f"sk_{self.data.secret('demoKey')}"

@@ -29,7 +29,7 @@ def mark():
 def keep(processes, mark):
     def start(*children, **environment):
         return processes.start(
-            [sys.executable, "-m", "tests.local.keeper", json.dumps(children)], TEST_MARK=mark, **environment
+            [sys.executable, "-m", "tests.shared.local.keeper", json.dumps(children)], TEST_MARK=mark, **environment
         )
 
     return start

@@ -1,4 +1,6 @@
-"""A supervisor of shell scripts, for tests: `python -m tests.local.keeper '[{"name": "a", "script": "..."}]'`."""
+"""A supervisor of shell scripts, for tests: `python -m tests.shared.local.keeper '[{"name": "a", "script":
+"..."}]'`.
+"""
 
 import asyncio
 import json

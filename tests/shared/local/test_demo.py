@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared.cli.demo import DOCUMENTED, INSTAGRAM, TIKTOK, WORKSPACE, seed
 from shared.domain import captions, edits, fields, times
 from shared.domain.errors import Faults
 from shared.domain.lifecycle import Apply, Status, decide, needs_render
 from shared.domain.posts import service_body
+from shared.local.demo import DOCUMENTED, INSTAGRAM, TIKTOK, WORKSPACE, seed
 from shared.store import keys, posts
 from shared.store.schedule import find_due
 
