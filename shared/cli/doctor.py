@@ -8,7 +8,7 @@ from shared.cli.places import parts, reaching
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, refuse, say_json
 
 if TYPE_CHECKING:
-    from shared.diagnosis import Facts
+    from shared.cli.findings import Facts
 
 
 def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
@@ -21,7 +21,8 @@ def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
     with reaching(found):
         from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - heavy imports wait until the command runs
 
-        from shared import checkup, diagnosis  # noqa: PLC0415
+        from shared.cli import findings as diagnosis  # noqa: PLC0415
+        from shared.cli import probes as checkup  # noqa: PLC0415
 
         try:
             facts = checkup.examine(found.database_url, api_url=found.api_url, flower_url=found.flower_url)

@@ -17,8 +17,8 @@ from shared.local.postgres import PostgreSQL
 from shared.settings import Settings
 from shared.store import db
 from tests import rows
-from tests.cli.test_roles import REDRAFT
 from tests.processes import Processes
+from tests.shared.cli.test_roles import REDRAFT
 from tests.waiting import eventually
 
 VERSIONS = sorted((Path(shared.__file__).parent / "store/migrations/versions").glob("0*.py"))

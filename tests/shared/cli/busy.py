@@ -1,4 +1,4 @@
-"""A task that holds its process, for a worker started with `--include=tests.cli.busy`."""
+"""A task that holds its process, for a worker started with `--include=tests.shared.cli.busy`."""
 
 import time
 

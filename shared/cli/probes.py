@@ -1,4 +1,6 @@
-"""Asks each part how it is, side by side, with short time-outs; shared/diagnosis.py judges what they say (SPEC 8)."""
+"""Asks each part how it is, side by side, with short time-outs; shared/cli/findings.py judges what they say (SPEC
+8).
+"""
 
 import socket
 import time
@@ -21,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from shared import task_names
 from shared.broker import queue, redis_connection
 from shared.broker.queue import depths
-from shared.diagnosis import (
+from shared.cli.findings import (
     FAILED_LATELY,
     JOB_STALLED,
     NAMED_AT_MOST,

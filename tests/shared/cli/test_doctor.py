@@ -14,10 +14,11 @@ from click.testing import Result
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from shared import checkup, task_names
+from shared import task_names
 from shared.broker import queue
+from shared.cli import probes as checkup
 from shared.cli.doctor import doctor
-from shared.diagnosis import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
+from shared.cli.findings import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server

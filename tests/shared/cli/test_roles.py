@@ -54,7 +54,7 @@ def test_a_worker_of_one_queue_is_that_process(processes, servers):
 
 def test_a_pool_dies_with_its_killed_worker_even_while_it_is_busy(processes, servers):
     """Celery sees to it; we rely on it for a killed `redraft up` that leaves nothing."""
-    worker = processes.start("worker", "ops", "--include=tests.cli.busy", **servers)
+    worker = processes.start("worker", "ops", "--include=tests.shared.cli.busy", **servers)
     with Celery(broker=servers["REDRAFT_REDIS_URL"], set_as_current=False) as sender:
         sender.send_task("tests.busy", queue="ops")
     worker.says("I am busy", within=20)

@@ -1,6 +1,6 @@
 """What is wrong, and what to do about it: facts in, findings out (SPEC 8, `redraft doctor`).
 
-Pure. shared/checkup.py asks the parts; this judges what they said.
+Pure. shared/cli/probes.py asks the parts; this judges what they said.
 """
 
 from collections.abc import Iterable, Mapping
