@@ -29,7 +29,7 @@ from api.context import Context
 from api.direct import Direct
 from api.envelope import Envelope
 from api.open_files import allow_connections
-from shared import garbage
+from shared import gc_tuning as garbage
 from shared.settings import settings
 from shared.telemetry import logs, tracing
 

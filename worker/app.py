@@ -9,7 +9,8 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
-from shared import garbage, services, task_names
+from shared import gc_tuning as garbage
+from shared import services, task_names
 from shared.broker import queue, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError, db

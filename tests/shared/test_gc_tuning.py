@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from api import app
-from shared import garbage
+from shared import gc_tuning as garbage
 from tests import rows
 from tests.processes import ROOT
 
