@@ -10,12 +10,14 @@ from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
 from shared import gc_tuning as garbage
-from shared import services, task_names
+from shared import task_names
 from shared.broker import queue, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError, db
 from shared.telemetry import logs, metrics, tracing
-from worker import broker, calls
+from worker import broker
+from worker.outbound import call_pool as calls
+from worker.outbound import services
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from shared import services
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Reply
@@ -20,7 +19,8 @@ from shared.telemetry import metrics
 from worker import publish_rules as rules
 from worker.apply import Drained, apply_edits, drain
 from worker.attempts import Attempts
-from worker.calls import Calls, Flight, Landed, transactions
+from worker.outbound import services
+from worker.outbound.call_pool import Calls, Flight, Landed, transactions
 from worker.published import Called, Published, finish, limits, write_finishes
 
 # A task that finds no room for its calls ends; a post that is overdue is rung for again (SPEC 6).

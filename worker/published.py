@@ -20,7 +20,7 @@ from shared.store.claims import Attempt, AttemptEnd, Finish, History
 from shared.store.db import transaction
 from worker import publish_rules
 from worker.apply import Applied
-from worker.calls import Landed, settled, transactions
+from worker.outbound.call_pool import Landed, settled, transactions
 from worker.retries import Limits
 
 log = structlog.get_logger(__name__)

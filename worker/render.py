@@ -11,7 +11,6 @@ from uuid import uuid4
 import structlog
 from sqlalchemy import Connection
 
-from shared import services
 from shared.domain import events, posts
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
@@ -27,6 +26,7 @@ from shared.store.db import transaction
 from worker import retries
 from worker.apply import Applied, apply_edits, drain
 from worker.attempts import Attempts
+from worker.outbound import services
 from worker.publish_rules import anew
 from worker.retries import Limits
 

@@ -14,7 +14,7 @@ from shared.settings import settings
 from worker import apply, held, publish, render, reschedule, rescue, schedule, webhooks
 from worker.app import task
 from worker.apply import Applied
-from worker.calls import Calls
+from worker.outbound.call_pool import Calls
 from worker.published import Published
 from worker.render import Rendering
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import structlog
 from pydantic_core import to_json
 
-from shared import services
 from shared.domain.service_answers import Outcome, Reply
 from shared.domain.times import format_instant
 from shared.settings import settings
@@ -16,7 +15,8 @@ from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.store.webhooks import Delivery, Leased
 from worker import retries
-from worker.calls import Calls, Flight, Landed, settled
+from worker.outbound import services
+from worker.outbound.call_pool import Calls, Flight, Landed, settled
 
 # After this a task rings on, so that a post with a long story shares its worker with the others.
 SHIFT = 20.0

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared import services
 from shared.domain.service_answers import Reply
 from shared.store import batches
 from shared.store import claims as claims_store
@@ -27,6 +26,7 @@ from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from tests.faults.evidence import Call
 from tests.waiting import eventually
+from worker.outbound import services
 
 POINTS = ("locked", "read", "decided", "claimed")
 PATIENCE = 30.0
@@ -153,7 +153,7 @@ def _call(kind: str, body: str, key: str, *_: object, **__: object) -> Reply:
 
 
 class InOneThread:
-    """Stands for `worker.calls.Calls`: room for any number, each made in the actor's own thread."""
+    """Stands for `worker.outbound.call_pool.Calls`: room for any number, each made in the actor's own thread."""
 
     def take(self, wanted: int, _patience: float) -> int:
         return wanted

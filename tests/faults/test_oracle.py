@@ -13,7 +13,7 @@ from tests import rows
 from tests.faults.evidence import Call, Evidence, Exchange, PostRow, gather, snapshot
 from tests.faults.oracle import judge
 from worker.apply import apply_edits
-from worker.calls import Calls
+from worker.outbound.call_pool import Calls
 from worker.publish import publish
 from worker.render import render
 

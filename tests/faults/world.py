@@ -21,7 +21,7 @@ from tests import rows, sizes
 from tests.faults.evidence import Call
 from tests.worker.outside import at
 from worker import apply, publish, render, rescue
-from worker.calls import Landed
+from worker.outbound.call_pool import Landed
 from worker.published import Called, Published, finish
 from worker.render import Job, Rendering
 

@@ -17,7 +17,7 @@ from shared.store.acts import Actor
 from tests import rows
 from tests.model.publishing import CAPTION, CAPTION_BACK, LIMITS, QUARTER, Holder, State, first, steps
 from worker import apply, publish, published
-from worker.calls import Landed
+from worker.outbound.call_pool import Landed
 from worker.published import Called, Published
 
 SEED, STORIES, LONG = 20, 20, 18

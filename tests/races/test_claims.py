@@ -25,7 +25,7 @@ from tests.worker.outside import (
     until,
 )
 from worker import apply, publish, render
-from worker.calls import Calls
+from worker.outbound.call_pool import Calls
 from worker.render import Rendering
 
 __all__ = ["outside"]

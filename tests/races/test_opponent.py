@@ -19,7 +19,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import Engine, create_engine, text
 
 from api import deletion
-from shared import connections
 from shared.domain.service_answers import Reply
 from shared.local.postgres import PostgreSQL
 from shared.store import failures
@@ -32,7 +31,8 @@ from tests.faults.oracle import judge, verdict
 from tests.reference_services.opponent import InThread, Opponent, in_thread
 from tests.worker.outside import at
 from worker import apply, publish, published
-from worker.calls import Landed
+from worker.outbound import connections
+from worker.outbound.call_pool import Landed
 from worker.published import Called, Published
 
 SECRET, PATIENCE = "whsec_opponent", 0.12

@@ -22,7 +22,7 @@ import httpx
 
 from shared.domain import service_answers as answers
 from shared.domain.service_answers import Outcome, Reply
-from shared.services import signature
+from worker.outbound.services import signature
 
 
 @dataclass

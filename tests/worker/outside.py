@@ -12,11 +12,11 @@ import pytest
 from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, text
 
-from shared import services
 from shared.domain.service_answers import Reply
 from tests import rows
 from worker import publish, render
-from worker.calls import Calls
+from worker.outbound import services
+from worker.outbound.call_pool import Calls
 from worker.published import Published
 from worker.render import Rendering
 

@@ -12,7 +12,7 @@ from shared.store import webhooks as webhooks_store
 from tests import rows
 from tests.worker.outside import Outside
 from worker import webhooks
-from worker.calls import Calls
+from worker.outbound.call_pool import Calls
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.worker.outside import (
     until,
 )
 from worker import publish
-from worker.calls import Calls
+from worker.outbound.call_pool import Calls
 
 __all__ = ["due", "outside"]
 

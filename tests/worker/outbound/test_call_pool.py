@@ -8,8 +8,8 @@ import pytest
 
 from shared.domain.service_answers import Reply
 from tests.worker.outside import in_thread
-from worker import calls as module
-from worker.calls import Calls, Flight, Landed, settled
+from worker.outbound import call_pool as module
+from worker.outbound.call_pool import Calls, Flight, Landed, settled
 
 DONE = Reply("done")
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from shared import services
 from shared.domain import events
 from shared.domain import service_answers as answers
 from shared.local.datadir import free_port
@@ -21,8 +20,9 @@ from tests.processes import Processes
 from tests.reference_services import client, signatures, verification
 from tests.reference_services.client import Reference
 from tests.waiting import eventually
+from worker.outbound import services
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs/services.md").read_text()
 SECRET = "whsec_page"
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import structlog
 
-from shared import connections
 from shared.domain import service_answers as answers
 from shared.domain.service_answers import Outcome, Reply, Service, readable
 from shared.settings import settings
 from shared.telemetry import metrics
+from worker.outbound import connections
 
 ID_LIMIT = 255
 URL_LIMIT = 2048

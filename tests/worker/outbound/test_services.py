@@ -14,13 +14,13 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from shared import connections, services
 from shared.domain.service_answers import Reply
 from shared.domain.service_answers import Service as Kind
-from shared.services import call
 from shared.settings import settings
 from shared.telemetry import metrics
 from tests.reference_services.signatures import genuine
+from worker.outbound import connections, services
+from worker.outbound.services import call
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "whsec_test"

@@ -1,0 +1,1 @@
+"""Calling the publisher, the renderer and the receiver of webhooks."""
