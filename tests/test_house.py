@@ -35,7 +35,10 @@ def test_there_is_one_commit() -> None:
 
 def test_there_is_one_send() -> None:
     # What celery_message.py sends never leaves its process; beat's own messages are Celery's.
-    assert places(r"\.(send_task|apply_async|delay)\(") <= {"shared/broker/celery_message.py", "worker/beat.py"}
+    assert places(r"\.(send_task|apply_async|delay)\(") <= {
+        "shared/broker/celery_message.py",
+        "worker/runtime/scheduler.py",
+    }
     assert places(r"\.[lr]push\(") == {"shared/broker/queue.py"}
 
 
@@ -95,7 +98,13 @@ def test_every_place_that_reaches_into_a_library_is_named_with_its_reason() -> N
     told = (ROOT / "docs/overrides.md").read_text()
     found = {name for name, source in PRODUCT.items() if reaches_in(source)}
     found |= places("noqa: SLF001.*\n") & places(r"channel\._get")
-    assert found >= {"api/protocol.py", "shared/store/db.py", "worker/broker.py", "worker/beat.py", "api/transport.py"}
+    assert found >= {
+        "api/protocol.py",
+        "shared/store/db.py",
+        "worker/runtime/transport.py",
+        "worker/runtime/scheduler.py",
+        "api/transport.py",
+    }
     assert {name for name in found if f"`{name}`" not in told} == set()
     named = set(re.findall(r"^\| `([\w/.]+)`", told, re.MULTILINE))
     assert {name for name in named if name not in PRODUCT} == set()

@@ -11,12 +11,13 @@ from shared.broker import contended_posts as held_posts
 from shared.broker import queue
 from shared.domain.ids import is_id
 from shared.settings import settings
-from worker import apply, held, publish, render, reschedule, rescue, schedule, webhooks
-from worker.app import task
+from worker import apply, publish, render, reschedule, rescue, schedule, webhooks
+from worker import contended as held
 from worker.apply import Applied
 from worker.outbound.call_pool import Calls
 from worker.published import Published
 from worker.render import Rendering
+from worker.runtime.app import task
 
 _publishes = Calls(settings().publish_calls)
 _deliveries = Calls(settings().webhook_calls)

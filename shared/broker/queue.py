@@ -28,7 +28,9 @@ from shared.telemetry import tracing
 DOORBELL_POSTS = 500
 PUBLISHES_A_MESSAGE = 50
 WAITING_BEATS = 10
-"""While so many messages wait on the queue of dispatch and rescue, beat sends no further dispatch (worker/beat.py)."""
+"""While so many messages wait on the queue of dispatch and rescue, beat sends no further dispatch
+(worker/runtime/scheduler.py).
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +64,7 @@ def broker_options(config: Settings) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def sender() -> Celery:
-    """The Celery app of those who only send. Workers use their own (worker/app.py), set up alike."""
+    """The Celery app of those who only send. Workers use their own (worker/runtime/app.py), set up alike."""
     app = Celery("redraft", set_as_current=False)
     app.conf.update(broker_options(settings()))
     return app

@@ -82,7 +82,7 @@ def worker_name() -> str:
 
 
 def watch_worker() -> None:
-    """Let Celery's signals start and end the writing of figures, and tracing; called once, by worker/app.py."""
+    """Let Celery's signals start and end the writing of figures, and tracing; called once, by worker/runtime/app.py."""
     signals.celeryd_init.connect(_named, weak=False)
     signals.worker_process_init.connect(_child_began, weak=False)
     signals.worker_process_shutdown.connect(_ended, weak=False)

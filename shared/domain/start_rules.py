@@ -41,7 +41,7 @@ def _at_most(one: float, other: float) -> bool:
     return one <= other
 
 
-# A task's own limit lies 5 s below the grace (worker/app.py).
+# A task's own limit lies 5 s below the grace (worker/runtime/app.py).
 _IN_A_TASK: Final = 5
 
 RULES: Final = (

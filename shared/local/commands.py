@@ -56,7 +56,7 @@ def worker(queue: str, *, name: str = "") -> list[str]:
 
 def beat() -> list[str]:
     # In memory: every period is seconds, and a file would be one more thing that a kill can spoil.
-    return [*_celery("beat"), "--scheduler=worker.beat:Scheduler", "--pidfile=", f"--loglevel={_level()}"]
+    return [*_celery("beat"), "--scheduler=worker.runtime.scheduler:Scheduler", "--pidfile=", f"--loglevel={_level()}"]
 
 
 def flower(*, address: str = "127.0.0.1", port: int = 5555, history: Path | None = None) -> list[str]:
@@ -66,7 +66,7 @@ def flower(*, address: str = "127.0.0.1", port: int = 5555, history: Path | None
     columns = "--tasks_columns=name,args,state,result,received,runtime,worker,uuid"
     # Its own 100,000 would take some 400 MiB in a flood, and all of them are written anew each time it saves.
     most = "--max_tasks=20000"
-    return [*_celery("flower", "worker.flower"), f"--address={address}", f"--port={port}", columns, most, *kept]
+    return [*_celery("flower", "worker.runtime.flower"), f"--address={address}", f"--port={port}", columns, most, *kept]
 
 
 def flower_environment(user: str, password: str) -> dict[str, str]:
@@ -82,7 +82,7 @@ def flower_environment(user: str, password: str) -> dict[str, str]:
 def _celery(command: str, module: str = "celery") -> list[str]:
     # As root, as in any plain container, Celery warns of pickled messages at each start; it accepts none here.
     hushed = "-Wignore:You're running the worker with superuser privileges"
-    return [sys.executable, hushed, "-m", module, "--app=worker.app", "--quiet", command]
+    return [sys.executable, hushed, "-m", module, "--app=worker.runtime.app", "--quiet", command]
 
 
 def _level() -> str:

@@ -3,7 +3,7 @@
 kombu looks every hundred seconds, longer than a task may last; the overlap of two runs is the same.
 """
 
-from worker.app import app
+from worker.runtime.app import app
 
 app.conf.broker_transport_options = {
     **app.conf.broker_transport_options,

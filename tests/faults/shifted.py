@@ -1,4 +1,6 @@
-"""Runs Celery with a clock that is off: `python -m tests.faults.shifted SECONDS worker --app=worker.app ...`."""
+"""Runs Celery with a clock that is off: `python -m tests.faults.shifted SECONDS worker --app=worker.runtime.app
+...`.
+"""
 
 import datetime as dt
 import sys

@@ -226,7 +226,7 @@ class Interleavings(RuleBasedStateMachine):
             try:
                 actor.result()
             except Exception as error:
-                # As worker/app.py: what passes by itself is rung again.
+                # As worker/runtime/app.py: what passes by itself is rung again.
                 if not (db.passing(error) or isinstance(error, StaleWriteError)):
                     raise
                 self.messages.append(message)

@@ -15,7 +15,7 @@ from tests.processes import ROOT
 WORKER = """
 import gc
 from celery import signals
-import worker.app
+import worker.runtime.app
 
 gc.unfreeze()
 for signal in (signals.worker_init, signals.worker_process_init):

@@ -2,7 +2,7 @@
 
 import time
 
-from worker.app import app
+from worker.runtime.app import app
 
 
 @app.task(name="tests.busy")

@@ -7,8 +7,8 @@ import redis
 from kombu import Connection, Message
 
 from tests.processes import Server
-from worker.app import app
-from worker.broker import Channel, Transport
+from worker.runtime.app import app
+from worker.runtime.transport import Channel, Transport
 
 
 @pytest.fixture

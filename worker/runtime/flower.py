@@ -1,4 +1,4 @@
-"""Flower, with our door: `python -m worker.flower`, then what `celery` would be told.
+"""Flower, with our door: `python -m worker.runtime.flower`, then what `celery` would be told.
 
 Flower's own lets anybody guess as fast as it can answer, logs nothing of it, and answers 500 to a password that is not
 ASCII. Its handlers are made anew with ours before them, which judges as /ops does (shared/domain/guessing.py).

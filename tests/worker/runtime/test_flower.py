@@ -12,7 +12,7 @@ from shared.local import commands
 from tests import guesses
 from tests.processes import Process, Processes
 from tests.waiting import eventually
-from worker.flower import Door, with_door
+from worker.runtime.flower import Door, with_door
 
 PASSWORD = "correct horse ü"
 RIGHT = httpx.BasicAuth(b"flower", PASSWORD.encode())

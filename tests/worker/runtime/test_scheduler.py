@@ -15,7 +15,7 @@ from tests import rows
 from tests.processes import Processes
 from tests.stack import Running
 from tests.waiting import eventually
-from worker.beat import Scheduler
+from worker.runtime.scheduler import Scheduler
 
 DISPATCH, RESCUE = task_names.POSTS_DISPATCH_DUE, task_names.OPS_RESCUE
 PERIODS = {DISPATCH: 1.0, RESCUE: 5.0}

@@ -25,7 +25,8 @@ class Consumer(CeleryConsumer):
     hub: Any
 
     def connect(self) -> Any:
-        # Celery resets the hub with each connection that is lost, and worker/events.py would find none from then on.
+        # Celery resets the hub with each connection that is lost, and worker/runtime/events.py would find none from
+        # then on.
         set_event_loop(self.hub)
         return super().connect()
 

@@ -14,7 +14,8 @@ from shared.broker import queue
 from tests import rows
 from tests.api.answers import messages_at
 from tests.worker.bulk import held_by_a_person
-from worker import apply, held, tasks
+from worker import apply, tasks
+from worker import contended as held
 
 
 @pytest.fixture

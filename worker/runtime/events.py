@@ -49,4 +49,4 @@ class BatchingDispatcher(EventDispatcher):
 class BatchingEvents(Events):
     """Celery's events with that dispatcher."""
 
-    dispatcher_cls = "worker.events:BatchingDispatcher"
+    dispatcher_cls = "worker.runtime.events:BatchingDispatcher"

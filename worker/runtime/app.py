@@ -15,9 +15,9 @@ from shared.broker import queue, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError, db
 from shared.telemetry import logs, metrics, tracing
-from worker import broker
 from worker.outbound import call_pool as calls
 from worker.outbound import services
+from worker.runtime import transport as broker
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ _config = settings()
 
 # Receiving and acknowledging are half of what a message costs the main process: in fewer steps a tenth of a doorbell.
 broker.serve_redis()
-app = Celery("redraft", events="worker.events:BatchingEvents")
+app = Celery("redraft", events="worker.runtime.events:BatchingEvents")
 app.conf.update(queue.broker_options(_config))
 app.conf.update(
     include=["worker.tasks"],
@@ -37,7 +37,7 @@ app.conf.update(
     # What fails for a reason of its own is acknowledged: rescue finds what it left undone.
     task_acks_on_failure_or_timeout=True,
     # A message that cannot be read must not end the worker, and the next one, and the next (FAULTS 10).
-    worker_consumer="worker.consumer:Consumer",
+    worker_consumer="worker.runtime.consumer:Consumer",
     # One message in hand for each that is worked on: a flood is shared, and little is lost with a worker.
     worker_prefetch_multiplier=1,
     # When Redis cuts us off, Celery forgets which children are busy (asynpool's flush) and may hand one the next
@@ -60,7 +60,7 @@ app.conf.update(
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
     beat_schedule={
-        # Without `expires`, which is a time of day: worker/beat.py keeps these from filling their queue.
+        # Without `expires`, which is a time of day: worker/runtime/scheduler.py keeps these from filling their queue.
         "dispatch what is due": {
             "task": task_names.POSTS_DISPATCH_DUE,
             "schedule": _config.dispatch_period,

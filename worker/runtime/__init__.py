@@ -1,0 +1,1 @@
+"""Celery itself: the app, the transport, the consumer, the events, the scheduler."""
