@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api import authentication, listing, reading
 from api.context import context_of
+from api.http import authentication, reading
+from api.http import pagination as listing
 from shared.store import keys as keys_store
 
 router = APIRouter()

@@ -8,27 +8,12 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import (
-    accounts,
-    creation,
-    deletion,
-    docs,
-    edits,
-    health,
-    metrics,
-    ops,
-    posts,
-    problems,
-    protocol,
-    proxies,
-    reschedules,
-    retries,
-    turns,
-)
+from api import accounts, creation, deletion, docs, edits, health, metrics, ops, posts, reschedules, retries
 from api.context import Context
-from api.direct import Direct
-from api.envelope import Envelope
-from api.open_files import allow_connections
+from api.http import problems, protocol, proxies, turns
+from api.http.open_files import allow_connections
+from api.http.patch_fast_path import Direct
+from api.http.request_id import Envelope
 from shared import gc_tuning as garbage
 from shared.settings import settings
 from shared.telemetry import logs, tracing

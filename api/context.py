@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import structlog
 from starlette.requests import Request
 
-from api import authentication, turns
-from api.authentication import KeyRing
-from api.cursors import Seal
-from api.envelope import HEADERS
-from api.lag import Lag
-from api.limits import RateLimits
-from api.shares import Pace, Shares
+from api.http import authentication, turns
+from api.http.authentication import KeyRing
+from api.http.cursors import Seal
+from api.http.lag import Lag
+from api.http.limits import RateLimits
+from api.http.request_id import HEADERS
+from api.http.shares import Pace, Shares
+from api.http.turns import FairThreads, Turns
 from api.submission import Submission
-from api.turns import FairThreads, Turns
 from shared.domain import fields
 from shared.domain.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings

@@ -11,10 +11,10 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api import authentication, reading
 from api.context import Context, Unsure, context_of, storable
 from api.deletions import POSTS_MAX, Reason
-from api.reading import JSON_TYPES
+from api.http import authentication, reading
+from api.http.reading import JSON_TYPES
 from shared.broker import queue
 from shared.domain import events, fields
 from shared.domain.errors import Faults, InvalidRequest, Unavailable

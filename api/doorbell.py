@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from api.shares import Lines, Shares
+from api.http.shares import Lines, Shares
 from shared.broker import answers as outcomes
 from shared.broker import queue
 from shared.telemetry import metrics

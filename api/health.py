@@ -8,8 +8,8 @@ import asyncio
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from api import reading
-from api.sources import Source
+from api.http import reading
+from api.http.sources import Source
 from shared.broker import redis_connection
 from shared.settings import settings
 from shared.store.db import transaction

@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import problems
 from api.context import Context, context_of
-from api.sources import Source
+from api.http import problems
+from api.http.sources import Source
 from shared import task_names
 from shared.broker import redis_connection, worker_metrics
 from shared.domain.errors import Unauthenticated, printable

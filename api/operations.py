@@ -9,8 +9,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from api import cursors, listing, problems, reading, schemas
 from api import reschedule_schemas as bulk
+from api import schemas
+from api.http import cursors, problems, reading
+from api.http import pagination as listing
 from shared.domain.lifecycle import EditStatus, Status
 from shared.domain.reschedules import Outcome
 

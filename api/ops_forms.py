@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from api import ops_entry
 from api.context import context_of
-from api.problems import request_id
+from api.http.problems import request_id
 from shared.domain.errors import RedraftError
 from shared.store import db
 from shared.store import posts as posts_store

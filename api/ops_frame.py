@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from api import ops_entry
 from api.context import context_of, storable
-from api.problems import STATUS
+from api.http.problems import STATUS
 from shared.domain import edit_histories as stories
 from shared.domain import histories
 from shared.domain.errors import RedraftError, Unavailable

@@ -9,11 +9,13 @@ from sqlalchemy import Connection
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
-from api import authentication, edits, headers, listing, problems, reading
+from api import edits
 from api.context import Context, context_of, storable
-from api.headers import Preference
-from api.problems import request_id
-from api.reading import PATCH_TYPES
+from api.http import authentication, headers, problems, reading
+from api.http import pagination as listing
+from api.http.headers import Preference
+from api.http.problems import request_id
+from api.http.reading import PATCH_TYPES
 from api.recording import Recorded, Verdict
 from shared.domain.edits import EditPatch, parse_patch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError

@@ -7,9 +7,10 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api import authentication, posts, reading
+from api import posts
 from api.context import context_of, storable
-from api.problems import request_id
+from api.http import authentication, reading
+from api.http.problems import request_id
 from shared.broker import queue
 from shared.domain.errors import Conflict, Detail, NotFound
 from shared.domain.lifecycle import etag

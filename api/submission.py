@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import structlog
 
-from api import shares
 from api.doorbell import Doorbell
+from api.http import shares
+from api.http.shares import Active, Lines, Pace, Shares
 from api.recording import Recorded, Request, Verdict, record_batch
-from api.shares import Active, Lines, Pace, Shares
 from api.waiting import Waiting
 from shared.broker import queue
 from shared.broker.answers import Answer, Listener

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from api.shares import Shares
+from api.http.shares import Shares
 from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
 from shared.store.db import transaction

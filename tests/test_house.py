@@ -99,11 +99,11 @@ def test_every_place_that_reaches_into_a_library_is_named_with_its_reason() -> N
     found = {name for name, source in PRODUCT.items() if reaches_in(source)}
     found |= places("noqa: SLF001.*\n") & places(r"channel\._get")
     assert found >= {
-        "api/protocol.py",
+        "api/http/protocol.py",
         "shared/store/db.py",
         "worker/runtime/transport.py",
         "worker/runtime/scheduler.py",
-        "api/transport.py",
+        "api/http/transport.py",
     }
     assert {name for name in found if f"`{name}`" not in told} == set()
     named = set(re.findall(r"^\| `([\w/.]+)`", told, re.MULTILINE))

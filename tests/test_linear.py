@@ -22,9 +22,11 @@ from starlette.requests import Request
 
 import api
 import shared
-from api import authentication, cursors, deletion, drafts, edits, headers, listing, openapi, ops_entry, posts, reading
-from api.cursors import Seal
-from api.reading import BODY_LIMIT, BULK_BODY_LIMIT
+from api import deletion, drafts, edits, openapi, ops_entry, posts
+from api.http import authentication, cursors, headers, reading
+from api.http import pagination as listing
+from api.http.cursors import Seal
+from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
 from shared.broker import answers as outcomes
 from shared.cli import reschedule_csv
 from shared.domain import captions, errors, fields, guessing, reschedule_requests, times, urls
@@ -38,7 +40,7 @@ from shared.telemetry import scrubbing
 from tests.test_house import PRODUCT
 
 HEAD = 64 * 1024
-"""Bytes of a request's head, and so of any path, query and header (api/protocol.py)."""
+"""Bytes of a request's head, and so of any path, query and header (api/http/protocol.py)."""
 
 WITHIN = 0.1
 """Seconds of CPU for what a head or a body of 128 KiB holds."""
@@ -461,15 +463,21 @@ def test_what_is_named_here_is_what_there_is() -> None:
         name for name, source in PRODUCT.items() if re.search(r"\.headers\.get(list)?\(|scope\[\"headers\"\]", source)
     }
     assert {name for name in headers if name.startswith("api/")} == {
-        *("api/authentication.py", "api/envelope.py", "api/headers.py", "api/metrics.py", "api/ops_entry.py"),
-        *("api/ops_frame.py", "api/posts.py", "api/proxies.py", "api/reading.py", "api/reschedules.py"),
+        *(
+            "api/http/authentication.py",
+            "api/http/request_id.py",
+            "api/http/headers.py",
+            "api/metrics.py",
+            "api/ops_entry.py",
+        ),
+        *("api/ops_frame.py", "api/posts.py", "api/http/proxies.py", "api/http/reading.py", "api/reschedules.py"),
     }
     assert authentication.READ
     parsed = {
         name for name, source in PRODUCT.items() if re.search(r"\bjson\.loads\(|\bfrom_json\(|csv\.reader\(", source)
     }
     assert parsed == {
-        *("api/cursors.py", "api/reading.py", "shared/domain/service_answers.py", "shared/cli/places.py"),
+        *("api/http/cursors.py", "api/http/reading.py", "shared/domain/service_answers.py", "shared/cli/places.py"),
         *(
             "shared/cli/reschedule_csv.py",
             "shared/local/datadir.py",

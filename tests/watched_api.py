@@ -1,7 +1,7 @@
 """The API as tests start it, with a watchdog: it says on standard error when a request held the event loop.
 
-`uvicorn tests.watched_api:app`. The product has the same figure for operators (api/lag.py). This one leaves out the
-time in which the loop's thread was ready to run and had no core: tests share theirs. Waiting for the interpreter's
+`uvicorn tests.watched_api:app`. The product has the same figure for operators (api/http/lag.py). This one leaves out
+the time in which the loop's thread was ready to run and had no core: tests share theirs. Waiting for the interpreter's
 lock, which other threads may hold just as long, and for a disk or a server stays in.
 """
 
@@ -9,8 +9,8 @@ import os
 import threading
 from pathlib import Path
 
-from api import lag
 from api.app import app
+from api.http import lag
 from tests.watchdog import HELD, SAID
 
 __all__ = ["app"]

@@ -1,7 +1,7 @@
 # ruff: noqa: N818  -- the house names an error for the situation (HOUSE 10): NotFound, not NotFoundError
 """The domain's errors: one class for each row of SPEC 4's table, the words that the client reads included.
 
-Pure. `api/problems.py` turns a class into a status and headers; the worker stores `code`, `message` and `details`
+Pure. `api/http/problems.py` turns a class into a status and headers; the worker stores `code`, `message` and `details`
 in the edit's row, and `restored` makes the same error of them again for whoever still waits.
 """
 

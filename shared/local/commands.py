@@ -29,7 +29,7 @@ def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> lis
     """One API process. `graceful` is the seconds that open requests get at the end; who waits for an edit takes one."""
     return [
         *(sys.executable, "-m", "uvicorn", "api.app:app", f"--app-dir={ROOT}", f"--host={host}", f"--port={port}"),
-        *("--loop=api.accepting:Loop", "--http=api.protocol:Protocol", "--ws=none"),
+        *("--loop=api.http.accepting:Loop", "--http=api.http.protocol:Protocol", "--ws=none"),
         *("--interface=asgi3", "--lifespan=on"),
         # The API logs requests itself, with their ids and without what must not be logged.
         *("--no-access-log", "--no-server-header"),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from api import headers
+from api.http import headers
 from shared.domain import captions, errors
 from shared.settings import Settings
 

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from api import app, context, limits
+from api import app, context
+from api.http import limits
 from tests import rows
 
 LIMITED = "sk_limited_0123456789"

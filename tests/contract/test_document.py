@@ -11,7 +11,8 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from api import app, deletions, docs, drafts, openapi, operations, problems, schemas
+from api import app, deletions, docs, drafts, openapi, operations, schemas
+from api.http import problems
 from shared.domain import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
 from shared.domain.posts import Post, detailed, public
 

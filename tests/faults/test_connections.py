@@ -1,9 +1,9 @@
-"""Row 24: hostile connections. Each kind alone, and nginx, are tested in tests/connections."""
+"""Row 24: hostile connections. Each kind alone, and nginx, are tested in tests/api/http/connections."""
 
 import pytest
 
-from tests.connections.against import MEBIBYTE, against, large_pages
-from tests.connections.hostile import PEERS
+from tests.api.http.connections.against import MEBIBYTE, against, large_pages
+from tests.api.http.connections.hostile import PEERS
 
 LONG = 600
 

@@ -1,0 +1,320 @@
+"""HTTP/1.1 on one connection, where uvicorn's own way is not ours.
+
+- What is no HTTP gets the API's envelope too, and the size of a head is bounded: before it is complete there is no
+  request, no key and no limit that could apply.
+- An offer to upgrade is declined as RFC 9110, 7.8 allows: the request is answered as if it had not been made.
+- One request is read when the one before is answered and its answer taken, so that a peer that sends many requests or
+  reads no answer keeps little of our memory.
+- No state of a connection lasts without end (api/http/timeouts.py).
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import TypedDict
+
+import httptools
+import structlog
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from api.http import heads, timeouts
+from api.http.expect_continue import closing_if_unread
+from api.http.timeouts import BEHIND_UNREAD, ReadProgress, State, watch_of
+from api.http.transport import LingeringTransport
+from shared.domain.ids import new_id
+
+HEAD_LIMIT = 64 * 1024
+FRAMING_LIMIT = 8
+"""Bytes of framing for each byte of a body, beyond HEAD_LIMIT. Chunks of one byte need five; trailers and the
+extensions of chunks need none, and would otherwise be endless."""
+PIECE = 4 * 1024
+"""Bytes that the parser gets at once. It cannot be stopped within them, so this bounds how many requests it makes."""
+READ_AHEAD = 64 * 1024
+"""Bytes behind an unanswered request that are kept before the peer is made to wait."""
+LINGER_LIMIT = 256 * 1024
+"""Bytes that are read and dropped after the last answer."""
+
+NO_HTTP = "This is no request that HTTP/1.1 allows; send a valid method, path, headers and framing of the body"
+TOO_LARGE = f"The head of the request is larger than {HEAD_LIMIT:,} bytes; send fewer or shorter headers"
+TOO_SLOW = "The head of the request did not arrive within {seconds:.0f} s; send it at once"
+TOO_MUCH_FRAMING = "Most of the body is chunk sizes, chunk extensions or trailers; send larger chunks, and no trailers"
+
+log = structlog.get_logger(__name__)
+
+
+class AppState(TypedDict):
+    """What the app tells this module at its start. `ends_soon`: to be called when the process is to end."""
+
+    ends_soon: Callable[[], object]
+
+
+class Refused(Exception):  # noqa: N818  -- not an error of ours
+    """A head that the parser takes and we do not. Its text is for the client."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. `self.cycle` (uvicorn's) is the newest request, `_answering` the one whose app is at work."""
+
+    transport: LingeringTransport
+    _answering: RequestResponseCycle | None = None
+    _in_head = False
+    _head = 0  # bytes of the head that is being read
+    _raw = 0  # bytes since the last head, framing included
+    _body = 0  # bytes of the body among them
+    _refused = False
+    _dropped = 0
+    _ended = False  # the peer has closed its side
+    _written = 0  # bytes that had been written at the last look
+    _closing = False  # at the last look
+    _since = 0.0  # when the connection came into the state that it is in
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        lingering = LingeringTransport(transport, self._sends_on, unread=timeouts.LIMITS[State.UNREAD])
+        super().connection_made(lingering)
+        self._unparsed = bytearray()  # what came behind a request that is not answered yet
+        self._progress = ReadProgress()
+        self._since = self.loop.time()
+        watch = watch_of(self.server_state)
+        watch.start()
+        if watch.full():
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unparsed.clear()
+        for cycle in (self._answering, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio has it
+        """The peer closed its side. What it asked before is still answered; half a request is not."""
+        self._ended = True
+        return None if self.transport.is_closing() or not self._blocked() else True
+
+    def shutdown(self) -> None:
+        """At SIGTERM: what is being answered is answered. uvicorn waits for that before it tells the app, and at last
+        closes connections without an answer: a PATCH that waits for a held post would never hear that it is safe.
+        """
+        ends_soon = self.app_state.get("ends_soon")
+        if ends_soon:
+            ends_soon()
+        super().shutdown()
+
+    # What is sent to us.
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing() or self._refused:
+            self._drop(data)
+        elif self._unparsed or self._blocked():
+            self._keep(data)
+        else:
+            self._parse(data)
+
+    def _drop(self, data: bytes) -> None:
+        """What comes after the last request that is answered here."""
+        self._dropped += len(data)
+        if not self.transport.is_closing():
+            self.flow.pause_reading()
+        elif self._dropped > LINGER_LIMIT:
+            self.transport.abort()
+
+    def _keep(self, data: bytes) -> None:
+        self._unparsed += data
+        if len(self._unparsed) > READ_AHEAD:
+            self.flow.pause_reading()
+
+    def _blocked(self) -> bool:
+        """Whether what comes next has to wait: for an answer that is not made yet, or for the peer to take it."""
+        cycle = self.cycle
+        return (
+            (cycle is not None and not cycle.response_complete and not cycle.more_body)
+            or bool(self.pipeline)
+            or self.flow.write_paused
+        )
+
+    def _parse(self, data: bytes) -> None:
+        for at in range(0, len(data), PIECE):
+            if at and self._blocked():
+                self._keep(data[at:])
+                return
+            try:
+                self._feed(data if len(data) <= PIECE else data[at : at + PIECE])
+            except httptools.HttpParserError as error:
+                self._refuse(str(error.__context__) if isinstance(error.__context__, Refused) else NO_HTTP)
+            if self._refused or self.transport.is_closing():
+                return
+
+    def _feed(self, piece: bytes) -> None:
+        """Let the parser read at most PIECE bytes."""
+        in_head = self._in_head
+        rest = piece
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                rest = b""
+            except httptools.HttpParserUpgrade as offered:
+                # The parser stops at the end of this head, wherever its body is. It reads the head again, without the
+                # offer, and the body behind it as any other.
+                rest = self._without_upgrade() + rest[offered.args[0] :]
+        if self._in_head:
+            if not in_head:
+                self._head, self._since = 0, self.loop.time()
+            self._head += len(piece)
+            if self._head > HEAD_LIMIT:
+                self._refuse(TOO_LARGE)
+        elif self.cycle is not None and self.cycle.more_body:
+            self._raw += len(piece)
+            if self._raw - self._body > HEAD_LIMIT + FRAMING_LIMIT * self._body:
+                self._refuse(TOO_MUCH_FRAMING)
+
+    def _without_upgrade(self) -> bytes:
+        """The head that was just read, but for its offers to upgrade; and a parser that knows nothing of them."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join([*lines, b"", b""])
+
+    # What the parser says of it.
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. A trailer is dropped: it must not pass for one (RFC 9110, 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+        elif name.lower() == b"connection":
+            # The parser would take "close" for the connection's end, and drop the next request without a word.
+            raise Refused(heads.NO_TRAILER)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise Refused(heads.NO_TUNNEL)
+            return
+        fault = heads.fault(self.parser.get_http_version(), self.headers)
+        if fault is not None:
+            raise Refused(fault)
+        self._head = self._raw = self._body = 0
+        self._since = self.loop.time()
+        # uvicorn takes the app from here.
+        self.app = closing_if_unread(self.config.loaded_app) if self.expect_100_continue else self.config.loaded_app
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """In uvicorn `more_body` stays true where the answer came first; here it says what is still to be read."""
+        if not self.parser.should_upgrade():
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+    # What is answered.
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """The next request, if it is here. In a context of its own: this is called in that of the one before."""
+        self.server_state.total_requests += 1
+        self._since = self.loop.time()
+        if self.transport.is_closing():
+            return
+        if self.pipeline or self._unparsed or self._ended:
+            self.loop.call_soon(self._go_on, context=Context())
+        else:
+            self.flow.resume_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """With what waited until the answer before was made and taken."""
+        if self.transport.is_closing() or self.flow.write_paused:
+            return
+        answered = self._answering is None or self._answering.response_complete
+        if self.pipeline and answered:
+            self._start_asgi_task(*self.pipeline.pop())
+        if self._unparsed and not self._blocked():
+            unparsed, self._unparsed = self._unparsed, bytearray()
+            self._parse(bytes(unparsed))
+        if self.transport.is_closing():
+            return
+        if self._ended and not self._blocked():
+            self.transport.close()
+        elif len(self._unparsed) <= READ_AHEAD and not self._refused:
+            self.flow.resume_reading()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  -- ours says what to do
+        """What the parser could not read."""
+        self._refuse(NO_HTTP)
+
+    def _refuse(self, message: str) -> None:
+        """Answer 400 in its turn, if the request has no answer yet, and close."""
+        self._refused = True
+        self._unparsed.clear()
+        if self.pipeline and self.pipeline[0][0].more_body:
+            self.pipeline.popleft()  # it is the one that is refused, and its app was not called
+        last = self.pipeline[0][0] if self.pipeline else self._answering
+        if last is not None and not (last.response_complete or last.more_body):
+            # Those before it get their own answers, and the last of them closes.
+            last.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if last is not None and last.more_body:
+            last.disconnected = True
+            last.message_event.set()
+            if last.response_started:
+                # A second answer would be taken for that of another request.
+                self.transport.close()
+                return
+        request_id = new_id("req")
+        log.info("no_http", request_id=request_id, why=message.partition(";")[0])
+        self.transport.write(heads.refusal(message, request_id, self.server_state.default_headers))
+        self.transport.close()
+
+    def _sends_on(self) -> bool:
+        """Whether the peer may be in the middle of something that is not read here any more."""
+        unfinished = self.cycle is not None and self.cycle.more_body
+        return not self._ended and (self._refused or unfinished or bool(self._unparsed))
+
+    # How long it takes (api/http/timeouts.py).
+
+    def snapshot(self, now: float) -> tuple[State, float, int]:
+        backlog, written = self.transport.backlog(), self.transport.written
+        stalled = self._progress.stalled_for(written - backlog, backlog, now)
+        state = self._state()
+        if state is State.CLOSING and not self._closing:
+            self._closing, self._since = True, now
+        elif state in BEHIND_UNREAD and (stalled is not None or written != self._written):
+            self._since = now
+        self._written = written
+        return (state, now - self._since, 0) if stalled is None else (State.UNREAD, stalled, backlog)
+
+    def _state(self) -> State:
+        if self.transport.is_closing():
+            return State.CLOSING
+        answering = self._answering is not None and not self._answering.response_complete
+        if answering and not (self._answering is self.cycle and self.cycle.more_body):
+            return State.ANSWERING
+        if self.cycle is not None and self.cycle.more_body:
+            return State.BODY
+        return State.HEAD if self._in_head else State.IDLE
+
+    def expire(self, state: State) -> None:
+        if state is State.IDLE:
+            self.transport.close()
+        elif state is State.HEAD:
+            self._refuse(TOO_SLOW.format(seconds=timeouts.LIMITS[state]))
+        else:
+            self.transport.abort()

@@ -1,0 +1,152 @@
+"""Reading a request: its query, its body within a bound, its media type and coding, JSON. Headers:
+api/http/headers.py.
+"""
+
+import asyncio
+import json
+from hashlib import sha256
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from api.http import headers
+from shared.domain.errors import (
+    Faults,
+    InvalidRequest,
+    PayloadTooLarge,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    printable,
+)
+
+BODY_LIMIT = 128 * 1024
+BULK_BODY_LIMIT = 2 * 1024 * 1024
+BODY_WITHIN = 20.0
+
+JSON_TYPES = ("application/json",)
+PATCH_TYPES = ("application/json", "application/merge-patch+json")
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+PARTS_MAX = 150_000
+"""Brackets, braces, commas and colons in a body. A job of 10,000 items has 90,000; nothing that fits 128 KiB has more.
+They are what parsing costs, and the parser lets no other thread run meanwhile: 2 MiB of `[]` would stop the event loop
+for 0.4 s.
+"""
+
+DIGITS_MAX = 300
+"""Of one number; more only cost time, which grows with their square."""
+
+TOO_DEEP = "The body is nested too deeply; send a flat JSON object"
+
+
+async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
+    """The body, at most `limit` bytes, within 20 s; PayloadTooLarge before more than the limit is held."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:18]) > limit:
+        raise PayloadTooLarge(limit)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise PayloadTooLarge(limit)
+                chunks.append(chunk)
+    except TimeoutError:
+        raise InvalidRequest(f"The body did not arrive within {BODY_WITHIN:.0f} s; send it at once") from None
+    except ClientDisconnect:
+        raise InvalidRequest("The body ended before it was complete; send it again") from None
+    return b"".join(chunks)
+
+
+def check_query(request: Request, *known: str) -> None:
+    """InvalidRequest for query parameters that the route does not know: the client meant something by them."""
+    if not request.scope["query_string"]:
+        return
+    faults = Faults()
+    for name in dict.fromkeys(request.query_params.keys()):
+        if name not in known:
+            shown = printable(name)
+            hint = (
+                f"send only {', '.join(known)}" if known else "leave it out, or send it in the body where that has it"
+            )
+            faults.add("invalid_request", shown, f'"{shown}" is not a query parameter here; {hint}')
+    faults.raise_if_any()
+
+
+def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
+    """Unless the body says that it is what we read: UnsupportedMediaType, or UnsupportedEncoding where it is packed."""
+    codings = headers.elements(request.headers.getlist("content-encoding"))
+    if any(coding.lower() != "identity" for coding in codings):
+        raise UnsupportedEncoding
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given not in accepted:
+        raise UnsupportedMediaType(accepted)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidRequest(f"The field {name[:64]!r} is there twice; send each field once")
+            seen.add(name)
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise InvalidRequest(f"{name} is not JSON; send a number or null")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS_MAX:
+        raise ValueError
+    return int(digits)
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value of a body in UTF-8, which is what JSON is sent in (RFC 8259, 8.1). InvalidRequest where it is
+    none: duplicate names, NaN and bottomless nesting too.
+    """
+    if sum(map(body.count, (b"[", b"{", b",", b":"))) > PARTS_MAX:
+        raise InvalidRequest("The body holds more values than any request here needs; send fewer")
+    try:
+        return json.loads(
+            body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_whole
+        )
+    except RecursionError:
+        raise InvalidRequest(TOO_DEEP) from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; send a JSON object"
+        ) from None
+    except (UnicodeDecodeError, ValueError):
+        raise InvalidRequest(
+            "The body is not JSON in UTF-8 with numbers of a sane length; send a JSON object"
+        ) from None
+
+
+def fingerprint(request: Request, body: Any) -> str:
+    """SHA-256 over what a repeat must repeat: method, path, parsed body and preconditions."""
+    parts = [request.method, request.scope["path"], body, request.headers.getlist("if-match")]
+    # Beside the rest only where it was sent: the fingerprints of earlier versions have no place for it.
+    parts += request.headers.getlist("if-none-match")
+    try:
+        return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    except RecursionError:
+        # As deep as json.loads could just go; json.dumps begins a few frames further down.
+        raise InvalidRequest(TOO_DEEP) from None
+
+
+async def empty_body(request: Request) -> Any:
+    """The body of a route that takes no fields: none at all (None), or an empty JSON object."""
+    content = await read_body(request)
+    if not content:
+        return None
+    check_media_type(request, JSON_TYPES)
+    body = parse_json(content)
+    if body != {}:
+        raise InvalidRequest("This route takes no fields; send no body, or {}")
+    return body

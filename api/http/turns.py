@@ -1,0 +1,100 @@
+"""Turns on what all requests of a process share: the event loop's time, and the threads that ask the database."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, TypeVar
+
+from api.http.shares import Lines, Shares
+
+T = TypeVar("T")
+
+A_ROUND = 16
+"""How many requests begin in one round of the event loop. A round of thousands would be seconds long, and whoever comes
+meanwhile waits for several of them: to be accepted, read, recorded and answered.
+"""
+
+SWITCH = 0.001
+"""Seconds after which the event loop lets a thread have the interpreter. With Python's 5 ms, a thread that PostgreSQL
+has answered waits that long for it, at each step of a transaction, while a flood keeps the loop busy.
+"""
+
+owner: ContextVar[str] = ContextVar("owner", default="")
+"""The workspace whose request is being served; "" before its key is known, and for requests without one."""
+
+
+class Turns:
+    """The event loop's time, from one request to the next: so many begin in a round, workspaces in turn."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lines: Lines[asyncio.Future[None]] = Lines()
+        self._left = A_ROUND
+        self._round_ends = False
+
+    async def turn(self, whose: str) -> None:
+        """Wait for a turn of this owner's. With few requests under way there is nothing to wait for."""
+        if self._left and not self._lines:
+            self._begin()
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._lines.add(whose, future)
+        await future
+
+    def _begin(self) -> None:
+        self._left -= 1
+        if not self._round_ends:
+            self._round_ends = True
+            self._loop.call_soon(self._next_round)
+
+    def _next_round(self) -> None:
+        self._round_ends, self._left = False, A_ROUND
+        while self._left and (found := self._lines.take()):
+            future = found[1]
+            if not future.done():
+                future.set_result(None)
+                self._begin()
+
+
+class FairThreads:
+    """A pool of threads that workspaces share: one of them never has all threads, and their calls are run in turn."""
+
+    def __init__(self, size: int, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._busy = Shares(size)
+        self._lines: Lines[tuple[asyncio.Future[Any], Callable[[], Any]]] = Lines()
+
+    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """What `call` returns or raises, from a thread. Cancelled while it waits for a thread, it is never called."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._lines.add(owner.get(), (future, call))
+        self._fill()
+        return future
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False)
+
+    def _fill(self) -> None:
+        while self._lines and (found := self._lines.take(self._busy.admits)):
+            whose, (future, call) = found
+            if future.done():
+                continue
+            self._busy.take(whose)
+            ran = self._loop.run_in_executor(self._pool, call)
+            ran.add_done_callback(partial(self._ran, whose, future))
+
+    def _ran(self, whose: str, future: asyncio.Future[Any], ran: asyncio.Future[Any]) -> None:
+        self._busy.give_back(whose)
+        self._fill()
+        error = None if ran.cancelled() else ran.exception()
+        if future.done():
+            return
+        if ran.cancelled():
+            future.cancel()
+        elif error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(ran.result())
