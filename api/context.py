@@ -18,7 +18,7 @@ from api.http.limits import RateLimits
 from api.http.request_id import HEADERS
 from api.http.shares import Pace, Shares
 from api.http.turns import FairThreads, Turns
-from api.submission import Submission
+from api.submission.submission import Submission
 from shared.domain import fields
 from shared.domain.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api import recording
 from api.context import context_of, storable
 from api.http import authentication, headers, problems, reading
 from api.http import pagination as listing
 from api.http.headers import Preference
+from api.submission import recording
 from shared.domain import errors
 from shared.domain.errors import Detail, NotFound
 from shared.domain.lifecycle import EditStatus, etag

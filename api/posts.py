@@ -16,7 +16,7 @@ from api.http import pagination as listing
 from api.http.headers import Preference
 from api.http.problems import request_id
 from api.http.reading import PATCH_TYPES
-from api.recording import Recorded, Verdict
+from api.submission.recording import Recorded, Verdict
 from shared.domain.edits import EditPatch, parse_patch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
 from shared.domain.fields import SLIDES

@@ -9,9 +9,9 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from api import recording
 from api.app import app
-from api.doorbell import Doorbell
+from api.submission import recording
+from api.submission.doorbell import Doorbell
 
 __all__ = ["app"]
 

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from api.waiting import SILENCE
+from api.submission.waiting import SILENCE
 from shared.settings import Settings
 from shared.store import db
 from tests.faults.behind import LONG, RECOVERED, bad_way, through

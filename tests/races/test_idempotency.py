@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from api import creation, drafts, posts, recording, reschedules
+from api import creation, drafts, posts, reschedules
 from api.context import Context
-from api.recording import Recorded, Request, Verdict, record_batch
+from api.submission import recording
+from api.submission.recording import Recorded, Request, Verdict, record_batch
 from shared.domain import errors
 from shared.domain.edits import parse_patch
 from shared.domain.errors import CannotEdit, RedraftError

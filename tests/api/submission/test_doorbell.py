@@ -5,8 +5,8 @@ import contextvars
 
 import pytest
 
-from api import doorbell
-from api.doorbell import Doorbell, Window
+from api.submission import doorbell
+from api.submission.doorbell import Doorbell, Window
 from shared.broker import queue
 
 

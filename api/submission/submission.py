@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import structlog
 
-from api.doorbell import Doorbell
 from api.http import shares
 from api.http.shares import Active, Lines, Pace, Shares
-from api.recording import Recorded, Request, Verdict, record_batch
-from api.waiting import Waiting
+from api.submission.doorbell import Doorbell
+from api.submission.recording import Recorded, Request, Verdict, record_batch
+from api.submission.waiting import Waiting
 from shared.broker import queue
 from shared.broker.answers import Answer, Listener
 from shared.broker.redis_connection import client_on_loop

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from api import submission
-from api.recording import Recorded, Request, Verdict
-from api.submission import Submission
+from api.submission import submission
+from api.submission.recording import Recorded, Request, Verdict
+from api.submission.submission import Submission
 from shared.domain import errors
 from shared.domain.errors import RedraftError
 from shared.settings import settings

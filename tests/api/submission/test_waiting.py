@@ -10,7 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from api import app, doorbell, submission, waiting
+from api import app
+from api.submission import doorbell, submission, waiting
 from shared.domain.queued_edits import End
 from tests import rows
 from tests.api.answers import messages_at
