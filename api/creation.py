@@ -7,11 +7,11 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api import drafts
 from api.context import context_of
-from api.drafts import Draft, Kind
 from api.http import authentication, headers, reading
 from api.http.reading import JSON_TYPES, REPLAYED
+from api.models import drafts
+from api.models.drafts import Draft, Kind
 from shared.broker import queue
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id

@@ -12,9 +12,9 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Unsure, context_of, storable
-from api.deletions import POSTS_MAX, Reason
 from api.http import authentication, reading
 from api.http.reading import JSON_TYPES
+from api.models.deletions import POSTS_MAX, Reason
 from shared.broker import queue
 from shared.domain import events, fields
 from shared.domain.errors import Faults, InvalidRequest, Unavailable

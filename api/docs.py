@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import Response
 
-from api import openapi
 from api.http import reading
+from api.models import openapi
 
 router = APIRouter()
 

@@ -9,13 +9,13 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
-from api import spreadsheets
 from api.context import Context, context_of, storable
 from api.http import authentication, headers, reading
 from api.http import pagination as listing
 from api.http.pagination import Asked
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
+from api.models import spreadsheets
 from shared.broker import queue
 from shared.domain import reschedule_jobs, reschedule_requests, reschedules
 from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs

@@ -22,11 +22,12 @@ from starlette.requests import Request
 
 import api
 import shared
-from api import deletion, drafts, edits, openapi, ops_entry, posts
+from api import deletion, edits, ops_entry, posts
 from api.http import authentication, cursors, headers, reading
 from api.http import pagination as listing
 from api.http.cursors import Seal
 from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
+from api.models import drafts, openapi
 from shared.broker import answers as outcomes
 from shared.cli import reschedule_csv
 from shared.domain import captions, errors, fields, guessing, reschedule_requests, times, urls

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.operations import OPERATIONS
+from api.models.operations import OPERATIONS
 from tests import rows
 from tests.api.answers import client
 from tests.stack import Running

@@ -15,8 +15,8 @@ import hypothesis
 import schemathesis
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from api import schemas
-from api.operations import TAGS
+from api.models import schemas
+from api.models.operations import TAGS
 from shared.domain import times, urls
 from tests import rows
 

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from api import app, deletions, docs, drafts, openapi, operations, schemas
+from api import app, docs
 from api.http import problems
+from api.models import deletions, drafts, openapi, operations, schemas
 from shared.domain import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
 from shared.domain.posts import Post, detailed, public
 

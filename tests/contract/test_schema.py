@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from api.operations import OPERATIONS
+from api.models.operations import OPERATIONS
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import rows

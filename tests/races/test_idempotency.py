@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from api import creation, drafts, posts, reschedules
+from api import creation, posts, reschedules
 from api.context import Context
+from api.models import drafts
 from api.submission import recording
 from api.submission.recording import Recorded, Request, Verdict, record_batch
 from shared.domain import errors

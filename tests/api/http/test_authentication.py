@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from api.http.authentication import FRESH
-from api.operations import OPERATIONS, Operation
+from api.models.operations import OPERATIONS, Operation
 from shared.store import keys as keys_store
 from tests import rows
 from tests.api.answers import client, error

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from starlette.requests import Request
 
 from api.http import headers, reading
-from api.operations import OPERATIONS
+from api.models.operations import OPERATIONS
 from shared.domain.errors import InvalidRequest
 from tests import rows
 from tests.api.answers import error, fields

@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from api import reschedule_schemas as bulk
-from api import schemas
 from api.http import cursors, problems, reading
 from api.http import pagination as listing
+from api.models import reschedule_schemas as bulk
+from api.models import schemas
 from shared.domain.lifecycle import EditStatus, Status
 from shared.domain.reschedules import Outcome
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api import spreadsheets
+from api.models import spreadsheets
 
 
 def read(raw: bytes) -> list[list[str]]:

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from api import operations, schemas
-from api.operations import OPERATIONS, REQUEST_HEADERS, Answer, Operation
+from api.models import operations, schemas
+from api.models.operations import OPERATIONS, REQUEST_HEADERS, Answer, Operation
 from shared.domain.errors import Internal
 
 Json = dict[str, Any]

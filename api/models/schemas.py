@@ -1,7 +1,8 @@
-"""The bodies of requests and answers, for the OpenAPI document alone (api/openapi.py): nothing here runs for a request.
+"""The bodies of requests and answers, for the OpenAPI document alone (api/models/openapi.py): nothing here runs for a
+request.
 
-Requests are judged by shared/domain/fields.py, api/drafts.py and their like; tests/contract holds the two against each
-other.
+Requests are judged by shared/domain/fields.py, api/models/drafts.py and their like; tests/contract holds the two
+against each other.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from api import deletions, drafts
+from api.models import deletions, drafts
 from shared.domain import captions, fields, times, urls
 from shared.domain.lifecycle import EditStatus, Status
 

@@ -1,11 +1,11 @@
-"""The bodies of bulk jobs, for the OpenAPI document alone, as api/schemas.py has those of everything else."""
+"""The bodies of bulk jobs, for the OpenAPI document alone, as api/models/schemas.py has those of everything else."""
 
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.schemas import DURATION, INSTANT, Body, Id, Instant, LocalTime, Platform, Shown, Zone, absent
+from api.models.schemas import DURATION, INSTANT, Body, Id, Instant, LocalTime, Platform, Shown, Zone, absent
 from shared.domain import reschedule_jobs, reschedule_requests, reschedules, times
 
 
