@@ -8,12 +8,14 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, health, metrics, ops, posts, reschedules, retries
+from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules
+from api import retry as retries
 from api.context import Context
 from api.http import problems, protocol, proxies, turns
 from api.http.open_files import allow_connections
 from api.http.patch_fast_path import Direct
 from api.http.request_id import Envelope
+from api.ops import pages as ops
 from shared import gc_tuning as garbage
 from shared.settings import settings
 from shared.telemetry import logs, tracing

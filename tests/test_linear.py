@@ -22,12 +22,13 @@ from starlette.requests import Request
 
 import api
 import shared
-from api import deletion, edits, ops_entry, posts
+from api import deletion, edits, posts
 from api.http import authentication, cursors, headers, reading
 from api.http import pagination as listing
 from api.http.cursors import Seal
 from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
 from api.models import drafts, openapi
+from api.ops import access as ops_entry
 from shared.broker import answers as outcomes
 from shared.cli import reschedule_csv
 from shared.domain import captions, errors, fields, guessing, reschedule_requests, times, urls
@@ -469,9 +470,9 @@ def test_what_is_named_here_is_what_there_is() -> None:
             "api/http/request_id.py",
             "api/http/headers.py",
             "api/metrics.py",
-            "api/ops_entry.py",
+            "api/ops/access.py",
         ),
-        *("api/ops_frame.py", "api/posts.py", "api/http/proxies.py", "api/http/reading.py", "api/reschedules.py"),
+        *("api/ops/frame.py", "api/posts.py", "api/http/proxies.py", "api/http/reading.py", "api/reschedules.py"),
     }
     assert authentication.READ
     parsed = {

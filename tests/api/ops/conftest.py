@@ -6,8 +6,8 @@ import pytest
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
+from tests.api.ops.browser import DESKTOP, Browser, browsing
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
-from tests.ops.browser import DESKTOP, Browser, browsing
 from tests.stack import Running, running
 
 PASSWORD = "operators-only"

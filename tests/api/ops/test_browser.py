@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from tests import rows
-from tests.ops.browser import DESKTOP, PHONE, Browser, missing
+from tests.api.ops.browser import DESKTOP, PHONE, Browser, missing
 from tests.stack import Running
 from tests.waiting import eventually
 

@@ -7,11 +7,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api import ops_entry
 from api.context import context_of
-from api.ops_forms import form, operator
-from api.ops_frame import asked, html, message, page, read
-from api.ops_post import retried
+from api.ops import access as ops_entry
+from api.ops.forms import form, operator
+from api.ops.frame import asked, html, message, page, read
+from api.ops.post import retried
 from shared.store import failures
 
 SHOWN: Final = 100

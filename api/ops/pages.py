@@ -1,6 +1,6 @@
 """The operators' page at /ops: what Flower cannot show, and what an operator may do about it (SPEC 8).
 
-Rendered here, from templates in ops_pages/, without a build step and without anything from another host.
+Rendered here, from the files in templates/, without a build step and without anything from another host.
 """
 
 import asyncio
@@ -13,10 +13,14 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-# Its routes come before the one for all other addresses below.
-from api import ops_failed, ops_plots, ops_post, ops_stories  # noqa: F401
 from api.context import storable
-from api.ops_frame import STATIC, asked, html, message, page, perhaps, read, router
+
+# Its routes come before the one for all other addresses below.
+from api.ops import failed as ops_failed  # noqa: F401
+from api.ops import plots as ops_plots
+from api.ops import post as ops_post  # noqa: F401
+from api.ops import stories as ops_stories  # noqa: F401
+from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared.broker import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable

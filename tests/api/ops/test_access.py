@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from api import ops_entry
+from api.ops import access as ops_entry
 from shared.settings import Settings
 
 

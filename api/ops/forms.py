@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from starlette.requests import Request
 
-from api import ops_entry
 from api.context import context_of
 from api.http.problems import request_id
+from api.ops import access as ops_entry
 from shared.domain.errors import RedraftError
 from shared.store import db
 from shared.store import posts as posts_store

@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import ops_entry
 from api.context import context_of, storable
 from api.http.problems import STATUS
+from api.ops import access as ops_entry
 from shared.domain import edit_histories as stories
 from shared.domain import histories
 from shared.domain.errors import RedraftError, Unavailable
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 READS_AT_ONCE = 2
-PAGES: Final = Path(__file__).parent / "ops_pages"
+PAGES: Final = Path(__file__).parent / "templates"
 ICON: Final = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#0b57d0"/>'
     '<path d="M4 12V4h4.5a2.5 2.5 0 0 1 0 5H4m4 0 3.5 3" fill="none" stroke="#fff" stroke-width="2"/></svg>'

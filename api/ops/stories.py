@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api import ops_entry
 from api.context import context_of, storable
-from api.ops_forms import form, operator, patiently
-from api.ops_frame import asked, html, message, page, read
+from api.ops import access as ops_entry
+from api.ops.forms import form, operator, patiently
+from api.ops.frame import asked, html, message, page, read
 from shared.broker import queue
 from shared.domain import edit_histories as stories
 from shared.domain.edit_histories import Prospect

@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api import ops_entry
 from api.context import Context, context_of, storable
-from api.ops_forms import form, operator
-from api.ops_frame import asked, asked_for, html, message, page, read
+from api.ops import access as ops_entry
+from api.ops.forms import form, operator
+from api.ops.frame import asked, asked_for, html, message, page, read
 from shared.broker import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable
