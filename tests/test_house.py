@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_there_is_one_send() -> None:
         "worker/runtime/scheduler.py",
     }
     assert places(r"\.[lr]push\(") == {"shared/broker/queue.py"}
+
+
+def test_the_domain_imports_the_standard_library_pydantic_and_itself() -> None:
+    known = {*sys.stdlib_module_names, "pydantic", "pydantic_core", "tzdata"}
+    for name, source in PRODUCT.items():
+        if not name.startswith("shared/domain/"):
+            continue
+        for node in ast.walk(ast.parse(source)):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            foreign = {one for one in names if one.partition(".")[0] not in known}
+            assert all(one.startswith("shared.domain") for one in foreign), (name, foreign)
 
 
 def test_statements_stand_in_store_alone() -> None:
