@@ -1,7 +1,7 @@
 """What a publish makes of a post, at its claim and at its end. Pure: rows as they were read go in, values come out.
 
-tests/model searches what these rules, those of retries.py and of shared/domain/lifecycle.py do together, in every
-order.
+tests/model searches what these rules, those of worker/retries.py and of shared/domain/lifecycle.py do together, in
+every order.
 """
 
 from dataclasses import dataclass

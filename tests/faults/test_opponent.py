@@ -7,6 +7,7 @@ tests/races/test_opponent.py plays the same game step by step; here every proces
 import random
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,13 @@ def play(scene: Scene, opponent: Played, posts: list[str], chance: random.Random
     while time.monotonic() < until:
         number, post = number + 1, chance.choice(posts)
         what = chance.choices(
-            ("edit", "delete", "retry", "time", "claims expire", "restart", "kill"), (8, 0.3, 5, 8, 2, 1, 1)
+            ("edit", "delete", "retry", "time", "claims expire", "restart", "kill"), (8, 0.4, 5, 8, 2, 1, 0.6)
         )[0]
         if what == "edit":
             said = scene.send(post, {"caption": f"caption {number}"}, f"edit{number}", Prefer="wait=2").status
         elif what == "delete":
-            said = scene.http.delete(f"/v1/posts/{post}").status_code
+            found = scene.http.request("DELETE", "/v1/posts", json={"postIds": [post]}).json()
+            said = found["failed"][0]["reason"] if found["failed"] else "well"
         elif what == "retry":
             said = scene.http.post(f"/v1/posts/{post}/retry").status_code
         elif what == "restart":
@@ -80,10 +82,12 @@ def game(scene: Scene, tmp_path: Path, count: int, seconds: float) -> Counter[st
     scene.environment |= opponent.environment | {
         "REDRAFT_SERVICE_TIMEOUT": "1", "REDRAFT_CLAIM_EXPIRY": "4", "REDRAFT_RESCUE_PERIOD": "1",
     }  # fmt: skip
-    posts = due(scene, count)
     scene.start_api().start_ops()
     for name in ("edits", "publish"):
         scene.start_worker(name)
+    # They come due one after the other, so that most are edited before, and some deleted.
+    start = datetime.now(UTC).replace(microsecond=0)
+    posts = [due(scene, scheduled_time=start + timedelta(seconds=seconds * n / count))[0] for n in range(count)]
     seen = play(scene, opponent, posts, random.Random(scene.seed), seconds)
     opponent.calm()
     eventually(lambda: all_end(scene, posts), within=60, every=0.3, because="every post has an end")
@@ -104,11 +108,12 @@ def game(scene: Scene, tmp_path: Path, count: int, seconds: float) -> Counter[st
 
 def test_row_23_nothing_goes_out_twice_whatever_a_publisher_does(scene: Scene, tmp_path: Path) -> None:
     seen = game(scene, tmp_path, 8, 10)
-    assert sum(times for what, times in seen.items() if what.startswith("answered")) > 12
+    assert sum(times for what, times in seen.items() if what.startswith("answered")) > 8
     assert len([what for what in seen if what.startswith("answered")]) > 5
 
 
 @pytest.mark.faults
 def test_row_23_nothing_goes_out_twice_in_a_long_game(scene: Scene, tmp_path: Path) -> None:
     seen = game(scene, tmp_path, 60, 120)
-    assert min(seen["restart"], seen["kill"]) > 2
+    assert min(seen["restart"], seen["kill"], seen["edit 200"], seen["edit 409"], seen["retry 200"]) > 2
+    assert seen["delete well"]

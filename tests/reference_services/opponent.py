@@ -59,6 +59,7 @@ class Opponent:
     _calls: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _server: asyncio.Server | None = None
+    _lives: int = 0
 
     def __post_init__(self) -> None:
         if self.file is not None and self.file.exists():
@@ -76,11 +77,16 @@ class Opponent:
                 file.write(json.dumps([what, value]) + "\n")
 
     async def listen(self, port: int) -> int:
-        self._server = await asyncio.start_server(self._serve, HOST, port, backlog=1024)
+        self._lives += 1
+        life = self._lives
+        serve = lambda reader, writer: self._serve(reader, writer, life)  # noqa: E731
+        self._server = await asyncio.start_server(serve, HOST, port, backlog=1024)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """As a kill would: what was under way comes to nothing, what was done is remembered."""
+        # A connection that was accepted just now belongs to the life that ends.
+        self._lives += 1
         if self._server is not None:
             self._server.close()
         tasks, self._tasks = self._tasks, set()
@@ -94,7 +100,10 @@ class Opponent:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, life: int) -> None:
+        if life != self._lives:
+            writer.transport.abort()
+            return
         self._begin(self._connection(reader, writer))
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
