@@ -72,8 +72,8 @@ class Applied:
 @dataclass(slots=True)
 class Drained:
     """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone;
-    of those `held` somebody else has locked an edit, which waits with all behind it. Where the batch was `cut`, `more`
-    have edits for the next one.
+    of those `held` somebody else has locked an edit, which waits with all behind it; `more` have edits for the next
+    batch.
     """
 
     posts: dict[str, PostFacts]
@@ -81,7 +81,6 @@ class Drained:
     writes: dict[str, Write] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
-    cut: bool = False
     more: list[str] = field(default_factory=list)
     read_at: datetime | None = None
     told: list[str] = field(default_factory=list)
@@ -103,11 +102,12 @@ def drain(
     drained = Drained({post_id: post.facts for post_id, post in locked.items()})
     drained.read, drained.read_mono = queue.edits, time.monotonic()
     drained.read_at = queue.edits[0].read_at if queue.edits else None
+    cut = False
     if alone:
         taken = _alone(queue.edits, drained)
     else:
         mine = batch_limits.share(queue.edits, drained.posts)
-        taken, drained.tried, drained.cut = mine.taken, mine.alone, mine.left or queue.more
+        taken, drained.tried, cut = mine.taken, mine.alone, mine.left or queue.more
     begun = attempts.count(taken)
     if len(begun) < len(taken):
         ours = {edit.id for edit in begun}
@@ -119,7 +119,7 @@ def drain(
         if after is not before:
             drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
     batches.settle(tx, list(drained.writes.values()), drained.ends)
-    if drained.cut:
+    if cut:
         left = edits_store.posts_with_a_queue(tx, locked)
         # What runs alone is followed by a ring of its own, and held posts are come back to.
         drained.more = [post_id for post_id in left if post_id not in {*drained.tried, *drained.held}]

@@ -10,7 +10,6 @@ from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
-from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
 from shared.store.claims import AttemptEnd, Finish, NewClaim
@@ -119,7 +118,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         locked = posts_store.lock_posts(tx, fenced, "skip")
         open_posts = {i: post for i, post in locked.items() if post.facts.claim is not ClaimKind.PUBLISH}
         drained = drain(tx, open_posts, attempts)
-        behind = set(edits_store.posts_with_a_queue(tx, open_posts) if drained.cut else drained.tried + drained.held)
+        behind = {*drained.more, *drained.tried, *drained.held}
         past = claims_store.histories(tx, locked)
         now = posts_store.clock(tx)
         claims: list[NewClaim] = []

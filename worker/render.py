@@ -107,7 +107,7 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
         if post_id not in locked:
             done.outcome = "held"
             done.again.append((post_id, content_revision))
-        elif drained.tried or drained.held or drained.cut:
+        elif drained.tried or drained.held or drained.more:
             done.outcome = "edits_first"
             done.edits.append(post_id)
             done.again.append((post_id, drained.posts[post_id].content_revision))
@@ -183,7 +183,7 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
         post, now = locked.get(post_id), posts_store.clock(tx)
         if post is None or post.claim_token != token or drained.posts[post_id].claim is None:
             done.outcome = "stale"
-        elif drained.tried or drained.held or drained.cut:
+        elif drained.tried or drained.held or drained.more:
             # What waits behind a tried edit may mend the post too: it is free at no cost, and comes after the edits.
             claims_store.give_render_back(tx, post_id, token, now, 0)
             schedule_store.remark(tx, [post_id])
