@@ -4,8 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.context import context_of
-from api.http import authentication, reading
-from api.http import pagination as listing
+from api.http import authentication, pagination, reading
 from shared.store import keys as keys_store
 
 router = APIRouter()
@@ -19,4 +18,4 @@ async def list_accounts(request: Request) -> Response:
     reading.check_query(request)
     accounts = await context.read(keys_store.accounts_of, key.workspace_id)
     data = [{"accountId": account.id, "platform": account.platform, "name": account.name} for account in accounts]
-    return listing.answer({"data": data, "hasMore": False, "nextCursor": None})
+    return pagination.answer({"data": data, "hasMore": False, "nextCursor": None})

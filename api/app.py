@@ -8,15 +8,14 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules
-from api import retry as retries
+from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules, retry
 from api.context import Context
 from api.http import problems, protocol, proxies, turns
 from api.http.open_files import allow_connections
 from api.http.patch_fast_path import Direct
 from api.http.request_id import Envelope
 from api.ops import pages as ops
-from shared import gc_tuning as garbage
+from shared import gc_tuning
 from shared.settings import settings
 from shared.telemetry import logs, tracing
 
@@ -33,9 +32,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     app.state.context = context
     context.submission.start()
     tracing.start("api")
-    garbage.settle()
-    yield {"ends_soon": context.submission.waiting.hurry}
-    garbage.unsettle()
+    gc_tuning.freeze()
+    yield {"ends_soon": context.submission.waiting.shorten_waits}
+    gc_tuning.unfreeze()
     sys.setswitchinterval(switch)
     await context.close()
     tracing.stop()
@@ -48,7 +47,7 @@ def build() -> FastAPI:
         built.add_exception_handler(kind, handler)
     # Served by Direct; here for what must know every route: metrics, `Allow`.
     built.router.routes.insert(0, PATCH)
-    for room in (posts, creation, deletion, edits, accounts, reschedules, retries, docs, health, metrics, ops):
+    for room in (posts, creation, deletion, edits, accounts, reschedules, retry, docs, health, metrics, ops):
         built.include_router(room.router)
 
     return built

@@ -148,7 +148,7 @@ class Context:
             raise Unavailable from None
         except Exception as error:
             # The edge: what PostgreSQL could not do for now is the client's to repeat, a bug is ours.
-            if db.passing(error):
+            if db.is_transient(error):
                 raise Unavailable from error
             raise
 
@@ -172,7 +172,7 @@ class Context:
             raise Unavailable if once.give_up() else Unsure(unsure) from error
         except Exception as error:
             # The edge, as for reads; a connection lost in COMMIT leaves open what came of it.
-            if not db.passing(error):
+            if not db.is_transient(error):
                 raise
             raise Unavailable if once.give_up() else Unsure(unsure) from error
 

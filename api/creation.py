@@ -11,7 +11,7 @@ from api.context import context_of
 from api.http import authentication, headers, reading
 from api.http.reading import JSON_TYPES, REPLAYED
 from api.models import drafts
-from api.models.drafts import Draft, Kind
+from api.models.drafts import Kind, NewPostRequest
 from shared.broker import queue
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
@@ -35,7 +35,7 @@ class Asked:
     """One request: what it wants, or what is wrong with it, to be said once its Idempotency-Key proved to be new."""
 
     owner: Key
-    draft: Draft | RedraftError
+    draft: NewPostRequest | RedraftError
     key: str | None
     fingerprint: str | None
     horizon: float
@@ -69,7 +69,7 @@ async def _create(request: Request, kind: Kind) -> Response:
     reading.check_media_type(request, JSON_TYPES)
     body = reading.parse_json(content)
     key = headers.idempotency_key(request)
-    draft: Draft | RedraftError
+    draft: NewPostRequest | RedraftError
     try:
         reading.check_query(request)
         draft = drafts.parse(body, kind)

@@ -8,8 +8,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from api.context import context_of, storable
-from api.http import authentication, headers, problems, reading
-from api.http import pagination as listing
+from api.http import authentication, headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.submission import recording
 from shared.domain import errors
@@ -24,10 +23,10 @@ from shared.store.reads import EditRecord
 router = APIRouter()
 
 FILTERS = {
-    "status": listing.one_of("status", EditStatus),
-    "postId": listing.identifier("post"),
-    "createdFrom": listing.instant("created_from"),
-    "createdTo": listing.instant("created_to"),
+    "status": pagination.one_of("status", EditStatus),
+    "postId": pagination.identifier("post"),
+    "createdFrom": pagination.instant("created_from"),
+    "createdTo": pagination.instant("created_to"),
 }
 
 
@@ -116,9 +115,9 @@ async def list_edits(request: Request) -> Response:
     """
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    asked = listing.read(request, FILTERS, key.workspace_id, await context.seal(), listing.BY_NUMBER)
+    asked = pagination.read(request, FILTERS, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
     page = await context.read(reads.edits_page, key.workspace_id, asked.filters, asked.after, asked.limit)
-    return listing.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
+    return pagination.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
 
 
 @router.get("/v1/edits/{edit_id}")

@@ -11,8 +11,7 @@ from starlette.responses import Response
 
 from api import edits
 from api.context import Context, context_of, storable
-from api.http import authentication, headers, problems, reading
-from api.http import pagination as listing
+from api.http import authentication, headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.http.problems import request_id
 from api.http.reading import PATCH_TYPES
@@ -46,12 +45,12 @@ register_url_convertor("post", PostIds())
 ONE = "/v1/posts/{post_id:post}"
 
 FILTERS = {
-    "status": listing.one_of("status", Status),
-    "platform": listing.one_of("platform", SLIDES),
-    "contentType": listing.one_of("content_type", ("video", "slides")),
-    "accountId": listing.identifier("account"),
-    "scheduledFrom": listing.instant("scheduled_from"),
-    "scheduledTo": listing.instant("scheduled_to"),
+    "status": pagination.one_of("status", Status),
+    "platform": pagination.one_of("platform", SLIDES),
+    "contentType": pagination.one_of("content_type", ("video", "slides")),
+    "accountId": pagination.identifier("account"),
+    "scheduledFrom": pagination.instant("scheduled_from"),
+    "scheduledTo": pagination.instant("scheduled_to"),
 }
 
 
@@ -161,9 +160,9 @@ async def list_posts(request: Request) -> Response:
     """The workspace's posts, newest first."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    asked = listing.read(request, FILTERS, key.workspace_id, await context.seal(), listing.BY_TIME_AND_ID)
+    asked = pagination.read(request, FILTERS, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
-    return listing.answer(asked.page([public(post) for post in page.items], page.next_place))
+    return pagination.answer(asked.page([public(post) for post in page.items], page.next_place))
 
 
 @router.get("/v1/posts/{post_id}/edits")
@@ -171,13 +170,13 @@ async def list_edits_of_post(post_id: str, request: Request) -> Response:
     """A post's edits, newest first: who changed what, from what, to what."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
-    asked = listing.read(request, {}, key.workspace_id, await context.seal(), listing.BY_NUMBER)
+    asked = pagination.read(request, {}, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
     page = None
     if storable(post_id):
         page = await context.read(reads.posts_edits_page, key.workspace_id, post_id, asked.after, asked.limit)
     if page is None:
         raise NotFound.post(post_id)
-    return listing.answer(asked.page([edits.resource(edit) for edit in page.items], page.next_place))
+    return pagination.answer(asked.page([edits.resource(edit) for edit in page.items], page.next_place))
 
 
 @router.get(ONE)

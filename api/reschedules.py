@@ -10,8 +10,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
 from api.context import Context, context_of, storable
-from api.http import authentication, headers, reading
-from api.http import pagination as listing
+from api.http import authentication, headers, pagination, reading
 from api.http.pagination import Asked
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
@@ -30,7 +29,7 @@ from shared.store.reschedules import Bounds, NewJob
 
 router = APIRouter()
 
-FILTERS = {"outcome": listing.one_of("outcome", Outcome)}
+FILTERS = {"outcome": pagination.one_of("outcome", Outcome)}
 UNSURE = (
     "The job may have been started; look at GET /v1/reschedules before you send it again, "
     "or repeat the request with the same Idempotency-Key"
@@ -102,11 +101,11 @@ async def list_reschedules(request: Request) -> Response:
     """The workspace's jobs, newest first."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    asked = listing.read(request, {}, owner.workspace_id, await context.seal(), listing.BY_TIME_AND_ID)
+    asked = pagination.read(request, {}, owner.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
     page = jobs[: asked.limit]
     next_place = (page[-1].created_at, page[-1].id) if len(jobs) > asked.limit else None
-    return listing.answer(asked.page([job.public() for job in page], next_place))
+    return pagination.answer(asked.page([job.public() for job in page], next_place))
 
 
 @router.get("/v1/reschedules/{job_id}")
@@ -123,7 +122,7 @@ async def list_results(job_id: str, request: Request) -> Response:
     """What became of each post, in pages, or all of it as one CSV (`Accept: text/csv`)."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
-    asked = listing.read(request, FILTERS, owner.workspace_id, await context.seal(), listing.BY_NUMBER)
+    asked = pagination.read(request, FILTERS, owner.workspace_id, await context.seal(), pagination.BY_NUMBER)
     job = await _job(context, owner, job_id)
     outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None
     vary = {"Vary": "Accept"}

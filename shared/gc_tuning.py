@@ -9,7 +9,7 @@ still in use then, and looked at for nothing; what a cycle holds meanwhile is so
 """
 
 
-def settle() -> None:
+def freeze() -> None:
     """To be called when a process has started, and in one that forks before it does.
 
     A full collection looks at every object there is, some 150,000 after our imports: 80 ms in which nobody is served.
@@ -20,7 +20,7 @@ def settle() -> None:
     gc.set_threshold(YOUNG, *_USUAL[1:])
 
 
-def unsettle() -> None:
+def unfreeze() -> None:
     """Undo it: the process goes on after what it had started for."""
     gc.unfreeze()
     gc.set_threshold(*_USUAL)

@@ -5,8 +5,7 @@ from functools import lru_cache
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.domain import addresses
-from shared.domain import start_rules as start
+from shared.domain import addresses, start_rules
 
 
 class Settings(BaseSettings):
@@ -84,5 +83,7 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         # Without what stands there: it may be a secret.
-        wrong = [f"{start.variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors(include_input=False)]
-        raise start.StartError("; ".join(wrong)) from None
+        wrong = [
+            f"{start_rules.variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors(include_input=False)
+        ]
+        raise start_rules.StartError("; ".join(wrong)) from None

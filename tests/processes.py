@@ -23,7 +23,7 @@ from typing import IO
 
 import psutil
 
-from shared.local import commands, tether
+from shared.local import commands, die_with_parent
 from shared.local.datadir import DataDir, free_port
 from shared.local.postgres import FOR_TESTS_ONLY, PostgreSQL
 from shared.local.valkey import Valkey
@@ -165,7 +165,7 @@ class Processes:
         `environment` comes over that of pytest, which holds no REDRAFT_ setting.
         """
         argv, port, name = self._command(role, arguments)
-        process = Process(name, tether.command(argv), {**os.environ, "PYTHONUNBUFFERED": "1", **environment})
+        process = Process(name, die_with_parent.command(argv), {**os.environ, "PYTHONUNBUFFERED": "1", **environment})
         process.port = port
         self.all.append(process)
         return process

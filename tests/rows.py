@@ -24,7 +24,7 @@ numbers = count(1)
 
 def forget_caches() -> None:
     """Forget what this process remembers of its settings; connections are closed first."""
-    for own in (db.engine, db._aside, db._durable):
+    for own in (db.engine, db._autocommit_relaxed, db._autocommit):
         own.forget()
     if redis_connection.client.cache_info().currsize:
         redis_connection.client().close()

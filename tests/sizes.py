@@ -34,15 +34,15 @@ def slides(name: object, count: int = SLIDES) -> dict[str, Any]:
     return {"contentType": "slides", "contentUrl": [url(f"{name}-{number}") for number in range(count)]}
 
 
-def caption(luck: random.Random, name: str) -> str:
+def caption(rng: random.Random, name: str) -> str:
     """One at the limit, and like no other."""
-    return name + luck.choice(CAPTIONS)[: -len(name)]
+    return name + rng.choice(CAPTIONS)[: -len(name)]
 
 
-def patch(luck: random.Random, name: str) -> dict[str, Any]:
+def patch(rng: random.Random, name: str) -> dict[str, Any]:
     """A large patch of a TikTok post: content, a caption, or all that there is."""
-    kind = luck.choice(("caption", "caption", "slides", "all"))
-    body: dict[str, Any] = {} if kind == "slides" else {"caption": caption(luck, name)}
+    kind = rng.choice(("caption", "caption", "slides", "all"))
+    body: dict[str, Any] = {} if kind == "slides" else {"caption": caption(rng, name)}
     if kind != "caption":
         body |= slides(name)
     if kind == "all":
@@ -50,6 +50,6 @@ def patch(luck: random.Random, name: str) -> dict[str, Any]:
     return body
 
 
-def any_size(luck: random.Random, small: dict[str, Any], name: str, share: float) -> dict[str, Any]:
+def any_size(rng: random.Random, small: dict[str, Any], name: str, share: float) -> dict[str, Any]:
     """Mostly the small one; a large one for that share."""
-    return patch(luck, name) if luck.random() < share else small
+    return patch(rng, name) if rng.random() < share else small

@@ -23,17 +23,24 @@ from starlette.requests import Request
 import api
 import shared
 from api import deletion, edits, posts
-from api.http import authentication, cursors, headers, reading
-from api.http import pagination as listing
+from api.http import authentication, cursors, headers, pagination, reading
 from api.http.cursors import Seal
 from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
 from api.models import drafts, openapi
-from api.ops import access as ops_entry
-from shared.broker import answers as outcomes
+from api.ops import access
+from shared.broker import answers
 from shared.cli import reschedule_csv
-from shared.domain import captions, errors, fields, guessing, reschedule_requests, times, urls
-from shared.domain import edit_histories as stories
-from shared.domain import service_answers as answers
+from shared.domain import (
+    captions,
+    edit_histories,
+    errors,
+    fields,
+    guessing,
+    reschedule_requests,
+    service_answers,
+    times,
+    urls,
+)
 from shared.domain.edits import parse_patch
 from shared.domain.errors import RedraftError
 from shared.settings import Settings
@@ -226,7 +233,7 @@ def asked(query: str = "", method: str = "GET", **headers: str | list[str]) -> R
 
 
 def listed(query: str) -> object:
-    return listing.read(asked(query), posts.FILTERS | edits.FILTERS, "ws", SEAL, listing.BY_NUMBER)
+    return pagination.read(asked(query), posts.FILTERS | edits.FILTERS, "ws", SEAL, pagination.BY_NUMBER)
 
 
 SEAL = Seal(bytes(32))
@@ -255,18 +262,18 @@ HEADS: dict[str, tuple[Callable[[str], Any], list[str]]] = {
         lambda text: guessing.basic(f"Basic {text}"),
         [*WORST, of("YTo6"), of("A", tail="=")],
     ),
-    "Origin": (lambda text: ops_entry.from_here(asked(origin=f"http://a{text}", host=text)), NO_BRACKETS),
-    "a token of /ops": (lambda text: ops_entry.token_holds(Settings(), "/ops", text), WORST),
+    "Origin": (lambda text: access.from_here(asked(origin=f"http://a{text}", host=text)), NO_BRACKETS),
+    "a token of /ops": (lambda text: access.token_holds(Settings(), "/ops", text), WORST),
     "a query": (
         listed,
         [*WORST, of("a=1&"), "&".join(f"{name}=1" for name in MANY), of("status=applied&"), of("limit=1&")],
     ),
-    "a cursor": (lambda text: SEAL.open(text[: cursors.CURSOR_MAX], b"", listing.BY_NUMBER), WORST),
+    "a cursor": (lambda text: SEAL.open(text[: cursors.CURSOR_MAX], b"", pagination.BY_NUMBER), WORST),
     "a cursor that is long": (lambda text: listed(f"cursor={text}"), [of("A"), of("-_"), of("A", tail="=")]),
     "an id, quoted": (errors.printable, WORST),
     "a log's value": (scrubbing.clean, WORST),
     "a log's text, scrubbed": (scrubbing.scrubbed, WORST),
-    "a URL on a page of /ops": (stories.without_secrets, WORST),
+    "a URL on a page of /ops": (edit_histories.without_secrets, WORST),
 }
 
 
@@ -419,9 +426,9 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         [dict.fromkeys(itertools.islice((of("shift", 60, tail=name) for name in many(2_000)), 2_000))],
     ),
     "a form of /ops": (lambda text: QueryParams(text[:10_000]), TEXTS),
-    "words of a service": (answers.readable, TEXTS),
-    "an answer of a service": (answers._object, list(hostile(BODY_LIMIT).values())),
-    "an announcement": (outcomes.parse, list(hostile(BODY_LIMIT).values())),
+    "words of a service": (service_answers.readable, TEXTS),
+    "an answer of a service": (service_answers._object, list(hostile(BODY_LIMIT).values())),
+    "an announcement": (answers.parse, list(hostile(BODY_LIMIT).values())),
 }
 
 

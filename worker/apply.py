@@ -50,8 +50,8 @@ class Applied:
         self.read += drained.read
         self.told += drained.told
         self.held += drained.held
-        metrics.edits_ended(drained.ends, drained.read, drained.read_mono)
-        logs.edits_ended(drained.ends, drained.read)
+        metrics.edits_finalized(drained.ends, drained.read, drained.read_mono)
+        logs.edits_finalized(drained.ends, drained.read)
         for write in drained.writes.values():
             self.follow(write, drained.read_at)
 
@@ -118,7 +118,7 @@ def drain(
         before = locked[post_id].facts
         if after is not before:
             drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
-    batches.settle(tx, list(drained.writes.values()), drained.ends)
+    batches.finalize(tx, list(drained.writes.values()), drained.ends)
     if cut:
         left = edits_store.posts_with_a_queue(tx, locked)
         # What runs alone is followed by a ring of its own, and held posts are come back to.

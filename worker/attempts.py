@@ -52,13 +52,13 @@ class Attempts:
         if edits:
             # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
             self._counted += edits
-            with db.aside() as aside:
-                edits_store.count_attempts(aside, [edit.id for edit in edits])
+            with db.autocommit_relaxed() as relaxed:
+                edits_store.count_attempts(relaxed, [edit.id for edit in edits])
 
     @staticmethod
     def _free(edits: Sequence[QueuedEdit]) -> list[QueuedEdit]:
-        with db.aside() as aside:
-            free = edits_store.free(aside, [edit.id for edit in edits])
+        with db.autocommit_relaxed() as relaxed:
+            free = edits_store.free(relaxed, [edit.id for edit in edits])
         behind: set[str] = set()
         begun = []
         for edit in edits:
@@ -76,7 +76,7 @@ class Attempts:
         if error is None:
             return
         stale = isinstance(error, StaleWriteError)
-        if isinstance(error, Exception) and not db.passing(error) and not stale:
+        if isinstance(error, Exception) and not db.is_transient(error) and not stale:
             return
         repeats = stale or db.repeats(error)
         if repeats and self._alone:
@@ -102,6 +102,6 @@ class Attempts:
 
     @classmethod
     def _give_back(cls, owed: Sequence[Owed]) -> None:
-        with db.aside() as aside:
-            locked = edits_store.give_back_attempts(aside, owed)
+        with db.autocommit_relaxed() as relaxed:
+            locked = edits_store.give_back_attempts(relaxed, owed)
         cls._owed += [one for one in owed if one.edit_id in locked]

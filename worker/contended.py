@@ -2,9 +2,7 @@
 
 from collections import defaultdict
 
-from shared.broker import answers as outcomes
-from shared.broker import contended_posts as held
-from shared.broker import queue
+from shared.broker import answers, contended_posts, queue
 from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
 from shared.store.db import transaction
@@ -13,12 +11,12 @@ from worker.apply import Applied, apply_edits
 
 def try_again(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
     """What became of them, and the ends to tell of, by address. `token`: which message this is (`held.ring`)."""
-    addresses = held.take(token)
+    addresses = contended_posts.take(token)
     applied = apply_edits(addresses)
     free = addresses.keys() - set(applied.held)
-    held.forget(free)
+    contended_posts.forget(free)
     if len(addresses) == queue.DOORBELL_POSTS:
-        held.ring(list(addresses)[:1])  # there may be more, and nobody else to ring for them
+        contended_posts.ring(list(addresses)[:1])  # there may be more, and nobody else to ring for them
     # Only now: an edit of one of them that came meanwhile was left to us.
     with transaction() as tx:
         applied.more = sorted({*applied.more, *edits_store.posts_with_a_queue(tx, free)})
@@ -30,5 +28,5 @@ def try_again(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
     for end in applied.ends:
         address = addresses.get(post_of[end.id])
         if address:
-            told[listening.setdefault(outcomes.channel_of(address), address)].append(end)
+            told[listening.setdefault(answers.channel_of(address), address)].append(end)
     return applied, told

@@ -15,11 +15,11 @@ from shared.store import schedule as schedule_store
 from shared.store.claims import AttemptEnd, Finish, NewClaim
 from shared.store.db import transaction
 from shared.telemetry import metrics
-from worker import publish_rules as rules
+from worker import publish_rules
 from worker.apply import Drained, apply_edits, drain
 from worker.attempts import Attempts
 from worker.outbound import services
-from worker.outbound.call_pool import Calls, Flight, Landed, transactions
+from worker.outbound.call_pool import CallPool, Completed, InFlight, transactions
 from worker.published import Called, Published, finish, limits, write_finishes
 
 # A task that finds no room for its calls ends; a post that is overdue is rung for again (SPEC 6).
@@ -27,19 +27,19 @@ PATIENCE = 10.0
 LOOK_AGAIN = 0.05
 
 
-def publish(pairs: Sequence[tuple[str, int]], calls: Calls, ring: Callable[[Published], object]) -> Published:
+def publish(pairs: Sequence[tuple[str, int]], calls: CallPool, ring: Callable[[Published], object]) -> Published:
     """Publish posts that are due: claim as many together as there is room to call for, call, finish as answers come.
 
     `ring` is called below commits, with what must be rung.
     """
-    done, flight = Published(), Flight[Called](calls)
+    done, flight = Published(), InFlight[Called](calls)
 
     def tell() -> None:
         ring(done)
         done.forget_rung()
 
     rest = _compare_fences(pairs, done)
-    held: list[Landed[Called]] = []
+    held: list[Completed[Called]] = []
     try:
         while rest:
             busy = bool(flight.up or held)
@@ -86,7 +86,7 @@ def _compare_fences(pairs: Sequence[tuple[str, int]], done: Published) -> list[t
 
 
 def _claim_and_call(
-    fenced: Mapping[str, int], room: int, calls: Calls, flight: Flight[Called], done: Published
+    fenced: Mapping[str, int], room: int, calls: CallPool, flight: InFlight[Called], done: Published
 ) -> None:
     """Claim these posts, for whose calls `room` was taken, and call for those that were claimed."""
     ready: list[Called] = []
@@ -98,12 +98,12 @@ def _claim_and_call(
         flight.launch(called, _call)
 
 
-def _not_called(unsure: Sequence[Called]) -> list[Landed[Called]]:
+def _not_called(unsure: Sequence[Called]) -> list[Completed[Called]]:
     """Claims whose COMMIT may have come through although its answer did not. Only their living holder knows that it
     never called for them, so it says so in their rows: left alone, each would count as a try whose outcome is unknown.
     """
     reply = Reply(Outcome.NEVER_STARTED, message="the commit of its claim was not confirmed: no call was made")
-    return [Landed(called, reply, time.monotonic()) for called in unsure]
+    return [Completed(called, reply, time.monotonic()) for called in unsure]
 
 
 def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
@@ -126,7 +126,11 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         spent: list[Finish] = []
         for post_id, post in locked.items():
             facts, history = drained.posts.get(post_id, post.facts), past.get(post_id)
-            taken = rules.Taken("edits_first") if post_id in behind else rules.take(facts, post, history, now, limits())
+            taken = (
+                publish_rules.Taken("edits_first")
+                if post_id in behind
+                else publish_rules.take(facts, post, history, now, limits())
+            )
             if taken.lost is not None:
                 lost.append(taken.lost)
             if taken.gives_up is not None:
@@ -141,7 +145,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         claims_store.take_claims(tx, claims, config.claim_expiry)
         claims_store.record_attempts(tx, [called.attempt for called in ready])
         if told.edits:
-            schedule_store.remark(tx, told.edits)
+            schedule_store.mark_again(tx, told.edits)
     claimed = {called.attempt.post_id for called in ready}
     first = [called.attempt.post_id for called in ready if called.history is None]
     metrics.publishes_claimed([drained.posts[post_id].scheduled_time for post_id in first], now)
@@ -174,7 +178,7 @@ def _come_back(facts: PostFacts, post: Post, drained: Drained, now: datetime, to
         told.again.append((facts.id, facts.schedule_revision))
     elif verdict == "early":
         write = drained.writes.get(facts.id)
-        wait = (rules.goes_at(facts, post) - now).total_seconds()
+        wait = (publish_rules.goes_at(facts, post) - now).total_seconds()
         # Counted in seconds from now, not as a time: the worker's clock may be another one than the database's.
         if wait <= settings().horizon and not (write and write.enqueue):
             told.early.append((facts.id, facts.schedule_revision, wait))

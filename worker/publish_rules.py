@@ -84,7 +84,7 @@ def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: 
 
 
 def conclude(
-    attempt: Attempt, history: History | None, reply: Reply, *, now: datetime, luck: float, limits: Limits
+    attempt: Attempt, history: History | None, reply: Reply, *, now: datetime, jitter: float, limits: Limits
 ) -> Finish:
     """What the end of its call makes of a post: posted, failed, free again, or closed until the next try.
 
@@ -93,7 +93,7 @@ def conclude(
     post_id, token = attempt.post_id, attempt.claim_token
     known = history is not None and history.idempotency_key == attempt.idempotency_key
     past = history.past if history is not None and known else Past()
-    step = retries.what_next(reply, past, now=now, luck=luck, limits=limits)
+    step = retries.what_next(reply, past, now=now, jitter=jitter, limits=limits)
     if isinstance(step, retries.Done):
         return Finish(post_id, token, "posted", platform_post_id=reply.data.get("platformPostId"))
     if isinstance(step, retries.GiveUp):

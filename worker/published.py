@@ -20,7 +20,7 @@ from shared.store.claims import Attempt, AttemptEnd, Finish, History
 from shared.store.db import transaction
 from worker import publish_rules
 from worker.apply import Applied
-from worker.outbound.call_pool import Landed, settled, transactions
+from worker.outbound.call_pool import Completed, settled, transactions
 from worker.retries import Limits
 
 log = structlog.get_logger(__name__)
@@ -65,12 +65,12 @@ class Published:
         return dict(Counter(self.outcomes.values()))
 
 
-def finish(landed: Sequence[Landed[Called]], done: Published) -> list[Landed[Called]]:
+def finish(landed: Sequence[Completed[Called]], done: Published) -> list[Completed[Called]]:
     """Write down how calls ended; what could not be, since somebody holds the row, is to be tried again."""
     return settled(landed, lambda some: _finish(some, done), settings().claim_expiry)
 
 
-def _finish(landed: Sequence[Landed[Called]], done: Published) -> list[Landed[Called]]:
+def _finish(landed: Sequence[Completed[Called]], done: Published) -> list[Completed[Called]]:
     """Finish what can be locked, fenced by the claims' tokens: a stale finish changes nothing. The rest is returned."""
     told = Published()
     with transactions, transaction() as tx:
@@ -123,5 +123,5 @@ def limits() -> Limits:
 
 
 def _conclude(called: Called, reply: Reply, now: datetime) -> Finish:
-    luck = random.random()  # noqa: S311  -- spreads retries, guards nothing
-    return publish_rules.conclude(called.attempt, called.history, reply, now=now, luck=luck, limits=limits())
+    jitter = random.random()  # noqa: S311  -- spreads retries, guards nothing
+    return publish_rules.conclude(called.attempt, called.history, reply, now=now, jitter=jitter, limits=limits())

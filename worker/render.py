@@ -69,7 +69,7 @@ def render(post_id: str, content_revision: int, ring: Callable[[Rendering], obje
     ring(done)
     if job is not None:
         reply = services.call("render", job.body, job.key, job.number, job.claimed_at)
-        done = persevere(lambda: _finish(job, reply))
+        done = retry_finish(lambda: _finish(job, reply))
         ring(done)
     return done
 
@@ -86,14 +86,14 @@ def begin(post_id: str, content_revision: int, done: Rendering) -> Job | None:
     return _claim(post_id, content_revision, done)
 
 
-def persevere(finish_once: Callable[[], Rendering]) -> Rendering:
+def retry_finish(finish_once: Callable[[], Rendering]) -> Rendering:
     """Finish although a person holds the row, or PostgreSQL restarts, for as long as the claim may last."""
     deadline = time.monotonic() + settings().claim_expiry
     while True:
         try:
             return finish_once()
         except Exception as error:
-            if not db.passing(error) or time.monotonic() > deadline:
+            if not db.is_transient(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
 
@@ -111,7 +111,7 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
             done.outcome = "edits_first"
             done.edits.append(post_id)
             done.again.append((post_id, drained.posts[post_id].content_revision))
-            schedule_store.remark(tx, [post_id])
+            schedule_store.mark_again(tx, [post_id])
         else:
             post, facts = locked[post_id], drained.posts[post_id]
             now = posts_store.clock(tx)
@@ -186,7 +186,7 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
         elif drained.tried or drained.held or drained.more:
             # What waits behind a tried edit may mend the post too: it is free at no cost, and comes after the edits.
             claims_store.give_render_back(tx, post_id, token, now, 0)
-            schedule_store.remark(tx, [post_id])
+            schedule_store.mark_again(tx, [post_id])
             done.outcome = "edits_first"
             done.edits.append(post_id)
             done.again.append((post_id, post.facts.content_revision))
@@ -220,5 +220,5 @@ def _after(reply: Reply, job: Job, now: datetime, waits_since: datetime | None) 
         refused="refused by the renderer",
         effect=False,
     )
-    luck = random.random()  # noqa: S311  -- spreads retries, guards nothing
-    return retries.what_next(reply, past, now=now, luck=luck, limits=limits)
+    jitter = random.random()  # noqa: S311  -- spreads retries, guards nothing
+    return retries.what_next(reply, past, now=now, jitter=jitter, limits=limits)

@@ -22,7 +22,7 @@ from shared.store import reschedule_chunks as chunks_store
 from shared.store import reschedule_freezes as freezes_store
 from shared.store import reschedules as reschedules_store
 from shared.store.db import transaction
-from shared.store.reschedule_chunks import FREEZING, Standing, Work
+from shared.store.reschedule_chunks import FREEZING, Progress, Work
 from worker.apply import WAIT_FOR_HELD, Applied
 from worker.attempts import Attempts
 from worker.reschedule_chunk import Pass, undecided, work
@@ -75,7 +75,7 @@ class Ran:
     def come_back(self, outcome: str) -> None:
         self.outcome, self.messages, self.again = outcome, 1, COME_BACK
 
-    def take(self, done: Pass, standing: Standing, *, room: bool) -> None:
+    def take(self, done: Pass, progress: Progress, *, room: bool) -> None:
         """Count a pass in, when its transaction has been committed. `room`: leave some for single edits."""
         for name in ("applied", "skipped", "failed"):
             self.counts[name] = self.counts.get(name, 0) + getattr(done.step(0), name)
@@ -84,10 +84,10 @@ class Ran:
         self.applied.publishes += done.publishes
         self.applied.told += [event.post_id for event in done.events]
         self.outcome = "planned" if done.job.dry_run else "moved"
-        left = standing.chunks - standing.chunks_done
-        self.messages = int(left > 0 or standing.held > 0)
+        left = progress.chunks - progress.chunks_done
+        self.messages = int(left > 0 or progress.held > 0)
         self.again = 0.0 if left and not room else COME_BACK
-        self.shown = f"{done.job.id} {standing.chunks_done} of {standing.chunks} chunks done"
+        self.shown = f"{done.job.id} {progress.chunks_done} of {progress.chunks} chunks done"
 
 
 class Attempt:
@@ -103,8 +103,8 @@ class Attempt:
         """It begins, after `before` attempts. Raises GiveUpError where it has too often."""
         # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
         self._begun = number, before
-        with db.aside() as aside:
-            attempts = chunks_store.count_attempt(aside, self._job_id, number)
+        with db.autocommit_relaxed() as relaxed:
+            attempts = chunks_store.count_attempt(relaxed, self._job_id, number)
         if attempts > settings().edit_attempts:
             raise GiveUpError
 
@@ -114,13 +114,13 @@ class Attempt:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is None or self._begun is None:
             return
-        if isinstance(error, Exception) and not db.passing(error) and not isinstance(error, StaleWriteError):
+        if isinstance(error, Exception) and not db.is_transient(error) and not isinstance(error, StaleWriteError):
             return
         if db.repeats(error):
             return  # what PostgreSQL cuts off for its length or its size would be cut off for ever
         try:
-            with db.aside() as aside:
-                chunks_store.give_back_attempt(aside, self._job_id, *self._begun)
+            with db.autocommit_relaxed() as relaxed:
+                chunks_store.give_back_attempt(relaxed, self._job_id, *self._begun)
         except Exception as failure:  # noqa: BLE001  -- it must not hide the error that made it; four more are left
             log.warning("attempt_not_given_back", reschedule_id=self._job_id, error=type(failure).__name__)
 
@@ -194,12 +194,12 @@ def _step(job_id: str, attempt: Attempt, ran: Ran) -> Sequence[int]:
                 return ()
             attempt.count(taken.number, chunk.attempts)
             done = work(tx, job, chunk, undecided(chunk), attempts=attempts)
-            standing = _write_down(tx, done)
+            progress = _write_down(tx, done)
             numbers = [taken.number] if done.held else ()
         else:
             numbers = _without_a_chunk(tx, job_id, attempt, ran)
     if done is not None:
-        ran.take(done, standing, room=taken is not None and taken.edits_come)
+        ran.take(done, progress, room=taken is not None and taken.edits_come)
         return numbers
     # All those that are free by now at once; the others are waited for, one by one.
     return [number for number in numbers if _come_back(job_id, number, ran)]
@@ -227,7 +227,7 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: Attempt, ran: Ran) ->
         return ()
     ran.come_back("held")
     ran.shown = f"{job.id} {job.held} posts held by others"
-    return chunks_store.chunks_held(tx, job_id, CHUNKS_HELD_A_TASK)
+    return chunks_store.contended_chunks(tx, job_id, CHUNKS_HELD_A_TASK)
 
 
 def _freeze(tx: Connection, job: Work, ran: Ran) -> None:
@@ -241,13 +241,13 @@ def _freeze(tx: Connection, job: Work, ran: Ran) -> None:
     ran.messages, ran.shown = min(found.chunks, SIDE_BY_SIDE), f"{job.id} 0 of {found.chunks} chunks done"
 
 
-def _write_down(tx: Connection, done: Pass) -> Standing:
+def _write_down(tx: Connection, done: Pass) -> Progress:
     """The outcomes that have no audit row, and the job's counters, in the transaction that moved the posts."""
     chunks_store.record(tx, done.job.id, done.chunk, done.told, done.held)
-    standing = chunks_store.advance(tx, done.job.id, done.step(int(not done.chunk.done)))
-    if standing is None:
+    progress = chunks_store.advance(tx, done.job.id, done.step(int(not done.chunk.done)))
+    if progress is None:
         raise EndedError
-    return standing
+    return progress
 
 
 def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wait: float = 0.0) -> bool:
@@ -263,8 +263,8 @@ def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wai
             posts_store.wait_at_most(tx, wait)
         done = work(tx, job, chunk, wanted, attempts=attempts, when_held="wait" if wait else "skip")
         done.held += [one for one in chunk.held if one not in wanted]
-        standing = _write_down(tx, done)
-    ran.take(done, standing, room=False)
+        progress = _write_down(tx, done)
+    ran.take(done, progress, room=False)
     return bool(done.held)
 
 
@@ -273,7 +273,7 @@ def _await_held(job_id: str, numbers: Sequence[int], ran: Ran) -> None:
     deadline = time.monotonic() + WAIT_FOR_HELD
     for number in numbers:
         with transaction() as tx:
-            held = chunks_store.held(tx, job_id, number)
+            held = chunks_store.contended(tx, job_id, number)
         for index in held:
             left = deadline - time.monotonic()
             if left <= 0:

@@ -19,7 +19,7 @@ from shared.domain import events, lifecycle, reschedule_jobs, reschedules
 from shared.domain.edits import EditPatch
 from shared.domain.events import Event
 from shared.domain.lifecycle import Status
-from shared.domain.reschedules import Move, Outcome, Reason, Seen
+from shared.domain.reschedules import Move, Outcome, Reason, ScheduleFacts
 from shared.domain.times import format_instant
 from shared.settings import settings
 from shared.store import batches
@@ -41,7 +41,7 @@ RECKONED_AT_ONCE = 50
 RECKONS_FOR = 3.0
 """Seconds after which a dry run begins no more queues; the rest is for its next step."""
 
-Current = Seen | Reason | None
+Current = ScheduleFacts | Reason | None
 """A post after its queued edits; why it is skipped; or None: it must wait, since its queue was too long for one task or
 somebody else has an edit of it locked.
 """
@@ -66,7 +66,7 @@ class Pass:
     events: list[Event] = field(default_factory=list)
     drained: Drained | None = None
 
-    def note(self, index: int, post: Seen, goal: Move | Reason) -> None:
+    def note(self, index: int, post: ScheduleFacts, goal: Move | Reason) -> None:
         """Sort one decision to where it is written."""
         if isinstance(goal, Reason):
             before = None if goal is Reason.NOT_FOUND else format_instant(post.scheduled_time)
@@ -83,7 +83,7 @@ class Pass:
             if goal.at <= self.soon and goal.at != post.scheduled_time and post.status == Status.GENERATED:
                 self.publishes.append((post.id, post.schedule_revision + 1, goal.at))
 
-    def _event(self, index: int, post: Seen, goal: Move) -> Event:
+    def _event(self, index: int, post: ScheduleFacts, goal: Move) -> Event:
         edit_id = reschedule_jobs.audit_id(self.job.id, self.chunk.first + index)
         both = post.scheduled_time, goal.at
         revision = post.revision + 1  # a move is one step (`lifecycle.moved`, `moves_store.move`)
@@ -166,7 +166,7 @@ def _tried(tx: Connection, post_ids: Collection[str]) -> dict[str, Current]:
     """
     if not post_ids:
         return {}
-    lately = moves_store.tried_lately(tx, post_ids, PERIODS_TO_WAIT * settings().rescue_period)
+    lately = moves_store.started_recently(tx, post_ids, PERIODS_TO_WAIT * settings().rescue_period)
     return {post_id: None if post_id in lately else Reason.EDIT_WAITING for post_id in post_ids}
 
 

@@ -48,10 +48,10 @@ def rescue() -> dict[str, int]:
         try:
             found[what] = step()
         except Exception as error:  # noqa: BLE001  -- raised again below, when the others have had their turn
-            log.warning("rescue_step_failed", step=what, error=type(error).__name__, reason=str(logs.retold(error)))
+            log.warning("rescue_step_failed", step=what, error=type(error).__name__, reason=str(logs.redacted(error)))
             errors.append(error)
     if errors:
-        raise next((error for error in errors if not db.passing(error)), errors[0])
+        raise next((error for error in errors if not db.is_transient(error)), errors[0])
     return {what: count for what, count in found.items() if count}
 
 

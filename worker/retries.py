@@ -64,7 +64,7 @@ class GiveUp:
 Step = Done | Again | GiveUp
 
 
-def what_next(reply: Reply, past: Past, *, now: datetime, luck: float, limits: Limits = Limits()) -> Step:
+def what_next(reply: Reply, past: Past, *, now: datetime, jitter: float, limits: Limits = Limits()) -> Step:
     """What follows a call. `past`: the tries before it under the same key; `luck`: 0 to 1, spreads the waits.
 
     Every way ends: failures are bounded by their number and by an hour, unknown outcomes by their number, "not now" and
@@ -82,7 +82,7 @@ def what_next(reply: Reply, past: Past, *, now: datetime, luck: float, limits: L
     if _spent(outcome, known, now, limits):
         unsure = known.uncertain or known.accepted
         return GiveUp(OUTCOME_UNKNOWN if limits.effect and unsure else limits.unavailable)
-    again_at = now + wait(reply, known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown, luck)
+    again_at = now + wait(reply, known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown, jitter)
     return Again(again_at, free=outcome is Outcome.NEVER_STARTED and not known.maybe_sent)
 
 
@@ -100,7 +100,7 @@ def _spent(outcome: Outcome, known: Past, now: datetime, limits: Limits) -> bool
     return since is not None and now - since >= WITHIN
 
 
-def wait(reply: Reply, tries: int, luck: float) -> timedelta:
+def wait(reply: Reply, tries: int, jitter: float) -> timedelta:
     """How long to wait before the next call: as the service asks, else by `backoff`; a quarter of an hour at most.
 
     A service that fails and names a time is not called before it, and not sooner than by `backoff` either.
@@ -109,17 +109,17 @@ def wait(reply: Reply, tries: int, luck: float) -> timedelta:
     if asked is None and reply.outcome is Outcome.PROCESSING:
         asked = ASK_AGAIN
     if asked is None:
-        return backoff(tries, luck)
-    seconds = max(asked, SHORTEST_WAIT) * (1 + SPREAD * luck)
+        return backoff(tries, jitter)
+    seconds = max(asked, SHORTEST_WAIT) * (1 + SPREAD * jitter)
     if reply.outcome not in {Outcome.PROCESSING, Outcome.NOT_NOW}:
-        seconds = max(seconds, backoff(tries, luck).total_seconds())
+        seconds = max(seconds, backoff(tries, jitter).total_seconds())
     return timedelta(seconds=min(seconds, LONGEST_WAIT))
 
 
-def backoff(tries: int, luck: float) -> timedelta:
+def backoff(tries: int, jitter: float) -> timedelta:
     """The wait after so many tries: at most 2 s, 6 s, 18 s … 15 min; half of it by `luck` (0 to 1), to spread them."""
     most = min(FIRST_WAIT * FACTOR ** min(max(0, tries - 1), 16), LONGEST_WAIT)
-    return timedelta(seconds=most / 2 + luck * most / 2)
+    return timedelta(seconds=most / 2 + jitter * most / 2)
 
 
 def before_retaking(past: Past, limits: Limits = Limits()) -> GiveUp | None:

@@ -6,21 +6,18 @@ from operator import itemgetter
 from typing import Any
 
 from shared import task_names
-from shared.broker import answers as outcomes
-from shared.broker import contended_posts as held_posts
-from shared.broker import queue
+from shared.broker import answers, contended_posts, queue
 from shared.domain.ids import is_id
 from shared.settings import settings
-from worker import apply, publish, render, reschedule, rescue, schedule, webhooks
-from worker import contended as held
+from worker import apply, contended, publish, render, reschedule, rescue, schedule, webhooks
 from worker.apply import Applied
-from worker.outbound.call_pool import Calls
+from worker.outbound.call_pool import CallPool
 from worker.published import Published
 from worker.render import Rendering
 from worker.runtime.app import task
 
-_publishes = Calls(settings().publish_calls)
-_deliveries = Calls(settings().webhook_calls)
+_publishes = CallPool(settings().publish_calls)
+_deliveries = CallPool(settings().webhook_calls)
 
 
 @task(task_names.EDITS_APPLY)
@@ -30,8 +27,8 @@ def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
     named = _ids(post_ids)
     if not named:
         return _try_held_again(reply_to)
-    applied = apply.apply_edits(named, partial(outcomes.announce, reply_to, more=True), held_posts.known)
-    outcomes.announce(reply_to, applied.ends[applied.announced :])
+    applied = apply.apply_edits(named, partial(answers.announce, reply_to, more=True), contended_posts.known)
+    answers.announce(reply_to, applied.ends[applied.announced :])
     _ring(applied, reply_to)
     return applied.summary()
 
@@ -99,14 +96,14 @@ def _ring(applied: Applied, reply_to: str | None = None) -> None:
     queue.enqueue_publish(applied.publishes)
     queue.enqueue_renders(applied.renders)
     queue.ring_edits(applied.more, reply_to)
-    held_posts.ring(applied.held, reply_to)
+    contended_posts.ring(applied.held, reply_to)
     queue.ring_webhooks(applied.told)
 
 
 def _try_held_again(token: str | None) -> dict[str, int]:
-    applied, told = held.try_again(token)
+    applied, told = contended.try_again(token)
     for address, ends in told.items():
-        outcomes.announce(address, ends)
+        answers.announce(address, ends)
     _ring(applied)
     return applied.summary()
 

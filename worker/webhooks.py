@@ -16,7 +16,7 @@ from shared.store.db import transaction
 from shared.store.webhooks import Delivery, Leased
 from worker import retries
 from worker.outbound import services
-from worker.outbound.call_pool import Calls, Flight, Landed, settled
+from worker.outbound.call_pool import CallPool, Completed, InFlight, settled
 
 # After this a task rings on, so that a post with a long story shares its worker with the others.
 SHIFT = 20.0
@@ -33,7 +33,7 @@ class Called:
     began: float
 
 
-def deliver(post_ids: Sequence[str], calls: Calls, ring: Callable[[list[str]], object]) -> dict[str, int]:
+def deliver(post_ids: Sequence[str], calls: CallPool, ring: Callable[[list[str]], object]) -> dict[str, int]:
     """Tell what happened to these posts, side by side, each one's events one after the other.
 
     Counts by how deliveries ended. `ring` is called at the end with the posts that are left.
@@ -41,8 +41,8 @@ def deliver(post_ids: Sequence[str], calls: Calls, ring: Callable[[list[str]], o
     counts: dict[str, int] = {}
     if not webhooks_store.wanted():
         return counts
-    rest, flight = list(dict.fromkeys(post_ids)), Flight[Called](calls)
-    unsettled: list[Landed[Called]] = []
+    rest, flight = list(dict.fromkeys(post_ids)), InFlight[Called](calls)
+    unsettled: list[Completed[Called]] = []
     ends = time.monotonic() + SHIFT
     try:
         while (rest and time.monotonic() < ends) or flight.up or unsettled:
@@ -64,7 +64,7 @@ def deliver(post_ids: Sequence[str], calls: Calls, ring: Callable[[list[str]], o
     return counts
 
 
-def _lease_and_call(post_ids: list[str], room: int, calls: Calls, flight: Flight[Called]) -> None:
+def _lease_and_call(post_ids: list[str], room: int, calls: CallPool, flight: InFlight[Called]) -> None:
     leased: list[Leased] = []
     began = time.monotonic()
     try:
@@ -88,11 +88,11 @@ def _call(called: Called) -> Reply:
     return services.call("webhook", to_json(said).decode(), event.id, event.tries, event.now)
 
 
-def _settle(landed: list[Landed[Called]], counts: dict[str, int]) -> tuple[list[Landed[Called]], list[str]]:
+def _settle(landed: list[Completed[Called]], counts: dict[str, int]) -> tuple[list[Completed[Called]], list[str]]:
     """Finish deliveries; those that could not be written down yet, and the posts whose next event may go."""
     more: list[str] = []
 
-    def finish(some: Sequence[Landed[Called]]) -> list[Landed[Called]]:
+    def finish(some: Sequence[Completed[Called]]) -> list[Completed[Called]]:
         with transaction() as tx:
             ended = webhooks_store.finish(tx, [_delivery(one) for one in some])
         for one in some:
@@ -108,7 +108,7 @@ def _settle(landed: list[Landed[Called]], counts: dict[str, int]) -> tuple[list[
     return settled(landed, finish, settings().claim_expiry), more
 
 
-def _delivery(landed: Landed[Called]) -> Delivery:
+def _delivery(landed: Completed[Called]) -> Delivery:
     event, reply = landed.item.event, landed.reply
     wait = retries.wait(reply, event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
     gone = reply.outcome is Outcome.REFUSED  # 410: the receiver wants no more of it

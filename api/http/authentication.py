@@ -87,7 +87,7 @@ class KeyRing:
             if error is not None:
                 # Asked for again by the next request; nobody is let in on an old answer.
                 if not future.done():
-                    future.set_exception(Unavailable() if db.passing(error) else error)
+                    future.set_exception(Unavailable() if db.is_transient(error) else error)
                 future.exception()
                 continue
             key = done.result().get(digest)

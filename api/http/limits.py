@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Usage:
     """Where a key stands after a request: whether it may pass, what is left of the window, seconds to its end."""
 
     allowed: bool
@@ -70,7 +70,7 @@ class RateLimits:
         self._tallies: dict[str, Tally] = {}
         self._alone_until = 0.0
 
-    async def hit(self, key: Key, limit: int) -> Standing:
+    async def hit(self, key: Key, limit: int) -> Usage:
         """Count one request of a key that may make `limit` a minute."""
         now = self._wall()
         window = int(now // WINDOW)
@@ -82,7 +82,7 @@ class RateLimits:
         reset = max(1, math.ceil((window + 1) * WINDOW - now))
         # What is spent stays spent until the window ends: a flood of refused requests does not reach Redis.
         place = limit + 1 if tally.count > limit else await self._place(tally)
-        return Standing(place <= limit, limit, max(0, limit - place), reset)
+        return Usage(place <= limit, limit, max(0, limit - place), reset)
 
     async def close(self) -> None:
         """Let the connections go."""

@@ -47,7 +47,7 @@ class Source:
                 answers[name] = ask()
             except Exception as error:
                 # The edge: whatever ails one, the others are shown; None says that there was no answer.
-                if db.passing(error) or isinstance(error, redis.RedisError):
+                if db.is_transient(error) or isinstance(error, redis.RedisError):
                     log.warning("figures_missing", source=name, error=type(error).__name__)
                 else:
                     log.exception("figures_missing", source=name)

@@ -27,7 +27,7 @@ SLIDE_DURATIONS: Final = (4, 6, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class NewPostRequest:
     """One creation as it was asked for. `schedule` None: now, without a zone."""
 
     account_ids: tuple[str, ...]
@@ -39,7 +39,7 @@ class Draft:
     slide_duration: int | None = None
 
 
-def parse(body: object, kind: Kind) -> Draft:
+def parse(body: object, kind: Kind) -> NewPostRequest:
     """The draft that a parsed JSON body means. Raises InvalidRequest with all fields at fault, and nothing else."""
     known = FIELDS[kind]
     if not isinstance(body, dict):
@@ -63,7 +63,7 @@ def parse(body: object, kind: Kind) -> Draft:
     render_as_video = _flag(body.get("renderAsVideo", False), faults)
     slide_duration = _duration(body.get("slideDuration"), faults)
     faults.raise_if_any()
-    return Draft(
+    return NewPostRequest(
         account_ids,
         cast("Content", content),
         cast("str", caption),
@@ -108,7 +108,7 @@ def _duration(value: object, faults: Faults) -> int | None:
 
 
 def posts_of(
-    draft: Draft, workspace_id: str, platforms: Mapping[str, str], now: datetime | None, horizon: float
+    draft: NewPostRequest, workspace_id: str, platforms: Mapping[str, str], now: datetime | None, horizon: float
 ) -> list[Post]:
     """The posts, one for each account, in the order in which the accounts were named.
 
@@ -139,7 +139,7 @@ def posts_of(
     ]
 
 
-def _post(draft: Draft, owner: tuple[str, str, str], now: datetime, due_until: datetime) -> Post:
+def _post(draft: NewPostRequest, owner: tuple[str, str, str], now: datetime, due_until: datetime) -> Post:
     workspace_id, account_id, platform = owner
     kind, urls = draft.content.kind, draft.content.urls
     instant = now if draft.schedule is None else draft.schedule.instant

@@ -9,10 +9,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
-from api.http import cursors, problems, reading
-from api.http import pagination as listing
-from api.models import reschedule_schemas as bulk
-from api.models import schemas
+from api.http import cursors, pagination, problems, reading
+from api.models import reschedule_schemas, schemas
 from shared.domain.lifecycle import EditStatus, Status
 from shared.domain.reschedules import Outcome
 
@@ -102,7 +100,7 @@ seconds.""",
 
 _PAGING: Final[Mapping[str, tuple[Schema, str]]] = {
     "limit": (
-        {"type": "integer", "minimum": 1, "maximum": listing.LIMIT_MAX, "default": listing.LIMIT},
+        {"type": "integer", "minimum": 1, "maximum": pagination.LIMIT_MAX, "default": pagination.LIMIT},
         "How many at most. A page may hold fewer where a filter matches few of very many: hasMore tells.",
     ),
     "cursor": (
@@ -193,7 +191,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "Put a failed post back to due; one that may have gone out comes back closed to edits",
         {200: Answer("The post, back to work", schemas.PostDetails, ("ETag",))},
         scope="posts:write",
-        body=bulk.Nothing,
+        body=reschedule_schemas.Nothing,
         body_required=False,
         refusals=(409,),
     ),
@@ -243,9 +241,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules",
         "createReschedule",
         "Start a bulk job that moves many posts, or its dry run",
-        {202: Answer("The job", bulk.Job, ("Location", "Idempotent-Replayed"))},
+        {202: Answer("The job", reschedule_schemas.Job, ("Location", "Idempotent-Replayed"))},
         scope="bulk",
-        body=bulk.NewJob,
+        body=reschedule_schemas.NewJob,
         headers=("Idempotency-Key",),
     ),
     Operation(
@@ -253,7 +251,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules",
         "listReschedules",
         "Bulk jobs, newest first",
-        {200: Answer("A page of jobs", bulk.JobPage)},
+        {200: Answer("A page of jobs", reschedule_schemas.JobPage)},
         scope="bulk",
         query=_PAGING,
     ),
@@ -262,7 +260,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules/{id}",
         "getReschedule",
         "One bulk job, cheap to poll",
-        {200: Answer("The job", bulk.Job)},
+        {200: Answer("The job", reschedule_schemas.Job)},
         scope="bulk",
     ),
     Operation(
@@ -270,7 +268,11 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules/{id}/results",
         "listResults",
         "What became of each post of a job",
-        {200: Answer("A page of results, or all of them as CSV", bulk.ResultPage, ("Vary",), also=("text/csv",))},
+        {
+            200: Answer(
+                "A page of results, or all of them as CSV", reschedule_schemas.ResultPage, ("Vary",), also=("text/csv",)
+            )
+        },
         scope="bulk",
         headers=("Accept",),
         query={"outcome": (_one_of(*Outcome), "Only posts with this outcome."), **_PAGING},
@@ -280,9 +282,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules/{id}/cancel",
         "cancelReschedule",
         "End a job before its next chunk",
-        {200: Answer("The job, and what was moved", bulk.Job)},
+        {200: Answer("The job, and what was moved", reschedule_schemas.Job)},
         scope="bulk",
-        body=bulk.Nothing,
+        body=reschedule_schemas.Nothing,
         body_required=False,
         refusals=(409,),
     ),
@@ -291,9 +293,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules/{id}/revert",
         "revertReschedule",
         "Start the inverse job",
-        {202: Answer("The inverse job", bulk.Job, ("Location", "Idempotent-Replayed"))},
+        {202: Answer("The inverse job", reschedule_schemas.Job, ("Location", "Idempotent-Replayed"))},
         scope="bulk",
-        body=bulk.Nothing,
+        body=reschedule_schemas.Nothing,
         body_required=False,
         headers=("Idempotency-Key",),
         refusals=(409,),

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of
-from api.ops import access as ops_entry
+from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from api.ops.post import retried
@@ -68,7 +68,7 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
         maybe_sent=sum(post.maybe_sent for post in batch),
         until=until.isoformat(),
         mark=failures.mark(batch),
-        token=ops_entry.token(context_of(request).config, path),
+        token=access.token(context_of(request).config, path),
     )
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from api.context import context_of
 from api.http.problems import request_id
-from api.ops import access as ops_entry
+from api.ops import access
 from shared.domain.errors import RedraftError
 from shared.store import db
 from shared.store import posts as posts_store
@@ -42,9 +42,9 @@ async def form(request: Request) -> dict[str, str]:
         if len(body) > FORM_LIMIT:
             break
     fields = dict(parse_qsl(body[:FORM_LIMIT].decode("utf-8", "replace")))
-    if not ops_entry.from_here(request):
+    if not access.from_here(request):
         raise NotOursError("This came from another site, and nothing was done. Open the page here and use its buttons.")
-    if not ops_entry.token_holds(config, request.url.path, fields.get("token", "")):
+    if not access.token_holds(config, request.url.path, fields.get("token", "")):
         raise NotOursError("The page was open for too long, and nothing was done. Open it again and try once more.")
     return fields
 

@@ -17,9 +17,8 @@ from starlette.responses import Response
 
 from api.context import context_of, storable
 from api.http.problems import STATUS
-from api.ops import access as ops_entry
-from shared.domain import edit_histories as stories
-from shared.domain import histories
+from api.ops import access
+from shared.domain import edit_histories, histories
 from shared.domain.errors import RedraftError, Unavailable
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
 from shared.store import overview
@@ -71,13 +70,13 @@ _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
 _templates.filters |= {
-    "moment": stories.moment,
+    "moment": edit_histories.moment,
     "clock": _clock,
     "away": histories.away,
-    "length_of_time": stories.duration,
+    "length_of_time": edit_histories.duration,
     "counted": _counted,
     "asked_for": asked_for,
-    "unsigned": stories.without_secrets,
+    "unsigned": edit_histories.without_secrets,
 }
 
 
@@ -118,8 +117,8 @@ async def _turned_away(request: Request, gone: Callable[[], Awaitable[None]]) ->
     address = request.client.host if request.client else ""
     given = basic(request.headers.get("authorization", ""))
     if given is not None:
-        source, known = passes.source(request.cookies.get(ops_entry.COOKIE), address)
-        verdict = await _guesses.judge(source, gone, right=ops_entry.knows(config, given))
+        source, known = passes.source(request.cookies.get(access.COOKIE), address)
+        verdict = await _guesses.judge(source, gone, right=access.knows(config, given))
         if verdict is Verdict.RIGHT:
             return None, None if known else passes.new()
         if verdict is Verdict.CROWDED:
@@ -142,19 +141,19 @@ def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
         async def guarded(request: Request) -> Response:
-            line = ops_entry.Line(request.receive)
+            line = access.Line(request.receive)
             answer, new_pass = await _turned_away(request, line.gone)
             if answer is None:
                 try:
                     answer = await handler(Request(request.scope, line.receive))
                 except RedraftError as error:
                     answer = message(request, STATUS.get(error.code, 500), "That did not work", error.message)
-            for name, value in ops_entry.HEADERS.items():
+            for name, value in access.HEADERS.items():
                 answer.headers.setdefault(name, value)
             if new_pass:
                 # Without `secure`: behind a proxy the page does not know its own scheme, and a pass opens nothing.
                 answer.set_cookie(
-                    ops_entry.COOKIE, new_pass, max_age=PASS_LIVES, path="/ops", httponly=True, samesite="strict"
+                    access.COOKIE, new_pass, max_age=PASS_LIVES, path="/ops", httponly=True, samesite="strict"
                 )
             return answer
 
@@ -168,7 +167,7 @@ async def read(request: Request, query: Callable[..., T], *args: object) -> T:
     """A read in a transaction of its own, given up after a second. Unavailable."""
 
     def hurried(tx: Connection) -> T:
-        overview.hurry(tx)
+        overview.limit_statements(tx)
         return query(tx, *args)
 
     async with _reading:

@@ -25,9 +25,8 @@ from shared.broker import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import EditStatus
-from shared.store import failures, health, overview
+from shared.store import failures, health, operator_actions, overview
 from shared.store import late as late_store
-from shared.store import operator_actions as operations
 from shared.store import webhooks as webhooks_store
 
 __all__ = ["router"]
@@ -42,7 +41,7 @@ IDS_AT_ONCE = 20
 async def show_overview(request: Request) -> Response:
     """How everything stands."""
     standing, failed, late, jobs, dead, depths = await asyncio.gather(
-        perhaps(request, overview.standing),
+        perhaps(request, overview.summary),
         perhaps(request, _edits, "failed", None, None, FEW),
         perhaps(request, late_store.late_posts, FEW),
         perhaps(request, overview.jobs, FEW // 2),
@@ -86,7 +85,7 @@ _SEQ = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 def _edits(tx: Connection, status: str | None, post_id: str | None, after: str | None, limit: int) -> list[EditStory]:
     place = int(after) if after is not None and _SEQ.fullmatch(after) else after
-    return operations.edits(tx, status=status, post_id=post_id, after=place, limit=limit)
+    return operator_actions.edits(tx, status=status, post_id=post_id, after=place, limit=limit)
 
 
 @page("/ops/edits")
@@ -96,7 +95,7 @@ async def list_edits(request: Request) -> Response:
     status = status if status in {one.value for one in EditStatus} else None
     found = await read(request, _edits, status, post_id, after, PAGE + 1)
     edits = found[:PAGE]
-    last = operations.place(edits[-1], status=status, post_id=post_id) if edits else None
+    last = operator_actions.place(edits[-1], status=status, post_id=post_id) if edits else None
     more = {"status": status, "post": post_id, "after": str(last)} if len(found) > PAGE else {}
     return html(
         request,
@@ -172,7 +171,7 @@ async def search(request: Request) -> Response:
 def _find(tx: Connection, ids: list[str]) -> list[tuple[str, str, str]]:
     """(what it is, its id, its page) of all that go by these ids, with or without their prefix."""
     wanted = [name for one in ids for name in ((one,) if "_" in one else (f"post_{one}", f"edit_{one}"))]
-    return [(one.kind, one.id, f"/ops/{one.page}/{quote(one.opens)}") for one in operations.find(tx, wanted)]
+    return [(one.kind, one.id, f"/ops/{one.page}/{quote(one.opens)}") for one in operator_actions.find(tx, wanted)]
 
 
 @page("/ops/{rest:path}")

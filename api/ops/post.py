@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import Context, context_of, storable
-from api.ops import access as ops_entry
+from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, message, page, read
 from shared.broker import queue
@@ -21,9 +21,8 @@ from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
 from shared.store import acts as acts_store
-from shared.store import failures, overview
+from shared.store import failures, operator_actions, overview
 from shared.store import late as late_store
-from shared.store import operator_actions as operations
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
 from shared.store.failures import Retried
@@ -81,8 +80,8 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         maybe_sent=found.maybe_sent,
         story=_story(post, found.edits, found.tries, found.acts),
         cut=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
-        retry_token=ops_entry.token(config, f"{path}/retry"),
-        not_sent_token=ops_entry.token(config, f"{path}/retry-not-sent"),
+        retry_token=access.token(config, f"{path}/retry"),
+        not_sent_token=access.token(config, f"{path}/retry-not-sent"),
     )
 
 
@@ -94,7 +93,7 @@ def _story_of(tx: Connection, post_id: str) -> _Story | None:
     return _Story(
         post,
         now,
-        operations.edits(tx, post_id=post_id, limit=MOST),
+        operator_actions.edits(tx, post_id=post_id, limit=MOST),
         overview.tries(tx, post_id, MOST),
         acts_store.of(tx, post_id, MOST),
         late_store.why(tx, [post_id])[post_id],

@@ -10,15 +10,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of, storable
-from api.ops import access as ops_entry
+from api.ops import access
 from api.ops.forms import form, operator, patiently
 from api.ops.frame import asked, html, message, page, read
 from shared.broker import queue
-from shared.domain import edit_histories as stories
+from shared.domain import edit_histories
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import printable
 from shared.store import acts as acts_store
-from shared.store import operator_actions as operations
+from shared.store import operator_actions
 from shared.store.acts import Recorded
 from shared.store.operator_actions import Done, NotDone
 
@@ -55,30 +55,30 @@ async def _edit_page(request: Request, notice: str | None = None, kind: str = "g
         notice_kind=kind,
         edit=edit,
         prospect=prospect,
-        advice=stories.advice(edit),
-        milestones=stories.milestones(edit),
+        advice=edit_histories.advice(edit),
+        milestones=edit_histories.milestones(edit),
         acts=acts,
-        requeue_token=ops_entry.token(config, f"{path}/requeue"),
-        discard_token=ops_entry.token(config, f"{path}/discard"),
+        requeue_token=access.token(config, f"{path}/requeue"),
+        discard_token=access.token(config, f"{path}/discard"),
     )
 
 
 def _edit(tx: Connection, edit_id: str) -> tuple[Prospect | None, list[Recorded]]:
-    return operations.prospect(tx, edit_id), acts_store.of(tx, edit_id, MOST)
+    return operator_actions.prospect(tx, edit_id), acts_store.of(tx, edit_id, MOST)
 
 
 @page("/ops/edits/{edit_id}/requeue", "POST")
 async def requeue(request: Request) -> Response:
     """Requeue a failed edit, if all that it overwrites is what the operator saw."""
     fields = await form(request)
-    return await _act(request, "requeued", operations.requeue, operator(request), fields.get("seen", ""))
+    return await _act(request, "requeued", operator_actions.requeue, operator(request), fields.get("seen", ""))
 
 
 @page("/ops/edits/{edit_id}/discard", "POST")
 async def discard(request: Request) -> Response:
     """End a failed or queued edit for good."""
     await form(request)
-    return await _act(request, "discarded", operations.discard, operator(request))
+    return await _act(request, "discarded", operator_actions.discard, operator(request))
 
 
 async def _act(request: Request, done: str, act: Callable[..., Done | NotDone], *args: object) -> Response:

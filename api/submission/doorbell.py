@@ -6,8 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from api.http.shares import Lines, Shares
-from shared.broker import answers as outcomes
-from shared.broker import queue
+from shared.broker import answers, queue
 from shared.telemetry import metrics
 
 FIRST_PATIENCE = 0.25
@@ -162,7 +161,7 @@ class Doorbell:
             self._bell_of.update(dict.fromkeys(edits, self._bell))
             self._window.rung(self._bell, now)
             self._forget_old()
-            self._send(posts, outcomes.address(self.channel, self._bell))
+            self._send(posts, answers.address(self.channel, self._bell))
         if self._new:
             self._look_again(self._window.opens_at() or now + FIRST_PATIENCE)
 

@@ -99,7 +99,7 @@ def _database(batch: Sequence[Request]) -> AbstractContextManager[Connection]:
     """Where a batch is written: with an Idempotency-Key in it the key's lock must last from the judging to the commit;
     without one the INSERT is a transaction of its own, which saves two trips.
     """
-    return db.transaction() if any(request.new.key for request in batch) else db.durable()
+    return db.transaction() if any(request.new.key for request in batch) else db.autocommit()
 
 
 def _unknown(request: Request, *, perhaps_there: bool) -> RedraftError:
@@ -123,7 +123,7 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
         except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
             log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
             perhaps_there = perhaps_there and not db.read_only(error)
-            return _unknown(request, perhaps_there=perhaps_there) if db.passing(error) else errors.Internal()
+            return _unknown(request, perhaps_there=perhaps_there) if db.is_transient(error) else errors.Internal()
     return errors.Internal()
 
 

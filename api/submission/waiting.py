@@ -97,7 +97,7 @@ class Waiting:
         self._arm()
         return future
 
-    def hurry(self) -> None:
+    def shorten_waits(self) -> None:
         """The process is to end: from now on nobody waits for longer than LAST_WAIT. Their edits are safe."""
         if self._limit < math.inf:
             return  # each open connection says so

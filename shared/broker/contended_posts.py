@@ -42,7 +42,7 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
         log.warning("held_not_noted", posts=len(post_ids), error=type(error).__name__)
         return
     if first:
-        queue.ring_held(token, AGAIN)
+        queue.ring_contended(token, AGAIN)
 
 
 def known(post_ids: Sequence[str]) -> set[str]:

@@ -11,8 +11,7 @@ import redis.asyncio
 import structlog
 from celery import Celery
 
-from shared.broker import celery_message as messages
-from shared.broker import redis_connection
+from shared.broker import celery_message, redis_connection
 from shared.settings import Settings, settings
 from shared.task_names import (
     EDITS_APPLY,
@@ -111,7 +110,7 @@ async def ring_edits_on_loop(broker: redis.asyncio.Redis, post_ids: Sequence[str
 
 
 def _message(task: str, args: Sequence[object], shown: str, eta: datetime | None = None) -> bytes:
-    return messages.message(sender(), task, args, shown=f"({shown})", eta=eta, headers=tracing.headers(args))
+    return celery_message.message(sender(), task, args, shown=f"({shown})", eta=eta, headers=tracing.headers(args))
 
 
 def _not_sent(task: str, shown: str, error: Exception) -> bool:
@@ -124,7 +123,7 @@ def ring_edits(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
     return _ring(EDITS_APPLY, post_ids, reply_to)
 
 
-def ring_held(token: str, countdown: float) -> bool:
+def ring_contended(token: str, countdown: float) -> bool:
     """A doorbell for posts that somebody held. It names none: it is read then which they are
     (shared/broker/contended_posts.py).
 

@@ -21,26 +21,25 @@ def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
     with reaching(found):
         from sqlalchemy.exc import ArgumentError  # noqa: PLC0415 - heavy imports wait until the command runs
 
-        from shared.cli import findings as diagnosis  # noqa: PLC0415
-        from shared.cli import probes as checkup  # noqa: PLC0415
+        from shared.cli import findings, probes  # noqa: PLC0415
 
         try:
-            facts = checkup.examine(found.database_url, api_url=found.api_url, flower_url=found.flower_url)
+            facts = probes.examine(found.database_url, api_url=found.api_url, flower_url=found.flower_url)
         except (ArgumentError, ImportError, ValueError):
             # Their messages would hold the URL, and that a password.
             refuse("REDRAFT_DATABASE_URL or REDRAFT_REDIS_URL is no URL of a server. Look at both.")
-    findings = diagnosis.diagnose(facts)
+    problems = findings.diagnose(facts)
     if as_json:
-        told = [{"code": one.code, "what": one.what, "todo": one.todo} for one in findings]
-        say_json({"ok": not findings, "findings": told, "facts": _facts(facts)})
+        listed = [{"code": one.code, "what": one.what, "todo": one.todo} for one in problems]
+        say_json({"ok": not problems, "findings": listed, "facts": _facts(facts)})
     else:
         for line in _healthy(facts):
             typer.echo(line)
-        for one in findings:
+        for one in problems:
             typer.echo(f"\n{typer.style('!', fg='red', bold=True)} {one.what}\n  {one.todo}")
-        count = len(findings)
-        typer.echo("\nAll is well." if not findings else f"\n{count} finding{'' if count == 1 else 's'}.")
-    if findings:
+        count = len(problems)
+        typer.echo("\nAll is well." if not problems else f"\n{count} finding{'' if count == 1 else 's'}.")
+    if problems:
         raise typer.Exit(1)
 
 

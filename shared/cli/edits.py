@@ -47,24 +47,24 @@ def list_edits(
     as_json: AsJson = False,
 ) -> None:
     """List edits, newest first; queued ones, the longest waiting first."""
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import operator_actions as operations  # noqa: PLC0415
+    from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import operator_actions  # noqa: PLC0415
 
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
-        found = operations.edits(
+        found = operator_actions.edits(
             tx, status=status.value if status else None, post_id=post, workspace_id=home, limit=limit
         )
     if as_json:
-        say_json([stories.told(edit) for edit in found])
+        say_json([edit_histories.told(edit) for edit in found])
         return
     rows = [
         {
             "editId": edit.id,
             "postId": edit.post_id,
             "status": edit.status,
-            "createdAt": stories.moment(edit.created_at),
-            "waited": stories.duration(edit.waited),
+            "createdAt": edit_histories.moment(edit.created_at),
+            "waited": edit_histories.duration(edit.waited),
             "attempts": edit.attempts,
             "requestedBy": edit.requested_by,
             "error": edit.error_code or "",
@@ -92,27 +92,28 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Tell one edit's story: its times, what it changed or why not, and what to do."""
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
     from shared.domain.lifecycle import EditStatus  # noqa: PLC0415
-    from shared.store import acts  # noqa: PLC0415
-    from shared.store import operator_actions as operations  # noqa: PLC0415
+    from shared.store import acts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
 
     with database(data_dir) as tx:
-        seen = operations.prospect(tx, edit_id)
+        seen = operator_actions.prospect(tx, edit_id)
         done = acts.of(tx, edit_id, SHOWN)
     if seen is None:
         refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
     failed = seen.edit.status == EditStatus.FAILED
     if as_json:
         kept = {"acts": [act.told() for act in done]}
-        say_json(stories.told(seen.edit) | kept | ({"requeue": stories.told_prospect(seen)} if failed else {}))
+        say_json(
+            edit_histories.told(seen.edit) | kept | ({"requeue": edit_histories.told_prospect(seen)} if failed else {})
+        )
         return
     for line in _lines(seen.edit, done):
         echo(line)
     if failed:
         echo("\nA requeue now:")
         _show_prospect(seen)
-    echo(f"\n{stories.advice(seen.edit)}")
+    echo(f"\n{edit_histories.advice(seen.edit)}")
 
 
 @app.command("requeue")
@@ -144,7 +145,7 @@ def discard(
 def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_dir: Path, as_json: bool) -> None:
     """Show, ask, do, and ring below the commit; one edit after the other, each in a transaction of its own."""
     from shared.domain.lifecycle import EditStatus  # noqa: PLC0415 - as above
-    from shared.store import operator_actions as operations  # noqa: PLC0415
+    from shared.store import operator_actions  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 
     if as_json and not yes:
@@ -153,7 +154,7 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
     for edit_id in dict.fromkeys(edit_ids):
         # Looked at when its turn comes: what was done to the one before may be what this one overwrites.
         with database(data_dir) as tx:
-            seen = operations.prospect(tx, edit_id)
+            seen = operator_actions.prospect(tx, edit_id)
         if seen is None:
             refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
         if not as_json:
@@ -173,12 +174,11 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
 
 def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Path, *, quiet: bool) -> dict[str, Any]:
     from shared.broker import queue  # noqa: PLC0415 - as above
-    from shared.store import db  # noqa: PLC0415 - as above
-    from shared.store import operator_actions as operations  # noqa: PLC0415
+    from shared.store import db, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
 
     acts: dict[str, Callable[[Connection], Done | NotDone]] = {
-        "requeue": lambda tx: operations.requeue(tx, edit_id, actor, mark),
-        "discard": lambda tx: operations.discard(tx, edit_id, actor),
+        "requeue": lambda tx: operator_actions.requeue(tx, edit_id, actor, mark),
+        "discard": lambda tx: operator_actions.discard(tx, edit_id, actor),
     }
     try:
         with database(data_dir) as tx:
@@ -188,11 +188,11 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
                 if not db.lock_timed_out(error):
                     raise
                 held = "Somebody holds its post for too long; `redraft doctor` says who. Try again"
-                ended = operations.NotDone(held)
+                ended = operator_actions.NotDone(held)
     except typer.Exit:
         echo(f"{edit_id}: whether it was done is not known; `redraft edits show {edit_id}` tells.", err=True)
         raise
-    if isinstance(ended, operations.NotDone):
+    if isinstance(ended, operator_actions.NotDone):
         echo(f"{edit_id}: {ended.why}.", err=True)
         if ended.prospect is not None and not quiet:
             _show_prospect(ended.prospect)
@@ -210,11 +210,11 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
 
 def _lines(edit: "EditStory", done: "list[Recorded]") -> list[str]:
     """The story, a line for each thing that a person wants to know."""
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     lines = [f"{edit.id} of {edit.post_id} in {edit.workspace_id}: {edit.status}"]
-    for what, when, note in stories.milestones(edit):
-        lines.append(f"  {what:<12} {stories.moment(when) or '':<26}{note}")
+    for what, when, note in edit_histories.milestones(edit):
+        lines.append(f"  {what:<12} {edit_histories.moment(when) or '':<26}{note}")
     if edit.request_id:
         lines.append(f"  {'request':<12} {edit.request_id}")
     if edit.reschedule_id:
@@ -222,24 +222,27 @@ def _lines(edit: "EditStory", done: "list[Recorded]") -> list[str]:
     if edit.error_code:
         lines.append(f"  {'error':<12} {edit.error_code}: {edit.error_message}")
     lines.append("It asked for:")
-    lines += _fields(stories.without_secrets(edit.changes))
+    lines += _fields(edit_histories.without_secrets(edit.changes))
     if edit.after:
         lines.append(f"It left the post at revision {edit.revision}:")
         lines += _changes(edit.before, edit.after)
     if done:
         lines.append("What was done to it:")
-    lines += [f"  {stories.moment(act.at)} {act.words()}" for act in done]
+    lines += [f"  {edit_histories.moment(act.at)} {act.words()}" for act in done]
     return lines
 
 
 def _show_prospect(seen: "Prospect") -> None:
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     for sentence in seen.sentences():
         echo(f"  {sentence}")
     for one in seen.overwrites:
-        fields = stories.listed(one.fields)
-        echo(f"    {fields} as {one.edit_id} set it ({one.status} {stories.moment(one.at)}, by {one.requested_by})")
+        fields = edit_histories.listed(one.fields)
+        echo(
+            f"    {fields} as {one.edit_id} set it"
+            f" ({one.status} {edit_histories.moment(one.at)}, by {one.requested_by})"
+        )
     for line in _changes(seen.before, seen.after):
         echo(f"  {line}")
 
@@ -249,9 +252,9 @@ def _fields(values: dict[str, Any]) -> list[str]:
 
 
 def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
-    was, now = stories.without_secrets(before or {}), stories.without_secrets(after)
+    was, now = edit_histories.without_secrets(before or {}), edit_histories.without_secrets(after)
     return [f"  {name:<14} {_shown(was.get(name))} -> {_shown(value)}" for name, value in now.items()]
 
 

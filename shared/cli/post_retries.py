@@ -124,16 +124,15 @@ def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None
 
 def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -> None:
     """Failed posts as a table, or as JSON. `now`: the database's clock, for times such as `3 min ago`."""
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
-    from shared.domain import histories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories, histories  # noqa: PLC0415 - heavy imports wait until the command runs
 
     rows = [
         {
             "postId": post.id,
             "workspaceId": post.workspace_id,
             "accountId": post.account_id,
-            "failedAt": stories.moment(post.failed_at),
-            "scheduledTime": stories.moment(post.scheduled_time),
+            "failedAt": edit_histories.moment(post.failed_at),
+            "scheduledTime": edit_histories.moment(post.scheduled_time),
             "maybeSent": post.maybe_sent,
             "reason": post.reason,
             "lastAnswer": post.answer,

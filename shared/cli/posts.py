@@ -55,8 +55,7 @@ def list_posts(
     as_json: AsJson = False,
 ) -> None:
     """List posts, the newest first; failed ones, the latest failure first, with the reason of each."""
-    from shared.store import failures  # noqa: PLC0415 - as above
-    from shared.store import operator_actions as operations  # noqa: PLC0415 - as above
+    from shared.store import failures, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
@@ -70,7 +69,7 @@ def list_posts(
             )
             now = posts_store.clock(tx)
         else:
-            listed = operations.posts(
+            listed = operator_actions.posts(
                 tx, status=status.value if status else None, workspace_id=home, account_id=account, limit=limit + 1
             )
     if status is Stands.FAILED:
@@ -84,8 +83,7 @@ def list_posts(
 
 
 def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
-    from shared.domain import histories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories, histories  # noqa: PLC0415 - heavy imports wait until the command runs
 
     rows = [
         {
@@ -93,7 +91,7 @@ def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
             "workspaceId": post.workspace_id,
             "accountId": post.account_id,
             "status": post.status,
-            "scheduledTime": stories.moment(post.scheduled_time),
+            "scheduledTime": edit_histories.moment(post.scheduled_time),
         }
         for post in listed
     ]
@@ -113,7 +111,7 @@ def stuck(
     as_json: AsJson = False,
 ) -> None:
     """List posts that should have gone out, the longest late first, and what holds each up."""
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import late as late_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
@@ -124,7 +122,7 @@ def stuck(
             "postId": post.id,
             "workspaceId": post.workspace_id,
             "status": post.status,
-            "scheduledTime": stories.moment(post.scheduled_time),
+            "scheduledTime": edit_histories.moment(post.scheduled_time),
             "lateSeconds": round((post.now - post.scheduled_time).total_seconds(), 1),
             "why": post.reason.words,
         }
@@ -133,7 +131,7 @@ def stuck(
     ]
     if not as_json:
         for row, post in zip(rows, late, strict=True):
-            row["lateSeconds"] = stories.duration(post.now - post.scheduled_time)
+            row["lateSeconds"] = edit_histories.duration(post.now - post.scheduled_time)
     headings = {"postId": "post", "lateSeconds": "late", "why": "why"}
     say(rows, headings, as_json=as_json, none="No post is late.")
     if len(found) > limit:
@@ -148,37 +146,35 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Tell one post's story: where it stands, its latest tries at going out, its latest edits, and who retried it."""
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
-    from shared.domain import posts  # noqa: PLC0415 - as above
-    from shared.store import acts, overview  # noqa: PLC0415
+    from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import acts, operator_actions, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
-    from shared.store import operator_actions as operations  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
         found, now = posts_store.read_posts(tx, [post_id])
         tries = overview.tries(tx, post_id, SHOWN)
-        edits = operations.edits(tx, status=None, post_id=post_id, workspace_id=None, limit=SHOWN)
+        edits = operator_actions.edits(tx, status=None, post_id=post_id, workspace_id=None, limit=SHOWN)
         done = acts.of(tx, post_id, SHOWN)
         why = late_store.why(tx, [post_id])
     post = found.get(post_id)
     if post is None or now is None:
         refuse(f"There is no post {post_id}.")
     story = {
-        "post": stories.without_secrets(posts.detailed(post)) | {"deleted": post.facts.deleted},
+        "post": edit_histories.without_secrets(posts.detailed(post)) | {"deleted": post.facts.deleted},
         "revision": post.facts.revision,
-        "renderedUrl": stories.without_secrets(post.facts.rendered_url),
+        "renderedUrl": edit_histories.without_secrets(post.facts.rendered_url),
         "why": why[post_id].words,
         **_told(why[post_id]),
         "claim": post.facts.claim,
-        "claimExpiresAt": stories.moment(post.claim_expires_at),
-        "retryAt": stories.moment(post.retry_at),
+        "claimExpiresAt": edit_histories.moment(post.claim_expires_at),
+        "retryAt": edit_histories.moment(post.retry_at),
         "tries": [
             {
                 "number": one.number,
                 "key": one.idempotency_key,
-                "startedAt": stories.moment(one.started_at),
-                "finishedAt": stories.moment(one.finished_at),
+                "startedAt": edit_histories.moment(one.started_at),
+                "finishedAt": edit_histories.moment(one.finished_at),
                 "outcome": one.outcome,
                 "message": one.message,
                 "forgiven": one.forgiven,
@@ -186,7 +182,8 @@ def show(
             for one in tries
         ],
         "edits": [
-            {"editId": edit.id, "status": edit.status, "createdAt": stories.moment(edit.created_at)} for edit in edits
+            {"editId": edit.id, "status": edit.status, "createdAt": edit_histories.moment(edit.created_at)}
+            for edit in edits
         ],
         "acts": [act.told() for act in done],
     }
@@ -198,7 +195,7 @@ def show(
 
 
 def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     facts = post.facts
     lines = [f"{facts.id} in {post.workspace_id}: {'deleted, was ' if facts.deleted else ''}{facts.status}"]
@@ -207,7 +204,7 @@ def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
     lines.append(f"  {'why':<15} {story['why']}")
     if facts.claim is not None and post.claim_expires_at is not None:
         left = post.claim_expires_at - now
-        until = f"for {stories.duration(left)} more" if left > timedelta(0) else "expired; rescue takes it over"
+        until = f"for {edit_histories.duration(left)} more" if left > timedelta(0) else "expired; rescue takes it over"
         lines.append(f"  {'claim':<15} {facts.claim}, {until}")
     if post.retry_at is not None:
         lines.append(f"  {'next try':<15} {story['retryAt']}")
@@ -229,11 +226,11 @@ def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
 
 def _told(reason: "Reason") -> dict[str, Any]:
     """The reason as `--json` shows it beside its words."""
-    from shared.domain import edit_histories as stories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     return {
         "reason": reason.code,
         "triesUsed": reason.tries,
         "triesMost": reason.tries_most,
-        "nextTryAt": stories.moment(reason.next_at),
+        "nextTryAt": edit_histories.moment(reason.next_at),
     }

@@ -122,8 +122,8 @@ def _database(url: str) -> DatabaseFacts:
         if pending and not at:
             return DatabaseFacts(skew, within, pending, version=version)
         with transaction(engine) as tx:
-            overview.hurry(tx, PATIENCE * 2)
-            standing = overview.standing(tx)
+            overview.limit_statements(tx, PATIENCE * 2)
+            standing = overview.summary(tx)
             late = late_store.late_posts(tx, NAMED_AT_MOST)
             refused = failures.groups(tx, since=standing.now - FAILED_LATELY, limit=NAMED_AT_MOST)
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)

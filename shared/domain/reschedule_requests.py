@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from shared.domain import times
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import UNSET, Unset, check_known, check_text
-from shared.domain.reschedules import Each, Plan, Shift, Spread
+from shared.domain.reschedules import ItemPlan, Plan, Shift, Spread
 
 MOST_ITEMS: Final = 10_000
 """Items, or ids in a filter, in one request."""
@@ -73,7 +73,7 @@ def parse_request(body: object) -> Request:
         faults.add("invalid_request", "body", f"The body {told}; send exactly one of shift, spread and items")
         raise _error(faults)
     items: tuple[Item, ...] = ()
-    plan: Plan | Unset = Each()
+    plan: Plan | Unset = ItemPlan()
     if kinds == ["items"]:
         if "filter" in body:
             faults.add("invalid_request", "filter", "items name their posts themselves; leave filter out")

@@ -60,7 +60,7 @@ WORDS: Final[Mapping[str, str]] = {
 }
 
 
-class Seen(NamedTuple):
+class ScheduleFacts(NamedTuple):
     """What a plan reads of a post's row. `status` and `claim` are the row's own strings; times aware, UTC."""
 
     id: str
@@ -73,9 +73,9 @@ class Seen(NamedTuple):
     deleted: bool
 
 
-def seen(post: PostFacts) -> Seen:
+def seen(post: PostFacts) -> ScheduleFacts:
     """The same of facts that queued edits have just changed."""
-    return Seen(
+    return ScheduleFacts(
         post.id,
         post.status,
         post.claim,
@@ -124,7 +124,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Each:
+class ItemPlan:
     """Each post to a time of its own: the items of a request."""
 
     def stored(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Revert:
         return {"revert": self.job_id}
 
 
-Plan = Shift | Spread | Each | Revert
+Plan = Shift | Spread | ItemPlan | Revert
 
 
 def plan_of(stored: Mapping[str, Any]) -> Plan:
@@ -151,10 +151,10 @@ def plan_of(stored: Mapping[str, Any]) -> Plan:
     if "spread" in stored:
         ends = stored["spread"]
         return Spread(_instant(ends["from"]), _instant(ends["to"]), ends["timezone"], ends["count"])
-    return Revert(stored["revert"]) if "revert" in stored else Each()
+    return Revert(stored["revert"]) if "revert" in stored else ItemPlan()
 
 
-Aim = Callable[[int, Seen], Move | Reason]
+Aim = Callable[[int, ScheduleFacts], Move | Reason]
 """Where one post of a chunk would go, by its place in the chunk: nothing but the plan's arithmetic."""
 
 
@@ -168,13 +168,13 @@ def aiming(plan: Plan, aims: Sequence[Any] | None) -> Aim:
             return lambda _, post: _shifted(post, by)
         case Spread():
             return lambda index, _: _placed(plan, (aims or ())[index])
-        case Each():
+        case ItemPlan():
             return lambda index, _: _listed(*(aims or ())[index])
         case Revert():
             return lambda index, post: _restored(post, *(aims or ())[index])
 
 
-def _shifted(post: Seen, by: Duration) -> Move | Reason:
+def _shifted(post: ScheduleFacts, by: Duration) -> Move | Reason:
     at, zone = post.scheduled_time, post.timezone
     try:
         step = _step(zone, at.toordinal(), by.days)
@@ -222,7 +222,7 @@ def _listed(local: str, zone: str) -> Move | Reason:
         return Reason.SKIPPED_BY_DST
 
 
-def _restored(post: Seen, at: str, zone: str | None, set_at: str, set_zone: str | None) -> Move | Reason:
+def _restored(post: ScheduleFacts, at: str, zone: str | None, set_at: str, set_zone: str | None) -> Move | Reason:
     if times.format_instant(post.scheduled_time) != set_at or post.timezone != set_zone:
         return Reason.CHANGED_SINCE
     return Move(_instant(at), zone)
@@ -233,7 +233,7 @@ def _instant(stored: str) -> datetime:
     return datetime.fromisoformat(stored)
 
 
-def decide(index: int, post: Seen, aim: Aim, now: datetime) -> Move | Reason:
+def decide(index: int, post: ScheduleFacts, aim: Aim, now: datetime) -> Move | Reason:
     """Move one post of a chunk, or say why not. `now`: the database's clock, read after the post was locked."""
     refused = _REFUSALS[post.status, post.claim, post.deleted]
     if refused is not None:

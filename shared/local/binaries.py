@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from shared.local import tether
+from shared.local import die_with_parent
 from shared.local.errors import LocalError
 
 # A folder that holds binaries, or None if this place has none.
@@ -131,7 +131,7 @@ def server_environment(home: Path) -> dict[str, str]:
 def works(identity: str, binary: Path, folder: Path) -> bool:
     """Whether `identity` can run `binary` and write into `folder`, found out by doing it."""
     script = 'cd "$1" && test -w . && exec "$2" --version'
-    argv = tether.command(
+    argv = die_with_parent.command(
         ["/bin/sh", "-c", script, "probe", str(folder), str(binary)],
         identity=identity,
         environment=server_environment(folder),

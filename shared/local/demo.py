@@ -16,9 +16,8 @@ from shared.domain import posts, times
 from shared.domain.lifecycle import Status
 from shared.domain.posts import Post
 from shared.settings import settings
-from shared.store import counted, keys
+from shared.store import counted, keys, tables
 from shared.store import posts as posts_store
-from shared.store import tables as models
 from shared.store.db import make_engine, transaction
 
 WORKSPACE: Final = "ws_demo"
@@ -131,11 +130,11 @@ def _put_back(tx: Connection, post: Post, now: datetime) -> None:
     if not (over or missed):
         return
     written = tx.execute(
-        update(models.posts)
+        update(tables.posts)
         .where(
-            models.posts.c.id == facts.id,
-            models.posts.c.status == facts.status.value,
-            models.posts.c.revision == facts.revision,
+            tables.posts.c.id == facts.id,
+            tables.posts.c.status == facts.status.value,
+            tables.posts.c.revision == facts.revision,
         )
         .values(
             status=Status.GENERATED.value,
@@ -162,37 +161,37 @@ def _ahead(now: datetime, zone: str | None, days: int = DAYS_AHEAD, hour: int = 
 
 def _make_posts(tx: Connection, now: datetime) -> None:
     rows = list(_rows(now))
-    tx.execute(insert(models.posts), rows)
+    tx.execute(insert(tables.posts), rows)
     ended = [row["id"] for row in rows if row["status"] in {Status.POSTED, Status.FAILED}]
     made, _ = posts_store.read_posts(tx, ended)
     tries = [one for post_id in ended for one in _tries(made[post_id])]
-    tx.execute(insert(models.publish_attempts), tries)
+    tx.execute(insert(tables.publish_attempts), tries)
 
 
 def _rows(now: datetime) -> Iterator[dict[str, Any]]:
     """200 posts in all statuses. Whatever waits lies ahead: what is overdue would go out at once."""
-    luck = Random(1971)  # noqa: S311 - believable, and the same everywhere
+    rng = Random(1971)  # noqa: S311 - believable, and the same everywhere
     captions = [angle.format(topic) for topic in TOPICS for angle in ANGLES]
-    luck.shuffle(captions)
+    rng.shuffle(captions)
     kinds = [Status.POSTED] * POSTED + [Status.FAILED] * FAILED + [Status.PENDING_RENDER] * PENDING
     kinds += [Status.GENERATED] * (GENERATED - 1)
     soon = iter(SOON)
     yield _documented(now)
     for number, (status, caption) in enumerate(zip(kinds, captions[1:], strict=True), start=1):
-        row = _content(luck, number, status) | {"caption": caption, "status": status.value}
+        row = _content(rng, number, status) | {"caption": caption, "status": status.value}
         past = status in {Status.POSTED, Status.FAILED}
-        days = luck.randint(-6, -1) if past else luck.randint(1, 29)
-        zone = None if past and number % 12 == 0 else luck.choice(times.ZONES)
-        at = _ahead(now, zone, days, luck.randint(8, 21), luck.choice((0, 0, 15, 30, 45)))
+        days = rng.randint(-6, -1) if past else rng.randint(1, 29)
+        zone = None if past and number % 12 == 0 else rng.choice(times.ZONES)
+        at = _ahead(now, zone, days, rng.randint(8, 21), rng.choice((0, 0, 15, 30, 45)))
         if status is Status.GENERATED and (minutes := next(soon, None)) is not None:
             at = now.replace(second=0, microsecond=0) + timedelta(minutes=minutes + 1)
         # Made some days before its time, and before this start.
-        made = min(at, now) - timedelta(minutes=luck.randint(120, 8_000), seconds=luck.randint(0, 59))
+        made = min(at, now) - timedelta(minutes=rng.randint(120, 8_000), seconds=rng.randint(0, 59))
         row |= {"timezone": zone, "scheduled_time": at, "created_at": made.replace(microsecond=0)}
         if status is Status.PENDING_RENDER and number % 2:
             # The sandbox renders within seconds: these stay for a newcomer to look at, as after a renderer's outage.
             row["retry_at"] = now + RENDERER_BACK
-        yield row | _end(luck, row, number)
+        yield row | _end(rng, row, number)
 
 
 def _documented(now: datetime) -> dict[str, Any]:
@@ -229,32 +228,32 @@ def _row(post_id: str, account_id: str) -> dict[str, Any]:
     return named | dict.fromkeys(empty) | {"render_as_video": False, "revision": 1}
 
 
-def _content(luck: Random, number: int, status: Status) -> dict[str, Any]:
+def _content(rng: Random, number: int, status: Status) -> dict[str, Any]:
     """A video or slides; what waits for its render is slides to be rendered as video, as some others were."""
-    account_id = luck.choice((TIKTOK, TIKTOK, INSTAGRAM))
-    row = _row(f"post_{luck.getrandbits(40):010x}", account_id)
+    account_id = rng.choice((TIKTOK, TIKTOK, INSTAGRAM))
+    row = _row(f"post_{rng.getrandbits(40):010x}", account_id)
     media = f"https://media.example.com/harbor/{number:04}"
-    if account_id == TIKTOK and luck.random() < 0.4:
-        row["sound_id"] = str(luck.randrange(10**18, 9 * 10**18))
-    rendered = status is Status.PENDING_RENDER or luck.random() < 0.15
-    if not rendered and luck.random() < 0.65:
+    if account_id == TIKTOK and rng.random() < 0.4:
+        row["sound_id"] = str(rng.randrange(10**18, 9 * 10**18))
+    rendered = status is Status.PENDING_RENDER or rng.random() < 0.15
+    if not rendered and rng.random() < 0.65:
         return row | {"content_type": "video", "content_url": f"{media}.mp4", "thumbnail_url": f"{media}.jpg"}
-    slides = [f"{media}-{place}.jpg" for place in range(1, luck.randint(3, 8) + 1)]
+    slides = [f"{media}-{place}.jpg" for place in range(1, rng.randint(3, 8) + 1)]
     row |= {"content_type": "slides", "content_url": slides, "thumbnail_url": None if rendered else slides[0]}
     if rendered:
-        row |= {"render_as_video": True, "slide_duration": luck.choice((4, 6, 8))}
+        row |= {"render_as_video": True, "slide_duration": rng.choice((4, 6, 8))}
     if rendered and status is not Status.PENDING_RENDER:
         row |= {"rendered_url": f"{media}-rendered.mp4", "thumbnail_url": f"{media}-rendered.jpg", "revision": 2}
     return row
 
 
-def _end(luck: Random, row: dict[str, Any], number: int) -> dict[str, Any]:
+def _end(rng: Random, row: dict[str, Any], number: int) -> dict[str, Any]:
     """How a post of the past ended: gone out within seconds, or failed, each way of failing among them."""
     if row["status"] == Status.POSTED:
         long = 19 if row["platform"] == "tiktok" else 17
         return {
-            "posted_at": row["scheduled_time"] + timedelta(milliseconds=luck.randint(300, 9_000)),
-            "platform_post_id": str(luck.randrange(10 ** (long - 1), 10**long)),
+            "posted_at": row["scheduled_time"] + timedelta(milliseconds=rng.randint(300, 9_000)),
+            "platform_post_id": str(rng.randrange(10 ** (long - 1), 10**long)),
             "revision": row["revision"] + 1,
         }
     if row["status"] == Status.FAILED:

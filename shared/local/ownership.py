@@ -21,7 +21,7 @@ ELSEWHERE: Final = "or choose another folder with --data-dir"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FileFacts:
     """What lstat(2) says of one thing. `private_group`: its group is its owner's own, with nobody else in it."""
 
     kind: str  # folder, file, link, or other
@@ -30,13 +30,13 @@ class Seen:
     private_group: bool = False
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Seen":
+    def of(cls, status: os.stat_result) -> "FileFacts":
         kinds = {stat.S_IFDIR: "folder", stat.S_IFREG: "file", stat.S_IFLNK: "link"}
         kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
         return cls(kind, status.st_uid, stat.S_IMODE(status.st_mode), _is_private(status.st_gid, status.st_uid))
 
 
-def fault(seen: Seen, ours: Collection[int], *, on_the_way: bool = False) -> str | None:
+def fault(seen: FileFacts, ours: Collection[int], *, on_the_way: bool = False) -> str | None:
     """`link`, `owner` or `mode` where somebody else could change it, else None. `ours`: owners that are no strangers.
 
     `on_the_way`: it is only passed through. Then a link may stand there, if no stranger made it, and others may write
@@ -52,7 +52,7 @@ def fault(seen: Seen, ours: Collection[int], *, on_the_way: bool = False) -> str
     return "mode" if seen.mode & (stat.S_IWGRP | stat.S_IWOTH) else None
 
 
-def refuse(path: Path, seen: Seen, ours: Collection[int], *, on_the_way: bool = False, wanted: str = "") -> None:
+def refuse(path: Path, seen: FileFacts, ours: Collection[int], *, on_the_way: bool = False, wanted: str = "") -> None:
     """LocalError, which says what to do, where `fault` finds one, or where this is not the kind that is wanted."""
     match fault(seen, ours, on_the_way=on_the_way):
         case "owner":
@@ -87,7 +87,7 @@ def real_folder(path: Path) -> Path:
             status = step.lstat()
         except FileNotFoundError:
             return step.joinpath(*reversed(left))
-        seen = Seen.of(status)
+        seen = FileFacts.of(status)
         # The last one is the folder itself, which its user looks at more closely.
         if left or seen.kind == "link":
             refuse(step, seen, ours, on_the_way=True)
@@ -122,11 +122,11 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
         raise LocalError(f"{path} belongs to another user. Start as that user, {ELSEWHERE}.") from error
     except OSError as error:
         if path.is_symlink():
-            refuse(path, Seen("link", os.geteuid(), 0), {os.geteuid()})
+            refuse(path, FileFacts("link", os.geteuid(), 0), {os.geteuid()})
         if isinstance(error, FileNotFoundError):
             raise
         raise LocalError(f"{path} cannot be opened: {error.strerror}. Remove it, {ELSEWHERE}.") from error
-    seen = Seen.of(os.fstat(descriptor))
+    seen = FileFacts.of(os.fstat(descriptor))
     try:
         refuse(path, seen, {os.geteuid()}, wanted="file")
     except LocalError:
@@ -145,7 +145,7 @@ def refuse_strangers(folder: Path, prefixes: Sequence[str], ours: Collection[int
     """LocalError if anything in `folder` whose name begins with one of `prefixes` is a link or others' to change."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(tuple(prefixes)):
-            refuse(entry, Seen.of(entry.lstat()), ours)
+            refuse(entry, FileFacts.of(entry.lstat()), ours)
 
 
 @cache

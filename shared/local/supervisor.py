@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from shared.local import tether
+from shared.local import die_with_parent
 
 Say = Callable[[str, str], None]
 """Takes a child's name and one line of its output, or of ours about it, without the line's end."""
@@ -48,7 +48,7 @@ class Child:
 
     def command(self, lifeline: int | None = None) -> list[str]:
         """The command line that makes it die with us."""
-        return tether.command(
+        return die_with_parent.command(
             self.argv,
             orphan_signal=self.orphan_signal,
             identity=self.identity,
@@ -71,7 +71,7 @@ class Supervisor:
 
     def start(self, *children: Child) -> None:
         """Start children and keep them running. Call from the main thread, inside the event loop."""
-        if not tether.KERNEL_KILLS and self._lifeline is None:
+        if not die_with_parent.KERNEL_KILLS and self._lifeline is None:
             self._lifeline = os.pipe()
         lifeline = None if self._lifeline is None else self._lifeline[0]
         for child in children:

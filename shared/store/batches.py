@@ -7,8 +7,7 @@ from sqlalchemy import Connection
 
 from shared.domain.posts import Post
 from shared.domain.queued_edits import End
-from shared.store import counted, edits, posts
-from shared.store import raw_statements as direct
+from shared.store import counted, edits, posts, raw_statements
 from shared.store.edits import Queue
 from shared.store.posts import Write
 
@@ -31,7 +30,7 @@ def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int) -> Take
 
     Two statements, one behind the other in one trip: the second sees what was committed while the first ran.
     """
-    found, rows = direct.rows_together(tx, posts.lock_light(post_ids), edits.queue(post_ids, limit, most))
+    found, rows = raw_statements.rows_together(tx, posts.lock_light(post_ids), edits.queue(post_ids, limit, most))
     locked, waiting = posts.by_id(found), edits.queue_of(rows, limit)
     large = {row[0] for row in found if row[posts.CONTENT] is None}
     left = _read_large(tx, locked, large, waiting) if large else []
@@ -55,12 +54,12 @@ def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waitin
     return sorted(large - read.keys()) if waiting.more else wanted[LARGE_POSTS:]
 
 
-def settle(tx: Connection, writes: Sequence[Write], ends: Sequence[End]) -> None:
+def finalize(tx: Connection, writes: Sequence[Write], ends: Sequence[End]) -> None:
     """Write the posts and end their edits; StaleWriteError if a row was not as it was read."""
     if not (writes and ends):
         posts.write_posts(tx, writes)
         edits.finalize_edits(tx, ends)
         return
-    wrote, ended = direct.changed_together(tx, posts.writing(writes), edits.finalizing(ends))
+    wrote, ended = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(ends))
     counted(wrote, len(writes), "write_posts")
     counted(ended, len(ends), "finalize_edits")

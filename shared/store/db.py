@@ -30,7 +30,7 @@ OVERTIME = 2.0
 BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 
 
-class Wire(psycopg.Connection[Any]):
+class BoundedConnection(psycopg.Connection[Any]):
     """A connection whose answers are waited for `patience` seconds, not for ever.
 
     The server ends every transaction of ours in time and says so. Where nothing is heard for longer, the connection is
@@ -55,7 +55,7 @@ class Wire(psycopg.Connection[Any]):
 def wait_longer(tx: Connection, seconds: float) -> None:
     """This transaction has set itself another `transaction_timeout`: be as patient with it."""
     wire = tx.connection.driver_connection
-    if isinstance(wire, Wire):
+    if isinstance(wire, BoundedConnection):
         wire.patience = seconds + OVERTIME
 
 
@@ -65,14 +65,15 @@ def make_engine(
     *,
     pool_size: int = 8,
     name: str = "redraft",
-    durable: bool = True,
+    synchronous_commit: bool = True,
     autocommit: bool = False,
     lock_timeout: float | None = None,
 ) -> Engine:
     """An engine whose connections carry the time-outs of SPEC 7, READ COMMITTED, in UTC.
 
     A dead connection is found by use, not by a ping before every checkout: whoever uses it retries anyway.
-    `autocommit`: each statement is a transaction of its own. `durable=False`: a commit does not wait for the disk.
+    `autocommit`: each statement is a transaction of its own.
+    `synchronous_commit=False`: a commit does not wait for the disk.
     `lock_timeout`: seconds, where it is another one than the settings'.
     """
     limits = {
@@ -81,7 +82,7 @@ def make_engine(
         "transaction_timeout": config.transaction_timeout,
     }
     options = " ".join(f"-c {key}={int(seconds * 1000)}" for key, seconds in limits.items())
-    if not durable:
+    if not synchronous_commit:
         options += " -c synchronous_commit=off"
     engine = create_engine(
         url,
@@ -108,14 +109,14 @@ def make_engine(
     )
 
     @event.listens_for(engine, "do_connect")
-    def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> Wire:
-        wire = Wire.connect(*args, **options)
+    def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> BoundedConnection:
+        wire = BoundedConnection.connect(*args, **options)
         wire.usual = wire.patience = config.transaction_timeout + OVERTIME
         return wire
 
     @event.listens_for(engine, "checkin")
     def checkin(wire: Any, _record: Any) -> None:
-        if isinstance(wire, Wire):
+        if isinstance(wire, BoundedConnection):
             wire.patience = wire.usual
 
     # Behind a ROLLBACK psycopg (3.3) has PostgreSQL drop what was prepared, ours too (shared/store/trip.py).
@@ -133,7 +134,7 @@ def make_engine(
     return engine
 
 
-class Own:
+class ProcessEngine:
     """An engine of this process's own, made on first use: threads that come first at once wait for the one.
 
     A child that is forked later makes its own. It keeps a hand on its parent's, whose connections it must neither use
@@ -169,23 +170,25 @@ class Own:
         self._lock.release()
 
 
-engine = Own(lambda config: make_engine(config.database_url, config, pool_size=16))
+engine = ProcessEngine(lambda config: make_engine(config.database_url, config, pool_size=16))
 """This process's engine."""
 
 # Who waits aside has posts locked meanwhile: no longer than one waits for a post that somebody else has locked.
-ASIDE_WAITS = 0.05
-_aside = Own(
+RELAXED_WAITS = 0.05
+_autocommit_relaxed = ProcessEngine(
     lambda config: make_engine(
         config.database_url,
         config,
         pool_size=16,
-        name="redraft-aside",
-        durable=False,
+        name="redraft-autocommit-relaxed",
+        synchronous_commit=False,
         autocommit=True,
-        lock_timeout=min(config.lock_timeout, ASIDE_WAITS),
+        lock_timeout=min(config.lock_timeout, RELAXED_WAITS),
     )
 )
-_durable = Own(lambda config: make_engine(config.database_url, config, name="redraft-durable", autocommit=True))
+_autocommit = ProcessEngine(
+    lambda config: make_engine(config.database_url, config, name="redraft-autocommit", autocommit=True)
+)
 
 
 @contextmanager
@@ -198,22 +201,22 @@ def transaction(on: Engine | None = None) -> Iterator[Connection]:
 
 
 @contextmanager
-def durable() -> Iterator[Connection]:
+def autocommit() -> Iterator[Connection]:
     """Statements that are each a transaction of its own, committed once they return: half the trips of `transaction`.
 
     For what is whole in one statement, whatever was read before it.
     """
-    with _durable().connect() as connection:
+    with _autocommit().connect() as connection:
         yield connection
 
 
 @contextmanager
-def aside() -> Iterator[Connection]:
+def autocommit_relaxed() -> Iterator[Connection]:
     """Statements that commit one by one beside an open transaction, without waiting for the disk.
 
     For attempt counts only (SPEC 3.5): a crash of PostgreSQL may forget the last few, which costs nobody anything.
     """
-    with _aside().connect() as connection:
+    with _autocommit_relaxed().connect() as connection:
         yield connection
 
 
@@ -222,7 +225,7 @@ def lock_timed_out(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
 
 
-def passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether PostgreSQL failed in a way that says nothing about the work itself: lost, restarting, timed out, full,
     read-only.
     """

@@ -10,8 +10,7 @@ from sqlalchemy import Connection, text
 
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End, QueuedEdit
-from shared.store import counted
-from shared.store import raw_statements as direct
+from shared.store import counted, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
@@ -68,7 +67,7 @@ def insert_edits(tx: Connection, new: Sequence[NewEdit], accepted_at: datetime) 
     `accepted_at` is the moment, by the database's clock, for which they were judged.
     """
     statement = _INSERT if any(edit.key is not None for edit in new) else _INSERT_KEYLESS
-    return {row[0] for row in direct.rows(tx, statement, to_json(new).decode(), accepted_at)}
+    return {row[0] for row in raw_statements.rows(tx, statement, to_json(new).decode(), accepted_at)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ _QUEUE = """
 
 def queued_edits(tx: Connection, post_ids: Iterable[str], limit: int, most: int) -> Queue:
     """The queued edits of locked posts, at most `limit` in all, and about `most` bytes of them."""
-    return queue_of(direct.rows(tx, *queue(post_ids, limit, most)), limit)
+    return queue_of(raw_statements.rows(tx, *queue(post_ids, limit, most)), limit)
 
 
 def queue(post_ids: Iterable[str], limit: int, most: int) -> Statement:
@@ -150,10 +149,10 @@ _GIVE_BACK = text("""
     SELECT e.id FROM edits e JOIN owed r ON e.id = r.id AND e.status = r.was WHERE e.id NOT IN (SELECT id FROM ours)""")
 
 
-def count_attempts(aside: Connection, ids: Sequence[str]) -> None:
+def count_attempts(relaxed: Connection, ids: Sequence[str]) -> None:
     """Write down that work on these edits begins, on a connection of its own, while their posts are locked."""
     queued = array([EditStatus.QUEUED.value] * len(ids))
-    counted(direct.changed(aside, _COUNT, array(ids), queued), len(ids), "count_attempts")
+    counted(raw_statements.changed(relaxed, _COUNT, array(ids), queued), len(ids), "count_attempts")
 
 
 # In a statement of its own, on a connection that commits at once: the locks are let go with its end.
@@ -163,9 +162,9 @@ _FREE = text("""
     FOR NO KEY UPDATE OF e SKIP LOCKED""")
 
 
-def free(aside: Connection, ids: Sequence[str]) -> set[str]:
+def free(relaxed: Connection, ids: Sequence[str]) -> set[str]:
     """Those of these queued edits whose rows nobody else has locked at this moment."""
-    return set(aside.execute(_FREE, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)}).scalars())
+    return set(relaxed.execute(_FREE, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)}).scalars())
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +178,7 @@ class Owed:
     deferred: bool
 
 
-def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> set[str]:
+def give_back_attempts(relaxed: Connection, owed: Sequence[Owed]) -> set[str]:
     """The work ended without a death: what was counted is no attempt. Ended edits are left alone. Returned are those
     that somebody else has locked: they are owed still.
 
@@ -192,7 +191,7 @@ def give_back_attempts(aside: Connection, owed: Sequence[Owed]) -> set[str]:
         "before": [one.before for one in owed],
         "deferred": [one.deferred for one in owed],
     }
-    return set(aside.execute(_GIVE_BACK, given).scalars())
+    return set(relaxed.execute(_GIVE_BACK, given).scalars())
 
 
 _FINALIZE = """
@@ -215,7 +214,7 @@ AFTER = """CASE WHEN after IS NULL AND before IS NOT NULL AND result IS NOT NULL
 def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
     """End edits, each once: only a queued one can end, and another row count than expected rolls back."""
     if ends:
-        counted(direct.changed(tx, *finalizing(ends)), len(ends), "finalize_edits")
+        counted(raw_statements.changed(tx, *finalizing(ends)), len(ends), "finalize_edits")
 
 
 def finalizing(ends: Sequence[End]) -> Statement:

@@ -14,8 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.domain.errors import KeyInHand
-from shared.store import db
-from shared.store import raw_statements as direct
+from shared.store import db, raw_statements
 from shared.store.trip import Statement
 
 
@@ -50,7 +49,7 @@ Pair = tuple[str, str]
 
 def kept(tx: Connection, pairs: Iterable[Pair]) -> dict[Pair, Kept]:
     """What is kept under these keys."""
-    return _by_pair(direct.rows(tx, *_looking(pairs)))
+    return _by_pair(raw_statements.rows(tx, *_looking(pairs)))
 
 
 def take(tx: Connection, pairs: Sequence[Pair]) -> tuple[set[Pair], dict[Pair, Kept]]:
@@ -60,7 +59,7 @@ def take(tx: Connection, pairs: Sequence[Pair]) -> tuple[set[Pair], dict[Pair, K
     Two statements, one behind the other in one trip: the second sees what was committed before the lock was given.
     """
     names = {_name(pair): pair for pair in pairs}
-    taken, found = direct.rows_together(tx, (_TRY_LOCK, direct.array(list(names))), _looking(pairs))
+    taken, found = raw_statements.rows_together(tx, (_TRY_LOCK, raw_statements.array(list(names))), _looking(pairs))
     return {names[row[0]] for row in taken}, _by_pair(found)
 
 
@@ -69,7 +68,7 @@ def wait_for(tx: Connection, pair: Pair) -> Kept | None:
     takes longer than `lock_timeout`.
     """
     try:
-        direct.rows(tx, _LOCK, _name(pair))
+        raw_statements.rows(tx, _LOCK, _name(pair))
     except DBAPIError as error:
         if db.lock_timed_out(error):
             raise KeyInHand from error

@@ -8,8 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from shared.domain import edit_histories as stories
-from shared.domain import events, histories
+from shared.domain import edit_histories, events, histories
 from shared.domain.edit_histories import EditStory, Prospect
 from shared.domain.errors import Discarded
 from shared.domain.lifecycle import EditStatus
@@ -124,7 +123,7 @@ def prospect(tx: Connection, edit_id: str) -> Prospect | None:
     later = [EditStory(*row) for row in tx.execute(_LATER, given)]
     found, _ = posts_store.read_posts(tx, [edit.post_id])
     post = found.get(edit.post_id)
-    return stories.prospect(edit, post.facts if post else None, later, edit.read_at)
+    return edit_histories.prospect(edit, post.facts if post else None, later, edit.read_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The numbers and lists of the operators' page: what waits, what is late, the last hour, bulk jobs (SPEC 8).
 
 Everything here is bounded, by an index that exists and a LIMIT, so that it stays quick with millions of rows. Counts
-stop at MANY. Each transaction of the page begins with `hurry`.
+stop at MANY. Each transaction of the page begins with `limit_statements`.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ MANY = 10_000
 LATE_AFTER = 10.0
 """Seconds: a post overdue by 2 s is sent again every 5 s (SPEC 6), so one that is 10 s late has been tried for."""
 
-_HURRY = text("SELECT set_config('statement_timeout', :limit, true)")
+_LIMIT_STATEMENTS = text("SELECT set_config('statement_timeout', :limit, true)")
 
 
-def hurry(tx: Connection, seconds: float = 1.0) -> None:
+def limit_statements(tx: Connection, seconds: float = 1.0) -> None:
     """Give up any statement of this transaction that takes longer: a page must not cost the API its connections."""
-    tx.execute(_HURRY, {"limit": f"{int(seconds * 1000)}ms"})
+    tx.execute(_LIMIT_STATEMENTS, {"limit": f"{int(seconds * 1000)}ms"})
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Summary:
     """How things stand. A count of MANY means at least so many. `oldest`: when the edit that has waited longest was
     accepted.
     """
@@ -46,7 +46,7 @@ UNRENDERED_LATE = """FROM posts WHERE status = 'pending_render' AND claim_kind I
 CLAIMED_LATE = """FROM posts WHERE claim_kind IS NOT NULL
     AND scheduled_time < now() - make_interval(secs => :late)"""
 
-_STANDING = text(f"""
+_SUMMARY = text(f"""
     SELECT clock_timestamp(), queue.count, queue.oldest,
         (SELECT count(*) FROM (SELECT FROM edits WHERE status = 'failed' LIMIT :many) failed),
         (SELECT count(*) FROM (SELECT FROM posts WHERE status = 'failed' AND deleted_at IS NULL LIMIT :many) failed),
@@ -58,9 +58,9 @@ _STANDING = text(f"""
           FROM (SELECT created_at FROM edits WHERE status = 'queued' LIMIT :many) queued) queue""")
 
 
-def standing(tx: Connection, late_after: float = LATE_AFTER) -> Standing:
+def summary(tx: Connection, late_after: float = LATE_AFTER) -> Summary:
     """Counts for the head of the page, and for `redraft doctor`."""
-    return Standing(*tx.execute(_STANDING, {"many": MANY, "late": late_after}).one())
+    return Summary(*tx.execute(_SUMMARY, {"many": MANY, "late": late_after}).one())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ from sqlalchemy import Connection, text
 
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
-from shared.domain.reschedules import Seen
-from shared.store import counted
-from shared.store import raw_statements as direct
+from shared.domain.reschedules import ScheduleFacts
+from shared.store import counted, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
@@ -62,7 +61,7 @@ _CONTENTS = f"SELECT id, content_url FROM posts WHERE id = {_IDS}"
 
 def contents(tx: Connection, ids: Sequence[str]) -> dict[str, Any]:
     """The content of locked posts."""
-    return dict(direct.rows(tx, _CONTENTS, array(ids)))
+    return dict(raw_statements.rows(tx, _CONTENTS, array(ids)))
 
 
 def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "skip"]) -> dict[str, Post]:
@@ -72,7 +71,7 @@ def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "s
     then raises (`db.lock_timed_out`). Unknown ids are left out. Read what hangs on the lock in the NEXT statement:
     this one saw the world from before the wait.
     """
-    return by_id(direct.rows(tx, *lock(ids, when_held)))
+    return by_id(raw_statements.rows(tx, *lock(ids, when_held)))
 
 
 def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
@@ -80,17 +79,17 @@ def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
     return {post.facts.id: post for post in map(post_of, rows)}
 
 
-def lock_seen(tx: Connection, ids: Sequence[str], when_held: Literal["wait", "skip"]) -> list[Seen]:
+def lock_seen(tx: Connection, ids: Sequence[str], when_held: Literal["wait", "skip"]) -> list[ScheduleFacts]:
     """The same lock, returning in id order only what moving a post in time reads: for bulk jobs."""
-    return [Seen._make(row) for row in direct.rows(tx, _LOCKS_SEEN[when_held], array(ids))]
+    return [ScheduleFacts._make(row) for row in raw_statements.rows(tx, _LOCKS_SEEN[when_held], array(ids))]
 
 
 _READ_SEEN = text(f"SELECT {_SEEN} FROM posts WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id")
 
 
-def read_seen(tx: Connection, ids: Sequence[str]) -> list[Seen]:
+def read_seen(tx: Connection, ids: Sequence[str]) -> list[ScheduleFacts]:
     """The same, unlocked: what a dry run decides about."""
-    return [Seen._make(row) for row in tx.execute(_READ_SEEN, {"ids": array(ids)}).all()]
+    return [ScheduleFacts._make(row) for row in tx.execute(_READ_SEEN, {"ids": array(ids)}).all()]
 
 
 _WAIT_AT_MOST = text("SELECT set_config('lock_timeout', :limit, true)")
@@ -106,7 +105,7 @@ _READ = f"SELECT {COLUMNS}, now() FROM posts WHERE id = {_IDS}"
 
 def read_posts(tx: Connection, ids: Iterable[str]) -> tuple[dict[str, Post], datetime | None]:
     """Posts as they are, unlocked, deleted ones too, and the database's clock (None where nothing was found)."""
-    rows = direct.rows(tx, _READ, array(sorted(set(ids))))
+    rows = raw_statements.rows(tx, _READ, array(sorted(set(ids))))
     return {row[0]: post_of(row) for row in rows}, rows[0][-1] if rows else None
 
 
@@ -204,7 +203,7 @@ _WRITE = """
 def write_posts(tx: Connection, writes: Sequence[Write]) -> None:
     """Write what decisions made of locked posts, all in one statement; StaleWriteError if a row was not as locked."""
     if writes:
-        counted(direct.changed(tx, *writing(writes)), len(writes), "write_posts")
+        counted(raw_statements.changed(tx, *writing(writes)), len(writes), "write_posts")
 
 
 def writing(writes: Sequence[Write]) -> Statement:

@@ -126,20 +126,20 @@ def read(tx: Connection, job_id: str, number: int) -> tuple[Work, Chunk] | None:
 _HELD = text("SELECT held FROM reschedule_chunks WHERE reschedule_id = :id AND number = :number")
 
 
-def held(tx: Connection, job_id: str, number: int) -> list[int]:
+def contended(tx: Connection, job_id: str, number: int) -> list[int]:
     """The posts of one chunk that are still to be decided."""
     found: list[int] = tx.execute(_HELD, {"id": job_id, "number": number}).scalar_one()
     return found
 
 
 # In no order: where others hold thousands of posts for long, each task looks at other ones.
-_CHUNKS_HELD = text("""
+_CONTENDED_CHUNKS = text("""
     SELECT number FROM reschedule_chunks WHERE reschedule_id = :id AND held <> '{}' ORDER BY random() LIMIT :limit""")
 
 
-def chunks_held(tx: Connection, job_id: str, limit: int) -> list[int]:
+def contended_chunks(tx: Connection, job_id: str, limit: int) -> list[int]:
     """Chunks with posts that are still to be decided."""
-    return list(tx.execute(_CHUNKS_HELD, {"id": job_id, "limit": limit}).scalars())
+    return list(tx.execute(_CONTENDED_CHUNKS, {"id": job_id, "limit": limit}).scalars())
 
 
 # -- Attempts: only a death costs one, as with edits (SPEC 3.5).
@@ -156,19 +156,19 @@ _GIVE_BACK_FREEZING = text("""
     UPDATE reschedules SET attempts = attempts - 1 WHERE id = :id AND total IS NULL AND attempts > :before""")
 
 
-def count_attempt(aside: Connection, job_id: str, number: int) -> int:
+def count_attempt(relaxed: Connection, job_id: str, number: int) -> int:
     """Write down that a chunk or the freezing begins, on a connection of its own; how often it has."""
     statement = _COUNT_FREEZING if number == FREEZING else _COUNT
-    attempts: int | None = aside.execute(statement, {"id": job_id, "number": number}).scalar_one_or_none()
+    attempts: int | None = relaxed.execute(statement, {"id": job_id, "number": number}).scalar_one_or_none()
     return attempts or 0
 
 
-def give_back_attempt(aside: Connection, job_id: str, number: int, before: int) -> None:
+def give_back_attempt(relaxed: Connection, job_id: str, number: int, before: int) -> None:
     """The chunk, or the freezing, ended without a death. `before`: its attempts before it was counted; one that has no
     more than these never was.
     """
     statement = _GIVE_BACK_FREEZING if number == FREEZING else _GIVE_BACK
-    aside.execute(statement, {"id": job_id, "number": number, "before": before})
+    relaxed.execute(statement, {"id": job_id, "number": number, "before": before})
 
 
 # -- What is written down of a chunk, in the same transaction.
@@ -220,7 +220,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Progress:
     """Where the job stands after a step."""
 
     chunks: int
@@ -229,7 +229,7 @@ class Standing:
     status: str
 
 
-def advance(tx: Connection, job_id: str, step: Step) -> Standing | None:
+def advance(tx: Connection, job_id: str, step: Step) -> Progress | None:
     """Count a step in the transaction that made it; the job ends with its last one. None if the job was ended
     meanwhile: then roll back, nothing moves after a cancel was answered.
     """
@@ -242,4 +242,4 @@ def advance(tx: Connection, job_id: str, step: Step) -> Standing | None:
         "failed": step.failed,
     }
     row = tx.execute(_ADVANCE, given).one_or_none()
-    return Standing(*row) if row else None
+    return Progress(*row) if row else None

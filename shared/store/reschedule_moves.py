@@ -24,15 +24,15 @@ def moment(tx: Connection, post_ids: Sequence[str]) -> tuple[datetime, list[str]
     return now, waiting
 
 
-_TRIED_LATELY = text("""
+_STARTED_RECENTLY = text("""
     SELECT DISTINCT post_id FROM edits
     WHERE post_id = ANY(CAST(:ids AS text[])) AND status = 'queued' AND (attempts > 0 OR deferrals > 0)
         AND started_at > clock_timestamp() - make_interval(secs => :age)""")
 
 
-def tried_lately(tx: Connection, post_ids: Iterable[str], age: float) -> set[str]:
+def started_recently(tx: Connection, post_ids: Iterable[str], age: float) -> set[str]:
     """Those of the posts with a queued edit that somebody started less than `age` seconds ago."""
-    return set(tx.execute(_TRIED_LATELY, {"ids": array(list(post_ids)), "age": age}).scalars())
+    return set(tx.execute(_STARTED_RECENTLY, {"ids": array(list(post_ids)), "age": age}).scalars())
 
 
 class Waiting(NamedTuple):

@@ -106,12 +106,12 @@ def mark_due(tx: Connection, kind: Kind, ids: Iterable[str], horizon: float) -> 
     return [Marked(post_id, revision, None if due else at) for post_id, revision, at, due in rows]
 
 
-_REMARK = text("""
+_MARK_AGAIN = text("""
     UPDATE posts SET enqueued_revision = CASE status WHEN 'generated' THEN schedule_revision ELSE content_revision END,
         enqueued_at = clock_timestamp()
     WHERE id = ANY(:ids) AND claim_kind IS NULL""")
 
 
-def remark(tx: Connection, ids: Iterable[str]) -> None:
+def mark_again(tx: Connection, ids: Iterable[str]) -> None:
     """A message for these locked posts goes round again: nobody else need send another meanwhile."""
-    tx.execute(_REMARK, {"ids": list(ids)})
+    tx.execute(_MARK_AGAIN, {"ids": list(ids)})

@@ -189,7 +189,7 @@ def _speak_safely(record: logging.LogRecord) -> bool:
         cut = {name: "…" for name in ("exc", "traceback", "args", "kwargs", "body") if name in args}
         record.args = {**args, **cut}
     elif isinstance(args, tuple):
-        record.args = tuple(_spoken(arg) if isinstance(arg, BaseException) else arg for arg in args)
+        record.args = tuple(_redacted_text(arg) if isinstance(arg, BaseException) else arg for arg in args)
     if record.exc_info or record.name == "asyncio":
         # The error stands below its first line, or is told by its type in `exception`.
         record.msg, record.args = record.getMessage().strip().partition("\n")[0], ()
@@ -208,34 +208,34 @@ def _join(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping
 def _tell_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     given = event.pop("exc_info", None)
     if isinstance(given, BaseException):
-        event[EXCEPTION] = told(given)
+        event[EXCEPTION] = redacted_traceback(given)
     elif isinstance(given, tuple) and given[1] is not None:
-        event[EXCEPTION] = told(given[1])
+        event[EXCEPTION] = redacted_traceback(given[1])
     elif given and (error := sys.exc_info()[1]) is not None:
-        event[EXCEPTION] = told(error)
+        event[EXCEPTION] = redacted_traceback(error)
     return event
 
 
-def told(error: BaseException) -> str:
+def redacted_traceback(error: BaseException) -> str:
     """An error, its causes and where it came from, without words that may quote what a client sent."""
     lines: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        lines.append(("caused by " if lines else "") + _spoken(current))
+        lines.append(("caused by " if lines else "") + _redacted_text(current))
         lines += _places(current.__traceback__)
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return "\n".join(lines)[:EXCEPTION_MAX]
 
 
-class ToldError(Exception):
+class RedactedError(Exception):
     """An error in words that anybody may read, for whoever shows an error's own: Flower does."""
 
 
-def retold(error: BaseException) -> ToldError:
+def redacted(error: BaseException) -> RedactedError:
     """That error, still from where it came, without the words that may quote what a client sent."""
-    return ToldError(_spoken(error)).with_traceback(error.__traceback__)
+    return RedactedError(_redacted_text(error)).with_traceback(error.__traceback__)
 
 
 def _places(trace: TracebackType | None) -> list[str]:
@@ -243,13 +243,13 @@ def _places(trace: TracebackType | None) -> list[str]:
     return [f"  {'/'.join(frame.filename.split('/')[-3:])}:{frame.lineno} in {frame.name}" for frame in frames]
 
 
-def _spoken(error: BaseException) -> str:
+def _redacted_text(error: BaseException) -> str:
     name = type(error).__name__
-    if isinstance(error, ToldError):
+    if isinstance(error, RedactedError):
         return str(error)
     orig = getattr(error, "orig", None)  # SQLAlchemy's, around the driver's own
     if isinstance(orig, BaseException):
-        return f"{name} of {_spoken(orig)}"
+        return f"{name} of {_redacted_text(orig)}"
     state = getattr(error, "sqlstate", None)
     if state:
         constraint = getattr(getattr(error, "diag", None), "constraint_name", None)
@@ -285,7 +285,7 @@ def answered(
     say("answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **known)
 
 
-def edits_ended(ends: Sequence["End"], queue: Iterable["QueuedEdit"]) -> None:
+def edits_finalized(ends: Sequence["End"], queue: Iterable["QueuedEdit"]) -> None:
     """The ends of a batch, below its commit: those that were not applied one by one, the batch at debug level."""
     others = [end for end in ends if end.status is not EditStatus.APPLIED]
     if others:

@@ -99,7 +99,9 @@ def doorbell_rung(sent: bool) -> None:  # noqa: FBT001  -- what a send says
     DOORBELLS.labels("sent" if sent else "failed").inc()
 
 
-def edits_ended(ends: "Sequence[End]", read: "Iterable[QueuedEdit]", began: float, ended: float | None = None) -> None:
+def edits_finalized(
+    ends: "Sequence[End]", read: "Iterable[QueuedEdit]", began: float, ended: float | None = None
+) -> None:
     """Count the ends of a batch below its commit. `began`, `ended`: monotonic, around what followed the reading."""
     if not ends:
         return

@@ -37,8 +37,8 @@ def test_a_patch_of_everything_at_its_limit_is_applied_shown_and_replayed(
 
 
 def test_a_page_of_a_hundred_of_the_largest_posts_holds_them_whole(stack: Running) -> None:
-    luck = random.Random(1)
-    body = sizes.slides("page") | {"caption": sizes.caption(luck, "page")}
+    rng = random.Random(1)
+    body = sizes.slides("page") | {"caption": sizes.caption(rng, "page")}
     posts = [stack.post(content_type="slides", content_url=_json(body), caption=body["caption"]) for _ in range(100)]
     found = {}
     cursor: dict[str, str] = {}

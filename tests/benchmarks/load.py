@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 
-from shared.local import tether
+from shared.local import die_with_parent
 from tests.benchmarks import data
 from tests.benchmarks.ground import WrongMeasureError
 
@@ -95,7 +95,7 @@ class Wrk:
         }
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives until result()
         self._process = subprocess.Popen(
-            tether.command(argv),
+            die_with_parent.command(argv),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,

@@ -43,17 +43,17 @@ def _meaning(value: Any) -> Any:
 
 
 def _meant(text: str) -> str:
-    luck = crc32(text.encode())
-    ahead = times.format_local(_NOON + timedelta(days=2 + luck % 3_000))
+    rng = crc32(text.encode())
+    ahead = times.format_local(_NOON + timedelta(days=2 + rng % 3_000))
     if re.fullmatch(schemas.LOCAL_TIME, text):
         return ahead
     if re.fullmatch(schemas.INSTANT, text):
-        return f"{ahead}:00Z" if luck % 2 else f"{ahead}Z"
+        return f"{ahead}:00Z" if rng % 2 else f"{ahead}Z"
     if re.fullmatch(schemas.DURATION, text):
         return re.sub("[0-9]+", lambda number: str(int(number[0]) % 500), text)
     if re.match(schemas.WEB_ADDRESS, text):
         rest = "".join(letter for letter in text[8:] if letter.isprintable() and letter not in " \\")
-        return f"https://{_HOSTS[luck % len(_HOSTS)]}/{rest}"[: urls.MAX_URL]
+        return f"https://{_HOSTS[rng % len(_HOSTS)]}/{rest}"[: urls.MAX_URL]
     return text
 
 
@@ -79,13 +79,13 @@ def map_case(context: Any, case: Any) -> Any:
         case.query.pop("limit", None)
     if case.headers and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = f"{case.operation.label}-{number}".replace(" ", "-")
-    luck = number % 4
-    if case.path_parameters and "postId" in case.path_parameters and luck:
-        case.path_parameters["postId"] = POSTS[luck - 1]
-    if isinstance(case.body, dict) and "accountIds" in case.body and luck:
-        case.body["accountIds"] = ACCOUNTS[: 1 + luck // 2]
-    if isinstance(case.body, dict) and "postIds" in case.body and luck:
-        case.body["postIds"] = [*case.body["postIds"], f"post_gone_{luck}"][:1000]
+    rng = number % 4
+    if case.path_parameters and "postId" in case.path_parameters and rng:
+        case.path_parameters["postId"] = POSTS[rng - 1]
+    if isinstance(case.body, dict) and "accountIds" in case.body and rng:
+        case.body["accountIds"] = ACCOUNTS[: 1 + rng // 2]
+    if isinstance(case.body, dict) and "postIds" in case.body and rng:
+        case.body["postIds"] = [*case.body["postIds"], f"post_gone_{rng}"][:1000]
     return case
 
 

@@ -38,7 +38,7 @@ def _strike(point: str, edit_id: str, signal_number: int | None = None) -> None:
 
 _read = apply.edits_store.queued_edits
 _take = apply.batches.take
-_settle = apply.batches.settle
+_settle = apply.batches.finalize
 _decide = apply.lifecycle.decide
 _transaction = apply.transaction
 
@@ -101,6 +101,6 @@ def transaction() -> Iterator[Connection]:
 
 apply.edits_store.queued_edits = queued_edits
 apply.batches.take = take
-apply.batches.settle = settle
+apply.batches.finalize = settle
 apply.lifecycle.decide = decide
 apply.transaction = transaction  # type: ignore[assignment]

@@ -83,24 +83,24 @@ class Load:
         return max(times, default=0.0)
 
     def _run(self, number: int) -> None:
-        luck = random.Random(f"{self.seed}/{number}")
+        rng = random.Random(f"{self.seed}/{number}")
         tags: dict[str, str] = {}
         try:
             with httpx.Client(timeout=45, trust_env=False) as http:
                 for count in range(10**9 if self._most is None else self._most):
-                    if self._stop.wait(luck.uniform(0, 2 * self._pause)):
+                    if self._stop.wait(rng.uniform(0, 2 * self._pause)):
                         return
-                    self._want(http, luck, tags, f"c{number}-{count}")
+                    self._want(http, rng, tags, f"c{number}-{count}")
         except BaseException as error:  # noqa: BLE001  -- a thread has nobody above it: stop() raises it
             self._errors.append(error)
 
-    def _want(self, http: httpx.Client, luck: random.Random, tags: dict[str, str], name: str) -> None:
+    def _want(self, http: httpx.Client, rng: random.Random, tags: dict[str, str], name: str) -> None:
         """One edit: sent, and if it has a key, repeated until somebody answers."""
-        hot = luck.random() < 0.5
-        post_id = luck.choice(self._posts[:HOT] if hot else self._posts)
-        large = luck.random() < self._large
-        body = sizes.patch(luck, name) if large else patch(luck, name)
-        headers = _headers(luck, name, tags.get(post_id), large=large)
+        hot = rng.random() < 0.5
+        post_id = rng.choice(self._posts[:HOT] if hot else self._posts)
+        large = rng.random() < self._large
+        body = sizes.patch(rng, name) if large else patch(rng, name)
+        headers = _headers(rng, name, tags.get(post_id), large=large)
         deadline = time.monotonic() + self._patience
         while True:
             exchange = self._send(http, post_id, body, headers)
@@ -109,7 +109,7 @@ class Load:
             unanswered = exchange.status is None or (exchange.status in AGAIN and exchange.edit_id is None)
             if exchange.key is None or not (unanswered or exchange.status == 503) or time.monotonic() > deadline:
                 return
-            time.sleep(luck.uniform(0.05, 0.3))
+            time.sleep(rng.uniform(0.05, 0.3))
 
     def _send(self, http: httpx.Client, post_id: str, body: dict[str, Any], headers: dict[str, str]) -> Exchange:
         given = {"Authorization": f"Bearer {rows.SECRET}"} | headers
@@ -127,32 +127,32 @@ class Load:
         return exchange
 
 
-def patch(luck: random.Random, name: str) -> dict[str, Any]:
+def patch(rng: random.Random, name: str) -> dict[str, Any]:
     """A mixed patch of a TikTok post: new and repeated captions, times, content, sounds, and some that are wrong."""
     body: dict[str, Any] = {}
-    if luck.random() < 0.7:
-        body["caption"] = name if luck.random() < 0.8 else luck.choice(("", "again"))
-    if luck.random() < 0.25:
-        day = datetime.now(UTC).date() + timedelta(days=luck.randint(2, 400))
-        body |= {"scheduledTime": f"{day}T12:{luck.randint(0, 59):02}", "timezone": luck.choice(ZONES)}
-    if luck.random() < 0.15:
-        kind = luck.choice(("video", "slides"))
-        url = f"https://cdn.example.com/{luck.randint(1, 9)}"
+    if rng.random() < 0.7:
+        body["caption"] = name if rng.random() < 0.8 else rng.choice(("", "again"))
+    if rng.random() < 0.25:
+        day = datetime.now(UTC).date() + timedelta(days=rng.randint(2, 400))
+        body |= {"scheduledTime": f"{day}T12:{rng.randint(0, 59):02}", "timezone": rng.choice(ZONES)}
+    if rng.random() < 0.15:
+        kind = rng.choice(("video", "slides"))
+        url = f"https://cdn.example.com/{rng.randint(1, 9)}"
         body |= {"contentType": kind, "contentUrl": url if kind == "video" else [f"{url}-{n}" for n in range(3)]}
-    if luck.random() < 0.15:
-        body["soundId"] = luck.choice((None, "7001", "7002"))
-    if luck.random() < 0.03:
+    if rng.random() < 0.15:
+        body["soundId"] = rng.choice((None, "7001", "7002"))
+    if rng.random() < 0.03:
         body["caption"] = None
     return body or {"caption": name}
 
 
-def _headers(luck: random.Random, name: str, tag: str | None, *, large: bool) -> dict[str, str]:
+def _headers(rng: random.Random, name: str, tag: str | None, *, large: bool) -> dict[str, str]:
     headers = {"X-Request-Id": name}
-    if luck.random() < 0.6:
+    if rng.random() < 0.6:
         headers["Idempotency-Key"] = f"key-{name}"
-    prefer = luck.choice((None, None, "respond-async", "wait=1", "wait=20"))
+    prefer = rng.choice((None, None, "respond-async", "wait=1", "wait=20"))
     if prefer is not None:
         headers["Prefer"] = prefer
-    if tag is not None and luck.random() < 0.05:
+    if tag is not None and rng.random() < 0.05:
         headers["If-Match"] = ", ".join((*sizes.TAGS, tag)) if large else tag
     return headers

@@ -124,7 +124,7 @@ def test_row_16_posts_that_a_person_holds_delay_themselves_alone_and_are_moved_i
 
 @pytest.mark.faults
 def test_row_16_a_job_of_100_000_posts_with_workers_killed_at_random_and_single_edits_meanwhile(scene: Scene) -> None:
-    luck = random.Random(scene.seed)
+    rng = random.Random(scene.seed)
     posts = scene.populate(200)
     fill(scene, 100_000 - len(posts))
     scene.start_api().start_ops()
@@ -137,7 +137,7 @@ def test_row_16_a_job_of_100_000_posts_with_workers_killed_at_random_and_single_
             done = scene.http.get(f"{PATH}/{job_id}").json()
             if done["status"] not in {"queued", "running"}:
                 break
-            target = (done["applied"] or 0) + luck.randrange(3_000, 15_000)
+            target = (done["applied"] or 0) + rng.randrange(3_000, 15_000)
 
             def far_enough(target: int = target) -> bool:
                 now = scene.http.get(f"{PATH}/{job_id}").json()

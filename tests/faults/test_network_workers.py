@@ -98,14 +98,14 @@ def behind(scene: Scene, reference: Reference, queue: str, where: str) -> Iterat
 
 
 def cut(scene: Scene, reference: Reference, queue: str, where: str, rounds: int) -> None:
-    luck = random.Random(scene.seed)
+    rng = random.Random(scene.seed)
     with behind(scene, reference, queue, where) as at:
         with at.duty.under_way():
             for _ in range(rounds):
-                reset = luck.random() < 0.5
+                reset = rng.random() < 0.5
                 eventually(lambda: at.proxy.open > 0, within=10, because="it has connected again")
                 scene.note(f"cut {at.proxy.cut(reset=reset)} connections by {'RST' if reset else 'FIN'}")
-                at.lasts(luck.uniform(0.2, 1.0))
+                at.lasts(rng.uniform(0.2, 1.0))
         at.ends()
         at.judged()
 

@@ -13,7 +13,7 @@ from tests import rows
 from tests.faults.evidence import Call, Evidence, Exchange, PostRow, gather, snapshot
 from tests.faults.oracle import judge
 from worker.apply import apply_edits
-from worker.outbound.call_pool import Calls
+from worker.outbound.call_pool import CallPool
 from worker.publish import publish
 from worker.render import render
 
@@ -56,7 +56,7 @@ class History:
     def publish(self, post: str) -> None:
         """Claimed, called for, finished."""
         revision = rows.row(self.engine, "posts", post).schedule_revision
-        publish([(post, revision)], Calls(1), lambda _: None)
+        publish([(post, revision)], CallPool(1), lambda _: None)
         (attempt,) = self.evidence().attempts
         self.journal.append(Call(time.time(), attempt.idempotency_key, attempt.body))
 

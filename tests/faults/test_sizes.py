@@ -78,9 +78,9 @@ def test_sixty_edits_of_35_long_urls_are_applied_over_a_slow_link(scene: Scene) 
 
 
 def test_five_hundred_captions_at_the_limit_are_applied_over_a_slow_link(scene: Scene) -> None:
-    luck = random.Random(scene.seed)
+    rng = random.Random(scene.seed)
     posts = scene.populate(500)
-    queued(scene, posts, [{"caption": sizes.caption(luck, f"c{number}")} for number in range(500)])
+    queued(scene, posts, [{"caption": sizes.caption(rng, f"c{number}")} for number in range(500)])
     with far(scene, "edits", api=False):
         scene.drained(within=60)
     assert scene.judge() == 500
@@ -98,10 +98,10 @@ def test_a_load_of_the_largest_and_the_smallest_is_answered_over_a_slow_link(sce
 
 @pytest.mark.faults
 def test_a_thousand_of_the_largest_edits_of_one_post_are_applied_in_order_over_a_slow_link(scene: Scene) -> None:
-    luck = random.Random(scene.seed)
+    rng = random.Random(scene.seed)
     (post,) = scene.populate(1)
     neighbours = scene.populate(20)
-    queued(scene, [post], [sizes.patch(luck, f"n{number}") for number in range(sizes.QUEUED)])
+    queued(scene, [post], [sizes.patch(rng, f"n{number}") for number in range(sizes.QUEUED)])
     queued(scene, neighbours, [{"caption": "small"}] * 20)
     with far(scene, "edits", api=False):
         # The small ones of other posts do not wait for all of the large ones.

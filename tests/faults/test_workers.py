@@ -16,17 +16,17 @@ def kill_every_second(scene: Scene, kills: int) -> None:
     """Two workers for edits; each second the one that is at work under a lock is killed, with its pool children or
     without, and started again.
     """
-    luck = random.Random(scene.seed)
+    rng = random.Random(scene.seed)
     posts = scene.populate()
     scene.start_api().start_ops()
     workers = [scene.crashing_worker(), scene.crashing_worker()]
     with scene.load(posts) as load:
         for number in range(kills):
             caught = scene.send(
-                luck.choice(posts), {"caption": f"slow {number}"}, f"slow-{number}", Prefer="respond-async"
+                rng.choice(posts), {"caption": f"slow {number}"}, f"slow-{number}", Prefer="respond-async"
             )
             victim = eventually(lambda edit=caught.edit_id: at_work(workers, edit), within=30)
-            before, whole = load.accepted, luck.random() < 0.7
+            before, whole = load.accepted, rng.random() < 0.7
             victim.kill_tree() if whole else victim.kill()
             scene.note(f"killed worker {victim.pid} {'and its children' if whole else 'alone'} at {caught.edit_id}")
             assert victim.returncode == -9

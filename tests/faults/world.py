@@ -21,7 +21,7 @@ from tests import rows, sizes
 from tests.faults.evidence import Call
 from tests.worker.outside import at
 from worker import apply, publish, render, rescue
-from worker.outbound.call_pool import Landed
+from worker.outbound.call_pool import Completed
 from worker.published import Called, Published, finish
 from worker.render import Job, Rendering
 
@@ -48,7 +48,7 @@ class World:
     renders: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     bells: set[str] = field(default_factory=set)
     calling: list[Called] = field(default_factory=list)
-    landed: list[Landed[Called]] = field(default_factory=list)
+    landed: list[Completed[Called]] = field(default_factory=list)
     rendering: list[tuple[Job, Reply]] = field(default_factory=list)
     journal: list[Call] = field(default_factory=list)
     effects: dict[str, str] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class World:
                 self.received(called, effect=end in {"done", "dies_after"} or self.lucky(0.5))
             if end.startswith("dies"):
                 continue
-            self.landed.append(Landed(called, Reply(kind, message=end), time.monotonic()))
+            self.landed.append(Completed(called, Reply(kind, message=end), time.monotonic()))
 
     def received(self, called: Called, *, effect: bool) -> None:
         attempt = called.attempt

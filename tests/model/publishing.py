@@ -219,7 +219,7 @@ def finish(state: State, holder: Holder) -> State:
         return state
     asks = QUARTER if answer in {Outcome.NOT_NOW, Outcome.PROCESSING} else None
     reply = Reply(answer, message=None if answer is Outcome.DONE else "no", retry_after=asks)
-    end = publish_rules.conclude(attempt, holder.history, reply, now=state.now, luck=0.0, limits=LIMITS)
+    end = publish_rules.conclude(attempt, holder.history, reply, now=state.now, jitter=0.0, limits=LIMITS)
     return finished(state, end)
 
 

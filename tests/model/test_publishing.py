@@ -10,8 +10,7 @@ from itertools import count
 import pytest
 
 from api import deletion
-from shared.domain import posts, reschedules
-from shared.domain import service_answers as answers
+from shared.domain import posts, reschedules, service_answers
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
@@ -90,11 +89,11 @@ def a_409_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
         return what_next(reply, past, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(retries, "what_next", twin)
-    monkeypatch.setattr(answers, "NOT_SENT", NOT_SENT | {Outcome.NOT_NOW})
+    monkeypatch.setattr(service_answers, "NOT_SENT", NOT_SENT | {Outcome.NOT_NOW})
 
 
 def a_server_error_means_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "NOT_SENT", NOT_SENT | {Outcome.SERVER_ERROR})
+    monkeypatch.setattr(service_answers, "NOT_SENT", NOT_SENT | {Outcome.SERVER_ERROR})
 
 
 def a_retry_forgets_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +132,7 @@ def a_late_finish_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         assert answer is not None
         state = ended(state, publishing.AttemptEnd(attempt.claim_token, answer, None))
         reply = Reply(answer, message=None if answer is Outcome.DONE else "no")
-        end = conclude(attempt, holder.history, reply, now=state.now, luck=0.0, limits=publishing.LIMITS)
+        end = conclude(attempt, holder.history, reply, now=state.now, jitter=0.0, limits=publishing.LIMITS)
         return finished(state, end)
 
     monkeypatch.setattr(publishing, "finish", twin)

@@ -17,7 +17,7 @@ from shared.store.acts import Actor
 from tests import rows
 from tests.model.publishing import CAPTION, CAPTION_BACK, LIMITS, QUARTER, Holder, State, first, steps
 from worker import apply, publish, published
-from worker.outbound.call_pool import Landed
+from worker.outbound.call_pool import Completed
 from worker.published import Called, Published
 
 SEED, STORIES, LONG = 20, 20, 18
@@ -75,7 +75,7 @@ class Lived:
         assert answer is not None
         asks = QUARTER if answer in {Outcome.NOT_NOW, Outcome.PROCESSING} else None
         reply = Reply(answer, message=None if answer is Outcome.DONE else "no", retry_after=asks)
-        assert published.finish([Landed(self.called[token], reply, time.monotonic())], Published()) == []
+        assert published.finish([Completed(self.called[token], reply, time.monotonic())], Published()) == []
 
     def time_passes(self, seconds: float, after: State) -> None:
         """What began before lies further back; what the model's clock has come to is due here too."""

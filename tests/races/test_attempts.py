@@ -28,12 +28,12 @@ def test_giving_back_waits_for_no_edit_and_names_what_is_owed_still(engine: Engi
             {"id": ended},
         )
     owed = [Owed(edit, 0, deferred=False) for edit in (second, first, ended)]
-    with engine.begin() as another, db.aside() as aside:
+    with engine.begin() as another, db.autocommit_relaxed() as relaxed:
         # Another worker ends the first, and will end the second: were that one held while the first is waited for, the
         # two would wait for each other.
         another.execute(text("SELECT 1 FROM edits WHERE id = :id FOR NO KEY UPDATE"), {"id": first})
-        assert edits_store.give_back_attempts(aside, owed) == {first}
+        assert edits_store.give_back_attempts(relaxed, owed) == {first}
         another.execute(text("SELECT 1 FROM edits WHERE id = :id FOR NO KEY UPDATE NOWAIT"), {"id": second})
-    with db.aside() as aside:
-        assert edits_store.give_back_attempts(aside, owed) == set()
+    with db.autocommit_relaxed() as relaxed:
+        assert edits_store.give_back_attempts(relaxed, owed) == set()
     assert [rows.row(engine, "edits", edit).attempts for edit in (first, second, ended)] == [0, 0, 1]

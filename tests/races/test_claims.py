@@ -25,7 +25,7 @@ from tests.worker.outside import (
     until,
 )
 from worker import apply, publish, render
-from worker.outbound.call_pool import Calls
+from worker.outbound.call_pool import CallPool
 from worker.render import Rendering
 
 __all__ = ["outside"]
@@ -38,7 +38,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
     # An edit's patience with a held row is 50 ms; here the one who holds it must be seen to be waited for.
     monkeypatch.setattr(apply, "WAIT_FOR_HELD", 1.9)
     with rows.set_up(monkeypatch, database_url, redis_url) as engine:
-        with db.engine().connect(), db.aside():  # made once, before threads ask for it
+        with db.engine().connect(), db.autocommit_relaxed():  # made once, before threads ask for it
             pass
         yield engine
 
@@ -124,7 +124,7 @@ def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
 ) -> None:
     claimed = publish.claim({due: 1}, publish.Published())
     pause = Pause(monkeypatch, claims_store, "finish_publishes")
-    landed = [publish.Landed(claimed[0], Reply("done", {}), 0.0)]
+    landed = [publish.Completed(claimed[0], Reply("done", {}), 0.0)]
     with in_thread(lambda: publish.finish(landed, publish.Published())):
         assert pause.reached.wait(10)
         edit = queued(engine, due, {"caption": "too late"})
@@ -225,7 +225,7 @@ def test_of_many_workers_on_one_post_one_claims_and_one_calls(
         publish.claim({due: 1}, publish.Published())
         expire(engine, due)
     pause = Pause(monkeypatch, claims_store, "take_claims")
-    calls = Calls(8)
+    calls = CallPool(8)
     with ThreadPoolExecutor(8) as workers:
         running = [workers.submit(publish.publish, [(due, 1)], calls, Rung().hear) for _ in range(8)]
         assert pause.reached.wait(10)

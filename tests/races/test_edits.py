@@ -155,7 +155,7 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
 ) -> None:
     post, _ = make(engine)
     db.engine()
-    db._aside()
+    db._autocommit_relaxed()
     met: list[str] = []
     wait_at_most = apply.posts_store.wait_at_most
     monkeypatch.setattr(apply.posts_store, "wait_at_most", lambda *given: (met.append(post), wait_at_most(*given)))
@@ -190,11 +190,11 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
 def test_many_workers_on_one_post_apply_a_thousand_edits_of_every_size_once_and_in_order(
     engine: Engine, seed: int
 ) -> None:
-    luck = random.Random(seed)
+    rng = random.Random(seed)
     post, _ = make(engine)
     first = snapshot(engine, [post])
     with engine.begin() as tx:
-        bodies = [sizes.any_size(luck, {"caption": str(number)}, f"n{number}", 0.05) for number in range(sizes.QUEUED)]
+        bodies = [sizes.any_size(rng, {"caption": str(number)}, f"n{number}", 0.05) for number in range(sizes.QUEUED)]
         edits = [rows.edit(tx, post, body) for body in bodies]
     barrier = threading.Barrier(4)
 

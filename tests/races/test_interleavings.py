@@ -227,7 +227,7 @@ class Interleavings(RuleBasedStateMachine):
                 actor.result()
             except Exception as error:
                 # As worker/runtime/app.py: what passes by itself is rung again.
-                if not (db.passing(error) or isinstance(error, StaleWriteError)):
+                if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
                     raise
                 self.messages.append(message)
 

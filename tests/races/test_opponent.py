@@ -32,7 +32,7 @@ from tests.reference_services.opponent import InThread, Opponent, in_thread
 from tests.worker.outside import at
 from worker import apply, publish, published
 from worker.outbound import connections
-from worker.outbound.call_pool import Landed
+from worker.outbound.call_pool import Completed
 from worker.published import Called, Published
 
 SECRET, PATIENCE = "whsec_opponent", 0.12
@@ -67,10 +67,10 @@ class Worker:
         self.thread = threading.Thread(target=lambda: self.replies.append(publish._call(self.called)), daemon=True)
         self.thread.start()
 
-    def landed(self) -> Landed[Called]:
+    def landed(self) -> Completed[Called]:
         assert self.thread is not None
         self.thread.join(30)
-        return Landed(self.called, self.replies[0], time.monotonic())
+        return Completed(self.called, self.replies[0], time.monotonic())
 
 
 class Playing(RuleBasedStateMachine):

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from shared.domain import service_answers as answers
+from shared.domain import service_answers
 from shared.domain.service_answers import NOT_SENT, Outcome
 from tests.processes import Processes
 from tests.reference_services.client import SECRET, Reference
@@ -15,7 +15,7 @@ from tests.reference_services.verification import Publisher
 def outcome(move: Move) -> Outcome:
     if move.status is None:
         return Outcome.DONE
-    return answers.read("publish", move.status, move.said.encode()).outcome
+    return service_answers.read("publish", move.status, move.said.encode()).outcome
 
 
 def game(seed: int, calls: int = 3000) -> list[Move]:

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import httpx
 
-from shared.domain import service_answers as answers
+from shared.domain import service_answers
 from shared.domain.service_answers import Outcome, Reply
 from worker.outbound.services import signature
 
@@ -60,8 +60,10 @@ class Publisher:
     def call(self, body: str, key: str, attempt: int = 1, **given: Any) -> Reply:
         """One call, read as Redraft reads it."""
         said = self.post(body, key, attempt, **given)
-        asked = answers.retry_after(said.headers.get("retry-after"), said.headers.get("date"), datetime.now(UTC))
-        return answers.read("publish", said.status_code, said.content, asked)
+        asked = service_answers.retry_after(
+            said.headers.get("retry-after"), said.headers.get("date"), datetime.now(UTC)
+        )
+        return service_answers.read("publish", said.status_code, said.content, asked)
 
     def to_the_end(self, body: str, key: str) -> Reply:
         """Ask under one key until it went out, as long as the publisher says "not now" or "still at work"."""

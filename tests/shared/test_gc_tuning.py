@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from api import app
-from shared import gc_tuning as garbage
+from shared import gc_tuning
 from tests import rows
 from tests.processes import ROOT
 
@@ -28,12 +28,12 @@ for signal in (signals.worker_init, signals.worker_process_init):
 
 def test_settling_freezes_what_there_is_and_unsettling_gives_it_back() -> None:
     before = gc.get_threshold()
-    garbage.settle()
+    gc_tuning.freeze()
     try:
         assert gc.get_freeze_count() > 10_000
-        assert gc.get_threshold() == (garbage.YOUNG, *before[1:])
+        assert gc.get_threshold() == (gc_tuning.YOUNG, *before[1:])
     finally:
-        garbage.unsettle()
+        gc_tuning.unfreeze()
     assert gc.get_freeze_count() == 0
     assert gc.get_threshold() == before
 
@@ -55,4 +55,4 @@ def test_a_worker_settles_before_it_forks_and_each_child_when_it_begins(database
     ran = subprocess.run(
         [sys.executable, "-c", WORKER], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert ran.stdout.split("\n")[:2] == [f"True {garbage.YOUNG}"] * 2
+    assert ran.stdout.split("\n")[:2] == [f"True {gc_tuning.YOUNG}"] * 2

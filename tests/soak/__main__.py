@@ -76,10 +76,10 @@ async def _soak(running: Stack, options: argparse.Namespace) -> Run:
     log = Log(running.folder / "log")
     clients = Clients(running.api_port, posts, log, options.seed, options.clients, options.edits)
     over = clients.over
-    luck = random.Random(f"{options.seed}/strikes")
+    rng = random.Random(f"{options.seed}/strikes")
     jobs = Jobs(running.api_port, random.Random(f"{options.seed}/jobs"), over)
     strikes = Strikes(
-        running.up.pid, running.redis_url, running.dsn, posts, running.reference, luck, over, running.opponent
+        running.up.pid, running.redis_url, running.dsn, posts, running.reference, rng, over, running.opponent
     )  # fmt: skip
     watch = Watch(running.up.pid, running.redis_url, running.dsn, clients.tally)
     run = Run(options, posts, log, clients.tally, jobs, strikes, watch)

@@ -73,21 +73,21 @@ class Clients:
                 group.create_task(self._client(number))
 
     async def _client(self, number: int) -> None:
-        luck = random.Random(f"{self.seed}/{number}")
+        rng = random.Random(f"{self.seed}/{number}")
         connection = Connection(self.port, rows.SECRET)
         tags: dict[str, str] = {}
         sent = 0
         try:
             while not self.over.is_set():
-                await self._want(connection, luck, tags, f"c{number}-{sent}")
+                await self._want(connection, rng, tags, f"c{number}-{sent}")
                 sent += 1
         finally:
             connection.close()
 
-    async def _want(self, connection: Connection, luck: random.Random, tags: dict[str, str], name: str) -> None:
+    async def _want(self, connection: Connection, rng: random.Random, tags: dict[str, str], name: str) -> None:
         """One edit: sent, and if it has a key, repeated until it is answered."""
-        post_id = self.posts.any(luck)
-        body, headers = _body(luck, name), _headers(luck, name, tags.get(post_id))
+        post_id = self.posts.any(rng)
+        body, headers = _body(rng, name), _headers(rng, name, tags.get(post_id))
         deadline = time.monotonic() + REPEATED_FOR
         while True:
             answer = await self._send(connection, post_id, body, headers)
@@ -98,7 +98,7 @@ class Clients:
             again = answer is None or answer.status == 503 or (answer.status in AGAIN and not answer.headers)
             if "Idempotency_Key" not in headers or not again or time.monotonic() > deadline:
                 return
-            await asyncio.sleep(luck.uniform(0.05, 0.5))  # as a good client waits before it asks again
+            await asyncio.sleep(rng.uniform(0.05, 0.5))  # as a good client waits before it asks again
 
     async def _send(
         self, connection: Connection, post_id: str, body: Mapping[str, Any], headers: Mapping[str, str]
@@ -124,22 +124,22 @@ class Clients:
         return answer
 
 
-def _body(luck: random.Random, name: str) -> dict[str, Any]:
+def _body(rng: random.Random, name: str) -> dict[str, Any]:
     """As in the faults' load; and now and then a post is moved to where it goes out within two minutes."""
-    body = patch(luck, name)
-    if luck.random() < SOON:
-        tokyo = datetime.now(UTC) + timedelta(hours=9, minutes=luck.randint(1, 2))
+    body = patch(rng, name)
+    if rng.random() < SOON:
+        tokyo = datetime.now(UTC) + timedelta(hours=9, minutes=rng.randint(1, 2))
         body |= {"scheduledTime": tokyo.strftime("%Y-%m-%dT%H:%M"), "timezone": "Asia/Tokyo"}
     return body
 
 
-def _headers(luck: random.Random, name: str, tag: str | None) -> dict[str, str]:
+def _headers(rng: random.Random, name: str, tag: str | None) -> dict[str, str]:
     headers = {"X_Request_Id": name}
-    if luck.random() < KEYED:
+    if rng.random() < KEYED:
         headers["Idempotency_Key"] = f"key-{name}"
-    prefer = luck.choice(PREFERENCES)
+    prefer = rng.choice(PREFERENCES)
     if prefer is not None:
         headers["Prefer"] = prefer
-    if tag is not None and luck.random() < 0.05:
+    if tag is not None and rng.random() < 0.05:
         headers["If_Match"] = tag
     return headers

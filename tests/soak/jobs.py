@@ -21,7 +21,7 @@ class Jobs:
     """`ended`: every job that was accepted, as its client saw it last."""
 
     port: int
-    luck: random.Random
+    rng: random.Random
     over: asyncio.Event
     ended: list[dict[str, Any]] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -35,11 +35,11 @@ class Jobs:
                 body = {"filter": {"accountIds": [BULK_ACCOUNT]}, "shift": "PT26H" if forward else "-PT26H"}
                 forward = not forward
                 job = await self._made(connection, PATH, body, f"job-{number}")
-                if self.luck.random() < 0.2:
+                if self.rng.random() < 0.2:
                     # 409: it had ended already, or this is a repeat of a cancel that was heard.
                     await self._made(connection, f"{PATH}/{job['id']}/cancel", None, None, fine=409)
                 ended = await self._end(connection, str(job["id"]))
-                if ended["status"] in ("done", "canceled") and self.luck.random() < 0.3:
+                if ended["status"] in ("done", "canceled") and self.rng.random() < 0.3:
                     path = f"{PATH}/{job['id']}/revert"
                     inverse = await self._made(connection, path, None, f"revert-{number}")
                     await self._end(connection, str(inverse["id"]))

@@ -29,9 +29,9 @@ _WAITS_END = text("""
 _FAILED = text("SELECT id FROM posts WHERE status = 'failed' AND deleted_at IS NULL ORDER BY random() LIMIT :limit")
 
 
-async def operators(running: Stack, luck: random.Random, over: asyncio.Event) -> None:
+async def operators(running: Stack, rng: random.Random, over: asyncio.Event) -> None:
     while not over.is_set():
-        await asyncio.to_thread(look_after, running, share=luck.choice((0.1, 0.5)))
+        await asyncio.to_thread(look_after, running, share=rng.choice((0.1, 0.5)))
         with suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), EVERY)
 

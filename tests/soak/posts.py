@@ -65,14 +65,14 @@ class Posts:
             return
         self.due += made
 
-    def any(self, luck: random.Random) -> str:
+    def any(self, rng: random.Random) -> str:
         """One to edit: nearly half of all edits meet a few posts, some meet a post about to go out."""
-        chance = luck.random()
+        chance = rng.random()
         if chance < 0.45:
-            return luck.choice(self.hot)
+            return rng.choice(self.hot)
         if chance < 0.85 or not self.due:
-            return luck.choice(self.cold)
-        return luck.choice(self.due[-6 * DUE_AT_ONCE :]) if chance < 0.95 else luck.choice(self.bulk)
+            return rng.choice(self.cold)
+        return rng.choice(self.due[-6 * DUE_AT_ONCE :]) if chance < 0.95 else rng.choice(self.bulk)
 
     def _add(
         self,

@@ -34,7 +34,7 @@ class Strikes:
     dsn: str
     posts: Posts
     reference: Reference
-    luck: random.Random
+    rng: random.Random
     over: asyncio.Event
     opponent: Played | None = None
     began: float = field(default_factory=time.monotonic)
@@ -58,12 +58,12 @@ class Strikes:
             self._mislead_publisher: 2,
         }
         while not self.over.is_set():
-            strike = self.luck.choices(list(kinds), list(kinds.values()))[0]
+            strike = self.rng.choices(list(kinds), list(kinds.values()))[0]
             task = asyncio.create_task(strike())
             self._lasting.add(task)
             task.add_done_callback(self._lasting.discard)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.over.wait(), self.luck.uniform(*GAP))
+                await asyncio.wait_for(self.over.wait(), self.rng.uniform(*GAP))
         await asyncio.gather(*self._lasting)
 
     def _note(self, kind: str, words: str) -> None:
@@ -74,7 +74,7 @@ class Strikes:
     async def _last(self, least: float, most: float) -> None:
         """How long a fault lasts; it ends early with the load."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.over.wait(), self.luck.uniform(least, most))
+            await asyncio.wait_for(self.over.wait(), self.rng.uniform(least, most))
 
     def _mains(self, part: str) -> list[psutil.Process]:
         """The processes of that part which `redraft up` started itself."""
@@ -87,18 +87,18 @@ class Strikes:
         return bool(processes)
 
     async def _kill_worker(self) -> None:
-        queue = self.luck.choice(QUEUES)
+        queue = self.rng.choice(QUEUES)
         if self._signal(self._mains(f"worker {queue}"), signal.SIGKILL):
             self._note("kill -9 of a worker", f"the worker for {queue} is killed")
 
     async def _kill_pool_child(self) -> None:
-        queue = self.luck.choice(("edits", "edits", "edits", "bulk", "ops"))
+        queue = self.rng.choice(("edits", "edits", "edits", "bulk", "ops"))
         children = [child for main in self._mains(f"worker {queue}") for child in main.children()]
-        if children and self._signal([self.luck.choice(children)], signal.SIGKILL):
+        if children and self._signal([self.rng.choice(children)], signal.SIGKILL):
             self._note("kill -9 of a pool child", f"a pool child for {queue} is killed")
 
     async def _freeze_worker(self) -> None:
-        queue = self.luck.choice(QUEUES)
+        queue = self.rng.choice(QUEUES)
         tree = [one for main in self._mains(f"worker {queue}") for one in (main, *main.children(recursive=True))]
         if tree:
             with _frozen(tree):
@@ -144,13 +144,13 @@ class Strikes:
         return True
 
     async def _restart_postgres(self) -> None:
-        word, number = self.luck.choice((("fast", signal.SIGINT), ("immediate", signal.SIGQUIT)))
+        word, number = self.rng.choice((("fast", signal.SIGINT), ("immediate", signal.SIGQUIT)))
         if self._signal(self._mains("postgres"), number):
             self._note("restart of PostgreSQL", f"PostgreSQL is stopped, {word}, and started again")
 
     async def _hold_posts(self) -> None:
         """A person's psql, that holds a few posts and then goes away."""
-        wanted = self.luck.sample([*self.posts.hot, *self.posts.due[-40:]], self.luck.randint(1, 4))
+        wanted = self.rng.sample([*self.posts.hot, *self.posts.due[-40:]], self.rng.randint(1, 4))
         with suppress(psycopg.Error):
             async with await psycopg.AsyncConnection.connect(self.dsn, connect_timeout=2) as person:
                 await person.execute("SELECT id FROM posts WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [wanted])
@@ -164,8 +164,8 @@ class Strikes:
             await asyncio.to_thread(self.opponent.restart)
             self._note("the publisher misbehaves", "the publisher is killed and started again")
             return
-        happens, count = self.luck.random() < 0.5, self.luck.randint(1, 5)
-        wrong: dict[str, Any] = self.luck.choice((
+        happens, count = self.rng.random() < 0.5, self.rng.randint(1, 5)
+        wrong: dict[str, Any] = self.rng.choice((
             {"mode": "status", "status": 503, "effect": happens},
             {"mode": "status", "status": 400, "effect": False},
             {"mode": "late", "seconds": LATE, "effect": happens},

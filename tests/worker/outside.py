@@ -16,7 +16,7 @@ from shared.domain.service_answers import Reply
 from tests import rows
 from worker import publish, render
 from worker.outbound import services
-from worker.outbound.call_pool import Calls
+from worker.outbound.call_pool import CallPool
 from worker.published import Published
 from worker.render import Rendering
 
@@ -100,7 +100,7 @@ class Rung:
 def publish_now(*pairs: tuple[str, int], room: int = 8) -> tuple[dict[str, str], Rung]:
     """Run one publish task to its end: the outcome of each post, and what was rung."""
     rung = Rung()
-    calls = Calls(room)
+    calls = CallPool(room)
     return publish.publish(pairs, calls, rung.hear).outcomes, rung
 
 

@@ -12,7 +12,7 @@ from shared.store import webhooks as webhooks_store
 from tests import rows
 from tests.worker.outside import Outside
 from worker import webhooks
-from worker.outbound.call_pool import Calls
+from worker.outbound.call_pool import CallPool
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def told(engine: Engine, *posts: str, types: tuple[str, ...] = ("edit.applied",)
 
 def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:
     rung: list[str] = []
-    return webhooks.deliver(posts, Calls(room), rung.extend), rung
+    return webhooks.deliver(posts, CallPool(room), rung.extend), rung
 
 
 def sent(outside: Outside) -> list[tuple[str, str]]:

@@ -10,9 +10,8 @@ from sqlalchemy import Engine, text
 from shared.domain.edit_histories import EditStory
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End
-from shared.store import db
+from shared.store import db, operator_actions
 from shared.store import edits as edits_store
-from shared.store import operator_actions as operations
 from shared.store.edits import Owed
 from tests import rows
 from tests.worker.bulk import edits_held_by_a_person
@@ -22,7 +21,7 @@ from worker.apply import apply_edits
 
 def story(engine: Engine, edit: str) -> EditStory:
     with engine.connect() as tx:
-        found = operations.story(tx, edit)
+        found = operator_actions.story(tx, edit)
     assert found
     return found
 
@@ -179,7 +178,7 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
         patch.setattr(apply.batches, "settle", cut)
         with pytest.raises(Exception, match="terminat") as lost:
             apply_edits([post])
-    assert db.passing(lost.value)
+    assert db.is_transient(lost.value)
     assert (rows.row(engine, "edits", edit).attempts, rows.row(engine, "edits", edit).status) == (0, "queued")
     assert len(apply_edits([post]).ends) == 1
 
@@ -195,17 +194,17 @@ def test_an_attempt_is_given_back_only_where_it_was_counted(
         tx.execute(text("UPDATE edits SET attempts = 3 WHERE id = :id"), {"id": tried})
     count = edits_store.count_attempts
 
-    def cut(aside: Any, ids: Any) -> None:
+    def cut(relaxed: Any, ids: Any) -> None:
         if when == "after":
-            count(aside, ids)
-        aside.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            count(relaxed, ids)
+        relaxed.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     with monkeypatch.context() as patch:
         patch.setattr(edits_store, "count_attempts", cut)
         for edit in (other, post):
             with pytest.raises(Exception, match="terminat") as lost:
                 apply_edits([edit])
-            assert db.passing(lost.value)
+            assert db.is_transient(lost.value)
     assert (rows.row(engine, "edits", fresh).attempts, rows.row(engine, "edits", tried).attempts) == (0, 3)
 
 
@@ -213,8 +212,8 @@ def test_an_attempt_that_another_counted_since_leaves_ours_to_be_given_back(engi
     with engine.begin() as tx:
         edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
         tx.execute(text("UPDATE edits SET attempts = 2 WHERE id = :id"), {"id": edit})
-    with db.aside() as aside:
-        edits_store.give_back_attempts(aside, [Owed(edit, 0, deferred=False)])
+    with db.autocommit_relaxed() as relaxed:
+        edits_store.give_back_attempts(relaxed, [Owed(edit, 0, deferred=False)])
     assert rows.row(engine, "edits", edit).attempts == 1
 
 

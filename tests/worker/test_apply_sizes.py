@@ -83,7 +83,7 @@ def test_what_an_edit_made_of_a_post_is_stored_once(engine: Engine) -> None:
 
 def failing(error: type[psycopg.Error], batches: list[int]) -> Any:
     """A settle that PostgreSQL ends each time that it is asked for more than one edit; how many each had."""
-    settle = apply.batches.settle
+    settle = apply.batches.finalize
 
     def fail(tx: Any, writes: Any, ends: Any) -> None:
         batches.append(len(ends))
@@ -125,7 +125,7 @@ def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_que
         post_id = rows.post(tx)
         poison = rows.edit(tx, post_id, {"caption": "poison"})
         behind = rows.edit(tx, post_id, {"caption": "behind"})
-    settle = apply.batches.settle
+    settle = apply.batches.finalize
 
     def fail(tx: Any, writes: Any, ends: Any) -> None:
         if any(write.after.caption in ("poison", "behind") for write in writes) and poison in {end.id for end in ends}:
@@ -156,6 +156,6 @@ def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.Mo
     for _ in range(4):
         with pytest.raises(DBAPIError) as lost:
             apply_edits([post_id])
-        assert db.passing(lost.value)
+        assert db.is_transient(lost.value)
     stored = rows.row(engine, "edits", edit)
     assert (stored.attempts, stored.deferrals) == (0, 0)

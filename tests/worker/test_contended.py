@@ -8,14 +8,11 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from shared.broker import answers as outcomes
-from shared.broker import contended_posts as held_posts
-from shared.broker import queue
+from shared.broker import answers, contended_posts, queue
 from tests import rows
 from tests.api.answers import messages_at
 from tests.worker.bulk import held_by_a_person
-from worker import apply, tasks
-from worker import contended as held
+from worker import apply, contended, tasks
 
 
 @pytest.fixture
@@ -33,7 +30,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, list[str]]]:
         told.append((reply_to, sorted(end.id for end in ends)))
         return True
 
-    monkeypatch.setattr(outcomes, "announce", announce)
+    monkeypatch.setattr(answers, "announce", announce)
     return told
 
 
@@ -62,7 +59,7 @@ def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_ta
     assert len(messages_at(redis_url, "edits")) == 1
     assert tasks.apply_edits(*bell) == {"applied": 5}
     assert [rows.row(engine, "edits", edit).status for edit in ids] == ["applied"] * 5
-    assert held_posts.take(None) == {}
+    assert contended_posts.take(None) == {}
 
 
 def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
@@ -70,8 +67,8 @@ def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
 ) -> None:
     with engine.begin() as tx:
         edit = rows.edit(tx, post := rows.post(tx), {"caption": "x"})
-    held_posts.ring([post], "me#6")
-    held_posts.ring([post], "me#7")
+    contended_posts.ring([post], "me#6")
+    contended_posts.ring([post], "me#7")
     tasks.apply_edits([], None)
     assert told == [("me#7", [edit])]
 
@@ -84,7 +81,7 @@ def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
         for number in range(10):
             for whose, edits in (("me", ours), ("you", theirs), ("nobody", taken)):
                 edits.append(rows.edit(tx, post := rows.post(tx), {"caption": "x"}))
-                held_posts.ring([post], f"{whose}#{number}")
+                contended_posts.ring([post], f"{whose}#{number}")
                 if edits is taken:
                     tx.execute(
                         text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = :id"), {"id": post}
@@ -98,7 +95,7 @@ def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
 def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine, redis_url: str) -> None:
     with engine.begin() as tx:
         rows.edit(tx, post := rows.post(tx), {"caption": "x"})
-    held_posts.ring([post])
+    contended_posts.ring([post])
     [bell] = held_bells(redis_url)
     with held_by_a_person(engine, post):
         for message in (bell, bell, [[], None], ["no list", "no token"]):
@@ -110,12 +107,12 @@ def test_of_more_posts_than_a_message_tries_the_rest_are_tried_by_the_next(engin
     with engine.begin() as tx:
         post = rows.post(tx)
         edits = [rows.edit(tx, post, {"caption": "x"})]
-    held_posts.ring([post, *(f"nobody's_{number}" for number in range(queue.DOORBELL_POSTS))])
+    contended_posts.ring([post, *(f"nobody's_{number}" for number in range(queue.DOORBELL_POSTS))])
     for count in (1, 2):
         latest, *_ = held_bells(redis_url)
         tasks.apply_edits(*latest)
         assert len(held_bells(redis_url)) == 2, count
-    assert held_posts.take(None) == {}
+    assert contended_posts.take(None) == {}
     assert [rows.row(engine, "edits", edit).status for edit in edits] == ["applied"]
 
 
@@ -126,8 +123,8 @@ def test_while_postgresql_is_away_the_message_for_many_held_posts_does_not_multi
     def away(*_: Any) -> None:
         raise OperationalError("SELECT 1", None, psycopg.OperationalError("the connection is lost"))
 
-    monkeypatch.setattr(held, "apply_edits", away)
-    held_posts.ring([f"p{number}" for number in range(queue.DOORBELL_POSTS)])
+    monkeypatch.setattr(contended, "apply_edits", away)
+    contended_posts.ring([f"p{number}" for number in range(queue.DOORBELL_POSTS)])
     for count in range(1, 4):
         latest, *_ = held_bells(redis_url)
         assert "put_off" in tasks.apply_edits(*latest)
@@ -147,17 +144,17 @@ def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
 ) -> None:
     with engine.begin() as tx:
         rows.edit(tx, post := rows.post(tx), {"caption": "first"})
-    held_posts.ring([post])
-    forget = held_posts.forget
+    contended_posts.ring([post])
+    forget = contended_posts.forget
 
     def slow(posts: Collection[str]) -> None:
         with engine.begin() as tx:
             rows.edit(tx, post, {"caption": "just now"})
-        held_posts.ring([post])
+        contended_posts.ring([post])
         forget(posts)
 
-    monkeypatch.setattr(held_posts, "forget", slow)
-    applied, _ = held.try_again(None)
+    monkeypatch.setattr(contended_posts, "forget", slow)
+    applied, _ = contended.try_again(None)
     assert (len(applied.ends), applied.more) == (1, [post])
 
 
@@ -166,9 +163,9 @@ def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: 
         taken, free = rows.post(tx), rows.post(tx)
         for post in (taken, free):
             rows.edit(tx, post, {"caption": "x"})
-    held_posts.ring([taken, free], "me#1")
+    contended_posts.ring([taken, free], "me#1")
     with held_by_a_person(engine, taken):
         [bell] = held_bells(redis_url)
         assert tasks.apply_edits(*bell) == {"applied": 1, "held": 1}
     assert len(held_bells(redis_url)) == 2
-    assert held_posts.take(None) == {taken: "me#1"}
+    assert contended_posts.take(None) == {taken: "me#1"}

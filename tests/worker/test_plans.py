@@ -24,7 +24,7 @@ _GROW_POSTS = """
 
 def index_entries_read(engine: Engine) -> int:
     """How many entries of the primary keys of edits and posts have been read so far."""
-    for ours in (db.engine(), db._aside()):
+    for ours in (db.engine(), db._autocommit_relaxed()):
         with ours.connect() as tx:
             tx.execute(text("SELECT pg_stat_force_next_flush()"))
     with engine.connect() as tx:

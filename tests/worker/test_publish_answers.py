@@ -205,11 +205,11 @@ KINDS = [None, *Outcome]
 
 
 def test_rows_tell_of_tries_what_the_pure_rule_tells(engine: Engine) -> None:
-    luck = random.Random(20)
+    rng = random.Random(20)
     for number in range(60):
-        tries = [luck.choice(KINDS) for _ in range(luck.randint(1, 8))]
-        forgiven = luck.randint(0, len(tries))
-        not_sent = luck.random() < 0.5
+        tries = [rng.choice(KINDS) for _ in range(rng.randint(1, 8))]
+        forgiven = rng.randint(0, len(tries))
+        not_sent = rng.random() < 0.5
         with engine.begin() as tx:
             post = rows.post(tx)
             for place, outcome in enumerate(tries):

@@ -21,7 +21,7 @@ from tests.worker.outside import (
     until,
 )
 from worker import publish
-from worker.outbound.call_pool import Calls
+from worker.outbound.call_pool import CallPool
 
 __all__ = ["due", "outside"]
 
@@ -101,7 +101,7 @@ def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
         return claim(fenced, done)
 
     monkeypatch.setattr(publish, "claim", surprising)
-    calls = Calls(1)
+    calls = CallPool(1)
     with pytest.raises(ZeroDivisionError):
         publish.publish([(due, 1), (second, 1)], calls, Rung().hear)
     assert rows.row(engine, "posts", due).status == "posted"
@@ -119,7 +119,7 @@ def test_without_room_for_calls_nothing_is_claimed(
     engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "PATIENCE", 0.01)
-    calls = Calls(1)
+    calls = CallPool(1)
     assert calls.take(1, 0) == 1
     assert publish.publish([(due, 1)], calls, Rung().hear).outcomes == {due: "busy"}
     assert rows.row(engine, "posts", due).claim_kind is None

@@ -29,7 +29,7 @@ def test_a_death_before_the_commit_leaves_nothing_half_done_and_the_next_task_re
             patch.setattr(reschedule.chunks_store, "advance", die)
             with pytest.raises(Exception, match="terminat") as lost:
                 reschedule.run_chunk(job)
-        assert db.passing(lost.value)
+        assert db.is_transient(lost.value)
     assert jobs.counts(job) == ("running", 6, 0, 0, 0)
     with engine.connect() as tx:
         assert list(tx.execute(text("SELECT attempts FROM reschedule_chunks")).scalars()) == [0, 0]
@@ -120,7 +120,7 @@ def test_a_freeze_whose_connection_is_lost_costs_the_job_nothing(
         for _ in range(7):
             with pytest.raises(DBAPIError) as error:
                 reschedule.run_chunk(job)
-            assert db.passing(error.value)
+            assert db.is_transient(error.value)
     jobs.run(job)
     assert moved_once(engine, job, ids)
 
@@ -134,22 +134,22 @@ def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_count
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     if number == 0:
         reschedule.run_chunk(job)
-    with db.aside() as aside:
-        reschedule.chunks_store.count_attempt(aside, job, number)  # one died at it
+    with db.autocommit_relaxed() as relaxed:
+        reschedule.chunks_store.count_attempt(relaxed, job, number)  # one died at it
     count = reschedule.chunks_store.count_attempt
 
     def cut(aside: Connection, *given: Any) -> int:
         if when == "after":
-            count(aside, *given)
-        aside.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            count(relaxed, *given)
+        relaxed.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         raise AssertionError("unreachable")
 
     with monkeypatch.context() as patch:
         patch.setattr(reschedule.chunks_store, "count_attempt", cut)
         with pytest.raises(DBAPIError):
             reschedule.run_chunk(job)
-    with db.aside() as aside:
-        assert count(aside, job, number) == 2
+    with db.autocommit_relaxed() as relaxed:
+        assert count(relaxed, job, number) == 2
 
 
 @pytest.mark.parametrize("limit", ["transaction_timeout", "statement_timeout"])
@@ -174,5 +174,5 @@ def test_a_freeze_that_never_comes_to_its_end_fails_the_job(
         try:
             outcomes.append(reschedule.run_chunk(job).outcome)
         except DBAPIError as error:
-            outcomes.append("cut off" if db.passing(error) else repr(error))
+            outcomes.append("cut off" if db.is_transient(error) else repr(error))
     assert outcomes == ["cut off"] * 5 + ["failed", "gone"]

@@ -106,7 +106,7 @@ def test_a_surprise_is_not_hidden_behind_what_is_passing(monkeypatch: pytest.Mon
     monkeypatch.setattr(edits_store, "forgotten_posts", lose)
     with pytest.raises(Exception, match="terminat") as lost:
         rescue.rescue()
-    assert db.passing(lost.value)
+    assert db.is_transient(lost.value)
     monkeypatch.setattr(idempotency_store, "forget_expired", fail)
     with pytest.raises(ZeroDivisionError):
         rescue.rescue()

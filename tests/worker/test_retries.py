@@ -51,7 +51,7 @@ def table(status: int, form: str, *, repeat: bool) -> Step:
 @pytest.mark.parametrize("past", [FIRST, AFTER_UNKNOWN], ids=["first", "after an unknown try"])
 def test_every_status_with_every_body_first_and_after_an_unknown_try(form: str, past: Past) -> None:
     for status in range(100, 600):
-        step = what_next(read("publish", status, BODIES[form]), past, now=NOW, luck=1.0)
+        step = what_next(read("publish", status, BODIES[form]), past, now=NOW, jitter=1.0)
         assert step == table(status, form, repeat=past is AFTER_UNKNOWN), status
 
 
@@ -60,7 +60,7 @@ def test_no_answer_at_all_opens_a_post_and_none_but_a_2xx_settles_an_unknown_try
     for status in range(100, 600):
         for past in (FIRST, AFTER_UNKNOWN):
             reply = read("publish", status, BODIES[form])
-            step = what_next(reply, past, now=NOW, luck=0.0)
+            step = what_next(reply, past, now=NOW, jitter=0.0)
             assert not (isinstance(step, Again) and step.free), status
             if past is AFTER_UNKNOWN and not isinstance(step, Done):
                 assert past.with_try(reply.outcome, NOW).uncertain, status
@@ -92,8 +92,8 @@ def test_only_a_call_that_never_started_frees_the_post_and_only_where_none_befor
     ],
 )
 def test_a_wait_that_is_asked_for_is_kept_and_bounded(outcome: Outcome, asks: float | None, seconds: float) -> None:
-    assert next_after(outcome, asks=asks, luck=0.0) == again(seconds)
-    latest = next_after(outcome, asks=asks, luck=1.0)
+    assert next_after(outcome, asks=asks, jitter=0.0) == again(seconds)
+    latest = next_after(outcome, asks=asks, jitter=1.0)
     assert isinstance(latest, Again)
     assert timedelta(seconds=seconds) <= latest.at - NOW <= timedelta(seconds=min(900, max(2 * seconds, 2)))
 
@@ -139,7 +139,7 @@ def test_not_now_uses_up_no_try_and_ends_after_an_hour() -> None:
 
 def test_still_at_work_uses_up_no_try_and_is_unknown_after_an_hour() -> None:
     working = Past(failures=9, unknown=2, working_since=NOW - timedelta(minutes=59))
-    assert next_after(Outcome.PROCESSING, working, luck=0.0) == again(10)
+    assert next_after(Outcome.PROCESSING, working, jitter=0.0) == again(10)
     assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR)) == GiveUp("publish_outcome_unknown")
 
 
@@ -149,7 +149,7 @@ def test_a_publisher_that_took_the_post_and_then_went_away_leaves_it_unknown() -
 
 
 def test_a_publisher_that_took_the_post_and_then_refuses_it_has_the_last_word() -> None:
-    step = what_next(Reply("refused", message="caption too long"), Past(accepted=True), now=NOW, luck=0.0)
+    step = what_next(Reply("refused", message="caption too long"), Past(accepted=True), now=NOW, jitter=0.0)
     assert step == GiveUp("caption too long")
 
 
@@ -184,7 +184,7 @@ def test_whatever_a_publisher_answers_the_tries_end() -> None:
     now, past, tries = NOW, Past(), 0
     kinds = [Outcome.UNKNOWN, Outcome.NEVER_STARTED, Outcome.NOT_NOW, Outcome.PROCESSING]
     while True:
-        steps = {kind: what_next(Reply(kind), past, now=now, luck=0.0) for kind in kinds}
+        steps = {kind: what_next(Reply(kind), past, now=now, jitter=0.0) for kind in kinds}
         going = {kind: step for kind, step in steps.items() if isinstance(step, Again)}
         if not going:
             break

@@ -31,10 +31,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Calls:
+class CallPool:
     """Room for `most` calls at once in this process, and the threads that make them."""
 
-    _every: ClassVar[WeakSet["Calls"]] = WeakSet()
+    _every: ClassVar[WeakSet["CallPool"]] = WeakSet()
 
     def __init__(self, most: int) -> None:
         _allow_files(most)
@@ -83,12 +83,12 @@ class Calls:
 
 def stop_all() -> None:
     """This process is to end."""
-    for calls in Calls._every:  # noqa: SLF001  -- the class's own
+    for calls in CallPool._every:  # noqa: SLF001  -- the class's own
         calls.stop()
 
 
 @dataclass(frozen=True, slots=True)
-class Landed(Generic[T]):
+class Completed(Generic[T]):
     """A call that ended: what it was made for, how it ended, and when (monotonic seconds)."""
 
     item: T
@@ -96,12 +96,12 @@ class Landed(Generic[T]):
     at: float
 
 
-class Flight(Generic[T]):
+class InFlight(Generic[T]):
     """The calls of one task. Room for them is taken from `calls` before and goes back as each call ends."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: CallPool) -> None:
         self._calls = calls
-        self._landed: SimpleQueue[Landed[T]] = SimpleQueue()
+        self._landed: SimpleQueue[Completed[T]] = SimpleQueue()
         self.up = 0
 
     def launch(self, item: T, make: Callable[[T], Reply]) -> None:
@@ -117,9 +117,9 @@ class Flight(Generic[T]):
             log.exception("call_failed")
             reply = Reply(Outcome.UNKNOWN, message=type(error).__name__)
         self._calls.give_back(1)
-        self._landed.put(Landed(item, reply, time.monotonic()))
+        self._landed.put(Completed(item, reply, time.monotonic()))
 
-    def landed(self, patience: float | None) -> list[Landed[T]]:
+    def landed(self, patience: float | None) -> list[Completed[T]]:
         """Calls that ended, as many as end shortly one after the other; none if none did within `patience` seconds.
 
         With nothing under way it waits all the same: whoever asks again and again must not spin.
@@ -141,8 +141,8 @@ class Flight(Generic[T]):
 
 
 def settled(
-    landed: Sequence[Landed[T]], finish: Callable[[Sequence[Landed[T]]], list[Landed[T]]], keep_for: float
-) -> list[Landed[T]]:
+    landed: Sequence[Completed[T]], finish: Callable[[Sequence[Completed[T]]], list[Completed[T]]], keep_for: float
+) -> list[Completed[T]]:
     """Write down how calls ended; those that could not be are returned, to be tried again with the next.
 
     The call has been made: to forget its end would cost another one. So it is tried for `keep_for` seconds, as long as
@@ -153,7 +153,7 @@ def settled(
     try:
         rest = finish(landed)
     except Exception as error:
-        if not db.passing(error):
+        if not db.is_transient(error):
             raise
         log.warning("finish_put_off", calls=len(landed), error=type(error).__name__)
         rest = list(landed)

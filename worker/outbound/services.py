@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from shared.domain import service_answers as answers
+from shared.domain import service_answers
 from shared.domain.service_answers import Outcome, Reply, Service, readable
 from shared.settings import settings
 from shared.telemetry import metrics
@@ -58,8 +58,8 @@ def _called(kind: Service, body: str, key: str, attempt: int, at: datetime) -> R
     except connections.CutOffError as error:
         return Reply(Outcome.UNKNOWN, message=readable(str(error)))
     now = at + timedelta(seconds=time.monotonic() - began)
-    asked = answers.retry_after(answer.retry_after, answer.date, now)
-    reply = answers.read(kind, answer.status, answer.body, asked)
+    asked = service_answers.retry_after(answer.retry_after, answer.date, now)
+    reply = service_answers.read(kind, answer.status, answer.body, asked)
     if reply.outcome is Outcome.DONE and kind != "webhook":
         return _published(reply.data) if kind == "publish" else _rendered(reply.data)
     return reply

@@ -9,22 +9,20 @@ import structlog
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_process_init, worker_ready, worker_shutting_down
 
-from shared import gc_tuning as garbage
-from shared import task_names
+from shared import gc_tuning, task_names
 from shared.broker import queue, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError, db
 from shared.telemetry import logs, metrics, tracing
-from worker.outbound import call_pool as calls
-from worker.outbound import services
-from worker.runtime import transport as broker
+from worker.outbound import call_pool, services
+from worker.runtime import transport
 
 log = structlog.get_logger(__name__)
 
 _config = settings()
 
 # Receiving and acknowledging are half of what a message costs the main process: in fewer steps a tenth of a doorbell.
-broker.serve_redis()
+transport.serve_redis()
 app = Celery("redraft", events="worker.runtime.events:BatchingEvents")
 app.conf.update(queue.broker_options(_config))
 app.conf.update(
@@ -93,19 +91,19 @@ def _task_id() -> str | None:
 @worker_init.connect
 def _before_forking(**_: Any) -> None:
     """What is imported by now is the children's too, and no collection of theirs is to copy it."""
-    garbage.settle()
+    gc_tuning.freeze()
 
 
 @worker_process_init.connect
 def _child_begins(**_: Any) -> None:
     _warm()
-    garbage.settle()
+    gc_tuning.freeze()
 
 
 def _warm() -> None:
     """Connect before the first doorbell, so that the first edit is as fast as the rest."""
     try:
-        with db.engine().connect(), db.aside():
+        with db.engine().connect(), db.autocommit_relaxed():
             pass
     except Exception as error:  # noqa: BLE001  -- a worker may start before its database; tasks will say so
         log.warning("database_not_ready", error=type(error).__name__)
@@ -121,13 +119,13 @@ def _main_begins(sender: Any, **_: Any) -> None:
     services.announce(queues)
     if queues & {"publish", "render", "webhooks"}:
         _warm()  # these are threads: the first tasks would all at once make the process's one engine
-    garbage.settle()
+    gc_tuning.freeze()
 
 
 @worker_shutting_down.connect
 def _begin_no_more_calls(**_: Any) -> None:
     """What is being called is finished within the grace; what waits for room is left to others."""
-    calls.stop_all()
+    call_pool.stop_all()
 
 
 def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -140,9 +138,9 @@ def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
                 return run(*args)
             except Exception as error:  # noqa: BLE001  -- it goes on, in other words
                 # The edge: what passes by itself is tried again, a surprise is shown to the operator as a failure.
-                if not (db.passing(error) or isinstance(error, StaleWriteError)):
+                if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
                     # Celery tells everybody, Flower first, what is raised here, and a driver's words quote the row.
-                    raise logs.retold(error) from None
+                    raise logs.redacted(error) from None
                 log.warning("task_put_off", task=name, error=type(error).__name__)
                 if name not in (task_names.OPS_RESCUE, task_names.POSTS_DISPATCH_DUE):
                     queue.send(name, args, shown="again", countdown=1 + random.random())  # noqa: S311  -- spread only

@@ -12,7 +12,7 @@ import redis
 from sqlalchemy import text
 
 from api.http import limits
-from api.http.limits import RateLimits, Standing
+from api.http.limits import RateLimits, Usage
 from shared.store.keys import Key
 from tests import rows
 from tests.api.answers import client, error
@@ -60,9 +60,9 @@ def test_a_key_may_make_its_number_of_requests_a_minute_and_no_more_until_the_ne
             (True, 2, 50), (True, 1, 50), (True, 0, 50), (False, 0, 50), (False, 0, 50),
         ]  # fmt: skip
         wall.now += 49.5
-        assert await limiter.hit(KEY, 3) == Standing(allowed=False, limit=3, remaining=0, reset=1)
+        assert await limiter.hit(KEY, 3) == Usage(allowed=False, limit=3, remaining=0, reset=1)
         wall.now += 0.5
-        assert await limiter.hit(KEY, 3) == Standing(allowed=True, limit=3, remaining=2, reset=60)
+        assert await limiter.hit(KEY, 3) == Usage(allowed=True, limit=3, remaining=2, reset=60)
 
     run(redis_url, story)
 

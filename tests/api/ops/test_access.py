@@ -6,14 +6,14 @@ from typing import Any
 
 from starlette.requests import Request
 
-from api.ops import access as ops_entry
+from api.ops import access
 from shared.settings import Settings
 
 
 def test_a_form_that_comes_while_its_sender_waits_is_read_whole_afterwards() -> None:
     async def run() -> None:
         sent = asyncio.Queue[Any]()
-        line = ops_entry.Line(sent.get)
+        line = access.Line(sent.get)
         for part in (b"seen=1&", b"token=2"):
             sent.put_nowait({"type": "http.request", "body": part, "more_body": part != b"token=2"})
         waiting = asyncio.create_task(line.gone())
@@ -37,7 +37,7 @@ def test_no_more_of_a_body_is_kept_than_a_form_may_hold() -> None:
             reads += 1
             return {"type": "http.request", "body": b"x" * 16_384, "more_body": True}
 
-        waiting = asyncio.create_task(ops_entry.Line(endless).gone())
+        waiting = asyncio.create_task(access.Line(endless).gone())
         await asyncio.sleep(0)
         waiting.cancel()
         assert reads <= 5
@@ -47,18 +47,18 @@ def test_no_more_of_a_body_is_kept_than_a_form_may_hold() -> None:
 
 def test_a_token_ends_after_half_a_day_and_with_the_password() -> None:
     config, path, now = Settings(ops_password="a"), "/ops/x", time.time()
-    token = ops_entry.token(config, path, now)
-    assert ops_entry.token_holds(config, path, token, now + 12 * 3600 - 1)
-    assert not ops_entry.token_holds(config, path, token, now + 12 * 3600 + 1)
-    assert not ops_entry.token_holds(config, path, token, now - 3600)
-    assert not ops_entry.token_holds(Settings(ops_password="b"), path, token, now)
-    assert not ops_entry.token_holds(config, path, f"{'9' * 400}.x", now)
+    token = access.token(config, path, now)
+    assert access.token_holds(config, path, token, now + 12 * 3600 - 1)
+    assert not access.token_holds(config, path, token, now + 12 * 3600 + 1)
+    assert not access.token_holds(config, path, token, now - 3600)
+    assert not access.token_holds(Settings(ops_password="b"), path, token, now)
+    assert not access.token_holds(config, path, f"{'9' * 400}.x", now)
 
 
 def test_an_origin_is_held_against_the_host_that_was_asked() -> None:
     def asked(**headers: str) -> bool:
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        return ops_entry.from_here(Request({"type": "http", "headers": raw}))
+        return access.from_here(Request({"type": "http", "headers": raw}))
 
     assert asked(origin="https://redraft.example.com", host="redraft.example.com")
     assert not asked(origin="https://redraft.example.com.evil.com", host="redraft.example.com")

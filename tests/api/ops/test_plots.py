@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, pool, text
 
-from api.ops import access as ops_entry
+from api.ops import access
 from api.ops import plots as ops_plots
 from shared.domain.ids import new_id
 from shared.store import overview
@@ -88,7 +88,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_palettes_have_the_contrast_of_wcag_aa(scheme: str) -> None:
-    css = (Path(ops_entry.__file__).parent / "templates" / "style.css").read_text()
+    css = (Path(access.__file__).parent / "templates" / "style.css").read_text()
     light, dark = css.split("@media (prefers-color-scheme: dark)")[:2]
     colours = palette(light) | (palette(dark.split("\n}\n")[0]) if scheme == "dark" else {})
     pairs = [

@@ -9,11 +9,11 @@ from sqlalchemy import bindparam, create_engine, func, insert, select, update
 
 from shared.domain.ids import new_id
 from shared.domain.times import format_instant
-from shared.local import tether
+from shared.local import die_with_parent
 from shared.store.tables import edits, posts
 
 # Pool children are forked by other people's code: they too must not outlive the benchmark.
-tether.die_with_parent()
+die_with_parent.die_with_parent()
 
 # As many as there are threads that may ask at once, so that none waits for a connection; each opens what it uses.
 engine = create_engine(os.environ["REDRAFT_DATABASE_URL"], pool_size=40, max_overflow=0)

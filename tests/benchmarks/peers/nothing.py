@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import FastAPI, Header, Response
 
-from shared.local import tether
+from shared.local import die_with_parent
 
-tether.die_with_parent()
+die_with_parent.die_with_parent()
 
 app = FastAPI()
 

@@ -10,7 +10,7 @@ from celery.signals import worker_process_init
 from fastapi import FastAPI, Response
 
 from shared.domain.ids import new_id
-from shared.local import tether
+from shared.local import die_with_parent
 from tests.benchmarks.peers import edit
 from tests.benchmarks.peers.edge import ROUTE, WAIT, Authenticated, Change, answer
 
@@ -31,7 +31,7 @@ app = FastAPI()
 
 @worker_process_init.connect
 def _die_too(**_: Any) -> None:
-    tether.die_with_parent()
+    die_with_parent.die_with_parent()
 
 
 @celery.task

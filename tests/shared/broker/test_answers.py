@@ -10,8 +10,7 @@ import redis.asyncio
 import structlog
 import structlog.testing
 
-from shared.broker import answers as outcomes
-from shared.broker import redis_connection
+from shared.broker import answers, redis_connection
 from shared.broker.answers import Answer, Listener
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End
@@ -53,7 +52,7 @@ class Ear:
         """Announce until it is heard: pub/sub forgets what nobody listens to."""
 
         def heard() -> bool:
-            outcomes.announce(outcomes.address(self.listener.channel, bell), [])
+            answers.announce(answers.address(self.listener.channel, bell), [])
             return any(answer.bell == bell for answer in self.heard)
 
         await until(heard)
@@ -75,8 +74,8 @@ async def listening() -> AsyncIterator[Ear]:
 def test_an_answer_is_heard_as_it_was_announced() -> None:
     async def story() -> None:
         async with listening() as ear:
-            there = outcomes.address(ear.listener.channel, 7)
-            assert await asyncio.to_thread(outcomes.announce, there, [END, REJECTED])
+            there = answers.address(ear.listener.channel, 7)
+            assert await asyncio.to_thread(answers.announce, there, [END, REJECTED])
             await until(lambda: Answer(7, {"edit_1": END, "edit_2": REJECTED}) in ear.heard)
 
     asyncio.run(story())
@@ -86,10 +85,10 @@ def test_an_answer_is_heard_as_it_was_announced() -> None:
 def test_ends_that_are_told_early_say_that_the_bell_has_more_to_say() -> None:
     async def story() -> None:
         async with listening() as ear:
-            there = outcomes.address(ear.listener.channel, 7)
-            assert await asyncio.to_thread(outcomes.announce, there, [END], more=True)
+            there = answers.address(ear.listener.channel, 7)
+            assert await asyncio.to_thread(answers.announce, there, [END], more=True)
             await until(lambda: Answer(7, {"edit_1": END}, more=True) in ear.heard)
-            assert await asyncio.to_thread(outcomes.announce, there, [REJECTED])
+            assert await asyncio.to_thread(answers.announce, there, [REJECTED])
             await until(lambda: Answer(7, {"edit_2": REJECTED}) in ear.heard)
 
     asyncio.run(story())
@@ -132,7 +131,7 @@ def test_a_listener_survives_a_redis_that_refuses_it_for_a_while(wire: Proxy) ->
         async with listening() as ear:
             await asyncio.to_thread(wire.refuse)
             await asyncio.to_thread(wire.cut)
-            assert not await asyncio.to_thread(outcomes.announce, outcomes.address(ear.listener.channel, 1), [])
+            assert not await asyncio.to_thread(answers.announce, answers.address(ear.listener.channel, 1), [])
             await asyncio.to_thread(wire.heal)
             await ear.until_it_hears(2)
 
@@ -142,13 +141,13 @@ def test_a_listener_survives_a_redis_that_refuses_it_for_a_while(wire: Proxy) ->
 def test_a_listener_that_hears_nothing_asks_and_without_an_answer_begins_anew(
     wire: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "SILENT_AT_MOST", 0.0)
-    monkeypatch.setattr(outcomes, "ANSWERS_WITHIN", 0.5)
+    monkeypatch.setattr(answers, "SILENT_AT_MOST", 0.0)
+    monkeypatch.setattr(answers, "ANSWERS_WITHIN", 0.5)
 
     async def story() -> None:
         async with listening() as ear:
             wire.swallow(["down"])
-            await asyncio.to_thread(outcomes.announce, outcomes.address(ear.listener.channel, 1), [])
+            await asyncio.to_thread(answers.announce, answers.address(ear.listener.channel, 1), [])
             await asyncio.to_thread(wire.heal)  # but not for the connections that are there
             await asyncio.to_thread(redis_connection.client().close)
             await ear.until_it_hears(2)
@@ -158,7 +157,7 @@ def test_a_listener_that_hears_nothing_asks_and_without_an_answer_begins_anew(
 
 @pytest.mark.usefixtures("wire")
 def test_a_silent_channel_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
-    monkeypatch.setattr(outcomes, "SILENT_AT_MOST", 0.0)
+    monkeypatch.setattr(answers, "SILENT_AT_MOST", 0.0)
     with redis.Redis.from_url(redis_url) as broker:
 
         def listeners() -> list[str]:
@@ -182,7 +181,7 @@ def test_a_silent_channel_that_answers_is_kept(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.usefixtures("wire")
 def test_a_surprise_while_hearing_does_not_end_the_hearing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes, "log", structlog.get_logger())  # a logger keeps the processors of its first line
+    monkeypatch.setattr(answers, "log", structlog.get_logger())  # a logger keeps the processors of its first line
 
     async def story() -> None:
         async with listening() as ear:

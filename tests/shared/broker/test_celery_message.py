@@ -12,8 +12,7 @@ import redis
 import structlog
 
 from shared import task_names
-from shared.broker import celery_message as messages
-from shared.broker import queue, redis_connection
+from shared.broker import celery_message, queue, redis_connection
 from tests import rows
 
 DIFFERENT = {
@@ -56,7 +55,9 @@ def test_a_message_of_ours_differs_from_celery_s_in_what_no_two_messages_share(t
     name = task_names.QUEUE_OF[task]
     queue.sender().send_task(task, args=ARGS, argsrepr="(post_1 +1)", kwargsrepr="", headers={"parents": ["a"]})
     theirs = flat(on(broker, name))
-    broker.lpush(name, messages.message(queue.sender(), task, ARGS, shown="(post_1 +1)", headers={"parents": ["a"]}))
+    broker.lpush(
+        name, celery_message.message(queue.sender(), task, ARGS, shown="(post_1 +1)", headers={"parents": ["a"]})
+    )
     ours = flat(on(broker, name))
     assert {place for place in theirs | ours if theirs.get(place) != ours.get(place)} == DIFFERENT
     assert ours["headers", "id"] == ours["headers", "root_id"] == ours["properties", "correlation_id"]
@@ -65,7 +66,9 @@ def test_a_message_of_ours_differs_from_celery_s_in_what_no_two_messages_share(t
 
 @pytest.mark.usefixtures("broker")
 def test_no_two_messages_are_one_to_a_worker() -> None:
-    made = [json.loads(messages.message(queue.sender(), task_names.OPS_RESCUE, [], shown="()")) for _ in range(100)]
+    made = [
+        json.loads(celery_message.message(queue.sender(), task_names.OPS_RESCUE, [], shown="()")) for _ in range(100)
+    ]
     assert len({one["headers"]["id"] for one in made}) == 100
     assert len({one["properties"]["delivery_tag"] for one in made}) == 100
 
@@ -73,7 +76,7 @@ def test_no_two_messages_are_one_to_a_worker() -> None:
 def test_a_countdown_is_the_instant_that_celery_would_have_named(broker: redis.Redis) -> None:
     queue.sender().send_task(task_names.EDITS_APPLY, args=[["post_1"], None], countdown=90)
     theirs = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
-    assert queue.ring_held("token", 90)
+    assert queue.ring_contended("token", 90)
     ours = datetime.fromisoformat(on(broker, "edits")["headers"]["eta"])
     assert theirs.utcoffset() == ours.utcoffset() == timedelta(0)
     assert abs(ours - theirs) < timedelta(seconds=30)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from shared.broker import contended_posts as held
+from shared.broker import contended_posts
 from tests import rows
 from tests.api.answers import messages_at
 from tests.processes import Server
@@ -26,63 +26,65 @@ def bells(url: str) -> list[str]:
 
 
 def test_posts_that_are_held_at_once_are_tried_again_by_one_message_with_the_last_address_of_each(url: str) -> None:
-    held.ring(["a"], "me#1")
-    held.ring(["a", "b"], "you#2")
-    held.ring(["a", "c"])
+    contended_posts.ring(["a"], "me#1")
+    contended_posts.ring(["a", "b"], "you#2")
+    contended_posts.ring(["a", "c"])
     [token] = bells(url)
     [(_, headers)] = messages_at(url, "edits")
     assert headers["eta"]
-    assert held.take(token) == {"a": "you#2", "b": "you#2", "c": ""}
+    assert contended_posts.take(token) == {"a": "you#2", "b": "you#2", "c": ""}
 
 
 def test_a_message_that_has_arrived_serves_nobody_who_comes_after(url: str) -> None:
-    held.ring(["a"])
-    held.take(*bells(url))
-    held.ring(["b"])
+    contended_posts.ring(["a"])
+    contended_posts.take(*bells(url))
+    contended_posts.ring(["b"])
     second, _ = bells(url)
-    assert held.take(second).keys() == {"a", "b"}
+    assert contended_posts.take(second).keys() == {"a", "b"}
 
 
 @pytest.mark.parametrize("token", [None, "", "of another"])
 def test_a_message_beside_the_one_under_way_reads_too_and_sends_none_in_its_turn(url: str, token: str | None) -> None:
-    held.ring(["a"])
-    assert held.take(token).keys() == {"a"}
-    assert held.known(["a"]) == {"a"}, "the other still will"
-    held.ring(["a"])
+    contended_posts.ring(["a"])
+    assert contended_posts.take(token).keys() == {"a"}
+    assert contended_posts.known(["a"]) == {"a"}, "the other still will"
+    contended_posts.ring(["a"])
     [only] = bells(url)
-    assert held.take(only).keys() == {"a"}
-    held.ring(["a"])
+    assert contended_posts.take(only).keys() == {"a"}
+    contended_posts.ring(["a"])
     assert len(bells(url)) == 2
 
 
 def test_what_is_no_id_is_thrown_out_and_costs_nobody_anything(url: str) -> None:
     with redis.Redis.from_url(url) as broker:
-        broker.hset(held.POSTS, mapping={b"\xff": b"", b"nul\0": b"", b"": b"", b"b" * 256: b"", b"a": b"\xff#1"})
-        assert held.take(None) == {"a": ""}
-        assert broker.hkeys(held.POSTS) == [b"a"]
+        broker.hset(
+            contended_posts.POSTS, mapping={b"\xff": b"", b"nul\0": b"", b"": b"", b"b" * 256: b"", b"a": b"\xff#1"}
+        )
+        assert contended_posts.take(None) == {"a": ""}
+        assert broker.hkeys(contended_posts.POSTS) == [b"a"]
 
 
 def test_a_post_is_known_only_while_a_message_that_will_try_it_is_under_way(url: str) -> None:
-    assert held.known(["a"]) == set()
-    held.ring(["a"])
-    assert held.known(["a", "b"]) == {"a"}
-    held.take(*bells(url))
-    assert held.known(["a"]) == set()
-    held.ring(["b"])
-    assert held.known(["a", "b"]) == {"a", "b"}
-    held.forget(["a"])
-    assert held.known(["a", "b"]) == {"b"}
+    assert contended_posts.known(["a"]) == set()
+    contended_posts.ring(["a"])
+    assert contended_posts.known(["a", "b"]) == {"a"}
+    contended_posts.take(*bells(url))
+    assert contended_posts.known(["a"]) == set()
+    contended_posts.ring(["b"])
+    assert contended_posts.known(["a", "b"]) == {"a", "b"}
+    contended_posts.forget(["a"])
+    assert contended_posts.known(["a", "b"]) == {"b"}
 
 
 def test_a_message_that_got_lost_is_believed_in_for_a_while_only(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.setattr(held, "BELIEVED", 0.1)
-    held.ring(["a"])
+    monkeypatch.setattr(contended_posts, "BELIEVED", 0.1)
+    contended_posts.ring(["a"])
     with redis.Redis.from_url(url) as broker:
         broker.delete("edits")
-        eventually(lambda: not broker.exists(held.RUNG), within=10)
-    assert held.known(["a"]) == set()
-    held.ring(["b"])
-    assert held.take(*bells(url)).keys() == {"a", "b"}
+        eventually(lambda: not broker.exists(contended_posts.RUNG), within=10)
+    assert contended_posts.known(["a"]) == set()
+    contended_posts.ring(["b"])
+    assert contended_posts.take(*bells(url)).keys() == {"a", "b"}
 
 
 def test_without_redis_nobody_is_known_and_nothing_raised(
@@ -90,6 +92,6 @@ def test_without_redis_nobody_is_known_and_nothing_raised(
 ) -> None:
     with rows.set_up(monkeypatch, database_url, own_valkey.url):
         own_valkey.process.kill()
-        held.ring(["a"])
-        held.forget(["a"])
-        assert (held.known(["a"]), held.take("t")) == (set(), {})
+        contended_posts.ring(["a"])
+        contended_posts.forget(["a"])
+        assert (contended_posts.known(["a"]), contended_posts.take("t")) == (set(), {})

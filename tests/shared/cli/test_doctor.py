@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from shared import task_names
 from shared.broker import queue
-from shared.cli import probes as checkup
+from shared.cli import probes
 from shared.cli.doctor import doctor
 from shared.cli.findings import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
 from tests import rows
@@ -46,7 +46,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engin
 
 def found(engine: Engine) -> dict[str, Finding]:
     """What is wrong with the database."""
-    database = checkup._database(engine.url.render_as_string(hide_password=False))
+    database = probes._database(engine.url.render_as_string(hide_password=False))
     return {finding.code: finding for finding in diagnose(Facts(database, None, None))}
 
 
@@ -100,13 +100,13 @@ def test_a_beat_that_sends_nothing_because_its_messages_wait_is_not_taken_for_de
     monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str
 ) -> None:
     with rows.set_up(monkeypatch, database_url, redis_url), redis.Redis.from_url(redis_url) as broker:
-        monkeypatch.setattr(checkup, "LISTEN", 0.1)
-        monkeypatch.setattr(checkup, "REPLIES_WITHIN", 0.1)
+        monkeypatch.setattr(probes, "LISTEN", 0.1)
+        monkeypatch.setattr(probes, "REPLIES_WITHIN", 0.1)
         monkeypatch.setenv("REDRAFT_DISPATCH_PERIOD", "0.1")
         broker.lpush("ops", *["{}"] * (queue.WAITING_BEATS - 1))
-        assert checkup._workers().beat is False
+        assert probes._workers().beat is False
         broker.lpush("ops", "{}")
-        assert checkup._workers().beat is None
+        assert probes._workers().beat is None
 
 
 def test_a_database_in_order_has_nothing_to_be_found(engine: Engine) -> None:
@@ -208,7 +208,7 @@ def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> N
 def test_a_session_that_idles_in_a_transaction_is_named_with_what_it_holds_up(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "SESSION_IDLE", 0.2)
+    monkeypatch.setattr(probes, "SESSION_IDLE", 0.2)
     with engine.begin() as tx:
         home = rows.post(tx)
     take = text("SELECT pg_backend_pid() FROM posts WHERE id = :id FOR UPDATE")
@@ -246,7 +246,7 @@ def test_a_redis_that_forgets_or_drops_is_found(monkeypatch: pytest.MonkeyPatch,
     rows.forget_caches()
 
     def codes() -> set[str]:
-        return {finding.code for finding in diagnose(Facts(None, checkup._redis(), None))}
+        return {finding.code for finding in diagnose(Facts(None, probes._redis(), None))}
 
     assert codes() == set()
     with redis.Redis.from_url(own_valkey.url) as client:

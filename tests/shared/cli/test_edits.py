@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from shared.broker import queue
 from shared.cli import edits as command
-from shared.domain import edit_histories as stories
-from shared.store import operator_actions as operations
+from shared.domain import edit_histories
+from shared.store import operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
 from tests import rows
@@ -122,17 +122,19 @@ def test_what_was_agreed_to_is_what_is_done(engine: Engine) -> None:
     home = post(engine)
     poison = failed(engine, home, {"caption": "old"})
     with transaction() as tx:
-        seen = operations.prospect(tx, poison)
+        seen = operator_actions.prospect(tx, poison)
     assert seen is not None
     applied(engine, home, {"caption": "newer"})
     with transaction() as tx:
-        ended = operations.requeue(tx, poison, Actor("kim"), seen.mark)
-    assert isinstance(ended, operations.NotDone)
+        ended = operator_actions.requeue(tx, poison, Actor("kim"), seen.mark)
+    assert isinstance(ended, operator_actions.NotDone)
     assert ended.prospect is not None
     assert len(ended.prospect.overwrites) == 1
     assert rows.row(engine, "edits", poison).status == "failed"
     with transaction() as tx:
-        assert isinstance(operations.requeue(tx, poison, Actor("kim"), ended.prospect.mark), operations.Done)
+        assert isinstance(
+            operator_actions.requeue(tx, poison, Actor("kim"), ended.prospect.mark), operator_actions.Done
+        )
 
 
 def test_it_says_beforehand_that_the_edit_would_be_refused_or_that_the_post_would_go_out_at_once(
@@ -263,7 +265,7 @@ def test_what_a_decision_overwrites_is_kept_with_who_made_it(engine: Engine, ver
         "attempts": 5,
         "startedAt": None,
         "lockWaitMs": None,
-        "finalizedAt": stories.moment(stood.finalized_at),
+        "finalizedAt": edit_histories.moment(stood.finalized_at),
         "revision": None,
         "before": None,
         "after": None,

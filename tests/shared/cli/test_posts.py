@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from shared.broker import queue
 from shared.cli import post_retries
 from shared.cli import posts as command
-from shared.domain import edit_histories as stories
+from shared.domain import edit_histories
 from shared.domain.service_answers import Reply
 from tests import rows
 from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
@@ -276,7 +276,7 @@ def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(engine:
     publish_now((post, 1))
     [told] = json.loads(redraft("stuck", "--json").stdout)
     assert (told["reason"], told["triesUsed"], told["triesMost"]) == ("misconfigured", 1, 10)
-    assert told["nextTryAt"] == stories.moment(rows.row(engine, "posts", post).claim_expires_at)
+    assert told["nextTryAt"] == edit_histories.moment(rows.row(engine, "posts", post).claim_expires_at)
     expire(engine, post)
     shown = " ".join(redraft("stuck").output.split())
     assert "the publisher is set up wrongly (the service answered 401: token expired)" in shown

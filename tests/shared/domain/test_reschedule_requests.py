@@ -19,7 +19,7 @@ from shared.domain.reschedule_requests import (
     stored_filter,
     stored_items,
 )
-from shared.domain.reschedules import Each, Shift, Spread
+from shared.domain.reschedules import ItemPlan, Shift, Spread
 from shared.domain.times import Duration
 
 ITEM = {"postId": "post_1", "scheduledTime": "2030-01-01T12:00", "timezone": "Asia/Tokyo"}
@@ -72,7 +72,7 @@ def test_whatever_json_comes_it_is_a_request_or_an_invalid_one(body: Any) -> Non
         (
             {"items": [ITEM, {"postId": "b", "scheduledTime": "2020-03-29T02:30", "timezone": "Europe/Paris"}]},
             Request(
-                Each(),
+                ItemPlan(),
                 items=(
                     Item("post_1", ITEM["scheduledTime"], "Asia/Tokyo"),
                     Item("b", "2020-03-29T02:30", "Europe/Paris"),

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from shared.domain import reschedule_jobs, reschedules, times
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status, moved
 from shared.domain.reschedule_jobs import Job, JobStatus, Result, audit_id, cannot_cancel, cannot_revert
-from shared.domain.reschedules import Each, Move, Outcome, Reason, Revert, Seen, Shift, Spread, aiming, decide, plan_of
+from shared.domain.reschedules import (
+    ItemPlan,
+    Move,
+    Outcome,
+    Reason,
+    Revert,
+    ScheduleFacts,
+    Shift,
+    Spread,
+    aiming,
+    decide,
+    plan_of,
+)
 from shared.domain.times import ZONES, Duration, format_instant
 from tests.shared.domain.test_times import explicit_changes
 
@@ -19,8 +31,8 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def seen(at: datetime, zone: str | None = None, status: str = "generated", claim: str | None = None) -> Seen:
-    return Seen("post_1", status, claim, zone, at, 1, 1, False)
+def seen(at: datetime, zone: str | None = None, status: str = "generated", claim: str | None = None) -> ScheduleFacts:
+    return ScheduleFacts("post_1", status, claim, zone, at, 1, 1, False)
 
 
 def shifted(at: datetime, zone: str | None, by: Duration) -> Move | Reason:
@@ -187,7 +199,7 @@ def test_an_unknown_post_is_the_requests_mistake_and_everything_else_how_things_
 
 
 def test_items_keep_their_own_zone_and_skip_gaps() -> None:
-    aim = aiming(Each(), [["2026-07-01T09:00", "Europe/Paris"], ["2026-03-29T02:30", "Europe/Paris"]])
+    aim = aiming(ItemPlan(), [["2026-07-01T09:00", "Europe/Paris"], ["2026-03-29T02:30", "Europe/Paris"]])
     assert aim(0, seen(NOW)) == Move(datetime(2026, 7, 1, 7, tzinfo=UTC), "Europe/Paris")
     assert aim(1, seen(NOW)) is Reason.SKIPPED_BY_DST
 
@@ -207,7 +219,7 @@ def test_a_revert_asks_for_the_instant_to_the_second_and_for_the_zone() -> None:
         Shift(Duration(0, 0)),
         Spread(NOW, NOW + HOUR, "Asia/Tokyo"),
         Spread(NOW, NOW + HOUR, "Asia/Tokyo", 17),
-        Each(),
+        ItemPlan(),
         Revert("rsch_1"),
     ],
 )

@@ -7,11 +7,11 @@ import json
 import os
 import sys
 
-from shared.local import supervisor, tether
+from shared.local import die_with_parent, supervisor
 from shared.local.output import Output
 
 if os.environ.get("KERNEL_KILLS") == "no":
-    tether.KERNEL_KILLS = False  # type: ignore[misc]
+    die_with_parent.KERNEL_KILLS = False  # type: ignore[misc]
 
 children = [
     supervisor.Child(

@@ -57,11 +57,11 @@ def test_a_database_that_takes_no_writes_for_now_says_nothing_about_the_work(eng
     with pytest.raises(DBAPIError) as refused, db.transaction() as tx:
         tx.execute(text("SET TRANSACTION READ ONLY; UPDATE posts SET caption = 'x'"))
     assert db.read_only(refused.value)
-    assert db.passing(refused.value)
+    assert db.is_transient(refused.value)
     with pytest.raises(DBAPIError) as wrong, db.transaction() as tx:
         tx.execute(text("SELECT 1 / 0"))
     assert not db.read_only(wrong.value)
-    assert not db.passing(wrong.value)
+    assert not db.is_transient(wrong.value)
 
 
 FORKED = """
@@ -88,7 +88,7 @@ child = os.fork()
 if not child:
     db.make_engine = make
     own = db.engine() is not mine and backend() != ours
-    with db.aside():
+    with db.autocommit_relaxed():
         pass
     os._exit(0 if own else 3)
 forked.set()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.store import operator_actions as operations
+from shared.store import operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
 from tests import rows
@@ -38,15 +38,15 @@ def test_a_page_goes_on_behind_an_edit_that_was_requeued_since(engine: Engine, k
     }[kind]
     expected = made if kind == "queued" else made[::-1]
     with transaction() as tx:
-        page = operations.edits(tx, **asked, limit=3)
+        page = operator_actions.edits(tx, **asked, limit=3)
     last = page[-1]
     with engine.begin() as tx:
         tx.execute(text(f"UPDATE edits SET {FAILED} WHERE id = :id"), {"id": last.id})
     with transaction() as tx:
-        operations.requeue(tx, last.id, Actor("kim"))
+        operator_actions.requeue(tx, last.id, Actor("kim"))
     with transaction() as tx:
-        after = operations.place(last, **asked)
-        rest = operations.edits(tx, **asked, after=after, limit=10)
+        after = operator_actions.place(last, **asked)
+        rest = operator_actions.edits(tx, **asked, after=after, limit=10)
     # One that was requeued comes again only at the end of what waits, where its new place is.
     again = [last.id] if kind == "queued" else []
     assert [edit.id for edit in page + rest] == expected + again
@@ -58,4 +58,4 @@ def test_a_place_of_another_list_begins_from_the_beginning(engine: Engine, after
         edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
     asked = {"status": "queued"} if isinstance(after, str) else {"status": None}
     with transaction() as tx:
-        assert [one.id for one in operations.edits(tx, **asked, after=after)] == [edit]
+        assert [one.id for one in operator_actions.edits(tx, **asked, after=after)] == [edit]

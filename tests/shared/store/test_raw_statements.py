@@ -8,8 +8,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from shared.settings import settings
-from shared.store import db
-from shared.store import raw_statements as direct
+from shared.store import db, raw_statements
 from tests import rows, sizes
 from tests.waiting import eventually
 
@@ -26,8 +25,8 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
 @pytest.mark.parametrize(
     "run",
     [
-        lambda tx: direct.rows(tx, END_ME),
-        lambda tx: direct.rows_together(tx, ("SELECT 1",), (END_ME,)),
+        lambda tx: raw_statements.rows(tx, END_ME),
+        lambda tx: raw_statements.rows_together(tx, ("SELECT 1",), (END_ME,)),
     ],
     ids=["alone", "together"],
 )
@@ -35,22 +34,22 @@ def test_a_lost_connection_is_told_as_sqlalchemy_tells_it_and_replaced(run: Call
     with pytest.raises(DBAPIError) as lost, db.transaction() as tx:
         run(tx)
     assert lost.value.connection_invalidated
-    assert db.passing(lost.value)
+    assert db.is_transient(lost.value)
     with db.transaction() as tx:
-        assert direct.rows(tx, "SELECT CAST($1 AS integer) + 1", 1) == [(2,)]
+        assert raw_statements.rows(tx, "SELECT CAST($1 AS integer) + 1", 1) == [(2,)]
 
 
 @pytest.mark.usefixtures("engine")
 def test_of_statements_sent_together_one_that_fails_undoes_them_all_and_shows_no_value() -> None:
     with pytest.raises(DBAPIError) as failed, db.transaction() as tx:
-        direct.changed_together(
+        raw_statements.changed_together(
             tx,
             ("INSERT INTO workspaces (id, name) VALUES ('ws_2', $1)", "never"),
             ("INSERT INTO workspaces (id, name) VALUES ('ws_3', CAST($1 AS integer))", "secret"),
         )
-    assert not db.passing(failed.value)
+    assert not db.is_transient(failed.value)
     with db.transaction() as tx:
-        assert direct.rows(tx, "SELECT count(*) FROM workspaces WHERE id <> $1", rows.WORKSPACE) == [(0,)]
+        assert raw_statements.rows(tx, "SELECT count(*) FROM workspaces WHERE id <> $1", rows.WORKSPACE) == [(0,)]
 
 
 def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_time(
@@ -59,11 +58,11 @@ def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_ti
     """Whoever froze there would hold its rows for the whole transaction's time-out, 15 s, instead."""
     hasty = db.make_engine(database_url, settings().model_copy(update={"idle_in_transaction_session_timeout": 0.2}))
     with hasty.connect() as tx:
-        [[(backend,)], _] = direct.rows_together(tx, ("SELECT pg_backend_pid()",), ("SELECT 1",))
+        [[(backend,)], _] = raw_statements.rows_together(tx, ("SELECT pg_backend_pid()",), ("SELECT 1",))
 
         def gone() -> bool:
             with engine.connect() as other:
-                return not direct.rows(other, "SELECT 1 FROM pg_stat_activity WHERE pid = $1", backend)
+                return not raw_statements.rows(other, "SELECT 1 FROM pg_stat_activity WHERE pid = $1", backend)
 
         eventually(gone, within=5)
         tx.invalidate()
@@ -84,7 +83,7 @@ def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_ti
 )
 def test_an_array_s_literal_is_read_back_as_it_was(values: list[str]) -> None:
     with db.transaction() as tx:
-        assert direct.rows(tx, "SELECT CAST($1 AS text[])", direct.array(values)) == [(values,)]
+        assert raw_statements.rows(tx, "SELECT CAST($1 AS text[])", raw_statements.array(values)) == [(values,)]
 
 
 @pytest.mark.usefixtures("engine")
@@ -93,25 +92,25 @@ def test_statements_of_any_size_get_through_together_and_so_do_their_answers(siz
     """30 MB are more than any socket's buffers hold: whoever waits to read before all is written waits for ever."""
     value = "é" * (size // 2) + "e"
     with db.transaction() as tx:
-        assert direct.rows_together(
+        assert raw_statements.rows_together(
             tx, ("SELECT CAST($1 AS text)", value), ("SELECT octet_length($1), CAST($2 AS integer)", value, None)
         ) == [[(value,)], [(len(value.encode()), None)]]
-        assert direct.rows(tx, "SELECT 1") == [(1,)]
+        assert raw_statements.rows(tx, "SELECT 1") == [(1,)]
 
 
 @pytest.mark.usefixtures("engine")
 def test_a_trip_begins_its_own_transaction_and_is_rolled_back_with_it() -> None:
     made = "INSERT INTO workspaces (id, name) VALUES ($1, $1)"
     with db.transaction() as tx, tx.begin_nested() as all_of_it:
-        assert direct.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
+        assert raw_statements.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
         all_of_it.rollback()
     with db.transaction() as tx:
-        assert direct.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
+        assert raw_statements.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
         tx.rollback()
     with db.transaction() as tx:
         # Each of them again: what was prepared outlives the transaction, and a failure of its neighbours.
-        assert direct.rows_together(tx, ("SELECT id FROM workspaces WHERE id <> $1", rows.WORKSPACE)) == [[]]
-        assert direct.changed_together(tx, (made, "ws_2")) == [1]
+        assert raw_statements.rows_together(tx, ("SELECT id FROM workspaces WHERE id <> $1", rows.WORKSPACE)) == [[]]
+        assert raw_statements.changed_together(tx, (made, "ws_2")) == [1]
 
 
 @pytest.mark.usefixtures("engine")
@@ -119,8 +118,8 @@ def test_what_was_prepared_beside_a_statement_that_failed_can_be_sent_again() ->
     with db.transaction() as tx:
         for _ in range(2):
             with pytest.raises(DBAPIError), tx.begin_nested():
-                direct.rows_together(tx, ("SELECT 1 + 1",), ("SELECT 1 / CAST($1 AS integer)", 0))
-        assert direct.rows_together(tx, ("SELECT 1 + 1",)) == [[(2,)]]
+                raw_statements.rows_together(tx, ("SELECT 1 + 1",), ("SELECT 1 / CAST($1 AS integer)", 0))
+        assert raw_statements.rows_together(tx, ("SELECT 1 + 1",)) == [[(2,)]]
 
 
 @pytest.mark.usefixtures("engine")
@@ -128,9 +127,9 @@ def test_what_was_prepared_is_prepared_again_where_psycopg_had_it_dropped() -> N
     """Behind a ROLLBACK it sends DEALLOCATE ALL, if it has prepared anything itself: it does after five times."""
 
     def asked(tx: Connection) -> None:
-        assert direct.rows_together(tx, ("SELECT 2 + 2",)) == [[(4,)]]
+        assert raw_statements.rows_together(tx, ("SELECT 2 + 2",)) == [[(4,)]]
         for _ in range(7):
-            assert direct.rows(tx, "SELECT 3 + $1", 3) == [(6,)]
+            assert raw_statements.rows(tx, "SELECT 3 + $1", 3) == [(6,)]
 
     for _ in range(3):
         with db.transaction() as tx:
@@ -152,14 +151,14 @@ def test_an_interruption_in_the_middle_of_a_trip_leaves_no_answer_for_the_next()
     try:
         with pytest.raises(TimeoutError), db.transaction() as tx:  # noqa: PT012  -- the timer belongs to the trip
             signal.setitimer(signal.ITIMER_REAL, 0.2)
-            direct.rows_together(tx, ("SELECT pg_sleep(10)",), ("SELECT 'stale'",))
+            raw_statements.rows_together(tx, ("SELECT pg_sleep(10)",), ("SELECT 'stale'",))
     finally:
         signal.signal(signal.SIGALRM, before)
     with db.transaction() as tx:
-        assert direct.rows_together(tx, ("SELECT 'fresh'",)) == [[("fresh",)]]
+        assert raw_statements.rows_together(tx, ("SELECT 'fresh'",)) == [[("fresh",)]]
 
 
 @pytest.mark.usefixtures("engine")
 def test_a_value_that_no_text_of_postgresql_holds_is_refused_not_cut_off() -> None:
     with pytest.raises(DBAPIError), db.transaction() as tx:
-        direct.rows_together(tx, ("SELECT $1", "a\0b"))
+        raw_statements.rows_together(tx, ("SELECT $1", "a\0b"))

@@ -257,7 +257,7 @@ def test_edits_that_were_not_applied_are_told_one_by_one_and_those_that_were_at_
         End("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", error_message=CAPTION),
         End("edit_3", EditStatus.FAILED, error_code="internal"),
     ]
-    logs.edits_ended(ends, read)
+    logs.edits_finalized(ends, read)
     refused, failed, batch = lines()
     assert (refused["level"], refused["edit_id"], refused["post_id"], refused["code"]) == (
         *("info", "edit_2", "post_1", "cannot_edit"),

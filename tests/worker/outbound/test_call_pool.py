@@ -9,13 +9,13 @@ import pytest
 from shared.domain.service_answers import Reply
 from tests.worker.outside import in_thread
 from worker.outbound import call_pool as module
-from worker.outbound.call_pool import Calls, Flight, Landed, settled
+from worker.outbound.call_pool import CallPool, Completed, InFlight, settled
 
 DONE = Reply("done")
 
 
 def test_no_more_calls_are_made_at_once_than_there_is_room_for() -> None:
-    calls = Calls(3)
+    calls = CallPool(3)
     assert calls.take(2, 0) == 2
     assert calls.take(2, 0) == 1
     assert calls.take(2, 0) == 0
@@ -24,7 +24,7 @@ def test_no_more_calls_are_made_at_once_than_there_is_room_for() -> None:
 
 
 def test_room_that_becomes_free_goes_to_whoever_waits() -> None:
-    calls, got = Calls(1), []
+    calls, got = CallPool(1), []
     calls.take(1, 0)
     with in_thread(lambda: got.append(calls.take(1, 10))):
         calls.give_back(1)
@@ -33,7 +33,7 @@ def test_room_that_becomes_free_goes_to_whoever_waits() -> None:
 
 def test_whoever_wants_much_waits_a_moment_for_room_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROOM_GATHERS", 10.0)
-    calls, got = Calls(40), []
+    calls, got = CallPool(40), []
     calls.take(40, 0)
     with in_thread(lambda: got.append(calls.take(40, 10))) as waiting:
         for _ in range(31):
@@ -44,8 +44,8 @@ def test_whoever_wants_much_waits_a_moment_for_room_for_several(monkeypatch: pyt
 
 
 def test_one_that_stops_lets_go_of_who_waits_and_gives_no_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Calls, "_every", WeakSet())
-    calls, got = Calls(1), []
+    monkeypatch.setattr(CallPool, "_every", WeakSet())
+    calls, got = CallPool(1), []
     calls.take(1, 0)
     started = time.monotonic()
     with in_thread(lambda: got.append(calls.take(1, 30))):
@@ -56,8 +56,8 @@ def test_one_that_stops_lets_go_of_who_waits_and_gives_no_more_room(monkeypatch:
 
 
 def test_answers_come_as_calls_end_and_room_is_free_again() -> None:
-    calls = Calls(3)
-    flight: Flight[int] = Flight(calls)
+    calls = CallPool(3)
+    flight: InFlight[int] = InFlight(calls)
     ends = {1: threading.Event(), 2: threading.Event(), 3: threading.Event()}
 
     def make(number: int) -> Reply:
@@ -85,8 +85,8 @@ def test_a_surprise_in_a_call_is_an_unknown_outcome_and_gives_its_room_back() ->
     def make(_: int) -> Reply:
         raise ZeroDivisionError
 
-    calls = Calls(1)
-    flight: Flight[int] = Flight(calls)
+    calls = CallPool(1)
+    flight: InFlight[int] = InFlight(calls)
     calls.take(1, 0)
     flight.launch(1, make)
     (landed,) = flight.landed(10)
@@ -95,19 +95,19 @@ def test_a_surprise_in_a_call_is_an_unknown_outcome_and_gives_its_room_back() ->
 
 
 def test_an_end_that_cannot_be_written_down_is_kept_for_as_long_as_the_claim_may_last() -> None:
-    def away(_: object) -> list[Landed[int]]:
+    def away(_: object) -> list[Completed[int]]:
         raise TimeoutError
 
     now = time.monotonic()
-    fresh, old = Landed(1, DONE, now), Landed(2, DONE, now - 61)
+    fresh, old = Completed(1, DONE, now), Completed(2, DONE, now - 61)
     assert settled([fresh, old], away, 60) == [fresh]
     assert settled([fresh], list, 60) == [fresh]
     assert settled([fresh], lambda _: [], 60) == []
 
 
 def test_a_surprise_while_an_end_is_written_down_is_raised() -> None:
-    def broken(_: object) -> list[Landed[int]]:
+    def broken(_: object) -> list[Completed[int]]:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        settled([Landed(1, DONE, time.monotonic())], broken, 60)
+        settled([Completed(1, DONE, time.monotonic())], broken, 60)

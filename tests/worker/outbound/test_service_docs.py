@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from shared.domain import events
-from shared.domain import service_answers as answers
+from shared.domain import events, service_answers
 from shared.local.datadir import free_port
 from shared.settings import Settings
 from shared.store.tables import metadata
@@ -141,7 +140,7 @@ def test_the_page_shows_what_the_verification_prints() -> None:
 
 def test_every_outcome_of_an_answer_stands_in_the_pages_table() -> None:
     table = [line for line in PAGE.splitlines() if line.startswith("| ")]
-    for statuses in (answers.NOT_NOW, answers.MISCONFIGURED):
+    for statuses in (service_answers.NOT_NOW, service_answers.MISCONFIGURED):
         assert any(", ".join(map(str, sorted(statuses))) in line for line in table), statuses
 
 

@@ -26,7 +26,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "whsec_test"
 BODY = '{"type": "publish", "post": {"caption": "ünïcode ✨"}}'
 
-Handler = Callable[["Wire", socket.socket], None]
+Handler = Callable[["ScriptedServer", socket.socket], None]
 
 
 def answer(status: int = 200, body: bytes = b"{}", *, headers: str = "", length: bool = True) -> bytes:
@@ -34,7 +34,7 @@ def answer(status: int = 200, body: bytes = b"{}", *, headers: str = "", length:
     return f"HTTP/1.1 {status} Whatever\r\n{told}{headers}\r\n".encode() + body
 
 
-class Wire:
+class ScriptedServer:
     """A server that does on each connection what a test says."""
 
     def __init__(self) -> None:
@@ -87,8 +87,8 @@ class Wire:
 
 
 @pytest.fixture
-def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
-    wire = Wire()
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    wire = ScriptedServer()
     for name in ("PUBLISHER", "RENDERER", "WEBHOOK"):
         monkeypatch.setenv(f"REDRAFT_{name}_URL", f"http://127.0.0.1:{wire.port}/{name.lower()}?a=b%20c")
     monkeypatch.setenv("REDRAFT_SERVICE_SECRET", SECRET)
@@ -104,11 +104,13 @@ def made(kind: Kind = "publish", body: str = BODY) -> Reply:
     return call(kind, body, "key_1", 3, NOW)
 
 
-def said(wire: Wire, reply: bytes) -> None:
+def said(wire: ScriptedServer, reply: bytes) -> None:
     wire.handler = lambda wire, end: wire.serve(end, reply)
 
 
-def test_a_request_carries_body_key_try_and_a_signature_that_the_documented_code_accepts(wire: Wire) -> None:
+def test_a_request_carries_body_key_try_and_a_signature_that_the_documented_code_accepts(
+    wire: ScriptedServer,
+) -> None:
     said(wire, answer(200, b'{"platformPostId": "tt_9"}'))
     assert made() == Reply("done", {"platformPostId": "tt_9"})
     ((first, headers, body),) = wire.requests
@@ -145,7 +147,7 @@ def test_a_request_carries_body_key_try_and_a_signature_that_the_documented_code
     ],
 )
 def test_the_status_decides_and_words_are_made_fit_for_a_row(
-    wire: Wire, status: int, body: bytes, expected: Reply
+    wire: ScriptedServer, status: int, body: bytes, expected: Reply
 ) -> None:
     said(wire, answer(status, body, headers="Location: http://127.0.0.1:1/\r\n"))
     assert made() == expected
@@ -165,7 +167,9 @@ def test_the_status_decides_and_words_are_made_fit_for_a_row(
         ({"renderedUrl": ["https://x.example/v.mp4"]}, "server_error"),
     ],
 )
-def test_a_render_is_done_only_with_a_url_that_can_stand_in_a_row(wire: Wire, body: Any, expected: str) -> None:
+def test_a_render_is_done_only_with_a_url_that_can_stand_in_a_row(
+    wire: ScriptedServer, body: Any, expected: str
+) -> None:
     said(wire, answer(200, json.dumps(body).encode()))
     reply = made("render")
     assert reply.kind == expected
@@ -184,19 +188,21 @@ def test_a_render_is_done_only_with_a_url_that_can_stand_in_a_row(wire: Wire, bo
         ("", None),
     ],
 )
-def test_retry_after_is_read_in_both_forms(wire: Wire, headers: str, seconds: float | None) -> None:
+def test_retry_after_is_read_in_both_forms(wire: ScriptedServer, headers: str, seconds: float | None) -> None:
     said(wire, answer(429, b"{}", headers=headers))
     assert made().retry_after == seconds
 
 
-def test_a_date_to_wait_for_is_measured_by_the_databases_clock_where_the_answer_has_none(wire: Wire) -> None:
+def test_a_date_to_wait_for_is_measured_by_the_databases_clock_where_the_answer_has_none(
+    wire: ScriptedServer,
+) -> None:
     said(wire, answer(503, b"{}", headers="Retry-After: Sun, 01 Mar 2026 12:01:00 GMT\r\n"))
     asked = made().retry_after
     assert asked is not None
     assert 55 < asked <= 60
 
 
-def test_what_is_said_before_and_after_the_answer_does_not_count(wire: Wire) -> None:
+def test_what_is_said_before_and_after_the_answer_does_not_count(wire: ScriptedServer) -> None:
     said(
         wire,
         b"HTTP/1.1 103 Early\r\nRetry-After: 900\r\n\r\n" + answer(429) + answer(429, headers="Retry-After: 800\r\n"),
@@ -205,7 +211,7 @@ def test_what_is_said_before_and_after_the_answer_does_not_count(wire: Wire) -> 
 
 
 def test_a_service_that_is_set_up_wrongly_is_loud_once_a_minute_and_counted(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch, fresh_log: None
+    wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch, fresh_log: None
 ) -> None:
     monkeypatch.setattr(services, "_complained", {})
 
@@ -224,7 +230,9 @@ def test_a_service_that_is_set_up_wrongly_is_loud_once_a_minute_and_counted(
     assert "REDRAFT_PUBLISHER_URL" in line["cure"]
 
 
-def test_a_refused_connection_and_an_unknown_name_never_started(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_and_an_unknown_name_never_started(
+    wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wire.close()
     assert made() == Reply("never_started", message="no connection: connection refused")
     monkeypatch.setenv("REDRAFT_PUBLISHER_URL", "http://nobody.invalid/")
@@ -246,14 +254,14 @@ def bounded(run: Callable[[], Reply]) -> Reply:
     return reply
 
 
-def test_a_service_that_hangs_is_an_unknown_outcome_at_the_deadline(wire: Wire) -> None:
+def test_a_service_that_hangs_is_an_unknown_outcome_at_the_deadline(wire: ScriptedServer) -> None:
     wire.handler = lambda wire, end: (wire.read(end), wire.closing.wait(20))[0]
     assert bounded(made) == Reply("unknown", message="timed out")
 
 
 @pytest.mark.parametrize("part", ["head", "body", "chunks"])
-def test_a_service_that_drips_does_not_hold_a_thread(wire: Wire, part: str) -> None:
-    def drip(wire: Wire, end: socket.socket) -> None:
+def test_a_service_that_drips_does_not_hold_a_thread(wire: ScriptedServer, part: str) -> None:
+    def drip(wire: ScriptedServer, end: socket.socket) -> None:
         wire.read(end)
         if part == "body":
             end.sendall(answer(200, b"", headers="Content-Length: 100000\r\n", length=False))
@@ -266,8 +274,8 @@ def test_a_service_that_drips_does_not_hold_a_thread(wire: Wire, part: str) -> N
     assert bounded(made).kind == "unknown"
 
 
-def test_a_service_that_sends_the_head_line_by_line_for_ever_is_cut_off(wire: Wire) -> None:
-    def endless(wire: Wire, end: socket.socket) -> None:
+def test_a_service_that_sends_the_head_line_by_line_for_ever_is_cut_off(wire: ScriptedServer) -> None:
+    def endless(wire: ScriptedServer, end: socket.socket) -> None:
         wire.read(end)
         end.sendall(b"HTTP/1.1 200 OK\r\n")
         while not wire.closing.is_set():
@@ -277,10 +285,10 @@ def test_a_service_that_sends_the_head_line_by_line_for_ever_is_cut_off(wire: Wi
     assert bounded(made).kind == "unknown"
 
 
-def test_an_answer_over_a_mebibyte_is_cut_off_and_is_none_of_ours(wire: Wire) -> None:
+def test_an_answer_over_a_mebibyte_is_cut_off_and_is_none_of_ours(wire: ScriptedServer) -> None:
     sent: list[int] = []
 
-    def flood(wire: Wire, end: socket.socket) -> None:
+    def flood(wire: ScriptedServer, end: socket.socket) -> None:
         wire.read(end)
         end.sendall(answer(200, b'{"platformPostId": "', headers="Content-Length: 99999999999\r\n", length=False))
         with suppress(OSError):
@@ -296,43 +304,43 @@ def test_an_answer_over_a_mebibyte_is_cut_off_and_is_none_of_ours(wire: Wire) ->
 @pytest.mark.parametrize(
     "cut", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]
 )
-def test_a_connection_closed_before_the_answers_end_is_an_unknown_outcome(wire: Wire, cut: bytes) -> None:
+def test_a_connection_closed_before_the_answers_end_is_an_unknown_outcome(wire: ScriptedServer, cut: bytes) -> None:
     wire.handler = lambda wire, end: (wire.read(end), end.sendall(cut))[1]
     assert made().kind == "unknown"
 
 
-def test_an_answer_that_is_no_http_is_an_unknown_outcome(wire: Wire) -> None:
+def test_an_answer_that_is_no_http_is_an_unknown_outcome(wire: ScriptedServer) -> None:
     said(wire, b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
     assert made().kind == "unknown"
 
 
-def test_an_answer_without_a_length_ends_with_its_connection(wire: Wire) -> None:
+def test_an_answer_without_a_length_ends_with_its_connection(wire: ScriptedServer) -> None:
     wire.handler = lambda wire, end: (
         wire.read(end), end.sendall(answer(200, b'{"platformPostId": "tt"}', length=False))
     )[1]  # fmt: skip
     assert made() == Reply("done", {"platformPostId": "tt"})
 
 
-def test_100_continue_is_not_the_answer(wire: Wire) -> None:
+def test_100_continue_is_not_the_answer(wire: ScriptedServer) -> None:
     said(wire, b"HTTP/1.1 100 Continue\r\n\r\n" + answer(422, b'{"error": {"message": "no"}}'))
     assert made() == Reply("refused", message="no")
 
 
-def test_a_chunked_answer_is_read_whole(wire: Wire) -> None:
+def test_a_chunked_answer_is_read_whole(wire: ScriptedServer) -> None:
     chunks = b'b\r\n{"platformP\r\nf\r\nostId": "tt_5"}\r\n0\r\n\r\n'
     said(wire, answer(200, chunks, headers="Transfer-Encoding: chunked\r\n", length=False))
     assert made() == Reply("done", {"platformPostId": "tt_5"})
 
 
 def test_a_connection_is_used_again_and_one_closed_by_the_other_side_is_not(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "IDLE", 60.0)
     for _ in range(3):
         assert made().kind == "done"
     assert (wire.connections, len(wire.requests)) == (1, 3)
 
-    def once(wire: Wire, end: socket.socket) -> None:
+    def once(wire: ScriptedServer, end: socket.socket) -> None:
         wire.read(end)
         end.sendall(answer())
 
@@ -349,7 +357,7 @@ def test_a_connection_is_used_again_and_one_closed_by_the_other_side_is_not(
 
 
 def test_a_connection_that_was_idle_for_long_or_said_more_than_asked_is_not_used_again(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made()
     monkeypatch.setattr(connections, "IDLE", 0.0)
@@ -363,10 +371,10 @@ def test_a_connection_that_was_idle_for_long_or_said_more_than_asked_is_not_used
     assert wire.connections == 4
 
 
-def test_many_calls_are_made_side_by_side(wire: Wire) -> None:
+def test_many_calls_are_made_side_by_side(wire: ScriptedServer) -> None:
     together = threading.Barrier(20)
 
-    def wait(wire: Wire, end: socket.socket) -> None:
+    def wait(wire: ScriptedServer, end: socket.socket) -> None:
         wire.read(end)
         together.wait(10)
         end.sendall(answer())
@@ -380,7 +388,7 @@ def test_many_calls_are_made_side_by_side(wire: Wire) -> None:
     assert {reply.kind for reply in replies} == {"done"}
 
 
-def test_neither_proxies_nor_redirects_are_followed(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_proxies_nor_redirects_are_followed(wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     said(wire, answer(307, b"{}", headers=f"Location: http://127.0.0.1:{wire.port}/elsewhere\r\n"))
@@ -388,7 +396,9 @@ def test_neither_proxies_nor_redirects_are_followed(wire: Wire, monkeypatch: pyt
     assert [first for first, *_ in wire.requests] == ["POST /publisher?a=b%20c HTTP/1.1"]
 
 
-def test_a_login_in_the_url_is_sent_as_such_and_never_logged(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_in_the_url_is_sent_as_such_and_never_logged(
+    wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REDRAFT_PUBLISHER_URL", f"http://us%40er:pass@127.0.0.1:{wire.port}/p?token=hush")
     settings.cache_clear()
     with capture_logs() as logs:
@@ -398,7 +408,7 @@ def test_a_login_in_the_url_is_sent_as_such_and_never_logged(wire: Wire, monkeyp
     assert not any(secret in str(logs) for secret in ("pass", "hush", SECRET))
 
 
-def test_a_tls_handshake_that_fails_never_started(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tls_handshake_that_fails_never_started(wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDRAFT_PUBLISHER_URL", f"https://127.0.0.1:{wire.port}/")
     settings.cache_clear()
     wire.handler = lambda _, end: (end.recv(10), end.sendall(b"plain words"))[1]

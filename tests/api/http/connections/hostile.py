@@ -14,7 +14,7 @@ LARGE = "/v1/posts?limit=100"
 DEAD = 200.0  # seconds after which a peer that nobody ended gives up
 
 
-class Wire:
+class BoundedConnection:
     """A socket that a hostile peer holds, without any buffer of ours."""
 
     def __init__(self, port: int) -> None:
@@ -42,47 +42,47 @@ class Wire:
         return bool(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
-Peer = Callable[[Wire, float], Awaitable[None]]
+Peer = Callable[[BoundedConnection, float], Awaitable[None]]
 
 
-async def silent(wire: Wire, beat: float) -> None:
+async def silent(wire: BoundedConnection, beat: float) -> None:
     await wire.read()
 
 
-async def half_a_head(wire: Wire, beat: float) -> None:
+async def half_a_head(wire: BoundedConnection, beat: float) -> None:
     await drips(wire, ONE.head("PATCH", "/v1/posts/post_none") + b"X-Slow: ", b"a", beat)
 
 
-async def half_a_body(wire: Wire, beat: float) -> None:
+async def half_a_body(wire: BoundedConnection, beat: float) -> None:
     await drips(wire, patch(ONE), b"a", beat)
 
 
-async def half_a_body_after_the_answer(wire: Wire, beat: float) -> None:
+async def half_a_body_after_the_answer(wire: BoundedConnection, beat: float) -> None:
     await drips(wire, patch(NOBODY), b"a", beat)
 
 
-async def line_ends_after_the_answer(wire: Wire, beat: float) -> None:
+async def line_ends_after_the_answer(wire: BoundedConnection, beat: float) -> None:
     await drips(wire, ONE.head("GET", "/v1/accounts") + b"\r\n", b"\r\n", beat)
 
 
-async def never_reads(wire: Wire, beat: float) -> None:
+async def never_reads(wire: BoundedConnection, beat: float) -> None:
     """Many large answers. Nothing is sent after the requests: only the server can end it."""
     await wire.send((ONE.head("GET", LARGE) + b"\r\n") * 50)
     await until_cut_off(wire, beat)
 
 
-async def never_reads_and_has_closed_its_side(wire: Wire, beat: float) -> None:
+async def never_reads_and_has_closed_its_side(wire: BoundedConnection, beat: float) -> None:
     await wire.send(ONE.head("GET", LARGE) + b"\r\n")
     wire.socket.shutdown(socket.SHUT_WR)
     await until_cut_off(wire, beat)
 
 
-async def never_reads_the_last_answer(wire: Wire, beat: float) -> None:
+async def never_reads_the_last_answer(wire: BoundedConnection, beat: float) -> None:
     await wire.send(ONE.head("GET", LARGE, "Connection: close") + b"\r\n")
     await until_cut_off(wire, beat)
 
 
-async def reads_a_byte_a_second(wire: Wire, beat: float) -> None:
+async def reads_a_byte_a_second(wire: BoundedConnection, beat: float) -> None:
     await wire.send(ONE.head("GET", LARGE) + b"\r\n")
     # What had come before the reset could be read for minutes.
     while not wire.cut_off():
@@ -90,13 +90,13 @@ async def reads_a_byte_a_second(wire: Wire, beat: float) -> None:
         await asyncio.sleep(beat)
 
 
-async def sends_on_after_the_last_answer(wire: Wire, beat: float) -> None:
+async def sends_on_after_the_last_answer(wire: BoundedConnection, beat: float) -> None:
     await wire.send(ONE.head("GET", "/v1/accounts", "Connection: close") + b"\r\n")
     while True:
         await wire.send(b"a" * 65536)
 
 
-async def offers_and_sends_its_body_later(wire: Wire, beat: float) -> None:
+async def offers_and_sends_its_body_later(wire: BoundedConnection, beat: float) -> None:
     """A whole request of its own as the body; whoever gets its answer gets one that is not his."""
     for number in range(20):
         hidden = ONE.head("GET", "/v1/accounts", "X-Request-Id: hidden") + b"\r\n"
@@ -115,18 +115,18 @@ async def offers_and_sends_its_body_later(wire: Wire, beat: float) -> None:
     await asyncio.sleep(beat)
 
 
-async def breaks_off(wire: Wire, beat: float) -> None:
+async def breaks_off(wire: BoundedConnection, beat: float) -> None:
     await wire.send(patch(ONE))
     await asyncio.sleep(beat)
 
 
-async def garbage(wire: Wire, beat: float) -> None:
+async def garbage(wire: BoundedConnection, beat: float) -> None:
     await wire.send(random.randbytes(2000))
     while True:
         await wire.read()
 
 
-async def drips(wire: Wire, start: bytes, each: bytes, beat: float) -> None:
+async def drips(wire: BoundedConnection, start: bytes, each: bytes, beat: float) -> None:
     await wire.send(start)
     reading = asyncio.ensure_future(until_ended(wire))
     try:
@@ -138,13 +138,13 @@ async def drips(wire: Wire, start: bytes, each: bytes, beat: float) -> None:
         reading.cancel()
 
 
-async def until_ended(wire: Wire) -> None:
+async def until_ended(wire: BoundedConnection) -> None:
     with suppress(OSError):
         while True:
             await wire.read()
 
 
-async def until_cut_off(wire: Wire, beat: float) -> None:
+async def until_cut_off(wire: BoundedConnection, beat: float) -> None:
     end = time.monotonic() + DEAD
     while not wire.cut_off():
         if time.monotonic() > end:
@@ -198,7 +198,7 @@ class Crowd:
 
     async def _lives(self, peer: Peer) -> None:
         while True:
-            wire = Wire(self._port)
+            wire = BoundedConnection(self._port)
             began = time.monotonic()
             try:
                 await wire.connect()

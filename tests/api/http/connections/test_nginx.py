@@ -83,12 +83,12 @@ async def crowd(port: int, posts: dict[Tenant, str]) -> list[str]:
 
 async def client(port: int, tenant: Tenant, post: str, seed: int) -> list[str]:
     """What was wrong with the answers of one client, on one connection as long as it lasts."""
-    luck = random.Random(f"{tenant.workspace} {seed}")
+    rng = random.Random(f"{tenant.workspace} {seed}")
     wrong = []
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for number in range(REQUESTS):
         name = f"{tenant.workspace}-{seed}-{number}"
-        kind = luck.choice(["accounts", "patch", "hidden", "hidden"])
+        kind = rng.choice(["accounts", "patch", "hidden", "hidden"])
         segments = {
             "accounts": [tenant.head("GET", "/v1/accounts", f"X-Request-Id: {name}") + b"\r\n"],
             "patch": patch(tenant, post, name, json.dumps({"caption": name}).encode()),
@@ -97,7 +97,7 @@ async def client(port: int, tenant: Tenant, post: str, seed: int) -> list[str]:
             ),
         }[kind]
         try:
-            answer = await exchange(reader, writer, segments, pause=luck.choice([0, 0.001, 0.01]))
+            answer = await exchange(reader, writer, segments, pause=rng.choice([0, 0.001, 0.01]))
         except (asyncio.IncompleteReadError, ConnectionError) as gone:
             wrong.append(f"{name} ({kind}): {gone!r}")
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
