@@ -149,8 +149,8 @@ def test_a_connection_prepares_a_statement_once_for_all_transactions_that_commit
     seen: set[tuple[object, ...]] = set()
     for _ in range(4):
         with db.transaction() as tx:
-            direct.rows_together(tx, ("SELECT 4 + 4",))
-            seen.update(direct.rows(tx, prepared, "SELECT 4 + 4"))
+            raw_statements.rows_together(tx, ("SELECT 4 + 4",))
+            seen.update(raw_statements.rows(tx, prepared, "SELECT 4 + 4"))
     assert len(seen) == 1
 
 
