@@ -118,7 +118,8 @@ class Context:
             request.scope[HEADERS] += standing.headers()
             if not standing.allowed:
                 raise await self.held_back(key.id, RateLimited(standing.reset))
-        await self._turns.turn(key.workspace_id)
+        if (turn := self._turns.turn(key.workspace_id)) is not None:
+            await turn
         return authentication.demand(key, scope)
 
     async def held_back(self, owner: str, error: RedraftError) -> RedraftError:

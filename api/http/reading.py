@@ -77,8 +77,8 @@ def check_query(request: Request, *known: str) -> None:
 
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
     """Unless the body says that it is what we read: UnsupportedMediaType, or UnsupportedEncoding where it is packed."""
-    codings = headers.elements(request.headers.getlist("content-encoding"))
-    if any(coding.lower() != "identity" for coding in codings):
+    codings = request.headers.getlist("content-encoding")
+    if codings and any(coding.lower() != "identity" for coding in headers.elements(codings)):
         raise UnsupportedEncoding
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in accepted:
@@ -106,6 +106,10 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
+# Made once: json.loads would make one for each body, which costs as much as reading a small one.
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_whole)
+
+
 def parse_json(body: bytes) -> Any:
     """The JSON value of a body in UTF-8, which is what JSON is sent in (RFC 8259, 8.1). InvalidRequest where it is
     none: duplicate names, NaN and bottomless nesting too.
@@ -113,9 +117,7 @@ def parse_json(body: bytes) -> Any:
     if sum(map(body.count, (b"[", b"{", b",", b":"))) > PARTS_MAX:
         raise InvalidRequest("The body holds more values than any request here needs; send fewer")
     try:
-        return json.loads(
-            body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_whole
-        )
+        return _DECODER.decode(body.decode())
     except RecursionError:
         raise InvalidRequest(TOO_DEEP) from None
     except json.JSONDecodeError as error:

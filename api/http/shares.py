@@ -19,10 +19,15 @@ def admits(capacity: int, *, taken: int, held: int, owners: int) -> bool:
     two) is for owners that hold little: there an owner may have a place while it holds less than an even part of that
     quarter. So neither one flood nor several together take it. `owners` hold a place, this one included or not.
     """
-    kept = min(capacity - 1, -(-capacity // 4))
+    kept = kept_of(capacity)
     if taken < capacity - kept:
         return True
     return taken < capacity and held < max(1, kept // max(1, owners + (held == 0)))
+
+
+def kept_of(capacity: int) -> int:
+    """How many of so many places are kept for owners that hold little."""
+    return min(capacity - 1, -(-capacity // 4))
 
 
 class Shares:
@@ -32,6 +37,7 @@ class Shares:
         self.capacity = capacity
         self._of: dict[str, int] = {}
         self._taken = 0
+        self._free_to_all = capacity - kept_of(capacity)
 
     def __len__(self) -> int:
         """How many places are taken."""
@@ -48,6 +54,8 @@ class Shares:
 
     def admits(self, owner: str) -> bool:
         """Whether this owner may take one more place."""
+        if self._taken < self._free_to_all:
+            return True
         return admits(self.capacity, taken=self._taken, held=self.of(owner), owners=self.owners)
 
     def take(self, owner: str) -> None:

@@ -34,14 +34,14 @@ class Turns:
         self._left = A_ROUND
         self._round_ends = False
 
-    async def turn(self, whose: str) -> None:
-        """Wait for a turn of this owner's. With few requests under way there is nothing to wait for."""
+    def turn(self, whose: str) -> asyncio.Future[None] | None:
+        """A future that ends when it is this owner's turn. None with few requests under way: nothing to wait for."""
         if self._left and not self._lines:
             self._begin()
-            return
+            return None
         future: asyncio.Future[None] = self._loop.create_future()
         self._lines.add(whose, future)
-        await future
+        return future
 
     def _begin(self) -> None:
         self._left -= 1

@@ -89,7 +89,7 @@ def private_folder(path: Path, *, mode: int = 0o700) -> Path:
         folder = ownership.real_folder(path)
         ownership.make_folder(folder, mode)
         ours = {os.geteuid()}
-        ownership.refuse(folder, ownership.ScheduleFacts.of(folder.lstat()), ours)
+        ownership.refuse(folder, ownership.FileFacts.of(folder.lstat()), ours)
         ownership.refuse_strangers(folder, KEPT_HERE, ours)
         # As root it is run by somebody else, who owns what it keeps.
         ownership.refuse_strangers(folder, ("postgres",), ours | binaries.owners())

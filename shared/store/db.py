@@ -127,8 +127,9 @@ def make_engine(
             trip.forget(connection.connection.info)
 
     @event.listens_for(engine, "reset")
-    def reset(_wire: Any, record: Any, state: Any) -> None:
-        if not state.transaction_was_reset:
+    def reset(wire: psycopg.Connection[Any], record: Any, state: Any) -> None:
+        # Behind a COMMIT the pool rolls back too, but that ROLLBACK is never sent.
+        if not state.transaction_was_reset and wire.info.transaction_status != TransactionStatus.IDLE:
             trip.forget(record.info)
 
     return engine

@@ -143,6 +143,18 @@ def test_what_was_prepared_is_prepared_again_where_psycopg_had_it_dropped() -> N
 
 
 @pytest.mark.usefixtures("engine")
+def test_a_connection_prepares_a_statement_once_for_all_transactions_that_commit() -> None:
+    """Parsed and planned anew for each edit it cost more than all the rest of a lone edit's trip."""
+    prepared = "SELECT pg_backend_pid(), prepare_time FROM pg_prepared_statements WHERE statement = $1"
+    seen: set[tuple[object, ...]] = set()
+    for _ in range(4):
+        with db.transaction() as tx:
+            raw_statements.rows_together(tx, ("SELECT 4 + 4",))
+            seen.update(raw_statements.rows(tx, prepared, "SELECT 4 + 4"))
+    assert len(seen) == 1
+
+
+@pytest.mark.usefixtures("engine")
 def test_an_interruption_in_the_middle_of_a_trip_leaves_no_answer_for_the_next() -> None:
     def interrupt(*_: object) -> None:
         raise TimeoutError
