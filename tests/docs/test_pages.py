@@ -61,6 +61,14 @@ def test_every_decision_is_in_the_list_with_its_title() -> None:
     assert [f"docs/decisions/{file}" for _, _, file in listed] == DECISIONS
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_file_that_a_page_links_to_is_there(page: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", prose)
+    folder = (ROOT / page).parent
+    assert {link for link in links if not (folder / link).exists()} == set()
+
+
 def test_pre_commit_has_the_ruff_of_the_lock_file() -> None:
     locked = re.search(r"^ruff==(\S+)", (ROOT / "tests/requirements.lock").read_text(), re.MULTILINE)
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
