@@ -69,6 +69,12 @@ def test_a_file_that_a_page_links_to_is_there(page: str) -> None:
     assert {link for link in links if not (folder / link).exists()} == set()
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_file_of_the_code_that_a_page_names_is_there(page: str) -> None:
+    named = set(re.findall(r"`((?:api|worker|shared|tests|docs)/[\w/.-]+)`", text_of(page)))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
 def test_pre_commit_has_the_ruff_of_the_lock_file() -> None:
     locked = re.search(r"^ruff==(\S+)", (ROOT / "tests/requirements.lock").read_text(), re.MULTILINE)
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
