@@ -54,7 +54,7 @@ def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
     if facts.claim is not None:
         expired = post.claim_expires_at is not None and post.claim_expires_at <= now
         return "claim" if expired else "claimed"
-    return "early" if goes_at(facts, post) > now else "claim"
+    return "not_due" if goes_at(facts, post) > now else "claim"
 
 
 def goes_at(facts: PostFacts, post: Post) -> datetime:
@@ -88,7 +88,7 @@ def conclude(
 ) -> Finish:
     """What the end of its call makes of a post: posted, failed, free again, or closed until the next try.
 
-    `history`: the tries before this one, as they stood when it was claimed. `luck`: 0 to 1, spreads the waits.
+    `history`: the tries before this one, as they stood when it was claimed. `jitter`: 0 to 1, spreads the waits.
     """
     post_id, token = attempt.post_id, attempt.claim_token
     known = history is not None and history.idempotency_key == attempt.idempotency_key

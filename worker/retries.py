@@ -65,7 +65,7 @@ Step = Done | Again | GiveUp
 
 
 def what_next(reply: Reply, past: Past, *, now: datetime, jitter: float, limits: Limits = Limits()) -> Step:
-    """What follows a call. `past`: the tries before it under the same key; `luck`: 0 to 1, spreads the waits.
+    """What follows a call. `past`: the tries before it under the same key; `jitter`: 0 to 1, spreads the waits.
 
     Every way ends: failures are bounded by their number and by an hour, unknown outcomes by their number, "not now" and
     "still at work" by an hour each, which begins with the first answer of that kind.
@@ -117,7 +117,7 @@ def wait(reply: Reply, tries: int, jitter: float) -> timedelta:
 
 
 def backoff(tries: int, jitter: float) -> timedelta:
-    """The wait after so many tries: at most 2 s, 6 s, 18 s … 15 min; half of it by `luck` (0 to 1), to spread them."""
+    """The wait after so many tries: at most 2 s, 6 s, 18 s … 15 min. `jitter` (0 to 1) decides half of it."""
     most = min(FIRST_WAIT * FACTOR ** min(max(0, tries - 1), 16), LONGEST_WAIT)
     return timedelta(seconds=most / 2 + jitter * most / 2)
 

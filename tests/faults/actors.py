@@ -5,7 +5,7 @@
         assert winner.start() == "decided"      # it holds the lock now and has committed nothing
         ...
         winner.go_on()
-        assert winner.result().ends
+        assert winner.result().results
 
 A call of an outside service is a stop of its own, "call", for whoever does not answer it by `answer=`.
 """
@@ -35,7 +35,7 @@ _PLACES = (
     ("read", edits_store, "queued_edits"),
     # Lock and queue in one trip: to stop between the two, a claim must be watched.
     ("read", batches, "take"),
-    ("decided", batches, "settle"),
+    ("decided", batches, "finalize"),
     ("claimed", claims_store, "take_claims"),
 )
 _acting = threading.local()

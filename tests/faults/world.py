@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from shared import task_names
-from shared.broker import queue
 from shared.domain.service_answers import Reply
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
@@ -21,6 +20,7 @@ from tests import rows, sizes
 from tests.faults.evidence import Call
 from tests.worker.outside import at
 from worker import apply, publish, render, rescue
+from worker.follow_ups import FollowUps, Publish
 from worker.outbound.call_pool import Completed
 from worker.published import Called, Published, finish
 from worker.render import Job, Rendering
@@ -138,21 +138,23 @@ class World:
         bells = [post for post in self.some(0.6) if post in self.bells]
         self.bells -= set(bells)
         applied = apply.apply_edits(bells)
-        self.ring(applied)
+        self.ring(applied.follow_ups)
 
-    def ring(self, applied: apply.Applied) -> None:
-        queue.enqueue_publish(applied.publishes)
-        queue.enqueue_renders(applied.renders)
-        queue.ring_edits(applied.more + applied.held)
+    def ring(self, follow_ups: FollowUps) -> None:
+        """The product's own send, without waits: the bags know no time, and no Redis that notes contended posts."""
+        at_once = FollowUps(
+            publishes=[*follow_ups.publishes, *(one for _, one in follow_ups.snoozes if isinstance(one, Publish))],
+            renders=follow_ups.renders,
+            edits=[*follow_ups.edits, *follow_ups.edits_first, *follow_ups.contended],
+        )
+        at_once.send()
 
     def claim(self) -> None:
         done = Published()
         fenced = publish._compare_fences(self.take(self.publishes, 0.2), done)
         self.calling += publish.claim(dict(fenced), done)
         self.seen.update(f"publish {outcome}" for outcome in done.outcomes.values())
-        self.ring(done.applied)
-        queue.ring_edits(done.edits)
-        queue.enqueue_publish([(post, revision, None) for post, revision in done.again])
+        self.ring(done.follow_ups)
 
     def call(self) -> None:
         """Calls are made, and end this way or that; a holder may die before, in or after its call."""
@@ -188,14 +190,14 @@ class World:
         done = Published()
         assert finish(now, done) == []
         self.seen.update(f"finish {outcome}" for outcome in done.outcomes.values())
-        queue.enqueue_publish(done.later)
+        self.ring(done.follow_ups)
 
     def begin_renders(self) -> None:
         for post, revision in self.take(self.renders, 0.2):
             done = Rendering()
             job = render.begin(post, revision, done)
             self.seen[f"render {done.outcome}"] += 1
-            self.ring(done.applied)
+            self.ring(done.follow_ups)
             if job is None:
                 continue
             made = {"renderedUrl": made_of(json.loads(job.body)["post"]), "thumbnailUrl": None}
@@ -212,8 +214,7 @@ class World:
                 continue
             done = render._finish(job, reply)
             self.seen[f"rendered {done.outcome}"] += 1
-            self.ring(done.applied)
-            queue.enqueue_publish(done.publish)
+            self.ring(done.follow_ups)
 
     def pass_time(self) -> None:
         """Claims expire, backoffs end, and marks grow old, of some posts."""

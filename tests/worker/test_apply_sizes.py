@@ -26,7 +26,7 @@ def drained(posts: list[str], at_most: int = 60) -> list[Applied]:
     while posts:
         assert len(done) < at_most
         done.append(apply_edits(posts))
-        posts = done[-1].more
+        posts = done[-1].follow_ups.edits
     return done
 
 
@@ -48,11 +48,11 @@ def test_the_largest_edits_are_applied_in_tasks_that_are_bounded_by_bytes(
             for post_id in ids:
                 rows.edit(tx, post_id, changes)
     done = drained(ids)
-    ends = [end for one in done for end in one.ends]
+    ends = [end for one in done for end in one.results]
     assert len(ends) == len({end.id for end in ends}) == posts * edits
     assert queued(engine) == 0
     for one in done:
-        written = sum(len(end.result or "") + len(str(end.before)) for end in one.ends)
+        written = sum(len(end.result or "") + len(str(end.before)) for end in one.results)
         assert written < batch_limits.BYTES_A_TASK
         assert sum(edit.size for edit in one.read) < batch_limits.BYTES_A_TASK + 128 * 1024
 
@@ -65,9 +65,9 @@ def test_many_posts_of_large_contents_are_read_some_at_a_time(engine: Engine) ->
             rows.edit(tx, post_id, {"caption": "second"})
         idle = rows.slides(tx, content_url=content, status="generated", render_as_video=False)
     done = drained([*ids, idle])
-    assert sum(len(one.ends) for one in done) == 120
-    assert max(len(one.ends) for one in done) <= 50
-    assert not any(one.held for one in done)
+    assert sum(len(one.results) for one in done) == 120
+    assert max(len(one.results) for one in done) <= 50
+    assert not any(one.follow_ups.contended for one in done)
     assert {rows.row(engine, "posts", post_id).caption for post_id in ids} == {"second"}
     assert rows.row(engine, "posts", ids[0]).content_url == URLS
 
@@ -102,7 +102,7 @@ def test_a_batch_that_fails_again_and_again_is_halved_then_run_one_by_one_and_co
         ids = [rows.post(tx) for _ in range(6)]
         edits = [rows.edit(tx, post_id, {"caption": "second"}) for post_id in ids]
     batches: list[int] = []
-    monkeypatch.setattr(apply.batches, "settle", failing(error, batches))
+    monkeypatch.setattr(apply.batches, "finalize", failing(error, batches))
     for _ in range(3):
         with pytest.raises(DBAPIError):
             apply_edits(ids)
@@ -132,7 +132,7 @@ def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_que
             raise DBAPIError.instance(None, None, psycopg.errors.OutOfMemory("too much"), psycopg.Error)
         settle(tx, writes, ends)
 
-    monkeypatch.setattr(apply.batches, "settle", fail)
+    monkeypatch.setattr(apply.batches, "finalize", fail)
     for _ in range(20):
         try:
             drained([post_id])
@@ -152,7 +152,7 @@ def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.Mo
     def lose(tx: Any, *_: Any) -> None:
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    monkeypatch.setattr(apply.batches, "settle", lose)
+    monkeypatch.setattr(apply.batches, "finalize", lose)
     for _ in range(4):
         with pytest.raises(DBAPIError) as lost:
             apply_edits([post_id])

@@ -53,7 +53,7 @@ def test_a_batch_takes(
     queue: Sequence[tuple[str, int, int, int]], taken: list[int], left: bool, alone: list[str]
 ) -> None:
     share = batch_limits.share(queued(*queue), POSTS)
-    assert ([edit.seq for edit in share.taken], share.left, share.alone) == (taken, left, alone)
+    assert ([edit.seq for edit in share.taken], share.left, share.isolated) == (taken, left, alone)
 
 
 def test_a_small_edit_of_a_large_post_counts_for_what_it_writes() -> None:

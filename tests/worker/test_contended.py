@@ -44,8 +44,8 @@ def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_ta
     monkeypatch: pytest.MonkeyPatch, engine: Engine, redis_url: str
 ) -> None:
     waited: list[str] = []
-    wait = apply._apply_held
-    monkeypatch.setattr(apply, "_apply_held", lambda post, *rest: waited.append(post) or wait(post, *rest))
+    wait = apply._apply_contended
+    monkeypatch.setattr(apply, "_apply_contended", lambda post, *rest: waited.append(post) or wait(post, *rest))
     with engine.begin() as tx:
         post = rows.post(tx)
     ids = []
@@ -53,7 +53,7 @@ def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_ta
         for number in range(5):
             with engine.begin() as tx:
                 ids.append(rows.edit(tx, post, {"caption": f"hot {number}"}))
-            assert tasks.apply_edits([post], f"me#{number + 1}") == {"held": 1}
+            assert tasks.apply_edits([post], f"me#{number + 1}") == {"contended": 1}
     assert waited == [post]
     [bell] = held_bells(redis_url)
     assert len(messages_at(redis_url, "edits")) == 1
@@ -99,7 +99,7 @@ def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine
     [bell] = held_bells(redis_url)
     with held_by_a_person(engine, post):
         for message in (bell, bell, [[], None], ["no list", "no token"]):
-            assert tasks.apply_edits(*message) == {"held": 1}
+            assert tasks.apply_edits(*message) == {"contended": 1}
     assert len(held_bells(redis_url)) == 2, "the one that was, and the one that comes back"
 
 
@@ -154,8 +154,8 @@ def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
         forget(posts)
 
     monkeypatch.setattr(contended_posts, "forget", slow)
-    applied, _ = contended.try_again(None)
-    assert (len(applied.ends), applied.more) == (1, [post])
+    applied, _ = contended.retry(None)
+    assert (len(applied.results), applied.follow_ups.edits) == (1, [post])
 
 
 def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: Engine, redis_url: str) -> None:
@@ -166,6 +166,6 @@ def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: 
     contended_posts.ring([taken, free], "me#1")
     with held_by_a_person(engine, taken):
         [bell] = held_bells(redis_url)
-        assert tasks.apply_edits(*bell) == {"applied": 1, "held": 1}
+        assert tasks.apply_edits(*bell) == {"applied": 1, "contended": 1}
     assert len(held_bells(redis_url)) == 2
     assert contended_posts.take(None) == {taken: "me#1"}

@@ -138,7 +138,7 @@ def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_count
         reschedule.chunks_store.count_attempt(relaxed, job, number)  # one died at it
     count = reschedule.chunks_store.count_attempt
 
-    def cut(aside: Connection, *given: Any) -> int:
+    def cut(relaxed: Connection, *given: Any) -> int:
         if when == "after":
             count(relaxed, *given)
         relaxed.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))

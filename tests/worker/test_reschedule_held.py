@@ -29,7 +29,7 @@ def test_posts_that_others_hold_are_passed_by_and_moved_when_they_are_free(engin
     with held_by_a_person(engine, ids[1], ids[6]):
         ran = [reschedule.run_chunk(job) for _ in range(5)]
         assert [one.outcome for one in ran] == ["frozen", "moved", "moved", "moved", "moved"]
-        assert [(one.messages, one.again) for one in ran] == [(2, 0.0), (1, 0.0), (1, 0.0), (1, 0.25), (1, 0.25)]
+        assert [(one.messages, one.delay) for one in ran] == [(2, 0.0), (1, 0.0), (1, 0.0), (1, 0.25), (1, 0.25)]
         assert jobs.counts(job) == ("running", 8, 6, 0, 0)
         assert [one.ordinal for one in jobs.results(job)] == [0, 2, 3, 4, 5, 7]
     jobs.run(job)
@@ -60,7 +60,7 @@ def test_a_held_post_that_comes_free_within_the_patience_is_moved_by_the_same_ta
     reschedule.run_chunk(job)
     ran: list[Any] = []
     # Longer than a busy machine needs to see the wait; the product's own 50 ms are tested below.
-    monkeypatch.setattr(reschedule, "WAIT_FOR_HELD", 1.5)
+    monkeypatch.setattr(reschedule, "WAIT_FOR_LOCKS", 1.5)
     task = threading.Thread(target=lambda: ran.append(reschedule.run_chunk(job)))
     with held_by_a_person(engine, ids[0]):
         task.start()

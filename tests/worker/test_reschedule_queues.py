@@ -83,9 +83,9 @@ def test_a_dry_run_reckons_with_every_queued_edit_however_many_there_are(engine:
 def test_a_dry_run_that_has_no_time_for_all_queues_reckons_with_the_rest_in_its_next_steps(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reschedule_chunk, "RECKONS_FOR", 0.0)
-    monkeypatch.setattr(reschedule_chunk, "RECKONED_AT_ONCE", 1)
-    monkeypatch.setattr(reschedule, "WAIT_FOR_HELD", 0.0)
+    monkeypatch.setattr(reschedule_chunk, "PREDICTS_FOR", 0.0)
+    monkeypatch.setattr(reschedule_chunk, "PREDICTED_AT_ONCE", 1)
+    monkeypatch.setattr(reschedule, "WAIT_FOR_LOCKS", 0.0)
     ids = posts(engine, 3, timezone="Asia/Tokyo")
     with engine.begin() as tx:
         for post in ids:

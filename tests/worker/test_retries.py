@@ -25,7 +25,7 @@ BODIES: dict[str, bytes] = {
 
 
 def next_after(outcome: Outcome, past: Past = FIRST, *, asks: float | None = None, **given: Any) -> Step:
-    return what_next(Reply(outcome, retry_after=asks), past, **{"now": NOW, "luck": 1.0} | given)
+    return what_next(Reply(outcome, retry_after=asks), past, **{"now": NOW, "jitter": 1.0} | given)
 
 
 def again(seconds: float, *, free: bool = False) -> Again:
@@ -108,12 +108,12 @@ def test_waits_triple_from_two_seconds_to_a_quarter_of_an_hour() -> None:
     assert backoff(100_000, 1.0).total_seconds() == 900
 
 
-def test_luck_takes_off_at_most_half_of_a_wait() -> None:
+def test_jitter_takes_off_at_most_half_of_a_wait() -> None:
     assert backoff(3, 0.0) == timedelta(seconds=9)
     assert backoff(3, 0.5) == timedelta(seconds=13.5)
 
 
-def test_ten_tries_fit_into_the_hour_whatever_the_luck() -> None:
+def test_ten_tries_fit_into_the_hour_whatever_the_jitter() -> None:
     assert sum((backoff(tries, 1.0) for tries in range(1, 10)), timedelta()) < HOUR
     assert sum((backoff(tries, 0.0) for tries in range(1, 10)), timedelta()) > timedelta(minutes=25)
 

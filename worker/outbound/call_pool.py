@@ -97,66 +97,66 @@ class Completed(Generic[T]):
 
 
 class InFlight(Generic[T]):
-    """The calls of one task. Room for them is taken from `calls` before and goes back as each call ends."""
+    """The calls of one task. The task takes capacity for them from `calls`; each call gives its own back as it ends."""
 
     def __init__(self, calls: CallPool) -> None:
         self._calls = calls
-        self._landed: SimpleQueue[Completed[T]] = SimpleQueue()
-        self.up = 0
+        self._completed: SimpleQueue[Completed[T]] = SimpleQueue()
+        self.count = 0
 
-    def launch(self, item: T, make: Callable[[T], Reply]) -> None:
-        """Call for `item` in a thread of its own."""
-        self.up += 1
-        self._calls.submit(lambda: self._fly(item, make))
+    def start(self, item: T, make: Callable[[T], Reply]) -> None:
+        """Make the call for `item` in a thread of the pool."""
+        self.count += 1
+        self._calls.submit(lambda: self._run(item, make))
 
-    def _fly(self, item: T, make: Callable[[T], Reply]) -> None:
+    def _run(self, item: T, make: Callable[[T], Reply]) -> None:
         try:
             reply = make(item)
         except Exception as error:
-            # A surprise in our own code: it may have come after sending, and a claim hangs on the answer.
+            # A surprise in our own code. It may have come after sending, so the outcome of the call is unknown.
             log.exception("call_failed")
             reply = Reply(Outcome.UNKNOWN, message=type(error).__name__)
         self._calls.give_back(1)
-        self._landed.put(Completed(item, reply, time.monotonic()))
+        self._completed.put(Completed(item, reply, time.monotonic()))
 
-    def landed(self, patience: float | None) -> list[Completed[T]]:
-        """Calls that ended, as many as end shortly one after the other; none if none did within `patience` seconds.
+    def completed(self, patience: float | None) -> list[Completed[T]]:
+        """Calls that have ended, with those that end shortly after the first; none if none ends in `patience` seconds.
 
-        With nothing under way it waits all the same: whoever asks again and again must not spin.
+        With no call in flight it sleeps all the same, so that a caller who asks in a loop does not spin.
         """
-        if not self.up:
+        if not self.count:
             time.sleep(patience or 0)
             return []
         try:
-            found = [self._landed.get(timeout=patience)]
+            found = [self._completed.get(timeout=patience)]
         except Empty:
             return []
-        if self.up > 1:
-            time.sleep(GATHER)  # asleep, not woken by each of them
+        if self.count > 1:
+            time.sleep(GATHER)  # one sleep costs less than a wake-up for each of them
         with suppress(Empty):
             while True:
-                found.append(self._landed.get_nowait())
-        self.up -= len(found)
+                found.append(self._completed.get_nowait())
+        self.count -= len(found)
         return found
 
 
-def settled(
-    landed: Sequence[Completed[T]], finish: Callable[[Sequence[Completed[T]]], list[Completed[T]]], keep_for: float
+def finish_or_keep(
+    completed: Sequence[Completed[T]], finish: Callable[[Sequence[Completed[T]]], list[Completed[T]]], keep_for: float
 ) -> list[Completed[T]]:
-    """Write down how calls ended; those that could not be are returned, to be tried again with the next.
+    """Write down the outcomes of calls with `finish`. Returned: those that it could not write, to be tried again.
 
-    The call has been made: to forget its end would cost another one. So it is tried for `keep_for` seconds, as long as
-    the claim may last, though a person holds the row or PostgreSQL restarts.
+    The call has been made, and a lost outcome would cost another call. So each outcome is kept for `keep_for` seconds,
+    as long as the claim may last, although a person has locked the row or PostgreSQL restarts.
     """
-    if not landed:
+    if not completed:
         return []
     try:
-        rest = finish(landed)
+        rest = finish(completed)
     except Exception as error:
         if not db.is_transient(error):
             raise
-        log.warning("finish_put_off", calls=len(landed), error=type(error).__name__)
-        rest = list(landed)
+        log.warning("finish_put_off", calls=len(completed), error=type(error).__name__)
+        rest = list(completed)
     now = time.monotonic()
     return [one for one in rest if now - one.at < keep_for]
 
