@@ -20,7 +20,7 @@ from tests import rows, sizes
 from tests.faults.evidence import Call
 from tests.worker.outside import at
 from worker import apply, publish, render, rescue
-from worker.follow_ups import FollowUps, Publish
+from worker.follow_ups import SNOOZE, FollowUps, Publish
 from worker.outbound.call_pool import Completed
 from worker.published import Called, Published, finish
 from worker.render import Job, Rendering
@@ -141,9 +141,10 @@ class World:
         self.ring(applied.follow_ups)
 
     def ring(self, follow_ups: FollowUps) -> None:
-        """The product's own send, without waits: the bags know no time, and no Redis that notes contended posts."""
+        """The product's own send, at once: the bags know no time, and no Redis that notes contended posts."""
+        snoozed = [one for seconds, one in follow_ups.snoozes if seconds == SNOOZE and isinstance(one, Publish)]
         at_once = FollowUps(
-            publishes=[*follow_ups.publishes, *(one for _, one in follow_ups.snoozes if isinstance(one, Publish))],
+            publishes=[*follow_ups.publishes, *snoozed],
             renders=follow_ups.renders,
             edits=[*follow_ups.edits, *follow_ups.edits_first, *follow_ups.contended],
         )

@@ -1,6 +1,6 @@
-"""Calls of outside services side by side: how many at once, in whose threads, and their answers as they come (SPEC 6).
+"""Calls of outside services side by side: how many at once, in which threads, and their answers as they come.
 
-Whoever claims posts first takes room for their calls: a claim then never waits, expiring, behind calls that hang.
+A task takes capacity for its calls before it claims their posts: a claim must not expire behind calls that hang.
 """
 
 import resource
@@ -19,12 +19,12 @@ import structlog
 from shared.domain.service_answers import Outcome, Reply
 from shared.store import db
 
-# Answers that come within this of the first are finished in one transaction.
+# Answers that come within so many seconds of the first are finished in one transaction.
 GATHER = 0.02
-# Room for this many calls is waited for, this long, before fewer are made.
-TOGETHER, ROOM_GATHERS = 32, 0.1
+# A task waits so many seconds for capacity for so many calls, before it makes fewer.
+TOGETHER, CAPACITY_GATHERS = 32, 0.1
 
-# Many tasks in one process: more transactions at once than this would only wait for connections, and in vain at last.
+# Many tasks share this process. More transactions at once would wait for connections, until that wait times out.
 transactions = threading.BoundedSemaphore(8)
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class CallPool:
-    """Room for `most` calls at once in this process, and the threads that make them."""
+    """Capacity for `most` calls at once in this process, and the threads that make them."""
 
     _every: ClassVar[WeakSet["CallPool"]] = WeakSet()
 
@@ -42,14 +42,15 @@ class CallPool:
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="call")
         self._most = self._free = most
         self._freed = threading.Condition()
-        # One waits for room, the others for their turn: a call that ends wakes one thread, not all of them.
+        # One thread waits for capacity, the others for this lock: a call that ends wakes one thread, not all.
         self._turn = threading.Lock()
         self._stopping = False
 
     def take(self, wanted: int, patience: float) -> int:
-        """Room for some of the `wanted` calls, after at most `patience` seconds; 0 where there is none, or no more.
+        """Take capacity for some of the `wanted` calls, within `patience` seconds. Returned: for how many.
 
-        Where calls end one by one it waits a moment for room for several: claimed together they cost less.
+        0 where there is none, or after `stop`. Where calls end one by one it waits a moment for capacity for several:
+        claimed together they cost less.
         """
         until = time.monotonic() + patience
         if not self._turn.acquire(timeout=max(0.0, patience)):
@@ -57,7 +58,7 @@ class CallPool:
         try:
             with self._freed:
                 several = min(wanted, self._most, TOGETHER)
-                self._freed.wait_for(lambda: self._free >= several or self._stopping, min(patience, ROOM_GATHERS))
+                self._freed.wait_for(lambda: self._free >= several or self._stopping, min(patience, CAPACITY_GATHERS))
                 if not self._free:
                     self._freed.wait_for(lambda: self._free or self._stopping, max(0.0, until - time.monotonic()))
                 taken = 0 if self._stopping else min(wanted, self._free)
@@ -66,13 +67,13 @@ class CallPool:
         finally:
             self._turn.release()
 
-    def give_back(self, room: int) -> None:
+    def give_back(self, capacity: int) -> None:
         with self._freed:
-            self._free += room
+            self._free += capacity
             self._freed.notify()
 
     def stop(self) -> None:
-        """Hand out no more room; calls that are being made go on to their end."""
+        """Hand out no more capacity; calls in flight go on to their end."""
         with self._freed:
             self._stopping = True
             self._freed.notify_all()
@@ -82,14 +83,14 @@ class CallPool:
 
 
 def stop_all() -> None:
-    """This process is to end."""
+    """Hand out no more capacity in this process, which is about to end."""
     for calls in CallPool._every:  # noqa: SLF001  -- the class's own
         calls.stop()
 
 
 @dataclass(frozen=True, slots=True)
 class Completed(Generic[T]):
-    """A call that ended: what it was made for, how it ended, and when (monotonic seconds)."""
+    """A call that has ended: what it was made for, its reply, and when it ended (monotonic seconds)."""
 
     item: T
     reply: Reply
@@ -162,7 +163,7 @@ def finish_or_keep(
 
 
 def _allow_files(calls: int) -> None:
-    """Each call is an open file, and some systems allow a process 256 where it does not ask for more."""
+    """Each call is an open file, and some systems allow a process only 256 unless it asks for more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = calls + 512
     if soft < wanted:

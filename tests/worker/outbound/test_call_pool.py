@@ -32,7 +32,7 @@ def test_room_that_becomes_free_goes_to_whoever_waits() -> None:
 
 
 def test_whoever_wants_much_waits_a_moment_for_room_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROOM_GATHERS", 10.0)
+    monkeypatch.setattr(module, "CAPACITY_GATHERS", 10.0)
     calls, got = CallPool(40), []
     calls.take(40, 0)
     with in_thread(lambda: got.append(calls.take(40, 10))) as waiting:
