@@ -25,8 +25,8 @@ class GiveUpError(Exception):
 class Attempts(ABC):
     """The attempts that a piece of work has counted.
 
-    Two ends keep an attempt: the death of the worker, a kill at the hard limit included, and a surprise in our own
-    code. Work that raises each time is as poisonous as work that kills each time. `_interrupted` decides about all
+    An attempt stays counted where the worker dies, a kill at the hard limit included, and where our own code raises a
+    surprise: work that raises each time is as poisonous as work that kills each time. `_interrupted` decides about all
     other errors.
     """
 
@@ -42,7 +42,7 @@ class Attempts(ABC):
 
     @abstractmethod
     def _interrupted(self, error: BaseException) -> None:
-        """The work was stopped by PostgreSQL, by a row that changed meanwhile, or by the end of its process."""
+        """PostgreSQL stopped the work, or a row had changed meanwhile, or the process is ending."""
 
 
 class EditAttempts(Attempts):

@@ -18,7 +18,7 @@ HALVED_FROM = 2
 ISOLATED_FROM = 3
 """After so many failures at PostgreSQL a batch is halved, and then its edits run one by one."""
 
-# Ids, times, status, URLs of thumbnail and render, and the names of the fields, in a post's JSON.
+# Bytes of ids, times, status, URLs of thumbnail and render, and the names of the fields, in a post's JSON.
 _REST_OF_A_POST = 700
 
 

@@ -105,7 +105,7 @@ def _claim_and_call(
 def _not_called(unconfirmed: Sequence[Called]) -> list[Completed[Called]]:
     """Claims whose COMMIT may have succeeded although its answer was lost, as calls that were never made.
 
-    Only this process knows that. Without its word in the rows, each would count as a try of unknown outcome.
+    Only this process knows that. If it did not write that down, each would count as a try of unknown outcome.
     """
     reply = Reply(Outcome.NEVER_STARTED, message="the commit of its claim was not confirmed: no call was made")
     return [Completed(called, reply, time.monotonic()) for called in unconfirmed]

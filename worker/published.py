@@ -67,11 +67,11 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
         locked = posts_store.lock_posts(tx, [one.item.attempt.post_id for one in completed], "skip")
         ours = [one for one in completed if one.item.attempt.post_id in locked]
         now = posts_store.clock(tx)
-        ends: list[AttemptEnd] = []
+        tries: list[AttemptEnd] = []
         finishes: list[Finish] = []
         for one in ours:
             attempt, reply = one.item.attempt, one.reply
-            ends.append(AttemptEnd(attempt.claim_token, reply.kind, reply.message))
+            tries.append(AttemptEnd(attempt.claim_token, reply.kind, reply.message))
             if locked[attempt.post_id].claim_token == attempt.claim_token:
                 finishes.append(finish := _conclude(one.item, reply, now))
                 outcomes[attempt.post_id] = "failed" if finish.status == "failed" else reply.kind
@@ -79,7 +79,7 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
                     follow_ups.publishes.append(Publish(attempt.post_id, attempt.schedule_revision, finish.until))
             else:
                 outcomes[attempt.post_id] = "stale"
-        claims_store.end_attempts(tx, ends)
+        claims_store.end_attempts(tx, tries)
         follow_ups.webhooks = write_finishes(tx, finishes, locked)
     done.outcomes |= outcomes
     done.follow_ups.add(follow_ups)

@@ -82,7 +82,7 @@ def begin(post_id: str, content_revision: int, done: Rendering) -> Job | None:
 
 
 def retry_finish(finish_once: Callable[[], Rendering]) -> Rendering:
-    """Finish although a person holds the row, or PostgreSQL restarts, for as long as the claim may last."""
+    """Retry a finish, while a person has the row locked or PostgreSQL restarts, as long as the claim may last."""
     deadline = time.monotonic() + settings().claim_expiry
     while True:
         try:
@@ -94,7 +94,7 @@ def retry_finish(finish_once: Callable[[], Rendering]) -> Rendering:
 
 
 def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
-    """Claim the post for a render of what it holds after its queue was drained; None where there is none to make."""
+    """Claim the post for a render of its content after its queue was drained; None where no render is to be made."""
     with EditAttempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, [post_id], "skip")
         drained = drain(tx, locked, attempts)
@@ -144,7 +144,7 @@ def _verdict(post: Post, facts: PostFacts, now: datetime) -> str:
 def _job(post: Post, facts: PostFacts, now: datetime) -> Job:
     same = facts.content_revision == post.facts.content_revision
     body = posts.service_body("render", post, facts)
-    # The caption stands in the body too, and may change between two tries: never two bodies under one key.
+    # The body has the caption too, which may change between two tries: never two bodies under one key.
     key = f"render_{facts.id}_{facts.content_revision}_{sha256(body.encode()).hexdigest()[:16]}"
     tries = post.render_tries + (facts.claim is not None) if same else 0
     return Job(facts.id, f"clm_{uuid4().hex}", body, key, tries + 1, now)
@@ -170,7 +170,7 @@ def _finish(job: Job, reply: Reply) -> Rendering:
 
 
 def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
-    """Try again later, or fail the post; not before its queue was drained, for an edit may have mended it."""
+    """Drain the queue, since an edit may have mended the post; then snooze the render, or fail the post."""
     post_id, token = job.post_id, job.token
     with EditAttempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, [post_id], "wait")
@@ -189,7 +189,7 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
             waits = outcome in {Outcome.PROCESSING, Outcome.NOT_NOW}
             since = claims_store.render_waits_since(tx, post_id) if waits else None
             step = _after(reply, job, now, since)
-            if isinstance(step, retries.Again):
+            if isinstance(step, retries.Retry):
                 claims_store.give_render_back(tx, post_id, token, step.at, 0 if waits else 1, waits=waits)
                 wait = step.at - now
                 if wait <= timedelta(seconds=settings().horizon):
@@ -207,7 +207,7 @@ def _give_up(tx: Connection, post: Post, token: str, reason: str) -> list[str]:
 
 
 def _after(reply: Reply, job: Job, now: datetime, waits_since: datetime | None) -> retries.Step:
-    """`waits_since`: when the renderer first said "still at work" or "not now" of this content."""
+    """What follows. `waits_since`: when the renderer first said "still at work" or "not now" of the content."""
     past = Past(failures=job.number - 1, busy_since=waits_since, working_since=waits_since)
     limits = Limits(
         failures=settings().tries_never_started,

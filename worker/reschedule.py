@@ -49,8 +49,8 @@ class JobOverError(StaleWriteError):
 class Ran:
     """What a task did for one job. `follow_ups`: what must be rung for below the commits, but for the job itself.
 
-    `messages` go on with the job after `delay` seconds; none where others do, or where the job is over. `shown`: what
-    an operator reads of them in Flower.
+    So many `messages` go on with the job after `delay` seconds; none where other messages do, or where the job is over.
+    `shown`: what an operator reads of them in Flower.
     """
 
     outcome: str = "gone"
@@ -111,8 +111,8 @@ def take_turn(job_id: str) -> Turn:
         ran = turn.run(other)
         if ran.outcome in STEPS:
             # The other job's own message is still on its way, so only those beyond it are new.
-            own = JobStep(job_id, f"{job_id} let another workspace go first")
-            turn.follow_ups.snooze(ran.delay, *[JobStep(other, ran.shown)] * (ran.messages - 1), own)
+            own_step = JobStep(job_id, f"{job_id} let another workspace go first")
+            turn.follow_ups.snooze(ran.delay, *[JobStep(other, ran.shown)] * (ran.messages - 1), own_step)
             return turn
     ran = turn.run(job_id)
     turn.follow_ups.snooze(ran.delay, *[JobStep(job_id, ran.shown)] * ran.messages)
@@ -165,7 +165,7 @@ def _step(job_id: str, attempt: ChunkAttempts, ran: Ran) -> Sequence[int]:
 
 
 def _without_a_chunk(tx: Connection, job_id: str, attempt: ChunkAttempts, ran: Ran) -> Sequence[int]:
-    """No chunk can be taken: the job is new, or others work on all that is left, or only contended posts are left."""
+    """No chunk can be taken: the job is new, or other tasks have the rest, or only contended posts are left."""
     job = chunks_store.work(tx, job_id)
     if job is None:
         return ()

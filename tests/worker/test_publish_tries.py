@@ -39,7 +39,7 @@ def test_an_expired_claim_is_retaken_with_the_same_key_and_the_byte_identical_bo
     (asked,) = outside.asked
     assert (asked.key, asked.body, asked.attempt) == (lost.attempt.idempotency_key, lost.attempt.body, 2)
     assert publish_rows(engine, due) == [(1, "unknown"), (2, "done")]
-    assert attempts(engine, due)[0].message == "its holder was gone"
+    assert attempts(engine, due)[0].message == "its worker was gone"
 
 
 def test_an_edit_is_refused_while_an_expired_claim_waits_to_be_retaken(

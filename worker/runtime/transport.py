@@ -53,8 +53,8 @@ class QoS(redis.QoS):
         if pipe:
             yield pipe
             return
-        with self.channel.conn_or_acquire(client) as own:
-            yield own.pipeline(transaction=False)
+        with self.channel.conn_or_acquire(client) as connection:
+            yield connection.pipeline(transaction=False)
 
 
 class Received(Message):
@@ -71,15 +71,15 @@ class Channel(redis.Channel):
 
     QoS = QoS
     Message = Received
-    _own: Any = None
+    _sending_client: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  -- kombu's signature
         if asynchronous:
             # These clients keep a connection of their own, on which they wait for messages.
             return super()._create_client(asynchronous=True)  # type: ignore[misc]  # the stubs leave it out
-        if self._own is None or self._own.connection_pool is not self.pool:
-            self._own = super()._create_client()  # type: ignore[misc]
-        return self._own
+        if self._sending_client is None or self._sending_client.connection_pool is not self.pool:
+            self._sending_client = super()._create_client()  # type: ignore[misc]
+        return self._sending_client
 
     def _brpop_read(self, **options: Any) -> Any:
         return _or_dropped(super()._brpop_read, **options)  # type: ignore[misc]
