@@ -31,23 +31,23 @@ def _fate(number: int) -> int:
     return random.Random(f"{SEED}/{number}").randrange(int(ODDS))
 
 
-def count_attempt(aside: Connection, job_id: str, number: int) -> int:
-    attempts = _count(aside, job_id, number)
+def count_attempt(relaxed: Connection, job_id: str, number: int) -> int:
+    attempts = _count(relaxed, job_id, number)
     _begun.update(number=number, attempts=attempts)
     return attempts
 
 
 def advance(tx: Connection, job_id: str, step: Any) -> Any:
-    standing = _advance(tx, job_id, step)
+    progress = _advance(tx, job_id, step)
     if step.chunks and _begun["attempts"] == 1 and _fate(_begun["number"]) == 0:
         _strike("before-commit", _begun["number"])
-    return standing
+    return progress
 
 
-def take(self: reschedule.Ran, done: Any, standing: Any, *, room: bool) -> None:
+def take(self: reschedule.Ran, done: Any, progress: Any, *, room: bool) -> None:
     if not done.chunk.done and _fate(done.chunk.number) == 1:
         _strike("after-commit", done.chunk.number)
-    _take(self, done, standing, room=room)
+    _take(self, done, progress, room=room)
 
 
 reschedule.chunks_store.count_attempt = count_attempt

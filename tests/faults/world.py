@@ -48,7 +48,7 @@ class World:
     renders: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     bells: set[str] = field(default_factory=set)
     calling: list[Called] = field(default_factory=list)
-    landed: list[Completed[Called]] = field(default_factory=list)
+    completed: list[Completed[Called]] = field(default_factory=list)
     rendering: list[tuple[Job, Reply]] = field(default_factory=list)
     journal: list[Call] = field(default_factory=list)
     effects: dict[str, str] = field(default_factory=dict)
@@ -173,7 +173,7 @@ class World:
                 self.received(called, effect=end in {"done", "dies_after"} or self.lucky(0.5))
             if end.startswith("dies"):
                 continue
-            self.landed.append(Completed(called, Reply(kind, message=end), time.monotonic()))
+            self.completed.append(Completed(called, Reply(kind, message=end), time.monotonic()))
 
     def received(self, called: Called, *, effect: bool) -> None:
         attempt = called.attempt
@@ -185,9 +185,9 @@ class World:
             assert self.effects.setdefault(post["postId"], attempt.idempotency_key) == attempt.idempotency_key
 
     def finish(self) -> None:
-        landed, self.landed = self.landed, []
-        now = [one for one in landed if self.lucky(0.6)]
-        self.landed += [one for one in landed if one not in now]
+        completed, self.completed = self.completed, []
+        now = [one for one in completed if self.lucky(0.6)]
+        self.completed += [one for one in completed if one not in now]
         done = Published()
         assert finish(now, done) == []
         self.seen.update(f"finish {outcome}" for outcome in done.outcomes.values())

@@ -124,8 +124,8 @@ def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
 ) -> None:
     claimed = publish.claim({due: 1}, publish.Published())
     pause = Pause(monkeypatch, claims_store, "finish_publishes")
-    landed = [publish.Completed(claimed[0], Reply("done", {}), 0.0)]
-    with in_thread(lambda: publish.finish(landed, publish.Published())):
+    completed = [publish.Completed(claimed[0], Reply("done", {}), 0.0)]
+    with in_thread(lambda: publish.finish(completed, publish.Published())):
         assert pause.reached.wait(10)
         edit = queued(engine, due, {"caption": "too late"})
         with in_thread(lambda: apply.apply_edits([due])):

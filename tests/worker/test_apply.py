@@ -14,7 +14,7 @@ from shared.store import db, operator_actions
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
 from tests import rows
-from tests.worker.bulk import edits_held_by_a_person
+from tests.worker.bulk import edits_locked_by_a_person
 from worker import apply
 from worker.apply import apply_edits
 
@@ -283,7 +283,7 @@ def test_an_edit_whose_row_a_person_holds_delays_its_own_post_only_and_costs_no_
         first, taken, behind = (rows.edit(tx, post, {"caption": word}) for word in ("one", "two", "three"))
         now = rows.edit(tx, free, {"caption": "now"})
         tx.execute(text("UPDATE edits SET attempts = :attempts WHERE id = :id"), {"id": taken, "attempts": attempts})
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         applied = apply_edits([post, free])
         assert [end.id for end in applied.results] == [first, now]
         assert (set(applied.follow_ups.contended), applied.follow_ups.edits) == ({post}, [])
@@ -328,7 +328,7 @@ def test_the_long_queue_of_a_post_one_of_whose_edits_a_person_holds_does_not_rin
         post, free = rows.post(tx), rows.post(tx)
         taken, *_ = [rows.edit(tx, post, {"caption": f"later {number}"}) for number in range(1001)]
         behind = rows.edit(tx, free, {"caption": "now"})
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         applied = apply_edits([post, free])
         assert (applied.results, set(applied.follow_ups.contended), applied.follow_ups.edits) == ([], {post}, [free])
         assert [end.id for end in apply_edits(applied.follow_ups.edits).results] == [behind]

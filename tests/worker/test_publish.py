@@ -10,7 +10,7 @@ from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
 from tests import rows
-from tests.worker.bulk import edits_held_by_a_person
+from tests.worker.bulk import edits_locked_by_a_person
 from tests.worker.outside import (
     PAST,
     Outside,
@@ -146,7 +146,7 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neigh
     with engine.begin() as tx:
         neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
         taken = rows.edit(tx, due, {"caption": "second"})
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         outcomes, rung = publish_now((due, 1), (neighbour, 1))
         assert outcomes == {due: "edits_first", neighbour: "done"}
         assert rung.snoozes == [(SNOOZE, Publish(due, 1))]

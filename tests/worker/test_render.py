@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Reply
 from tests import rows
-from tests.worker.bulk import edits_held_by_a_person
+from tests.worker.bulk import edits_locked_by_a_person
 from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now
 from worker import apply, render
 from worker.follow_ups import SNOOZE, Render
@@ -181,7 +181,7 @@ def test_a_failing_render_does_not_fail_the_post_over_the_head_of_a_tried_edit(
 
 def test_a_claim_comes_back_while_a_person_holds_an_edit(engine: Engine, outside: Outside, slides: str) -> None:
     taken, done = queued(engine, slides, {"caption": "second"}), Rendering()
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         assert render._claim(slides, 1, done) is None
     assert (done.outcome, done.follow_ups.edits_first) == ("edits_first", [slides])
     assert done.follow_ups.snoozes == [(SNOOZE, Render(slides, 1))]

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.store import StaleWriteError, db
 from tests import jobs, rows
-from tests.worker.bulk import ALL, chunks_of_three, held_by_a_person, moved_once, posts
+from tests.worker.bulk import ALL, chunks_of_three, locked_by_a_person, moved_once, posts
 from worker import reschedule, reschedule_chunk
 
 __all__ = ["chunks_of_three"]
@@ -67,7 +67,7 @@ def test_held_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_fo
 ) -> None:
     ids = sorted(posts(engine, 3))
     job = jobs.make({"filter": ALL, "shift": "P1D"})
-    with held_by_a_person(engine, ids[1]):
+    with locked_by_a_person(engine, ids[1]):
         outcomes = [reschedule.run_chunk(job).outcome for _ in range(9)]
         assert outcomes == ["frozen", *["moved"] * 8]
         with engine.connect() as tx:
