@@ -128,7 +128,7 @@ def test_a_post_held_longer_than_a_worker_waits_is_rung_again_and_never_dropped(
     assert [end.id for end in apply_edits(applied.follow_ups.contended).results] == [waiting]
 
 
-def test_ten_held_posts_cost_a_task_no_longer_than_one(engine: Engine) -> None:
+def test_ten_contended_posts_cost_a_task_no_longer_than_one(engine: Engine) -> None:
     posts = [make(engine, "later")[0] for _ in range(10)]
     free, (now,) = make(engine, "now")
     with engine.begin() as person:

@@ -1,4 +1,4 @@
-"""Posts for bulk jobs, and people who hold rows."""
+"""Posts for bulk jobs, and rows that a person has locked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Applying queued edits: order, ends, counters, attempts, and what is held by others."""
+"""Applying queued edits: order, results, counters, attempts, and contended posts."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -112,7 +112,7 @@ def test_a_content_edit_drops_a_running_render_and_queues_a_new_one(engine: Engi
     assert (applied.follow_ups.renders, stored.thumbnail_url) == ([(post, 4)], None)
 
 
-def test_a_tried_edit_runs_alone_and_the_rest_of_its_queue_is_rung_for(engine: Engine) -> None:
+def test_an_isolated_edit_runs_by_itself_and_the_rest_of_its_queue_is_rung_for(engine: Engine) -> None:
     with engine.begin() as tx:
         post, other = rows.post(tx), rows.post(tx)
         first = rows.edit(tx, post, {"caption": "one"})
@@ -140,7 +140,7 @@ def test_an_edit_whose_attempts_are_spent_fails_unrun_and_the_rest_goes_on(engin
     assert rows.row(engine, "posts", post).caption == "after"
 
 
-def test_an_edit_that_raises_costs_its_neighbours_nothing_but_a_run_alone(
+def test_an_edit_that_raises_costs_its_neighbours_nothing_but_an_isolated_run(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide = apply.lifecycle.decide
@@ -217,7 +217,7 @@ def test_an_attempt_that_another_counted_since_leaves_ours_to_be_given_back(engi
     assert rows.row(engine, "edits", edit).attempts == 1
 
 
-def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
+def test_the_long_queue_of_a_contended_post_does_not_hide_its_neighbour_s(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apply, "EDITS_A_TASK", 2)
@@ -233,7 +233,7 @@ def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
     assert applied.follow_ups.contended == [held]
 
 
-def test_who_waits_for_a_held_post_tells_first_how_its_neighbours_ended(engine: Engine) -> None:
+def test_who_waits_for_a_contended_post_tells_first_how_its_neighbours_ended(engine: Engine) -> None:
     with engine.begin() as tx:
         held, free = rows.post(tx), rows.post(tx)
         waiting = rows.edit(tx, held, {"caption": "later"})

@@ -1,4 +1,4 @@
-"""Batches of the largest edits there can be: each gets through, in bounded steps, and what fails is tried otherwise."""
+"""Batches of the largest edits: each is applied, in bounded steps, and a batch that fails is retried in another way."""
 
 from typing import Any
 

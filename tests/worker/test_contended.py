@@ -1,4 +1,4 @@
-"""Posts that somebody held, tried again: what comes meanwhile is left to that, and that leaves nothing behind."""
+"""Contended posts come back by one message: edits that come meanwhile are left to it, and it leaves none behind."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def contended_bells(url: str) -> list[list[Any]]:
     return [arguments for arguments in sent if arguments[0] == []]
 
 
-def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_task_waits(
+def test_however_often_a_contended_post_is_rung_for_one_message_comes_back_and_one_task_waits(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, redis_url: str
 ) -> None:
     waited: list[str] = []
@@ -62,7 +62,7 @@ def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_ta
     assert contended_posts.take(None) == {}
 
 
-def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
+def test_who_asked_last_is_told_how_the_edits_of_a_contended_post_ended(
     engine: Engine, told: list[tuple[str | None, list[str]]]
 ) -> None:
     with engine.begin() as tx:
@@ -117,7 +117,7 @@ def test_of_more_posts_than_a_message_tries_the_rest_are_tried_by_the_next(engin
 
 
 @pytest.mark.usefixtures("engine")
-def test_while_postgresql_is_away_the_message_for_many_held_posts_does_not_multiply(
+def test_while_postgresql_is_away_the_message_for_many_contended_posts_does_not_multiply(
     monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
     def away(*_: Any) -> None:

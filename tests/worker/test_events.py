@@ -1,4 +1,4 @@
-"""Events for the receiver of webhooks: written with what they tell of, and with nothing else."""
+"""Events for the receiver of webhooks: written in the transaction of their cause, and in no other."""
 
 from typing import Any
 

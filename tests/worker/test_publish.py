@@ -155,7 +155,7 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neigh
     assert outside.asked[-1].post["caption"] == "second"
 
 
-def test_a_tried_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_calling_for_more(
+def test_an_isolated_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_calling_for_more(
     engine: Engine, outside: Outside, due: str
 ) -> None:
     with engine.begin() as tx:

@@ -1,4 +1,4 @@
-"""The calls of a publish: room for them, and their finishes, which outlast whoever is in their way."""
+"""The calls of a publish: capacity for them, and their finishes, which outlast a locked row and a restart."""
 
 from typing import Any
 

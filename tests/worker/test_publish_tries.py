@@ -1,4 +1,4 @@
-"""The tries of a publish: claims that are retaken, keys and bodies, backoffs, and ends."""
+"""The tries of a publish: claims that are retaken, keys and bodies, backoffs, and outcomes."""
 
 from datetime import UTC, datetime, timedelta
 

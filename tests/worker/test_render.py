@@ -165,7 +165,7 @@ def test_an_edit_that_waits_mends_a_render_that_fails(engine: Engine, outside: O
     assert render_now(slides, 2)[0] == "done"
 
 
-def test_a_failing_render_does_not_fail_the_post_over_the_head_of_a_tried_edit(
+def test_a_failing_render_does_not_fail_the_post_over_the_head_of_an_isolated_edit(
     engine: Engine, outside: Outside, slides: str
 ) -> None:
     def edited(_: Any) -> Reply:
@@ -188,7 +188,7 @@ def test_a_claim_comes_back_while_a_person_holds_an_edit(engine: Engine, outside
     assert render._claim(slides, 1, done) is not None
 
 
-def test_a_claim_does_not_run_a_tried_edit_and_comes_back(engine: Engine, outside: Outside, slides: str) -> None:
+def test_a_claim_does_not_run_an_isolated_edit_and_comes_back(engine: Engine, outside: Outside, slides: str) -> None:
     change(engine, "edits", queued(engine, slides, {"caption": "poison"}), attempts=2)
     done = Rendering()
     assert render._claim(slides, 1, done) is None

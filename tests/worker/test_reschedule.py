@@ -156,7 +156,7 @@ def test_a_chunk_drains_the_queue_of_its_posts_before_it_moves_them(engine: Engi
     assert jobs.audit(engine, job)[0].revision == 3
 
 
-def test_a_post_with_an_edit_that_was_tried_is_skipped_and_its_neighbours_are_moved(engine: Engine) -> None:
+def test_a_post_with_an_edit_that_has_an_attempt_is_skipped_and_its_neighbours_are_moved(engine: Engine) -> None:
     poisoned, fine = posts(engine, 2)
     with engine.begin() as tx:
         edit = rows.edit(tx, poisoned, {"caption": "poison"})

@@ -1,4 +1,4 @@
-"""Posts that others hold while a bulk job comes to them: passed by, waited for a moment, moved when they are free."""
+"""Posts that are locked while a bulk job comes to them: skipped, waited for a moment, moved when they are free."""
 
 import threading
 from typing import Any
@@ -52,7 +52,7 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_moved_when_it_is_free_and_i
     assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 3, 2]
 
 
-def test_a_held_post_that_comes_free_within_the_patience_is_moved_by_the_same_task(
+def test_a_contended_post_that_comes_free_within_the_patience_is_moved_by_the_same_task(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = sorted(posts(engine, 2))
@@ -70,7 +70,7 @@ def test_a_held_post_that_comes_free_within_the_patience_is_moved_by_the_same_ta
     assert moved_once(engine, job, ids)
 
 
-def test_a_chunk_that_meets_held_posts_waits_for_them_less_than_its_patience_in_all(
+def test_a_chunk_that_meets_contended_posts_waits_for_them_less_than_its_patience_in_all(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = posts(engine, 3)

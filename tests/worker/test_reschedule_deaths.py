@@ -1,4 +1,4 @@
-"""Chunks and freezes that end their worker, and writes that meet another row: undone, counted, and given up at last."""
+"""Chunks and freezes that stop their worker, and writes that meet a changed row: undone, counted, given up at last."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def test_a_chunk_that_ends_its_worker_every_time_fails_the_job_after_five_attemp
     assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 2, 2, 1, 1, 1]
 
 
-def test_held_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_for_them_costs_nothing(
+def test_contended_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_for_them_costs_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = sorted(posts(engine, 3))

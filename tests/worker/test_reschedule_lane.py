@@ -1,4 +1,4 @@
-"""The bulk lane between workspaces: whoever starts many jobs has one turn in two, as whoever starts one has."""
+"""The bulk lane of two workspaces: one with many jobs gets one turn in two, as does one with a single job."""
 
 from collections import Counter, deque
 from typing import Any

@@ -1,4 +1,4 @@
-"""Posts of a bulk job for which edits wait: drained, waited for, or reckoned with by a dry run."""
+"""Posts of a bulk job for which edits wait: drained, waited for, or predicted by a dry run."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_a_post_whose_edit_is_to_run_alone_is_waited_for_and_moved_when_it_has(e
     assert jobs.counts(job) == ("done", 2, 2, 0, 0)
 
 
-def test_a_post_whose_edit_was_tried_just_now_is_waited_for_and_moved_when_the_attempt_is_given_back(
+def test_a_post_whose_edit_was_started_just_now_is_waited_for_and_moved_when_the_attempt_is_given_back(
     engine: Engine,
 ) -> None:
     """So it looks while a worker is at the edit aside of its lock, or was frozen there until it lost the lock."""

@@ -1,4 +1,4 @@
-"""The way of a bulk job through its tasks: statements, results, rescue, webhooks."""
+"""A bulk job through all its tasks: statements, results, rescue, webhooks."""
 
 from typing import Any
 

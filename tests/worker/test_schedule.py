@@ -181,7 +181,7 @@ def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
     assert sent == [("posts.publish", [[[post, 4]]], None), ("posts.render", [slides, 7], None)]
 
 
-def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_held_posts(
+def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_contended_posts(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "DOORBELL_POSTS", 3)
@@ -197,7 +197,7 @@ def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_held_pos
     assert posts[4] in {post for _, args, _ in sent for post in args[0]}
 
 
-def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
+def test_expired_claims_have_their_turn_however_many_of_contended_posts_there_are(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rescue, "EXPIRED_AT_ONCE", 3)
@@ -212,7 +212,7 @@ def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
     assert [slides[4], 1] in [args for task, args, _ in sent if task == task_names.POSTS_RENDER]
 
 
-def test_an_expired_claim_of_a_held_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:
+def test_an_expired_claim_of_a_contended_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
         post = rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
     with locked_by_a_person(engine, post):
