@@ -1,4 +1,4 @@
-"""Apply the queued edits of some posts, under their locks: lock, read, decide, write, in that order (SPEC 3, 7)."""
+"""Apply the queued edits of some posts, under their locks: lock, read, decide, write, in that order."""
 
 import time
 from collections import Counter
@@ -22,118 +22,120 @@ from shared.store.edits import Queue
 from shared.store.posts import Write
 from shared.telemetry import logs, metrics
 from worker import batch_limits
-from worker.attempts import Attempts
+from worker.attempts import EditAttempts
 from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK
+from worker.follow_ups import FollowUps
 
-WAIT_FOR_HELD = 0.05
+WAIT_FOR_LOCKS = 0.05
+"""Seconds that one task waits, in all, for posts that other sessions have locked."""
 
 
 @dataclass(slots=True)
 class Applied:
-    """What a task did, and what must be rung below its commits. `publishes`: (post, schedule revision, when).
+    """What a task did: the results of edits, the edits that were read, and what must be rung for below the commits.
 
-    `announced`: so many of the ends, the first ones, were told of already.
+    `announced`: how many of the results, the first ones, were announced already.
     """
 
-    ends: list[End] = field(default_factory=list)
+    results: list[End] = field(default_factory=list)
     announced: int = 0
-    publishes: list[tuple[str, int, datetime | None]] = field(default_factory=list)
-    renders: list[tuple[str, int]] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
     read: list[QueuedEdit] = field(default_factory=list)
-    more: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    follow_ups: FollowUps = field(default_factory=FollowUps)
 
     def take(self, drained: "Drained") -> None:
         """Count a drained batch in; to be called when its transaction has been committed."""
-        self.ends += drained.ends
+        self.results += drained.results
         self.read += drained.read
-        self.told += drained.told
-        self.held += drained.held
-        metrics.edits_finalized(drained.ends, drained.read, drained.read_mono)
-        logs.edits_finalized(drained.ends, drained.read)
-        for write in drained.writes.values():
-            self.follow(write, drained.read_at)
-
-    def follow(self, write: Write, now: datetime | None) -> None:
-        after = write.after
-        if write.enqueue == "render":
-            self.renders.append((after.id, after.content_revision))
-        elif write.enqueue == "publish":
-            due = now is not None and after.scheduled_time <= now
-            self.publishes.append((after.id, after.schedule_revision, None if due else after.scheduled_time))
+        self.follow_ups.add(drained.committed())
 
     def summary(self) -> dict[str, int]:
-        """A small dict for Flower: {"applied": 3, "rejected": 1, "held": 0}."""
-        counts = dict(Counter(end.status.value for end in self.ends))
-        return counts | ({"held": len(self.held)} if self.held else {})
+        """A small dict for Flower: {"applied": 3, "rejected": 1, "contended": 2}."""
+        counts = dict(Counter(result.status.value for result in self.results))
+        contended = len(self.follow_ups.contended)
+        return counts | ({"contended": contended} if contended else {})
 
 
 @dataclass(slots=True)
 class Drained:
-    """One batch under its locks. `posts` are the facts as the batch leaves them; `tried` have a head to run alone;
-    of those `held` somebody else has locked an edit, which waits with all behind it; `more` have edits for the next
-    batch.
+    """One batch under its locks. `posts` are the facts as the batch leaves them.
+
+    `isolated`: posts whose next edit runs in a transaction of its own. `remaining`: posts with edits for the next
+    batch; the caller decides how it rings for them. `follow_ups.contended`: posts of which another session has locked
+    an edit, which waits with all behind it.
+    `read_at`: the database's clock as the queue was read; `read_mono`: the same moment in monotonic seconds.
     """
 
     posts: dict[str, PostFacts]
-    ends: list[End] = field(default_factory=list)
+    results: list[End] = field(default_factory=list)
     writes: dict[str, Write] = field(default_factory=dict)
-    tried: list[str] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
-    more: list[str] = field(default_factory=list)
+    isolated: list[str] = field(default_factory=list)
+    remaining: list[str] = field(default_factory=list)
+    follow_ups: FollowUps = field(default_factory=FollowUps)
     read_at: datetime | None = None
-    told: list[str] = field(default_factory=list)
     read: Sequence[QueuedEdit] = ()
     read_mono: float = 0.0
 
+    @property
+    def unfinished(self) -> set[str]:
+        """Posts that still have queued edits after this batch."""
+        return {*self.remaining, *self.isolated, *self.follow_ups.contended}
+
+    def committed(self) -> FollowUps:
+        """Report the results in metrics and logs, below the commit. Returned: what must be rung for."""
+        metrics.edits_finalized(self.results, self.read, self.read_mono)
+        logs.edits_finalized(self.results, self.read)
+        return self.follow_ups
+
 
 def drain(
-    tx: Any, locked: dict[str, Post], attempts: Attempts, queue: Queue | None = None, *,
-    alone: bool = False, waited: float = 0.0,
+    tx: Any, locked: dict[str, Post], attempts: EditAttempts, queue: Queue | None = None, *,
+    isolated: bool = False, waited: float = 0.0,
 ) -> Drained:  # fmt: skip
     """Decide and write the queued edits of locked posts, in order, in the caller's transaction.
 
-    A post's queue is taken up to the first edit that runs alone (worker/batch_limits.py). `alone` takes just such a
-    head, of one post. `waited`: seconds spent on the lock. `queue`: what was read of it already, behind the lock.
+    A post's queue is taken up to the first edit that runs isolated (worker/batch_limits.py). `isolated` takes only
+    that edit, of one post. `waited`: seconds spent on the lock. `queue`: what the caller read of it, behind the lock.
     """
     if queue is None:
-        queue = edits_store.queued_edits(tx, locked, 1 if alone else EDITS_A_TASK, BYTES_A_TASK)
+        queue = edits_store.queued_edits(tx, locked, 1 if isolated else EDITS_A_TASK, BYTES_A_TASK)
     drained = Drained({post_id: post.facts for post_id, post in locked.items()})
     drained.read, drained.read_mono = queue.edits, time.monotonic()
     drained.read_at = queue.edits[0].read_at if queue.edits else None
-    cut = False
-    if alone:
-        taken = _alone(queue.edits, drained)
+    truncated = False
+    if isolated:
+        taken = _unless_spent(queue.edits, drained)
     else:
         mine = batch_limits.share(queue.edits, drained.posts)
-        taken, drained.tried, cut = mine.taken, mine.alone, mine.left or queue.more
+        taken, drained.isolated, truncated = mine.taken, mine.isolated, mine.left or queue.more
     begun = attempts.count(taken)
+    follow_ups = drained.follow_ups
     if len(begun) < len(taken):
         ours = {edit.id for edit in begun}
-        drained.held = list(dict.fromkeys(edit.post_id for edit in taken if edit.id not in ours))
+        follow_ups.contended += dict.fromkeys(edit.post_id for edit in taken if edit.id not in ours)
     for edit in begun:
         _decide(edit, locked[edit.post_id], drained, round(waited * 1000))
     for post_id, after in drained.posts.items():
         before = locked[post_id].facts
         if after is not before:
-            drained.writes[post_id] = Write(before, after, _follow_up(before, after, drained.read_at))
-    batches.finalize(tx, list(drained.writes.values()), drained.ends)
-    if cut:
+            write = Write(before, after, _enqueue(before, after, drained.read_at))
+            drained.writes[post_id] = write
+            follow_ups.add_write(write, drained.read_at)
+    batches.finalize(tx, list(drained.writes.values()), drained.results)
+    if truncated:
         left = edits_store.posts_with_a_queue(tx, locked)
-        # What runs alone is followed by a ring of its own, and held posts are come back to.
-        drained.more = [post_id for post_id in left if post_id not in {*drained.tried, *drained.held}]
+        # Isolated edits get a ring of their own below their commit, and contended posts are snoozed.
+        drained.remaining = [post_id for post_id in left if post_id not in {*drained.isolated, *follow_ups.contended}]
     if webhooks_store.wanted():
-        told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue.edits})
-        drained.told = webhooks_store.tell(tx, told)
+        happened = events.of_edits(drained.results, {edit.id: locked[edit.post_id] for edit in queue.edits})
+        follow_ups.webhooks += webhooks_store.tell(tx, happened)
     return drained
 
 
-def _alone(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedEdit]:
-    """The head of one post's queue; none where its attempts are spent: then it ends as failed, unrun."""
+def _unless_spent(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedEdit]:
+    """The isolated edit; none where its attempts are spent: it then becomes `failed` without running again."""
     if queue and queue[0].attempts >= settings().edit_attempts:
-        message = f"Gave up after {queue[0].attempts} attempts, each of which ended its worker or was too much for one"
-        drained.ends.append(End(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
+        message = f"Gave up after {queue[0].attempts} attempts: each one stopped its worker or was too much for it"
+        drained.results.append(End(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
         return []
     return list(queue)
 
@@ -144,7 +146,7 @@ def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -
     decision = lifecycle.decide(facts, patch, edit.created_at, edit.if_match)
     if isinstance(decision, lifecycle.Reject):
         details = [{"field": detail.field, "message": detail.message} for detail in decision.details]
-        end = End(
+        result = End(
             edit.id,
             EditStatus.REJECTED,
             facts.revision,
@@ -156,16 +158,14 @@ def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -
     else:
         after = decision.after
         was, now = posts.difference(facts, after)
-        result = posts.public_json(post, after)
-        end = End(
-            edit.id, EditStatus.APPLIED, after.revision, was, now, result, lock_wait_ms=lock_wait_ms
-        )  # fmt: skip
+        body = posts.public_json(post, after)
+        result = End(edit.id, EditStatus.APPLIED, after.revision, was, now, body, lock_wait_ms=lock_wait_ms)
         drained.posts[edit.post_id] = after
-    drained.ends.append(end)
+    drained.results.append(result)
 
 
-def _follow_up(before: PostFacts, after: PostFacts, now: datetime | None) -> Any:
-    """What a change must ring: a render of new content; a publish that moved, or that a dropped render frees."""
+def _enqueue(before: PostFacts, after: PostFacts, now: datetime | None) -> Any:
+    """What a change must ring for: a render of new content; a publish that moved, or that a dropped render frees."""
     if after.status is Status.PENDING_RENDER:
         return "render" if after.content_revision != before.content_revision else None
     released = after.status is not before.status or after.schedule_revision != before.schedule_revision
@@ -175,79 +175,79 @@ def _follow_up(before: PostFacts, after: PostFacts, now: datetime | None) -> Any
 
 def apply_edits(
     post_ids: Iterable[str],
-    tell: Callable[[Sequence[End]], object] | None = None,
+    announce: Callable[[Sequence[End]], object] | None = None,
     known: Callable[[Sequence[str]], Collection[str]] | None = None,
 ) -> Applied:
     """Apply what is queued for these posts.
 
-    Posts that somebody else holds are skipped first, so that they delay their own edits only; then each gets a
-    transaction of its own, 50 ms of waiting in all; what is still held is in `held`, to be rung again (SPEC 3.4).
-    Those that are `known` to be held, and to be tried again after this, are not waited for.
-    Where anything is left for later, `tell` hears at once how the others ended: they, and what was recorded since,
-    wait for nobody.
+    Posts that another session has locked are skipped first, so that they delay their own edits only. Then each gets a
+    transaction of its own, with 50 ms of waiting in all. Posts that are still locked come back in
+    `follow_ups.contended`.
+    `known` says for which of those a message under way will come back after this; this task does not wait for them.
+    Where edits are left for later, `announce` gets the results so far at once: their clients need not wait.
     """
     wanted = list(dict.fromkeys(post_ids))
     applied = Applied()
-    with Attempts() as attempts, transaction() as tx:
+    with EditAttempts() as attempts, transaction() as tx:
         taken = batches.take(tx, wanted, EDITS_A_TASK, BYTES_A_TASK)
         drained = drain(tx, taken.locked, attempts, taken.queue)
         missing = [post_id for post_id in wanted if post_id not in taken.locked]
         waiting = edits_store.posts_with_a_queue(tx, missing) if missing else []
     applied.take(drained)
     left = set(taken.left)
-    held = [post_id for post_id in waiting if post_id not in left]
-    applied.more += [*drained.more, *taken.left]
-    tried = drained.tried
+    contended = [post_id for post_id in waiting if post_id not in left]
+    applied.follow_ups.edits += [*drained.remaining, *taken.left]
+    isolated = drained.isolated
 
-    if tell and (held or tried):
-        tell(drained.ends)
-        applied.announced = len(drained.ends)
-    known_held = known(held) if known and held else ()
-    applied.held += known_held
-    deadline = time.monotonic() + WAIT_FOR_HELD
-    for post_id in held:
-        if post_id not in known_held:
-            tried += _apply_held(post_id, applied, deadline)
-    for post_id in tried:
-        _apply_tried(post_id, applied)
+    if announce and (contended or isolated):
+        announce(drained.results)
+        applied.announced = len(drained.results)
+    not_waited_for = known(contended) if known and contended else ()
+    applied.follow_ups.contended += not_waited_for
+    deadline = time.monotonic() + WAIT_FOR_LOCKS
+    for post_id in contended:
+        if post_id not in not_waited_for:
+            isolated += _apply_contended(post_id, applied, deadline)
+    for post_id in isolated:
+        _apply_isolated(post_id, applied)
     return applied
 
 
-def _apply_held(post_id: str, applied: Applied, deadline: float) -> list[str]:
-    """Wait for one held post until the deadline; its id if the head of its queue wants to run alone."""
+def _apply_contended(post_id: str, applied: Applied, deadline: float) -> list[str]:
+    """Wait for one locked post until the deadline. Returned: its id, if the head of its queue runs isolated."""
     started = time.monotonic()
     if started >= deadline:
-        applied.held.append(post_id)
+        applied.follow_ups.contended.append(post_id)
         return []
     try:
-        with Attempts() as attempts, transaction() as tx:
+        with EditAttempts() as attempts, transaction() as tx:
             posts_store.wait_at_most(tx, deadline - started)
             locked = posts_store.lock_posts(tx, [post_id], "wait")
             drained = drain(tx, locked, attempts, waited=time.monotonic() - started)
     except Exception as error:
         if not db.lock_timed_out(error):
             raise
-        applied.held.append(post_id)
+        applied.follow_ups.contended.append(post_id)
         return []
     applied.take(drained)
-    applied.more += drained.more
-    return drained.tried
+    applied.follow_ups.edits += drained.remaining
+    return drained.isolated
 
 
-def _apply_tried(post_id: str, applied: Applied) -> None:
+def _apply_isolated(post_id: str, applied: Applied) -> None:
     """Run the head of one post's queue in a transaction and a count of its own, then ring for the rest."""
     try:
-        with Attempts(alone=True) as attempts, transaction() as tx:
+        with EditAttempts(isolated=True) as attempts, transaction() as tx:
             locked = posts_store.lock_posts(tx, [post_id], "skip")
-            drained = drain(tx, locked, attempts, alone=True)
+            drained = drain(tx, locked, attempts, isolated=True)
             rest = edits_store.posts_with_a_queue(tx, [post_id])
     except Exception as error:
         if not db.lock_timed_out(error):
             raise
-        applied.held.append(post_id)
+        applied.follow_ups.contended.append(post_id)
         return
     applied.take(drained)
     if not locked:
-        applied.held += rest
-    elif not drained.held:
-        applied.more += rest
+        applied.follow_ups.contended += rest
+    elif not drained.follow_ups.contended:
+        applied.follow_ups.edits += rest

@@ -1,6 +1,7 @@
-"""Attempts at queued edits: counted before work begins, given back by whatever ends it short of a death."""
+"""Attempts: counted before work begins, and given back when an interruption stopped it that is not the work's fault."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -8,36 +9,64 @@ from typing import Self
 import structlog
 
 from shared.domain.queued_edits import QueuedEdit
+from shared.settings import settings
 from shared.store import StaleWriteError, db
 from shared.store import edits as edits_store
+from shared.store import reschedule_chunks as chunks_store
 from shared.store.edits import Owed
 
 log = structlog.get_logger(__name__)
 
 
-class Attempts:
-    """The attempts that a piece of work has counted. Left by anything but success, they are given back.
+class GiveUpError(Exception):
+    """The work stopped its worker again and again."""
 
-    Only a death keeps them, a kill at the hard limit included, and a surprise in our own code: an edit that raises is
-    as poisonous as one that kills, and run alone it will be `failed` after its last attempt. Work that PostgreSQL ends
-    for its own sake (too long, too large) is deferred: its edits remember it, and run with fewer others the next time
-    (worker/batch_limits.py). `alone`: they run by themselves already, so that it is theirs, and costs the attempt.
+
+class Attempts(ABC):
+    """The attempts that a piece of work has counted.
+
+    An attempt stays counted where the worker dies, a kill at the hard limit included, and where our own code raises a
+    surprise: work that raises each time is as poisonous as work that kills each time. `_interrupted` decides about all
+    other errors.
     """
 
-    # Deliberately the process's: PostgreSQL was away when it was due.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        surprise = (
+            isinstance(error, Exception) and not db.is_transient(error) and not isinstance(error, StaleWriteError)
+        )
+        if error is not None and not surprise:
+            self._interrupted(error)
+
+    @abstractmethod
+    def _interrupted(self, error: BaseException) -> None:
+        """PostgreSQL stopped the work, or a row had changed meanwhile, or the process is ending."""
+
+
+class EditAttempts(Attempts):
+    """Attempts at queued edits.
+
+    Work that PostgreSQL stops for its length or its size is deferred: its edits remember it and run with fewer others
+    the next time (worker/batch_limits.py). An `isolated` edit runs by itself already: it is the cause, and this costs
+    it the attempt.
+    """
+
+    # Shared by the process on purpose: PostgreSQL was away when these were to be given back.
     _owed: list[Owed] = []  # noqa: RUF012
-    # A publish worker works in many threads: what one is giving back, another must not give back again.
+    # A publish worker has many threads: an attempt must be given back by one of them only.
     _giving_back = threading.Lock()
 
-    def __init__(self, *, alone: bool = False) -> None:
+    def __init__(self, *, isolated: bool = False) -> None:
         self._counted: list[QueuedEdit] = []
-        self._alone = alone
+        self._isolated = isolated
 
     def count(self, edits: Sequence[QueuedEdit]) -> Sequence[QueuedEdit]:
-        """Write down that work on these edits begins, before it does. Their posts are locked by the caller.
+        """Write down that work on these edits begins, before it begins. The caller has locked their posts.
 
-        Returned: those that it begins on. Left out: of each post, all from the first whose row somebody else has locked
-        (a person; nobody of ours who has not the post).
+        Returned: the edits to work on. Left out: of each post, all from the first edit whose row is locked. Only a
+        person can have locked it, since no worker locks an edit without its post.
         """
         try:
             self._count(edits)
@@ -50,7 +79,7 @@ class Attempts:
 
     def _count(self, edits: Sequence[QueuedEdit]) -> None:
         if edits:
-            # Before it is done: whether it was may be lost with the connection, and giving back looks which it was.
+            # Noted before the statement: its answer may be lost with the connection. Giving back looks at the row.
             self._counted += edits
             with db.autocommit_relaxed() as relaxed:
                 edits_store.count_attempts(relaxed, [edit.id for edit in edits])
@@ -72,14 +101,9 @@ class Attempts:
         self.give_back()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None:
-            return
-        stale = isinstance(error, StaleWriteError)
-        if isinstance(error, Exception) and not db.is_transient(error) and not stale:
-            return
-        repeats = stale or db.repeats(error)
-        if repeats and self._alone:
+    def _interrupted(self, error: BaseException) -> None:
+        repeats = isinstance(error, StaleWriteError) or db.repeats(error)
+        if repeats and self._isolated:
             log.warning("attempt_spent", edits=[edit.id for edit in self._counted], error=type(error).__name__)
             return
         self._owed.extend(Owed(edit.id, edit.attempts, repeats) for edit in self._counted)
@@ -95,7 +119,7 @@ class Attempts:
             try:
                 if owed:
                     cls._give_back(owed)
-            except Exception as error:  # noqa: BLE001  -- a debt must not hide the error that made it; it is kept
+            except Exception as error:  # noqa: BLE001  -- it must not hide the error that interrupted the work
                 log.warning("attempts_owed", edits=len(owed), error=type(error).__name__)
                 return
             del cls._owed[: len(owed)]
@@ -105,3 +129,33 @@ class Attempts:
         with db.autocommit_relaxed() as relaxed:
             locked = edits_store.give_back_attempts(relaxed, owed)
         cls._owed += [one for one in owed if one.edit_id in locked]
+
+
+class ChunkAttempts(Attempts):
+    """The attempt at one chunk of a bulk job, or at its freeze."""
+
+    def __init__(self, job_id: str) -> None:
+        self._job_id = job_id
+        self._begun: tuple[int, int] | None = None
+
+    def count(self, number: int, before: int) -> None:
+        """Write down that work on chunk `number` begins, after `before` attempts.
+
+        Raises GiveUpError where this attempt is one too many.
+        """
+        # Noted before the statement: its answer may be lost with the connection. Giving back looks at the row.
+        self._begun = number, before
+        with db.autocommit_relaxed() as relaxed:
+            attempts = chunks_store.count_attempt(relaxed, self._job_id, number)
+        if attempts > settings().edit_attempts:
+            raise GiveUpError
+
+    def _interrupted(self, error: BaseException) -> None:
+        # A chunk that PostgreSQL stops for its length or its size would be stopped each time: it keeps the attempt.
+        if self._begun is None or db.repeats(error):
+            return
+        try:
+            with db.autocommit_relaxed() as relaxed:
+                chunks_store.give_back_attempt(relaxed, self._job_id, *self._begun)
+        except Exception as failure:  # noqa: BLE001  -- it must not hide `error`, and the chunk has attempts left
+            log.warning("attempt_not_given_back", reschedule_id=self._job_id, error=type(failure).__name__)

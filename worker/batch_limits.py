@@ -1,4 +1,4 @@
-"""How much of some posts' queues one transaction takes, and what runs alone. Pure, but for the numbers.
+"""How much of some posts' queues one transaction takes, and which edits run isolated. Pure.
 
 A batch is bounded by count and by bytes: one edit may bring 35 URLs of 2,048 characters, and a thousand of those would
 be a statement that PostgreSQL refuses and a task that outgrows its machine.
@@ -15,31 +15,32 @@ BYTES_A_TASK = 4_000_000
 """What a transaction reads of queued edits at most, and what it writes at most, each."""
 
 HALVED_FROM = 2
-ALONE_FROM = 3
-"""So many times must a batch have failed at PostgreSQL before it is halved, and before its edits run one by one."""
+ISOLATED_FROM = 3
+"""After so many failures at PostgreSQL a batch is halved, and then its edits run one by one."""
 
-# Ids, times, status, URLs of thumbnail and render, and the names of the fields, in a post's JSON.
+# Bytes of ids, times, status, URLs of thumbnail and render, and the names of the fields, in a post's JSON.
 _REST_OF_A_POST = 700
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a batch takes of a queue, in order. `left`: some of it is for another task. `alone`: posts, least tried
-    first, whose next edit runs in a transaction of its own.
+    """What a batch takes of a queue, in order. `left`: some of it is for another task.
+
+    `isolated`: posts whose next edit runs in a transaction of its own, those with the fewest attempts first.
     """
 
     taken: list[QueuedEdit]
     left: bool
-    alone: list[str]
+    isolated: list[str]
 
 
-def runs_alone(attempts: int, deferrals: int) -> bool:
-    """Whether an edit must take no neighbour with it: a worker died with it in hand, or its batches failed before."""
-    return attempts > 0 or deferrals >= ALONE_FROM
+def runs_isolated(attempts: int, deferrals: int) -> bool:
+    """Whether an edit runs in a transaction of its own: a worker died at it, or its batches failed again and again."""
+    return attempts > 0 or deferrals >= ISOLATED_FROM
 
 
 def share(queue: Sequence[QueuedEdit], posts: Mapping[str, PostFacts], most: int = BYTES_A_TASK) -> Share:
-    """What one batch takes: of each post up to the first edit that runs alone, of all as much as may be written.
+    """What one batch takes: of each post up to the first edit that runs isolated, of all as much as may be written.
 
     At least one edit, however large. Half of it, where a batch with one of these edits has failed before.
     """
@@ -48,14 +49,14 @@ def share(queue: Sequence[QueuedEdit], posts: Mapping[str, PostFacts], most: int
     for edit in queue:
         if edit.post_id in stopped:
             continue
-        if runs_alone(edit.attempts, edit.deferrals):
+        if runs_isolated(edit.attempts, edit.deferrals):
             stopped[edit.post_id] = edit.attempts, edit.deferrals
         else:
             taken.append(edit)
     count = _affordable(taken, posts, most)
     if any(edit.deferrals >= HALVED_FROM for edit in taken):
         count = min(count, (len(taken) + 1) // 2)
-    # The least tried first: a poison edit kills only when its harmless neighbours are through.
+    # The fewest attempts first: a poison edit stops its worker only after its harmless neighbours were applied.
     return Share(taken[:count], count < len(taken), sorted(stopped, key=lambda post_id: stopped[post_id]))
 
 

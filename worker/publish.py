@@ -1,4 +1,4 @@
-"""Publish: claim, call, finish (SPEC 6). The claim drains the queue first: no accepted edit comes too late."""
+"""Publish: claim, call, finish. The claim drains the queue first: no accepted edit comes too late."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,53 +17,57 @@ from shared.store.db import transaction
 from shared.telemetry import metrics
 from worker import publish_rules
 from worker.apply import Drained, apply_edits, drain
-from worker.attempts import Attempts
+from worker.attempts import EditAttempts
+from worker.follow_ups import SNOOZE, FollowUps, Publish
 from worker.outbound import services
 from worker.outbound.call_pool import CallPool, Completed, InFlight, transactions
 from worker.published import Called, Published, finish, limits, write_finishes
 
-# A task that finds no room for its calls ends; a post that is overdue is rung for again (SPEC 6).
 PATIENCE = 10.0
-LOOK_AGAIN = 0.05
+"""Seconds after which a task that finds no capacity for its calls ends; dispatch rings again for an overdue post."""
+
+POLL = 0.05
+"""Seconds between two looks at calls in flight, while there is other work."""
 
 
-def publish(pairs: Sequence[tuple[str, int]], calls: CallPool, ring: Callable[[Published], object]) -> Published:
-    """Publish posts that are due: claim as many together as there is room to call for, call, finish as answers come.
+def publish(pairs: Sequence[tuple[str, int]], calls: CallPool, send: Callable[[FollowUps], object]) -> Published:
+    """Publish posts that are due. Claim as many together as there is capacity for, call, finish as answers come.
 
-    `ring` is called below commits, with what must be rung.
+    `pairs`: (post, schedule revision). `send` is called below commits, with what must be rung for.
     """
-    done, flight = Published(), InFlight[Called](calls)
+    done, in_flight = Published(), InFlight[Called](calls)
 
-    def tell() -> None:
-        ring(done)
-        done.forget_rung()
+    def send_follow_ups() -> None:
+        send(done.follow_ups)
+        done.follow_ups = FollowUps()
 
     rest = _compare_fences(pairs, done)
-    held: list[Completed[Called]] = []
+    unfinished: list[Completed[Called]] = []
     try:
         while rest:
-            busy = bool(flight.up or held)
-            room = calls.take(len(rest), LOOK_AGAIN if busy else PATIENCE)
-            if not room and not busy:
+            busy = bool(in_flight.count or unfinished)
+            capacity = calls.take(len(rest), POLL if busy else PATIENCE)
+            if not capacity and not busy:
                 done.outcomes |= dict.fromkeys((post_id for post_id, _ in rest), "busy")
                 break
-            _claim_and_call(dict(rest[:room]), room, calls, flight, done)
-            rest = rest[room:]
-            tell()
-            held = finish([*held, *flight.landed(0 if room else LOOK_AGAIN)], done)
-            tell()
+            _claim_and_call(dict(rest[:capacity]), capacity, calls, in_flight, done)
+            rest = rest[capacity:]
+            send_follow_ups()
+            unfinished = finish([*unfinished, *in_flight.completed(0 if capacity else POLL)], done)
+            send_follow_ups()
     finally:
-        # What is being called is finished, whatever became of the rest.
-        held += _not_called(done.unsure)
-        while flight.up or held:
-            held = finish([*held, *flight.landed(LOOK_AGAIN if held else None)], done)
-            tell()
+        # Calls in flight are finished, whatever became of the rest.
+        unfinished += _not_called(done.unconfirmed)
+        while in_flight.count or unfinished:
+            unfinished = finish([*unfinished, *in_flight.completed(POLL if unfinished else None)], done)
+            send_follow_ups()
     return done
 
 
 def _compare_fences(pairs: Sequence[tuple[str, int]], done: Published) -> list[tuple[str, int]]:
-    """The posts whose schedule revision is the message's. Compared before any draining: afterwards the row decides,
-    so that a stream of time edits cannot make every message stale in turn (SPEC 3.7).
+    """The posts whose schedule revision is the message's. Compared before any draining; afterwards the row decides.
+
+    So a stream of time edits cannot make every message stale in turn.
     """
     with transactions, transaction() as tx:
         fences = schedule_store.fences(tx, [post_id for post_id, _ in pairs])
@@ -73,7 +77,7 @@ def _compare_fences(pairs: Sequence[tuple[str, int]], done: Published) -> list[t
         if fence is None or fence.deleted:
             done.outcomes[post_id] = "gone"
         elif fence.status != Status.GENERATED:
-            # Should an edit that waits make it ready, its own apply rings for it.
+            # A queued edit may make the post ready. The task that applies that edit then rings for the publish.
             done.outcomes[post_id] = fence.status
         elif fence.schedule_revision == schedule_revision:
             fenced[post_id] = schedule_revision
@@ -81,29 +85,30 @@ def _compare_fences(pairs: Sequence[tuple[str, int]], done: Published) -> list[t
             done.outcomes[post_id] = "superseded"
     queued = [post_id for post_id in fenced if fences[post_id].queued]
     if queued:
-        done.applied = apply_edits(queued)
+        done.follow_ups.add(apply_edits(queued).follow_ups)
     return list(fenced.items())
 
 
 def _claim_and_call(
-    fenced: Mapping[str, int], room: int, calls: CallPool, flight: InFlight[Called], done: Published
+    fenced: Mapping[str, int], capacity: int, calls: CallPool, in_flight: InFlight[Called], done: Published
 ) -> None:
-    """Claim these posts, for whose calls `room` was taken, and call for those that were claimed."""
+    """Claim these posts, for whose calls `capacity` was taken, and call for those that were claimed."""
     ready: list[Called] = []
     try:
         ready = claim(fenced, done) if fenced else []
     finally:
-        calls.give_back(room - len(ready))
+        calls.give_back(capacity - len(ready))
     for called in ready:
-        flight.launch(called, _call)
+        in_flight.start(called, _call)
 
 
-def _not_called(unsure: Sequence[Called]) -> list[Completed[Called]]:
-    """Claims whose COMMIT may have come through although its answer did not. Only their living holder knows that it
-    never called for them, so it says so in their rows: left alone, each would count as a try whose outcome is unknown.
+def _not_called(unconfirmed: Sequence[Called]) -> list[Completed[Called]]:
+    """Claims whose COMMIT may have succeeded although its answer was lost, as calls that were never made.
+
+    Only this process knows that. If it did not write that down, each would count as a try of unknown outcome.
     """
     reply = Reply(Outcome.NEVER_STARTED, message="the commit of its claim was not confirmed: no call was made")
-    return [Completed(called, reply, time.monotonic()) for called in unsure]
+    return [Completed(called, reply, time.monotonic()) for called in unconfirmed]
 
 
 def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
@@ -113,12 +118,13 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
     """
     began, config = time.monotonic(), settings()
     ready: list[Called] = []
-    told = Published()
-    with _uncalled(ready, done), transactions, Attempts() as attempts, transaction() as tx:
+    outcomes: dict[str, str] = {}
+    follow_ups = FollowUps()
+    with _noting_unconfirmed(ready, done), transactions, EditAttempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, fenced, "skip")
         open_posts = {i: post for i, post in locked.items() if post.facts.claim is not ClaimKind.PUBLISH}
         drained = drain(tx, open_posts, attempts)
-        behind = {*drained.more, *drained.tried, *drained.held}
+        behind = drained.unfinished
         past = claims_store.histories(tx, locked)
         now = posts_store.clock(tx)
         claims: list[NewClaim] = []
@@ -138,54 +144,54 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
             if (attempt := taken.attempt) is not None:
                 claims.append(NewClaim(post_id, "publish", attempt.claim_token, facts.status, post.claim_token))
                 ready.append(Called(attempt, history, now, began))
-            told.outcomes[post_id] = taken.verdict
-            _come_back(facts, post, drained, now, told)
+            outcomes[post_id] = taken.verdict
+            _snooze(taken.verdict, facts, post, drained, follow_ups, now=now)
         claims_store.end_attempts(tx, lost)
-        told.told = write_finishes(tx, spent, locked)
+        follow_ups.webhooks += write_finishes(tx, spent, locked)
         claims_store.take_claims(tx, claims, config.claim_expiry)
         claims_store.record_attempts(tx, [called.attempt for called in ready])
-        if told.edits:
-            schedule_store.mark_again(tx, told.edits)
+        if follow_ups.edits_first:
+            schedule_store.mark_again(tx, follow_ups.edits_first)
     claimed = {called.attempt.post_id for called in ready}
     first = [called.attempt.post_id for called in ready if called.history is None]
     metrics.publishes_claimed([drained.posts[post_id].scheduled_time for post_id in first], now)
-    done.applied.take(drained)
-    done.applied.publishes = [due for due in done.applied.publishes if due[0] not in claimed]
-    held = [(post_id, revision) for post_id, revision in fenced.items() if post_id not in locked]
-    done.outcomes |= told.outcomes | dict.fromkeys((post_id for post_id, _ in held), "held")
-    done.again += told.again + held
-    done.edits += told.edits
-    done.early += told.early
-    done.told += told.told
+    done.follow_ups.add(drained.committed())
+    done.follow_ups.publishes = [one for one in done.follow_ups.publishes if one.post_id not in claimed]
+    contended = [Publish(post_id, revision) for post_id, revision in fenced.items() if post_id not in locked]
+    follow_ups.snooze(SNOOZE, *contended)
+    done.outcomes |= outcomes | dict.fromkeys((one.post_id for one in contended), "contended")
+    done.follow_ups.add(follow_ups)
     return ready
 
 
 @contextmanager
-def _uncalled(ready: list[Called], done: Published) -> Iterator[None]:
-    """Whatever went wrong in a claim, its posts are not called for. Its COMMIT may have come through all the same."""
+def _noting_unconfirmed(ready: list[Called], done: Published) -> Iterator[None]:
+    """After any error in a claim its posts are not called for. Its COMMIT may have succeeded all the same."""
     try:
         yield
     except Exception:
-        done.unsure += ready
+        done.unconfirmed += ready
         raise
 
 
-def _come_back(facts: PostFacts, post: Post, drained: Drained, now: datetime, told: Published) -> None:
-    """What must be rung for a post that was not claimed now but will be soon."""
-    verdict = told.outcomes[facts.id]
+def _snooze(
+    verdict: str, facts: PostFacts, post: Post, drained: Drained, follow_ups: FollowUps, *, now: datetime
+) -> None:
+    """Have a post come back that was not claimed now but will be soon."""
+    message = Publish(facts.id, facts.schedule_revision)
     if verdict == "edits_first":
-        told.edits.append(facts.id)
-        told.again.append((facts.id, facts.schedule_revision))
-    elif verdict == "early":
+        follow_ups.edits_first.append(facts.id)
+        follow_ups.snooze(SNOOZE, message)
+    elif verdict == "not_due":
         write = drained.writes.get(facts.id)
         wait = (publish_rules.goes_at(facts, post) - now).total_seconds()
-        # Counted in seconds from now, not as a time: the worker's clock may be another one than the database's.
+        # Seconds from now, not an instant: the clocks of worker and database may differ.
         if wait <= settings().horizon and not (write and write.enqueue):
-            told.early.append((facts.id, facts.schedule_revision, wait))
+            follow_ups.snooze(wait, message)
 
 
 def _call(called: Called) -> Reply:
-    """Call for a claim, unless so much time has passed (a frozen process) that it may not be ours any more."""
+    """Call for a claim, unless it is so old (a frozen process) that another worker may have taken it."""
     if time.monotonic() - called.began > settings().claim_expiry / 2:
         return Reply(Outcome.NEVER_STARTED, message="its claim had become too old to begin")
     attempt = called.attempt

@@ -1,7 +1,6 @@
-"""What a publish makes of a post, at its claim and at its end. Pure: rows as they were read go in, values come out.
+"""The rules of a publish, at its claim and at its finish. Pure: rows as they were read go in, values come out.
 
-tests/model searches what these rules, those of worker/retries.py and of shared/domain/lifecycle.py do together, in
-every order.
+tests/model searches every order in which these rules, worker/retries.py and shared/domain/lifecycle.py can meet.
 """
 
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from worker.retries import Limits
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a claim makes of one post. `verdict`: `claim` where `attempt` is to be made, else why it is not.
+    """What a claim decides about one post. `verdict`: `claim` where `attempt` is to be made, else why it is not.
 
-    `lost`: how the try under the expired claim ended, of which nothing was heard. `gives_up`: the post fails instead.
+    `lost`: the outcome of the try under an expired claim, which its worker never wrote. `gives_up`: the post fails.
     """
 
     verdict: str
@@ -37,7 +36,7 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
         return Taken(verdict)
     lost = None
     if post.claim_token is not None:
-        lost = AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its holder was gone")
+        lost = AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its worker was gone")
         give_up = history and retries.before_retaking(history.past, limits)
         if give_up:
             failed = Finish(facts.id, post.claim_token, "failed", failure_reason=give_up.reason)
@@ -54,7 +53,7 @@ def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
     if facts.claim is not None:
         expired = post.claim_expires_at is not None and post.claim_expires_at <= now
         return "claim" if expired else "claimed"
-    return "early" if goes_at(facts, post) > now else "claim"
+    return "not_due" if goes_at(facts, post) > now else "claim"
 
 
 def goes_at(facts: PostFacts, post: Post) -> datetime:
@@ -65,14 +64,19 @@ def goes_at(facts: PostFacts, post: Post) -> datetime:
 
 
 def anew(post: Post, facts: PostFacts) -> bool:
-    """Whether draining moved or remade the post: that ends its wait for a next try, as `write_posts` does."""
+    """Whether draining moved the post or changed its content: then it no longer waits for its next try.
+
+    `write_posts` does the same in the row.
+    """
     was = post.facts
     return (facts.schedule_revision, facts.content_revision) != (was.schedule_revision, was.content_revision)
 
 
 def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: bool) -> Attempt:
-    """The next try: under the old key where the body is the old one. Both stay as they are where a claim expired, and
-    where a try may have had its effect, whoever put the post back since: a new key would be a second effect.
+    """The next try: under the old key where the body is the old one, else under a new key.
+
+    Key and body stay as they are where a claim expired, and where a try may have had its effect, also after an operator
+    put the post back: a new key could be a second effect.
     """
     fixed = history is not None and (retaken or history.past.maybe_sent)
     body = history.body if history is not None and fixed else posts.service_body("publish", post, facts)
@@ -86,9 +90,9 @@ def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: 
 def conclude(
     attempt: Attempt, history: History | None, reply: Reply, *, now: datetime, jitter: float, limits: Limits
 ) -> Finish:
-    """What the end of its call makes of a post: posted, failed, free again, or closed until the next try.
+    """What becomes of a post after its call: posted, failed, open for edits, or closed until the next try.
 
-    `history`: the tries before this one, as they stood when it was claimed. `luck`: 0 to 1, spreads the waits.
+    `history`: the tries before this one, as they stood when it was claimed. `jitter`: 0 to 1, spreads the waits.
     """
     post_id, token = attempt.post_id, attempt.claim_token
     known = history is not None and history.idempotency_key == attempt.idempotency_key

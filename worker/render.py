@@ -1,4 +1,4 @@
-"""Render: claim, call, finish, fenced by the content revision (SPEC 2, 6)."""
+"""Render: claim, call, finish, fenced by the content revision (docs/services.md)."""
 
 import random
 import time
@@ -24,8 +24,9 @@ from shared.store import webhooks as webhooks_store
 from shared.store.claims import NewClaim
 from shared.store.db import transaction
 from worker import retries
-from worker.apply import Applied, apply_edits, drain
-from worker.attempts import Attempts
+from worker.apply import apply_edits, drain
+from worker.attempts import EditAttempts
+from worker.follow_ups import SNOOZE, FollowUps, Publish, Render
 from worker.outbound import services
 from worker.publish_rules import anew
 from worker.retries import Limits
@@ -35,19 +36,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Rendering:
-    """What a render task did, and what is to be rung below its commits. `again`: (post, content revision) to come back
-    to shortly; `later`: the same and the seconds until its next try; `edits`: posts whose queue's head wants
-    `edits.apply` first; `publish`: (post, schedule revision, when) of a post that the render has made ready;
-    `told`: posts of which the receiver of webhooks is to hear.
-    """
+    """What a render task did, in one word for operators, and what must be rung for below its commits."""
 
-    applied: Applied = field(default_factory=Applied)
     outcome: str = ""
-    again: list[tuple[str, int]] = field(default_factory=list)
-    later: list[tuple[str, int, float]] = field(default_factory=list)
-    edits: list[str] = field(default_factory=list)
-    publish: list[tuple[str, int, datetime | None]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    follow_ups: FollowUps = field(default_factory=FollowUps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +54,18 @@ class Job:
     claimed_at: datetime
 
 
-def render(post_id: str, content_revision: int, ring: Callable[[Rendering], object]) -> Rendering:
-    """Render one post if the message still speaks of its content. `ring` is called before the call and at the end."""
+def render(post_id: str, content_revision: int, send: Callable[[FollowUps], object]) -> Rendering:
+    """Render one post if the message's revision is still that of its content.
+
+    `send` gets what must be rung for, before the call and at the end.
+    """
     done = Rendering()
     job = begin(post_id, content_revision, done)
-    ring(done)
+    send(done.follow_ups)
     if job is not None:
         reply = services.call("render", job.body, job.key, job.number, job.claimed_at)
         done = retry_finish(lambda: _finish(job, reply))
-        ring(done)
+        send(done.follow_ups)
     return done
 
 
@@ -82,12 +77,12 @@ def begin(post_id: str, content_revision: int, done: Rendering) -> Job | None:
         done.outcome = "gone" if fence is None or fence.deleted else "superseded"
         return None
     if fence.queued:
-        done.applied = apply_edits([post_id])
+        done.follow_ups.add(apply_edits([post_id]).follow_ups)
     return _claim(post_id, content_revision, done)
 
 
 def retry_finish(finish_once: Callable[[], Rendering]) -> Rendering:
-    """Finish although a person holds the row, or PostgreSQL restarts, for as long as the claim may last."""
+    """Retry a finish, while a person has the row locked or PostgreSQL restarts, as long as the claim may last."""
     deadline = time.monotonic() + settings().claim_expiry
     while True:
         try:
@@ -99,18 +94,18 @@ def retry_finish(finish_once: Callable[[], Rendering]) -> Rendering:
 
 
 def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
-    """Claim the post for a render of what it holds after its queue was drained; None where there is none to make."""
-    with Attempts() as attempts, transaction() as tx:
+    """Claim the post for a render of its content after its queue was drained; None where no render is to be made."""
+    with EditAttempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, [post_id], "skip")
         drained = drain(tx, locked, attempts)
         job = None
         if post_id not in locked:
-            done.outcome = "held"
-            done.again.append((post_id, content_revision))
-        elif drained.tried or drained.held or drained.more:
+            done.outcome = "contended"
+            done.follow_ups.snooze(SNOOZE, Render(post_id, content_revision))
+        elif drained.unfinished:
             done.outcome = "edits_first"
-            done.edits.append(post_id)
-            done.again.append((post_id, drained.posts[post_id].content_revision))
+            done.follow_ups.edits_first.append(post_id)
+            done.follow_ups.snooze(SNOOZE, Render(post_id, drained.posts[post_id].content_revision))
             schedule_store.mark_again(tx, [post_id])
         else:
             post, facts = locked[post_id], drained.posts[post_id]
@@ -120,17 +115,17 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
                 job = _job(post, facts, now)
                 retaken = facts.claim is not None
                 if retaken and job.number > settings().tries_never_started:
-                    # Every holder died in the call, and nobody else would ever count that.
+                    # Each worker that had the claim died in its call. Only here can those tries be counted.
                     token = post.claim_token or ""
-                    done.told = _give_up(tx, post, token, retries.RENDERER_UNAVAILABLE)
+                    done.follow_ups.webhooks += _give_up(tx, post, token, retries.RENDERER_UNAVAILABLE)
                     done.outcome, job = "failed", None
                 else:
                     from_token = post.claim_token if retaken else None
                     claim = NewClaim(post_id, "render", job.token, facts.status, from_token)
                     claims_store.take_claims(tx, [claim], settings().claim_expiry)
-    done.applied.take(drained)
+    done.follow_ups.add(drained.committed())
     if job is not None:
-        done.applied.renders = []
+        done.follow_ups.renders = []
     return job
 
 
@@ -143,13 +138,13 @@ def _verdict(post: Post, facts: PostFacts, now: datetime) -> str:
     if facts.claim is not None and post.claim_expires_at is not None and post.claim_expires_at > now:
         return "claimed"
     waits = not anew(post, facts) and post.retry_at is not None and post.retry_at > now
-    return "early" if waits else "claim"
+    return "not_due" if waits else "claim"
 
 
 def _job(post: Post, facts: PostFacts, now: datetime) -> Job:
     same = facts.content_revision == post.facts.content_revision
     body = posts.service_body("render", post, facts)
-    # The caption stands in the body too, and may change between two tries: never two bodies under one key.
+    # The body has the caption too, which may change between two tries: never two bodies under one key.
     key = f"render_{facts.id}_{facts.content_revision}_{sha256(body.encode()).hexdigest()[:16]}"
     tries = post.render_tries + (facts.claim is not None) if same else 0
     return Job(facts.id, f"clm_{uuid4().hex}", body, key, tries + 1, now)
@@ -170,49 +165,49 @@ def _finish(job: Job, reply: Reply) -> Rendering:
         done.outcome = "stale"
     elif rendered.due:
         at = None if rendered.at_once else rendered.scheduled_time
-        done.publish.append((job.post_id, rendered.schedule_revision, at))
+        done.follow_ups.publishes.append(Publish(job.post_id, rendered.schedule_revision, at))
     return done
 
 
 def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
-    """Try again later, or fail the post; not before its queue was drained, for an edit may have mended it."""
+    """Drain the queue, since an edit may have mended the post; then snooze the render, or fail the post."""
     post_id, token = job.post_id, job.token
-    with Attempts() as attempts, transaction() as tx:
+    with EditAttempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, [post_id], "wait")
         drained = drain(tx, locked, attempts)
         post, now = locked.get(post_id), posts_store.clock(tx)
         if post is None or post.claim_token != token or drained.posts[post_id].claim is None:
             done.outcome = "stale"
-        elif drained.tried or drained.held or drained.more:
-            # What waits behind a tried edit may mend the post too: it is free at no cost, and comes after the edits.
+        elif drained.unfinished:
+            # The edits that are left may mend the post too. It is given back at no cost, and comes after them.
             claims_store.give_render_back(tx, post_id, token, now, 0)
             schedule_store.mark_again(tx, [post_id])
             done.outcome = "edits_first"
-            done.edits.append(post_id)
-            done.again.append((post_id, post.facts.content_revision))
+            done.follow_ups.edits_first.append(post_id)
+            done.follow_ups.snooze(SNOOZE, Render(post_id, post.facts.content_revision))
         else:
             waits = outcome in {Outcome.PROCESSING, Outcome.NOT_NOW}
             since = claims_store.render_waits_since(tx, post_id) if waits else None
             step = _after(reply, job, now, since)
-            if isinstance(step, retries.Again):
+            if isinstance(step, retries.Retry):
                 claims_store.give_render_back(tx, post_id, token, step.at, 0 if waits else 1, waits=waits)
                 wait = step.at - now
                 if wait <= timedelta(seconds=settings().horizon):
-                    done.later.append((post_id, post.facts.content_revision, wait.total_seconds()))
+                    done.follow_ups.snooze(wait.total_seconds(), Render(post_id, post.facts.content_revision))
             elif isinstance(step, retries.GiveUp):
-                done.told = _give_up(tx, post, token, step.reason)
+                done.follow_ups.webhooks += _give_up(tx, post, token, step.reason)
                 done.outcome = "failed"
-    done.applied.take(drained)
+    done.follow_ups.add(drained.committed())
 
 
 def _give_up(tx: Connection, post: Post, token: str, reason: str) -> list[str]:
-    """Fail the render; the posts to ring for below the commit."""
+    """Fail the render. Returned: the posts to ring the webhooks for, below the commit."""
     revision = claims_store.fail_render(tx, post.facts.id, token, reason)
     return webhooks_store.tell(tx, [events.failed(post, revision, reason)]) if webhooks_store.wanted() else []
 
 
 def _after(reply: Reply, job: Job, now: datetime, waits_since: datetime | None) -> retries.Step:
-    """`waits_since`: when the renderer first said "still at work" or "not now" of this content."""
+    """What follows. `waits_since`: when the renderer first said "still at work" or "not now" of the content."""
     past = Past(failures=job.number - 1, busy_since=waits_since, working_since=waits_since)
     limits = Limits(
         failures=settings().tries_never_started,

@@ -1,4 +1,4 @@
-"""What the broker forgot, found in the rows and rung again (SPEC 1, 7)."""
+"""What the broker forgot, found in the rows and rung again."""
 
 import structlog
 
@@ -14,6 +14,7 @@ from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.telemetry import logs
 from worker import schedule
+from worker.follow_ups import FollowUps, JobStep, Publish, Render
 
 # Younger edits have a doorbell under way; an answer takes milliseconds.
 FORGOTTEN_AFTER = 1.0
@@ -27,10 +28,10 @@ log = structlog.get_logger(__name__)
 
 
 def rescue() -> dict[str, int]:
-    """Ring again for queued edits, due posts, lost renders and expired claims; how many of each.
+    """Ring again for queued edits, due posts, lost renders and expired claims. Returned: how many of each.
 
-    Each step is on its own: one that fails hides none behind it. What it raised is raised at the end, a surprise before
-    what is passing.
+    A step that fails does not keep the others from running. Its error is raised at the end, a surprise before a
+    transient error.
     """
     steps = {
         "edits": _edits,
@@ -47,7 +48,7 @@ def rescue() -> dict[str, int]:
     for what, step in steps.items():
         try:
             found[what] = step()
-        except Exception as error:  # noqa: BLE001  -- raised again below, when the others have had their turn
+        except Exception as error:  # noqa: BLE001  -- raised again below, after the other steps
             log.warning("rescue_step_failed", step=what, error=type(error).__name__, reason=str(logs.redacted(error)))
             errors.append(error)
     if errors:
@@ -61,7 +62,7 @@ def _edits() -> int:
         return 0
     with transaction() as tx:
         post_ids = edits_store.forgotten_posts(tx, FORGOTTEN_AFTER, min(room, 20) * queue.DOORBELL_POSTS)
-    queue.ring_edits(post_ids)
+    FollowUps(edits=post_ids).send()
     return len(post_ids)
 
 
@@ -71,25 +72,27 @@ def _claims() -> int:
     with transaction() as tx:
         publishes = claims_store.expired(tx, "publish", publish)
         renders = claims_store.expired(tx, "render", render)
-        # A message for a post that somebody holds comes back four times a second, and each run would add another.
+        # A message for a contended post comes back four times a second, and each run would add another one.
         free = posts_store.lock_posts(tx, [post_id for post_id, _ in (*publishes, *renders)], "skip")
-    publishes = [(post_id, revision) for post_id, revision in publishes if post_id in free]
-    renders = [(post_id, revision) for post_id, revision in renders if post_id in free]
-    queue.enqueue_publish([(post_id, revision, None) for post_id, revision in publishes])
-    queue.enqueue_renders(renders)
-    return len(publishes) + len(renders)
+    follow_ups = FollowUps(
+        publishes=[Publish(post_id, revision) for post_id, revision in publishes if post_id in free],
+        renders=[Render(post_id, revision) for post_id, revision in renders if post_id in free],
+    )
+    follow_ups.send()
+    return len(follow_ups.publishes) + len(follow_ups.renders)
 
 
 def _reschedules() -> int:
-    """Bulk jobs that nobody works on. While as many messages wait as there are jobs, they only wait their turn."""
+    """Ring for bulk jobs that no task works on; none while as many messages wait as there are jobs."""
     with transaction() as tx:
         live = reschedules_store.live(tx, STALLED_AFTER)
     stalled = [job_id for job_id, is_stalled in live if is_stalled]
     waiting = settings().queue_full - queue.room_in("bulk") if stalled else 0
     if waiting >= len(live):
         return 0
-    for job_id in stalled:
-        queue.ring_reschedule(job_id)
+    follow_ups = FollowUps()
+    follow_ups.snooze(0.0, *map(JobStep, stalled))
+    follow_ups.send()
     return len(stalled)
 
 
@@ -99,7 +102,7 @@ def _webhooks() -> int:
     room = queue.room_in("webhooks")
     with transaction() as tx:
         post_ids = webhooks_store.forgotten(tx, FORGOTTEN_AFTER, min(room, 20) * queue.DOORBELL_POSTS)
-    queue.ring_webhooks(post_ids)
+    FollowUps(webhooks=post_ids).send()
     return len(post_ids)
 
 
@@ -109,7 +112,7 @@ def _delivered_events() -> int:
 
 
 def _expired_keys() -> int:
-    """Keys go as fast as they come: page by page, each a transaction of its own, up to more than come in meanwhile."""
+    """Delete expired keys, each page in a transaction of its own. A run may delete more than come in meanwhile."""
     gone = 0
     for _ in range(KEY_PAGES):
         with transaction() as tx:

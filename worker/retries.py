@@ -15,11 +15,11 @@ FACTOR = 3
 LONGEST_WAIT = 900.0
 WITHIN = timedelta(hours=1)
 
-# A service that is at work and does not say for how long is asked again after this. No service is asked sooner than
-# SHORTEST_WAIT: an answer of "Retry-After: 0" must not make a loop.
-ASK_AGAIN = 10.0
+# Seconds until a service is asked again that is at work and does not say for how long. No service is asked sooner than
+# after SHORTEST_WAIT: an answer of "Retry-After: 0" must not make a loop.
+POLL_AFTER = 10.0
 SHORTEST_WAIT = 1.0
-# Many posts meet the same "Retry-After: 60": their calls are spread over a tenth of it, none comes early.
+# Many posts get the same "Retry-After: 60". Their calls are spread over a tenth of it, and none comes before it.
 SPREAD = 0.1
 
 PUBLISHER_UNAVAILABLE = "publisher_unavailable"
@@ -29,9 +29,10 @@ OUTCOME_UNKNOWN = "publish_outcome_unknown"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often a request is tried. `effect`: a call has an effect outside that must not happen twice: a publish.
+    """How often a request is tried.
 
-    A render has none: a call of it whose outcome is unknown is one more failure.
+    `effect`: a call has an effect outside that must not happen twice. A publish has one. A render has none: a call of
+    unknown outcome is then one more failure.
     """
 
     failures: int = 10
@@ -43,11 +44,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It happened."""
+    """The service did what it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Retry:
     """The same request again at this time. `free`: the post may be edited meanwhile, for nothing can have been sent."""
 
     at: datetime
@@ -61,14 +62,14 @@ class GiveUp:
     reason: str
 
 
-Step = Done | Again | GiveUp
+Step = Done | Retry | GiveUp
 
 
 def what_next(reply: Reply, past: Past, *, now: datetime, jitter: float, limits: Limits = Limits()) -> Step:
-    """What follows a call. `past`: the tries before it under the same key; `luck`: 0 to 1, spreads the waits.
+    """What follows a call. `past`: the tries before it under the same key; `jitter`: 0 to 1, spreads the waits.
 
-    Every way ends: failures are bounded by their number and by an hour, unknown outcomes by their number, "not now" and
-    "still at work" by an hour each, which begins with the first answer of that kind.
+    No post is tried for ever. Failures are bounded by their number and by an hour, unknown outcomes by their number.
+    "Not now" and "still at work" are bounded by an hour each, which begins with the first answer of that kind.
     """
     outcome = reply.outcome
     if outcome is Outcome.UNKNOWN and not limits.effect:
@@ -77,17 +78,17 @@ def what_next(reply: Reply, past: Past, *, now: datetime, jitter: float, limits:
     if outcome is Outcome.DONE:
         return Done()
     if outcome is Outcome.REFUSED:
-        # A refusal of a repeat says nothing of the first try: the service may refuse it because the first went out.
+        # A refusal of a repeat says nothing about the first try: the service may refuse because the first went out.
         return GiveUp(OUTCOME_UNKNOWN if known.uncertain else reply.message or limits.refused)
     if _spent(outcome, known, now, limits):
         unsure = known.uncertain or known.accepted
         return GiveUp(OUTCOME_UNKNOWN if limits.effect and unsure else limits.unavailable)
-    again_at = now + wait(reply, known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown, jitter)
-    return Again(again_at, free=outcome is Outcome.NEVER_STARTED and not known.maybe_sent)
+    retry_at = now + wait(reply, known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown, jitter)
+    return Retry(retry_at, free=outcome is Outcome.NEVER_STARTED and not known.maybe_sent)
 
 
 def _spent(outcome: Outcome, known: Past, now: datetime, limits: Limits) -> bool:
-    """Whether no try is left after one that ended so. `known` includes it."""
+    """Whether no try is left after one with this outcome. `known` includes it."""
     if outcome is Outcome.UNKNOWN:
         return known.unknown >= limits.unknown
     since = known.failing_since
@@ -103,11 +104,11 @@ def _spent(outcome: Outcome, known: Past, now: datetime, limits: Limits) -> bool
 def wait(reply: Reply, tries: int, jitter: float) -> timedelta:
     """How long to wait before the next call: as the service asks, else by `backoff`; a quarter of an hour at most.
 
-    A service that fails and names a time is not called before it, and not sooner than by `backoff` either.
+    Where a service fails and names a time, the wait is the longer of that time and `backoff`.
     """
     asked = reply.retry_after
     if asked is None and reply.outcome is Outcome.PROCESSING:
-        asked = ASK_AGAIN
+        asked = POLL_AFTER
     if asked is None:
         return backoff(tries, jitter)
     seconds = max(asked, SHORTEST_WAIT) * (1 + SPREAD * jitter)
@@ -117,13 +118,15 @@ def wait(reply: Reply, tries: int, jitter: float) -> timedelta:
 
 
 def backoff(tries: int, jitter: float) -> timedelta:
-    """The wait after so many tries: at most 2 s, 6 s, 18 s … 15 min; half of it by `luck` (0 to 1), to spread them."""
+    """The wait after so many tries: at most 2 s, 6 s, 18 s … 15 min. `jitter` (0 to 1) decides half of it."""
     most = min(FIRST_WAIT * FACTOR ** min(max(0, tries - 1), 16), LONGEST_WAIT)
     return timedelta(seconds=most / 2 + jitter * most / 2)
 
 
 def before_retaking(past: Past, limits: Limits = Limits()) -> GiveUp | None:
-    """Whether an expired claim may be taken once more: its holders may all have died in the call, and nobody else
-    would ever count them. `past` includes the try that ended without a word.
+    """GiveUp where an expired claim must not be taken once more; else None.
+
+    Each worker that had the claim may have died in its call, and only here can those tries be counted. `past` includes
+    the try without an outcome.
     """
     return GiveUp(OUTCOME_UNKNOWN) if past.unknown >= limits.unknown else None

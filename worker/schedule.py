@@ -1,4 +1,4 @@
-"""What is due soon: mark it under its lock, commit, then enqueue (SPEC 6)."""
+"""What is due soon: mark it under its lock, commit, then enqueue."""
 
 from collections.abc import Iterator
 
@@ -8,17 +8,18 @@ from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
 from shared.store.db import transaction
 from shared.store.schedule import Kind, Marked
+from worker.follow_ups import FollowUps, Publish, Render
 
 BATCH = 1000
-# A run looks no further: half of these fill an empty queue, the others look past posts that somebody holds.
+# A run looks no further: half of these fill an empty queue, the others look past contended posts.
 PAGES = 100
 
 
 def mark(kind: Kind, room: int) -> Iterator[list[Marked]]:
     """Find and mark posts to be sent for, at most `room`, a page at a time, each committed before it is given out.
 
-    Whoever marks a post sends for it, nobody else does. The look is unlocked, and finds what somebody holds as well:
-    each page goes on behind the one before, or a thousand held posts would be all that is ever looked at.
+    Only the task that marks a post sends for it. The look takes no lock, and finds contended posts as well. So each
+    page goes on behind the one before: a thousand contended posts would otherwise hide all others.
     """
     config, after = settings(), schedule_store.FIRST
     for _ in range(PAGES):
@@ -36,18 +37,18 @@ def mark(kind: Kind, room: int) -> Iterator[list[Marked]]:
 
 
 def dispatch_due() -> int:
-    """Enqueue the publishes that come due within the horizon, while their queue has room; how many."""
+    """Enqueue the publishes that come due within the horizon, while their queue has room. Returned: how many."""
     sent = 0
     for marked in mark("publish", queue.room_in("publish") * queue.PUBLISHES_A_MESSAGE):
-        queue.enqueue_publish([(post.post_id, post.revision, post.at) for post in marked])
+        FollowUps(publishes=[Publish(post.post_id, post.revision, post.at) for post in marked]).send()
         sent += len(marked)
     return sent
 
 
 def dispatch_renders() -> int:
-    """Enqueue renders whose message was lost or never sent, while their queue has room; how many."""
+    """Enqueue renders whose message was lost or never sent, while their queue has room. Returned: how many."""
     sent = 0
     for marked in mark("render", queue.room_in("render")):
-        queue.enqueue_renders([(post.post_id, post.revision) for post in marked])
+        FollowUps(renders=[Render(post.post_id, post.revision) for post in marked]).send()
         sent += len(marked)
     return sent

@@ -1,4 +1,4 @@
-"""Webhooks: lease the next event of each post, call, finish; in order for each post, at least once (SPEC 6)."""
+"""Webhooks: lease the next event of each post, call, finish; in order for each post, at least once."""
 
 import random
 import time
@@ -15,70 +15,77 @@ from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.store.webhooks import Delivery, Leased
 from worker import retries
+from worker.follow_ups import FollowUps
 from worker.outbound import services
-from worker.outbound.call_pool import CallPool, Completed, InFlight, settled
+from worker.outbound.call_pool import CallPool, Completed, InFlight, finish_or_keep
 
-# After this a task rings on, so that a post with a long story shares its worker with the others.
 SHIFT = 20.0
-LOOK_AGAIN = 0.05
+"""Seconds after which a task rings for the rest, so that a post with many events shares its worker with the others."""
+
+POLL = 0.05
+"""Seconds between two looks at calls in flight, while there is other work."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A leased event that is to be called for. `began`: monotonic seconds, from before the lease's commit."""
+    """A leased event and the call to make for it. `began`: monotonic seconds, taken before the lease's commit."""
 
     event: Leased
     began: float
 
 
-def deliver(post_ids: Sequence[str], calls: CallPool, ring: Callable[[list[str]], object]) -> dict[str, int]:
-    """Tell what happened to these posts, side by side, each one's events one after the other.
+def deliver(post_ids: Sequence[str], calls: CallPool, send: Callable[[FollowUps], object]) -> dict[str, int]:
+    """Deliver the events of these posts, many posts side by side, each one's events one after the other.
 
-    Counts by how deliveries ended. `ring` is called at the end with the posts that are left.
+    Returned: counts by the status of the deliveries. `send` gets at the end what must be rung for: the posts that are
+    left.
     """
     counts: dict[str, int] = {}
     if not webhooks_store.wanted():
         return counts
-    rest, flight = list(dict.fromkeys(post_ids)), InFlight[Called](calls)
-    unsettled: list[Completed[Called]] = []
-    ends = time.monotonic() + SHIFT
+    rest, in_flight = list(dict.fromkeys(post_ids)), InFlight[Called](calls)
+    unfinished: list[Completed[Called]] = []
+    deadline = time.monotonic() + SHIFT
     try:
-        while (rest and time.monotonic() < ends) or flight.up or unsettled:
-            busy = bool(flight.up or unsettled)
-            room = calls.take(len(rest), LOOK_AGAIN if busy else SHIFT) if rest and time.monotonic() < ends else 0
-            if room:
-                _lease_and_call(rest[:room], room, calls, flight)
-                rest = rest[room:]
+        while (rest and time.monotonic() < deadline) or in_flight.count or unfinished:
+            busy = bool(in_flight.count or unfinished)
+            wanted = len(rest) if time.monotonic() < deadline else 0
+            capacity = calls.take(wanted, POLL if busy else SHIFT) if wanted else 0
+            if capacity:
+                _lease_and_call(rest[:capacity], capacity, calls, in_flight)
+                rest = rest[capacity:]
             elif not busy:
                 break
-            landed = flight.landed(0 if room and rest else LOOK_AGAIN)
-            unsettled, more = _settle([*unsettled, *landed], counts)
+            completed = in_flight.completed(0 if capacity and rest else POLL)
+            unfinished, more = _finish([*unfinished, *completed], counts)
             rest += more
     finally:
-        while flight.up or unsettled:
-            unsettled, more = _settle([*unsettled, *flight.landed(LOOK_AGAIN if unsettled else None)], counts)
+        while in_flight.count or unfinished:
+            completed = in_flight.completed(POLL if unfinished else None)
+            unfinished, more = _finish([*unfinished, *completed], counts)
             rest += more
-    ring(rest)
+    send(FollowUps(webhooks=rest))
     return counts
 
 
-def _lease_and_call(post_ids: list[str], room: int, calls: CallPool, flight: InFlight[Called]) -> None:
+def _lease_and_call(post_ids: list[str], capacity: int, calls: CallPool, in_flight: InFlight[Called]) -> None:
     leased: list[Leased] = []
     began = time.monotonic()
     try:
         with transaction() as tx:
             leased = webhooks_store.lease(tx, post_ids, settings().claim_expiry)
     finally:
-        calls.give_back(room - len(leased))
+        calls.give_back(capacity - len(leased))
     for event in leased:
-        flight.launch(Called(event, began), _call)
+        in_flight.start(Called(event, began), _call)
 
 
 def _call(called: Called) -> Reply:
-    """Call for a leased event, unless so much time has passed (a frozen process) that it may not be ours any more: who
-    took it since has delivered it, and what came after it, and the receiver would hear the past.
+    """Call for a leased event, unless the lease is so old (a frozen process) that another worker may have taken it.
+
+    That worker has delivered the event and later ones: the receiver would hear old news.
     """
     if time.monotonic() - called.began > settings().claim_expiry / 2:
         return Reply(Outcome.NEVER_STARTED, message="its lease had become too old to begin")
@@ -88,28 +95,28 @@ def _call(called: Called) -> Reply:
     return services.call("webhook", to_json(said).decode(), event.id, event.tries, event.now)
 
 
-def _settle(landed: list[Completed[Called]], counts: dict[str, int]) -> tuple[list[Completed[Called]], list[str]]:
-    """Finish deliveries; those that could not be written down yet, and the posts whose next event may go."""
+def _finish(completed: list[Completed[Called]], counts: dict[str, int]) -> tuple[list[Completed[Called]], list[str]]:
+    """Finish deliveries. Returned: those that could not be written yet, and the posts whose next event may go."""
     more: list[str] = []
 
     def finish(some: Sequence[Completed[Called]]) -> list[Completed[Called]]:
         with transaction() as tx:
-            ended = webhooks_store.finish(tx, [_delivery(one) for one in some])
+            finished = webhooks_store.finish(tx, [_delivery(one) for one in some])
         for one in some:
             if one.reply.kind != "done":
                 event = one.item.event
                 log.warning("webhook_not_taken", event_id=event.id, reason=one.reply.message, attempt=event.tries)
-        for post_id, status in ended.items():
+        for post_id, status in finished.items():
             counts[status] = counts.get(status, 0) + 1
             if status != "queued":
                 more.append(post_id)
         return []
 
-    return settled(landed, finish, settings().claim_expiry), more
+    return finish_or_keep(completed, finish, settings().claim_expiry), more
 
 
-def _delivery(landed: Completed[Called]) -> Delivery:
-    event, reply = landed.item.event, landed.reply
+def _delivery(completed: Completed[Called]) -> Delivery:
+    event, reply = completed.item.event, completed.reply
     wait = retries.wait(reply, event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
     gone = reply.outcome is Outcome.REFUSED  # 410: the receiver wants no more of it
     return Delivery(event.seq, event.lease_token, reply.outcome is Outcome.DONE, reply.message, wait, unwanted=gone)

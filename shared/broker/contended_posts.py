@@ -16,7 +16,9 @@ import structlog
 from shared.broker import queue, redis_connection
 from shared.domain.ids import is_id
 
-AGAIN = 0.25
+SNOOZE = 0.25
+"""Seconds until a worker comes back to work that met a lock of another session."""
+
 BELIEVED = 1.0
 """Seconds for which a message that was sent is taken to be under way: longer than it waits, and one may be lost."""
 
@@ -42,7 +44,7 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
         log.warning("held_not_noted", posts=len(post_ids), error=type(error).__name__)
         return
     if first:
-        queue.ring_contended(token, AGAIN)
+        queue.ring_contended(token, SNOOZE)
 
 
 def known(post_ids: Sequence[str]) -> set[str]:

@@ -5,7 +5,7 @@
         assert winner.start() == "decided"      # it holds the lock now and has committed nothing
         ...
         winner.go_on()
-        assert winner.result().ends
+        assert winner.result().results
 
 A call of an outside service is a stop of its own, "call", for whoever does not answer it by `answer=`.
 """
@@ -153,7 +153,7 @@ def _call(kind: str, body: str, key: str, *_: object, **__: object) -> Reply:
 
 
 class InOneThread:
-    """Stands for `worker.outbound.call_pool.CallPool`: room for any number, each made in the actor's own thread."""
+    """Stands for a `CallPool`: capacity for any number of calls, each made in the actor's own thread."""
 
     def take(self, wanted: int, _patience: float) -> int:
         return wanted

@@ -38,16 +38,16 @@ def count_attempt(relaxed: Connection, job_id: str, number: int) -> int:
 
 
 def advance(tx: Connection, job_id: str, step: Any) -> Any:
-    standing = _advance(tx, job_id, step)
+    progress = _advance(tx, job_id, step)
     if step.chunks and _begun["attempts"] == 1 and _fate(_begun["number"]) == 0:
         _strike("before-commit", _begun["number"])
-    return standing
+    return progress
 
 
-def take(self: reschedule.Ran, done: Any, standing: Any, *, room: bool) -> None:
+def take(self: reschedule.Ran, done: Any, progress: Any, *, room: bool) -> None:
     if not done.chunk.done and _fate(done.chunk.number) == 1:
         _strike("after-commit", done.chunk.number)
-    _take(self, done, standing, room=room)
+    _take(self, done, progress, room=room)
 
 
 reschedule.chunks_store.count_attempt = count_attempt

@@ -38,7 +38,7 @@ def _strike(point: str, edit_id: str, signal_number: int | None = None) -> None:
 
 _read = apply.edits_store.queued_edits
 _take = apply.batches.take
-_settle = apply.batches.finalize
+_finalize = apply.batches.finalize
 _decide = apply.lifecycle.decide
 _transaction = apply.transaction
 
@@ -70,9 +70,9 @@ def decide(post: Any, patch: Any, *rest: Any) -> Any:
     return _decide(post, patch, *rest)
 
 
-def settle(tx: Connection, writes: Sequence[Any], ends: Sequence[Any]) -> None:
-    _settle(tx, writes, ends)
-    for end in ends:
+def finalize(tx: Connection, writes: Sequence[Any], results: Sequence[Any]) -> None:
+    _finalize(tx, writes, results)
+    for end in results:
         word, attempts = _running.get(end.id, ("", 0))
         if word == "die-before-commit" and attempts == 0:
             _strike(word, end.id, signal.SIGKILL)
@@ -101,6 +101,6 @@ def transaction() -> Iterator[Connection]:
 
 apply.edits_store.queued_edits = queued_edits
 apply.batches.take = take
-apply.batches.finalize = settle
+apply.batches.finalize = finalize
 apply.lifecycle.decide = decide
 apply.transaction = transaction  # type: ignore[assignment]

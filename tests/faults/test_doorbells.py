@@ -1,4 +1,4 @@
-"""Row 10 of FAULTS.md: anybody can put anything on a queue, and a broker may lose, double and reorder what is there."""
+"""Row 10 of docs/faults.md: strange messages on a queue, and messages that are lost, doubled and reordered."""
 
 import json
 import random

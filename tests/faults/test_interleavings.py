@@ -1,4 +1,4 @@
-"""FAULTS 13: edits, renders, publishes and their ends in random orders, with messages lost, doubled and late.
+"""Row 13 of docs/faults.md: edits, renders and publishes in random orders, with messages lost, doubled and late.
 
 Each post lives through an order of its own, many at once in every transaction, on a real database. The oracle judges
 what is left.
@@ -50,7 +50,7 @@ def interleave(
 
 
 COLLISIONS = (
-    *("publish superseded", "publish claimed", "publish posted", "publish early", "publish pending_render"),
+    *("publish superseded", "publish claimed", "publish posted", "publish not_due", "publish pending_render"),
     *("finish stale", "finish done", "finish never_started", "finish unknown"),
     *("rendered stale", "rendered done", "render superseded", "render claimed", "edit applied", "edit rejected"),
 )

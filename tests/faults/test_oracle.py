@@ -1,4 +1,4 @@
-"""The oracle finds what it is there to find: each promise of FAULTS.md, broken by hand in an honest history."""
+"""The oracle finds what it is there to find: each promise of docs/faults.md, broken by hand in an honest history."""
 
 import json
 import time
@@ -44,7 +44,7 @@ class History:
                 text("UPDATE edits SET request_id = :name, created_at = now() - interval '1 year' WHERE id = :id"),
                 {"id": edit, "name": name},
             )
-        end = apply_edits([post]).ends[0]
+        end = apply_edits([post]).results[0]
         applied = end.status == "applied"
         answer = json.loads(end.result) if end.result else {"error": {"code": end.error_code}}
         headers = {"edit-id": edit} | ({"etag": f'"{end.revision}"'} if applied else {})

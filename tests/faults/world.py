@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from shared import task_names
-from shared.broker import queue
 from shared.domain.service_answers import Reply
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
@@ -21,6 +20,7 @@ from tests import rows, sizes
 from tests.faults.evidence import Call
 from tests.worker.outside import at
 from worker import apply, publish, render, rescue
+from worker.follow_ups import SNOOZE, FollowUps, Publish
 from worker.outbound.call_pool import Completed
 from worker.published import Called, Published, finish
 from worker.render import Job, Rendering
@@ -48,7 +48,7 @@ class World:
     renders: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     bells: set[str] = field(default_factory=set)
     calling: list[Called] = field(default_factory=list)
-    landed: list[Completed[Called]] = field(default_factory=list)
+    completed: list[Completed[Called]] = field(default_factory=list)
     rendering: list[tuple[Job, Reply]] = field(default_factory=list)
     journal: list[Call] = field(default_factory=list)
     effects: dict[str, str] = field(default_factory=dict)
@@ -138,21 +138,24 @@ class World:
         bells = [post for post in self.some(0.6) if post in self.bells]
         self.bells -= set(bells)
         applied = apply.apply_edits(bells)
-        self.ring(applied)
+        self.ring(applied.follow_ups)
 
-    def ring(self, applied: apply.Applied) -> None:
-        queue.enqueue_publish(applied.publishes)
-        queue.enqueue_renders(applied.renders)
-        queue.ring_edits(applied.more + applied.held)
+    def ring(self, follow_ups: FollowUps) -> None:
+        """The product's own send, at once: the bags know no time, and no Redis that notes contended posts."""
+        snoozed = [one for seconds, one in follow_ups.snoozes if seconds == SNOOZE and isinstance(one, Publish)]
+        at_once = FollowUps(
+            publishes=[*follow_ups.publishes, *snoozed],
+            renders=follow_ups.renders,
+            edits=[*follow_ups.edits, *follow_ups.edits_first, *follow_ups.contended],
+        )
+        at_once.send()
 
     def claim(self) -> None:
         done = Published()
         fenced = publish._compare_fences(self.take(self.publishes, 0.2), done)
         self.calling += publish.claim(dict(fenced), done)
         self.seen.update(f"publish {outcome}" for outcome in done.outcomes.values())
-        self.ring(done.applied)
-        queue.ring_edits(done.edits)
-        queue.enqueue_publish([(post, revision, None) for post, revision in done.again])
+        self.ring(done.follow_ups)
 
     def call(self) -> None:
         """Calls are made, and end this way or that; a holder may die before, in or after its call."""
@@ -170,7 +173,7 @@ class World:
                 self.received(called, effect=end in {"done", "dies_after"} or self.lucky(0.5))
             if end.startswith("dies"):
                 continue
-            self.landed.append(Completed(called, Reply(kind, message=end), time.monotonic()))
+            self.completed.append(Completed(called, Reply(kind, message=end), time.monotonic()))
 
     def received(self, called: Called, *, effect: bool) -> None:
         attempt = called.attempt
@@ -182,20 +185,20 @@ class World:
             assert self.effects.setdefault(post["postId"], attempt.idempotency_key) == attempt.idempotency_key
 
     def finish(self) -> None:
-        landed, self.landed = self.landed, []
-        now = [one for one in landed if self.lucky(0.6)]
-        self.landed += [one for one in landed if one not in now]
+        completed, self.completed = self.completed, []
+        now = [one for one in completed if self.lucky(0.6)]
+        self.completed += [one for one in completed if one not in now]
         done = Published()
         assert finish(now, done) == []
         self.seen.update(f"finish {outcome}" for outcome in done.outcomes.values())
-        queue.enqueue_publish(done.later)
+        self.ring(done.follow_ups)
 
     def begin_renders(self) -> None:
         for post, revision in self.take(self.renders, 0.2):
             done = Rendering()
             job = render.begin(post, revision, done)
             self.seen[f"render {done.outcome}"] += 1
-            self.ring(done.applied)
+            self.ring(done.follow_ups)
             if job is None:
                 continue
             made = {"renderedUrl": made_of(json.loads(job.body)["post"]), "thumbnailUrl": None}
@@ -212,8 +215,7 @@ class World:
                 continue
             done = render._finish(job, reply)
             self.seen[f"rendered {done.outcome}"] += 1
-            self.ring(done.applied)
-            queue.enqueue_publish(done.publish)
+            self.ring(done.follow_ups)
 
     def pass_time(self) -> None:
         """Claims expire, backoffs end, and marks grow old, of some posts."""

@@ -19,12 +19,11 @@ from typing import Any
 
 from sqlalchemy import TextClause
 
-from worker.attempts import Attempts
-from worker.reschedule import Attempt
+from worker.attempts import ChunkAttempts, EditAttempts
 
 ROOT = Path(__file__).parent.parent.parent
 DOORS = {"transaction", "autocommit", "autocommit_relaxed"}
-METHODS: Mapping[str, Callable[..., Any]] = {"attempts.count": Attempts.count, "attempt.count": Attempt.count}
+METHODS: Mapping[str, Callable[..., Any]] = {"attempts.count": EditAttempts.count, "attempt.count": ChunkAttempts.count}
 """Methods that lock on a connection of their own, while the caller's transaction goes on."""
 
 # Rows of these hang on a post: whoever holds the post has them to himself.

@@ -1,4 +1,4 @@
-"""Every state of the model within some steps, breadth first, so that no story shorter than the one found exists."""
+"""Every state of the model within some steps, breadth first, so that no history shorter than the one found exists."""
 
 import argparse
 import sys

@@ -12,7 +12,7 @@ import pytest
 from tests.model.locks import Kind, cycle, disordered, edges, kinds, locks_of, unread
 
 UNORDERED = {
-    # Only from Attempts.count, by whoever has the posts of these edits locked in its own transaction.
+    # Only from EditAttempts.count, by whoever has the posts of these edits locked in its own transaction.
     ("worker.attempts", "edits"),
     # Each lease is one worker's: rows meet another worker only where a lease ran out just then, and PostgreSQL ends one
     # of the two, which is tried again.
@@ -53,8 +53,8 @@ def plant(tmp_path: Path) -> Plant:
     """Makes a module of the product's own kind out of source text."""
 
     def planted(source: str) -> ModuleType:
-        head = "from shared.store import claims, edits, posts\n"
-        head += "from shared.store.db import autocommit_relaxed, transaction\n\n"
+        head = "from shared.store.db import autocommit_relaxed, transaction\n"
+        head += "from shared.store import claims, edits, posts\n\n"
         file = tmp_path / "planted.py"
         file.write_text(head + source)
         spec = importlib.util.spec_from_file_location("worker.planted", file)

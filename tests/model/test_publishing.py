@@ -32,7 +32,7 @@ from tests.model.publishing import (
 )
 from tests.model.search import search
 from worker import publish_rules, retries
-from worker.retries import Again, GiveUp, Step
+from worker.retries import GiveUp, Retry, Step
 
 DEPTH = 9
 """A claim, an unknown try, its retake, a refusal, an operator's retry, an edit, another claim and its call."""
@@ -119,7 +119,7 @@ def a_call_that_never_started_frees_the_post_whatever_went_before(monkeypatch: p
     def twin(reply: Reply, past: Past, **given: object) -> Step:
         step = what_next(reply, past, **given)  # type: ignore[arg-type]
         free = reply.outcome is Outcome.NEVER_STARTED
-        return replace(step, free=free) if isinstance(step, Again) else step
+        return replace(step, free=free) if isinstance(step, Retry) else step
 
     monkeypatch.setattr(retries, "what_next", twin)
 

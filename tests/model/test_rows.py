@@ -1,4 +1,4 @@
-"""The model repeats what statements do: random stories are lived through by both, and compared step by step."""
+"""The model repeats what statements do: random histories run through both, and are compared step by step."""
 
 import random
 import time

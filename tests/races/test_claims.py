@@ -15,7 +15,6 @@ from tests import rows
 from tests.worker.outside import (
     MADE,
     Outside,
-    Rung,
     attempts,
     expire,
     in_thread,
@@ -25,6 +24,7 @@ from tests.worker.outside import (
     until,
 )
 from worker import apply, publish, render
+from worker.follow_ups import SNOOZE, FollowUps, Publish
 from worker.outbound.call_pool import CallPool
 from worker.render import Rendering
 
@@ -36,7 +36,7 @@ CONTENT = {"contentType": "slides", "contentUrl": ["https://cdn.example.com/8.jp
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     # An edit's patience with a held row is 50 ms; here the one who holds it must be seen to be waited for.
-    monkeypatch.setattr(apply, "WAIT_FOR_HELD", 1.9)
+    monkeypatch.setattr(apply, "WAIT_FOR_LOCKS", 1.9)
     with rows.set_up(monkeypatch, database_url, redis_url) as engine:
         with db.engine().connect(), db.autocommit_relaxed():  # made once, before threads ask for it
             pass
@@ -106,13 +106,13 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
     engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
+    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     edit = queued(engine, due, {"caption": "in time"})
     with in_thread(lambda: apply.apply_edits([due])):
         assert pause.reached.wait(10)
         done = publish.Published()
         assert publish.claim({due: 1}, done) == []
-        assert (done.outcomes, done.again) == ({due: "held"}, [(due, 1)])
+        assert (done.outcomes, done.follow_ups.snoozes) == ({due: "contended"}, [(SNOOZE, Publish(due, 1))])
         pause.go.set()
     assert rows.row(engine, "edits", edit).status == "applied"
     assert publish_now((due, 1))[0] == {due: "done"}
@@ -124,8 +124,8 @@ def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
 ) -> None:
     claimed = publish.claim({due: 1}, publish.Published())
     pause = Pause(monkeypatch, claims_store, "finish_publishes")
-    landed = [publish.Completed(claimed[0], Reply("done", {}), 0.0)]
-    with in_thread(lambda: publish.finish(landed, publish.Published())):
+    completed = [publish.Completed(claimed[0], Reply("done", {}), 0.0)]
+    with in_thread(lambda: publish.finish(completed, publish.Published())):
         assert pause.reached.wait(10)
         edit = queued(engine, due, {"caption": "too late"})
         with in_thread(lambda: apply.apply_edits([due])):
@@ -142,7 +142,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
     pauses: list[Pause] = []
 
     def edited(_: Any) -> Reply:
-        pauses.append(Pause(monkeypatch, apply.batches, "settle", lists=2))
+        pauses.append(Pause(monkeypatch, apply.batches, "finalize", lists=2))
         edits.append(queued(engine, due, {"caption": "too late"}))
         applying.submit(apply.apply_edits, [due])
         assert pauses[0].reached.wait(10)
@@ -189,7 +189,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
+    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     finished: list[Rendering] = []
     with in_thread(lambda: apply.apply_edits([slides])):
@@ -207,7 +207,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
+    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     with in_thread(lambda: apply.apply_edits([slides])):
         assert pause.reached.wait(10)
@@ -227,12 +227,12 @@ def test_of_many_workers_on_one_post_one_claims_and_one_calls(
     pause = Pause(monkeypatch, claims_store, "take_claims")
     calls = CallPool(8)
     with ThreadPoolExecutor(8) as workers:
-        running = [workers.submit(publish.publish, [(due, 1)], calls, Rung().hear) for _ in range(8)]
+        running = [workers.submit(publish.publish, [(due, 1)], calls, FollowUps().add) for _ in range(8)]
         assert pause.reached.wait(10)
         # All the others meet the winner's lock while it stands between its look and its commit.
         until(lambda: sum(one.done() for one in running) == 7)
         pause.go.set()
         outcomes = sorted(one.result().outcomes[due] for one in running)
-    assert outcomes == ["done"] + ["held"] * 7
+    assert outcomes == ["contended"] * 7 + ["done"]
     assert len(outside.asked) == 1
     assert [row.outcome for row in attempts(engine, due)] == (["unknown"] if expired else []) + ["done"]

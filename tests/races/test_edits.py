@@ -33,7 +33,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers wait for a held post long enough to be watched."""
-    monkeypatch.setattr(apply, "WAIT_FOR_HELD", 10.0)
+    monkeypatch.setattr(apply, "WAIT_FOR_LOCKS", 10.0)
 
 
 def make(engine: Engine, *captions: str) -> tuple[str, list[str]]:
@@ -63,8 +63,8 @@ def test_of_two_workers_on_one_post_the_second_waits_and_finds_nothing_left_to_d
         assert not lost.done()
         winner.go_on()
         lost.result(timeout=10)
-    assert [end.id for end in winner.result().ends] == edits
-    assert loser.result().ends == []
+    assert [end.id for end in winner.result().results] == edits
+    assert loser.result().results == []
     assert rows.row(engine, "posts", post).revision == 3
     honest(engine, post)
 
@@ -85,8 +85,8 @@ def test_an_edit_accepted_while_the_second_worker_waits_is_read_after_the_wait_a
             late = rows.edit(tx, post, {"caption": "two"})
         winner.go_on()
         lost.result(timeout=10)
-    assert [end.id for end in winner.result().ends] == [first]
-    (end,) = loser.result().ends
+    assert [end.id for end in winner.result().results] == [first]
+    (end,) = loser.result().results
     assert (end.id, end.revision, end.before, end.after) == (late, 3, {"caption": "one"}, {"caption": "two"})
     assert end.lock_wait_ms is not None
     assert end.lock_wait_ms > 0
@@ -111,7 +111,7 @@ def test_a_person_who_holds_a_post_makes_its_edit_wait_and_no_other(engine: Engi
         )
         person.commit()
         ended.result(timeout=10)
-    ends = {end.id: end for end in worker.result().ends}
+    ends = {end.id: end for end in worker.result().results}
     assert ends[waiting].before == {"caption": "by hand"}, "decided on what the row is, not on what it was"
     assert (ends[waiting].revision, rows.row(engine, "edits", waiting).attempts) == (3, 1)
 
@@ -123,12 +123,12 @@ def test_a_post_held_longer_than_a_worker_waits_is_rung_again_and_never_dropped(
         started = time.monotonic()
         applied = apply_edits([held])
         assert time.monotonic() - started < 2
-        assert (applied.held, applied.ends) == ([held], [])
+        assert (applied.follow_ups.contended, applied.results) == ([held], [])
         assert rows.row(engine, "edits", waiting).attempts == 0
-    assert [end.id for end in apply_edits(applied.held).ends] == [waiting]
+    assert [end.id for end in apply_edits(applied.follow_ups.contended).results] == [waiting]
 
 
-def test_ten_held_posts_cost_a_task_no_longer_than_one(engine: Engine) -> None:
+def test_ten_contended_posts_cost_a_task_no_longer_than_one(engine: Engine) -> None:
     posts = [make(engine, "later")[0] for _ in range(10)]
     free, (now,) = make(engine, "now")
     with engine.begin() as person:
@@ -137,7 +137,7 @@ def test_ten_held_posts_cost_a_task_no_longer_than_one(engine: Engine) -> None:
         applied = apply_edits([*posts, free])
         # 50 ms of waiting in all, not for each; the rest is the machine's.
         assert time.monotonic() - started < 0.4
-        assert (sorted(applied.held), [end.id for end in applied.ends]) == (sorted(posts), [now])
+        assert (sorted(applied.follow_ups.contended), [end.id for end in applied.results]) == (sorted(posts), [now])
 
 
 def test_recording_edits_waits_for_nobody_who_holds_their_post(engine: Engine) -> None:
@@ -178,11 +178,11 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
         eventually(lambda: _queued(engine) == 0, within=30)
         over.set()
         works = list(running)
-    ended = [end for work in works for applied in work for end in applied.ends]
+    ended = [end for work in works for applied in work for end in applied.results]
     assert len(ended) == len({end.id for end in ended}) == count
     assert sorted(end.revision or 0 for end in ended) == list(range(2, count + 2))
     assert met, "nobody ever found the post held"
-    assert sum(any(applied.ends for applied in work) for work in works) >= 2
+    assert sum(any(applied.results for applied in work) for work in works) >= 2
     assert rows.row(engine, "posts", post).caption == str(count - 1)
     honest(engine, post)
 
@@ -206,7 +206,7 @@ def test_many_workers_on_one_post_apply_a_thousand_edits_of_every_size_once_and_
         return done
 
     with ThreadPoolExecutor(4) as workers:
-        ended = [end for done in workers.map(work, range(4)) for applied in done for end in applied.ends]
+        ended = [end for done in workers.map(work, range(4)) for applied in done for end in applied.results]
     by_revision = sorted(ended, key=lambda end: end.revision or 0)
     assert [end.id for end in by_revision] == edits
     assert rows.row(engine, "posts", post).revision == sizes.QUEUED + 1
@@ -220,7 +220,7 @@ from worker.apply import apply_edits
 print("ready", flush=True)
 post, until = sys.argv[1], int(sys.argv[2])
 while True:
-    for end in apply_edits([post]).ends:
+    for end in apply_edits([post]).results:
         print("ended", end.id, end.revision, flush=True)
         if end.result and f'"caption":"{until}"' in end.result:
             print("last", flush=True)

@@ -2,8 +2,8 @@
 
 Every worker is a thread of this process that really holds its locks: one of them may be stopped anywhere between lock
 and commit while the others go on, any number of calls may be out, claims expire under their holders, a person holds a
-row, and messages are lost, doubled, late and made up. The oracle of FAULTS.md holds after each step, and once all is
-quiet every edit has ended and every due post has gone out.
+row, and messages are lost, doubled, late and made up. The oracle of docs/faults.md holds after each step. Once all is
+quiet every edit has its result and every due post has gone out.
 """
 
 import json
@@ -26,7 +26,8 @@ from tests.conftest import TEMPLATE
 from tests.faults.actors import POINTS, Actor, Answer, InOneThread, stopping_points
 from tests.faults.evidence import Exchange, PostRow, gather, snapshot
 from tests.faults.oracle import judge, verdict
-from worker.apply import Applied, apply_edits
+from worker.apply import apply_edits
+from worker.follow_ups import FollowUps, Publish, Render
 from worker.publish import publish
 from worker.render import render
 
@@ -207,9 +208,9 @@ class Interleavings(RuleBasedStateMachine):
         kind, post_id, *revision = message
         stop_at = stop_at if self.paused is None else None
         work = {
-            "edits": lambda: self._follow(apply_edits([post_id])),
-            "publish": lambda: publish([(post_id, *revision)], InOneThread(), self._ring_published),  # type: ignore[arg-type,list-item]
-            "render": lambda: render(post_id, *revision, self._ring_rendered),  # type: ignore[call-arg]
+            "edits": lambda: self._ring(apply_edits([post_id]).follow_ups),
+            "publish": lambda: publish([(post_id, *revision)], InOneThread(), self._ring),  # type: ignore[arg-type,list-item]
+            "render": lambda: render(post_id, *revision, self._ring),  # type: ignore[call-arg]
         }
         actor = Actor(work[kind], stop_at=stop_at, answer=answer)
         self.actors.append(actor)
@@ -251,21 +252,13 @@ class Interleavings(RuleBasedStateMachine):
         (actor, message), self.paused = self.paused, None
         self._see(actor, message, actor.go_on())
 
-    def _follow(self, applied: Applied) -> None:
-        self.messages += [("publish", post_id, revision) for post_id, revision, _ in applied.publishes]
-        self.messages += [("render", post_id, revision) for post_id, revision in applied.renders]
-        self.messages += [("edits", post_id) for post_id in [*applied.more, *applied.held]]
-
-    def _ring_published(self, done: Any) -> None:
-        self._follow(done.applied)
-        self.messages += [("edits", post_id) for post_id in done.edits]
-        self.messages += [("publish", one[0], one[1]) for one in [*done.again, *done.later, *done.early]]
-
-    def _ring_rendered(self, done: Any) -> None:
-        self._follow(done.applied)
-        self.messages += [("edits", post_id) for post_id in done.edits]
-        self.messages += [("render", one[0], one[1]) for one in [*done.again, *done.later]]
-        self.messages += [("publish", one[0], one[1]) for one in done.publish]
+    def _ring(self, follow_ups: FollowUps) -> None:
+        publishes = [*follow_ups.publishes, *(one for _, one in follow_ups.snoozes if isinstance(one, Publish))]
+        renders = [*follow_ups.renders, *(one for _, one in follow_ups.snoozes if isinstance(one, Render))]
+        self.messages += [("publish", one.post_id, one.schedule_revision) for one in publishes]
+        self.messages += [("render", *one) for one in renders]
+        edits = [*follow_ups.edits, *follow_ups.edits_first, *follow_ups.contended]
+        self.messages += [("edits", post_id) for post_id in edits]
 
     # What must hold.
 

@@ -67,7 +67,7 @@ class Worker:
         self.thread = threading.Thread(target=lambda: self.replies.append(publish._call(self.called)), daemon=True)
         self.thread.start()
 
-    def landed(self) -> Completed[Called]:
+    def completed(self) -> Completed[Called]:
         assert self.thread is not None
         self.thread.join(30)
         return Completed(self.called, self.replies[0], time.monotonic())
@@ -138,9 +138,9 @@ class Playing(RuleBasedStateMachine):
 
     def finish(self, worker: Worker) -> None:
         self.workers.remove(worker)
-        landed, done = worker.landed(), Published()
-        assert published.finish([landed], done) == []
-        event(f"a finish: {done.outcomes[worker.called.attempt.post_id]} after {landed.reply.kind}")
+        completed, done = worker.completed(), Published()
+        assert published.finish([completed], done) == []
+        event(f"a finish: {done.outcomes[worker.called.attempt.post_id]} after {completed.reply.kind}")
 
     def time_passes(self, post_id: str, *, far: bool) -> None:
         with self.engine.begin() as tx:

@@ -1,4 +1,4 @@
-"""Posts for bulk jobs, and people who hold rows."""
+"""Posts for bulk jobs, and rows that a person has locked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ def posts(engine: Engine, count: int, **columns: Any) -> list[str]:
 
 
 @contextmanager
-def held_by_a_person(engine: Engine, *ids: str) -> Iterator[Connection]:
+def locked_by_a_person(engine: Engine, *ids: str) -> Iterator[Connection]:
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = ANY(:ids) FOR UPDATE"), {"ids": list(ids)})
         yield person
 
 
 @contextmanager
-def edits_held_by_a_person(engine: Engine, *ids: str) -> Iterator[Connection]:
+def edits_locked_by_a_person(engine: Engine, *ids: str) -> Iterator[Connection]:
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM edits WHERE id = ANY(:ids) FOR UPDATE"), {"ids": list(ids)})
         yield person

@@ -15,10 +15,9 @@ from sqlalchemy import Connection, Engine, text
 from shared.domain.service_answers import Reply
 from tests import rows
 from worker import publish, render
+from worker.follow_ups import FollowUps
 from worker.outbound import services
 from worker.outbound.call_pool import CallPool
-from worker.published import Published
-from worker.render import Rendering
 
 DONE = Reply("done", {"platformPostId": "tt_1"})
 MADE = Reply(
@@ -72,41 +71,16 @@ def due(engine: Engine) -> str:
         return rows.post(tx, scheduled_time=rows.soon(PAST))
 
 
-@dataclass
-class Rung:
-    """All that was rung for, over a whole task."""
-
-    edits: list[str] = field(default_factory=list)
-    publishes: list[Any] = field(default_factory=list)
-    renders: list[Any] = field(default_factory=list)
-    again: list[Any] = field(default_factory=list)
-    later: list[Any] = field(default_factory=list)
-    early: list[Any] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
-
-    def hear(self, done: Published | Rendering) -> None:
-        self.edits += done.edits
-        self.publishes += done.applied.publishes
-        self.renders += done.applied.renders
-        self.again += done.again
-        self.later += done.later
-        self.told += done.applied.told + done.told
-        if isinstance(done, Published):
-            self.early += done.early
-        else:
-            self.publishes += done.publish
-
-
-def publish_now(*pairs: tuple[str, int], room: int = 8) -> tuple[dict[str, str], Rung]:
-    """Run one publish task to its end: the outcome of each post, and what was rung."""
-    rung = Rung()
+def publish_now(*pairs: tuple[str, int], room: int = 8) -> tuple[dict[str, str], FollowUps]:
+    """Run one publish task to its end: the outcome of each post, and all that was rung for."""
+    rung = FollowUps()
     calls = CallPool(room)
-    return publish.publish(pairs, calls, rung.hear).outcomes, rung
+    return publish.publish(pairs, calls, rung.add).outcomes, rung
 
 
-def render_now(post_id: str, content_revision: int = 1) -> tuple[str, Rung]:
-    rung = Rung()
-    return render.render(post_id, content_revision, rung.hear).outcome, rung
+def render_now(post_id: str, content_revision: int = 1) -> tuple[str, FollowUps]:
+    rung = FollowUps()
+    return render.render(post_id, content_revision, rung.add).outcome, rung
 
 
 def attempts(engine: Engine, post_id: str) -> list[Any]:

@@ -12,6 +12,7 @@ from shared.store import webhooks as webhooks_store
 from tests import rows
 from tests.worker.outside import Outside
 from worker import webhooks
+from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
 
 
@@ -41,8 +42,8 @@ def told(engine: Engine, *posts: str, types: tuple[str, ...] = ("edit.applied",)
 
 
 def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:
-    rung: list[str] = []
-    return webhooks.deliver(posts, CallPool(room), rung.extend), rung
+    rung = FollowUps()
+    return webhooks.deliver(posts, CallPool(room), rung.add), rung.webhooks
 
 
 def sent(outside: Outside) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Applying queued edits: order, ends, counters, attempts, and what is held by others."""
+"""Applying queued edits: order, results, counters, attempts, and contended posts."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from shared.store import db, operator_actions
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
 from tests import rows
-from tests.worker.bulk import edits_held_by_a_person
+from tests.worker.bulk import edits_locked_by_a_person
 from worker import apply
 from worker.apply import apply_edits
 
@@ -31,8 +31,8 @@ def test_edits_of_one_post_are_applied_in_the_order_in_which_they_were_accepted(
         post = rows.post(tx)
         ids = [rows.edit(tx, post, {"caption": f"caption {number}"}) for number in range(20)]
     applied = apply_edits([post])
-    assert [end.id for end in applied.ends] == ids
-    assert [end.revision for end in applied.ends] == list(range(2, 22))
+    assert [end.id for end in applied.results] == ids
+    assert [end.revision for end in applied.results] == list(range(2, 22))
     stored = rows.row(engine, "posts", post)
     assert (stored.caption, stored.revision, stored.schedule_revision) == ("caption 19", 21, 1)
 
@@ -58,7 +58,7 @@ def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts
             for post in posts:
                 rows.edit(tx, post, {"caption": "second"})
         with rows.statements() as seen:
-            assert len(apply_edits(posts).ends) == count
+            assert len(apply_edits(posts).results) == count
         return len(seen)
 
     statements(1)  # SQLAlchemy and psycopg ask a new server some questions of their own
@@ -74,7 +74,7 @@ def test_a_time_that_moves_within_the_horizon_rings_its_publish_and_marks_it(eng
     applied = apply_edits([post])
     stored = rows.row(engine, "posts", post)
     assert stored.schedule_revision == stored.enqueued_revision == 2
-    assert [(due[0], due[1]) for due in applied.publishes] == [(post, 2)]
+    assert [(due[0], due[1]) for due in applied.follow_ups.publishes] == [(post, 2)]
 
 
 def test_an_edit_that_changes_nothing_is_applied_and_moves_no_counter(engine: Engine) -> None:
@@ -109,10 +109,10 @@ def test_a_content_edit_drops_a_running_render_and_queues_a_new_one(engine: Engi
     applied = apply_edits([post])
     stored = rows.row(engine, "posts", post)
     assert (stored.claim_kind, stored.content_revision, stored.status) == (None, 4, "pending_render")
-    assert (applied.renders, stored.thumbnail_url) == ([(post, 4)], None)
+    assert (applied.follow_ups.renders, stored.thumbnail_url) == ([(post, 4)], None)
 
 
-def test_a_tried_edit_runs_alone_and_the_rest_of_its_queue_is_rung_for(engine: Engine) -> None:
+def test_an_isolated_edit_runs_by_itself_and_the_rest_of_its_queue_is_rung_for(engine: Engine) -> None:
     with engine.begin() as tx:
         post, other = rows.post(tx), rows.post(tx)
         first = rows.edit(tx, post, {"caption": "one"})
@@ -121,10 +121,10 @@ def test_a_tried_edit_runs_alone_and_the_rest_of_its_queue_is_rung_for(engine: E
         neighbour = rows.edit(tx, other, {"caption": "mine"})
         tx.execute(text("UPDATE edits SET attempts = 1 WHERE id = :id"), {"id": tried})
     applied = apply_edits([post, other])
-    assert [end.id for end in applied.ends] == [first, neighbour, tried]
-    assert applied.more == [post]
+    assert [end.id for end in applied.results] == [first, neighbour, tried]
+    assert applied.follow_ups.edits == [post]
     assert rows.row(engine, "edits", tried).attempts == 2
-    assert [end.id for end in apply_edits(applied.more).ends] == [after]
+    assert [end.id for end in apply_edits(applied.follow_ups.edits).results] == [after]
 
 
 def test_an_edit_whose_attempts_are_spent_fails_unrun_and_the_rest_goes_on(engine: Engine) -> None:
@@ -134,13 +134,13 @@ def test_an_edit_whose_attempts_are_spent_fails_unrun_and_the_rest_goes_on(engin
         after = rows.edit(tx, post, {"caption": "after"})
         tx.execute(text("UPDATE edits SET attempts = 5 WHERE id = :id"), {"id": poison})
     applied = apply_edits([post])
-    assert [(end.id, end.status) for end in applied.ends] == [(poison, EditStatus.FAILED)]
-    apply_edits(applied.more)
+    assert [(end.id, end.status) for end in applied.results] == [(poison, EditStatus.FAILED)]
+    apply_edits(applied.follow_ups.edits)
     assert rows.row(engine, "edits", after).status == "applied"
     assert rows.row(engine, "posts", post).caption == "after"
 
 
-def test_an_edit_that_raises_costs_its_neighbours_nothing_but_a_run_alone(
+def test_an_edit_that_raises_costs_its_neighbours_nothing_but_an_isolated_run(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decide = apply.lifecycle.decide
@@ -180,7 +180,7 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
             apply_edits([post])
     assert db.is_transient(lost.value)
     assert (rows.row(engine, "edits", edit).attempts, rows.row(engine, "edits", edit).status) == (0, "queued")
-    assert len(apply_edits([post]).ends) == 1
+    assert len(apply_edits([post]).results) == 1
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -217,7 +217,7 @@ def test_an_attempt_that_another_counted_since_leaves_ours_to_be_given_back(engi
     assert rows.row(engine, "edits", edit).attempts == 1
 
 
-def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
+def test_the_long_queue_of_a_contended_post_does_not_hide_its_neighbour_s(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(apply, "EDITS_A_TASK", 2)
@@ -229,11 +229,11 @@ def test_the_long_queue_of_a_held_post_does_not_hide_its_neighbour_s(
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
         applied = apply_edits([held, free])
-    assert [end.id for end in applied.ends] == [behind]
-    assert applied.held == [held]
+    assert [end.id for end in applied.results] == [behind]
+    assert applied.follow_ups.contended == [held]
 
 
-def test_who_waits_for_a_held_post_tells_first_how_its_neighbours_ended(engine: Engine) -> None:
+def test_who_waits_for_a_contended_post_tells_first_how_its_neighbours_ended(engine: Engine) -> None:
     with engine.begin() as tx:
         held, free = rows.post(tx), rows.post(tx)
         waiting = rows.edit(tx, held, {"caption": "later"})
@@ -249,14 +249,15 @@ def test_who_waits_for_a_held_post_tells_first_how_its_neighbours_ended(engine: 
 
         applied = apply_edits([held, free], tell)
     assert told == [at_once]
-    assert ([end.id for end in applied.ends], applied.announced, applied.held) == ([at_once, waiting], 1, [])
+    assert ([end.id for end in applied.results], applied.announced) == ([at_once, waiting], 1)
+    assert applied.follow_ups.contended == []
 
 
 def test_where_nothing_is_left_for_later_nobody_is_told_twice(engine: Engine) -> None:
     with engine.begin() as tx:
         rows.edit(tx, post := rows.post(tx), {"caption": "now"})
     applied = apply_edits([post], lambda _: pytest.fail("there is one answer, and the task gives it"))
-    assert (len(applied.ends), applied.announced) == (1, 0)
+    assert (len(applied.results), applied.announced) == (1, 0)
 
 
 def test_a_post_that_a_person_holds_delays_its_own_edits_only_and_costs_no_attempt(engine: Engine) -> None:
@@ -267,10 +268,10 @@ def test_a_post_that_a_person_holds_delays_its_own_edits_only_and_costs_no_attem
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
         applied = apply_edits([held, free])
-        assert [end.id for end in applied.ends if end.id != waiting] == [applied.ends[0].id]
-        assert (len(applied.ends), applied.held) == (1, [held])
+        assert [end.id for end in applied.results if end.id != waiting] == [applied.results[0].id]
+        assert (len(applied.results), applied.follow_ups.contended) == (1, [held])
         assert rows.row(engine, "edits", waiting).attempts == 0
-    assert [end.id for end in apply_edits(applied.held).ends] == [waiting]
+    assert [end.id for end in apply_edits(applied.follow_ups.contended).results] == [waiting]
 
 
 @pytest.mark.parametrize("attempts", [0, 2, 5])
@@ -282,14 +283,14 @@ def test_an_edit_whose_row_a_person_holds_delays_its_own_post_only_and_costs_no_
         first, taken, behind = (rows.edit(tx, post, {"caption": word}) for word in ("one", "two", "three"))
         now = rows.edit(tx, free, {"caption": "now"})
         tx.execute(text("UPDATE edits SET attempts = :attempts WHERE id = :id"), {"id": taken, "attempts": attempts})
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         applied = apply_edits([post, free])
-        assert [end.id for end in applied.ends] == [first, now]
-        assert (set(applied.held), applied.more) == ({post}, [])
-        again = apply_edits(applied.held)
-        assert (again.ends, set(again.held), again.more) == ([], {post}, [])
+        assert [end.id for end in applied.results] == [first, now]
+        assert (set(applied.follow_ups.contended), applied.follow_ups.edits) == ({post}, [])
+        again = apply_edits(applied.follow_ups.contended)
+        assert (again.results, set(again.follow_ups.contended), again.follow_ups.edits) == ([], {post}, [])
         assert [rows.row(engine, "edits", edit).attempts for edit in (taken, behind)] == [attempts, 0]
-    ends = apply_edits([post]).ends + apply_edits([post]).ends
+    ends = apply_edits([post]).results + apply_edits([post]).results
     assert [end.id for end in ends] == [taken, behind]
     assert {end.status for end in ends} == {
         EditStatus.APPLIED if attempts < 5 else EditStatus.FAILED,
@@ -316,7 +317,7 @@ def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes
             apply_edits([post, other])
     assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [1, 0]
     people[0].close()
-    apply.Attempts.give_back()
+    apply.EditAttempts.give_back()
     assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [0, 0]
 
 
@@ -327,17 +328,17 @@ def test_the_long_queue_of_a_post_one_of_whose_edits_a_person_holds_does_not_rin
         post, free = rows.post(tx), rows.post(tx)
         taken, *_ = [rows.edit(tx, post, {"caption": f"later {number}"}) for number in range(1001)]
         behind = rows.edit(tx, free, {"caption": "now"})
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         applied = apply_edits([post, free])
-        assert (applied.ends, set(applied.held), applied.more) == ([], {post}, [free])
-        assert [end.id for end in apply_edits(applied.more).ends] == [behind]
+        assert (applied.results, set(applied.follow_ups.contended), applied.follow_ups.edits) == ([], {post}, [free])
+        assert [end.id for end in apply_edits(applied.follow_ups.edits).results] == [behind]
 
 
 def test_doorbells_for_unknown_and_idle_posts_are_no_ops(engine: Engine) -> None:
     with engine.begin() as tx:
         post = rows.post(tx)
     applied = apply_edits([post, "post_nobody", post])
-    assert (applied.ends, applied.held, applied.more) == ([], [], [])
+    assert (applied.results, applied.follow_ups.contended, applied.follow_ups.edits) == ([], [], [])
 
 
 def test_a_task_stops_at_a_thousand_edits_and_rings_on(engine: Engine) -> None:
@@ -346,8 +347,8 @@ def test_a_task_stops_at_a_thousand_edits_and_rings_on(engine: Engine) -> None:
         for number in range(1001):
             rows.edit(tx, post, {"caption": str(number)})
     applied = apply_edits([post])
-    assert (len(applied.ends), applied.more) == (1000, [post])
-    assert len(apply_edits(applied.more).ends) == 1
+    assert (len(applied.results), applied.follow_ups.edits) == (1000, [post])
+    assert len(apply_edits(applied.follow_ups.edits).results) == 1
     assert rows.row(engine, "posts", post).caption == "1000"
 
 
@@ -358,4 +359,4 @@ def test_a_move_of_a_post_that_waits_for_its_render_leaves_the_renders_mark_alon
         rows.edit(tx, post, {"scheduledTime": local, "timezone": "Europe/London"})
     applied = apply_edits([post])
     stored = rows.row(engine, "posts", post)
-    assert (stored.schedule_revision, stored.enqueued_revision, applied.renders) == (2, 1, [])
+    assert (stored.schedule_revision, stored.enqueued_revision, applied.follow_ups.renders) == (2, 1, [])

@@ -1,4 +1,4 @@
-"""Batches of the largest edits there can be: each gets through, in bounded steps, and what fails is tried otherwise."""
+"""Batches of the largest edits: each is applied, in bounded steps, and a batch that fails is retried in another way."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def drained(posts: list[str], at_most: int = 60) -> list[Applied]:
     while posts:
         assert len(done) < at_most
         done.append(apply_edits(posts))
-        posts = done[-1].more
+        posts = done[-1].follow_ups.edits
     return done
 
 
@@ -48,11 +48,11 @@ def test_the_largest_edits_are_applied_in_tasks_that_are_bounded_by_bytes(
             for post_id in ids:
                 rows.edit(tx, post_id, changes)
     done = drained(ids)
-    ends = [end for one in done for end in one.ends]
+    ends = [end for one in done for end in one.results]
     assert len(ends) == len({end.id for end in ends}) == posts * edits
     assert queued(engine) == 0
     for one in done:
-        written = sum(len(end.result or "") + len(str(end.before)) for end in one.ends)
+        written = sum(len(end.result or "") + len(str(end.before)) for end in one.results)
         assert written < batch_limits.BYTES_A_TASK
         assert sum(edit.size for edit in one.read) < batch_limits.BYTES_A_TASK + 128 * 1024
 
@@ -65,9 +65,9 @@ def test_many_posts_of_large_contents_are_read_some_at_a_time(engine: Engine) ->
             rows.edit(tx, post_id, {"caption": "second"})
         idle = rows.slides(tx, content_url=content, status="generated", render_as_video=False)
     done = drained([*ids, idle])
-    assert sum(len(one.ends) for one in done) == 120
-    assert max(len(one.ends) for one in done) <= 50
-    assert not any(one.held for one in done)
+    assert sum(len(one.results) for one in done) == 120
+    assert max(len(one.results) for one in done) <= 50
+    assert not any(one.follow_ups.contended for one in done)
     assert {rows.row(engine, "posts", post_id).caption for post_id in ids} == {"second"}
     assert rows.row(engine, "posts", ids[0]).content_url == URLS
 

@@ -31,7 +31,7 @@ SLIDES = {"a": post("a", "🎉" * 2000, ["https://cdn.example.com/" + "x" * 2000
 
 
 @pytest.mark.parametrize(
-    ("queue", "taken", "left", "alone"),
+    ("queue", "taken", "left", "isolated"),
     [
         ([], [], False, []),
         ([("a", 50, 0, 0), ("b", 50, 0, 0)], [0, 1], False, []),
@@ -50,10 +50,10 @@ SLIDES = {"a": post("a", "🎉" * 2000, ["https://cdn.example.com/" + "x" * 2000
     ],
 )
 def test_a_batch_takes(
-    queue: Sequence[tuple[str, int, int, int]], taken: list[int], left: bool, alone: list[str]
+    queue: Sequence[tuple[str, int, int, int]], taken: list[int], left: bool, isolated: list[str]
 ) -> None:
     share = batch_limits.share(queued(*queue), POSTS)
-    assert ([edit.seq for edit in share.taken], share.left, share.alone) == (taken, left, alone)
+    assert ([edit.seq for edit in share.taken], share.left, share.isolated) == (taken, left, isolated)
 
 
 def test_a_small_edit_of_a_large_post_counts_for_what_it_writes() -> None:

@@ -1,4 +1,4 @@
-"""Posts that somebody held, tried again: what comes meanwhile is left to that, and that leaves nothing behind."""
+"""Contended posts come back by one message: edits that come meanwhile are left to it, and it leaves none behind."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from shared.broker import answers, contended_posts, queue
 from tests import rows
 from tests.api.answers import messages_at
-from tests.worker.bulk import held_by_a_person
+from tests.worker.bulk import locked_by_a_person
 from worker import apply, contended, tasks
 
 
@@ -34,35 +34,35 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, list[str]]]:
     return told
 
 
-def held_bells(url: str) -> list[list[Any]]:
+def contended_bells(url: str) -> list[list[Any]]:
     """The arguments of the messages under way that try held posts again, the latest first."""
     sent = [arguments for arguments, _ in messages_at(url, "edits")]
     return [arguments for arguments in sent if arguments[0] == []]
 
 
-def test_however_often_a_held_post_is_rung_for_one_message_comes_back_and_one_task_waits(
+def test_however_often_a_contended_post_is_rung_for_one_message_comes_back_and_one_task_waits(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, redis_url: str
 ) -> None:
     waited: list[str] = []
-    wait = apply._apply_held
-    monkeypatch.setattr(apply, "_apply_held", lambda post, *rest: waited.append(post) or wait(post, *rest))
+    wait = apply._apply_contended
+    monkeypatch.setattr(apply, "_apply_contended", lambda post, *rest: waited.append(post) or wait(post, *rest))
     with engine.begin() as tx:
         post = rows.post(tx)
     ids = []
-    with held_by_a_person(engine, post):
+    with locked_by_a_person(engine, post):
         for number in range(5):
             with engine.begin() as tx:
                 ids.append(rows.edit(tx, post, {"caption": f"hot {number}"}))
-            assert tasks.apply_edits([post], f"me#{number + 1}") == {"held": 1}
+            assert tasks.apply_edits([post], f"me#{number + 1}") == {"contended": 1}
     assert waited == [post]
-    [bell] = held_bells(redis_url)
+    [bell] = contended_bells(redis_url)
     assert len(messages_at(redis_url, "edits")) == 1
     assert tasks.apply_edits(*bell) == {"applied": 5}
     assert [rows.row(engine, "edits", edit).status for edit in ids] == ["applied"] * 5
     assert contended_posts.take(None) == {}
 
 
-def test_who_asked_last_is_told_how_the_edits_of_a_held_post_ended(
+def test_who_asked_last_is_told_how_the_edits_of_a_contended_post_ended(
     engine: Engine, told: list[tuple[str | None, list[str]]]
 ) -> None:
     with engine.begin() as tx:
@@ -96,11 +96,11 @@ def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine
     with engine.begin() as tx:
         rows.edit(tx, post := rows.post(tx), {"caption": "x"})
     contended_posts.ring([post])
-    [bell] = held_bells(redis_url)
-    with held_by_a_person(engine, post):
+    [bell] = contended_bells(redis_url)
+    with locked_by_a_person(engine, post):
         for message in (bell, bell, [[], None], ["no list", "no token"]):
-            assert tasks.apply_edits(*message) == {"held": 1}
-    assert len(held_bells(redis_url)) == 2, "the one that was, and the one that comes back"
+            assert tasks.apply_edits(*message) == {"contended": 1}
+    assert len(contended_bells(redis_url)) == 2, "the one that was, and the one that comes back"
 
 
 def test_of_more_posts_than_a_message_tries_the_rest_are_tried_by_the_next(engine: Engine, redis_url: str) -> None:
@@ -109,15 +109,15 @@ def test_of_more_posts_than_a_message_tries_the_rest_are_tried_by_the_next(engin
         edits = [rows.edit(tx, post, {"caption": "x"})]
     contended_posts.ring([post, *(f"nobody's_{number}" for number in range(queue.DOORBELL_POSTS))])
     for count in (1, 2):
-        latest, *_ = held_bells(redis_url)
+        latest, *_ = contended_bells(redis_url)
         tasks.apply_edits(*latest)
-        assert len(held_bells(redis_url)) == 2, count
+        assert len(contended_bells(redis_url)) == 2, count
     assert contended_posts.take(None) == {}
     assert [rows.row(engine, "edits", edit).status for edit in edits] == ["applied"]
 
 
 @pytest.mark.usefixtures("engine")
-def test_while_postgresql_is_away_the_message_for_many_held_posts_does_not_multiply(
+def test_while_postgresql_is_away_the_message_for_many_contended_posts_does_not_multiply(
     monkeypatch: pytest.MonkeyPatch, redis_url: str
 ) -> None:
     def away(*_: Any) -> None:
@@ -126,9 +126,9 @@ def test_while_postgresql_is_away_the_message_for_many_held_posts_does_not_multi
     monkeypatch.setattr(contended, "apply_edits", away)
     contended_posts.ring([f"p{number}" for number in range(queue.DOORBELL_POSTS)])
     for count in range(1, 4):
-        latest, *_ = held_bells(redis_url)
+        latest, *_ = contended_bells(redis_url)
         assert "put_off" in tasks.apply_edits(*latest)
-        assert len(held_bells(redis_url)) == 1 + count, "as many as have been handed in, and the one put off"
+        assert len(contended_bells(redis_url)) == 1 + count, "as many as have been handed in, and the one put off"
 
 
 def test_an_address_that_nobody_listens_at_costs_a_task_nothing(engine: Engine, redis_url: str) -> None:
@@ -154,8 +154,8 @@ def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
         forget(posts)
 
     monkeypatch.setattr(contended_posts, "forget", slow)
-    applied, _ = contended.try_again(None)
-    assert (len(applied.ends), applied.more) == (1, [post])
+    applied, _ = contended.retry(None)
+    assert (len(applied.results), applied.follow_ups.edits) == (1, [post])
 
 
 def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: Engine, redis_url: str) -> None:
@@ -164,8 +164,8 @@ def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: 
         for post in (taken, free):
             rows.edit(tx, post, {"caption": "x"})
     contended_posts.ring([taken, free], "me#1")
-    with held_by_a_person(engine, taken):
-        [bell] = held_bells(redis_url)
-        assert tasks.apply_edits(*bell) == {"applied": 1, "held": 1}
-    assert len(held_bells(redis_url)) == 2
+    with locked_by_a_person(engine, taken):
+        [bell] = contended_bells(redis_url)
+        assert tasks.apply_edits(*bell) == {"applied": 1, "contended": 1}
+    assert len(contended_bells(redis_url)) == 2
     assert contended_posts.take(None) == {taken: "me#1"}

@@ -1,4 +1,4 @@
-"""Events for the receiver of webhooks: written with what they tell of, and with nothing else."""
+"""Events for the receiver of webhooks: written in the transaction of their cause, and in no other."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: E
         late = rows.edit(tx, post, {"caption": "secret three"}, if_match=['"77"'])
     change(engine, "edits", poison, attempts=5)
     applied = apply.apply_edits([post])
-    assert applied.told == [post]
+    assert applied.follow_ups.webhooks == [post]
     apply.apply_edits([post])
     assert [event.type for event in events(engine)] == [
         "edit.failed",
@@ -51,7 +51,7 @@ def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outsi
     with engine.begin() as tx:
         first, second = (rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(2))
         slides = rows.slides(tx)
-    assert publish_now((first, 1))[1].told == [first]
+    assert publish_now((first, 1))[1].webhooks == [first]
     publish_now((second, 1))
     outside.replies = [Reply("refused", message="no image")]
     render_now(slides)

@@ -41,7 +41,7 @@ def young(engine: Engine) -> None:
 def edited(engine: Engine, post: str, caption: str) -> None:
     with engine.begin() as tx:
         rows.edit(tx, post, {"caption": caption})
-    assert len(apply_edits([post]).ends) == 1
+    assert len(apply_edits([post]).results) == 1
 
 
 @pytest.mark.parametrize("growth", [_GROW, _GROW_POSTS])

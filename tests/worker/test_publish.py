@@ -10,7 +10,7 @@ from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
 from tests import rows
-from tests.worker.bulk import edits_held_by_a_person
+from tests.worker.bulk import edits_locked_by_a_person
 from tests.worker.outside import (
     PAST,
     Outside,
@@ -23,6 +23,7 @@ from tests.worker.outside import (
     publish_now,
 )
 from worker import apply, publish
+from worker.follow_ups import SNOOZE, Publish
 
 __all__ = ["due", "outside"]
 
@@ -79,9 +80,9 @@ def test_a_message_that_comes_early_by_the_databases_clock_ends_and_counts_the_r
         near = rows.post(tx, scheduled_time=datetime.now(UTC) + timedelta(seconds=30))
         far = rows.post(tx, scheduled_time=rows.soon(10))
     outcomes, rung = publish_now((near, 1), (far, 1))
-    assert outcomes == {near: "early", far: "early"}
-    ((post, revision, seconds),) = rung.early
-    assert (post, revision) == (near, 1)
+    assert outcomes == {near: "not_due", far: "not_due"}
+    ((seconds, message),) = rung.snoozes
+    assert message == Publish(near, 1)
     assert 25 < seconds <= 30
     assert outside.asked == []
 
@@ -116,7 +117,7 @@ def test_a_waiting_edit_that_moves_the_post_keeps_it_from_going_out(engine: Engi
     with engine.begin() as tx:
         rows.edit(tx, due, at(600))
     outcomes, rung = publish_now((due, 1))
-    assert (outcomes, rung.early, outside.asked) == ({due: "early"}, [], [])
+    assert (outcomes, rung.snoozes, outside.asked) == ({due: "not_due"}, [], [])
     assert rows.row(engine, "posts", due).schedule_revision == 2
 
 
@@ -145,28 +146,28 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neigh
     with engine.begin() as tx:
         neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
         taken = rows.edit(tx, due, {"caption": "second"})
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         outcomes, rung = publish_now((due, 1), (neighbour, 1))
         assert outcomes == {due: "edits_first", neighbour: "done"}
-        assert rung.again == [(due, 1)]
+        assert rung.snoozes == [(SNOOZE, Publish(due, 1))]
     publish_now((due, 1))
     assert rows.row(engine, "posts", due).status == "posted"
     assert outside.asked[-1].post["caption"] == "second"
 
 
-def test_a_tried_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_calling_for_more(
+def test_an_isolated_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_calling_for_more(
     engine: Engine, outside: Outside, due: str
 ) -> None:
     with engine.begin() as tx:
         neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
         tried = rows.edit(tx, due, {"caption": "poison"})
     change(engine, "edits", tried, attempts=1)
-    # The ordinary apply would run it alone; here its worker is busy.
+    # The ordinary apply would run it isolated; here its worker is busy.
     done = publish.Published()
     claimed = publish.claim({due: 1, neighbour: 1}, done)
     assert [called.attempt.post_id for called in claimed] == [neighbour]
     assert done.outcomes[due] == "edits_first"
-    assert (done.edits, done.again) == ([due], [(due, 1)])
+    assert (done.follow_ups.edits_first, done.follow_ups.snoozes) == ([due], [(SNOOZE, Publish(due, 1))])
     assert rows.row(engine, "edits", tried).attempts == 1
     stored = rows.row(engine, "posts", due)
     assert (stored.claim_kind, stored.enqueued_revision, stored.enqueued_at is not None) == (None, 1, True)
@@ -180,8 +181,8 @@ def test_a_post_that_a_person_holds_comes_back_and_its_neighbours_go_out(
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
         outcomes, rung = publish_now((due, 1), (neighbour, 1))
-    assert outcomes == {due: "held", neighbour: "done"}
-    assert rung.again == [(due, 1)]
+    assert outcomes == {due: "contended", neighbour: "done"}
+    assert rung.snoozes == [(SNOOZE, Publish(due, 1))]
 
 
 def test_a_claim_that_has_not_expired_is_nobody_elses(engine: Engine, outside: Outside, due: str) -> None:

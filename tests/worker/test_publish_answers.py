@@ -1,4 +1,4 @@
-"""What the publisher's answers make of posts: runs in which a post went out twice or was given up, and their kin."""
+"""What the publisher's answers do to posts, with the runs in which a post once went out twice or was given up."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The calls of a publish: room for them, and their finishes, which outlast whoever is in their way."""
+"""The calls of a publish: capacity for them, and their finishes, which outlast a locked row and a restart."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ from tests import rows
 from tests.worker.outside import (
     PAST,
     Outside,
-    Rung,
     due,
     expire,
     in_thread,
@@ -21,6 +20,7 @@ from tests.worker.outside import (
     until,
 )
 from worker import publish
+from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
 
 __all__ = ["due", "outside"]
@@ -103,7 +103,7 @@ def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
     monkeypatch.setattr(publish, "claim", surprising)
     calls = CallPool(1)
     with pytest.raises(ZeroDivisionError):
-        publish.publish([(due, 1), (second, 1)], calls, Rung().hear)
+        publish.publish([(due, 1), (second, 1)], calls, FollowUps().add)
     assert rows.row(engine, "posts", due).status == "posted"
     assert calls.take(5, 0) == 1
 
@@ -121,7 +121,7 @@ def test_without_room_for_calls_nothing_is_claimed(
     monkeypatch.setattr(publish, "PATIENCE", 0.01)
     calls = CallPool(1)
     assert calls.take(1, 0) == 1
-    assert publish.publish([(due, 1)], calls, Rung().hear).outcomes == {due: "busy"}
+    assert publish.publish([(due, 1)], calls, FollowUps().add).outcomes == {due: "busy"}
     assert rows.row(engine, "posts", due).claim_kind is None
 
 

@@ -1,4 +1,4 @@
-"""The tries of a publish: claims that are retaken, keys and bodies, backoffs, and ends."""
+"""The tries of a publish: claims that are retaken, keys and bodies, backoffs, and outcomes."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -39,7 +39,7 @@ def test_an_expired_claim_is_retaken_with_the_same_key_and_the_byte_identical_bo
     (asked,) = outside.asked
     assert (asked.key, asked.body, asked.attempt) == (lost.attempt.idempotency_key, lost.attempt.body, 2)
     assert publish_rows(engine, due) == [(1, "unknown"), (2, "done")]
-    assert attempts(engine, due)[0].message == "its holder was gone"
+    assert attempts(engine, due)[0].message == "its worker was gone"
 
 
 def test_an_edit_is_refused_while_an_expired_claim_waits_to_be_retaken(
@@ -77,7 +77,7 @@ def test_a_call_that_never_started_gives_the_post_back_for_edits_and_keeps_its_k
     stored = rows.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind, stored.enqueued_revision) == ("generated", None, None)
     assert stored.retry_at > datetime.now(UTC)
-    assert publish_now((due, 1))[0] == {due: "early"}
+    assert publish_now((due, 1))[0] == {due: "not_due"}
     change(engine, "posts", due, retry_at="sql:now()")
     assert publish_now((due, 1))[0] == {due: "done"}
     first, second = outside.asked
@@ -105,7 +105,7 @@ def test_a_caption_edit_does_not_cut_the_wait_for_the_next_try_short_but_a_move_
     publish_now((due, 1))
     with engine.begin() as tx:
         rows.edit(tx, due, {"caption": "second"})
-    assert publish_now((due, 1))[0] == {due: "early"}
+    assert publish_now((due, 1))[0] == {due: "not_due"}
     with engine.begin() as tx:
         old_edit(tx, due, at(-9))
     assert publish_now((due, 1))[0] == {due: "done"}
@@ -135,7 +135,7 @@ def test_a_call_that_may_have_been_sent_keeps_the_post_closed_until_its_next_try
     stored = rows.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind) == ("generated", "publish")
     assert datetime.now(UTC) < stored.claim_expires_at < datetime.now(UTC) + timedelta(seconds=3)
-    assert rung.later == [(due, 1, stored.claim_expires_at)]
+    assert rung.publishes == [(due, 1, stored.claim_expires_at)]
     with engine.begin() as tx:
         edit = rows.edit(tx, due, {"caption": "too late"})
     apply.apply_edits([due])

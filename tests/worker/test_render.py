@@ -8,9 +8,10 @@ from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Reply
 from tests import rows
-from tests.worker.bulk import edits_held_by_a_person
+from tests.worker.bulk import edits_locked_by_a_person
 from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now
 from worker import apply, render
+from worker.follow_ups import SNOOZE, Render
 from worker.render import Rendering
 
 __all__ = ["outside"]
@@ -106,13 +107,13 @@ def test_a_content_edit_during_a_render_keeps_the_old_result_out_and_queues_the_
     def edited(_: Any) -> Reply:
         queued(engine, slides, CONTENT)
         applied = apply.apply_edits([slides])
-        assert applied.renders == [(slides, 2)]
+        assert applied.follow_ups.renders == [(slides, 2)]
         return MADE
 
     outside.replies = [edited]
     outcome, rung = render_now(slides)
     stored = rows.row(engine, "posts", slides)
-    assert (outcome, rung.renders, rung.again, rung.later) == ("stale", [], [], [])
+    assert (outcome, rung.renders, rung.snoozes) == ("stale", [], [])
     assert (stored.status, stored.rendered_url, stored.claim_kind) == ("pending_render", None, None)
     assert render_now(slides, 1)[0] == "superseded"
     assert render_now(slides, 2)[0] == "done"
@@ -164,7 +165,7 @@ def test_an_edit_that_waits_mends_a_render_that_fails(engine: Engine, outside: O
     assert render_now(slides, 2)[0] == "done"
 
 
-def test_a_failing_render_does_not_fail_the_post_over_the_head_of_a_tried_edit(
+def test_a_failing_render_does_not_fail_the_post_over_the_head_of_an_isolated_edit(
     engine: Engine, outside: Outside, slides: str
 ) -> None:
     def edited(_: Any) -> Reply:
@@ -173,24 +174,26 @@ def test_a_failing_render_does_not_fail_the_post_over_the_head_of_a_tried_edit(
 
     outside.replies = [edited]
     outcome, rung = render_now(slides)
-    assert (outcome, rung.edits, rung.again) == ("edits_first", [slides], [(slides, 1)])
+    assert (outcome, rung.edits_first, rung.snoozes) == ("edits_first", [slides], [(SNOOZE, Render(slides, 1))])
     stored = rows.row(engine, "posts", slides)
     assert (stored.status, stored.claim_kind, stored.render_tries) == ("pending_render", None, 0)
 
 
 def test_a_claim_comes_back_while_a_person_holds_an_edit(engine: Engine, outside: Outside, slides: str) -> None:
     taken, done = queued(engine, slides, {"caption": "second"}), Rendering()
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         assert render._claim(slides, 1, done) is None
-    assert (done.outcome, done.edits, done.again) == ("edits_first", [slides], [(slides, 1)])
+    assert (done.outcome, done.follow_ups.edits_first) == ("edits_first", [slides])
+    assert done.follow_ups.snoozes == [(SNOOZE, Render(slides, 1))]
     assert render._claim(slides, 1, done) is not None
 
 
-def test_a_claim_does_not_run_a_tried_edit_and_comes_back(engine: Engine, outside: Outside, slides: str) -> None:
+def test_a_claim_does_not_run_an_isolated_edit_and_comes_back(engine: Engine, outside: Outside, slides: str) -> None:
     change(engine, "edits", queued(engine, slides, {"caption": "poison"}), attempts=2)
     done = Rendering()
     assert render._claim(slides, 1, done) is None
-    assert (done.outcome, done.edits, done.again) == ("edits_first", [slides], [(slides, 1)])
+    assert (done.outcome, done.follow_ups.edits_first) == ("edits_first", [slides])
+    assert done.follow_ups.snoozes == [(SNOOZE, Render(slides, 1))]
     assert rows.row(engine, "posts", slides).enqueued_at is not None
 
 
@@ -198,7 +201,7 @@ def test_a_render_of_a_post_that_a_person_holds_comes_back(engine: Engine, outsi
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": slides})
         outcome, rung = render_now(slides)
-    assert (outcome, rung.again, outside.asked) == ("held", [(slides, 1)], [])
+    assert (outcome, rung.snoozes, outside.asked) == ("contended", [(SNOOZE, Render(slides, 1))], [])
 
 
 @pytest.mark.parametrize("kind", ["server_error", "never_started", "unknown"])
@@ -209,10 +212,10 @@ def test_a_render_that_may_work_later_is_tried_again_under_the_same_key(
     outcome, rung = render_now(slides)
     stored = rows.row(engine, "posts", slides)
     assert (outcome, stored.status, stored.render_tries, stored.claim_kind) == (kind, "pending_render", 1, None)
-    ((post, revision, seconds),) = rung.later
-    assert (post, revision) == (slides, 1)
+    ((seconds, message),) = rung.snoozes
+    assert message == Render(slides, 1)
     assert 1 <= seconds <= 2
-    assert render_now(slides)[0] == "early"
+    assert render_now(slides)[0] == "not_due"
     change(engine, "posts", slides, retry_at="sql:now()")
     assert render_now(slides)[0] == "done"
     assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
@@ -229,7 +232,7 @@ def test_a_renderer_that_makes_us_wait_uses_up_no_try_for_an_hour(
         change(engine, "posts", slides, retry_at=None)
         outcome, rung = render_now(slides)
         assert outcome == kind
-        ((_, _, seconds),) = rung.later
+        ((seconds, _),) = rung.snoozes
         assert 40 <= seconds <= 45
     stored = rows.row(engine, "posts", slides)
     assert (stored.status, stored.render_tries, stored.claim_kind) == ("pending_render", 0, None)
@@ -270,7 +273,7 @@ def test_a_caption_edit_does_not_cut_the_wait_for_the_next_try_short(
     outside.replies = [BROKEN]
     render_now(slides)
     queued(engine, slides, {"caption": "another"})
-    assert render_now(slides)[0] == "early"
+    assert render_now(slides)[0] == "not_due"
 
 
 def test_ten_tries_that_fail_are_enough_and_new_content_starts_afresh(

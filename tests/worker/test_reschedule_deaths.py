@@ -1,4 +1,4 @@
-"""Chunks and freezes that end their worker, and writes that meet another row: undone, counted, and given up at last."""
+"""Chunks and freezes that stop their worker, and writes that meet a changed row: undone, counted, given up at last."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.store import StaleWriteError, db
 from tests import jobs, rows
-from tests.worker.bulk import ALL, chunks_of_three, held_by_a_person, moved_once, posts
+from tests.worker.bulk import ALL, chunks_of_three, locked_by_a_person, moved_once, posts
 from worker import reschedule, reschedule_chunk
 
 __all__ = ["chunks_of_three"]
@@ -62,12 +62,12 @@ def test_a_chunk_that_ends_its_worker_every_time_fails_the_job_after_five_attemp
     assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 2, 2, 1, 1, 1]
 
 
-def test_held_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_for_them_costs_nothing(
+def test_contended_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_for_them_costs_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = sorted(posts(engine, 3))
     job = jobs.make({"filter": ALL, "shift": "P1D"})
-    with held_by_a_person(engine, ids[1]):
+    with locked_by_a_person(engine, ids[1]):
         outcomes = [reschedule.run_chunk(job).outcome for _ in range(9)]
         assert outcomes == ["frozen", *["moved"] * 8]
         with engine.connect() as tx:
@@ -138,7 +138,7 @@ def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_count
         reschedule.chunks_store.count_attempt(relaxed, job, number)  # one died at it
     count = reschedule.chunks_store.count_attempt
 
-    def cut(aside: Connection, *given: Any) -> int:
+    def cut(relaxed: Connection, *given: Any) -> int:
         if when == "after":
             count(relaxed, *given)
         relaxed.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))

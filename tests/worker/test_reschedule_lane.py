@@ -1,4 +1,4 @@
-"""The bulk lane between workspaces: whoever starts many jobs has one turn in two, as whoever starts one has."""
+"""The bulk lane of two workspaces: one with many jobs gets one turn in two, as does one with a single job."""
 
 from collections import Counter, deque
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from shared.broker import queue
 from shared.store import reschedules as store
 from shared.store.db import transaction
 from tests import jobs, rows
@@ -37,7 +38,7 @@ class Lane:
             return ran
 
         monkeypatch.setattr(reschedule, "run_chunk", counted)
-        monkeypatch.setattr(tasks.queue, "ring_reschedule", self.ring)
+        monkeypatch.setattr(queue, "ring_reschedule", self.ring)
 
     def ring(self, job_id: str, *_: Any) -> bool:
         self.messages.append(job_id)

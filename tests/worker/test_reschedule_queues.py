@@ -1,4 +1,4 @@
-"""Posts of a bulk job for which edits wait: drained, waited for, or reckoned with by a dry run."""
+"""Posts of a bulk job for which edits wait: drained, waited for, or predicted by a dry run."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_a_post_whose_edit_is_to_run_alone_is_waited_for_and_moved_when_it_has(e
     assert jobs.counts(job) == ("done", 2, 2, 0, 0)
 
 
-def test_a_post_whose_edit_was_tried_just_now_is_waited_for_and_moved_when_the_attempt_is_given_back(
+def test_a_post_whose_edit_was_started_just_now_is_waited_for_and_moved_when_the_attempt_is_given_back(
     engine: Engine,
 ) -> None:
     """So it looks while a worker is at the edit aside of its lock, or was frozen there until it lost the lock."""
@@ -83,9 +83,9 @@ def test_a_dry_run_reckons_with_every_queued_edit_however_many_there_are(engine:
 def test_a_dry_run_that_has_no_time_for_all_queues_reckons_with_the_rest_in_its_next_steps(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reschedule_chunk, "RECKONS_FOR", 0.0)
-    monkeypatch.setattr(reschedule_chunk, "RECKONED_AT_ONCE", 1)
-    monkeypatch.setattr(reschedule, "WAIT_FOR_HELD", 0.0)
+    monkeypatch.setattr(reschedule_chunk, "PREDICTS_FOR", 0.0)
+    monkeypatch.setattr(reschedule_chunk, "PREDICTED_AT_ONCE", 1)
+    monkeypatch.setattr(reschedule, "WAIT_FOR_LOCKS", 0.0)
     ids = posts(engine, 3, timezone="Asia/Tokyo")
     with engine.begin() as tx:
         for post in ids:

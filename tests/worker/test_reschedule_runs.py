@@ -1,4 +1,4 @@
-"""The way of a bulk job through its tasks: statements, results, rescue, webhooks."""
+"""A bulk job through all its tasks: statements, results, rescue, webhooks."""
 
 from typing import Any
 
@@ -117,7 +117,7 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
     ]
     job = jobs.make({"items": items})
     ran = jobs.run(job)
-    assert [one.applied.told for one in ran] == [[], [moved, moved]]
+    assert [one.follow_ups.webhooks for one in ran] == [[], [moved, moved]]
     audit = {row.post_id: row.id for row in jobs.audit(engine, job)}
     with engine.connect() as tx:
         found = tx.execute(text("SELECT type, workspace_id, post_id, data FROM webhook_events ORDER BY seq")).all()

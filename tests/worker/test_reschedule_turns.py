@@ -46,7 +46,7 @@ def edited(engine: Engine, post: str) -> None:
     with engine.begin() as tx:
         given = {"id": rows.edit(tx, post, {"caption": "new"}), "now": new_id("edit")}
         tx.execute(text("UPDATE edits SET id = :now WHERE id = :id"), given)
-    assert len(apply_edits([post]).ends) == 1
+    assert len(apply_edits([post]).results) == 1
 
 
 def test_two_tasks_at_once_move_two_chunks_side_by_side_and_every_post_once(engine: Engine) -> None:
@@ -93,7 +93,7 @@ def test_while_single_edits_wait_a_job_moves_one_chunk_at_a_time(engine: Engine)
         seen.append(reschedule.run_chunk(job))
 
     while_a_chunk_is_at_work(job, meanwhile)
-    assert [(one.outcome, one.messages, one.again) for one in seen] == [("yielded", 1, 0.25), ("moved", 1, 0.0)]
+    assert [(one.outcome, one.messages, one.delay) for one in seen] == [("yielded", 1, 0.25), ("moved", 1, 0.0)]
 
 
 def test_between_two_chunks_a_job_rests_for_a_quarter_of_a_second_while_single_edits_come(
@@ -103,10 +103,10 @@ def test_between_two_chunks_a_job_rests_for_a_quarter_of_a_second_while_single_e
     other = posted(engine)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     reschedule.run_chunk(job)
-    assert reschedule.run_chunk(job).again == 0.0
+    assert reschedule.run_chunk(job).delay == 0.0
     edited(engine, other)
     assert (ran := reschedule.run_chunk(job)).outcome == "moved"
-    assert (ran.messages, ran.again) == (1, 0.25)
+    assert (ran.messages, ran.delay) == (1, 0.25)
     later = time.time() + 2.1
     monkeypatch.setattr(reschedule.time, "time", lambda: later)
     assert reschedule.run_chunk(job).messages == 0

@@ -96,7 +96,7 @@ def test_a_step_that_fails_hides_none_of_the_others_and_is_seen(
 
 
 @pytest.mark.usefixtures("forgotten", "sent")
-def test_a_surprise_is_not_hidden_behind_what_is_passing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_surprise_is_not_hidden_behind_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> Any:
         raise ZeroDivisionError
 

@@ -1,4 +1,4 @@
-"""Idempotency keys that are a day old go as fast as they come, and no younger one with them."""
+"""Idempotency keys that are a day old are deleted as fast as they come, and no younger ones."""
 
 import pytest
 from sqlalchemy import Engine, text

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.domain.service_answers import Outcome, Past, Reply, read
-from worker.retries import Again, Done, GiveUp, Limits, Step, backoff, before_retaking, wait, what_next
+from worker.retries import Done, GiveUp, Limits, Retry, Step, backoff, before_retaking, wait, what_next
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -28,8 +28,8 @@ def next_after(outcome: Outcome, past: Past = FIRST, *, asks: float | None = Non
     return what_next(Reply(outcome, retry_after=asks), past, **{"now": NOW, "jitter": 1.0} | given)
 
 
-def again(seconds: float, *, free: bool = False) -> Again:
-    return Again(NOW + timedelta(seconds=seconds), free=free)
+def again(seconds: float, *, free: bool = False) -> Retry:
+    return Retry(NOW + timedelta(seconds=seconds), free=free)
 
 
 def table(status: int, form: str, *, repeat: bool) -> Step:
@@ -61,7 +61,7 @@ def test_no_answer_at_all_opens_a_post_and_none_but_a_2xx_settles_an_unknown_try
         for past in (FIRST, AFTER_UNKNOWN):
             reply = read("publish", status, BODIES[form])
             step = what_next(reply, past, now=NOW, jitter=0.0)
-            assert not (isinstance(step, Again) and step.free), status
+            assert not (isinstance(step, Retry) and step.free), status
             if past is AFTER_UNKNOWN and not isinstance(step, Done):
                 assert past.with_try(reply.outcome, NOW).uncertain, status
 
@@ -71,7 +71,7 @@ def test_only_a_call_that_never_started_frees_the_post_and_only_where_none_befor
     assert next_after(Outcome.NEVER_STARTED, Past.of([(Outcome.NEVER_STARTED, NOW)])) == again(6, free=True)
     for outcome in set(Outcome) - {Outcome.NEVER_STARTED, Outcome.REFUSED, Outcome.DONE}:
         step = next_after(Outcome.NEVER_STARTED, Past.of([(outcome, NOW)]))
-        assert isinstance(step, Again)
+        assert isinstance(step, Retry)
         assert not step.free, outcome
 
 
@@ -94,7 +94,7 @@ def test_only_a_call_that_never_started_frees_the_post_and_only_where_none_befor
 def test_a_wait_that_is_asked_for_is_kept_and_bounded(outcome: Outcome, asks: float | None, seconds: float) -> None:
     assert next_after(outcome, asks=asks, jitter=0.0) == again(seconds)
     latest = next_after(outcome, asks=asks, jitter=1.0)
-    assert isinstance(latest, Again)
+    assert isinstance(latest, Retry)
     assert timedelta(seconds=seconds) <= latest.at - NOW <= timedelta(seconds=min(900, max(2 * seconds, 2)))
 
 
@@ -108,12 +108,12 @@ def test_waits_triple_from_two_seconds_to_a_quarter_of_an_hour() -> None:
     assert backoff(100_000, 1.0).total_seconds() == 900
 
 
-def test_luck_takes_off_at_most_half_of_a_wait() -> None:
+def test_jitter_takes_off_at_most_half_of_a_wait() -> None:
     assert backoff(3, 0.0) == timedelta(seconds=9)
     assert backoff(3, 0.5) == timedelta(seconds=13.5)
 
 
-def test_ten_tries_fit_into_the_hour_whatever_the_luck() -> None:
+def test_ten_tries_fit_into_the_hour_whatever_the_jitter() -> None:
     assert sum((backoff(tries, 1.0) for tries in range(1, 10)), timedelta()) < HOUR
     assert sum((backoff(tries, 0.0) for tries in range(1, 10)), timedelta()) > timedelta(minutes=25)
 
@@ -123,15 +123,15 @@ def test_the_tenth_failure_gives_up_as_unavailable_and_an_hour_is_enough(outcome
     def failed(times: int, since: datetime) -> Past:
         return Past(failures=times, failing_since=since)
 
-    assert isinstance(next_after(outcome, failed(8, NOW)), Again)
+    assert isinstance(next_after(outcome, failed(8, NOW)), Retry)
     assert next_after(outcome, failed(9, NOW)) == GiveUp("publisher_unavailable")
-    assert isinstance(next_after(outcome, failed(2, NOW - timedelta(minutes=59))), Again)
+    assert isinstance(next_after(outcome, failed(2, NOW - timedelta(minutes=59))), Retry)
     assert next_after(outcome, failed(2, NOW - HOUR)) == GiveUp("publisher_unavailable")
 
 
 def test_not_now_uses_up_no_try_and_ends_after_an_hour() -> None:
     busy = Past(waits=500, failures=9, busy_since=NOW - timedelta(minutes=59))
-    assert isinstance(next_after(Outcome.NOT_NOW, busy), Again)
+    assert isinstance(next_after(Outcome.NOT_NOW, busy), Retry)
     assert next_after(Outcome.NOT_NOW, Past(waits=3, busy_since=NOW - HOUR)) == GiveUp("publisher_unavailable")
     unknown = Past(waits=3, busy_since=NOW - HOUR, unknown=1, uncertain=True)
     assert next_after(Outcome.NOT_NOW, unknown) == GiveUp("publish_outcome_unknown")
@@ -160,7 +160,7 @@ def test_the_third_unknown_outcome_gives_up_as_unknown() -> None:
 
 def test_an_unknown_try_of_before_an_operators_retry_is_still_unknown() -> None:
     past = Past(unknown=3, uncertain=True, maybe_sent=True).forgiven()
-    assert isinstance(next_after(Outcome.UNKNOWN, past), Again)
+    assert isinstance(next_after(Outcome.UNKNOWN, past), Retry)
     assert next_after(Outcome.REFUSED, past) == GiveUp("publish_outcome_unknown")
     assert next_after(Outcome.REFUSED, past.forgiven(not_sent=True)) == GiveUp("refused by the publisher")
 
@@ -185,7 +185,7 @@ def test_whatever_a_publisher_answers_the_tries_end() -> None:
     kinds = [Outcome.UNKNOWN, Outcome.NEVER_STARTED, Outcome.NOT_NOW, Outcome.PROCESSING]
     while True:
         steps = {kind: what_next(Reply(kind), past, now=now, jitter=0.0) for kind in kinds}
-        going = {kind: step for kind, step in steps.items() if isinstance(step, Again)}
+        going = {kind: step for kind, step in steps.items() if isinstance(step, Retry)}
         if not going:
             break
         kind, step = min(going.items(), key=lambda one: one[1].at)

@@ -11,7 +11,7 @@ from shared import task_names
 from shared.broker import queue
 from shared.store import schedule as schedule_store
 from tests import rows
-from tests.worker.bulk import held_by_a_person
+from tests.worker.bulk import locked_by_a_person
 from tests.worker.outside import Outside, change, expire, outside
 from worker import publish, render, rescue, schedule
 from worker.render import Rendering
@@ -123,7 +123,7 @@ def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
         # Eight at one moment, so that pages end among them.
         posts = [rows.post(tx, scheduled_time=goes) for goes in [seconds(10)] * 8 + [seconds(20)] * 4]
         slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in (10, 11, 12, 13)]
-    with held_by_a_person(engine, *posts[:7], *slides[:3]):
+    with locked_by_a_person(engine, *posts[:7], *slides[:3]):
         assert schedule.dispatch_due() == 5
         assert schedule.dispatch_renders() == 1
     found = [pair[0] for task, args, _ in sent if task == task_names.POSTS_PUBLISH for pair in args[0]]
@@ -137,7 +137,7 @@ def test_posts_among_held_ones_take_no_more_than_the_queues_room(
     monkeypatch.setattr(queue, "room_in", lambda _: 2)
     with engine.begin() as tx:
         slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in range(10, 16)]
-    with held_by_a_person(engine, *slides[::2]):
+    with locked_by_a_person(engine, *slides[::2]):
         assert schedule.dispatch_renders() == 2
     assert [args[0] for _, args, _ in sent] == [slides[1], slides[3]]
 
@@ -181,7 +181,7 @@ def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
     assert sent == [("posts.publish", [[[post, 4]]], None), ("posts.render", [slides, 7], None)]
 
 
-def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_held_posts(
+def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_contended_posts(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "DOORBELL_POSTS", 3)
@@ -191,13 +191,13 @@ def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_held_pos
         for post in posts:
             rows.edit(tx, post, {"caption": "second"})
         tx.execute(text("UPDATE edits SET created_at = now() - interval '9 seconds'"))
-    with held_by_a_person(engine, *posts[:4]):
+    with locked_by_a_person(engine, *posts[:4]):
         for _ in range(50):  # by lot: three times in five it is the fifth's turn
             assert rescue.rescue() == {"edits": 3}
     assert posts[4] in {post for _, args, _ in sent for post in args[0]}
 
 
-def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
+def test_expired_claims_have_their_turn_however_many_of_contended_posts_there_are(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rescue, "EXPIRED_AT_ONCE", 3)
@@ -205,17 +205,17 @@ def test_expired_claims_have_their_turn_however_many_of_held_posts_there_are(
     with engine.begin() as tx:
         posts = [rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=end) for end in ends]
         slides = [rows.slides(tx, claim_kind="render", claim_token="c", claim_expires_at=end) for end in ends]
-    with held_by_a_person(engine, *posts[:4], *slides[:4]):
+    with locked_by_a_person(engine, *posts[:4], *slides[:4]):
         for _ in range(50):  # by lot, too
             rescue.rescue()
     assert [posts[4], 1] in [pair for task, args, _ in sent if task == task_names.POSTS_PUBLISH for pair in args[0]]
     assert [slides[4], 1] in [args for task, args, _ in sent if task == task_names.POSTS_RENDER]
 
 
-def test_an_expired_claim_of_a_held_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:
+def test_an_expired_claim_of_a_contended_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
         post = rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
-    with held_by_a_person(engine, post):
+    with locked_by_a_person(engine, post):
         assert [rescue.rescue() for _ in range(3)] == [{}, {}, {}]
     assert rescue.rescue() == {"claims": 1}
 

@@ -1,6 +1,6 @@
-"""Calls of outside services side by side: how many at once, in whose threads, and their answers as they come (SPEC 6).
+"""Calls of outside services side by side: how many at once, in which threads, and their answers as they come.
 
-Whoever claims posts first takes room for their calls: a claim then never waits, expiring, behind calls that hang.
+A task takes capacity for its calls before it claims their posts: a claim must not expire behind calls that hang.
 """
 
 import resource
@@ -19,12 +19,12 @@ import structlog
 from shared.domain.service_answers import Outcome, Reply
 from shared.store import db
 
-# Answers that come within this of the first are finished in one transaction.
+# Answers that come within so many seconds of the first are finished in one transaction.
 GATHER = 0.02
-# Room for this many calls is waited for, this long, before fewer are made.
-TOGETHER, ROOM_GATHERS = 32, 0.1
+# A task waits so many seconds for capacity for so many calls, before it makes fewer.
+TOGETHER, CAPACITY_GATHERS = 32, 0.1
 
-# Many tasks in one process: more transactions at once than this would only wait for connections, and in vain at last.
+# Many tasks share this process. More transactions at once would wait for connections, until that wait times out.
 transactions = threading.BoundedSemaphore(8)
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class CallPool:
-    """Room for `most` calls at once in this process, and the threads that make them."""
+    """Capacity for `most` calls at once in this process, and the threads that make them."""
 
     _every: ClassVar[WeakSet["CallPool"]] = WeakSet()
 
@@ -42,14 +42,15 @@ class CallPool:
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="call")
         self._most = self._free = most
         self._freed = threading.Condition()
-        # One waits for room, the others for their turn: a call that ends wakes one thread, not all of them.
+        # One thread waits for capacity, the others for this lock: a call that ends wakes one thread, not all.
         self._turn = threading.Lock()
         self._stopping = False
 
     def take(self, wanted: int, patience: float) -> int:
-        """Room for some of the `wanted` calls, after at most `patience` seconds; 0 where there is none, or no more.
+        """Take capacity for some of the `wanted` calls, within `patience` seconds. Returned: for how many.
 
-        Where calls end one by one it waits a moment for room for several: claimed together they cost less.
+        0 where there is none, or after `stop`. Where calls end one by one it waits a moment for capacity for several:
+        claimed together they cost less.
         """
         until = time.monotonic() + patience
         if not self._turn.acquire(timeout=max(0.0, patience)):
@@ -57,7 +58,7 @@ class CallPool:
         try:
             with self._freed:
                 several = min(wanted, self._most, TOGETHER)
-                self._freed.wait_for(lambda: self._free >= several or self._stopping, min(patience, ROOM_GATHERS))
+                self._freed.wait_for(lambda: self._free >= several or self._stopping, min(patience, CAPACITY_GATHERS))
                 if not self._free:
                     self._freed.wait_for(lambda: self._free or self._stopping, max(0.0, until - time.monotonic()))
                 taken = 0 if self._stopping else min(wanted, self._free)
@@ -66,13 +67,13 @@ class CallPool:
         finally:
             self._turn.release()
 
-    def give_back(self, room: int) -> None:
+    def give_back(self, capacity: int) -> None:
         with self._freed:
-            self._free += room
+            self._free += capacity
             self._freed.notify()
 
     def stop(self) -> None:
-        """Hand out no more room; calls that are being made go on to their end."""
+        """Hand out no more capacity; calls in flight go on to their end."""
         with self._freed:
             self._stopping = True
             self._freed.notify_all()
@@ -82,14 +83,14 @@ class CallPool:
 
 
 def stop_all() -> None:
-    """This process is to end."""
+    """Hand out no more capacity in this process, which is about to end."""
     for calls in CallPool._every:  # noqa: SLF001  -- the class's own
         calls.stop()
 
 
 @dataclass(frozen=True, slots=True)
 class Completed(Generic[T]):
-    """A call that ended: what it was made for, how it ended, and when (monotonic seconds)."""
+    """A call that has ended: what it was made for, its reply, and when it ended (monotonic seconds)."""
 
     item: T
     reply: Reply
@@ -97,72 +98,72 @@ class Completed(Generic[T]):
 
 
 class InFlight(Generic[T]):
-    """The calls of one task. Room for them is taken from `calls` before and goes back as each call ends."""
+    """The calls of one task. The task takes capacity for them from `calls`; each call gives its own back as it ends."""
 
     def __init__(self, calls: CallPool) -> None:
         self._calls = calls
-        self._landed: SimpleQueue[Completed[T]] = SimpleQueue()
-        self.up = 0
+        self._completed: SimpleQueue[Completed[T]] = SimpleQueue()
+        self.count = 0
 
-    def launch(self, item: T, make: Callable[[T], Reply]) -> None:
-        """Call for `item` in a thread of its own."""
-        self.up += 1
-        self._calls.submit(lambda: self._fly(item, make))
+    def start(self, item: T, make: Callable[[T], Reply]) -> None:
+        """Make the call for `item` in a thread of the pool."""
+        self.count += 1
+        self._calls.submit(lambda: self._run(item, make))
 
-    def _fly(self, item: T, make: Callable[[T], Reply]) -> None:
+    def _run(self, item: T, make: Callable[[T], Reply]) -> None:
         try:
             reply = make(item)
         except Exception as error:
-            # A surprise in our own code: it may have come after sending, and a claim hangs on the answer.
+            # A surprise in our own code. It may have come after sending, so the outcome of the call is unknown.
             log.exception("call_failed")
             reply = Reply(Outcome.UNKNOWN, message=type(error).__name__)
         self._calls.give_back(1)
-        self._landed.put(Completed(item, reply, time.monotonic()))
+        self._completed.put(Completed(item, reply, time.monotonic()))
 
-    def landed(self, patience: float | None) -> list[Completed[T]]:
-        """Calls that ended, as many as end shortly one after the other; none if none did within `patience` seconds.
+    def completed(self, patience: float | None) -> list[Completed[T]]:
+        """Calls that have ended, with those that end shortly after the first; none if none ends in `patience` seconds.
 
-        With nothing under way it waits all the same: whoever asks again and again must not spin.
+        With no call in flight it sleeps all the same, so that a caller who asks in a loop does not spin.
         """
-        if not self.up:
+        if not self.count:
             time.sleep(patience or 0)
             return []
         try:
-            found = [self._landed.get(timeout=patience)]
+            found = [self._completed.get(timeout=patience)]
         except Empty:
             return []
-        if self.up > 1:
-            time.sleep(GATHER)  # asleep, not woken by each of them
+        if self.count > 1:
+            time.sleep(GATHER)  # one sleep costs less than a wake-up for each of them
         with suppress(Empty):
             while True:
-                found.append(self._landed.get_nowait())
-        self.up -= len(found)
+                found.append(self._completed.get_nowait())
+        self.count -= len(found)
         return found
 
 
-def settled(
-    landed: Sequence[Completed[T]], finish: Callable[[Sequence[Completed[T]]], list[Completed[T]]], keep_for: float
+def finish_or_keep(
+    completed: Sequence[Completed[T]], finish: Callable[[Sequence[Completed[T]]], list[Completed[T]]], keep_for: float
 ) -> list[Completed[T]]:
-    """Write down how calls ended; those that could not be are returned, to be tried again with the next.
+    """Write down the outcomes of calls with `finish`. Returned: those that it could not write, to be tried again.
 
-    The call has been made: to forget its end would cost another one. So it is tried for `keep_for` seconds, as long as
-    the claim may last, though a person holds the row or PostgreSQL restarts.
+    The call has been made, and a lost outcome would cost another call. So each outcome is kept for `keep_for` seconds,
+    as long as the claim may last, although a person has locked the row or PostgreSQL restarts.
     """
-    if not landed:
+    if not completed:
         return []
     try:
-        rest = finish(landed)
+        rest = finish(completed)
     except Exception as error:
         if not db.is_transient(error):
             raise
-        log.warning("finish_put_off", calls=len(landed), error=type(error).__name__)
-        rest = list(landed)
+        log.warning("finish_put_off", calls=len(completed), error=type(error).__name__)
+        rest = list(completed)
     now = time.monotonic()
     return [one for one in rest if now - one.at < keep_for]
 
 
 def _allow_files(calls: int) -> None:
-    """Each call is an open file, and some systems allow a process 256 where it does not ask for more."""
+    """Each call is an open file, and some systems allow a process only 256 unless it asks for more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = calls + 512
     if soft < wanted:

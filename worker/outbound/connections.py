@@ -1,7 +1,7 @@
-"""POST over connections that are kept open for the next call, with one deadline for all of it (SPEC 6).
+"""POST over connections that are kept open for the next call, with one deadline for the whole call.
 
-Not httpx: with 512 threads each of its calls costs 2.4 ms of a core, one of these 0.3 ms; and its time-outs begin anew
-with every byte, so that a server that drips would hold a thread for ever.
+Not httpx: with 512 threads each of its calls costs 2.4 ms of a core, one of these 0.3 ms. And its time-outs begin anew
+with every byte, so that a server that sends byte by byte would keep a thread for ever.
 """
 
 import select
@@ -20,8 +20,8 @@ import httptools
 
 ANSWER_LIMIT = 1 << 20
 CONNECT_WITHIN = 5.0
-# Servers close what is idle, some after two seconds: whoever then writes cannot know whether he was heard. In a burst
-# connections are used again at once; after a pause a new one costs nothing that matters.
+# Servers close idle connections, some after two seconds. A client that writes just then cannot know whether the server
+# received it. In a burst connections are used again at once; after a pause a new one costs nothing that matters.
 IDLE = 1.0
 
 
@@ -83,8 +83,8 @@ def target_of(url: str) -> Target:
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    # httpx knows where certificates are on machines whose OpenSSL does not; SSL_CERT_FILE wins, as everywhere.
-    import httpx  # noqa: PLC0415  -- a quarter of a second, for those who call https only
+    # httpx brings its own list of authorities, for machines whose OpenSSL finds none. SSL_CERT_FILE comes first.
+    import httpx  # noqa: PLC0415  -- its import takes a quarter of a second; only https needs it
 
     return httpx.create_ssl_context()
 
@@ -104,26 +104,26 @@ class _Connection:
         except (OSError, UnicodeError) as error:
             raise NotSentError("the name of the host is unknown") from error
         for number, (family, kind, protocol, _, address) in enumerate(places):
-            end = None
+            opened = None
             try:
-                end = socket.socket(family, kind, protocol)
-                # An address that swallows everything leaves some time to the next one.
-                end.settimeout(_left(deadline) / (len(places) - number))
-                end.connect(address)
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                opened = socket.socket(family, kind, protocol)
+                # An address that never answers must leave time for the next one.
+                opened.settimeout(_left(deadline) / (len(places) - number))
+                opened.connect(address)
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if target.tls:
-                    end.settimeout(_left(deadline))
-                    end = _tls().wrap_socket(end, server_hostname=target.host)
+                    opened.settimeout(_left(deadline))
+                    opened = _tls().wrap_socket(opened, server_hostname=target.host)
             except OSError as error:
                 failure = error
-                if end is not None:
-                    end.close()
+                if opened is not None:
+                    opened.close()
             else:
-                return end
+                return opened
         raise NotSentError(f"no connection: {_words(failure)}") from failure
 
     def alive(self) -> bool:
-        """Whether it may be used again: not idle for long, and nothing to be read, which could only be its end."""
+        """Whether it may be used again: not idle for long, and nothing to read, which could only be its end."""
         if time.monotonic() - self.used_at > IDLE:
             return False
         look = select.poll()
@@ -146,7 +146,7 @@ class _Connection:
 
 
 class _Reading:
-    """What httptools tells of an answer as its bytes come in."""
+    """An answer as httptools parses it while its bytes come in."""
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -175,7 +175,7 @@ class _Reading:
             self.chunks.append(chunk)
 
     def on_message_begin(self) -> None:
-        # Nothing was asked that a second answer could be for: this connection says what it likes.
+        # A second answer to one request: this connection cannot be trusted any more.
         self.overflows = self.complete
 
     def on_message_complete(self) -> None:
@@ -186,7 +186,7 @@ class _Reading:
             self.keep_alive = self.parser.should_keep_alive()
 
     def answer(self, *, whole: bool = True) -> Answer:
-        """What was read."""
+        """The answer that was read; without its body if not `whole`."""
         body = b"".join(self.chunks) if whole else None
         return Answer(self.status, body, self.headers.get(b"retry-after"), self.headers.get(b"date"))
 
@@ -198,8 +198,8 @@ _guard = threading.Lock()
 def post(url: str, headers: Mapping[str, str], body: bytes, within: float) -> Answer:
     """POST `body` and read the answer, all in `within` seconds. Follows no redirect, asks no proxy.
 
-    Raises NotSentError, CutOffError; ValueError for a URL that is none. A look-up of the name that hangs is the one
-    thing that no time-out ends, but what it delays is then never sent.
+    Raises NotSentError, CutOffError; ValueError for a URL that is none. A name look-up may take longer; its request is
+    then not sent.
     """
     deadline = time.monotonic() + within
     target = target_of(url)
@@ -238,12 +238,12 @@ def _read(connection: _Connection, deadline: float) -> tuple[Answer, bool]:
         if reading.size > ANSWER_LIMIT:
             return reading.answer(whole=False), False
         if received > 2 * ANSWER_LIMIT:
-            raise CutOffError("an answer that is not to end")
+            raise CutOffError("an answer without an end")
     return reading.answer(), reading.keep_alive and not reading.overflows
 
 
 def _take(target: Target) -> _Connection | None:
-    """An open connection, the one that was used last."""
+    """An open connection, the one that was used last; None if there is none."""
     while True:
         with _guard:
             waiting = _idle.get(target)

@@ -1,6 +1,6 @@
-"""Calling the publisher, the renderer and the receiver of webhooks: signed, bounded, once (SPEC 6).
+"""Calling the publisher, the renderer and the receiver of webhooks: signed, bounded, once (docs/services.md).
 
-With no URL configured for publisher or renderer a sandbox serves that only logs.
+Where no URL is configured for publisher or renderer, a sandbox answers in its place, and only logs.
 """
 
 import hmac
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 def url_of(kind: Service) -> str:
-    """Where calls of that kind go; empty where nobody configured it."""
+    """Where calls of that kind go; empty where it is not configured."""
     config = settings()
     return {"publish": config.publisher_url, "render": config.renderer_url, "webhook": config.webhook_url}[kind]
 
@@ -33,14 +33,14 @@ def url_of(kind: Service) -> str:
 def call(kind: Service, body: str, key: str, attempt: int, at: datetime) -> Reply:
     """POST a body under an idempotency key. `attempt` counts the tries of that key; `at` is the database's clock.
 
-    Never raises for what a service does or fails to do. All of it takes `service_timeout` at most.
+    Never raises for what a service does or fails to do: the outcome is in the reply. Takes `service_timeout` at most.
     """
     if not url_of(kind):
         return _sandbox(kind, body, key, attempt)
     reply = _called(kind, body, key, attempt, at)
     metrics.service_answered(kind, reply.outcome)
     if reply.outcome is Outcome.MISCONFIGURED:
-        _complain(kind, reply.message or "")
+        _report_misconfigured(kind, reply.message or "")
     return reply
 
 
@@ -65,19 +65,19 @@ def _called(kind: Service, body: str, key: str, attempt: int, at: datetime) -> R
     return reply
 
 
-_complained: dict[str, float] = {}
-COMPLAIN_EVERY = 60.0
+_reported: dict[str, float] = {}
+REPORT_EVERY = 60.0
 
 
-def _complain(kind: Service, words: str) -> None:
-    """Say loudly, once a minute, that a service answers as it would to any call: every post meets the same."""
+def _report_misconfigured(kind: Service, message: str) -> None:
+    """Log, once a minute, an answer that does not depend on the post: every call will get the same."""
     now = time.monotonic()
-    if now - _complained.get(kind, -COMPLAIN_EVERY) < COMPLAIN_EVERY:
+    if now - _reported.get(kind, -REPORT_EVERY) < REPORT_EVERY:
         return
-    _complained[kind] = now
+    _reported[kind] = now
     cure = f"check {_VARIABLES[kind]}, REDRAFT_SERVICE_SECRET and what the service itself needs to log in"
-    # The status alone: what else the service said may be a client's text. `redraft doctor` shows it.
-    log.error("service_set_up_wrongly", call=kind, found=words.partition(":")[0], cure=cure)
+    # The status alone: the rest of the answer may quote a client's text. `redraft doctor` shows it.
+    log.error("service_set_up_wrongly", call=kind, found=message.partition(":")[0], cure=cure)
 
 
 def signature(secret: str, body: str, at: int) -> str:
@@ -129,7 +129,7 @@ _VARIABLES = {"publish": "REDRAFT_PUBLISHER_URL", "render": "REDRAFT_RENDERER_UR
 
 
 def announce(queues: Iterable[str]) -> None:
-    """Say where a worker of these queues calls: a sandbox that nobody knows of loses posts (SPEC 6)."""
+    """Log where a worker of these queues calls. A sandbox must not go unnoticed: it publishes nothing."""
     for kind in [_QUEUES[queue] for queue in queues if queue in _QUEUES]:
         url, variable = url_of(kind), _VARIABLES[kind]
         if not url:
@@ -143,4 +143,6 @@ def announce(queues: Iterable[str]) -> None:
             continue
         log.info("service", call=kind, host=target.host, port=target.port, tls=target.tls)
         if not settings().service_secret:
-            log.warning("unsigned", call=kind, meaning="anybody can sign as we do", cure="set REDRAFT_SERVICE_SECRET")
+            log.warning(
+                "unsigned", call=kind, meaning="anyone can forge our signature", cure="set REDRAFT_SERVICE_SECRET"
+            )

@@ -1,4 +1,4 @@
-"""The Celery app and all of its configuration, each line with its reason (SPEC 7)."""
+"""The Celery app and all of its configuration, each line with its reason."""
 
 import functools
 import random
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 _config = settings()
 
-# Receiving and acknowledging are half of what a message costs the main process: in fewer steps a tenth of a doorbell.
+# Receiving and acknowledging are half of what a message costs the main process. Fewer commands save a tenth of it.
 transport.serve_redis()
 app = Celery("redraft", events="worker.runtime.events:BatchingEvents")
 app.conf.update(queue.broker_options(_config))
@@ -29,31 +29,31 @@ app.conf.update(
     include=["worker.tasks"],
     timezone="UTC",
     enable_utc=True,
-    # A doorbell is acknowledged when its work is committed, and comes again if its worker dies.
+    # A doorbell is acknowledged when its work is committed. It is handed out again if its worker dies.
     task_acks_late=True,
     task_reject_on_worker_lost=True,
-    # What fails for a reason of its own is acknowledged: rescue finds what it left undone.
+    # A task that raises is acknowledged: rescue finds what it left undone.
     task_acks_on_failure_or_timeout=True,
-    # A message that cannot be read must not end the worker, and the next one, and the next (FAULTS 10).
+    # A message that cannot be read must not stop one worker after the other (docs/faults.md, row 10).
     worker_consumer="worker.runtime.consumer:Consumer",
-    # One message in hand for each that is worked on: a flood is shared, and little is lost with a worker.
+    # A worker takes one message more than it works on: a flood is shared, and a dead worker keeps few messages back.
     worker_prefetch_multiplier=1,
-    # When Redis cuts us off, Celery forgets which children are busy (asynpool's flush) and may hand one the next
-    # message, to wait there for its task; a prefetch count reduced to that message would stall the whole worker.
+    # After a lost connection Celery 5.6 forgets which children are busy (asynpool's flush), and may hand a busy child
+    # the next message, which waits there. A prefetch count reduced to that message would stall the whole worker.
     worker_enable_prefetch_count_reduction=False,
-    # A task that outlives its connection goes on; its twin is safe to run beside it (FAULTS 8).
+    # A task that outlives its connection goes on. A second run of it beside it is safe (docs/faults.md, row 8).
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    # Below the grace at SIGTERM, so that a warm shutdown always ends by itself.
+    # Below the grace at SIGTERM, so that every warm shutdown ends in time.
     task_time_limit=_config.grace - 5,
-    # How long a dead pool child may go unnoticed; Celery's 10 s would be a stall for every edit it held.
+    # Seconds until a dead pool child is noticed. Celery's 10 s would delay every edit that the child worked on.
     worker_lost_wait=1.0,
-    # Operators watch Flower: it shows only what it is told.
+    # Operators watch Flower, which shows only events.
     worker_send_task_events=True,
     task_track_started=True,
     event_queue_ttl=60,
-    # Nothing waits for a result over Celery: it would block for 19 s when Redis is down.
+    # No process waits for a result over Celery: it would block for 19 s when Redis is down.
     result_backend=None,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
@@ -90,7 +90,7 @@ def _task_id() -> str | None:
 
 @worker_init.connect
 def _before_forking(**_: Any) -> None:
-    """What is imported by now is the children's too, and no collection of theirs is to copy it."""
+    """Children share the modules that are imported by now; their garbage collections must not copy them."""
     gc_tuning.freeze()
 
 
@@ -111,35 +111,35 @@ def _warm() -> None:
 
 @worker_ready.connect
 def _main_begins(sender: Any, **_: Any) -> None:
-    """Each start of a worker that calls outside services says where, or that a sandbox serves (SPEC 6).
+    """Log where this worker calls outside services, or that a sandbox answers in their place.
 
-    What was made since the children were forked, by Celery's consumer above all, settles too.
+    Freezes the garbage collector once more, for what Celery's consumer made since the children were forked.
     """
     queues = set(sender.app.amqp.queues.consume_from)
     services.announce(queues)
     if queues & {"publish", "render", "webhooks"}:
-        _warm()  # these are threads: the first tasks would all at once make the process's one engine
+        _warm()  # a pool of threads: otherwise the first tasks would all make the process's one engine at once
     gc_tuning.freeze()
 
 
 @worker_shutting_down.connect
 def _begin_no_more_calls(**_: Any) -> None:
-    """What is being called is finished within the grace; what waits for room is left to others."""
+    """Calls in flight are finished within the grace. Tasks that wait for capacity end, and leave their posts."""
     call_pool.stop_all()
 
 
 def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A task that is a wake-up: when PostgreSQL is away, it rings itself again in a second and ends."""
+    """Register a task. When PostgreSQL is away, the task sends its own message again, a second later, and ends."""
 
     def decorate(run: Callable[..., Any]) -> Any:
         @functools.wraps(run)
         def guarded(*args: Any) -> Any:
             try:
                 return run(*args)
-            except Exception as error:  # noqa: BLE001  -- it goes on, in other words
-                # The edge: what passes by itself is tried again, a surprise is shown to the operator as a failure.
+            except Exception as error:  # noqa: BLE001  -- raised again, redacted, or sent again
+                # The edge: a transient error is retried, a surprise is shown to the operator as a failure.
                 if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
-                    # Celery tells everybody, Flower first, what is raised here, and a driver's words quote the row.
+                    # Celery shows in Flower what is raised here, and a driver's message quotes the row.
                     raise logs.redacted(error) from None
                 log.warning("task_put_off", task=name, error=type(error).__name__)
                 if name not in (task_names.OPS_RESCUE, task_names.POSTS_DISPATCH_DUE):

@@ -1,4 +1,7 @@
-"""Celery's consumer, made to outlive what it cannot read: anybody can put anything on a queue (FAULTS 10)."""
+"""Celery's consumer, which survives messages that it cannot read: anybody can put anything on a queue.
+
+docs/faults.md, row 10.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,25 +11,24 @@ from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.asynchronous import set_event_loop
 
-# kombu waits two seconds longer from try to try, up to thirty: whoever ended an hour without Redis would wait for that.
+# kombu waits two seconds longer after each try, up to thirty. After an hour without Redis a worker would lose those.
 LONGEST_WAIT = 4
 
-NEVER_SAID = ("shadow", "stamped_headers", "callbacks", "errbacks", "chain", "chord")
+NEVER_SENT = ("shadow", "stamped_headers", "callbacks", "errbacks", "chain", "chord")
 
 
 class Consumer(CeleryConsumer):
     """A message of a shape that Celery does not expect is shown in the log and acknowledged.
 
-    Celery itself would end the worker and give the message back, to end the next worker too.
+    Celery itself would stop the worker and give the message back, and it would stop the next worker too.
     """
 
-    # What Celery's own class holds; its stubs leave them out.
+    # Attributes of Celery's class that its stubs leave out.
     connection_errors: tuple[type[Exception], ...]
     hub: Any
 
     def connect(self) -> Any:
-        # Celery resets the hub with each connection that is lost, and worker/runtime/events.py would find none from
-        # then on.
+        # Celery resets the hub with each lost connection, and worker/runtime/events.py would find none afterwards.
         set_event_loop(self.hub)
         return super().connect()
 
@@ -42,8 +44,8 @@ class Consumer(CeleryConsumer):
             try:
                 _check(message)
                 return handle(message)
-            except Exception as error:  # the edge: whatever a stranger's message trips over
-                # kombu counts a KeyError as a lost connection: Celery would give the message back, again and again.
+            except Exception as error:  # the edge: a stranger's message can raise anything
+                # kombu counts a KeyError as a lost connection: Celery would give the message back each time.
                 if isinstance(error, self.connection_errors) and not isinstance(error, KeyError):
                     raise
                 return self.on_invalid_task(None, message, error)
@@ -52,16 +54,16 @@ class Consumer(CeleryConsumer):
 
 
 def _check(message: Any) -> None:
-    """Raise for what Celery trusts unseen and trips over once the message has a place in the pool: for good, then.
+    """Raise InvalidTaskError for what Celery does not check, and what would break a place in its pool for good.
 
-    Nothing of ours has limits of its own (SPEC 7), another name, stamps, or something to call afterwards.
+    No message of ours has limits of its own, another name, stamps, or callbacks.
     """
     headers = message.headers
     args, kwargs, embed = message.payload
     if not (
         isinstance(headers["id"], str)
         and headers.get("timelimit") in (None, [None, None])
-        and not any(headers.get(name) for name in NEVER_SAID)
+        and not any(headers.get(name) for name in NEVER_SENT)
         and isinstance(args, list)
         and isinstance(kwargs, dict)
         and isinstance(embed, dict)

@@ -1,4 +1,4 @@
-"""What workers tell Flower, told in batches: Celery's own way costs as much as everything else about a doorbell."""
+"""Events for Flower, sent in batches: Celery's own way costs as much as everything else about a doorbell."""
 
 from collections import deque
 from collections.abc import Callable
@@ -14,9 +14,9 @@ KEPT_WHILE_OFFLINE = 10_000
 
 
 class BatchingDispatcher(EventDispatcher):
-    """Celery's dispatcher, but for when it sends what it has gathered: every tenth of a second, and never nothing."""
+    """Celery's dispatcher, which sends what it has gathered every tenth of a second, if there is anything."""
 
-    # What Celery's own class holds; its stubs leave them out.
+    # Attributes of Celery's class that its stubs leave out.
     on_send_buffered: Callable[[], object] | None
     _group_buffer: dict[str, list[Any]]
     _outbound_buffer: deque[Any]

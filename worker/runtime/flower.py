@@ -1,7 +1,7 @@
-"""Flower, with our door: `python -m worker.runtime.flower`, then what `celery` would be told.
+"""Flower, behind our own password check: `python -m worker.runtime.flower`, then the arguments of `celery`.
 
-Flower's own lets anybody guess as fast as it can answer, logs nothing of it, and answers 500 to a password that is not
-ASCII. Its handlers are made anew with ours before them, which judges as /ops does (shared/domain/guessing.py).
+Flower 2.2 allows guesses as fast as it can answer, logs none of them, and answers 500 to a password that is not ASCII.
+Each of its handlers gets ours as a base, which judges passwords as /ops does (shared/domain/guessing.py).
 """
 
 import asyncio
@@ -37,15 +37,15 @@ _trusted = addresses.networks(settings().trusted_proxies)
 
 
 class Door(RequestHandler):
-    """Comes before a handler of Flower's. Who sends no password is Flower's own affair: most pages answer 401."""
+    """A base for Flower's handlers. Requests without a password are left to Flower: most pages answer 401."""
 
     verdict: Verdict | None = None
     _hung_up: asyncio.Event | None = None
 
     async def prepare(self) -> None:
         """Judge the password, if one was sent. `remote_ip` is the client's own address from here on."""
-        told = self.request.headers.get_list("X-Forwarded-For")
-        self.request.remote_ip = addresses.client(self.request.remote_ip or "", told, _trusted)
+        forwarded = self.request.headers.get_list("X-Forwarded-For")
+        self.request.remote_ip = addresses.client(self.request.remote_ip or "", forwarded, _trusted)
         allowed: Sequence[str] = self.application.options.basic_auth or ()  # type: ignore[attr-defined]  # Flower's
         given = basic(self.request.headers.get("Authorization", "")) if allowed else None
         if given is not None:
@@ -57,7 +57,7 @@ class Door(RequestHandler):
         passes = Passes("flower", *allowed)
         source, known = passes.source(self.get_cookie(COOKIE), self.request.remote_ip or "")
         self._hung_up = asyncio.Event()
-        # Each is compared, whatever the one before it says.
+        # All are compared, so that the time says nothing about which one matched.
         right = any([same(given, one) for one in allowed])  # noqa: C419
         self.verdict = await _guesses.judge(source, self._hung_up.wait, right=right)
         if self.verdict is Verdict.CROWDED:
@@ -76,7 +76,7 @@ class Door(RequestHandler):
         super().on_connection_close()
 
     def get_current_user(self) -> Any:
-        """True for the right password; else what Flower says to none, which is 401."""
+        """True for the right password. Raises HTTPError 401 for a wrong one; no password is Flower's own case."""
         if self.verdict is None:
             return super().get_current_user()
         if self.verdict is not Verdict.RIGHT:
@@ -85,7 +85,7 @@ class Door(RequestHandler):
 
 
 def with_door(handlers: Sequence[Any]) -> list[Any]:
-    """Flower's routes, each handler of its own with ours before it."""
+    """Flower's routes, with `Door` as the first base of each of Flower's own handlers."""
     made: list[Any] = []
     for one in handlers:
         spec = one if isinstance(one, URLSpec) else URLSpec(*one)
@@ -97,7 +97,7 @@ def with_door(handlers: Sequence[Any]) -> list[Any]:
 
 
 if __name__ == "__main__":
-    # What it keeps on disk is read back by pickle: nobody else may write it, nor needs to read it.
+    # Flower reads its file on disk back by pickle: no other user may write it, or needs to read it.
     os.umask(0o077)
     logs.configure(process=lambda: "flower")
     log.info("flower_starts")

@@ -1,4 +1,4 @@
-"""What beat adds to Celery's: it does not pile up messages that nobody takes, and outlives a clock that is set back."""
+"""Celery's scheduler, which piles up no messages while no worker takes them, and survives a clock that is set back."""
 
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -10,7 +10,7 @@ from shared import task_names
 from shared.broker import queue
 from shared.settings import settings
 
-# Dispatch comes several times as often: in room that both had to share, rescue would hardly ever find any.
+# Dispatch comes several times as often. Under one limit for both, rescue would hardly ever be sent.
 _WAITING_AT_MOST: Final = {
     task_names.POSTS_DISPATCH_DUE: queue.WAITING_BEATS,
     task_names.OPS_RESCUE: 2 * queue.WAITING_BEATS,
@@ -20,16 +20,16 @@ log = structlog.get_logger(__name__)
 
 
 class Scheduler(CeleryScheduler):
-    """Sends nothing while its messages wait on their queue: an hour without workers fills nothing (SPEC 7).
+    """Sends nothing while its messages wait on their queue: an hour without workers fills nothing.
 
-    Celery's own means to that end, `expires`, is a time of day: a worker whose clock is ahead by more than the period
-    would drop every dispatch and every rescue (FAULTS 19).
+    Celery's own option for that, `expires`, is a time of day. A worker whose clock is ahead by more than the period
+    would drop every dispatch and every rescue (docs/faults.md, row 19).
     """
 
     _last_tick = datetime.min.replace(tzinfo=UTC)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Send, if there is room. Nothing is known of the room while Redis is away, and nothing is sent then."""
+        """Send, if its queue has room. While Redis is away that cannot be known, and nothing is sent."""
         full = settings().queue_full
         if queue.room_in(task_names.QUEUE_OF[entry.task]) <= max(0, full - _WAITING_AT_MOST[entry.task]):
             log.debug("beat_waits", task=entry.task)
@@ -37,7 +37,7 @@ class Scheduler(CeleryScheduler):
         super().apply_entry(entry, producer)
 
     def tick(self, *given: Any, **options: Any) -> Any:
-        """One round. A clock that was set back would have Celery wait until it has caught up: begin anew instead."""
+        """One round. After a clock was set back Celery would wait until it has caught up; this begins anew instead."""
         now: datetime = self.app.now()
         if now < self._last_tick:
             for entry in self.schedule.values():

@@ -1,4 +1,4 @@
-"""kombu's way to Redis in fewer steps: receiving and acknowledging are half of what a message costs there."""
+"""kombu's transport for Redis in fewer commands: receiving and acknowledging are half of what a message costs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from redis.exceptions import DataError
 
 log = structlog.get_logger(__name__)
 
-# All that reading a message can end in: kombu makes values of JSON by whatever type the message names.
+# What reading a message can raise: kombu builds values of any type that the JSON names.
 UNREADABLE = (ArithmeticError, AttributeError, DataError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class QoS(redis.QoS):
-    """What keeps the messages that are not acknowledged yet: two commands for each, one behind the other in one trip.
+    """Keeps the messages that are not acknowledged yet: two commands for each message, sent in one trip.
 
-    kombu has Redis run them as a transaction. A Redis that dies between the two forgets a message that it hands out:
-    that happens to doorbells anyway (SPEC 3, FAULTS 10).
+    kombu 5.7 has Redis run them as a transaction. Without it, a Redis that dies between the two loses a message that it
+    hands out. A doorbell may be lost in any case (docs/faults.md, row 10).
     """
 
     channel: Any
@@ -27,8 +27,8 @@ class QoS(redis.QoS):
     unacked_index_key: str
     _quick_ack: Any
 
-    # A message that has ended holds up no other, though Redis could not be told: Celery tells it only once, and a
-    # worker whose places are all held like that would wait for ever. Such a message comes again, as a no-op.
+    # A finished message gives its place back although Redis did not hear of it. Celery acknowledges only once, and a
+    # worker whose places were all kept that way would wait for ever. Redis hands such a message out again, as a no-op.
 
     def ack(self, delivery_tag: str) -> None:
         try:
@@ -43,22 +43,22 @@ class QoS(redis.QoS):
             self._quick_ack(delivery_tag)
 
     def _remove_from_indices(self, delivery_tag: str, pipe: Any = None) -> Any:
-        """kombu's, the other way round: a line left in the index is swept, a message left without one never is."""
+        """kombu's, in the other order: kombu sweeps an index entry without a message, and never the reverse."""
         with self.pipe_or_acquire(pipe) as commands:
             return commands.hdel(self.unacked_key, delivery_tag).zrem(self.unacked_index_key, delivery_tag)
 
     @contextmanager
     def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:
-        """The pipeline given, or one of our own."""
+        """The pipeline given, or a new one that is no transaction."""
         if pipe:
             yield pipe
             return
-        with self.channel.conn_or_acquire(client) as own:
-            yield own.pipeline(transaction=False)
+        with self.channel.conn_or_acquire(client) as connection:
+            yield connection.pipeline(transaction=False)
 
 
 class Received(Message):
-    """One message. Without a body it is none: Celery measures what it refuses, and would trip over that."""
+    """One message. Without a body it is refused here: Celery takes the length of what it refuses, and would raise."""
 
     def __init__(self, payload: Any, channel: Any = None, **given: Any) -> None:
         super().__init__(payload, channel=channel, **given)
@@ -67,19 +67,19 @@ class Received(Message):
 
 
 class Channel(redis.Channel):
-    """A channel with one client for what it sends, where kombu makes one for each command."""
+    """A channel with one client for what it sends. kombu makes one client for each command."""
 
     QoS = QoS
     Message = Received
-    _own: Any = None
+    _sending_client: Any = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002  -- kombu's signature
         if asynchronous:
-            # These hold on to a connection of their own, to wait for messages on it.
+            # These clients keep a connection of their own, on which they wait for messages.
             return super()._create_client(asynchronous=True)  # type: ignore[misc]  # the stubs leave it out
-        if self._own is None or self._own.connection_pool is not self.pool:
-            self._own = super()._create_client()  # type: ignore[misc]
-        return self._own
+        if self._sending_client is None or self._sending_client.connection_pool is not self.pool:
+            self._sending_client = super()._create_client()  # type: ignore[misc]
+        return self._sending_client
 
     def _brpop_read(self, **options: Any) -> Any:
         return _or_dropped(super()._brpop_read, **options)  # type: ignore[misc]
@@ -89,11 +89,11 @@ class Channel(redis.Channel):
 
 
 def _or_dropped(read: Callable[..., Any], *given: Any, **options: Any) -> Any:
-    """What is not even a message is dropped: it would end this worker, or have it connect anew."""
+    """Drop what is no message: it would stop this worker, or make it connect again."""
     try:
         return read(*given, **options)
     except UNREADABLE as error:
-        # Nothing of what it holds: that may be a caption.
+        # Nothing of its content: that may be a caption.
         log.warning("message_dropped", error=type(error).__name__)
         return True
 
@@ -105,5 +105,8 @@ class Transport(redis.Transport):
 
 
 def serve_redis() -> None:
-    """Be what a Redis URL means in this process. Named in Celery's settings it would be: Flower goes by the scheme."""
+    """Make this the transport of Redis URLs in this process, in the place of kombu's.
+
+    Not by a name in the broker URL: Flower decides by the URL's scheme, and would not know that name.
+    """
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))

@@ -9,7 +9,7 @@ import pytest
 from shared.domain.service_answers import Reply
 from tests.worker.outside import in_thread
 from worker.outbound import call_pool as module
-from worker.outbound.call_pool import CallPool, Completed, InFlight, settled
+from worker.outbound.call_pool import CallPool, Completed, InFlight, finish_or_keep
 
 DONE = Reply("done")
 
@@ -32,7 +32,7 @@ def test_room_that_becomes_free_goes_to_whoever_waits() -> None:
 
 
 def test_whoever_wants_much_waits_a_moment_for_room_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ROOM_GATHERS", 10.0)
+    monkeypatch.setattr(module, "CAPACITY_GATHERS", 10.0)
     calls, got = CallPool(40), []
     calls.take(40, 0)
     with in_thread(lambda: got.append(calls.take(40, 10))) as waiting:
@@ -57,7 +57,7 @@ def test_one_that_stops_lets_go_of_who_waits_and_gives_no_more_room(monkeypatch:
 
 def test_answers_come_as_calls_end_and_room_is_free_again() -> None:
     calls = CallPool(3)
-    flight: InFlight[int] = InFlight(calls)
+    in_flight: InFlight[int] = InFlight(calls)
     ends = {1: threading.Event(), 2: threading.Event(), 3: threading.Event()}
 
     def make(number: int) -> Reply:
@@ -66,19 +66,19 @@ def test_answers_come_as_calls_end_and_room_is_free_again() -> None:
 
     assert calls.take(3, 0) == 3
     for number in ends:
-        flight.launch(number, make)
-    assert flight.landed(0) == []
+        in_flight.start(number, make)
+    assert in_flight.completed(0) == []
     ends[2].set()
-    (landed,) = flight.landed(10)
-    assert (landed.item, landed.reply.data, flight.up) == (2, {"number": 2}, 2)
+    (one,) = in_flight.completed(10)
+    assert (one.item, one.reply.data, in_flight.count) == (2, {"number": 2}, 2)
     ends[1].set()
     ends[3].set()
     found: list[int] = []
-    while flight.up:
-        found += [one.item for one in flight.landed(10)]
+    while in_flight.count:
+        found += [one.item for one in in_flight.completed(10)]
     assert sorted(found) == [1, 3]
     assert calls.take(5, 10) == 3
-    assert flight.landed(0) == []
+    assert in_flight.completed(0) == []
 
 
 def test_a_surprise_in_a_call_is_an_unknown_outcome_and_gives_its_room_back() -> None:
@@ -86,11 +86,11 @@ def test_a_surprise_in_a_call_is_an_unknown_outcome_and_gives_its_room_back() ->
         raise ZeroDivisionError
 
     calls = CallPool(1)
-    flight: InFlight[int] = InFlight(calls)
+    in_flight: InFlight[int] = InFlight(calls)
     calls.take(1, 0)
-    flight.launch(1, make)
-    (landed,) = flight.landed(10)
-    assert landed.reply == Reply("unknown", message="ZeroDivisionError")
+    in_flight.start(1, make)
+    (one,) = in_flight.completed(10)
+    assert one.reply == Reply("unknown", message="ZeroDivisionError")
     assert calls.take(1, 10) == 1
 
 
@@ -100,9 +100,9 @@ def test_an_end_that_cannot_be_written_down_is_kept_for_as_long_as_the_claim_may
 
     now = time.monotonic()
     fresh, old = Completed(1, DONE, now), Completed(2, DONE, now - 61)
-    assert settled([fresh, old], away, 60) == [fresh]
-    assert settled([fresh], list, 60) == [fresh]
-    assert settled([fresh], lambda _: [], 60) == []
+    assert finish_or_keep([fresh, old], away, 60) == [fresh]
+    assert finish_or_keep([fresh], list, 60) == [fresh]
+    assert finish_or_keep([fresh], lambda _: [], 60) == []
 
 
 def test_a_surprise_while_an_end_is_written_down_is_raised() -> None:
@@ -110,4 +110,4 @@ def test_a_surprise_while_an_end_is_written_down_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        settled([Completed(1, DONE, time.monotonic())], broken, 60)
+        finish_or_keep([Completed(1, DONE, time.monotonic())], broken, 60)

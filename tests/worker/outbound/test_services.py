@@ -213,7 +213,7 @@ def test_what_is_said_before_and_after_the_answer_does_not_count(wire: ScriptedS
 def test_a_service_that_is_set_up_wrongly_is_loud_once_a_minute_and_counted(
     wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch, fresh_log: None
 ) -> None:
-    monkeypatch.setattr(services, "_complained", {})
+    monkeypatch.setattr(services, "_reported", {})
 
     def counted() -> float:
         return metrics.WORKER.get_sample_value("redraft_service_answers_total", labels) or 0.0

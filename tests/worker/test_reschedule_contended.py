@@ -1,4 +1,4 @@
-"""Posts that others hold while a bulk job comes to them: passed by, waited for a moment, moved when they are free."""
+"""Posts that are locked while a bulk job comes to them: skipped, waited for a moment, moved when they are free."""
 
 import threading
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, text
 
 from tests import jobs, rows
 from tests.waiting import eventually
-from tests.worker.bulk import ALL, chunks_of_three, edits_held_by_a_person, held_by_a_person, moved_once, posts
+from tests.worker.bulk import ALL, chunks_of_three, edits_locked_by_a_person, locked_by_a_person, moved_once, posts
 from worker import reschedule
 
 __all__ = ["chunks_of_three"]
@@ -26,10 +26,10 @@ def waits_for(engine: Engine, query: str) -> bool:
 def test_posts_that_others_hold_are_passed_by_and_moved_when_they_are_free(engine: Engine) -> None:
     ids = sorted(posts(engine, 8))
     job = jobs.make({"filter": ALL, "shift": "P1D"})
-    with held_by_a_person(engine, ids[1], ids[6]):
+    with locked_by_a_person(engine, ids[1], ids[6]):
         ran = [reschedule.run_chunk(job) for _ in range(5)]
         assert [one.outcome for one in ran] == ["frozen", "moved", "moved", "moved", "moved"]
-        assert [(one.messages, one.again) for one in ran] == [(2, 0.0), (1, 0.0), (1, 0.0), (1, 0.25), (1, 0.25)]
+        assert [(one.messages, one.delay) for one in ran] == [(2, 0.0), (1, 0.0), (1, 0.0), (1, 0.25), (1, 0.25)]
         assert jobs.counts(job) == ("running", 8, 6, 0, 0)
         assert [one.ordinal for one in jobs.results(job)] == [0, 2, 3, 4, 5, 7]
     jobs.run(job)
@@ -44,7 +44,7 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_moved_when_it_is_free_and_i
     with engine.begin() as tx:
         taken = rows.edit(tx, ids[1], {"caption": "second"})
     job = jobs.make({"filter": ALL, "shift": "P1D"})
-    with edits_held_by_a_person(engine, taken):
+    with edits_locked_by_a_person(engine, taken):
         assert [reschedule.run_chunk(job).outcome for _ in range(3)] == ["frozen", "moved", "moved"]
         assert jobs.counts(job) == ("running", 3, 2, 0, 0)
     jobs.run(job)
@@ -52,7 +52,7 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_moved_when_it_is_free_and_i
     assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 3, 2]
 
 
-def test_a_held_post_that_comes_free_within_the_patience_is_moved_by_the_same_task(
+def test_a_contended_post_that_comes_free_within_the_patience_is_moved_by_the_same_task(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = sorted(posts(engine, 2))
@@ -60,9 +60,9 @@ def test_a_held_post_that_comes_free_within_the_patience_is_moved_by_the_same_ta
     reschedule.run_chunk(job)
     ran: list[Any] = []
     # Longer than a busy machine needs to see the wait; the product's own 50 ms are tested below.
-    monkeypatch.setattr(reschedule, "WAIT_FOR_HELD", 1.5)
+    monkeypatch.setattr(reschedule, "WAIT_FOR_LOCKS", 1.5)
     task = threading.Thread(target=lambda: ran.append(reschedule.run_chunk(job)))
-    with held_by_a_person(engine, ids[0]):
+    with locked_by_a_person(engine, ids[0]):
         task.start()
         eventually(lambda: waits_for(engine, "%FROM posts%FOR NO KEY UPDATE%"), within=5)
     task.join()
@@ -70,7 +70,7 @@ def test_a_held_post_that_comes_free_within_the_patience_is_moved_by_the_same_ta
     assert moved_once(engine, job, ids)
 
 
-def test_a_chunk_that_meets_held_posts_waits_for_them_less_than_its_patience_in_all(
+def test_a_chunk_that_meets_contended_posts_waits_for_them_less_than_its_patience_in_all(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = posts(engine, 3)
@@ -84,7 +84,7 @@ def test_a_chunk_that_meets_held_posts_waits_for_them_less_than_its_patience_in_
         wait_at_most(tx, seconds)
 
     monkeypatch.setattr(reschedule.posts_store, "wait_at_most", noted)
-    with held_by_a_person(engine, *ids):
+    with locked_by_a_person(engine, *ids):
         reschedule.run_chunk(job)
     assert waits[0] <= 0.05
     assert waits == sorted(waits, reverse=True)
