@@ -1,11 +1,11 @@
 """Who asks: API keys, their scopes, and what they may see (SPEC 4, 9)."""
 
 import asyncio
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import Request
 
+from api.http.coalescer import Coalescer
 from shared.domain.errors import Forbidden, Unauthenticated, Unavailable
 from shared.store import db
 from shared.store import keys as keys_store
@@ -32,10 +32,7 @@ class KeyRing:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._good: dict[bytes, tuple[Key, float]] = {}
         self._nobodys: dict[bytes, float] = {}
-        self._asked: dict[bytes, asyncio.Future[Key | None]] = {}
-        self._next: deque[bytes] = deque()
-        self._new: deque[bytes] = deque()
-        self._busy = False
+        self._look_ups: Coalescer[bytes, Key | None] = Coalescer(self._look_up, ASKED_AT_ONCE)
 
     async def find(self, secret: str, patience: float) -> Key | None:
         """The key with this secret, as it was half a second ago at most; None for one unknown or revoked.
@@ -53,52 +50,29 @@ class KeyRing:
             return None
         try:
             async with asyncio.timeout(patience):
-                return await asyncio.shield(self._ask(digest))
+                return await asyncio.shield(self._look_ups.ask(digest, urgent=digest in self._good))
         except TimeoutError:
             raise Unavailable from None
+        except Exception as error:
+            # The next request asks again: an old answer lets no request in.
+            if db.is_transient(error):
+                raise Unavailable from error
+            raise
 
-    def _ask(self, digest: bytes) -> asyncio.Future[Key | None]:
-        asked = self._asked.get(digest)
-        if asked is None:
-            asked = self._asked[digest] = self._loop.create_future()
-            (self._next if digest in self._good else self._new).append(digest)
-            self._look()
-        return asked
-
-    def _look(self) -> None:
-        if self._busy or not (self._next or self._new):
-            return
-        self._busy = True
-        wanted: list[bytes] = []
-        while len(wanted) < ASKED_AT_ONCE and (self._next or self._new):
-            wanted.append((self._next or self._new).popleft())
-        found = self._loop.run_in_executor(self._thread, _find, wanted)
-        found.add_done_callback(lambda done: self._looked(wanted, done))
-
-    def _looked(self, wanted: list[bytes], done: asyncio.Future[dict[bytes, Key]]) -> None:
-        self._busy = False
+    async def _look_up(self, digests: list[bytes]) -> dict[bytes, Key | None]:
+        found = await self._loop.run_in_executor(self._thread, _find, digests)
         for remembered in (self._good, self._nobodys):
             if len(remembered) > REMEMBERED_AT_MOST:
                 remembered.clear()
         until = self._loop.time() + FRESH
-        error = None if done.cancelled() else done.exception()
-        for digest in wanted:
-            future = self._asked.pop(digest)
-            if error is not None:
-                # Asked for again by the next request; nobody is let in on an old answer.
-                if not future.done():
-                    future.set_exception(Unavailable() if db.is_transient(error) else error)
-                future.exception()
-                continue
-            key = done.result().get(digest)
+        for digest in digests:
+            key = found.get(digest)
             self._good.pop(digest, None)
             if key is None:
                 self._nobodys[digest] = until
             else:
                 self._good[digest] = (key, until)
-            if not future.done():
-                future.set_result(key)
-        self._look()
+        return {digest: found.get(digest) for digest in digests}
 
     def close(self) -> None:
         self._thread.shutdown(wait=False)

@@ -8,11 +8,13 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from api.http.coalescer import Coalescer
 from shared.store.keys import Key
 
 WINDOW = 60
@@ -43,17 +45,16 @@ class Usage:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """One key's requests in one window: those counted by all that we know of, and those that wait to be counted.
+    """One key's requests in one window, as far as this process knows how many all processes counted.
 
-    `owed` were counted here alone while Redis was away; it is told of them when it is back.
+    `owed` requests were counted by this process alone while Redis was away. They are added to Redis's count later.
     """
 
     window: int
     name: str
     count: int = 0
     owed: int = 0
-    waiting: list[asyncio.Future[int]] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
+    rounds: Coalescer[object, int] | None = None
 
 
 class RateLimits:
@@ -89,23 +90,14 @@ class RateLimits:
         await self._pool.disconnect()
 
     def _place(self, tally: Tally) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = self._loop.create_future()
-        tally.waiting.append(future)
-        if tally.task is None:
-            tally.task = self._loop.create_task(self._count(tally))
-        return future
+        """The place of one request in its window's count, from 1 on. Requests that come together share a trip."""
+        if tally.rounds is None:
+            tally.rounds = Coalescer(partial(self._count, tally))
+        return tally.rounds.ask(object())
 
-    async def _count(self, tally: Tally) -> None:
-        """Count those who wait, together; who comes meanwhile is counted in the next round."""
-        try:
-            while tally.waiting:
-                batch, tally.waiting = tally.waiting, []
-                first = await self._increment(tally, len(batch)) - len(batch) + 1
-                for place, future in enumerate(batch, first):
-                    if not future.done():
-                        future.set_result(place)
-        finally:
-            tally.task = None
+    async def _count(self, tally: Tally, requests: list[object]) -> dict[object, int]:
+        last = await self._increment(tally, len(requests))
+        return {request: place for place, request in enumerate(requests, last - len(requests) + 1)}
 
     async def _increment(self, tally: Tally, amount: int) -> int:
         """The key's count with these; Redis's, or this process's own for 5 s after Redis did not answer in time."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from api.http.coalescer import Coalescer
 from api.http.shares import Shares
 from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
@@ -51,7 +52,7 @@ class Waiting:
         self._places = Shares(most)
         self._patient = 0
         self._slow = Shares(most)
-        self._looking = False
+        self._look_ups: Coalescer[str, None] = Coalescer(self._look)
         self._limit = math.inf
         self._ended = ended
         self._left = left
@@ -117,9 +118,9 @@ class Waiting:
 
     def look_up(self, edit_ids: Iterable[str]) -> None:
         """The answer did not name these: read them at once."""
-        wanted = [edit_id for edit_id in edit_ids if edit_id in self._by_edit]
-        if wanted:
-            self._look(wanted)
+        for edit_id in edit_ids:
+            if edit_id in self._by_edit:
+                self._look_ups.ask(edit_id)
 
     async def close(self) -> None:
         """Let everybody go: their edits are safe. The look-up in hand is finished, and its connection given back."""
@@ -140,7 +141,6 @@ class Waiting:
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        silent: list[str] = []
         for edit_id, waiters in list(self._by_edit.items()):
             for waiter in list(waiters):
                 if waiter.future.done() or waiter.until <= now:
@@ -150,9 +150,7 @@ class Waiting:
                     waiter.slow = True
                     self._slow.take(waiter.owner)
                 if waiter.look_at <= now:
-                    silent.append(edit_id)
-        if silent:
-            self._look(silent)
+                    self._look_ups.ask(edit_id)
         self._left()
         self._arm()
 
@@ -171,23 +169,16 @@ class Waiting:
         if waiter.slow:
             self._slow.give_back(waiter.owner)
 
-    def _look(self, edit_ids: list[str]) -> None:
-        """One query at a time for all who heard nothing; whoever comes meanwhile is in the next."""
-        if self._looking:
-            return
-        self._looking = True
-        wanted = list(dict.fromkeys(edit_ids))
-        asked = self._loop.run_in_executor(self._thread, _ends, wanted)
-        asked.add_done_callback(lambda found: self._looked(wanted, found))
-
-    def _looked(self, wanted: list[str], found: asyncio.Future[dict[str, End]]) -> None:
-        self._looking = False
-        if found.cancelled():
-            return
-        error = found.exception()
-        if error is not None:
+    async def _look(self, edit_ids: list[str]) -> dict[str, None]:
+        """Read the ends of these edits in one query, and hand them to their waiters. Never raises."""
+        wanted = [edit_id for edit_id in edit_ids if edit_id in self._by_edit]
+        ends, found = dict[str, End](), bool(wanted)
+        try:
+            if wanted:
+                ends = await self._loop.run_in_executor(self._thread, _ends, wanted)
+        except Exception as error:  # noqa: BLE001  -- whatever ails PostgreSQL, waiters are looked up again later
+            found = False
             log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
-        ends = {} if error else found.result()
         if ends:
             self.heard(ends)
             self._ended(ends)
@@ -195,8 +186,9 @@ class Waiting:
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):
                 waiter.look_at = look_at
-                self._patient += not (waiter.looked or error)
-                waiter.looked |= not error
+                self._patient += found and not waiter.looked
+                waiter.looked |= found
+        return dict.fromkeys(edit_ids)
 
 
 def _ends(edit_ids: list[str]) -> dict[str, End]:
