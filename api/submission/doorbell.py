@@ -5,7 +5,7 @@ import contextvars
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from api.http.shares import Lines, Shares
+from api.http.shares import Active, Lines, Shares
 from shared.broker import answers, queue
 from shared.telemetry import metrics
 
@@ -68,11 +68,11 @@ class Doorbell:
         self,
         channel: str,
         ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, None]],
-        several: Callable[[], bool] = lambda: False,
+        active: Active | None = None,
     ) -> None:
         """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises.
 
-        `several`: whether more than one workspace is there. Then a workspace has one bell out at a time: the other
+        `active`: the workspaces that asked recently. With more than one, each has one bell out at a time: the other
         bell, and the worker that it wakes, are the others'.
         """
         self.channel = channel
@@ -89,7 +89,7 @@ class Doorbell:
         self._waiting_for: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ring_out = ring_out
-        self._several = several
+        self._active = active or Active(0.0)
         self._owners_of: dict[int, set[str]] = {}
 
     def ring_for(
@@ -112,8 +112,10 @@ class Doorbell:
         self._ring()
 
     def answered(self, bell: int, *, more: bool = False) -> set[str]:
-        """A worker answered this bell. The edits it was rung for that have not been seen to end; none where it will
-        say `more`: it waits for a post that somebody holds, and what is new elsewhere is not to wait with it.
+        """A worker answered this bell. Returns the bell's edits whose results are not known yet.
+
+        `more`: the worker will answer once more, since it waits for a locked post. Then nothing is returned, and the
+        bell counts no longer: what is new elsewhere must not wait for that lock.
         """
         self._window.answered(bell)
         left = set() if more else self._waiting_for.pop(bell, set())
@@ -122,8 +124,8 @@ class Doorbell:
         self._ring()
         return left
 
-    def ended(self, edit_ids: Iterable[str]) -> None:
-        """These edits were seen to end; a bell all of whose edits have ended is waited for no longer."""
+    def finalized(self, edit_ids: Iterable[str]) -> None:
+        """The results of these edits are known. A bell counts no longer once all its edits have their results."""
         for edit_id in edit_ids:
             bell = self._bell_of.pop(edit_id, None)
             if bell is None:
@@ -151,7 +153,7 @@ class Doorbell:
     def _ring(self) -> None:
         now = self._loop.time()
         while self._new and self._window.may_ring(now, awaited=self._awaited):
-            posts, edits, owners = self._next()
+            posts, edits, owners = self._next(now)
             if not posts:
                 break
             self._bell += 1
@@ -165,12 +167,12 @@ class Doorbell:
         if self._new:
             self._look_again(self._window.opens_at() or now + FIRST_PATIENCE)
 
-    def _next(self) -> tuple[list[str], list[str], set[str]]:
+    def _next(self, now: float) -> tuple[list[str], list[str], set[str]]:
         """The posts that the next bell is rung for, their new edits, and whose they are; none while all must wait."""
         posts: list[str] = []
         edits: list[str] = []
         owners: set[str] = set()
-        several = self._several()
+        several = self._active.several(now)
         out = {owner for bell in self._window.out for owner in self._owners_of[bell]} if several else set()
         most = SEVERAL_AT_MOST if several or self._lines.owners > 1 else queue.DOORBELL_POSTS
         while len(posts) < most and (found := self._lines.take(lambda owner: owner not in out)):

@@ -6,6 +6,7 @@ kept. docs/fairness.md has the numbers.
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -76,8 +77,8 @@ class Submission:
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._broker = client_on_loop()
-        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._several)
-        self.waiting = Waiting(config.waiters_max, self.bell.ended, self._flush)
+        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._active)
+        self.waiting = Waiting(config.waiters_max, self._left)
         self._listener = Listener(self._broker, self.bell.channel, self._heard)
 
     def __len__(self) -> int:
@@ -242,11 +243,12 @@ class Submission:
 
     def _heard(self, answer: Answer) -> None:
         self.waiting.heard(answer.ends)
-        unnamed = self.bell.answered(answer.bell, more=answer.more) - answer.ends.keys()
-        # Of other bells too: a post's queue is taken whole, by whichever comes first.
-        self.bell.ended(answer.ends)
-        if unnamed:
-            self.waiting.look_up(unnamed)
+        self.waiting.look_up(self.bell.answered(answer.bell, more=answer.more))
+
+    def _left(self, finalized: Iterable[str]) -> None:
+        """These edits have their results, whichever bell they were rung with: a worker takes a post's whole queue."""
+        self.bell.finalized(finalized)
+        self._flush()
 
 
 def _answer(future: asyncio.Future[Verdict], verdict: Verdict) -> None:

@@ -42,9 +42,9 @@ class Waiter:
 class Waiting:
     """All waiters of this process. Lives on the event loop; look-ups are done by a thread."""
 
-    def __init__(self, most: int, ended: Callable[[Iterable[str]], object], left: Callable[[], object]) -> None:
-        """At most `most` wait. `ended` is told of edits whose end was found in the database, `left` whenever somebody
-        waits no more.
+    def __init__(self, most: int, left: Callable[[Iterable[str]], object]) -> None:
+        """At most `most` requests wait. `left` is called when requests may have stopped waiting, with the ids of the
+        edits whose results are known now; none where time was over.
         """
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="waiting")
@@ -54,7 +54,6 @@ class Waiting:
         self._slow = Shares(most)
         self._look_ups: Coalescer[str, None] = Coalescer(self._look)
         self._limit = math.inf
-        self._ended = ended
         self._left = left
         self._timer: asyncio.TimerHandle | None = None
 
@@ -114,7 +113,7 @@ class Waiting:
                 self._forget(waiter)
                 if not waiter.future.done():
                     waiter.future.set_result(end)
-        self._left()
+        self._left(ends)
 
     def look_up(self, edit_ids: Iterable[str]) -> None:
         """The answer did not name these: read them at once."""
@@ -151,7 +150,7 @@ class Waiting:
                     self._slow.take(waiter.owner)
                 if waiter.look_at <= now:
                     self._look_ups.ask(edit_id)
-        self._left()
+        self._left(())
         self._arm()
 
     def _leave(self, waiter: Waiter) -> None:
@@ -181,7 +180,6 @@ class Waiting:
             log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
         if ends:
             self.heard(ends)
-            self._ended(ends)
         look_at = self._loop.time() + SILENCE
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):

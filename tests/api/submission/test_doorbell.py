@@ -5,6 +5,7 @@ import contextvars
 
 import pytest
 
+from api.http.shares import Active
 from api.submission import doorbell
 from api.submission.doorbell import Doorbell, Window
 from shared.broker import queue
@@ -65,6 +66,14 @@ class Rung:
             await self._one_more.wait_for(lambda: len(self.bells) >= count)
 
 
+def several() -> Active:
+    """Two workspaces that asked just now."""
+    active, now = Active(60.0), asyncio.get_running_loop().time()
+    active.seen("flood", now)
+    active.seen("quiet", now)
+    return active
+
+
 def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None:
     async def story() -> None:
         rung = Rung()
@@ -117,7 +126,7 @@ def test_an_end_seen_another_way_frees_the_window() -> None:
         bell.ring_for([("c", "e3")])
         await rung.reach(2)
         assert len(rung.bells) == 2
-        bell.ended(["e2"])
+        bell.finalized(["e2"])
         await rung.reach(3)
         assert [posts for posts, _ in rung.bells] == [["a"], ["b"], ["c"]]
         await bell.close()
@@ -265,7 +274,7 @@ def test_workspaces_ring_in_turn_and_a_flood_of_one_leaves_no_others_edit_to_res
 def test_while_several_workspaces_are_there_each_has_one_bell_out_and_the_other_bell_is_the_others() -> None:
     async def story() -> None:
         rung = Rung()
-        bell = Doorbell("me", rung.ring_out, lambda: True)
+        bell = Doorbell("me", rung.ring_out, several())
         for post in "abcd":
             bell.ring_for([(post, f"e{post}")], owners={post: "flood"})
         bell.ring_for([("quiet", "e")], owners={"quiet": "quiet"})
@@ -289,7 +298,7 @@ def test_a_workspace_whose_bell_stays_unanswered_rings_again_when_that_counts_no
 
     async def story() -> None:
         rung = Rung()
-        bell = Doorbell("me", rung.ring_out, lambda: True)
+        bell = Doorbell("me", rung.ring_out, several())
         bell.ring_for([("a", "e")], owners={"a": "flood"})
         bell.ring_for([("b", "e")], owners={"b": "flood"})
         await rung.reach(2)
