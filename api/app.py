@@ -12,8 +12,8 @@ from api import accounts, creation, deletion, docs, edits, health, metrics, post
 from api.context import Context
 from api.http import problems, protocol, proxies, turns
 from api.http.open_files import allow_connections
-from api.http.patch_fast_path import Direct
-from api.http.request_id import Envelope
+from api.http.patch_fast_path import PatchFastPath
+from api.http.request_id import RequestId
 from api.ops import pages as ops
 from shared import gc_tuning
 from shared.settings import settings
@@ -33,7 +33,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     context.submission.start()
     tracing.start("api")
     gc_tuning.freeze()
-    yield {"ends_soon": context.submission.waiting.shorten_waits}
+    yield {"on_shutdown": context.submission.waiting.shorten_waits}
     gc_tuning.unfreeze()
     sys.setswitchinterval(switch)
     await context.close()
@@ -56,5 +56,5 @@ def build() -> FastAPI:
 logs.configure(process=lambda: "api", request_id=problems.request_id.get)
 _built = build()
 app: ASGIApp = proxies.behind(
-    Envelope(metrics.Observed(Direct(_built, PATCH), _built.routes)), settings().trusted_proxies
+    RequestId(metrics.Observed(PatchFastPath(_built, PATCH), _built.routes)), settings().trusted_proxies
 )

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from api.http.request_id import HEADERS
 from api.http.shares import Pace, Shares
 from api.http.turns import FairThreads, Turns
 from api.submission.submission import Submission
+from shared.broker import queue
 from shared.domain import fields
 from shared.domain.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings
@@ -36,6 +38,8 @@ PARSED_AT_MOST = 16
 """Bodies of jobs, of 2 MiB at most, that are parsed or wait for it."""
 
 RINGS_AT_MOST = 100
+"""Calls of `Context.ring` that wait for Redis, or are under way."""
+
 REFUSALS_A_SECOND = 100
 HELD_BACK_AT_MOST = 5.0
 """Of one key, and of all who have none: so many refusals a second are answered at once, the others up to five seconds
@@ -114,10 +118,10 @@ class Context:
             raise await self.held_back("", error) from None
         turns.owner.set(key.workspace_id)
         if key.rate_limit is not None:
-            standing = await self.limits.hit(key, key.rate_limit)
-            request.scope[HEADERS] += standing.headers()
-            if not standing.allowed:
-                raise await self.held_back(key.id, RateLimited(standing.reset))
+            usage = await self.limits.hit(key, key.rate_limit)
+            request.scope[HEADERS] += usage.headers()
+            if not usage.allowed:
+                raise await self.held_back(key.id, RateLimited(usage.reset))
         if (turn := self._turns.turn(key.workspace_id)) is not None:
             await turn
         return authentication.demand(key, scope)
@@ -193,18 +197,41 @@ class Context:
         if not parsed.cancelled():
             parsed.exception()  # whoever waited for it is told; nobody may wait any more
 
-    def ring(self, call: Callable[..., object], *args: object) -> None:
-        """Ring below a commit, in a thread, without waiting for it. With Redis slow and many waiting, not at all:
-        rescue finds what was not rung.
+    def ring(
+        self,
+        *,
+        edits: Sequence[str] = (),
+        publishes: Sequence[tuple[str, int, datetime | None]] = (),
+        renders: Sequence[tuple[str, int]] = (),
+        webhooks: Sequence[str] = (),
+        job_id: str | None = None,
+    ) -> None:
+        """Ring for what a commit left to do, in a thread, without waiting for it. Call it below the commit.
+
+        `edits` and `webhooks` are ids of posts; `publishes` and `renders` are those of `queue.enqueue_publish` and
+        `queue.enqueue_renders`; `job_id` is a bulk job's. Over RINGS_AT_MOST calls that wait for Redis nothing is rung:
+        rescue finds it. Doorbells of recorded edits go another way: they ask for an answer
+        (api/submission/doorbell.py).
         """
+        if not (edits or publishes or renders or webhooks or job_id):
+            return
+
+        def ring_all() -> None:
+            queue.ring_edits(edits)
+            queue.enqueue_publish(publishes)
+            queue.enqueue_renders(renders)
+            queue.ring_webhooks(webhooks)
+            if job_id is not None:
+                queue.ring_reschedule(job_id)
+
         if self._ringing >= RINGS_AT_MOST:
             log.warning("ring_dropped", waiting=self._ringing)
             return
         self._ringing += 1
-        rung = asyncio.get_running_loop().run_in_executor(self._bells, lambda: call(*args))
+        rung = asyncio.get_running_loop().run_in_executor(self._bells, ring_all)
         rung.add_done_callback(self._rung)
 
-    def _rung(self, rung: asyncio.Future[object]) -> None:
+    def _rung(self, rung: asyncio.Future[None]) -> None:
         self._ringing -= 1
         if not rung.cancelled() and rung.exception() is not None:
             log.warning("ring_failed", error=type(rung.exception()).__name__)

@@ -53,7 +53,9 @@ async def show(request: Request) -> Response:
         raise Unauthenticated
     rows, redis_says = await asyncio.gather(_rows.read(), _redis.read())
     registry = CollectorRegistry()
-    registry.register(_Families([*metrics.API.collect(), *_process(context_of(request)), *_outside(rows | redis_says)]))
+    registry.register(
+        _Families([*metrics.API.collect(), *_process(context_of(request)), *_of_servers(rows | redis_says)])
+    )
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -107,17 +109,17 @@ def _ask_queues() -> list[Metric]:
         for name in task_names.QUEUES:
             together.llen(name)
         together.hlen("unacked")
-        *depths, held = together.execute()
+        *depths, unacknowledged = together.execute()
     for name, depth in zip(task_names.QUEUES, depths, strict=True):
         messages.add_metric([name], depth)
-    return [messages, _gauge("redraft_queue_unacknowledged", "Messages that workers hold.", held)]
+    return [messages, _gauge("redraft_queue_unacknowledged", "Messages that workers hold.", unacknowledged)]
 
 
 _rows = Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS}, FRESH, PATIENCE)
 _redis = Source({"workers": worker_metrics.of_workers, "redis": _ask_queues}, FRESH, PATIENCE)
 
 
-def _outside(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
+def _of_servers(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
     """The families of what servers said, and which did not; one without a figure is left out: 0 would lie."""
     up = GaugeMetricFamily("redraft_scrape_up", "Whether a source of figures answered.", labels=["source"])
     families = {

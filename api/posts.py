@@ -139,7 +139,7 @@ async def _answered(
         end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id) if seconds else None
         queued = edits.just_recorded(new, verdict.created_at)
     else:
-        queued, end = await context.read(_standing, key.workspace_id, verdict.edit_id)
+        queued, end = await context.read(_edit_and_end, key.workspace_id, verdict.edit_id)
         if end is None and seconds:
             end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id)
     if end is not None:
@@ -147,7 +147,7 @@ async def _answered(
     return edits.accepted(queued, preference, replayed)
 
 
-def _standing(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, End | None]:
+def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, End | None]:
     """An edit and its end, if it has one. In this order: what is shown as queued had not ended when it was read."""
     edit = reads.edit(tx, workspace_id, edit_id)
     if edit is None:

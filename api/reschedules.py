@@ -15,7 +15,6 @@ from api.http.pagination import Asked
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
 from api.models import spreadsheets
-from shared.broker import queue
 from shared.domain import reschedule_jobs, reschedule_requests, reschedules
 from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.domain.ids import new_id
@@ -183,7 +182,7 @@ async def _started(context: Context, wanted: Wanted) -> Response:
     except TooManyJobs as error:
         raise await context.held_back(wanted.owner.id, error) from None
     if not made.replayed:
-        context.ring(queue.ring_reschedule, made.job.id)
+        context.ring(job_id=made.job.id)
     where = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
     return Response(to_json(made.job.public()), 202, where, media_type="application/json")
 

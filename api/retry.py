@@ -11,7 +11,6 @@ from api import posts
 from api.context import context_of, storable
 from api.http import authentication, reading
 from api.http.problems import request_id
-from shared.broker import queue
 from shared.domain.errors import Conflict, Detail, NotFound
 from shared.domain.lifecycle import etag
 from shared.domain.posts import Post, detailed
@@ -36,10 +35,8 @@ async def retry_post(post_id: str, request: Request) -> Response:
     if not storable(post_id):
         raise NotFound.post(post_id)
     back, post = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)
-    if back.back == "render":
-        context.ring(queue.enqueue_renders, [(post_id, back.revision)])
-    elif back.at is None:
-        context.ring(queue.enqueue_publish, [(post_id, back.revision, None)])
+    publishes, renders = failures.to_ring([back])
+    context.ring(publishes=publishes, renders=renders)
     headers = {"ETag": etag(post.facts.revision)}
     return Response(to_json(detailed(post)), headers=headers, media_type="application/json")
 

@@ -14,7 +14,7 @@ import structlog
 import uvloop
 
 A_ROUND = 64
-AGAIN = 0.5
+PAUSE = 0.5
 """Seconds until it is tried again where the process or the machine is out of files or memory."""
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -63,16 +63,16 @@ class Listening:
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     raise
-                log.warning("cannot_accept", error=errno.errorcode[error.errno], again_in=AGAIN)
+                log.warning("cannot_accept", error=errno.errorcode[error.errno], again_in=PAUSE)
                 self._loop.remove_reader(listener)
-                self._loop.call_later(AGAIN, self._accept_again, listener)
+                self._loop.call_later(PAUSE, self._resume, listener)
                 return
             connection.settimeout(0)
             task = self._loop.create_task(self._connect(connection))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
 
-    def _accept_again(self, listener: socket.socket) -> None:
+    def _resume(self, listener: socket.socket) -> None:
         if listener in self._own:
             self._loop.add_reader(listener, self._accept, listener)
 

@@ -31,7 +31,7 @@ class KeyRing:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._good: dict[bytes, tuple[Key, float]] = {}
-        self._nobodys: dict[bytes, float] = {}
+        self._unknown: dict[bytes, float] = {}
         self._look_ups: Coalescer[bytes, Key | None] = Coalescer(self._look_up, ASKED_AT_ONCE)
 
     async def find(self, secret: str, patience: float) -> Key | None:
@@ -46,7 +46,7 @@ class KeyRing:
         known = self._good.get(digest)
         if known is not None and known[1] > now:
             return known[0]
-        if self._nobodys.get(digest, 0.0) > now:
+        if self._unknown.get(digest, 0.0) > now:
             return None
         try:
             async with asyncio.timeout(patience):
@@ -61,7 +61,7 @@ class KeyRing:
 
     async def _look_up(self, digests: list[bytes]) -> dict[bytes, Key | None]:
         found = await self._loop.run_in_executor(self._thread, _find, digests)
-        for remembered in (self._good, self._nobodys):
+        for remembered in (self._good, self._unknown):
             if len(remembered) > REMEMBERED_AT_MOST:
                 remembered.clear()
         until = self._loop.time() + FRESH
@@ -69,7 +69,7 @@ class KeyRing:
             key = found.get(digest)
             self._good.pop(digest, None)
             if key is None:
-                self._nobodys[digest] = until
+                self._unknown[digest] = until
             else:
                 self._good[digest] = (key, until)
         return {digest: found.get(digest) for digest in digests}

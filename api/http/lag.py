@@ -12,7 +12,7 @@ PERIOD = 0.1
 WINDOW = 60.0
 """Seconds for which a hold is shown at least half: longer than between two scrapes."""
 
-HELD = 0.25
+WORTH_LOGGING = 0.25
 """Seconds. A hold that long is worth a line in the log."""
 
 log = structlog.get_logger(__name__)
@@ -71,5 +71,5 @@ class Lag:
     def note(self, late: float, now: float) -> None:
         """A look came that many seconds too late."""
         self._longest.note(max(0.0, late), now)
-        if late > HELD:
+        if late > WORTH_LOGGING:
             log.warning("event_loop_held", seconds=round(late, 3))

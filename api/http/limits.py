@@ -19,7 +19,7 @@ from shared.store.keys import Key
 
 WINDOW = 60
 PATIENCE = 0.05
-ALONE_FOR = 5.0
+WITHOUT_REDIS_FOR = 5.0
 CONNECTIONS = 16
 REMEMBERED_AT_MOST = 10_000
 
@@ -69,7 +69,7 @@ class RateLimits:
         )
         self._redis = Redis(connection_pool=self._pool)
         self._tallies: dict[str, Tally] = {}
-        self._alone_until = 0.0
+        self._without_redis_until = 0.0
 
     async def hit(self, key: Key, limit: int) -> Usage:
         """Count one request of a key that may make `limit` a minute."""
@@ -101,14 +101,14 @@ class RateLimits:
 
     async def _increment(self, tally: Tally, amount: int) -> int:
         """The key's count with these; Redis's, or this process's own for 5 s after Redis did not answer in time."""
-        if self._loop.time() >= self._alone_until:
+        if self._loop.time() >= self._without_redis_until:
             try:
                 async with asyncio.timeout(PATIENCE):
                     count = await self._add(tally.name, amount + tally.owed)
             except Exception as error:  # noqa: BLE001  -- whatever ails Redis, the request goes on
                 # Perhaps counted all the same: not owed, so that nobody is charged twice.
-                self._alone_until = self._loop.time() + ALONE_FOR
-                log.warning("limiter_alone", seconds=ALONE_FOR, error=type(error).__name__)
+                self._without_redis_until = self._loop.time() + WITHOUT_REDIS_FOR
+                log.warning("limiter_alone", seconds=WITHOUT_REDIS_FOR, error=type(error).__name__)
                 tally.count += amount
                 return tally.count
             tally.owed = 0

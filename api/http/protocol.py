@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 class AppState(TypedDict):
     """What the app tells this module at its start. `ends_soon`: to be called when the process is to end."""
 
-    ends_soon: Callable[[], object]
+    on_shutdown: Callable[[], object]
 
 
 class Refused(Exception):  # noqa: N818  -- not an error of ours
@@ -64,7 +64,7 @@ class Protocol(HttpToolsProtocol):
     _body = 0  # bytes of the body among them
     _refused = False
     _dropped = 0
-    _ended = False  # the peer has closed its side
+    _peer_closed = False  # the peer has closed its side
     _written = 0  # bytes that had been written at the last look
     _closing = False  # at the last look
     _since = 0.0  # when the connection came into the state that it is in
@@ -90,16 +90,16 @@ class Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio has it
         """The peer closed its side. What it asked before is still answered; half a request is not."""
-        self._ended = True
+        self._peer_closed = True
         return None if self.transport.is_closing() or not self._blocked() else True
 
     def shutdown(self) -> None:
         """At SIGTERM: what is being answered is answered. uvicorn waits for that before it tells the app, and at last
         closes connections without an answer: a PATCH that waits for a held post would never hear that it is safe.
         """
-        ends_soon = self.app_state.get("ends_soon")
-        if ends_soon:
-            ends_soon()
+        on_shutdown = self.app_state.get("on_shutdown")
+        if on_shutdown:
+            on_shutdown()
         super().shutdown()
 
     # What is sent to us.
@@ -229,7 +229,7 @@ class Protocol(HttpToolsProtocol):
         self._since = self.loop.time()
         if self.transport.is_closing():
             return
-        if self.pipeline or self._unparsed or self._ended:
+        if self.pipeline or self._unparsed or self._peer_closed:
             self.loop.call_soon(self._go_on, context=Context())
         else:
             self.flow.resume_reading()
@@ -250,7 +250,7 @@ class Protocol(HttpToolsProtocol):
             self._parse(bytes(unparsed))
         if self.transport.is_closing():
             return
-        if self._ended and not self._blocked():
+        if self._peer_closed and not self._blocked():
             self.transport.close()
         elif len(self._unparsed) <= READ_AHEAD and not self._refused:
             self.flow.resume_reading()
@@ -286,7 +286,7 @@ class Protocol(HttpToolsProtocol):
     def _sends_on(self) -> bool:
         """Whether the peer may be in the middle of something that is not read here any more."""
         unfinished = self.cycle is not None and self.cycle.more_body
-        return not self._ended and (self._refused or unfinished or bool(self._unparsed))
+        return not self._peer_closed and (self._refused or unfinished or bool(self._unparsed))
 
     # How long it takes (api/http/timeouts.py).
 

@@ -21,8 +21,8 @@ class Proxies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope.get("client"):
             peer, port = scope["client"]
-            told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-            address = addresses.client(peer, told, self.trusted)
+            forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            address = addresses.client(peer, forwarded, self.trusted)
             scope["client"] = (address, port if address == peer else 0)
         await self.app(scope, receive, send)
 

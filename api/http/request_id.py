@@ -21,7 +21,7 @@ HEADERS = "redraft.headers"
 """
 
 
-class Envelope:
+class RequestId:
     """Around the whole app. The request's id is the client's, if it sent one sane one, else a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -36,7 +36,7 @@ class Envelope:
         request_id.set(chosen.decode())
         headers = scope[HEADERS] = [(b"x-request-id", chosen)]
 
-        async def enveloped(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = message.setdefault("headers", [])
                 names = {name for name, _ in given}
@@ -45,13 +45,13 @@ class Envelope:
             await send(message)
 
         if scope["method"] != "HEAD":
-            await self.app(scope, receive, enveloped)
+            await self.app(scope, receive, with_headers)
             return
 
         async def bodiless(message: Message) -> None:
             if message["type"] == "http.response.body":
                 message = {"type": "http.response.body", "more_body": message.get("more_body", False)}
-            await enveloped(message)
+            await with_headers(message)
 
         # HEAD is GET without the body: what GET would say of the thing, its length too (RFC 9110, 9.3.2).
         await self.app({**scope, "method": "GET"}, receive, bodiless)

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-def admits(capacity: int, *, taken: int, held: int, owners: int) -> bool:
+def admits(capacity: int, *, taken: int, owned: int, owners: int) -> bool:
     """Whether an owner that holds `held` of the `taken` places may have one more.
 
     The first three quarters of all places go to the first comers. The last quarter (one place at least, where there are
@@ -22,7 +22,7 @@ def admits(capacity: int, *, taken: int, held: int, owners: int) -> bool:
     kept = kept_of(capacity)
     if taken < capacity - kept:
         return True
-    return taken < capacity and held < max(1, kept // max(1, owners + (held == 0)))
+    return taken < capacity and owned < max(1, kept // max(1, owners + (owned == 0)))
 
 
 def kept_of(capacity: int) -> int:
@@ -56,7 +56,7 @@ class Shares:
         """Whether this owner may take one more place."""
         if self._taken < self._free_to_all:
             return True
-        return admits(self.capacity, taken=self._taken, held=self.of(owner), owners=self.owners)
+        return admits(self.capacity, taken=self._taken, owned=self.of(owner), owners=self.owners)
 
     def take(self, owner: str) -> None:
         """Take a place. Whoever has asked `admits` before keeps the rule; what must go on may go over it."""
@@ -136,20 +136,20 @@ class Lines(Generic[T]):
 class Active:
     """Which owners asked lately. Pure: the time comes in, in seconds of a clock that never goes back."""
 
-    def __init__(self, lately: float) -> None:
-        self._lately = lately
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._seen: OrderedDict[str, float] = OrderedDict()
 
     def seen(self, owner: str, now: float) -> None:
         """This owner asks for something."""
         self._seen[owner] = now
         self._seen.move_to_end(owner)
-        while next(iter(self._seen.values())) < now - self._lately:
+        while next(iter(self._seen.values())) < now - self._seconds:
             self._seen.popitem(last=False)
 
     def several(self, now: float) -> bool:
         """Whether more than one owner has asked lately."""
-        return sum(at >= now - self._lately for at in islice(reversed(self._seen.values()), 2)) > 1
+        return sum(at >= now - self._seconds for at in islice(reversed(self._seen.values()), 2)) > 1
 
 
 class Pace:

@@ -121,31 +121,31 @@ class Watch:
         self._next = None
         now = self._loop.time()
         crowded = len(self._connections) > self.most // 2
-        ended: Counter[str] = Counter()
+        expired: Counter[str] = Counter()
         unread: list[tuple[float, int, Watched]] = []
         for connection in list(self._connections):
             state, seconds, backlog = connection.snapshot(now)
             if overdue(state, seconds, crowded=crowded):
                 connection.expire(state)
-                ended[state.value] += 1
+                expired[state.value] += 1
             elif backlog:
                 unread.append((seconds, backlog, connection))
-        self._shed(unread, ended)
+        self._shed(unread, expired)
         # An idle connection's end is everyday; of the others one line a second, however many they are.
-        if any(name != State.IDLE.value for name in ended):
-            log.info("connections_ended", **ended)
+        if any(name != State.IDLE.value for name in expired):
+            log.info("connections_ended", **expired)
         if self._connections:
             self.start()
 
     @staticmethod
-    def _shed(unread: list[tuple[float, int, Watched]], ended: Counter[str]) -> None:
+    def _shed(unread: list[tuple[float, int, Watched]], expired: Counter[str]) -> None:
         """Keep unread answers within bounds: those that have stood for longest go first."""
         total = sum(backlog for _, backlog, _ in unread)
         for _, backlog, connection in sorted(unread, key=itemgetter(0), reverse=True):
             if total <= BACKLOG_MAX:
                 return
             connection.expire(State.UNREAD)
-            ended["shed"] += 1
+            expired["shed"] += 1
             total -= backlog
 
 

@@ -15,7 +15,7 @@ SEND_BUFFER = 128 * 1024
 """Bytes of an answer that the kernel takes over from us. Its own rule would be 4 MiB, and it would tell us that the
 peer reads only after a third of them: a slow peer would look like one that does not read."""
 
-KERNEL_LATER = 30.0
+KERNEL_EXTRA = 30.0
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -34,7 +34,7 @@ class LingeringTransport(asyncio.Transport):
         self.lingering = False
         self._set(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            self._set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int((unread + KERNEL_LATER) * 1000))
+            self._set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int((unread + KERNEL_EXTRA) * 1000))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.lingering:

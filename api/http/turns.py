@@ -32,7 +32,7 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._lines: Lines[asyncio.Future[None]] = Lines()
         self._left = A_ROUND
-        self._round_ends = False
+        self._next_is_planned = False
 
     def turn(self, whose: str) -> asyncio.Future[None] | None:
         """A future that ends when it is this owner's turn. None with few requests under way: nothing to wait for."""
@@ -45,12 +45,12 @@ class Turns:
 
     def _begin(self) -> None:
         self._left -= 1
-        if not self._round_ends:
-            self._round_ends = True
+        if not self._next_is_planned:
+            self._next_is_planned = True
             self._loop.call_soon(self._next_round)
 
     def _next_round(self) -> None:
-        self._round_ends, self._left = False, A_ROUND
+        self._next_is_planned, self._left = False, A_ROUND
         while self._left and (found := self._lines.take()):
             future = found[1]
             if not future.done():

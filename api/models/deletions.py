@@ -16,4 +16,4 @@ class Reason(StrEnum):
     FAILED = "already_failed"
     BEING_PUBLISHED = "being_published"
     BEING_RENDERED = "being_rendered"
-    HELD = "held"
+    LOCKED_ELSEWHERE = "held"

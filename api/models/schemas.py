@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from api.models import deletions, drafts
+from api.models import deletions, new_posts
 from shared.domain import captions, fields, times, urls
 from shared.domain.lifecycle import EditStatus, Status
 
@@ -166,7 +166,7 @@ class PostPatch(Body):
 
 class NewPosts(Body):
     account_ids: list[Id] = Field(
-        min_length=1, max_length=drafts.ACCOUNTS_MAX, json_schema_extra={"uniqueItems": True},
+        min_length=1, max_length=new_posts.ACCOUNTS_MAX, json_schema_extra={"uniqueItems": True},
         description="one post is created for each", examples=[["acc_1a2b3c4d5e"]],
     )  # fmt: skip
     caption: Caption = absent

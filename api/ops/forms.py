@@ -22,7 +22,7 @@ LOCK_WITHIN = 1.0
 FORM_LIMIT = 10_000
 
 
-class HeldError(RedraftError):
+class LockedElsewhereError(RedraftError):
     """503: somebody holds the post for longer than a page waits."""
 
     code = "unavailable"
@@ -54,7 +54,7 @@ def operator(request: Request) -> Actor:
     return Actor(context_of(request).config.ops_user, None, request_id.get())
 
 
-def patiently(tx: Connection, act: Callable[..., T], *args: object) -> T:
+def with_lock_limit(tx: Connection, act: Callable[..., T], *args: object) -> T:
     """Less patient than the page itself, so that it can say who is waited for."""
     posts_store.wait_at_most(tx, LOCK_WITHIN)
     try:
@@ -62,4 +62,6 @@ def patiently(tx: Connection, act: Callable[..., T], *args: object) -> T:
     except DBAPIError as error:
         if not db.lock_timed_out(error):
             raise
-        raise HeldError("Somebody holds the post for too long; redraft doctor says who. Try again.") from error
+        raise LockedElsewhereError(
+            "Somebody holds the post for too long; redraft doctor says who. Try again."
+        ) from error

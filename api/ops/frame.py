@@ -166,12 +166,12 @@ def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
 async def read(request: Request, query: Callable[..., T], *args: object) -> T:
     """A read in a transaction of its own, given up after a second. Unavailable."""
 
-    def hurried(tx: Connection) -> T:
+    def with_time_limit(tx: Connection) -> T:
         overview.limit_statements(tx)
         return query(tx, *args)
 
     async with _reading:
-        return await context_of(request).read(hurried)
+        return await context_of(request).read(with_time_limit)
 
 
 async def perhaps(request: Request, query: Callable[..., T], *args: object) -> T | None:

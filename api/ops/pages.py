@@ -17,9 +17,9 @@ from api.context import storable
 
 # Its routes come before the one for all other addresses below.
 from api.ops import failed as ops_failed  # noqa: F401
+from api.ops import history as ops_history  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
-from api.ops import stories as ops_stories  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared.broker import queue
 from shared.domain.edit_histories import EditStory
@@ -40,7 +40,7 @@ IDS_AT_ONCE = 20
 @page("/ops")
 async def show_overview(request: Request) -> Response:
     """How everything stands."""
-    standing, failed, late, jobs, dead, depths = await asyncio.gather(
+    summary, failed, late, jobs, dead, depths = await asyncio.gather(
         perhaps(request, overview.summary),
         perhaps(request, _edits, "failed", None, None, FEW),
         perhaps(request, late_store.late_posts, FEW),
@@ -48,9 +48,9 @@ async def show_overview(request: Request) -> Response:
         perhaps(request, webhooks_store.dead, FEW),
         _depths(),
     )
-    now = standing.now if standing else datetime.now(UTC)
+    now = summary.now if summary else datetime.now(UTC)
     refused = await perhaps(request, failures.groups, None, FEW // 2)
-    wrongly, says = await perhaps(request, health.set_up_wrongly, LOOKED_AT) or (0, "")
+    wrongly, publisher_says = await perhaps(request, health.set_up_wrongly, LOOKED_AT) or (0, "")
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
@@ -58,11 +58,11 @@ async def show_overview(request: Request) -> Response:
         "overview.html",
         here="/ops",
         now=now,
-        standing=standing,
+        summary=summary,
         failed=failed,
         refused=refused,
         wrongly=wrongly,
-        publisher_says=says,
+        publisher_says=publisher_says,
         late=late,
         jobs=jobs,
         dead=dead,

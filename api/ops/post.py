@@ -14,7 +14,6 @@ from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, message, page, read
-from shared.broker import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status
@@ -39,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Story:
+class _History:
     """All that the page shows, newest first. `maybe_sent`: a failed post that may have gone out."""
 
     post: Post
@@ -59,7 +58,7 @@ async def show_post(request: Request) -> Response:
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
     post_id = request.path_params["post_id"]
-    found = await read(request, _story_of, post_id) if storable(post_id) else None
+    found = await read(request, _history_of, post_id) if storable(post_id) else None
     if found is None:
         return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
     post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"
@@ -78,19 +77,19 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         reason=found.reason,
         acts=found.acts,
         maybe_sent=found.maybe_sent,
-        story=_story(post, found.edits, found.tries, found.acts),
-        cut=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
+        timeline=_timeline(post, found.edits, found.tries, found.acts),
+        truncated=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
         retry_token=access.token(config, f"{path}/retry"),
         not_sent_token=access.token(config, f"{path}/retry-not-sent"),
     )
 
 
-def _story_of(tx: Connection, post_id: str) -> _Story | None:
+def _history_of(tx: Connection, post_id: str) -> _History | None:
     found, now = posts_store.read_posts(tx, [post_id])
     if now is None or post_id not in found:
         return None
     post, failed = found[post_id], failures.failed_posts(tx, ids=[post_id], limit=1)
-    return _Story(
+    return _History(
         post,
         now,
         operator_actions.edits(tx, post_id=post_id, limit=MOST),
@@ -134,10 +133,7 @@ async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_s
     done = await context.write(put_back, unsure=UNSURE)
     log.info("operator_decided", done="retried", posts=len(done), not_sent=not_sent, by=actor.name)
     publishes, renders = failures.to_ring(done)
-    if publishes:
-        context.ring(queue.enqueue_publish, publishes)
-    if renders:
-        context.ring(queue.enqueue_renders, renders)
+    context.ring(publishes=publishes, renders=renders)
     return done
 
 
@@ -145,23 +141,23 @@ def _waits(facts: PostFacts) -> bool:
     return facts.status in (Status.GENERATED, Status.PENDING_RENDER) and not facts.deleted
 
 
-def _story(
+def _timeline(
     post: Post, edits: list[EditStory], tries: list[overview.Try], acts: list[Recorded]
 ) -> list[tuple[datetime, str, str, str | None]]:
     """(when, how it looks, what happened, where to read on), the oldest first."""
     kinds = {"applied": "good", "failed": "bad", "rejected": "warn", "done": "good", "refused": "bad", "unknown": "bad"}
-    told: list[tuple[datetime, str, str, str | None]] = [(post.created_at, "", "created", None)]
+    lines: list[tuple[datetime, str, str, str | None]] = [(post.created_at, "", "created", None)]
     for edit in edits:
         link, name = f"/ops/edits/{quote(edit.id)}", f"{asked_for(edit.changes)} by {edit.requested_by}"
         if edit.finalized_at is None:
-            told.append((edit.created_at, "warn", f"edit accepted, and waiting: {name}", link))
+            lines.append((edit.created_at, "warn", f"edit accepted, and waiting: {name}", link))
         else:
-            told.append((edit.finalized_at, kinds.get(edit.status, ""), f"edit {edit.status}: {name}", link))
+            lines.append((edit.finalized_at, kinds.get(edit.status, ""), f"edit {edit.status}: {name}", link))
     for one in tries:
-        told.append((one.started_at, "", f"publish, try {one.number}", None))
+        lines.append((one.started_at, "", f"publish, try {one.number}", None))
         if one.finished_at is not None:
             outcome = (one.outcome or "").replace("_", " ")
             said = f": {one.message}" if one.message else ""
-            told.append((one.finished_at, kinds.get(one.outcome or "", "warn"), f"publish {outcome}{said}", None))
-    told += [(act.at, "", act.words(), None) for act in acts]
-    return sorted(told, key=lambda one: one[0])
+            lines.append((one.finished_at, kinds.get(one.outcome or "", "warn"), f"publish {outcome}{said}", None))
+    lines += [(act.at, "", act.words(), None) for act in acts]
+    return sorted(lines, key=lambda one: one[0])

@@ -165,7 +165,7 @@ class Doorbell:
             self._forget_old()
             self._send(posts, answers.address(self.channel, self._bell))
         if self._new:
-            self._look_again(self._window.opens_at() or now + FIRST_PATIENCE)
+            self._ring_by(self._window.opens_at() or now + FIRST_PATIENCE)
 
     def _next(self, now: float) -> tuple[list[str], list[str], set[str]]:
         """The posts that the next bell is rung for, their new edits, and whose they are; none while all must wait."""
@@ -184,7 +184,7 @@ class Doorbell:
                 self._unrung.give_back(owner)
         return posts, edits, owners
 
-    def _look_again(self, at: float) -> None:
+    def _ring_by(self, at: float) -> None:
         """Then at the latest. After an outage a bell that is patient for seconds may have a nearer one behind it."""
         if self._timer is not None and self._timer.when() > at:
             self._timer.cancel()

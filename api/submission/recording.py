@@ -83,16 +83,16 @@ def _record_batch(batch: Sequence[Request]) -> list[Verdict]:
     else:
         return verdicts
     away: RedraftError | None = None
-    alone: list[Verdict] = []
+    one_by_one: list[Verdict] = []
     for request in batch:
         # PostgreSQL away for one is away for all, and nobody who was answered already is recorded behind his back.
         if away is None and not request.future.done():
-            verdict = _record_alone(request, perhaps_there=inserting)
+            verdict = _record_one(request, perhaps_there=inserting)
             away = verdict if isinstance(verdict, errors.Unavailable) else None
-            alone.append(verdict)
+            one_by_one.append(verdict)
         else:
-            alone.append(_unknown(request, perhaps_there=inserting))
-    return alone
+            one_by_one.append(_unknown(request, perhaps_there=inserting))
+    return one_by_one
 
 
 def _database(batch: Sequence[Request]) -> AbstractContextManager[Connection]:
@@ -107,7 +107,7 @@ def _unknown(request: Request, *, perhaps_there: bool) -> RedraftError:
     return errors.Unavailable(edit_id=request.new.id if perhaps_there and request.problem is None else None)
 
 
-def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
+def _record_one(request: Request, *, perhaps_there: bool) -> Verdict:
     """One request after its batch failed: perhaps committed all the same, else tried by itself."""
     for _ in range(2):
         try:
@@ -134,7 +134,7 @@ class Judged:
     now: datetime | None
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     accepted: list[Request] = field(default_factory=list)
-    twins: list[Request] = field(default_factory=list)
+    duplicates: list[Request] = field(default_factory=list)
 
 
 def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
@@ -143,7 +143,7 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
     A request whose key another process has in hand is neither refused nor recorded: its answer is the other's.
     """
     taken, kept = _kept(tx, batch)
-    fresh = [request for request in batch if _key_of(request) not in kept and _is_ours(request, taken)]
+    fresh = [request for request in batch if _key_of(request) not in kept and _has_its_key(request, taken)]
     found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.patch is not None])
     judged = Judged(now)
     first_with: set[Pair] = set()
@@ -151,12 +151,12 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
         key = _key_of(request)
         if key in kept:
             judged.verdicts[id(request)] = _repeated(request, kept[key])
-        elif not _is_ours(request, taken):
+        elif not _has_its_key(request, taken):
             judged.verdicts[id(request)] = errors.KeyInHand()
         elif (refusal := _refusal(request, found, now)) is not None:
             judged.verdicts[id(request)] = refusal
         elif request.new.key and key in first_with:
-            judged.twins.append(request)
+            judged.duplicates.append(request)
         else:
             first_with.add(key)
             judged.accepted.append(request)
@@ -176,12 +176,12 @@ def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Ve
     recorded: set[str] = set()
     if judged.now is not None and judged.accepted:
         recorded = edits_store.insert_edits(tx, [request.new for request in judged.accepted], judged.now)
-    beaten = [request for request in judged.accepted if request.new.id not in recorded] + judged.twins
-    if beaten:
+    repeats = [request for request in judged.accepted if request.new.id not in recorded] + judged.duplicates
+    if repeats:
         # This very batch was first with the key, or a process of the version before, which takes no lock of it: the
         # edit of that one is the one result.
-        kept = idempotency_store.kept(tx, [_key_of(request) for request in beaten])
-        for request in beaten:
+        kept = idempotency_store.kept(tx, [_key_of(request) for request in repeats])
+        for request in repeats:
             first = kept.get(_key_of(request))
             judged.verdicts[id(request)] = _repeated(request, first) if first else errors.Unavailable()
     return [judged.verdicts[id(request)] for request in batch]
@@ -196,7 +196,7 @@ def _kept(tx: Connection, batch: Sequence[Request]) -> tuple[set[Pair], dict[Pai
     return idempotency_store.take(tx, pairs) if pairs else (set(), {})
 
 
-def _is_ours(request: Request, taken: set[Pair]) -> bool:
+def _has_its_key(request: Request, taken: set[Pair]) -> bool:
     return not request.new.key or _key_of(request) in taken
 
 

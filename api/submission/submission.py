@@ -43,7 +43,7 @@ FADING = 0.7
 # While another workspace asked for something within LATELY seconds, so many edits may be UNDER_WAY together, from the
 # batch that records them to their ends; a workspace's others wait in its line. Batches stay small, and with them the
 # time that the other workspace's edit waits behind them, at every step.
-LATELY = 5.0
+RECENTLY = 5.0
 UNDER_WAY = 64
 LONGEST_LINE = 8.0
 LATE_AT_ONCE = 32
@@ -69,17 +69,17 @@ class Submission:
         self._lines: Lines[Request] = Lines()
         self._open: set[Request] = set()
         self._batched: Counter[str] = Counter()
-        self._active = Active(LATELY)
+        self._active = Active(RECENTLY)
         self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
         self._busy = False
-        self._lately = 0.0
+        self._recent_load = 0.0
         self._went_well = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._broker = client_on_loop()
         self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._active)
         self.waiting = Waiting(config.waiters_max, self._left)
-        self._listener = Listener(self._broker, self.bell.channel, self._heard)
+        self._listener = Listener(self._broker, self.bell.channel, self._on_answer)
 
     def __len__(self) -> int:
         """How many requests are not recorded yet."""
@@ -125,15 +125,15 @@ class Submission:
         """Write what is pending, at once where little is under way: a lone edit waits for nobody."""
         if self._busy or not self._lines:
             return
-        self._lately = max(self._lately, self._under_way())
-        if len(self._lines) < min(ENOUGH, int(self._lately * SHARE)):
+        self._recent_load = max(self._recent_load, self._under_way())
+        if len(self._lines) < min(ENOUGH, int(self._recent_load * SHARE)):
             if self._gathering is None:
                 self._gathering = self._loop.call_later(GATHER, self._gathered)
             return
         self._write()
 
     def _under_way(self) -> int:
-        return len(self._open) + self.waiting.hopeful
+        return len(self._open) + self.waiting.may_end_soon
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -144,7 +144,7 @@ class Submission:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        self._lately = max(self._under_way(), self._lately * FADING)
+        self._recent_load = max(self._under_way(), self._recent_load * FADING)
         batch = self._batch()
         if not batch:
             return
@@ -175,7 +175,7 @@ class Submission:
         return shares.admits(
             UNDER_WAY,
             taken=self._batched.total() + waiting.under_way,
-            held=self._batched[owner] + waiting.under_way_of(owner),
+            owned=self._batched[owner] + waiting.under_way_of(owner),
             owners=max(len(self._batched), waiting.owners),
         )
 
@@ -205,9 +205,9 @@ class Submission:
             self._leave(request)
             _answer(request.future, verdict)
         # Behind those who go on now: whoever waits for an end is counted as a waiter by then.
-        self._loop.call_soon(self._landed, batch)
+        self._loop.call_soon(self._forget_batch, batch)
 
-    def _landed(self, batch: list[Request]) -> None:
+    def _forget_batch(self, batch: list[Request]) -> None:
         self._batched -= Counter(request.new.workspace_id for request in batch)
         self._flush()
 
@@ -241,8 +241,8 @@ class Submission:
     async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
         metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))
 
-    def _heard(self, answer: Answer) -> None:
-        self.waiting.heard(answer.ends)
+    def _on_answer(self, answer: Answer) -> None:
+        self.waiting.resolve(answer.ends)
         self.waiting.look_up(self.bell.answered(answer.bell, more=answer.more))
 
     def _left(self, finalized: Iterable[str]) -> None:

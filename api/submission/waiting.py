@@ -50,7 +50,7 @@ class Waiting:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="waiting")
         self._by_edit: dict[str, list[Waiter]] = {}
         self._places = Shares(most)
-        self._patient = 0
+        self._still_queued = 0
         self._slow = Shares(most)
         self._look_ups: Coalescer[str, None] = Coalescer(self._look)
         self._limit = math.inf
@@ -79,9 +79,9 @@ class Waiting:
         return self._places.admits(owner)
 
     @property
-    def hopeful(self) -> int:
+    def may_end_soon(self) -> int:
         """How many may end at any moment: the others' edits were looked for, and are still queued for some reason."""
-        return len(self._places) - self._patient
+        return len(self._places) - self._still_queued
 
     def wait(self, edit_id: str, seconds: float, owner: str) -> asyncio.Future[End | None]:
         """A future that ends with the edit's End, or None after `seconds`, for a request of this workspace.
@@ -106,7 +106,7 @@ class Waiting:
             for waiter in waiters:
                 waiter.until = min(waiter.until, self._limit)
 
-    def heard(self, ends: dict[str, End]) -> None:
+    def resolve(self, ends: dict[str, End]) -> None:
         """Ends that a worker announced, or that a look-up found."""
         for edit_id, end in ends.items():
             for waiter in self._by_edit.pop(edit_id, ()):
@@ -164,7 +164,7 @@ class Waiting:
 
     def _forget(self, waiter: Waiter) -> None:
         self._places.give_back(waiter.owner)
-        self._patient -= waiter.looked
+        self._still_queued -= waiter.looked
         if waiter.slow:
             self._slow.give_back(waiter.owner)
 
@@ -174,21 +174,21 @@ class Waiting:
         ends, found = dict[str, End](), bool(wanted)
         try:
             if wanted:
-                ends = await self._loop.run_in_executor(self._thread, _ends, wanted)
+                ends = await self._loop.run_in_executor(self._thread, _read_ends, wanted)
         except Exception as error:  # noqa: BLE001  -- whatever ails PostgreSQL, waiters are looked up again later
             found = False
             log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
         if ends:
-            self.heard(ends)
+            self.resolve(ends)
         look_at = self._loop.time() + SILENCE
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):
                 waiter.look_at = look_at
-                self._patient += found and not waiter.looked
+                self._still_queued += found and not waiter.looked
                 waiter.looked |= found
         return dict.fromkeys(edit_ids)
 
 
-def _ends(edit_ids: list[str]) -> dict[str, End]:
+def _read_ends(edit_ids: list[str]) -> dict[str, End]:
     with transaction() as tx:
         return edits_store.ends_of(tx, edit_ids)

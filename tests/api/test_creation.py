@@ -59,7 +59,7 @@ def test_a_post_without_a_time_is_due_now_has_no_zone_and_its_publish_is_rung(st
     assert (row.enqueued_revision, row.scheduled_time) == (1, row.created_at)
     assert row.enqueued_at is not None
     rung = eventually(
-        lambda: [told for told, _ in messages(stack, "publish") if [post["postId"], 1] in told[0]],
+        lambda: [arguments for arguments, _ in messages(stack, "publish") if [post["postId"], 1] in arguments[0]],
         within=10,
         because="the publish is rung",
     )
@@ -73,7 +73,7 @@ def test_a_post_within_the_horizon_is_rung_with_its_time_as_eta(stack: Running) 
     local = (soon + timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M")
     post = create(stack, "video", VIDEO | {"scheduledTime": local, "timezone": "Asia/Tokyo"}).json()["posts"][0]
     eta = eventually(
-        lambda: [head["eta"] for told, head in messages(stack, "publish") if [post["postId"], 1] in told[0]],
+        lambda: [head["eta"] for arguments, head in messages(stack, "publish") if [post["postId"], 1] in arguments[0]],
         within=10,
     )
     assert datetime.fromisoformat(eta[0]) == soon
@@ -86,7 +86,7 @@ def test_slides_to_be_rendered_wait_for_their_render_which_is_rung(stack: Runnin
     assert (post["contentUrl"], post["soundId"]) == (SLIDES["contentUrls"], "7001")
     row = stack.row("posts", post["postId"])
     assert (row.render_as_video, row.slide_duration, row.enqueued_revision) == (True, 6, 1)
-    eventually(lambda: [post["postId"], 1] in [told for told, _ in messages(stack, "render")], within=10)
+    eventually(lambda: [post["postId"], 1] in [arguments for arguments, _ in messages(stack, "render")], within=10)
 
 
 def test_slides_as_they_are_need_no_render_and_a_render_has_a_duration(stack: Running) -> None:

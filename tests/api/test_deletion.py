@@ -208,14 +208,14 @@ def test_the_receiver_of_webhooks_is_told_of_the_edits_that_ended_and_then_of_th
         with db.transaction() as tx:
             done = deletion.delete(tx, rows.WORKSPACE, [post])
         with engine.connect() as tx:
-            told = tx.execute(text("SELECT type, post_id, data FROM webhook_events ORDER BY seq")).all()
-    assert (done.told, done.ended) == ([post], edits)
-    assert [(event.type, event.data.get("editId")) for event in told] == [
+            events = tx.execute(text("SELECT type, post_id, data FROM webhook_events ORDER BY seq")).all()
+    assert (done.webhooks, done.finalized) == ([post], edits)
+    assert [(event.type, event.data.get("editId")) for event in events] == [
         ("edit.rejected", edits[0]), ("edit.rejected", edits[1]), ("post.deleted", None),
     ]  # fmt: skip
-    assert {event.post_id for event in told} == {post}
-    assert {event.data["revision"] for event in told} == {1}
-    assert "one" not in str(told)
+    assert {event.post_id for event in events} == {post}
+    assert {event.data["revision"] for event in events} == {1}
+    assert "one" not in str(events)
 
 
 @pytest.fixture

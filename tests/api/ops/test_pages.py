@@ -216,9 +216,9 @@ def test_a_post_tells_its_edits_and_tries_in_one_story(stack: Running, ops: http
         post=post,
     )
     page = read(ops, f"/ops/posts/{post}")
-    story = re.findall(r"<li class=\"(\w*)\">.*?</time>\s*(?:<a [^>]*>)?([^<]*)", page, re.DOTALL)
-    told = [(kind, " ".join(what.split())) for kind, what in story]
-    assert told == [
+    timeline = re.findall(r"<li class=\"(\w*)\">.*?</time>\s*(?:<a [^>]*>)?([^<]*)", page, re.DOTALL)
+    lines = [(kind, " ".join(what.split())) for kind, what in timeline]
+    assert lines == [
         ("", "created"),
         ("bad", "edit failed: caption by tests"),
         ("", "publish, try 1"),

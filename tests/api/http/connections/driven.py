@@ -119,10 +119,10 @@ class Clock(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
-def run(story: Coroutine[Any, Any, T]) -> T:
+def run(scenario: Coroutine[Any, Any, T]) -> T:
     """A test's story on a Clock."""
     with asyncio.Runner(loop_factory=Clock) as runner:
-        return runner.run(story)
+        return runner.run(scenario)
 
 
 async def passes(seconds: float) -> None:

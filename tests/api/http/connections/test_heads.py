@@ -54,10 +54,10 @@ def test_heads_that_a_server_must_refuse(version: str, headers: list[tuple[bytes
 
 
 def sent(*segments: bytes, app: Any = reading) -> Driven:
-    async def story() -> Driven:
+    async def scenario() -> Driven:
         return await Driven(app).send(*segments)
 
-    return asyncio.run(story())
+    return asyncio.run(scenario())
 
 
 REFUSED = {
@@ -161,7 +161,7 @@ def test_what_is_wrong_behind_an_answer_that_is_given_gets_no_second_one() -> No
 
 def test_answers_keep_their_order_where_a_later_request_is_wrong() -> None:
 
-    async def story(wrong: bytes) -> list[Any]:
+    async def scenario(wrong: bytes) -> list[Any]:
         let = asyncio.Event()
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -177,11 +177,11 @@ def test_answers_keep_their_order_where_a_later_request_is_wrong() -> None:
         return driven.answers()
 
     for wrong in (b"\x00\r\n\r\n", CHUNKED + b"zz\r\n", b"GET / HTTP/1.1\r\n\r\n"):
-        assert asyncio.run(story(wrong)) == [(200, ["GET", "/slow", "", ""]), AFTER], wrong
+        assert asyncio.run(scenario(wrong)) == [(200, ["GET", "/slow", "", ""]), AFTER], wrong
 
 
 def test_a_client_that_closes_its_side_is_still_answered() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         let = asyncio.Event()
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -196,13 +196,13 @@ def test_a_client_that_closes_its_side_is_still_answered() -> None:
         assert driven.answers() == [AFTER] * 3
         assert driven.pipe.closed
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_half_a_request_of_a_client_that_closed_its_side_is_none() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         for half in (b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na"):
             driven = await (await Driven(reading).send(half)).end()
             assert (driven.pipe.closed, driven.pipe.sent) == (True, b"")
 
-    asyncio.run(story())
+    asyncio.run(scenario())
