@@ -1,4 +1,4 @@
-"""Builds the ASGI app: routes, lifespan, and what wraps every request (SPEC 4)."""
+"""Builds the ASGI app: routes, lifespan, and the middleware around every request."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -45,7 +45,7 @@ def build() -> FastAPI:
     built = FastAPI(title="Redraft", version="1", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
     for kind, handler in problems.HANDLERS.items():
         built.add_exception_handler(kind, handler)
-    # Served by Direct; here for what must know every route: metrics, `Allow`.
+    # PatchFastPath serves this route. It is listed here for metrics and for `Allow`, which must know every route.
     built.router.routes.insert(0, PATCH)
     for room in (posts, creation, deletion, edits, accounts, reschedules, retry, docs, health, metrics, ops):
         built.include_router(room.router)

@@ -1,4 +1,4 @@
-"""POST /v1/posts/video and /v1/posts/slideshow: create posts, one for each account (SPEC 4)."""
+"""POST /v1/posts/video and /v1/posts/slideshow: create posts, one for each account (docs/api.md)."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ UNSURE = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: what it wants, or what is wrong with it, to be said once its Idempotency-Key proved to be new."""
+    """One request. `new`: what it asks for, or its error, which is answered only if its Idempotency-Key is new."""
 
     owner: Key
     new: NewPostRequest | RedraftError
@@ -42,7 +42,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The body of the answer, and the posts made; none where an earlier request made them."""
+    """The body of the answer, and the posts that this request created; none if an earlier request created them."""
 
     answer: str
     posts: list[Post]
@@ -85,7 +85,7 @@ async def _create(request: Request, kind: Kind) -> Response:
 
 
 def create(tx: Connection, asked: Asked) -> Created:
-    """Create the posts and keep the key, or find what the first request with it made. Raises RedraftError."""
+    """Create the posts and keep the key, or find what the first request with the key created. Raises RedraftError."""
     pair = (asked.owner.id, asked.key or "")
     if asked.key and (kept := idempotency_store.wait_for(tx, pair)):
         return _repeated(kept, asked)
@@ -99,7 +99,7 @@ def create(tx: Connection, asked: Asked) -> Created:
         repeatable = Repeatable(asked.owner.id, asked.key, asked.fingerprint, new_id("creation"), answer)
     if creation_store.insert_posts(tx, posts, repeatable):
         return Created(answer, posts)
-    # A process of the version before takes no lock of the key, and was first with it.
+    # A process of the version before, which takes no lock of keys, was first with this key.
     kept = idempotency_store.kept(tx, [pair]).get(pair)
     if kept is None:
         raise IdempotencyKeyReused

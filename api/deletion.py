@@ -1,4 +1,4 @@
-"""DELETE /v1/posts: hide posts under their locks, each with a reason where it cannot be (SPEC 4)."""
+"""DELETE /v1/posts: hides posts under their locks, and gives a reason for each post that stays (docs/api.md)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from shared.store import webhooks as webhooks_store
 router = APIRouter()
 
 WAIT_FOR_LOCKED = 0.05
-
+"""Seconds for all locks of a request together."""
 
 _OVER = {Status.POSTED: Reason.POSTED, Status.FAILED: Reason.FAILED}
 _CLAIMED = {ClaimKind.PUBLISH: Reason.BEING_PUBLISHED, ClaimKind.RENDER: Reason.BEING_RENDERED}
@@ -51,7 +51,7 @@ class Deleted:
 
 @router.delete("/v1/posts")
 async def delete_posts(request: Request) -> Response:
-    """Delete posts that wait and that nothing holds; report the others."""
+    """Delete posts that wait and that no render or publish has claimed; report the others."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.WRITE)
     content = await reading.read_body(request)
@@ -68,7 +68,7 @@ async def delete_posts(request: Request) -> Response:
 
 
 def parse(body: object) -> list[str]:
-    """The ids of a body, each once, in its order. Raises InvalidRequest."""
+    """The ids in a body, each once, in the body's order. Raises InvalidRequest."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object with postIds")
     faults = Faults()
@@ -86,8 +86,10 @@ def parse(body: object) -> list[str]:
 
 
 def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: float | None = None) -> Deleted:
-    """Lock, recheck, hide. Posts that somebody holds are left as `held`; with `wait`, they are waited for, that many
-    seconds each. Another workspace's posts are never locked: even a lock could be noticed.
+    """Lock, recheck, hide. A post that is locked elsewhere stays, with Reason.LOCKED_ELSEWHERE.
+
+    `wait`: seconds to wait for each lock; None: do not wait. Another workspace's posts are never locked: it could
+    notice even a lock.
     """
     found, _ = posts_store.read_posts(tx, post_ids)
     own = [post_id for post_id, post in found.items() if post.workspace_id == workspace_id and not post.facts.deleted]
@@ -112,14 +114,14 @@ def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: flo
 
 
 def refusal(post: PostFacts) -> Reason | None:
-    """Why a locked post is not deleted, or None: only unclaimed ones that still wait are. Pure."""
+    """Why a post is not deleted, or None: only unclaimed posts that still wait are deleted. Pure."""
     if post.deleted:
         return Reason.NOT_FOUND
     return _OVER.get(post.status) or (_CLAIMED[post.claim] if post.claim is not None else None)
 
 
 async def _delete_contended(context: Context, workspace_id: str, done: Deleted) -> None:
-    """Wait for held posts one by one, 50 ms in all; what is held still is reported so (SPEC 3.4)."""
+    """Wait for posts that are locked elsewhere, one by one, WAIT_FOR_LOCKED in all; report those that stay locked."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WAIT_FOR_LOCKED
     for post_id in [post_id for post_id, reason in done.failed.items() if reason is Reason.LOCKED_ELSEWHERE]:
@@ -131,7 +133,7 @@ async def _delete_contended(context: Context, workspace_id: str, done: Deleted) 
         except Unsure:
             raise
         except Unavailable:
-            # Its lock was not to be had in time.
+            # Still locked elsewhere.
             continue
         del done.failed[post_id]
         done.failed |= then.failed

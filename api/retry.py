@@ -27,7 +27,7 @@ UNSURE: Final = "The post may be back to work; look at GET /v1/posts/{postId} be
 
 @router.post(f"{posts.ONE}/retry")
 async def retry_post(post_id: str, request: Request) -> Response:
-    """Put one failed post back to due. One that may have gone out is tried under its old key, closed to edits."""
+    """Put one failed post back to due. A post that may have gone out keeps its old key, and is closed to edits."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.WRITE)
     await reading.empty_body(request)
@@ -42,9 +42,9 @@ async def retry_post(post_id: str, request: Request) -> Response:
 
 
 def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retried, Post]:
-    """Lock, recheck, put back; and the post as it is then. Raises NotFound, Conflict.
+    """Lock, recheck, put back. Returns the post as it is then, too. Raises NotFound, Conflict.
 
-    Another workspace's post is never locked: even a lock could be noticed.
+    Another workspace's post is never locked: it could notice even a lock.
     """
     found, _ = posts_store.read_posts(tx, [post_id])
     post = found.get(post_id)

@@ -1,4 +1,4 @@
-"""Who asks: API keys, their scopes, and what they may see (SPEC 4, 9)."""
+"""API keys: finding a request's key, and checking its scope (docs/security.md)."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,8 @@ from shared.store import keys as keys_store
 from shared.store.db import transaction
 from shared.store.keys import Key
 
-# A revoked key stops working within a second: half of it for the age of what is remembered, half for the look-up.
+# A revoked key stops working within a second. What is remembered may be half a second old, and a look-up may take the
+# other half.
 FRESH = 0.5
 REMEMBERED_AT_MOST = 10_000
 ASKED_AT_ONCE = 256
@@ -21,10 +22,10 @@ READ, WRITE, BULK = "posts:read", "posts:write", "bulk"
 
 
 class KeyRing:
-    """The keys that asked lately. Lives on the event loop; many look-ups at once are one query.
+    """The keys that sent requests recently. Lives on the event loop; many look-ups at once are one query.
 
-    Keys that were good when they last asked are looked up before all others: a flood of secrets that are nobody's
-    delays only those who come for the first time.
+    Keys that were valid at their last request are looked up before all others. So a flood of invalid secrets delays
+    only clients that come for the first time.
     """
 
     def __init__(self) -> None:
@@ -35,11 +36,11 @@ class KeyRing:
         self._look_ups: Coalescer[bytes, Key | None] = Coalescer(self._look_up, ASKED_AT_ONCE)
 
     async def find(self, secret: str, patience: float) -> Key | None:
-        """The key with this secret, as it was half a second ago at most; None for one unknown or revoked.
+        """The key with this secret, half a second old at most; None for an unknown or revoked one.
 
-        Unavailable when PostgreSQL does not say within `patience` seconds.
+        Unavailable when PostgreSQL does not answer within `patience` seconds.
 
-        The secret is compared by its SHA-256, through an index: nothing of a near miss shows in the time it takes.
+        The index holds SHA-256 hashes of secrets: the time of a look-up says nothing about how near a guess was.
         """
         digest = keys_store.hash_of(secret)
         now = self._loop.time()
@@ -84,7 +85,7 @@ def _find(digests: list[bytes]) -> dict[bytes, Key]:
 
 
 async def authenticate(request: Request, ring: KeyRing, patience: float) -> Key:
-    """The request's key. Unauthenticated says the same for none, a malformed, an unknown and a revoked one."""
+    """The request's key. Raises the same Unauthenticated for a missing, malformed, unknown and revoked key."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
@@ -96,7 +97,7 @@ async def authenticate(request: Request, ring: KeyRing, patience: float) -> Key:
 
 
 def demand(key: Key, scope: str) -> Key:
-    """The key, if it has the scope; Forbidden otherwise."""
+    """The key, if it has the scope. Raises Forbidden otherwise."""
     if scope not in key.scopes:
         raise Forbidden(scope)
     return key

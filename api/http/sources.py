@@ -1,4 +1,4 @@
-"""Asking a server how it is, for everybody who wants to know at once, without any thread that requests need."""
+"""Asks PostgreSQL and Redis for their state, once for all who ask together, in no thread that requests need."""
 
 import asyncio
 import threading
@@ -16,10 +16,10 @@ log = structlog.get_logger(__name__)
 
 
 class Source:
-    """A server that is asked some questions in turn, one round at a time, for all who ask meanwhile together.
+    """A server that is asked some questions, one after another. All who read meanwhile share the answers.
 
-    `fresh`: seconds for which an answer is given again. `patience`: seconds that a reader waits; a server that hangs
-    costs him those, and this process one thread, which does not keep it from ending.
+    `fresh`: seconds for which the answers are given again. `patience`: seconds for which a reader waits at most. A
+    server that hangs takes one thread of this process, which does not keep the process from ending.
     """
 
     def __init__(self, questions: Mapping[str, Callable[[], Any]], fresh: float, patience: float) -> None:
@@ -30,9 +30,9 @@ class Source:
         self._until = 0.0
 
     async def read(self) -> dict[str, Any]:
-        """Question -> what was answered, as it was `fresh` seconds ago at most; None where nothing was."""
+        """The answer to each question, `fresh` seconds old at most; None where there is none."""
         if asyncio.get_running_loop().time() >= self._until:
-            # Not cancelled with one of its readers; what came until a reader's patience was over is shown.
+            # wait() does not cancel the round with its reader. Answers that came by the end of his patience are shown.
             await asyncio.wait([self._rounds.ask("all")], timeout=self._patience)
         return dict(self._answers)
 
@@ -52,7 +52,7 @@ class Source:
             try:
                 answers[name] = ask()
             except Exception as error:
-                # The edge: whatever ails one, the others are shown; None says that there was no answer.
+                # Whatever one question fails with, the answers to the others are shown.
                 if db.is_transient(error) or isinstance(error, redis.RedisError):
                     log.warning("figures_missing", source=name, error=type(error).__name__)
                 else:

@@ -1,4 +1,4 @@
-"""What a request to create posts may hold, and the posts that it means (SPEC 4). Pure: no database, no clock."""
+"""What a request to create posts may hold, and the posts that it asks for (docs/api.md). Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ FIELDS: Final[Mapping[Kind, tuple[str, ...]]] = {
 }
 ACCOUNTS_MAX: Final = 100
 SLIDE_DURATIONS: Final = (4, 6, 8)
-"""Seconds; the first is taken where slides are rendered as video and the client names none."""
+"""Seconds. The first is the default for slides that are rendered as video."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewPostRequest:
-    """One creation as it was asked for. `schedule` None: now, without a zone."""
+    """One checked request to create posts. `schedule` None: now, without a zone."""
 
     account_ids: tuple[str, ...]
     content: Content
@@ -40,7 +40,7 @@ class NewPostRequest:
 
 
 def parse(body: object, kind: Kind) -> NewPostRequest:
-    """The draft that a parsed JSON body means. Raises InvalidRequest with all fields at fault, and nothing else."""
+    """The request in a parsed JSON body. Raises only InvalidRequest, which names all fields at fault."""
     known = FIELDS[kind]
     if not isinstance(body, dict):
         raise InvalidRequest(f"The body must be a JSON object with {' and '.join(known[:2])}")
@@ -112,9 +112,9 @@ def posts_of(
 ) -> list[Post]:
     """The posts, one for each account, in the order in which the accounts were named.
 
-    `platforms` are those of the workspace's accounts, `now` the database's clock, `horizon` in seconds: what is due
-    within it is marked as sent for. Raises NotFound for an account that is not there, InvalidRequest for what a
-    platform does not take or a time that the schedule does not.
+    `platforms`: the platform of each account of the workspace. `now`: the database's clock. `horizon`: seconds; posts
+    that are due within it are marked as enqueued. Raises NotFound for an unknown account, InvalidRequest for content
+    that a platform does not take, and for a time that is past or too far away.
     """
     for account_id in new.account_ids:
         if account_id not in platforms or now is None:
@@ -181,7 +181,7 @@ def _post(new: NewPostRequest, owner: tuple[str, str, str], now: datetime, due_u
 
 
 def renders(posts: Sequence[Post]) -> list[tuple[str, int]]:
-    """What is to be rung for renders: (post, content revision)."""
+    """The renders to ring for: (post, content revision)."""
     return [
         (post.facts.id, post.facts.content_revision)
         for post in posts
@@ -190,7 +190,7 @@ def renders(posts: Sequence[Post]) -> list[tuple[str, int]]:
 
 
 def publishes(posts: Sequence[Post]) -> list[tuple[str, int, datetime | None]]:
-    """What is to be rung for publishes: (post, schedule revision, when; None for at once)."""
+    """The publishes to ring for: (post, schedule revision, when; None for at once)."""
     return [
         (
             post.facts.id,

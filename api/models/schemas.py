@@ -1,8 +1,7 @@
-"""The bodies of requests and answers, for the OpenAPI document alone (api/models/openapi.py): nothing here runs for a
-request.
+"""The bodies of requests and answers, for the OpenAPI document alone (api/models/openapi.py). No request runs it.
 
-Requests are judged by shared/domain/fields.py, api/models/drafts.py and their like; tests/contract holds the two
-against each other.
+Requests are checked by shared/domain/fields.py, api/models/new_posts.py and others. tests/contract compares these
+schemas with those checks.
 """
 
 from typing import Annotated, Any, Literal

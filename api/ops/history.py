@@ -1,4 +1,4 @@
-"""One edit's story on the operators' pages, with requeue and discard."""
+"""One edit's history on the operators' pages, with requeue and discard."""
 
 from collections.abc import Callable
 from typing import Final
@@ -27,14 +27,14 @@ log = structlog.get_logger(__name__)
 
 
 DONE: Final = {
-    "requeued": "It is queued again: its worker takes it within seconds.",
+    "requeued": "It is queued again. A worker applies it within seconds.",
     "discarded": "It is discarded, for good.",
 }
 
 
 @page("/ops/edits/{edit_id}")
 async def show_edit(request: Request) -> Response:
-    """One edit's story, and, where it failed, what a requeue would do."""
+    """One edit's history, and what a requeue of a failed edit would do."""
     return await _edit_page(request, DONE.get(asked(request, "done") or ""))
 
 
@@ -68,14 +68,14 @@ def _edit(tx: Connection, edit_id: str) -> tuple[Prospect | None, list[Recorded]
 
 @page("/ops/edits/{edit_id}/requeue", "POST")
 async def requeue(request: Request) -> Response:
-    """Requeue a failed edit, if all that it overwrites is what the operator saw."""
+    """Requeue a failed edit, if it overwrites just what the operator saw."""
     fields = await form(request)
     return await _act(request, "requeued", operator_actions.requeue, operator(request), fields.get("seen", ""))
 
 
 @page("/ops/edits/{edit_id}/discard", "POST")
 async def discard(request: Request) -> Response:
-    """End a failed or queued edit for good."""
+    """Reject a failed or queued edit for good."""
     await form(request)
     return await _act(request, "discarded", operator_actions.discard, operator(request))
 

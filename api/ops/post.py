@@ -1,4 +1,4 @@
-"""One post's story on the operators' pages, with its retry where it failed."""
+"""One post's history on the operators' pages, and its retry if it failed."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,10 +27,10 @@ from shared.store.acts import Actor, Recorded
 from shared.store.failures import Retried
 
 FEW, MOST = 10, 50
-UNSURE: Final = "PostgreSQL did not answer in time. It may have been done: look again before you try once more."
+UNSURE: Final = "PostgreSQL did not answer in time. The retry may have been done: look at the posts first."
 DONE: Final = {
     "due": "It is due again, and open to edits.",
-    "closed": "It may have gone out: it is tried again under its old key, closed to edits.",
+    "closed": "It may have gone out: it is tried again under its old key, and is closed to edits.",
     "render": "It is rendered again.",
 }
 
@@ -52,7 +52,7 @@ class _History:
 
 @page("/ops/posts/{post_id}")
 async def show_post(request: Request) -> Response:
-    """One post's story: its edits, its tries and what was done to it in one line of time."""
+    """One post's history: its edits, its tries and the operators' acts on it, in the order of time."""
     return await _page(request, DONE.get(asked(request, "done") or ""))
 
 
@@ -102,13 +102,13 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
 
 @page("/ops/posts/{post_id}/retry", "POST")
 async def retry(request: Request) -> Response:
-    """Put a failed post back to work, if it stands as the operator saw it."""
+    """Retry a failed post, if it has not changed since the operator saw it."""
     return await _retry(request, not_sent=False)
 
 
 @page("/ops/posts/{post_id}/retry-not-sent", "POST")
 async def retry_not_sent(request: Request) -> Response:
-    """The same with the operator's word that it did not go out: it comes back open to edits."""
+    """The same, with the operator's statement that the post did not go out: it is open to edits then."""
     return await _retry(request, not_sent=True)
 
 
@@ -125,7 +125,7 @@ async def _retry(request: Request, *, not_sent: bool) -> Response:
 
 
 async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_sent: bool = False) -> list[Retried]:
-    """Put these posts back to work, each at the revision that was seen, in one transaction; rung for below it."""
+    """Retry these posts in one transaction, each only at the revision in `seen`, and ring for them below the commit."""
 
     def put_back(tx: Connection) -> list[Retried]:
         return failures.retry_seen(tx, seen, actor, not_sent=not_sent)

@@ -1,4 +1,4 @@
-"""Requests that wait for an edit's end: no thread, no connection, one look-up for all of them (SPEC 4, 7)."""
+"""Requests that wait for an edit's result: no thread, no connection, and one look-up for all of them."""
 
 import asyncio
 import math
@@ -17,8 +17,8 @@ from shared.store.db import transaction
 SILENCE = 0.1
 TICK = 0.02
 SLOW = 1.0
-"""Seconds after which an edit is not counted as under way any more: somebody holds its post, or no worker runs, and the
-others are not to wait for that.
+"""Seconds after which an edit does not count as under way: its post is locked, or no worker runs. Other edits must not
+wait for that.
 """
 LAST_WAIT = 1.0
 
@@ -27,7 +27,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One request that waits. The future ends with the edit's End, or with None when the time is over."""
+    """One request that waits. Its future gets the edit's End, or None when the time is over.
+
+    `since`, `until` and `look_at` are times of the event loop. `looked`: a look-up found the edit still queued. `slow`:
+    it has waited for SLOW seconds.
+    """
 
     edit_id: str
     owner: str
@@ -40,7 +44,7 @@ class Waiter:
 
 
 class Waiting:
-    """All waiters of this process. Lives on the event loop; look-ups are done by a thread."""
+    """All waiters of this process. Lives on the event loop; a thread does the look-ups."""
 
     def __init__(self, most: int, left: Callable[[Iterable[str]], object]) -> None:
         """At most `most` requests wait. `left` is called when requests may have stopped waiting, with the ids of the
@@ -62,7 +66,7 @@ class Waiting:
 
     @property
     def under_way(self) -> int:
-        """How many edits are on their way to their ends, as far as it takes no longer than SLOW."""
+        """How many requests have waited for less than SLOW seconds."""
         return len(self._places) - len(self._slow)
 
     def under_way_of(self, owner: str) -> int:
@@ -80,13 +84,13 @@ class Waiting:
 
     @property
     def may_end_soon(self) -> int:
-        """How many may end at any moment: the others' edits were looked for, and are still queued for some reason."""
+        """How many requests may get a result at any moment. A look-up found the others' edits still queued."""
         return len(self._places) - self._still_queued
 
     def wait(self, edit_id: str, seconds: float, owner: str) -> asyncio.Future[End | None]:
-        """A future that ends with the edit's End, or None after `seconds`, for a request of this workspace.
+        """A future that gets the edit's End, or None after `seconds`. `owner`: the request's workspace.
 
-        For an edit that is queued, as far as is known: one that may have ended long ago is read first, since the time
+        The caller has to know that the edit was queued a moment ago. An edit that may be older is read first: the wait
         may be over before a look-up is.
         """
         now = self._loop.time()
@@ -98,16 +102,16 @@ class Waiting:
         return future
 
     def shorten_waits(self) -> None:
-        """The process is to end: from now on nobody waits for longer than LAST_WAIT. Their edits are safe."""
+        """Before the process ends: from now on no request waits for longer than LAST_WAIT. The edits are safe."""
         if self._limit < math.inf:
-            return  # each open connection says so
+            return  # called once for each open connection
         self._limit = self._loop.time() + LAST_WAIT
         for waiters in self._by_edit.values():
             for waiter in waiters:
                 waiter.until = min(waiter.until, self._limit)
 
     def resolve(self, ends: dict[str, End]) -> None:
-        """Ends that a worker announced, or that a look-up found."""
+        """Hand out results, by edit id, that a worker announced or a look-up found."""
         for edit_id, end in ends.items():
             for waiter in self._by_edit.pop(edit_id, ()):
                 self._forget(waiter)
@@ -116,13 +120,13 @@ class Waiting:
         self._left(ends)
 
     def look_up(self, edit_ids: Iterable[str]) -> None:
-        """The answer did not name these: read them at once."""
+        """Read the results of these edits now, as far as requests wait for them."""
         for edit_id in edit_ids:
             if edit_id in self._by_edit:
                 self._look_ups.ask(edit_id)
 
     async def close(self) -> None:
-        """Let everybody go: their edits are safe. The look-up in hand is finished, and its connection given back."""
+        """Answer all waiters with None: their edits are safe. Waits for the look-up under way."""
         if self._timer:
             self._timer.cancel()
         for waiters in self._by_edit.values():
@@ -169,7 +173,7 @@ class Waiting:
             self._slow.give_back(waiter.owner)
 
     async def _look(self, edit_ids: list[str]) -> dict[str, None]:
-        """Read the ends of these edits in one query, and hand them to their waiters. Never raises."""
+        """Read the results of these edits in one query, and hand them out. Never raises."""
         wanted = [edit_id for edit_id in edit_ids if edit_id in self._by_edit]
         ends, found = dict[str, End](), bool(wanted)
         try:

@@ -1,4 +1,4 @@
-"""PATCH /v1/posts/{postId}, line by line of SPEC 4, against a running API and worker."""
+"""PATCH /v1/posts/{postId}, rule by rule of docs/api.md, against a running API and worker."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The operators' page in a real headless Chromium, as an operator uses it (SPEC 8)."""
+"""The operators' page in a real headless Chromium, as an operator uses it."""
 
 from hashlib import md5
 from typing import Any

@@ -213,7 +213,7 @@ def test_a_form_that_is_not_whole_or_an_address_that_is_none_does_nothing(stack:
         assert ops.post(f"{one}/retry", data=wrong, headers=OURS).status_code == 409
     assert statuses(stack, [post]) == ["failed"]
     assert "<h1>No such reason" in read(ops, "/ops/failed/x", 404)
-    assert "No post has failed with this reason" in read(ops, f"/ops/failed/{'0' * 32}")
+    assert "None of the newest failed posts has this reason" in read(ops, f"/ops/failed/{'0' * 32}")
     for odd in ("done=x", "done=-1", "done=1&left=y", f"done={'1' * 9}"):
         assert "tried again" not in read(ops, f"/ops/failed?{odd}")
 

@@ -1,4 +1,4 @@
-"""The window of doorbells: at most two unanswered, patience that doubles, any answer resets it (SPEC 7)."""
+"""The window of doorbells: at most two unanswered, patience that doubles, any answer resets it."""
 
 import asyncio
 import contextvars
