@@ -482,9 +482,8 @@ def test_what_is_named_here_is_what_there_is() -> None:
         *("api/ops/frame.py", "api/posts.py", "api/http/proxies.py", "api/http/reading.py", "api/reschedules.py"),
     }
     assert authentication.READ
-    parsed = {
-        name for name, source in PRODUCT.items() if re.search(r"\bjson\.loads\(|\bfrom_json\(|csv\.reader\(", source)
-    }
+    parsers = re.compile(r"\bjson\.(loads|JSONDecoder)\(|\bfrom_json\(|csv\.reader\(")
+    parsed = {name for name, source in PRODUCT.items() if parsers.search(source)}
     assert parsed == {
         *("api/http/cursors.py", "api/http/reading.py", "shared/domain/service_answers.py", "shared/cli/places.py"),
         *(

@@ -163,9 +163,9 @@ def test_a_repeat_with_the_same_key_is_answered_with_the_first_posts_whatever_be
     first = create(stack, "video", VIDEO, **key)
     post = first.json()["posts"][0]["postId"]
     assert stack.patch(post, {"caption": "changed"}).status_code == 200
-    again = create(stack, "video", dict(reversed(VIDEO.items())), **key)
-    assert (again.status_code, again.content) == (201, first.content)
-    assert (again.headers["idempotent-replayed"], "idempotent-replayed" in first.headers) == ("true", False)
+    repeated = create(stack, "video", dict(reversed(VIDEO.items())), **key)
+    assert (repeated.status_code, repeated.content) == (201, first.content)
+    assert (repeated.headers["idempotent-replayed"], "idempotent-replayed" in first.headers) == ("true", False)
     for other in (
         create(stack, "video", VIDEO | {"caption": "another"}, **key),
         create(stack, "video", {"nonsense": 1}, **key),
@@ -196,7 +196,7 @@ def test_thirty_concurrent_repeats_create_one_post(stack: Running) -> None:
 def test_a_repeat_that_meets_the_first_in_another_process_waits_for_its_end(stack: Running) -> None:
     """Another process is in the middle of its transaction: here a person's, which then rolls back."""
     with stack.engine.connect() as other, ThreadPoolExecutor(1) as clients:
-        held = other.begin()
+        open_transaction = other.begin()
         other.exec_driver_sql(
             "INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource) VALUES (%s, 'met', '', 'x')",
             (rows.KEY_ID,),
@@ -208,6 +208,6 @@ def test_a_repeat_that_meets_the_first_in_another_process_waits_for_its_end(stac
             because="the repeat waits",
         )
         assert not waits.done()
-        held.rollback()
+        open_transaction.rollback()
         answer = waits.result(timeout=10)
     assert (answer.status_code, "idempotent-replayed" in answer.headers) == (201, False)

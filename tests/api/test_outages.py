@@ -51,18 +51,18 @@ def captions(engine: Engine) -> list[str]:
 
 
 def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: Engine) -> None:
-    ended: list[bool] = []
+    finished: list[bool] = []
 
     def slow(tx: Connection) -> None:
         rows.post(tx, caption="too late")
         tx.execute(text("SELECT pg_sleep(0.8)"))
-        ended.append(True)
+        finished.append(True)
 
     async def scenario(context: Context) -> None:
         with pytest.raises(Unavailable, match="nothing was accepted") as raised:
             await context.write(slow, unsure="look")
         assert not isinstance(raised.value, Unsure)
-        await until(lambda: bool(ended))
+        await until(lambda: bool(finished))
         assert await context.write(lambda tx: rows.post(tx, caption="next"), unsure="look")
 
     run_scenario(scenario)
@@ -73,13 +73,13 @@ def test_a_commit_that_nobody_answered_is_said_to_be_open(engine: Engine, monkey
     transaction = context_room.transaction
 
     @contextmanager
-    def cut() -> Iterator[Connection]:
+    def lose_connection() -> Iterator[Connection]:
         with transaction() as tx:
             yield tx
         raise OperationalError("COMMIT", {}, psycopg.OperationalError("server closed the connection"))
 
     async def scenario(context: Context) -> None:
-        monkeypatch.setattr(context_room, "transaction", cut)
+        monkeypatch.setattr(context_room, "transaction", lose_connection)
         with pytest.raises(Unsure, match="look there") as raised:
             await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look there")
         assert raised.value.retry_after >= 1
@@ -107,13 +107,13 @@ def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_connection_lost_before_the_commit_leaves_nothing_and_says_so(engine: Engine) -> None:
-    def cut(tx: Connection) -> None:
+    def lose_connection(tx: Connection) -> None:
         rows.post(tx)
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     async def scenario(context: Context) -> None:
         with pytest.raises(Unavailable) as raised:
-            await context.write(cut, unsure="look")
+            await context.write(lose_connection, unsure="look")
         assert not isinstance(raised.value, Unsure)
 
     run_scenario(scenario)
@@ -260,8 +260,8 @@ def test_what_was_said_to_be_open_is_not_begun_any_more(patient: Running) -> Non
         assert patient.http.get(f"/v1/edits/{edit}").status_code == 503
     eventually(lambda: patient.http.get(f"/v1/edits/{edit}").status_code == 404, within=20)
     assert patient.edits_of(post) == []
-    again = patient.patch(post, {"caption": "late"}, **{"Idempotency-Key": "late", "Prefer": "respond-async"})
-    assert (again.status_code, "idempotent-replayed" in again.headers) == (202, False)
+    repeated = patient.patch(post, {"caption": "late"}, **{"Idempotency-Key": "late", "Prefer": "respond-async"})
+    assert (repeated.status_code, "idempotent-replayed" in repeated.headers) == (202, False)
 
 
 @pytest.mark.parametrize("how", ["freeze", "kill"])

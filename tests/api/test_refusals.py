@@ -34,11 +34,11 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
     hold = context.Pace.hold
 
-    def held(self: Any, owner: str, now: float) -> float:
+    def note(self: Any, owner: str, now: float) -> float:
         found.append(hold(self, owner, now))
         return 0.0
 
-    monkeypatch.setattr(context.Pace, "hold", held)
+    monkeypatch.setattr(context.Pace, "hold", note)
     return found
 
 

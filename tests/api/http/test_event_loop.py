@@ -122,17 +122,17 @@ def test_more_heavy_bodies_than_can_be_held_are_told_so_and_places_come_back(
     async def scenario(context: Context) -> None:
         # A quarter of the places is kept for other workspaces.
         most = contexts.PARSED_AT_MOST * 3 // 4
-        held = [asyncio.ensure_future(context.parse(go_on.wait, 10)) for _ in range(most)]
+        waiting = [asyncio.ensure_future(context.parse(go_on.wait, 10)) for _ in range(most)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await context.parse(len, b"")
         # A client that goes away gives no place back: its body is in the thread's hands still.
-        held.pop().cancel()
+        waiting.pop().cancel()
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await context.parse(len, b"")
         go_on.set()
-        await asyncio.gather(*held)
+        await asyncio.gather(*waiting)
         while context._parsing:  # noqa: ASYNC110  -- the thread that was left alone says when it is done
             await asyncio.sleep(0.01)
         assert await context.parse(len, b"12") == 2

@@ -132,8 +132,8 @@ def test_what_the_operator_did_not_see_is_not_overwritten(stack: Running, ops: h
     assert "have changed since you looked" in answer.text
     assert stack.edits_of(post)[-1].id in answer.text
     assert stack.row("edits", failed).status == "failed"
-    again = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=OURS)
-    assert again.status_code == 303
+    repeated = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=OURS)
+    assert repeated.status_code == 303
 
 
 def test_a_discarded_edit_ends_rejected_and_offers_nothing_more(stack: Running, ops: httpx.Client) -> None:

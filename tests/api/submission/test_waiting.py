@@ -85,9 +85,9 @@ def test_a_repeat_of_an_edit_that_has_ended_gets_its_result_however_slow_look_up
         queued = await http.patch(path, json=body, headers=key | AT_ONCE)
         assert (queued.status_code, queued.json(), queued.headers["idempotent-replayed"]) == (202, first.json(), "true")
         await asyncio.to_thread(apply_edits, [post])
-        again = await http.patch(path, json=body, headers=key | {"Prefer": prefer})
-        assert (again.status_code, again.json()["caption"], again.headers["etag"]) == (200, "once", '"2"')
-        assert again.headers["idempotent-replayed"] == "true"
+        repeated = await http.patch(path, json=body, headers=key | {"Prefer": prefer})
+        assert (repeated.status_code, repeated.json()["caption"], repeated.headers["etag"]) == (200, "once", '"2"')
+        assert repeated.headers["idempotent-replayed"] == "true"
 
     run_scenario(scenario)
 
@@ -144,12 +144,12 @@ def test_whoever_waits_for_a_held_post_holds_no_lone_edit_up(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, post: str
 ) -> None:
     with engine.begin() as tx:
-        held = [rows.post(tx) for _ in range(3)]
+        locked = [rows.post(tx) for _ in range(3)]
 
     async def scenario(http: httpx.AsyncClient) -> None:
         wait = {"Prefer": "wait=30"}
         waits = [
-            asyncio.ensure_future(http.patch(f"/v1/posts/{one}", json={"caption": "x"}, headers=wait)) for one in held
+            asyncio.ensure_future(http.patch(f"/v1/posts/{one}", json={"caption": "x"}, headers=wait)) for one in locked
         ]
         waiters = app._built.state.context.submission.waiting
         await until(lambda: (len(waiters), waiters.may_end_soon) == (3, 0))
@@ -157,9 +157,9 @@ def test_whoever_waits_for_a_held_post_holds_no_lone_edit_up(
             await http.patch(f"/v1/posts/{post}", json={"caption": "x"}, headers=AT_ONCE)
         monkeypatch.setattr(submission, "GATHER", 60)
         async with asyncio.timeout(20):
-            alone = await http.patch(f"/v1/posts/{post}", json={"caption": "alone"}, headers=AT_ONCE)
-        assert alone.status_code == 202
-        await asyncio.to_thread(apply_edits, held)
+            single = await http.patch(f"/v1/posts/{post}", json={"caption": "alone"}, headers=AT_ONCE)
+        assert single.status_code == 202
+        await asyncio.to_thread(apply_edits, locked)
         assert [answer.status_code for answer in await asyncio.gather(*waits)] == [200] * 3
         assert (len(waiters), waiters.may_end_soon) == (0, 0)
 

@@ -96,7 +96,7 @@ def test_what_could_be_framed_in_two_ways_is_refused_and_ends_the_connection(raw
     for segments in ([raw + PLAIN], pieces(raw + PLAIN, 1)):
         driven = sent(*segments)
         assert [status for status, _ in driven.answers()] == [400]
-        assert driven.pipe.ended
+        assert driven.pipe.our_side_closed
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_trailer_is_no_header() -> None:
 def test_framing_that_does_not_end_is_cut_off(start: bytes, app: Any) -> None:
     driven = sent(CHUNKED + start, *[b"a" * 16_384] * 8, app=app)
     assert [status for status, _ in driven.answers()] == ([400] if app is reading else [200])
-    assert driven.pipe.ended
+    assert driven.pipe.our_side_closed
 
 
 def test_chunks_of_one_byte_are_a_body() -> None:
@@ -156,7 +156,7 @@ def test_what_is_wrong_behind_an_answer_that_is_given_gets_no_second_one() -> No
     """The client, or the proxy before it, would take it for the answer to its next request."""
     driven = sent(CHUNKED + b"1\r\na\r\n", b"zz\r\n", app=hasty)
     assert driven.answers() == [(200, ["POST", "/t", "", ""])]
-    assert driven.pipe.ended
+    assert driven.pipe.our_side_closed
 
 
 def test_answers_keep_their_order_where_a_later_request_is_wrong() -> None:
@@ -173,7 +173,7 @@ def test_answers_keep_their_order_where_a_later_request_is_wrong() -> None:
         assert driven.pipe.sent == b""
         let.set()
         await driven.send(b"", PLAIN)
-        assert driven.pipe.ended
+        assert driven.pipe.our_side_closed
         return driven.answers()
 
     for wrong in (b"\x00\r\n\r\n", CHUNKED + b"zz\r\n", b"GET / HTTP/1.1\r\n\r\n"):

@@ -25,8 +25,8 @@ LATE = timeouts.EVERY + 1
 def test_each_state_has_a_limit(state: State) -> None:
     limit = timeouts.LIMITS[state]
     assert (overdue(state, limit - 0.1), overdue(state, limit)) == (False, True)
-    hurried = state in (State.IDLE, State.HEAD)
-    assert overdue(state, timeouts.IMPATIENT, crowded=True) == hurried or limit <= timeouts.IMPATIENT
+    shortened = state in (State.IDLE, State.HEAD)
+    assert overdue(state, timeouts.IMPATIENT, crowded=True) == shortened or limit <= timeouts.IMPATIENT
 
 
 def test_a_peer_that_takes_too_little_stands() -> None:
@@ -63,7 +63,7 @@ async def streamed(scope: Any, receive: Any, send: Any) -> None:
 
 
 def drip(driven: Driven, byte: bytes = b"a") -> None:
-    if not driven.pipe.closed and not driven.pipe.ended:
+    if not driven.pipe.closed and not driven.pipe.our_side_closed:
         driven.protocol.data_received(byte)
 
 
@@ -94,11 +94,11 @@ def test_a_connection_ends_when_its_state_has_lasted_for_its_limit(
         for _ in range(int(timeouts.LIMITS[state]) - 2):
             await passes(1)
             drip(driven, each_second)
-        assert (driven.pipe.closed, driven.pipe.ended) == (False, False)
+        assert (driven.pipe.closed, driven.pipe.our_side_closed) == (False, False)
         await passes(LATE + 1)
-        assert driven.pipe.closed or driven.pipe.ended
+        assert driven.pipe.closed or driven.pipe.our_side_closed
         assert [status for status, _ in driven.answers()] == said
-        if driven.pipe.ended:
+        if driven.pipe.our_side_closed:
             await passes(timeouts.LIMITS[State.CLOSING] - LATE)
             assert not driven.pipe.closed, "the peer has time to read the last answer"
         await passes(2 * LATE)
@@ -197,7 +197,7 @@ def test_requests_behind_an_unanswered_one_are_kept_within_bounds_and_answered_i
 def test_a_peer_that_sends_on_after_its_last_answer_is_cut_off() -> None:
     async def scenario() -> None:
         driven = await Driven(reading).send(b"\x00", *[b"a" * 65_536] * 3)
-        assert (driven.pipe.ended, driven.pipe.closed) == (True, False)
+        assert (driven.pipe.our_side_closed, driven.pipe.closed) == (True, False)
         await driven.send(*[b"a" * 65_536] * 2)
         assert driven.pipe.aborted
 

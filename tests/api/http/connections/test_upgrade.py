@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.http.connections.driven import App, Driven, halves, hasty, pieces, reading, settled
+from tests.api.http.connections.driven import App, Driven, halves, hasty, pieces, reading, until_idle
 
 INNER = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 COUNTED = b"Content-Length: %d\r\n\r\n%s" % (len(INNER), INNER)
@@ -81,7 +81,7 @@ def test_many_offers_one_behind_another_in_one_segment_or_in_many() -> None:
         for size in (len(raw), 4096, 997, 11):
             driven = await Driven(reading).send(*pieces(raw, size))
             for _ in wanted:
-                await settled()
+                await until_idle()
             assert driven.answers() == wanted, size
 
     asyncio.run(scenario())
@@ -114,7 +114,7 @@ def test_a_client_that_is_answered_instead_of_100_sends_no_other_request_here(of
         await driven.send(asked(offer + b"Expect: 100-continue\r\n", COUNTED[: -len(INNER)]), PLAIN)
         assert [status for status, _ in driven.answers()] == [200]
         assert b"connection: close" in driven.pipe.sent
-        assert driven.pipe.ended
+        assert driven.pipe.our_side_closed
 
     asyncio.run(scenario())
 
@@ -127,6 +127,6 @@ def test_a_tunnel_is_refused_and_nothing_behind_it_is_a_request(target: bytes) -
         for segments in ([raw], pieces(raw, 1)):
             driven = await Driven(reading).send(*segments)
             assert [status for status, _ in driven.answers()] == [400]
-            assert driven.pipe.ended
+            assert driven.pipe.our_side_closed
 
     asyncio.run(scenario())
