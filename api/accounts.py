@@ -1,4 +1,4 @@
-"""GET /v1/accounts: the accounts that posts can be created for (SPEC 4)."""
+"""GET /v1/accounts: the accounts that posts can be created for."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response

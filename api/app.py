@@ -1,4 +1,4 @@
-"""Builds the ASGI app: routes, lifespan, and what wraps every request (SPEC 4)."""
+"""Builds the ASGI app: routes, lifespan, and the middleware around every request."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -12,8 +12,8 @@ from api import accounts, creation, deletion, docs, edits, health, metrics, post
 from api.context import Context
 from api.http import problems, protocol, proxies, turns
 from api.http.open_files import allow_connections
-from api.http.patch_fast_path import Direct
-from api.http.request_id import Envelope
+from api.http.patch_fast_path import PatchFastPath
+from api.http.request_id import RequestId
 from api.ops import pages as ops
 from shared import gc_tuning
 from shared.settings import settings
@@ -33,7 +33,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     context.submission.start()
     tracing.start("api")
     gc_tuning.freeze()
-    yield {"ends_soon": context.submission.waiting.shorten_waits}
+    yield {"on_shutdown": context.submission.waiting.shorten_waits}
     gc_tuning.unfreeze()
     sys.setswitchinterval(switch)
     await context.close()
@@ -45,7 +45,7 @@ def build() -> FastAPI:
     built = FastAPI(title="Redraft", version="1", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
     for kind, handler in problems.HANDLERS.items():
         built.add_exception_handler(kind, handler)
-    # Served by Direct; here for what must know every route: metrics, `Allow`.
+    # PatchFastPath serves this route. It is listed here for metrics and for `Allow`, which must know every route.
     built.router.routes.insert(0, PATCH)
     for room in (posts, creation, deletion, edits, accounts, reschedules, retry, docs, health, metrics, ops):
         built.include_router(room.router)
@@ -56,5 +56,5 @@ def build() -> FastAPI:
 logs.configure(process=lambda: "api", request_id=problems.request_id.get)
 _built = build()
 app: ASGIApp = proxies.behind(
-    Envelope(metrics.Observed(Direct(_built, PATCH), _built.routes)), settings().trusted_proxies
+    RequestId(metrics.Observed(PatchFastPath(_built, PATCH), _built.routes)), settings().trusted_proxies
 )

@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from api.http.request_id import HEADERS
 from api.http.shares import Pace, Shares
 from api.http.turns import FairThreads, Turns
 from api.submission.submission import Submission
+from shared.broker import queue
 from shared.domain import fields
 from shared.domain.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings
@@ -33,13 +35,15 @@ READERS = 4
 WRITERS = 3
 PARSERS = 2
 PARSED_AT_MOST = 16
-"""Bodies of jobs, of 2 MiB at most, that are parsed or wait for it."""
+"""Bodies of jobs, of 2 MiB at most, that are parsed or wait to be parsed."""
 
 RINGS_AT_MOST = 100
+"""Calls of `Context.ring` that wait for Redis, or are under way."""
+
 REFUSALS_A_SECOND = 100
 HELD_BACK_AT_MOST = 5.0
-"""Of one key, and of all who have none: so many refusals a second are answered at once, the others up to five seconds
-later. A client that repeats what was refused without a pause costs next to nothing then.
+"""REFUSALS_A_SECOND of each key, and of all requests without a key together, are answered at once; others up to
+HELD_BACK_AT_MOST seconds later. So a client that repeats refused requests without a pause costs next to nothing.
 """
 
 
@@ -47,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 class Unsure(Unavailable):
-    """503 after a COMMIT that nobody answered: `message` says where to look before sending again."""
+    """503 after a COMMIT without an answer. `message` says where the client looks before it sends the request again."""
 
     def __init__(self, message: str) -> None:
         super().__init__()
@@ -56,11 +60,11 @@ class Unsure(Unavailable):
 
 
 class _GivenUpError(Exception):
-    """The client has been told that nothing was done: roll back."""
+    """The client was told that nothing was done: roll back."""
 
 
 class _Once:
-    """Either the client is told that nothing was done or the commit goes ahead, never both."""
+    """Decides once: either the client is told that nothing was done, or the commit goes ahead. Never both."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -68,14 +72,14 @@ class _Once:
         self._given_up = False
 
     def go_ahead(self) -> None:
-        """To be called last in the transaction."""
+        """Call this last in the transaction. Raises _GivenUpError after `give_up`."""
         with self._lock:
             if self._given_up:
                 raise _GivenUpError
             self._committing = True
 
     def give_up(self) -> bool:
-        """False if it is too late for that."""
+        """Stop the commit. False if the commit goes ahead already."""
         with self._lock:
             self._given_up = not self._committing
             return self._given_up
@@ -92,9 +96,9 @@ class Context:
         self._turns = Turns()
         self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
         self._readers = FairThreads(READERS, "reads")
-        # Apart from the readers: a creation may wait for another process that holds its Idempotency-Key.
+        # Apart from the readers: a creation may wait while another process has the lock of its Idempotency-Key.
         self._writers = FairThreads(WRITERS, "writes")
-        # Apart from all others: each of these bodies may keep a thread for a third of a second.
+        # Apart from all others: one of these bodies may take a third of a second of a thread.
         self._parsers = FairThreads(PARSERS, "parses")
         self._parsing = Shares(PARSED_AT_MOST)
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
@@ -104,9 +108,10 @@ class Context:
         self.lag.start()
 
     async def authenticated(self, request: Request, scope: str) -> Key:
-        """The request's key, within its rate limit and holding `scope`, when it is its workspace's turn.
+        """The request's key, which has `scope` and is within its rate limit. Waits for the workspace's turn.
 
-        To be called first: what is refused here costs the least, and a flood of it is held back.
+        Routes call this first: a refusal costs the least here, and a flood of refusals is held back. Raises
+        Unauthenticated, RateLimited, Forbidden, Unavailable.
         """
         try:
             key = await authentication.authenticate(request, self.keys, self.config.database_patience)
@@ -114,23 +119,23 @@ class Context:
             raise await self.held_back("", error) from None
         turns.owner.set(key.workspace_id)
         if key.rate_limit is not None:
-            standing = await self.limits.hit(key, key.rate_limit)
-            request.scope[HEADERS] += standing.headers()
-            if not standing.allowed:
-                raise await self.held_back(key.id, RateLimited(standing.reset))
+            usage = await self.limits.hit(key, key.rate_limit)
+            request.scope[HEADERS] += usage.headers()
+            if not usage.allowed:
+                raise await self.held_back(key.id, RateLimited(usage.reset))
         if (turn := self._turns.turn(key.workspace_id)) is not None:
             await turn
         return authentication.demand(key, scope)
 
     async def held_back(self, owner: str, error: RedraftError) -> RedraftError:
-        """The refusal, at once for an owner's first of this second, later for more of them."""
+        """Returns the refusal: at once for an owner's first ones of a second, later for more of them."""
         seconds = self._refusals.hold(owner, asyncio.get_running_loop().time())
         if seconds:
             await asyncio.sleep(seconds)
         return error
 
     async def seal(self) -> Seal:
-        """What seals the cursors of lists, the same in all processes."""
+        """The seal of lists' cursors, the same in all processes."""
         if self._seal is None:
             self._seal = Seal(await self.read(secrets_store.secret, secrets_store.CURSORS))
         return self._seal
@@ -148,7 +153,7 @@ class Context:
         except TimeoutError:
             raise Unavailable from None
         except Exception as error:
-            # The edge: what PostgreSQL could not do for now is the client's to repeat, a bug is ours.
+            # A failure that passes is for the client to repeat; anything else is a bug.
             if db.is_transient(error):
                 raise Unavailable from error
             raise
@@ -156,7 +161,8 @@ class Context:
     async def write(self, work: Callable[..., T], *args: object, unsure: str) -> T:
         """`work(tx, *args)` in a transaction, in a thread; committed when this returns.
 
-        Unavailable when nothing was done and nothing will be; Unsure, with this message, where only the rows know.
+        Raises Unavailable when nothing was done and nothing will be. Raises Unsure with the message `unsure` when the
+        commit may have happened.
         """
         once = _Once()
 
@@ -172,39 +178,62 @@ class Context:
         except TimeoutError as error:
             raise Unavailable if once.give_up() else Unsure(unsure) from error
         except Exception as error:
-            # The edge, as for reads; a connection lost in COMMIT leaves open what came of it.
+            # As for reads. After a connection that was lost in COMMIT, the commit may have happened.
             if not db.is_transient(error):
                 raise
             raise Unavailable if once.give_up() else Unsure(unsure) from error
 
     async def parse(self, work: Callable[..., T], *args: object) -> T:
-        """`work(*args)`, which takes a large body apart, in a thread. Unavailable where too many wait for that."""
+        """`work(*args)`, which parses a large body, in a thread. Unavailable where too many bodies wait."""
         whose = turns.owner.get()
         if not self._parsing.admits(whose):
             raise Unavailable
         self._parsing.take(whose)
         parsed = self._parsers.run(lambda: work(*args))
-        # Counted until the thread is done with it, though the client may be gone by then.
+        # The place is taken until the thread is done, even if the client is gone by then.
         parsed.add_done_callback(partial(self._parsed, whose))
         return await asyncio.shield(parsed)
 
     def _parsed(self, whose: str, parsed: asyncio.Future[Any]) -> None:
         self._parsing.give_back(whose)
         if not parsed.cancelled():
-            parsed.exception()  # whoever waited for it is told; nobody may wait any more
+            parsed.exception()  # marks it as read: asyncio would report it if the client is gone
 
-    def ring(self, call: Callable[..., object], *args: object) -> None:
-        """Ring below a commit, in a thread, without waiting for it. With Redis slow and many waiting, not at all:
-        rescue finds what was not rung.
+    def ring(
+        self,
+        *,
+        edits: Sequence[str] = (),
+        publishes: Sequence[tuple[str, int, datetime | None]] = (),
+        renders: Sequence[tuple[str, int]] = (),
+        webhooks: Sequence[str] = (),
+        job_id: str | None = None,
+    ) -> None:
+        """Ring for what a commit left to do, in a thread, without waiting for it. Call it below the commit.
+
+        `edits` and `webhooks` are ids of posts; `publishes` and `renders` are those of `queue.enqueue_publish` and
+        `queue.enqueue_renders`; `job_id` is a bulk job's. Over RINGS_AT_MOST calls that wait for Redis nothing is rung:
+        rescue finds it. Doorbells of recorded edits go another way: they ask for an answer
+        (api/submission/doorbell.py).
         """
+        if not (edits or publishes or renders or webhooks or job_id):
+            return
+
+        def ring_all() -> None:
+            queue.ring_edits(edits)
+            queue.enqueue_publish(publishes)
+            queue.enqueue_renders(renders)
+            queue.ring_webhooks(webhooks)
+            if job_id is not None:
+                queue.ring_reschedule(job_id)
+
         if self._ringing >= RINGS_AT_MOST:
             log.warning("ring_dropped", waiting=self._ringing)
             return
         self._ringing += 1
-        rung = asyncio.get_running_loop().run_in_executor(self._bells, lambda: call(*args))
+        rung = asyncio.get_running_loop().run_in_executor(self._bells, ring_all)
         rung.add_done_callback(self._rung)
 
-    def _rung(self, rung: asyncio.Future[object]) -> None:
+    def _rung(self, rung: asyncio.Future[None]) -> None:
         self._ringing -= 1
         if not rung.cancelled() and rung.exception() is not None:
             log.warning("ring_failed", error=type(rung.exception()).__name__)
@@ -221,11 +250,11 @@ class Context:
 
 
 def context_of(request: Request) -> Context:
-    """The process's context, by the app that serves the request."""
+    """The process's context."""
     context: Context = request.app.state.context
     return context
 
 
 def storable(text: str) -> bool:
-    """Whether an id from a path can be a row's at all; others are simply not found."""
+    """Whether a row can have this id at all. An id that no row can have is answered as not found."""
     return len(text) <= 255 and fields.is_clean(text)

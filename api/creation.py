@@ -1,4 +1,4 @@
-"""POST /v1/posts/video and /v1/posts/slideshow: create posts, one for each account (SPEC 4)."""
+"""POST /v1/posts/video and /v1/posts/slideshow: create posts, one for each account (docs/api.md)."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,8 @@ from starlette.responses import Response
 from api.context import context_of
 from api.http import authentication, headers, reading
 from api.http.reading import JSON_TYPES, REPLAYED
-from api.models import drafts
-from api.models.drafts import Kind, NewPostRequest
-from shared.broker import queue
+from api.models import new_posts
+from api.models.new_posts import Kind, NewPostRequest
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.posts import Post, public
@@ -32,10 +31,10 @@ UNSURE = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request: what it wants, or what is wrong with it, to be said once its Idempotency-Key proved to be new."""
+    """One request. `new`: what it asks for, or its error, which is answered only if its Idempotency-Key is new."""
 
     owner: Key
-    draft: NewPostRequest | RedraftError
+    new: NewPostRequest | RedraftError
     key: str | None
     fingerprint: str | None
     horizon: float
@@ -43,7 +42,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The body of the answer, and the posts made; none where an earlier request made them."""
+    """The body of the answer, and the posts that this request created; none if an earlier request created them."""
 
     answer: str
     posts: list[Post]
@@ -69,42 +68,38 @@ async def _create(request: Request, kind: Kind) -> Response:
     reading.check_media_type(request, JSON_TYPES)
     body = reading.parse_json(content)
     key = headers.idempotency_key(request)
-    draft: NewPostRequest | RedraftError
+    new: NewPostRequest | RedraftError
     try:
         reading.check_query(request)
-        draft = drafts.parse(body, kind)
+        new = new_posts.parse(body, kind)
     except RedraftError as problem:
         if key is None:
             raise
-        draft = problem
+        new = problem
     fingerprint = reading.fingerprint(request, body) if key else None
-    asked = Asked(owner, draft, key, fingerprint, context.config.horizon)
+    asked = Asked(owner, new, key, fingerprint, context.config.horizon)
     created = await context.write(create, asked, unsure=UNSURE)
-    due, unrendered = drafts.publishes(created.posts), drafts.renders(created.posts)
-    if due:
-        context.ring(queue.enqueue_publish, due)
-    if unrendered:
-        context.ring(queue.enqueue_renders, unrendered)
+    context.ring(publishes=new_posts.publishes(created.posts), renders=new_posts.renders(created.posts))
     replayed = REPLAYED if created.replayed else None
     return Response(created.answer, 201, replayed, media_type="application/json")
 
 
 def create(tx: Connection, asked: Asked) -> Created:
-    """Create the posts and keep the key, or find what the first request with it made. Raises RedraftError."""
+    """Create the posts and keep the key, or find what the first request with the key created. Raises RedraftError."""
     pair = (asked.owner.id, asked.key or "")
     if asked.key and (kept := idempotency_store.wait_for(tx, pair)):
         return _repeated(kept, asked)
-    if isinstance(asked.draft, RedraftError):
-        raise asked.draft
-    platforms, now = creation_store.platforms(tx, asked.owner.workspace_id, asked.draft.account_ids)
-    posts = drafts.posts_of(asked.draft, asked.owner.workspace_id, platforms, now, asked.horizon)
+    if isinstance(asked.new, RedraftError):
+        raise asked.new
+    platforms, now = creation_store.platforms(tx, asked.owner.workspace_id, asked.new.account_ids)
+    posts = new_posts.posts_of(asked.new, asked.owner.workspace_id, platforms, now, asked.horizon)
     answer = to_json({"posts": [public(post) for post in posts]}).decode()
     repeatable = None
     if asked.key and asked.fingerprint:
         repeatable = Repeatable(asked.owner.id, asked.key, asked.fingerprint, new_id("creation"), answer)
     if creation_store.insert_posts(tx, posts, repeatable):
         return Created(answer, posts)
-    # A process of the version before takes no lock of the key, and was first with it.
+    # A process of the version before, which takes no lock of keys, was first with this key.
     kept = idempotency_store.kept(tx, [pair]).get(pair)
     if kept is None:
         raise IdempotencyKeyReused

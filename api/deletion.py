@@ -1,4 +1,4 @@
-"""DELETE /v1/posts: hide posts under their locks, each with a reason where it cannot be (SPEC 4)."""
+"""DELETE /v1/posts: hides posts under their locks, and gives a reason for each post that stays (docs/api.md)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from api.context import Context, Unsure, context_of, storable
 from api.http import authentication, reading
 from api.http.reading import JSON_TYPES
 from api.models.deletions import POSTS_MAX, Reason
-from shared.broker import queue
 from shared.domain import events, fields
 from shared.domain.errors import Faults, InvalidRequest, Unavailable
 from shared.domain.fields import UNSET
@@ -27,8 +26,8 @@ from shared.store import webhooks as webhooks_store
 
 router = APIRouter()
 
-WAIT_FOR_HELD = 0.05
-
+WAIT_FOR_LOCKED = 0.05
+"""Seconds for all locks of a request together."""
 
 _OVER = {Status.POSTED: Reason.POSTED, Status.FAILED: Reason.FAILED}
 _CLAIMED = {ClaimKind.PUBLISH: Reason.BEING_PUBLISHED, ClaimKind.RENDER: Reason.BEING_RENDERED}
@@ -38,18 +37,21 @@ UNSURE = "The posts may have been deleted; look at GET /v1/posts before you send
 
 @dataclass(slots=True)
 class Deleted:
-    """What became of posts: those deleted and when, reasons for others, the edits that ended, whose events to ring."""
+    """What became of posts: the deleted ones and when, and the reasons for the others.
+
+    `finalized` are the edits that the deletion rejected, `webhooks` the posts that have new events.
+    """
 
     posts: list[str] = field(default_factory=list)
     at: datetime | None = None
     failed: dict[str, Reason] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    finalized: list[str] = field(default_factory=list)
+    webhooks: list[str] = field(default_factory=list)
 
 
 @router.delete("/v1/posts")
 async def delete_posts(request: Request) -> Response:
-    """Delete posts that wait and that nothing holds; report the others."""
+    """Delete posts that wait and that no render or publish has claimed; report the others."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.WRITE)
     content = await reading.read_body(request)
@@ -59,15 +61,14 @@ async def delete_posts(request: Request) -> Response:
     post_ids = parse(body)
     wanted = [post_id for post_id in post_ids if storable(post_id)]
     done = await context.write(delete, key.workspace_id, wanted, unsure=UNSURE)
-    await _delete_held(context, key.workspace_id, done)
-    context.submission.waiting.look_up(done.ended)
-    if done.told:
-        context.ring(queue.ring_webhooks, done.told)
+    await _delete_contended(context, key.workspace_id, done)
+    context.submission.waiting.look_up(done.finalized)
+    context.ring(webhooks=done.webhooks)
     return Response(to_json(_answer(post_ids, done)), media_type="application/json")
 
 
 def parse(body: object) -> list[str]:
-    """The ids of a body, each once, in its order. Raises InvalidRequest."""
+    """The ids in a body, each once, in the body's order. Raises InvalidRequest."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object with postIds")
     faults = Faults()
@@ -85,12 +86,14 @@ def parse(body: object) -> list[str]:
 
 
 def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: float | None = None) -> Deleted:
-    """Lock, recheck, hide. Posts that somebody holds are left as `held`; with `wait`, they are waited for, that many
-    seconds each. Another workspace's posts are never locked: even a lock could be noticed.
+    """Lock, recheck, hide. A post that is locked elsewhere stays, with Reason.LOCKED_ELSEWHERE.
+
+    `wait`: seconds to wait for each lock; None: do not wait. Another workspace's posts are never locked: it could
+    notice even a lock.
     """
     found, _ = posts_store.read_posts(tx, post_ids)
     own = [post_id for post_id, post in found.items() if post.workspace_id == workspace_id and not post.facts.deleted]
-    done = Deleted(failed=dict.fromkeys(post_ids, Reason.NOT_FOUND) | dict.fromkeys(own, Reason.HELD))
+    done = Deleted(failed=dict.fromkeys(post_ids, Reason.NOT_FOUND) | dict.fromkeys(own, Reason.LOCKED_ELSEWHERE))
     if wait is not None:
         posts_store.wait_at_most(tx, wait)
     locked = posts_store.lock_posts(tx, own, "skip" if wait is None else "wait")
@@ -99,11 +102,11 @@ def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: flo
     done.failed |= {post_id: reason for post_id, reason in reasons.items() if reason is not None}
     if going:
         done.at = deletion_store.hide(tx, going)
-        ends = deletion_store.reject_queue(tx, going)
-        told = events.of_edits([end for _, end in ends], {end.id: locked[post_id] for post_id, end in ends})
-        told += [events.deleted(post, done.at) for post in going]
-        done.told = webhooks_store.tell(tx, told)
-        done.ended = [end.id for _, end in ends]
+        rejected = deletion_store.reject_queue(tx, going)
+        news = events.of_edits([end for _, end in rejected], {end.id: locked[post_id] for post_id, end in rejected})
+        news += [events.deleted(post, done.at) for post in going]
+        done.webhooks = webhooks_store.tell(tx, news)
+        done.finalized = [end.id for _, end in rejected]
         done.posts = [post.facts.id for post in going]
         for post_id in done.posts:
             del done.failed[post_id]
@@ -111,33 +114,33 @@ def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: flo
 
 
 def refusal(post: PostFacts) -> Reason | None:
-    """Why a locked post is not deleted, or None: only unclaimed ones that still wait are. Pure."""
+    """Why a post is not deleted, or None: only unclaimed posts that still wait are deleted. Pure."""
     if post.deleted:
         return Reason.NOT_FOUND
     return _OVER.get(post.status) or (_CLAIMED[post.claim] if post.claim is not None else None)
 
 
-async def _delete_held(context: Context, workspace_id: str, done: Deleted) -> None:
-    """Wait for held posts one by one, 50 ms in all; what is held still is reported so (SPEC 3.4)."""
+async def _delete_contended(context: Context, workspace_id: str, done: Deleted) -> None:
+    """Wait for posts that are locked elsewhere, one by one, WAIT_FOR_LOCKED in all; report those that stay locked."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + WAIT_FOR_HELD
-    for post_id in [post_id for post_id, reason in done.failed.items() if reason is Reason.HELD]:
+    deadline = loop.time() + WAIT_FOR_LOCKED
+    for post_id in [post_id for post_id, reason in done.failed.items() if reason is Reason.LOCKED_ELSEWHERE]:
         left = deadline - loop.time()
         if left <= 0:
             return
         try:
-            late = await context.write(delete, workspace_id, [post_id], left, unsure=UNSURE)
+            then = await context.write(delete, workspace_id, [post_id], left, unsure=UNSURE)
         except Unsure:
             raise
         except Unavailable:
-            # Its lock was not to be had in time.
+            # Still locked elsewhere.
             continue
         del done.failed[post_id]
-        done.failed |= late.failed
-        done.posts += late.posts
-        done.at = done.at or late.at
-        done.ended += late.ended
-        done.told += late.told
+        done.failed |= then.failed
+        done.posts += then.posts
+        done.at = done.at or then.at
+        done.finalized += then.finalized
+        done.webhooks += then.webhooks
 
 
 def _answer(post_ids: Sequence[str], done: Deleted) -> dict[str, Any]:

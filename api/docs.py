@@ -1,4 +1,4 @@
-"""GET /openapi.json, and GET /docs: the same document as a page of its own that loads nothing from anywhere."""
+"""GET /openapi.json, and GET /docs: the same document as a page that loads nothing from elsewhere."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _NOTHING_FROM_ELSEWHERE = {
 async def show_document(request: Request) -> Response:
     """The contract for machines."""
     reading.check_query(request)
-    # Made once, which takes longer than an edit should have to wait.
+    # In a thread: the first call makes the document, which takes longer than an edit should wait.
     return Response(await asyncio.to_thread(openapi.document_bytes), media_type="application/json")
 
 
@@ -47,7 +47,7 @@ def page() -> bytes:
 
 
 def resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """What a node says, or what it refers to."""
+    """A node of the document, or the node that its $ref refers to."""
     while "$ref" in node:
         found: Any = openapi.document()
         for step in node["$ref"].removeprefix("#/").split("/"):
@@ -57,7 +57,7 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def prose(text: str) -> Markup:
-    """Text with its `code` set as code."""
+    """Text as HTML, with its `code` in code elements."""
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if place % 2 else Markup.escape(part)
         for place, part in enumerate(text.split("`"))
@@ -81,7 +81,7 @@ def kind(schema: dict[str, Any]) -> str:
 
 
 def sample(body: dict[str, Any]) -> str:
-    """A body to begin with: what must be sent, and what is mostly sent beside it."""
+    """A sample body: the required fields, and those that most requests send too."""
     schema = resolved(body)
     wanted = [*schema.get("required", ()), "caption", "scheduledTime", "timezone", "filter", "shift"]
     fields = schema.get("properties", {})

@@ -1,4 +1,4 @@
-"""Routes of /v1/edits: what became of an edit, and the answer to the request that made it (SPEC 4)."""
+"""Routes of /v1/edits: an edit and its result, and the answer to the request that made it (docs/api.md)."""
 
 from datetime import datetime
 from typing import Any
@@ -54,7 +54,7 @@ def resource(edit: EditRecord) -> dict[str, Any]:
 
 
 def just_recorded(new: NewEdit, created_at: datetime) -> EditRecord:
-    """An edit as its row is right after the commit, without reading it."""
+    """An edit as its row is right after the commit, made without reading the row."""
     return EditRecord(
         id=new.id,
         post_id=new.post_id,
@@ -75,7 +75,7 @@ def just_recorded(new: NewEdit, created_at: datetime) -> EditRecord:
 
 
 def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str]) -> Response:
-    """202: safely queued, to be asked for at its Location."""
+    """202: the edit is safely queued, and Location says where to ask for it."""
     where = {"Location": f"/v1/edits/{edit.id}", "Edit-Id": edit.id}
     return Response(
         to_json(resource(edit)),
@@ -86,7 +86,7 @@ def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str])
 
 
 def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Response:
-    """What the PATCH that made this edit is answered: the post as the edit left it, or why it was refused."""
+    """The answer to the PATCH that made this edit: the post as the edit left it, or why the edit was refused."""
     if end.status is EditStatus.APPLIED:
         named = {
             "ETag": etag(end.revision or 0),
@@ -110,8 +110,8 @@ def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Respon
 
 @router.get("/v1/edits")
 async def list_edits(request: Request) -> Response:
-    """The workspace's edits, newest first: what became of many 202s in few calls. Those of deleted posts too. An edit
-    that an operator requeues has a new place, in front of all others.
+    """The workspace's edits, newest first, also those of deleted posts: the results of many 202s in few calls. An edit
+    that an operator requeued comes first, as a new one would.
     """
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
@@ -122,12 +122,12 @@ async def list_edits(request: Request) -> Response:
 
 @router.get("/v1/edits/{edit_id}")
 async def get_edit(edit_id: str, request: Request) -> Response:
-    """One edit; `Prefer: wait=N` waits for its end."""
+    """One edit; `Prefer: wait=N` waits for its result."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
     reading.check_query(request)
     preference = headers.prefer(request, context.config.wait_max)
-    # Asked before the look: what is in hand now may be recorded behind it.
+    # Asked before the read: an edit that is being recorded now may be committed right after the read.
     in_hand = recording.in_hand(key.workspace_id, edit_id)
     edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
     if edit is None:

@@ -1,6 +1,6 @@
-"""GET /healthz and /readyz: whether the process is up, and whether it can do its work. Open to anybody, and cheap.
+"""GET /healthz and /readyz: whether the process is up, and whether it can do its work. They need no key, and are cheap.
 
-Both have a way of their own, past every thread that requests use: the busier a process is, the less may its probe wait.
+Neither uses the threads of requests: a probe must not wait while the process is busy.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from shared.store.db import transaction
 from shared.store.health import takes_writes
 
 FRESH = 0.25
-"""Seconds for which an answer is given again: a flood of probes asks each server four times a second."""
+"""Seconds for which an answer is given again: in a flood of probes, each server is asked four times a second."""
 
 router = APIRouter()
 
@@ -45,7 +45,7 @@ async def healthz(request: Request) -> dict[str, str]:
 
 @router.get("/readyz", include_in_schema=False)
 async def readyz(request: Request) -> JSONResponse:
-    """503 only without a PostgreSQL that takes writes. Without Redis edits are still accepted, and this says so."""
+    """503 only without a PostgreSQL that takes writes. Without Redis edits are still accepted, so that is a 200."""
     reading.check_query(request)
     answers = await asyncio.gather(*(source.read() for source in _ready.values()))
     state = {name: answer["state"] or "down" for name, answer in zip(_ready, answers, strict=True)}

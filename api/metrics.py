@@ -1,7 +1,7 @@
-"""GET /metrics: this process's figures, the workers', gauges read from rows and Redis; and what counts requests.
+"""GET /metrics: metrics of this process and of the workers, and gauges from rows and Redis. Counts requests too.
 
-Whoever may reach the API's port may read it, unless REDRAFT_METRICS_TOKEN is set: the default bind is loopback, and a
-proxy in front of the API must not pass /metrics on (docs/deployment.md).
+Every client that reaches the API's port may read it, unless REDRAFT_METRICS_TOKEN is set. The default bind is loopback,
+and a proxy in front of the API must not pass /metrics on (docs/deployment.md).
 """
 
 import asyncio
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 FRESH = 3.0
-"""Seconds for which an answer of the database's and Redis's is shown again: many scrapes cost as much as one."""
+"""Seconds for which answers of PostgreSQL and Redis are shown again: many scrapes cost as much as one."""
 
 PATIENCE = 4.0
 STATEMENT_WITHIN = 1.5
@@ -46,14 +46,16 @@ router = APIRouter()
 
 @router.get("/metrics", include_in_schema=False)
 async def show(request: Request) -> Response:
-    """All figures, in Prometheus's text format."""
+    """All metrics, in Prometheus's text format."""
     token = settings().metrics_token
     given = request.headers.get("authorization", "").partition(" ")[2].strip()
     if token and not hmac.compare_digest(given.encode(), token.encode()):
         raise Unauthenticated
     rows, redis_says = await asyncio.gather(_rows.read(), _redis.read())
     registry = CollectorRegistry()
-    registry.register(_Families([*metrics.API.collect(), *_process(context_of(request)), *_outside(rows | redis_says)]))
+    registry.register(
+        _Families([*metrics.API.collect(), *_process(context_of(request)), *_of_servers(rows | redis_says)])
+    )
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -70,7 +72,7 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
 
 
 def _process(context: Context) -> list[Metric]:
-    """What this process can say of itself without counting."""
+    """Gauges of this process."""
     submission = context.submission
     return [
         _gauge("redraft_waiting_requests", "Requests that wait for an edit's end.", len(submission.waiting)),
@@ -90,7 +92,7 @@ def _process(context: Context) -> list[Metric]:
 
 @lru_cache(maxsize=1)
 def _engine() -> "Engine":
-    # Of its own: a scrape must not wait for a connection that requests hold, nor take one from them.
+    # Apart from the requests' engine: a scrape must neither wait for their connections nor take one from them.
     config = settings()
     return db.make_engine(config.database_url, config, pool_size=1, name="redraft-metrics")
 
@@ -101,25 +103,26 @@ def _ask_rows(group: str) -> list[tuple[str, str, float]]:
 
 
 def _ask_queues() -> list[Metric]:
-    """How many messages stand on each queue, and how many workers hold unacknowledged."""
+    """How many messages each queue has, and how many the workers have not acknowledged."""
     messages = GaugeMetricFamily("redraft_queue_messages", "Messages on a queue.", labels=["queue"])
     with redis_connection.client().pipeline(transaction=False) as together:
         for name in task_names.QUEUES:
             together.llen(name)
         together.hlen("unacked")
-        *depths, held = together.execute()
+        *depths, unacknowledged = together.execute()
     for name, depth in zip(task_names.QUEUES, depths, strict=True):
         messages.add_metric([name], depth)
-    return [messages, _gauge("redraft_queue_unacknowledged", "Messages that workers hold.", held)]
+    documentation = "Messages that workers have not acknowledged."
+    return [messages, _gauge("redraft_queue_unacknowledged", documentation, unacknowledged)]
 
 
 _rows = Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS}, FRESH, PATIENCE)
 _redis = Source({"workers": worker_metrics.of_workers, "redis": _ask_queues}, FRESH, PATIENCE)
 
 
-def _outside(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
-    """The families of what servers said, and which did not; one without a figure is left out: 0 would lie."""
-    up = GaugeMetricFamily("redraft_scrape_up", "Whether a source of figures answered.", labels=["source"])
+def _of_servers(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
+    """The families from PostgreSQL's and Redis's answers. A family without a value is left out: 0 would be wrong."""
+    up = GaugeMetricFamily("redraft_scrape_up", "Whether a source of metrics answered.", labels=["source"])
     families = {
         gauge.name: GaugeMetricFamily(gauge.name, gauge.help, labels=[gauge.label] if gauge.label else [])
         for gauge in gauges.GAUGES.values()
@@ -136,11 +139,11 @@ def _outside(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
 
 
 class Observed:
-    """Counts, logs and traces each request once, by the route it took and the ids that it is joined by."""
+    """Counts, logs and traces each request once, with its route and the ids of its post and edit."""
 
     def __init__(self, app: ASGIApp, routes: Iterable[Any]) -> None:
         self.app = app
-        # FastAPI's routes name themselves in the scope; plain ones are known by what they call.
+        # FastAPI's routes put themselves into the scope. A plain route is found by its endpoint.
         self._plain = {route.endpoint: route.path_format for route in routes if hasattr(route, "path_format")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,7 +158,7 @@ class Observed:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, span: Any) -> None:
         began = time.perf_counter()
         status, edit_id = 0, None
-        # A request that was pipelined behind another starts in that one's context.
+        # A pipelined request starts in the context of the request before it.
         problems.refused.set("")
 
         async def observed(message: Message) -> None:
@@ -168,12 +171,12 @@ class Observed:
         try:
             await self.app(scope, receive, observed)
         finally:
-            # 499, as nginx says it: the client went away before there was an answer.
+            # 499 as in nginx: the client went away before the answer.
             status = status or 499
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in METHODS else "other"
             route = getattr(scope.get("route"), "path_format", None) or self._plain.get(scope.get("endpoint"), "other")
-            # A path has room for 60 KB of post id; a row's has 255 characters at most (api/context.py).
+            # A path may hold 60 KB of post id; a row's id has 255 characters at most (api/context.py).
             post_id = scope.get("path_params", {}).get("post_id")
             ids = {
                 "post_id": printable(post_id, 255) if post_id else None,

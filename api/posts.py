@@ -1,4 +1,4 @@
-"""Routes of /v1/posts: the edit itself, and reading what it edits (SPEC 4)."""
+"""Routes of /v1/posts: editing a post, and reading posts (docs/api.md)."""
 
 import asyncio
 from typing import Any
@@ -34,8 +34,8 @@ router = APIRouter()
 
 
 class PostIds(StringConvertor):
-    """What may stand in a path for a post's id: not the two words that are paths of their own (api/creation.py), so
-    that a wrong method there is a 405 and not a post named "video".
+    """A post's id in a path: any segment but "video" and "slideshow", which are routes of their own
+    (api/creation.py). So a wrong method there is a 405, and not a post named "video".
     """
 
     regex = "(?!(?:video|slideshow)$)[^/]+"
@@ -54,12 +54,12 @@ FILTERS = {
 }
 
 
-# Seconds between two looks at a key that another process has in hand: a batch takes that process a few milliseconds.
+# Seconds between two tries while another process is recording the same key, which takes it a few milliseconds.
 KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
 
 
 async def patch_post(request: Request) -> Response:
-    """Edit a post that waits to go live. A plain route (api/app.py): it reads and judges its bytes itself."""
+    """Edit a post that waits to go live. A plain Starlette route (api/app.py): it parses and checks its body itself."""
     post_id: str = request.path_params["post_id"]
     context = context_of(request)
     key = await context.authenticated(request, authentication.WRITE)
@@ -94,8 +94,9 @@ async def patch_post(request: Request) -> Response:
 async def _recorded(
     context: Context, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None, *, awaited: bool
 ) -> Verdict:
-    """What the request is told. While another process has its Idempotency-Key in hand it is tried again: the wait
-    costs neither a thread nor a connection, and one such key holds up nobody else's requests.
+    """The verdict on the request. While another process is recording its Idempotency-Key, the request is tried again.
+
+    That wait takes no thread and no connection, so that one such key delays no other request.
     """
     loop = asyncio.get_running_loop()
     until, pause = loop.time() + context.config.database_patience, KEY_IN_HAND_FIRST
@@ -110,7 +111,10 @@ async def _recorded(
 def _understood(
     request: Request, body: Any, context: Context, post_id: str
 ) -> tuple[EditPatch | None, tuple[str, ...] | None, Preference, RedraftError | None]:
-    """What the request asks for, and what is wrong with it. A wrong one may still be the repeat of a key."""
+    """What the request asks for, and what is wrong with it: (patch, If-Match, preference, problem).
+
+    A wrong request is not refused here: it may repeat an Idempotency-Key, and then gets the first request's answer.
+    """
     try:
         preference = headers.prefer(request, context.config.wait_max)
         if_match, hopeless = headers.preconditions(request)
@@ -126,10 +130,10 @@ def _understood(
 async def _answered(
     context: Context, key: Key, new: NewEdit, verdict: Recorded, preference: Preference, *, seconds: float
 ) -> Response:
-    """Wait `seconds` for the edit's end; 202 if it is still queued then, or if too many wait already.
+    """Wait `seconds` for the edit's result; 202 if it is still queued then, or if too many requests wait already.
 
-    A repeat is answered by what the row says, and waits only if that is "queued": whether the first request's own
-    result is given must not hang on how fast a look-up is.
+    A repeated request is answered from the row, and waits only if the edit is still queued. So whether it gets the
+    first request's result does not depend on how fast a look-up is.
     """
     waiting = context.submission.waiting
     replayed = reading.REPLAYED if verdict.replayed else {}
@@ -139,7 +143,7 @@ async def _answered(
         end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id) if seconds else None
         queued = edits.just_recorded(new, verdict.created_at)
     else:
-        queued, end = await context.read(_standing, key.workspace_id, verdict.edit_id)
+        queued, end = await context.read(_edit_and_end, key.workspace_id, verdict.edit_id)
         if end is None and seconds:
             end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id)
     if end is not None:
@@ -147,8 +151,8 @@ async def _answered(
     return edits.accepted(queued, preference, replayed)
 
 
-def _standing(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, End | None]:
-    """An edit and its end, if it has one. In this order: what is shown as queued had not ended when it was read."""
+def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, End | None]:
+    """An edit and its End, if it has one. Read in this order: an edit shown as queued was queued when it was read."""
     edit = reads.edit(tx, workspace_id, edit_id)
     if edit is None:
         raise NotFound.edit(edit_id)
@@ -181,7 +185,7 @@ async def list_edits_of_post(post_id: str, request: Request) -> Response:
 
 @router.get(ONE)
 async def get_post(post_id: str, request: Request) -> Response:
-    """One post, with how it ended."""
+    """One post, with its outcome."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.READ)
     reading.check_query(request)

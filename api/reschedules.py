@@ -1,4 +1,4 @@
-"""Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (SPEC 5)."""
+"""Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (docs/bulk.md)."""
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -15,7 +15,6 @@ from api.http.pagination import Asked
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
 from api.models import spreadsheets
-from shared.broker import queue
 from shared.domain import reschedule_jobs, reschedule_requests, reschedules
 from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.domain.ids import new_id
@@ -41,7 +40,7 @@ Make = Callable[[Connection], NewJob]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One request for a new job: how to make it (or what is wrong with it, said once its key proved to be new)."""
+    """One request for a new job. `make`: how to make it, or its error, answered only if its Idempotency-Key is new."""
 
     owner: Key
     make: Make | RedraftError
@@ -69,7 +68,7 @@ async def create_reschedule(request: Request) -> Response:
 
 @router.post("/v1/reschedules/{job_id}/revert")
 async def revert_reschedule(job_id: str, request: Request) -> Response:
-    """Start the inverse job: posts that still are where the job put them go back to where they stood."""
+    """Start the inverse job: posts that still have the time that the job gave them get their old time back."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
     body = await reading.empty_body(request)
@@ -119,7 +118,7 @@ async def get_reschedule(job_id: str, request: Request) -> Response:
 
 @router.get("/v1/reschedules/{job_id}/results")
 async def list_results(job_id: str, request: Request) -> Response:
-    """What became of each post, in pages, or all of it as one CSV (`Accept: text/csv`)."""
+    """The result for each post, in pages, or all results as one CSV (`Accept: text/csv`)."""
     context = context_of(request)
     owner = await context.authenticated(request, authentication.BULK)
     asked = pagination.read(request, FILTERS, owner.workspace_id, await context.seal(), pagination.BY_NUMBER)
@@ -134,7 +133,7 @@ async def list_results(job_id: str, request: Request) -> Response:
 
 
 def _wanted(request: Request, content: bytes, owner: Key) -> Wanted:
-    """What a body asks for. Two megabytes keep a core busy for longer than other requests should wait."""
+    """What a body asks for. Call it in a thread: 2 MiB take longer to parse than other requests should wait."""
     body = reading.parse_json(content)
     key = headers.idempotency_key(request)
     make: Make | RedraftError
@@ -183,7 +182,7 @@ async def _started(context: Context, wanted: Wanted) -> Response:
     except TooManyJobs as error:
         raise await context.held_back(wanted.owner.id, error) from None
     if not made.replayed:
-        context.ring(queue.ring_reschedule, made.job.id)
+        context.ring(job_id=made.job.id)
     where = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
     return Response(to_json(made.job.public()), 202, where, media_type="application/json")
 
@@ -202,8 +201,8 @@ def start(tx: Connection, wanted: Wanted) -> Made:
     job = store.insert_job(tx, new, key=wanted.key, fingerprint=wanted.fingerprint)
     if job is not None:
         return Made(job)
-    # Another request was first with the revert, or, in a process of the version before, with the key. This one waited
-    # for its end, and now it can be seen.
+    # Another request was first with the revert, or with the key in a process of the version before. The INSERT waited
+    # for that request's commit, so its job is visible now.
     if wanted.key and (kept := idempotency_store.kept(tx, [pair]).get(pair)):
         return _repeated(tx, wanted, kept)
     raise Conflict("The job is being reverted already")
@@ -255,9 +254,9 @@ def _refuse_paging(request: Request) -> None:
 
 
 async def _csv(context: Context, job: Job, outcome: Outcome | None) -> AsyncIterator[bytes]:
-    """All results, chunk by chunk, each in a transaction of its own: a slow reader holds nothing open.
+    """All results, chunk by chunk, each in a transaction of its own: a slow reader keeps no transaction open.
 
-    Should PostgreSQL go away meanwhile, the connection is broken off, so that half a file is not taken for a whole one.
+    If PostgreSQL goes away meanwhile, the connection is cut off, so that half a file is not taken for a whole one.
     """
     yield spreadsheets.lines([RESULT_FIELDS])
     bounds: list[Bounds] = await context.read(store.bounds, job.id)

@@ -11,7 +11,6 @@ from api import posts
 from api.context import context_of, storable
 from api.http import authentication, reading
 from api.http.problems import request_id
-from shared.broker import queue
 from shared.domain.errors import Conflict, Detail, NotFound
 from shared.domain.lifecycle import etag
 from shared.domain.posts import Post, detailed
@@ -28,7 +27,7 @@ UNSURE: Final = "The post may be back to work; look at GET /v1/posts/{postId} be
 
 @router.post(f"{posts.ONE}/retry")
 async def retry_post(post_id: str, request: Request) -> Response:
-    """Put one failed post back to due. One that may have gone out is tried under its old key, closed to edits."""
+    """Put one failed post back to due. A post that may have gone out keeps its old key, and is closed to edits."""
     context = context_of(request)
     key = await context.authenticated(request, authentication.WRITE)
     await reading.empty_body(request)
@@ -36,18 +35,16 @@ async def retry_post(post_id: str, request: Request) -> Response:
     if not storable(post_id):
         raise NotFound.post(post_id)
     back, post = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)
-    if back.back == "render":
-        context.ring(queue.enqueue_renders, [(post_id, back.revision)])
-    elif back.at is None:
-        context.ring(queue.enqueue_publish, [(post_id, back.revision, None)])
+    publishes, renders = failures.to_ring([back])
+    context.ring(publishes=publishes, renders=renders)
     headers = {"ETag": etag(post.facts.revision)}
     return Response(to_json(detailed(post)), headers=headers, media_type="application/json")
 
 
 def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retried, Post]:
-    """Lock, recheck, put back; and the post as it is then. Raises NotFound, Conflict.
+    """Lock, recheck, put back. Returns the post as it is then, too. Raises NotFound, Conflict.
 
-    Another workspace's post is never locked: even a lock could be noticed.
+    Another workspace's post is never locked: it could notice even a lock.
     """
     found, _ = posts_store.read_posts(tx, [post_id])
     post = found.get(post_id)

@@ -26,7 +26,7 @@ from api import deletion, edits, posts
 from api.http import authentication, cursors, headers, pagination, reading
 from api.http.cursors import Seal
 from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
-from api.models import drafts, openapi
+from api.models import new_posts, openapi
 from api.ops import access
 from shared.broker import answers
 from shared.cli import reschedule_csv
@@ -336,8 +336,8 @@ def test_a_body_is_read_in_linear_time(body: bytes) -> None:
         body,
         WITHIN,
         parse_patch,
-        lambda it: drafts.parse(it, "video"),
-        lambda it: drafts.parse(it, "slideshow"),
+        lambda it: new_posts.parse(it, "video"),
+        lambda it: new_posts.parse(it, "slideshow"),
         deletion.parse,
     )
 
@@ -394,7 +394,7 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         + [dict.fromkeys(many(10000), 1), {of("captio", tail=str(number)): 1 for number in range(2)}],
     ),
     "a creation": (
-        lambda body: drafts.parse(body, "slideshow"),
+        lambda body: new_posts.parse(body, "slideshow"),
         [{"accountIds": [text[:1000] for text in TEXTS] * 2, "contentUrls": TEXTS} for _ in range(1)]
         + [{"accountIds": [of("a", 1_300, tail=f"{number:03}") for number in range(100)]}],
     ),
@@ -482,9 +482,8 @@ def test_what_is_named_here_is_what_there_is() -> None:
         *("api/ops/frame.py", "api/posts.py", "api/http/proxies.py", "api/http/reading.py", "api/reschedules.py"),
     }
     assert authentication.READ
-    parsed = {
-        name for name, source in PRODUCT.items() if re.search(r"\bjson\.loads\(|\bfrom_json\(|csv\.reader\(", source)
-    }
+    parsers = re.compile(r"\bjson\.(loads|JSONDecoder)\(|\bfrom_json\(|csv\.reader\(")
+    parsed = {name for name, source in PRODUCT.items() if parsers.search(source)}
     assert parsed == {
         *("api/http/cursors.py", "api/http/reading.py", "shared/domain/service_answers.py", "shared/cli/places.py"),
         *(

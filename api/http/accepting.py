@@ -1,7 +1,7 @@
-"""Accepting connections: many in a round of the event loop, so that a new client does not wait behind a flood of them.
+"""Accepts many connections in a round of the event loop, so that a new client does not wait behind a flood of them.
 
-uvloop 0.23 accepts one connection in each round. While 2,000 connections keep the loop busy a round takes
-a tenth of a second and more, and whoever connects then waits behind all that connected before: 19 s were seen.
+uvloop 0.23 accepts one connection in each round. While 2,000 connections keep the loop busy, a round takes a tenth of a
+second and more. A new client then waits behind all that connected before: up to 19 s were measured.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import structlog
 import uvloop
 
 A_ROUND = 64
-AGAIN = 0.5
-"""Seconds until it is tried again where the process or the machine is out of files or memory."""
+PAUSE = 0.5
+"""Seconds without accepting, after the process or the machine was out of files or memory."""
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -23,14 +23,14 @@ log = structlog.get_logger(__name__)
 
 
 class Listening:
-    """A server's sockets, accepted from by ourselves. `bound` holds the addresses, and accepts nothing."""
+    """A server whose connections this class accepts. `bound`: uvloop's server, which is bound but accepts nothing."""
 
     def __init__(self, loop: "Loop", bound: Any, protocol: Callable[[], asyncio.Protocol], backlog: int) -> None:
         self._loop = loop
         self._bound = bound
         self._protocol = protocol
         self._connecting: set[asyncio.Task[None]] = set()
-        # Of our own: the loop lets nobody read from a socket that is its server's.
+        # Duplicates: uvloop forbids a reader on a socket of one of its servers.
         self._own = [socket.socket(fileno=socket.dup(one.fileno())) for one in bound.sockets]
         for one in self._own:
             one.settimeout(0)
@@ -63,16 +63,16 @@ class Listening:
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     raise
-                log.warning("cannot_accept", error=errno.errorcode[error.errno], again_in=AGAIN)
+                log.warning("cannot_accept", error=errno.errorcode[error.errno], again_in=PAUSE)
                 self._loop.remove_reader(listener)
-                self._loop.call_later(AGAIN, self._accept_again, listener)
+                self._loop.call_later(PAUSE, self._resume, listener)
                 return
             connection.settimeout(0)
             task = self._loop.create_task(self._connect(connection))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
 
-    def _accept_again(self, listener: socket.socket) -> None:
+    def _resume(self, listener: socket.socket) -> None:
         if listener in self._own:
             self._loop.add_reader(listener, self._accept, listener)
 
@@ -86,12 +86,12 @@ class Listening:
 
 
 class Loop(uvloop.Loop):
-    """uvloop's, with a way of its own to accept TCP connections. uvicorn makes it (shared/local/commands.py)."""
+    """uvloop's event loop, which accepts TCP connections by Listening. uvicorn makes it (shared/local/commands.py)."""
 
     async def create_server(
         self, protocol_factory: Any, host: Any = None, port: Any = None, *, backlog: int = 100, **given: Any
     ) -> Any:
-        """As uvloop's. With TLS, or a socket that somebody else made, it is uvloop's own."""
+        """As uvloop's. With TLS, or with a socket that the caller made, it is uvloop's own server."""
         if given.get("ssl") is not None or given.get("sock") is not None:
             return await super().create_server(protocol_factory, host, port, backlog=backlog, **given)
         bound = await super().create_server(

@@ -1,18 +1,19 @@
-"""Who asks: API keys, their scopes, and what they may see (SPEC 4, 9)."""
+"""API keys: finding a request's key, and checking its scope (docs/security.md)."""
 
 import asyncio
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import Request
 
+from api.http.coalescer import Coalescer
 from shared.domain.errors import Forbidden, Unauthenticated, Unavailable
 from shared.store import db
 from shared.store import keys as keys_store
 from shared.store.db import transaction
 from shared.store.keys import Key
 
-# A revoked key stops working within a second: half of it for the age of what is remembered, half for the look-up.
+# A revoked key stops working within a second. What is remembered may be half a second old, and a look-up may take the
+# other half.
 FRESH = 0.5
 REMEMBERED_AT_MOST = 10_000
 ASKED_AT_ONCE = 256
@@ -21,84 +22,58 @@ READ, WRITE, BULK = "posts:read", "posts:write", "bulk"
 
 
 class KeyRing:
-    """The keys that asked lately. Lives on the event loop; many look-ups at once are one query.
+    """The keys that sent requests recently. Lives on the event loop; many look-ups at once are one query.
 
-    Keys that were good when they last asked are looked up before all others: a flood of secrets that are nobody's
-    delays only those who come for the first time.
+    Keys that were valid at their last request are looked up before all others. So a flood of invalid secrets delays
+    only clients that come for the first time.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
         self._good: dict[bytes, tuple[Key, float]] = {}
-        self._nobodys: dict[bytes, float] = {}
-        self._asked: dict[bytes, asyncio.Future[Key | None]] = {}
-        self._next: deque[bytes] = deque()
-        self._new: deque[bytes] = deque()
-        self._busy = False
+        self._unknown: dict[bytes, float] = {}
+        self._look_ups: Coalescer[bytes, Key | None] = Coalescer(self._look_up, ASKED_AT_ONCE)
 
     async def find(self, secret: str, patience: float) -> Key | None:
-        """The key with this secret, as it was half a second ago at most; None for one unknown or revoked.
+        """The key with this secret, half a second old at most; None for an unknown or revoked one.
 
-        Unavailable when PostgreSQL does not say within `patience` seconds.
+        Unavailable when PostgreSQL does not answer within `patience` seconds.
 
-        The secret is compared by its SHA-256, through an index: nothing of a near miss shows in the time it takes.
+        The index holds SHA-256 hashes of secrets: the time of a look-up says nothing about how near a guess was.
         """
         digest = keys_store.hash_of(secret)
         now = self._loop.time()
         known = self._good.get(digest)
         if known is not None and known[1] > now:
             return known[0]
-        if self._nobodys.get(digest, 0.0) > now:
+        if self._unknown.get(digest, 0.0) > now:
             return None
         try:
             async with asyncio.timeout(patience):
-                return await asyncio.shield(self._ask(digest))
+                return await asyncio.shield(self._look_ups.ask(digest, urgent=digest in self._good))
         except TimeoutError:
             raise Unavailable from None
+        except Exception as error:
+            # The next request asks again: an old answer lets no request in.
+            if db.is_transient(error):
+                raise Unavailable from error
+            raise
 
-    def _ask(self, digest: bytes) -> asyncio.Future[Key | None]:
-        asked = self._asked.get(digest)
-        if asked is None:
-            asked = self._asked[digest] = self._loop.create_future()
-            (self._next if digest in self._good else self._new).append(digest)
-            self._look()
-        return asked
-
-    def _look(self) -> None:
-        if self._busy or not (self._next or self._new):
-            return
-        self._busy = True
-        wanted: list[bytes] = []
-        while len(wanted) < ASKED_AT_ONCE and (self._next or self._new):
-            wanted.append((self._next or self._new).popleft())
-        found = self._loop.run_in_executor(self._thread, _find, wanted)
-        found.add_done_callback(lambda done: self._looked(wanted, done))
-
-    def _looked(self, wanted: list[bytes], done: asyncio.Future[dict[bytes, Key]]) -> None:
-        self._busy = False
-        for remembered in (self._good, self._nobodys):
+    async def _look_up(self, digests: list[bytes]) -> dict[bytes, Key | None]:
+        found = await self._loop.run_in_executor(self._thread, _find, digests)
+        for remembered in (self._good, self._unknown):
             if len(remembered) > REMEMBERED_AT_MOST:
                 remembered.clear()
         until = self._loop.time() + FRESH
-        error = None if done.cancelled() else done.exception()
-        for digest in wanted:
-            future = self._asked.pop(digest)
-            if error is not None:
-                # Asked for again by the next request; nobody is let in on an old answer.
-                if not future.done():
-                    future.set_exception(Unavailable() if db.is_transient(error) else error)
-                future.exception()
-                continue
-            key = done.result().get(digest)
+        for digest in digests:
+            key = found.get(digest)
             self._good.pop(digest, None)
             if key is None:
-                self._nobodys[digest] = until
+                self._unknown[digest] = until
             else:
                 self._good[digest] = (key, until)
-            if not future.done():
-                future.set_result(key)
-        self._look()
+        return {digest: found.get(digest) for digest in digests}
 
     def close(self) -> None:
         self._thread.shutdown(wait=False)
@@ -110,7 +85,7 @@ def _find(digests: list[bytes]) -> dict[bytes, Key]:
 
 
 async def authenticate(request: Request, ring: KeyRing, patience: float) -> Key:
-    """The request's key. Unauthenticated says the same for none, a malformed, an unknown and a revoked one."""
+    """The request's key. Raises the same Unauthenticated for a missing, malformed, unknown and revoked key."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
@@ -122,7 +97,7 @@ async def authenticate(request: Request, ring: KeyRing, patience: float) -> Key:
 
 
 def demand(key: Key, scope: str) -> Key:
-    """The key, if it has the scope; Forbidden otherwise."""
+    """The key, if it has the scope. Raises Forbidden otherwise."""
     if scope not in key.scopes:
         raise Forbidden(scope)
     return key

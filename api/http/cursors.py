@@ -1,9 +1,9 @@
-"""Cursors of lists: sealed, so that they tell nothing and nobody else can make one.
+"""Cursors of lists: encrypted, so that they disclose nothing, and authenticated, so that no client can make one.
 
-The place where the next page begins may hold what is no client's business: an edit's place is its number among the
-edits of all workspaces. So a cursor is encrypted and authenticated, in the manner of SIV (RFC 5297): a keyed hash of
-the place, and of what the cursor is bound to, is the check and the nonce in one. Lengths are rounded up, since a
-number's length tells its size.
+A cursor holds the place where the next page begins. A place may hold what clients must not learn: an edit's place is
+its number among the edits of all workspaces. The scheme is that of SIV (RFC 5297): a keyed hash of the place, and of
+what the cursor is bound to, is both the check and the nonce. Lengths are rounded up, since the length of a number
+discloses its size.
 """
 
 from base64 import b64decode, urlsafe_b64encode
@@ -25,23 +25,25 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Seal:
-    """Makes cursors and opens its own. `key`: 32 random bytes that all API processes share."""
+    """Makes cursors, and opens those that it made. `key`: 32 random bytes that all API processes share."""
 
     def __init__(self, key: bytes) -> None:
         self._tags = blake2b(b"tag", key=key).digest()
         self._streams = blake2b(b"stream", key=key).digest()
 
     def close(self, place: Place, bound_to: bytes) -> str:
-        """The cursor of a place, good for whatever has the same `bound_to`."""
+        """The cursor of a place, valid only with the same `bound_to`."""
         plain = [{"t": (value - _EPOCH) // _MICROSECOND} if isinstance(value, datetime) else value for value in place]
         data = to_json(plain)
-        # JSON may end in blanks.
+        # Padding by blanks: JSON may end in them.
         data = data.ljust(-(-len(data) // _BLOCK) * _BLOCK)
         tag = self._tag(data, bound_to)
         return _written(tag + self._masked(data, tag))
 
     def open(self, text: str, bound_to: bytes, kinds: Sequence[type]) -> Place | None:
-        """The place of a cursor, its values of these kinds; None for one that was not made here, or not for this."""
+        """The place of a cursor, whose values have the types `kinds`. None for a cursor that `close` did not make, or
+        made for another `bound_to`.
+        """
         if len(text) > CURSOR_MAX:
             return None
         try:

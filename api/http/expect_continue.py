@@ -9,8 +9,10 @@ if TYPE_CHECKING:
 
 
 def closing_if_unread(app: ASGI3Application) -> ASGI3Application:
-    """The app, for a client that waits for 100 before it sends its body. If it is answered without, nobody knows
-    whether the body comes; the next request must not be taken for it, so there is none (RFC 9110, 10.1.1).
+    """The app, for a client that waits for 100 Continue before it sends its body.
+
+    An app that answers without reading the body leaves open whether the body still comes. What comes next could be the
+    body or a new request, so the connection is closed after the answer (RFC 9110, 10.1.1).
     """
 
     async def closing(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:

@@ -1,7 +1,7 @@
-"""Request headers that mean something here: Prefer, If-Match, If-None-Match, Accept, Idempotency-Key.
+"""The request headers that the API reads: Prefer, If-Match, If-None-Match, Accept, Idempotency-Key.
 
-A header that may hold a list is read as RFC 9110, 5.6.1 has it, over all of its lines together: empty elements are
-skipped, and a comma in a quoted string is no separator. Each of these functions costs work in proportion to the header.
+A header with a list is read as RFC 9110, 5.6.1 says, over all of its lines together: empty elements are skipped, and a
+comma in a quoted string is no separator. The work of each function is linear in the size of the header.
 """
 
 import re
@@ -24,8 +24,9 @@ _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
 def elements(values: Iterable[str], *, escapes: bool = True) -> list[str]:
-    """The elements of a header's list, without the white space around them. `escapes`: whether a backslash in a quoted
-    string takes the next character with it; in an entity tag it is a character like any other.
+    """The elements of a header's list, without the white space around them.
+
+    `escapes`: whether a backslash in a quoted string escapes the next character. In an entity tag it does not.
     """
     text = ",".join(values)
     if '"' not in text:
@@ -58,8 +59,10 @@ def names(tags: Iterable[str], tag: str) -> bool:
 
 
 def preconditions(request: Request) -> tuple[tuple[str, ...] | None, PreconditionFailed | None]:
-    """What `lifecycle.matches` judges under the post's lock, or None without either header; and why it can never pass,
-    where that can be said already: to be answered only if the request would succeed otherwise (13.2.1).
+    """The preconditions that `lifecycle.matches` judges under the post's lock, or None without either header.
+
+    Second: the error of preconditions that can never be met. It is answered only if the request would succeed without
+    them (13.2.1).
     """
     found: list[str] = []
     wanted, unwanted = request.headers.getlist("if-match"), request.headers.getlist("if-none-match")
@@ -113,21 +116,21 @@ def idempotency_key(request: Request) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What Prefer asks for. `wait` in seconds, already cut to what we allow; None: not asked."""
+    """What Prefer asks for. `wait`: seconds, at most REDRAFT_WAIT_MAX; None if the header does not say."""
 
     respond_async: bool = False
     wait: float | None = None
 
     def patience(self, default: float) -> float:
-        """For how many seconds to wait for the end; `default` where nothing else was asked. Of both preferences
-        together `wait` is how long to wait before the answer is given without the end (4.3).
+        """Seconds to wait for the edit's result; `default` if the header says nothing. With both preferences, `wait` is
+        how long to wait before the request is answered without the result (RFC 7240, 4.3).
         """
         if self.wait is not None:
             return self.wait
         return 0.0 if self.respond_async else default
 
     def applied(self, *, answered_async: bool) -> dict[str, str]:
-        """The header Preference-Applied, where a preference was honoured."""
+        """The header Preference-Applied, if a preference was honoured."""
         honoured = ["respond-async"] if answered_async and self.respond_async else []
         if self.wait is not None:
             honoured.append(f"wait={self.wait:.0f}")
@@ -138,8 +141,8 @@ NO_PREFERENCE = Preference()
 
 
 def prefer(request: Request, wait_max: float) -> Preference:
-    """The preferences we know; others are ignored, and so is what is said a second time (2). A `wait` that is no number
-    is refused.
+    """The preferences that the API knows. Others are ignored, and so are repeated ones (RFC 7240, 2). Raises
+    InvalidRequest for a `wait` that is no number.
     """
     values = request.headers.getlist("prefer")
     if not values:
@@ -158,7 +161,7 @@ def _seconds(value: str, most: float) -> float:
     digits = value[1:-1] if value[:1] == value[-1:] == '"' else value
     if not (digits.isascii() and digits.isdigit()):
         raise InvalidRequest("Prefer: wait must be a whole number of seconds, like wait=5")
-    # Nine digits are more than anybody waits, and int() has a limit of its own.
+    # Nine digits are longer than any wait, and int() and float() get slow on thousands of digits.
     return most if len(digits) > 9 else min(float(digits), most)
 
 
@@ -166,7 +169,7 @@ def _seconds(value: str, most: float) -> float:
 
 
 def likes_better(accept: Iterable[str], kind: str, other: str) -> bool:
-    """Whether the client likes one media type better than another (RFC 9110, 12.5.1); false where it is the same."""
+    """Whether Accept prefers one media type to another (RFC 9110, 12.5.1). False if it prefers neither."""
     liked: dict[str, float] = {}
     for element in elements(accept):
         name, *parameters = (piece.strip(" \t") for piece in element.lower().split(";"))

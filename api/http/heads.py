@@ -1,4 +1,4 @@
-"""Heads of requests that the parser takes, and that a server must refuse or might read otherwise than a proxy did."""
+"""Refuses heads that the parser accepts: a server must refuse them, or might read them in another way than a proxy."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-
 
 
 def fault(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
-    """What is wrong with a head, for the client; None for one that is right. `headers` with names in small letters."""
+    """What is wrong with a head, as a message; None if nothing is. `headers`: with names in lower case."""
     if version not in ("1.1", "1.0"):
         return NO_VERSION
     hosts: list[bytes] = []
@@ -29,8 +29,8 @@ def fault(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
             codings.append(value.strip().lower())
     if len(hosts) > 1 or (not hosts and version == "1.1") or (hosts and not _HOST.fullmatch(hosts[0])):
         return NO_HOST
-    # Another coding beside chunked would be read as the JSON itself; in HTTP/1.0 chunks are a sign of a proxy that took
-    # the body for something else (RFC 9112, 6.1).
+    # Any other coding would be parsed as the JSON itself. In HTTP/1.0, chunks are a sign of a proxy that read the body
+    # in another way (RFC 9112, 6.1).
     if codings and (codings != [b"chunked"] or version == "1.0"):
         return NO_CODING
     return None
@@ -41,7 +41,7 @@ CODE = "invalid_request"
 
 
 def refusal(message: str, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The whole answer 400 to what never became a request, in the API's envelope; `headers`: those of every answer."""
+    """The whole answer 400 to input that is no request, with the API's JSON error. `headers`: those of every answer."""
     body = to_json({"error": {"code": CODE, "message": message, "requestId": request_id}})
     lines = [
         *headers,

@@ -1,4 +1,4 @@
-"""How long the event loop was held up. Whatever holds it, a bug or a stranger's request, stops everybody's requests."""
+"""Measures how long the event loop was blocked. While it is blocked, all requests of the process wait."""
 
 import asyncio
 import time
@@ -7,19 +7,19 @@ from collections.abc import Callable
 import structlog
 
 PERIOD = 0.1
-"""Seconds between two looks; a hold is measured as at most that much shorter than it was."""
+"""Seconds between two looks at the clock. A block is measured at most this much too short."""
 
 WINDOW = 60.0
-"""Seconds for which a hold is shown at least half: longer than between two scrapes."""
+"""Seconds. A block is shown for half of them at least, which is longer than the time between two scrapes."""
 
-HELD = 0.25
-"""Seconds. A hold that long is worth a line in the log."""
+WORTH_LOGGING = 0.25
+"""Seconds of a block that gets a line in the log."""
 
 log = structlog.get_logger(__name__)
 
 
 class Longest:
-    """The longest of the last half to whole window. Pure: times are given."""
+    """The longest length of the last half to whole window, in seconds. Pure: callers give the time."""
 
     def __init__(self, window: float) -> None:
         self._half = window / 2
@@ -60,7 +60,7 @@ class Lag:
             self._timer.cancel()
 
     def seconds(self) -> float:
-        """The longest hold of the last half minute to minute."""
+        """The longest block of the last half minute to minute, in seconds."""
         return self._longest.at(self._clock())
 
     def _look(self) -> None:
@@ -69,7 +69,7 @@ class Lag:
         self.start()
 
     def note(self, late: float, now: float) -> None:
-        """A look came that many seconds too late."""
+        """A look at the clock came `late` seconds late."""
         self._longest.note(max(0.0, late), now)
-        if late > HELD:
+        if late > WORTH_LOGGING:
             log.warning("event_loop_held", seconds=round(late, 3))

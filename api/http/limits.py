@@ -1,23 +1,26 @@
-"""Rate limits: each key's own, counted in Redis by all processes together (SPEC 4).
+"""Rate limits: each key's own, counted in Redis by all processes together.
 
-A minute is a fixed window of the wall clock, so that one increment tells both the count and when it ends: one round
-trip for a request, or for all of a key's requests that come while one is under way. Keys without a limit cost nothing.
+A window is a minute of the wall clock, so the clock says when it ends, and one increment says the count. That is one
+round trip for a request, or for all of a key's requests that come while one is under way. Keys without a limit cost
+nothing.
 """
 
 import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from api.http.coalescer import Coalescer
 from shared.store.keys import Key
 
 WINDOW = 60
 PATIENCE = 0.05
-ALONE_FOR = 5.0
+WITHOUT_REDIS_FOR = 5.0
 CONNECTIONS = 16
 REMEMBERED_AT_MOST = 10_000
 
@@ -26,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Where a key stands after a request: whether it may pass, what is left of the window, seconds to its end."""
+    """A key's limit after one request. `allowed`: the request may pass. `reset`: seconds until the window ends."""
 
     allowed: bool
     limit: int
@@ -34,7 +37,7 @@ class Usage:
     reset: int
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The draft's fields (draft-ietf-httpapi-ratelimit-headers)."""
+        """The headers of draft-ietf-httpapi-ratelimit-headers."""
         return [
             (b"ratelimit", b'"default";r=%d;t=%d' % (self.remaining, self.reset)),
             (b"ratelimit-policy", b'"default";q=%d;w=%d' % (self.limit, WINDOW)),
@@ -43,24 +46,23 @@ class Usage:
 
 @dataclass(slots=True, eq=False)
 class Tally:
-    """One key's requests in one window: those counted by all that we know of, and those that wait to be counted.
+    """One key's requests in one window, as far as this process knows how many all processes counted.
 
-    `owed` were counted here alone while Redis was away; it is told of them when it is back.
+    `owed` requests were counted by this process alone while Redis was away. They are added to Redis's count later.
     """
 
     window: int
     name: str
     count: int = 0
     owed: int = 0
-    waiting: list[asyncio.Future[int]] = field(default_factory=list)
-    task: asyncio.Task[None] | None = None
+    rounds: Coalescer[object, int] | None = None
 
 
 class RateLimits:
-    """The limits of this process's requests. Lives on the event loop and never waits for Redis above 50 ms."""
+    """The limits of this process's requests. Lives on the event loop. Never waits for Redis longer than PATIENCE."""
 
     def __init__(self, redis_url: str, wall: Callable[[], float] = time.time) -> None:
-        """`wall`: the clock that cuts time into windows, in seconds since the epoch."""
+        """`wall`: the wall clock, in seconds since the epoch."""
         self._loop = asyncio.get_running_loop()
         self._wall = wall
         self._pool = BlockingConnectionPool.from_url(
@@ -68,7 +70,7 @@ class RateLimits:
         )
         self._redis = Redis(connection_pool=self._pool)
         self._tallies: dict[str, Tally] = {}
-        self._alone_until = 0.0
+        self._without_redis_until = 0.0
 
     async def hit(self, key: Key, limit: int) -> Usage:
         """Count one request of a key that may make `limit` a minute."""
@@ -80,7 +82,7 @@ class RateLimits:
                 self._tallies.clear()
             tally = self._tallies[key.id] = Tally(window, f"redraft:limit:{key.id}:{window}")
         reset = max(1, math.ceil((window + 1) * WINDOW - now))
-        # What is spent stays spent until the window ends: a flood of refused requests does not reach Redis.
+        # A spent limit stays spent until the window ends, so a flood of refused requests does not reach Redis.
         place = limit + 1 if tally.count > limit else await self._place(tally)
         return Usage(place <= limit, limit, max(0, limit - place), reset)
 
@@ -89,34 +91,25 @@ class RateLimits:
         await self._pool.disconnect()
 
     def _place(self, tally: Tally) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = self._loop.create_future()
-        tally.waiting.append(future)
-        if tally.task is None:
-            tally.task = self._loop.create_task(self._count(tally))
-        return future
+        """The place of one request in its window's count, from 1 on. Requests that come together share a trip."""
+        if tally.rounds is None:
+            tally.rounds = Coalescer(partial(self._count, tally))
+        return tally.rounds.ask(object())
 
-    async def _count(self, tally: Tally) -> None:
-        """Count those who wait, together; who comes meanwhile is counted in the next round."""
-        try:
-            while tally.waiting:
-                batch, tally.waiting = tally.waiting, []
-                first = await self._increment(tally, len(batch)) - len(batch) + 1
-                for place, future in enumerate(batch, first):
-                    if not future.done():
-                        future.set_result(place)
-        finally:
-            tally.task = None
+    async def _count(self, tally: Tally, requests: list[object]) -> dict[object, int]:
+        last = await self._increment(tally, len(requests))
+        return {request: place for place, request in enumerate(requests, last - len(requests) + 1)}
 
     async def _increment(self, tally: Tally, amount: int) -> int:
-        """The key's count with these; Redis's, or this process's own for 5 s after Redis did not answer in time."""
-        if self._loop.time() >= self._alone_until:
+        """The key's count with these requests. For 5 s after a failure of Redis, this process counts alone."""
+        if self._loop.time() >= self._without_redis_until:
             try:
                 async with asyncio.timeout(PATIENCE):
                     count = await self._add(tally.name, amount + tally.owed)
-            except Exception as error:  # noqa: BLE001  -- whatever ails Redis, the request goes on
-                # Perhaps counted all the same: not owed, so that nobody is charged twice.
-                self._alone_until = self._loop.time() + ALONE_FOR
-                log.warning("limiter_alone", seconds=ALONE_FOR, error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001  -- whatever fails in Redis, the request goes on
+                # Redis may have counted these requests: they are not owed, so that no key is charged twice.
+                self._without_redis_until = self._loop.time() + WITHOUT_REDIS_FOR
+                log.warning("limiter_alone", seconds=WITHOUT_REDIS_FOR, error=type(error).__name__)
                 tally.count += amount
                 return tally.count
             tally.owed = 0
@@ -127,7 +120,7 @@ class RateLimits:
         return tally.count
 
     async def _add(self, name: str, amount: int) -> int:
-        """Redis's count with these, in one trip. The key outlives its window by one, for clocks that are not alike."""
+        """Redis's count with these requests, in one trip. Its key lives for two windows: clocks may differ."""
         async with self._redis.pipeline(transaction=False) as together:
             together.incrby(name, amount)
             together.expire(name, 2 * WINDOW)

@@ -1,4 +1,4 @@
-"""Each connection is an open file of this process: how many there may be."""
+"""How many connections there may be: each one is an open file of this process."""
 
 import resource
 from contextlib import suppress
@@ -7,8 +7,8 @@ FILES = 65_536
 
 
 def allow_connections() -> None:
-    """Many systems let a process have 1,024 open files, some 256, where it does not ask for more: so few clients that
-    say nothing would shut everybody else out.
+    """Raise this process's limit of open files. Many systems allow 1,024 by default, some 256: a few idle clients would
+    shut out all others.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
@@ -18,6 +18,6 @@ def allow_connections() -> None:
 
 
 def most_connections() -> int:
-    """As many as open files are allowed, but for an eighth that stays for the database, Redis and the rest."""
+    """How many connections there may be: the limit of open files, less an eighth for the database, Redis and others."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_000_000 if soft == resource.RLIM_INFINITY else soft - max(32, soft // 8)

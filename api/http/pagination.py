@@ -1,6 +1,6 @@
-"""Lists: their filters, their limit and their cursors, read from a query string and judged.
+"""Reads and checks the query of a list: its filters, limit and cursor.
 
-A cursor (api/http/cursors.py) is good for the list, the workspace and the filters that it was made for.
+A cursor (api/http/cursors.py) is valid only for the list, the workspace and the filters that it was made for.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ LIMIT, LIMIT_MAX = 50, 100
 
 BY_TIME_AND_ID: Final = (datetime, str)
 BY_NUMBER: Final = (int,)
-"""What the places of a list are made of."""
+"""The types of the values in a list's places. A place says where a page begins."""
 
 
 class Filter(NamedTuple):
-    """One filter: what the store calls it, and its rule. `parse` gives None for a value that breaks the rule."""
+    """One filter: its name in the store, and its rule. `parse` returns None for a value that breaks the rule."""
 
     name: str
     parse: Callable[[str], object | None]
@@ -39,12 +39,12 @@ def one_of(name: str, values: Iterable[str]) -> Filter:
 
 
 def identifier(name: str) -> Filter:
-    """A filter by an id. An id that nothing has, or another workspace's, matches nothing."""
+    """A filter by an id. An unknown id, or another workspace's, matches nothing."""
     return Filter(name, lambda text: text if 0 < len(text) <= 255 else None, "must have 1 to 255 characters")
 
 
 def instant(name: str) -> Filter:
-    """A filter by a UTC time. A plus sign that was not percent-encoded comes as a blank, in which no time ends."""
+    """A filter by a UTC time. A plus sign that was not percent-encoded arrives as a blank, and is read as a plus."""
 
     def parse(text: str) -> datetime | None:
         return times.parse_instant(f"{text[:-6]}+00:00" if text.endswith(" 00:00") else text)
@@ -54,7 +54,7 @@ def instant(name: str) -> Filter:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a list request asks for: `filters` under the store's names, `limit` 1 to 100, `after` a page's place."""
+    """A list request. `filters`: under the store's names. `limit`: 1 to 100. `after`: where the page begins."""
 
     filters: dict[str, Any]
     limit: int
@@ -71,8 +71,8 @@ class Asked:
 def read(
     request: Request, filters: Mapping[str, Filter], workspace_id: str, seal: Seal, kinds: Sequence[type]
 ) -> Asked:
-    """The query string, judged. Raises InvalidRequest that names every parameter at fault: unknown, repeated,
-    malformed, and a cursor that another workspace, path or set of filters was given.
+    """Read and check the query string. Raises InvalidRequest that names every parameter at fault: unknown, repeated or
+    malformed ones, and a cursor that was made for another workspace, path or set of filters.
     """
     faults = Faults()
     known = (*filters, "limit", "cursor")

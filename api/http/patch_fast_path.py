@@ -1,4 +1,4 @@
-"""The short way to the edit itself: what FastAPI does around every handler costs an edit as much as all that we do."""
+"""A short way to PATCH: FastAPI's work around each handler would cost an edit as much as all of ours."""
 
 from starlette.requests import Request
 from starlette.routing import Match, Route
@@ -7,8 +7,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.http import problems
 
 
-class Direct:
-    """Serves the route that PATCHes by itself, with the same answers to what goes wrong; all else goes to the app."""
+class PatchFastPath:
+    """Serves the PATCH route by itself, with the same error answers as the app. The app serves all other requests."""
 
     def __init__(self, app: ASGIApp, route: Route) -> None:
         self.app, self.route = app, route
@@ -22,7 +22,7 @@ class Direct:
         request = Request(scope, receive, send)
         try:
             response = await self.route.endpoint(request)
-        except Exception as error:  # noqa: BLE001  -- the edge: a bug is answered, with the id under which it is logged
+        except Exception as error:  # noqa: BLE001  -- a bug is answered too, with the request id that the log has
             handler = next(handler for kind, handler in problems.HANDLERS.items() if isinstance(error, kind))
             response = await handler(request, error)
         await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The one table: domain error -> HTTP status, code and headers, in one envelope (SPEC 4)."""
+"""The one table of domain errors -> HTTP status, code and headers, in one JSON form (docs/api.md)."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -19,10 +19,10 @@ log = structlog.get_logger(__name__)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the request that is being served; the middleware of api/app.py sets it."""
+"""The id of the request that is served. api/http/request_id.py sets it."""
 
 refused: ContextVar[str] = ContextVar("refused", default="")
-"""The code of the error that the request being served is answered with; its line in the log says it."""
+"""The code of the error that the served request is answered with, for its line in the log."""
 
 STATUS: Mapping[str, int] = {
     "invalid_request": 400,
@@ -50,7 +50,7 @@ STATUS: Mapping[str, int] = {
 
 
 def headers_of(error: RedraftError) -> dict[str, str]:
-    """The headers that go with an error; an edit's row behind it is named by Edit-Id and Location."""
+    """The headers that go with an error. Edit-Id and Location name the edit, if there is a row of one."""
     headers: dict[str, str] = {}
     match error:
         case errors.Unauthenticated():
@@ -73,7 +73,7 @@ def headers_of(error: RedraftError) -> dict[str, str]:
 
 
 def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Response:
-    """The answer that an error is."""
+    """The answer for an error."""
     refused.set(error.code)
     content: dict[str, object] = {"code": error.code, "message": error.message, "requestId": request_id.get()}
     if error.details:
@@ -87,7 +87,7 @@ def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Res
 
 
 async def on_redraft_error(request: Request, error: Exception) -> Response:
-    """An expected ending. OPTIONS is answered with what a wrong method would be told."""
+    """Answers an expected error. OPTIONS gets the headers that a wrong method would get."""
     assert isinstance(error, RedraftError)  # noqa: S101  -- registered for nothing else
     if isinstance(error, errors.MethodNotAllowed) and request.method == "OPTIONS":
         return Response(status_code=204, headers=headers_of(error))
@@ -95,7 +95,7 @@ async def on_redraft_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: an unknown route, a wrong method, a body it cannot read."""
+    """Answers what the framework refuses: an unknown route, a wrong method, a body that it cannot read."""
     assert isinstance(error, HTTPException)  # noqa: S101  -- registered for nothing else
     if error.status_code == 404:
         return response(errors.NotFound(f"There is nothing at {errors.printable(request.scope['path'])}; see /docs"))
@@ -105,7 +105,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 def allowed(request: Request) -> list[str]:
-    """What may be done at the request's path, by all of the app's routes."""
+    """The methods that the app's routes have for the request's path."""
     routes = request.app.router.routes
     found = [
         method
@@ -116,7 +116,7 @@ def allowed(request: Request) -> list[str]:
 
 
 async def on_surprise(request: Request, error: Exception) -> Response:
-    """A bug: the client gets the request id, the log the rest."""
+    """Answers a bug: the client gets the request id, the log gets the rest."""
     log.error("unexpected_error", path=errors.printable(request.scope["path"], 300), exc_info=error)
     return response(errors.Internal())
 
@@ -126,14 +126,16 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Resp
     HTTPException: on_http_error,
     Exception: on_surprise,
 }
-"""Who answers which error, the narrower first."""
+"""The handler of each kind of error, the narrower kinds first."""
 
 _FIRST: Mapping[int, str] = {status: code for code, status in reversed(list(STATUS.items()))}
 
 
 def code_of(status: int) -> str | None:
-    """The code of the answer that was just given, for its line: the error's own, else what goes with its status (pages
-    for people have no code). None where nothing was refused; 499 is a client that went away before the answer.
+    """The code of the answer that was just given, for its line in the log; None if nothing was refused.
+
+    It is the error's own code, else the one that goes with the status: pages for people have no code. 499 is a client
+    that went away before the answer.
     """
     if status < 400:
         return None

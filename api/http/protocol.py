@@ -1,11 +1,11 @@
-"""HTTP/1.1 on one connection, where uvicorn's own way is not ours.
+"""HTTP/1.1 on one connection: what differs from uvicorn's own protocol.
 
-- What is no HTTP gets the API's envelope too, and the size of a head is bounded: before it is complete there is no
-  request, no key and no limit that could apply.
-- An offer to upgrade is declined as RFC 9110, 7.8 allows: the request is answered as if it had not been made.
-- One request is read when the one before is answered and its answer taken, so that a peer that sends many requests or
-  reads no answer keeps little of our memory.
-- No state of a connection lasts without end (api/http/timeouts.py).
+- Input that is no HTTP is answered with the API's JSON error too. The size of a head is bounded: before a head is
+  complete, there is no request, no key and no rate limit that could apply.
+- An offer to upgrade is declined, as RFC 9110, 7.8 allows: the request is answered as if it had not made the offer.
+- A request is read when the one before it is answered and the peer has taken that answer. So a peer that sends many
+  requests, or reads no answers, takes little of our memory.
+- No state of a connection lasts without end (api/http/timeouts.py, docs/connections.md).
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from shared.domain.ids import new_id
 
 HEAD_LIMIT = 64 * 1024
 FRAMING_LIMIT = 8
-"""Bytes of framing for each byte of a body, beyond HEAD_LIMIT. Chunks of one byte need five; trailers and the
-extensions of chunks need none, and would otherwise be endless."""
+"""Bytes of framing for each byte of a body, beyond HEAD_LIMIT. Chunks of one byte need five. Without a bound,
+trailers and extensions of chunks could be endless."""
 PIECE = 4 * 1024
-"""Bytes that the parser gets at once. It cannot be stopped within them, so this bounds how many requests it makes."""
+"""Bytes that the parser gets at once. It cannot be stopped within them: this bounds how many requests it may find."""
 READ_AHEAD = 64 * 1024
-"""Bytes behind an unanswered request that are kept before the peer is made to wait."""
+"""Bytes after an unanswered request that are kept. Over that, nothing more is read from the peer for now."""
 LINGER_LIMIT = 256 * 1024
-"""Bytes that are read and dropped after the last answer."""
+"""Bytes that are read and dropped after the last answer of a connection."""
 
 NO_HTTP = "This is no request that HTTP/1.1 allows; send a valid method, path, headers and framing of the body"
 TOO_LARGE = f"The head of the request is larger than {HEAD_LIMIT:,} bytes; send fewer or shorter headers"
@@ -44,17 +44,17 @@ log = structlog.get_logger(__name__)
 
 
 class AppState(TypedDict):
-    """What the app tells this module at its start. `ends_soon`: to be called when the process is to end."""
+    """What the app gives to this module at its start. `on_shutdown` is called when the process is about to end."""
 
-    ends_soon: Callable[[], object]
+    on_shutdown: Callable[[], object]
 
 
 class Refused(Exception):  # noqa: N818  -- not an error of ours
-    """A head that the parser takes and we do not. Its text is for the client."""
+    """A head that the parser accepts and this module does not. Its text is for the client."""
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. `self.cycle` (uvicorn's) is the newest request, `_answering` the one whose app is at work."""
+    """One connection. `self.cycle` (uvicorn's) is the newest request, `_answering` the one that the app is serving."""
 
     transport: LingeringTransport
     _answering: RequestResponseCycle | None = None
@@ -64,7 +64,7 @@ class Protocol(HttpToolsProtocol):
     _body = 0  # bytes of the body among them
     _refused = False
     _dropped = 0
-    _ended = False  # the peer has closed its side
+    _peer_closed = False  # the peer has closed its side
     _written = 0  # bytes that had been written at the last look
     _closing = False  # at the last look
     _since = 0.0  # when the connection came into the state that it is in
@@ -72,7 +72,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         lingering = LingeringTransport(transport, self._sends_on, unread=timeouts.LIMITS[State.UNREAD])
         super().connection_made(lingering)
-        self._unparsed = bytearray()  # what came behind a request that is not answered yet
+        self._unparsed = bytearray()  # bytes that came after a request that is not answered yet
         self._progress = ReadProgress()
         self._since = self.loop.time()
         watch = watch_of(self.server_state)
@@ -89,17 +89,19 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio has it
-        """The peer closed its side. What it asked before is still answered; half a request is not."""
-        self._ended = True
+        """The peer closed its side. Whole requests that it sent before are still answered; half a request is not."""
+        self._peer_closed = True
         return None if self.transport.is_closing() or not self._blocked() else True
 
     def shutdown(self) -> None:
-        """At SIGTERM: what is being answered is answered. uvicorn waits for that before it tells the app, and at last
-        closes connections without an answer: a PATCH that waits for a held post would never hear that it is safe.
+        """At SIGTERM: requests under way are still answered.
+
+        uvicorn tells the app only after that, and closes connections without an answer in the end. A PATCH that waits
+        for a locked post would never hear that its edit is safe. So the app is told first, here.
         """
-        ends_soon = self.app_state.get("ends_soon")
-        if ends_soon:
-            ends_soon()
+        on_shutdown = self.app_state.get("on_shutdown")
+        if on_shutdown:
+            on_shutdown()
         super().shutdown()
 
     # What is sent to us.
@@ -113,7 +115,7 @@ class Protocol(HttpToolsProtocol):
             self._parse(data)
 
     def _drop(self, data: bytes) -> None:
-        """What comes after the last request that is answered here."""
+        """Drop bytes that come after the last request of this connection."""
         self._dropped += len(data)
         if not self.transport.is_closing():
             self.flow.pause_reading()
@@ -126,7 +128,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _blocked(self) -> bool:
-        """Whether what comes next has to wait: for an answer that is not made yet, or for the peer to take it."""
+        """Whether the next bytes must wait: for an answer that is not made yet, or for the peer to take it."""
         cycle = self.cycle
         return (
             (cycle is not None and not cycle.response_complete and not cycle.more_body)
@@ -155,8 +157,8 @@ class Protocol(HttpToolsProtocol):
                 self.parser.feed_data(rest)
                 rest = b""
             except httptools.HttpParserUpgrade as offered:
-                # The parser stops at the end of this head, wherever its body is. It reads the head again, without the
-                # offer, and the body behind it as any other.
+                # The parser stops at the end of this head. A new parser reads the head once more without the offer, and
+                # then the body like any other.
                 rest = self._without_upgrade() + rest[offered.args[0] :]
         if self._in_head:
             if not in_head:
@@ -170,7 +172,7 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(TOO_MUCH_FRAMING)
 
     def _without_upgrade(self) -> bytes:
-        """The head that was just read, but for its offers to upgrade; and a parser that knows nothing of them."""
+        """The head that was just read, without its offers to upgrade. Replaces the parser by a new one."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
         lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
@@ -185,11 +187,11 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header. A trailer is dropped: it must not pass for one (RFC 9110, 6.5.1)."""
+        """A header. A trailer is dropped: it must not be taken for a header (RFC 9110, 6.5.1)."""
         if self._in_head:
             super().on_header(name, value)
         elif name.lower() == b"connection":
-            # The parser would take "close" for the connection's end, and drop the next request without a word.
+            # The parser would take "close" for the connection's end, and drop the next request without an answer.
             raise Refused(heads.NO_TRAILER)
 
     def on_headers_complete(self) -> None:
@@ -212,7 +214,7 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """In uvicorn `more_body` stays true where the answer came first; here it says what is still to be read."""
+        """Clear `more_body`: uvicorn leaves it true if the answer came first; here it says if body is still to come."""
         if not self.parser.should_upgrade():
             self.cycle.more_body = False
             self.cycle.message_event.set()
@@ -224,12 +226,12 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """The next request, if it is here. In a context of its own: this is called in that of the one before."""
+        """Go on with the next request, in a context of its own: this is called in the context of the one before."""
         self.server_state.total_requests += 1
         self._since = self.loop.time()
         if self.transport.is_closing():
             return
-        if self.pipeline or self._unparsed or self._ended:
+        if self.pipeline or self._unparsed or self._peer_closed:
             self.loop.call_soon(self._go_on, context=Context())
         else:
             self.flow.resume_reading()
@@ -239,7 +241,7 @@ class Protocol(HttpToolsProtocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """With what waited until the answer before was made and taken."""
+        """Serve what waited until the answer before was made and taken."""
         if self.transport.is_closing() or self.flow.write_paused:
             return
         answered = self._answering is None or self._answering.response_complete
@@ -250,13 +252,13 @@ class Protocol(HttpToolsProtocol):
             self._parse(bytes(unparsed))
         if self.transport.is_closing():
             return
-        if self._ended and not self._blocked():
+        if self._peer_closed and not self._blocked():
             self.transport.close()
         elif len(self._unparsed) <= READ_AHEAD and not self._refused:
             self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  -- ours says what to do
-        """What the parser could not read."""
+        """Called for what the parser could not read."""
         self._refuse(NO_HTTP)
 
     def _refuse(self, message: str) -> None:
@@ -264,10 +266,10 @@ class Protocol(HttpToolsProtocol):
         self._refused = True
         self._unparsed.clear()
         if self.pipeline and self.pipeline[0][0].more_body:
-            self.pipeline.popleft()  # it is the one that is refused, and its app was not called
+            self.pipeline.popleft()  # the refused request itself, whose app was not called
         last = self.pipeline[0][0] if self.pipeline else self._answering
         if last is not None and not (last.response_complete or last.more_body):
-            # Those before it get their own answers, and the last of them closes.
+            # The requests before it get their own answers, and the last of these answers closes the connection.
             last.keep_alive = False
             self.flow.pause_reading()
             return
@@ -275,7 +277,7 @@ class Protocol(HttpToolsProtocol):
             last.disconnected = True
             last.message_event.set()
             if last.response_started:
-                # A second answer would be taken for that of another request.
+                # The peer would take a second answer for the answer to another request.
                 self.transport.close()
                 return
         request_id = new_id("req")
@@ -284,9 +286,9 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def _sends_on(self) -> bool:
-        """Whether the peer may be in the middle of something that is not read here any more."""
+        """Whether the peer may still be sending something that is not read here any more."""
         unfinished = self.cycle is not None and self.cycle.more_body
-        return not self._ended and (self._refused or unfinished or bool(self._unparsed))
+        return not self._peer_closed and (self._refused or unfinished or bool(self._unparsed))
 
     # How long it takes (api/http/timeouts.py).
 

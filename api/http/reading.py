@@ -1,5 +1,6 @@
-"""Reading a request: its query, its body within a bound, its media type and coding, JSON. Headers:
-api/http/headers.py.
+"""Reads a request: its query, its body within a bound, its media type and coding, its JSON.
+
+For headers see api/http/headers.py.
 """
 
 import asyncio
@@ -28,19 +29,19 @@ PATCH_TYPES = ("application/json", "application/merge-patch+json")
 
 REPLAYED = {"Idempotent-Replayed": "true"}
 PARTS_MAX = 150_000
-"""Brackets, braces, commas and colons in a body. A job of 10,000 items has 90,000; nothing that fits 128 KiB has more.
-They are what parsing costs, and the parser lets no other thread run meanwhile: 2 MiB of `[]` would stop the event loop
+"""Brackets, braces, commas and colons in a body. A job of 10,000 items has 90,000; a body of 128 KiB has fewer.
+The cost of parsing grows with them, and the parser lets no other thread run: 2 MiB of `[]` would block the event loop
 for 0.4 s.
 """
 
 DIGITS_MAX = 300
-"""Of one number; more only cost time, which grows with their square."""
+"""Digits of one number. The time to read a number grows with the square of its digits."""
 
 TOO_DEEP = "The body is nested too deeply; send a flat JSON object"
 
 
 async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
-    """The body, at most `limit` bytes, within 20 s; PayloadTooLarge before more than the limit is held."""
+    """The body, at most `limit` bytes, within 20 s. Raises PayloadTooLarge before more than that is in memory."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared[:18]) > limit:
         raise PayloadTooLarge(limit)
@@ -61,7 +62,7 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
 
 
 def check_query(request: Request, *known: str) -> None:
-    """InvalidRequest for query parameters that the route does not know: the client meant something by them."""
+    """Raises InvalidRequest for query parameters that the route does not know: the client expects an effect."""
     if not request.scope["query_string"]:
         return
     faults = Faults()
@@ -76,7 +77,7 @@ def check_query(request: Request, *known: str) -> None:
 
 
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
-    """Unless the body says that it is what we read: UnsupportedMediaType, or UnsupportedEncoding where it is packed."""
+    """Raises UnsupportedMediaType unless the body is of an accepted type, UnsupportedEncoding if it is compressed."""
     codings = request.headers.getlist("content-encoding")
     if codings and any(coding.lower() != "identity" for coding in headers.elements(codings)):
         raise UnsupportedEncoding
@@ -106,13 +107,13 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-# Made once: json.loads would make one for each body, which costs as much as reading a small one.
+# Made once: json.loads would make a decoder for each body, which costs as much as decoding a small body.
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_whole)
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value of a body in UTF-8, which is what JSON is sent in (RFC 8259, 8.1). InvalidRequest where it is
-    none: duplicate names, NaN and bottomless nesting too.
+    """The JSON value of a body in UTF-8 (RFC 8259, 8.1). Raises InvalidRequest for a body that is no JSON, and for
+    duplicate names, NaN and nesting that is too deep.
     """
     if sum(map(body.count, (b"[", b"{", b",", b":"))) > PARTS_MAX:
         raise InvalidRequest("The body holds more values than any request here needs; send fewer")
@@ -131,14 +132,14 @@ def parse_json(body: bytes) -> Any:
 
 
 def fingerprint(request: Request, body: Any) -> str:
-    """SHA-256 over what a repeat must repeat: method, path, parsed body and preconditions."""
+    """SHA-256 of what a repeated request must have in common: method, path, parsed body and preconditions."""
     parts = [request.method, request.scope["path"], body, request.headers.getlist("if-match")]
-    # Beside the rest only where it was sent: the fingerprints of earlier versions have no place for it.
+    # Added only if it was sent: so the fingerprints of requests without it are the same as in earlier versions.
     parts += request.headers.getlist("if-none-match")
     try:
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     except RecursionError:
-        # As deep as json.loads could just go; json.dumps begins a few frames further down.
+        # The body is just less deep than the decoder's limit, and json.dumps starts a few frames deeper.
         raise InvalidRequest(TOO_DEEP) from None
 
 

@@ -1,7 +1,7 @@
-"""What every request and answer has, whatever route it takes: an X-Request-Id, HEAD beside GET, RateLimit (SPEC 4).
+"""What every request and answer has, on every route: an X-Request-Id, HEAD beside GET, RateLimit headers.
 
-No answer is kept by a cache, unless its route says otherwise: most hold what only the owner of a key may see. And no
-browser takes an answer for anything but what its Content-Type says.
+Caches keep no answer, unless its route says otherwise: most answers are for the owner of a key alone. Browsers take an
+answer for what its Content-Type says, and for nothing else.
 """
 
 import re
@@ -16,13 +16,11 @@ ANSWERS_CARRY = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._~:@+/=-]{1,128}")
 
 HEADERS = "redraft.headers"
-"""Where in a request's scope stand the headers that its answer carries, whatever the answer is
-(api/http/request_id.py).
-"""
+"""The key in a request's ASGI scope of the list of headers that its answer carries, whatever the answer is."""
 
 
-class Envelope:
-    """Around the whole app. The request's id is the client's, if it sent one sane one, else a new one."""
+class RequestId:
+    """ASGI middleware around the whole app. The request's id is the client's, if that is valid, else a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -36,7 +34,7 @@ class Envelope:
         request_id.set(chosen.decode())
         headers = scope[HEADERS] = [(b"x-request-id", chosen)]
 
-        async def enveloped(message: Message) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = message.setdefault("headers", [])
                 names = {name for name, _ in given}
@@ -45,13 +43,13 @@ class Envelope:
             await send(message)
 
         if scope["method"] != "HEAD":
-            await self.app(scope, receive, enveloped)
+            await self.app(scope, receive, with_headers)
             return
 
         async def bodiless(message: Message) -> None:
             if message["type"] == "http.response.body":
                 message = {"type": "http.response.body", "more_body": message.get("more_body", False)}
-            await enveloped(message)
+            await with_headers(message)
 
-        # HEAD is GET without the body: what GET would say of the thing, its length too (RFC 9110, 9.3.2).
+        # HEAD is answered as GET without the body: with all headers, Content-Length too (RFC 9110, 9.3.2).
         await self.app({**scope, "method": "GET"}, receive, bodiless)

@@ -1,7 +1,6 @@
-"""Who may have the next place, where workspaces share a bounded number of them. Pure.
+"""Decides who gets the next place where workspaces share a bounded number of places. Pure.
 
-An owner is a workspace's id in most places, a key's or "" (nobody known) in others. docs/fairness.md says which places
-there are, and how many.
+An owner is the id of a workspace or of a key, or "" where neither is known. docs/fairness.md lists the places.
 """
 
 from collections import OrderedDict, deque
@@ -12,26 +11,26 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-def admits(capacity: int, *, taken: int, held: int, owners: int) -> bool:
-    """Whether an owner that holds `held` of the `taken` places may have one more.
+def admits(capacity: int, *, taken: int, owned: int, owners: int) -> bool:
+    """Whether an owner that has `owned` of the `taken` places may have one more. `owners` have a place now.
 
-    The first three quarters of all places go to the first comers. The last quarter (one place at least, where there are
-    two) is for owners that hold little: there an owner may have a place while it holds less than an even part of that
-    quarter. So neither one flood nor several together take it. `owners` hold a place, this one included or not.
+    The first three quarters of all places go to the first comers. The last quarter (at least one place of two) is for
+    owners that have few: an owner may take one of its places while it has less than an even part of that quarter. So
+    neither one flood nor several together take all places.
     """
     kept = kept_of(capacity)
     if taken < capacity - kept:
         return True
-    return taken < capacity and held < max(1, kept // max(1, owners + (held == 0)))
+    return taken < capacity and owned < max(1, kept // max(1, owners + (owned == 0)))
 
 
 def kept_of(capacity: int) -> int:
-    """How many of so many places are kept for owners that hold little."""
+    """How many of `capacity` places are kept for owners that have few."""
     return min(capacity - 1, -(-capacity // 4))
 
 
 class Shares:
-    """Places of one kind, and who holds them."""
+    """Places of one kind, and how many each owner has."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -44,22 +43,22 @@ class Shares:
         return self._taken
 
     def of(self, owner: str) -> int:
-        """How many of them this owner holds."""
+        """How many places this owner has."""
         return self._of.get(owner, 0)
 
     @property
     def owners(self) -> int:
-        """How many owners hold a place."""
+        """How many owners have a place."""
         return len(self._of)
 
     def admits(self, owner: str) -> bool:
         """Whether this owner may take one more place."""
         if self._taken < self._free_to_all:
             return True
-        return admits(self.capacity, taken=self._taken, held=self.of(owner), owners=self.owners)
+        return admits(self.capacity, taken=self._taken, owned=self.of(owner), owners=self.owners)
 
     def take(self, owner: str) -> None:
-        """Take a place. Whoever has asked `admits` before keeps the rule; what must go on may go over it."""
+        """Take a place. Ask `admits` before; a caller that cannot wait may take one over the bound."""
         self._taken += 1
         self._of[owner] = self._of.get(owner, 0) + 1
 
@@ -74,12 +73,12 @@ class Shares:
 
 
 def anybody(_: str) -> bool:
-    """Everybody is admitted."""
+    """Admits every owner."""
     return True
 
 
 class Lines(Generic[T]):
-    """What waits, in a line for each owner. The lines are served in turn; within a line, first come, first served."""
+    """Waiting items, in a line for each owner. Lines are served in turn; within a line, first come, first served."""
 
     def __init__(self) -> None:
         self._lines: OrderedDict[str, deque[T]] = OrderedDict()
@@ -89,7 +88,7 @@ class Lines(Generic[T]):
         return self._count
 
     def __iter__(self) -> Iterator[T]:
-        """All that waits, line by line."""
+        """All items, line by line."""
         return (one for line in self._lines.values() for one in line)
 
     @property
@@ -98,7 +97,7 @@ class Lines(Generic[T]):
         return len(self._lines)
 
     def add(self, owner: str, one: T) -> None:
-        """To the end of its owner's line."""
+        """Add an item to the end of its owner's line."""
         line = self._lines.get(owner)
         if line is None:
             line = self._lines[owner] = deque()
@@ -106,7 +105,7 @@ class Lines(Generic[T]):
         self._count += 1
 
     def take(self, admits: Callable[[str], bool] = anybody) -> tuple[str, T] | None:
-        """The first of the next line whose owner is admitted, and its owner. That line then has its turn last."""
+        """The first item of the next line whose owner is admitted, with its owner. That line comes last then."""
         for owner, line in self._lines.items():
             if admits(owner):
                 one = line.popleft()
@@ -119,7 +118,7 @@ class Lines(Generic[T]):
         return None
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
-        """Drop what is not wanted any more."""
+        """Drop the items that are not wanted any more."""
         for owner, line in list(self._lines.items()):
             kept = deque(one for one in line if wanted(one))
             self._count -= len(line) - len(kept)
@@ -134,31 +133,30 @@ class Lines(Generic[T]):
 
 
 class Active:
-    """Which owners asked lately. Pure: the time comes in, in seconds of a clock that never goes back."""
+    """Which owners sent a request within the last `seconds`. Callers give the time of a clock that never goes back."""
 
-    def __init__(self, lately: float) -> None:
-        self._lately = lately
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._seen: OrderedDict[str, float] = OrderedDict()
 
     def seen(self, owner: str, now: float) -> None:
-        """This owner asks for something."""
+        """This owner sends a request."""
         self._seen[owner] = now
         self._seen.move_to_end(owner)
-        while next(iter(self._seen.values())) < now - self._lately:
+        while next(iter(self._seen.values())) < now - self._seconds:
             self._seen.popitem(last=False)
 
     def several(self, now: float) -> bool:
-        """Whether more than one owner has asked lately."""
-        return sum(at >= now - self._lately for at in islice(reversed(self._seen.values()), 2)) > 1
+        """Whether more than one owner sent a request within that time."""
+        return sum(at >= now - self._seconds for at in islice(reversed(self._seen.values()), 2)) > 1
 
 
 class Pace:
-    """How long to hold back the answer to a request that is refused, so that refusing a flood costs next to nothing.
+    """How long to hold back a refusal, so that refusing a flood costs next to nothing. Pure.
 
-    An owner's first refusals are answered at once, `a_second` of them; more are answered `a_second` each second, and
-    none is held back longer than `most` seconds. Of those that would be, each is held back for another time, from half
-    of that on: thousands that were refused in one moment are not to come back in one moment. Pure: the time comes in,
-    in seconds of a clock that never goes back.
+    `a_second` refusals of an owner are answered at once, and then `a_second` each second. None is held back for longer
+    than `most` seconds. Refusals beyond that get different times between half of `most` and `most`: thousands that were
+    refused at once must not come back at once. Callers give the time, in seconds of a clock that never goes back.
     """
 
     def __init__(self, a_second: float, most: float) -> None:
@@ -168,16 +166,16 @@ class Pace:
         self._spread = 0.0
 
     def __len__(self) -> int:
-        """How many owners were refused something lately."""
+        """How many owners were refused recently."""
         return len(self._next)
 
     def hold(self, owner: str, now: float) -> float:
-        """Seconds to hold this refusal back; 0 for at once."""
+        """Seconds to hold this refusal back; 0 for none."""
         if len(self._next) > 1000:
             self._next = {name: at for name, at in self._next.items() if at > now}
         at = max(self._next.get(owner, 0.0), now)
         if at - now >= 1.0 + self._most:
-            # Steps of the golden section never come near each other.
+            # Steps of the golden section spread evenly, however many there are.
             self._spread = (self._spread + 0.618034) % 1.0
             return self._most * (1.0 - self._spread / 2)
         self._next[owner] = at + self._step

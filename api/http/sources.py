@@ -1,60 +1,61 @@
-"""Asking a server how it is, for everybody who wants to know at once, without any thread that requests need."""
+"""Asks PostgreSQL and Redis for their state, once for all who ask together, in no thread that requests need."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import redis
 import structlog
 
+from api.http.coalescer import Coalescer
 from shared.store import db
 
 log = structlog.get_logger(__name__)
 
 
 class Source:
-    """A server that is asked some questions in turn, one round at a time, for all who ask meanwhile together.
+    """A server that is asked some questions, one after another. All who read meanwhile share the answers.
 
-    `fresh`: seconds for which an answer is given again. `patience`: seconds that a reader waits; a server that hangs
-    costs him those, and this process one thread, which does not keep it from ending.
+    `fresh`: seconds for which the answers are given again. `patience`: seconds for which a reader waits at most. A
+    server that hangs takes one thread of this process, which does not keep the process from ending.
     """
 
     def __init__(self, questions: Mapping[str, Callable[[], Any]], fresh: float, patience: float) -> None:
         self._questions = questions
         self._fresh, self._patience = fresh, patience
         self._answers: dict[str, Any] = {}
-        self._round: asyncio.Future[None] | None = None
+        self._rounds: Coalescer[str, None] = Coalescer(self._ask_all)
         self._until = 0.0
 
     async def read(self) -> dict[str, Any]:
-        """Question -> what was answered, as it was `fresh` seconds ago at most; None where nothing was."""
-        loop = asyncio.get_running_loop()
-        if self._round is None and loop.time() >= self._until:
-            self._answers = dict.fromkeys(self._questions)
-            self._round = loop.create_future()
-            ended = partial(loop.call_soon_threadsafe, self._end, loop)
-            threading.Thread(target=self._ask, args=(self._answers, ended), name="figures", daemon=True).start()
-        if self._round is not None:
-            await asyncio.wait([self._round], timeout=self._patience)
+        """The answer to each question, `fresh` seconds old at most; None where there is none."""
+        if asyncio.get_running_loop().time() >= self._until:
+            # wait() does not cancel the round with its reader. Answers that came by the end of his patience are shown.
+            await asyncio.wait([self._rounds.ask("all")], timeout=self._patience)
         return dict(self._answers)
 
-    def _ask(self, answers: dict[str, Any], ended: Callable[[], object]) -> None:
+    async def _ask_all(self, keys: list[str]) -> dict[str, None]:
+        loop = asyncio.get_running_loop()
+        self._answers = dict.fromkeys(self._questions)
+        answered = asyncio.Event()
+        done = (self._answers, loop, answered.set)
+        # A thread of its own, which does not keep the process from ending while a server hangs.
+        threading.Thread(target=self._ask, args=done, name="sources", daemon=True).start()
+        await answered.wait()
+        self._until = loop.time() + self._fresh
+        return dict.fromkeys(keys)
+
+    def _ask(self, answers: dict[str, Any], loop: asyncio.AbstractEventLoop, done: Callable[[], object]) -> None:
         for name, ask in self._questions.items():
             try:
                 answers[name] = ask()
             except Exception as error:
-                # The edge: whatever ails one, the others are shown; None says that there was no answer.
+                # Whatever one question fails with, the answers to the others are shown.
                 if db.is_transient(error) or isinstance(error, redis.RedisError):
                     log.warning("figures_missing", source=name, error=type(error).__name__)
                 else:
                     log.exception("figures_missing", source=name)
         with suppress(RuntimeError):  # the loop has gone meanwhile
-            ended()
-
-    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._round is not None:
-            self._round.set_result(None)
-        self._round, self._until = None, loop.time() + self._fresh
+            loop.call_soon_threadsafe(done)

@@ -1,7 +1,7 @@
-"""For how long a connection may stay in each of its states, and the look once a second that ends what stays longer.
+"""How long a connection may stay in each state. A look once a second closes connections that stay longer.
 
-Every connection is in one of these states at any time, and each of them has an end, whatever the peer sends, leaves
-out or does not read. docs/connections.md lists them for users.
+A connection is in one of these states at any time, and each state has a limit, whatever the peer sends, leaves out or
+does not read. docs/connections.md lists the limits for users.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class State(Enum):
-    """What a connection is busy with."""
+    """The state of a connection."""
 
     IDLE = "idle"  # nothing yet, or all is answered
     HEAD = "head"  # some of a request's head is here
@@ -35,17 +35,17 @@ LIMITS: dict[State, float] = {
     # Longer than a load balancer's 60 s: the side that reuses connections should be the one to close them.
     State.IDLE: 65.0,
     State.HEAD: 20.0,
-    # Longer than what a route waits for its body (api/http/reading.py), so that this is the second net.
+    # Longer than a route waits for its body (api/http/reading.py): this is the second safety net.
     State.BODY: 30.0,
-    # Longer than the longest `Prefer: wait` and the database's time-outs together. A safety net too.
+    # Longer than the longest `Prefer: wait` and the database's time-outs together: a safety net too.
     State.ANSWERING: 120.0,
     State.UNREAD: 30.0,
     State.CLOSING: 5.0,
 }
-"""Seconds in each state. A piece of a streamed answer begins ANSWERING anew, and PROGRESS begins UNREAD anew."""
+"""Seconds in each state. Each piece of a streamed answer restarts ANSWERING, and each PROGRESS restarts UNREAD."""
 
 BEHIND_UNREAD = (State.IDLE, State.ANSWERING, State.CLOSING)
-"""States whose time begins when the peer has read what was written before."""
+"""States whose time starts when the peer has read what was written before."""
 
 PROGRESS = 16 * 1024
 """Bytes that a peer has to take of a large answer within the limit of UNREAD."""
@@ -69,16 +69,16 @@ def overdue(state: State, seconds: float, *, crowded: bool = False) -> bool:
 
 @dataclass(slots=True)
 class ReadProgress:
-    """How far a peer has read, and since when it has stood there."""
+    """How many bytes a peer has taken, and since when it has taken no more than that."""
 
     taken: int = 0
     since: float = 0.0
     behind: bool = False
 
     def stalled_for(self, taken: int, backlog: int, now: float) -> float | None:
-        """For how many seconds a peer that has taken `taken` bytes in all has taken too little; None: it is not behind.
+        """Seconds for which a peer has taken too little; None if it has nothing left to take. `taken`: bytes in all.
 
-        Less than PROGRESS is no progress: a byte a second would keep an answer for weeks.
+        Less than PROGRESS is no progress: a peer that takes a byte a second would keep an answer for weeks.
         """
         if not backlog:
             self.behind = False
@@ -89,17 +89,17 @@ class ReadProgress:
 
 
 class Watched(Protocol):
-    """A connection, as far as the look at it needs it."""
+    """The part of a connection that Watch uses."""
 
     def snapshot(self, now: float) -> tuple[State, float, int]:
-        """Its state, for how many seconds it has been in it, and the bytes of its answers that are not read."""
+        """Its state, the seconds it has been in that state, and the bytes of its answers that are not read."""
 
     def expire(self, state: State) -> None:
-        """End it, since it has been in this state for too long."""
+        """Close it: it has been in this state for too long."""
 
 
 class Watch:
-    """One server's connections. One look at all of them costs less than a timer for each request would."""
+    """Watches one server's connections. One look at all of them costs less than a timer for each request."""
 
     def __init__(self, connections: set[Watched], loop: asyncio.AbstractEventLoop) -> None:
         """`connections`: the server's own set, which it keeps."""
@@ -109,11 +109,11 @@ class Watch:
         self.most = most_connections()
 
     def full(self) -> bool:
-        """Whether one connection more would take the files that the process needs for itself."""
+        """Whether there are more connections than the limit of open files has room for."""
         return len(self._connections) > self.most
 
     def start(self) -> None:
-        """Look, and go on while there are connections."""
+        """Look in a second, and every second while there are connections."""
         if self._next is None:
             self._next = self._loop.call_later(EVERY, self._look)
 
@@ -121,31 +121,31 @@ class Watch:
         self._next = None
         now = self._loop.time()
         crowded = len(self._connections) > self.most // 2
-        ended: Counter[str] = Counter()
+        expired: Counter[str] = Counter()
         unread: list[tuple[float, int, Watched]] = []
         for connection in list(self._connections):
             state, seconds, backlog = connection.snapshot(now)
             if overdue(state, seconds, crowded=crowded):
                 connection.expire(state)
-                ended[state.value] += 1
+                expired[state.value] += 1
             elif backlog:
                 unread.append((seconds, backlog, connection))
-        self._shed(unread, ended)
-        # An idle connection's end is everyday; of the others one line a second, however many they are.
-        if any(name != State.IDLE.value for name in ended):
-            log.info("connections_ended", **ended)
+        self._shed(unread, expired)
+        # Closing idle connections is everyday work. Of the others there is one line a second, however many they are.
+        if any(name != State.IDLE.value for name in expired):
+            log.info("connections_ended", **expired)
         if self._connections:
             self.start()
 
     @staticmethod
-    def _shed(unread: list[tuple[float, int, Watched]], ended: Counter[str]) -> None:
-        """Keep unread answers within bounds: those that have stood for longest go first."""
+    def _shed(unread: list[tuple[float, int, Watched]], expired: Counter[str]) -> None:
+        """Keep unread answers within BACKLOG_MAX: connections that have stalled for longest go first."""
         total = sum(backlog for _, backlog, _ in unread)
         for _, backlog, connection in sorted(unread, key=itemgetter(0), reverse=True):
             if total <= BACKLOG_MAX:
                 return
             connection.expire(State.UNREAD)
-            ended["shed"] += 1
+            expired["shed"] += 1
             total -= backlog
 
 
@@ -153,7 +153,7 @@ _watches: WeakKeyDictionary[ServerState, Watch] = WeakKeyDictionary()
 
 
 def watch_of(server: ServerState) -> Watch:
-    """The one look at all connections of a server. Called in its event loop."""
+    """The Watch of a server, the same for all its connections. Call it in the server's event loop."""
     watch = _watches.get(server)
     if watch is None:
         watch = _watches[server] = Watch(server.connections, asyncio.get_running_loop())  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """The sending side of a connection: counts what is written, and closes so that the peer can read its last answer.
 
-A plain close() has two faults. It waits without end where the peer does not read. And where the peer still sends, the
-kernel answers those bytes with a reset, which takes from the peer what it has not read yet (RFC 9112, 9.6).
+A plain close() has two faults. It waits without end for a peer that does not read. And it answers a peer that still
+sends with a reset, which discards the part of the answer that the peer has not read yet (RFC 9112, 9.6).
 """
 
 import asyncio
@@ -12,20 +12,22 @@ from contextlib import suppress
 from typing import Any
 
 SEND_BUFFER = 128 * 1024
-"""Bytes of an answer that the kernel takes over from us. Its own rule would be 4 MiB, and it would tell us that the
-peer reads only after a third of them: a slow peer would look like one that does not read."""
+"""Bytes of an answer that the kernel takes from us. By default it takes up to 4 MiB, and reports progress only after a
+third of them: a slow peer would look like one that does not read."""
 
-KERNEL_LATER = 30.0
+KERNEL_EXTRA = 30.0
 
 _RESET = struct.pack("ii", 1, 0)
 
 
 class LingeringTransport(asyncio.Transport):
-    """Around the event loop's transport of one connection. `sends_on` says whether the peer may still be sending."""
+    """Wraps the event loop's transport of one connection. `sends_on` says whether the peer may still be sending."""
 
     def __init__(self, inner: asyncio.Transport, sends_on: Callable[[], bool], *, unread: float) -> None:
-        """`unread`: seconds after which we give up a peer that takes nothing. The kernel does later, after our close()
-        too; later, since it does not tell the peer.
+        """`unread`: seconds after which this process gives up a peer that takes nothing.
+
+        The kernel gives up KERNEL_EXTRA seconds later, also after close(). It comes second, since it does not tell the
+        peer.
         """
         super().__init__()
         self._inner = inner
@@ -34,7 +36,7 @@ class LingeringTransport(asyncio.Transport):
         self.lingering = False
         self._set(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            self._set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int((unread + KERNEL_LATER) * 1000))
+            self._set(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int((unread + KERNEL_EXTRA) * 1000))
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.lingering:
@@ -42,8 +44,8 @@ class LingeringTransport(asyncio.Transport):
             self._inner.write(data)
 
     def close(self) -> None:
-        """Close once all is sent. A peer that may still be sending first gets the end of our side, and is listened to
-        for a while: until it closes, or until abort() is called.
+        """Close once all is sent. If the peer may still be sending, only our side is closed, and its bytes are read
+        until it closes too or abort() is called.
         """
         if self.is_closing():
             return
@@ -55,7 +57,7 @@ class LingeringTransport(asyncio.Transport):
             self._inner.close()
 
     def abort(self) -> None:
-        """Close now. The peer is reset, and neither we nor the kernel keep what it has not read."""
+        """Close now, with a reset. Neither this process nor the kernel keeps what the peer has not read."""
         self._set(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._inner.abort()
 
@@ -76,7 +78,7 @@ class LingeringTransport(asyncio.Transport):
         return self._inner.get_extra_info(name, default)
 
     def _set(self, level: int, option: int, value: int | bytes) -> None:
-        """An option of the socket, if there is one and it knows the option."""
+        """Set an option of the socket, if there is a socket and it knows the option."""
         plain = self._inner.get_extra_info("socket")
         if plain is not None:
             with suppress(OSError):

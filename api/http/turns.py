@@ -1,4 +1,4 @@
-"""Turns on what all requests of a process share: the event loop's time, and the threads that ask the database."""
+"""Turns on what all requests of a process share: the event loop's time, and the threads that use the database."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,30 +12,30 @@ from api.http.shares import Lines, Shares
 T = TypeVar("T")
 
 A_ROUND = 16
-"""How many requests begin in one round of the event loop. A round of thousands would be seconds long, and whoever comes
-meanwhile waits for several of them: to be accepted, read, recorded and answered.
+"""How many requests begin in one round of the event loop. A round of thousands would take seconds. A request that comes
+meanwhile waits for several rounds: to be accepted, read, recorded and answered.
 """
 
 SWITCH = 0.001
-"""Seconds after which the event loop lets a thread have the interpreter. With Python's 5 ms, a thread that PostgreSQL
-has answered waits that long for it, at each step of a transaction, while a flood keeps the loop busy.
+"""Seconds after which the event loop lets a thread have the interpreter. Python's default is 5 ms: in a flood, a thread
+would wait that long after each of PostgreSQL's answers.
 """
 
 owner: ContextVar[str] = ContextVar("owner", default="")
-"""The workspace whose request is being served; "" before its key is known, and for requests without one."""
+"""The workspace whose request is served; "" before its key is known, and for requests without a key."""
 
 
 class Turns:
-    """The event loop's time, from one request to the next: so many begin in a round, workspaces in turn."""
+    """The event loop's time: A_ROUND requests begin in a round of the loop, and workspaces take turns."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lines: Lines[asyncio.Future[None]] = Lines()
         self._left = A_ROUND
-        self._round_ends = False
+        self._next_is_planned = False
 
     def turn(self, whose: str) -> asyncio.Future[None] | None:
-        """A future that ends when it is this owner's turn. None with few requests under way: nothing to wait for."""
+        """A future that is done when it is this owner's turn. None if it is his turn now, as with few requests."""
         if self._left and not self._lines:
             self._begin()
             return None
@@ -45,12 +45,12 @@ class Turns:
 
     def _begin(self) -> None:
         self._left -= 1
-        if not self._round_ends:
-            self._round_ends = True
+        if not self._next_is_planned:
+            self._next_is_planned = True
             self._loop.call_soon(self._next_round)
 
     def _next_round(self) -> None:
-        self._round_ends, self._left = False, A_ROUND
+        self._next_is_planned, self._left = False, A_ROUND
         while self._left and (found := self._lines.take()):
             future = found[1]
             if not future.done():
@@ -59,7 +59,7 @@ class Turns:
 
 
 class FairThreads:
-    """A pool of threads that workspaces share: one of them never has all threads, and their calls are run in turn."""
+    """A pool of threads that workspaces share. No workspace has all threads, and the calls of all run in turn."""
 
     def __init__(self, size: int, name: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -68,7 +68,7 @@ class FairThreads:
         self._lines: Lines[tuple[asyncio.Future[Any], Callable[[], Any]]] = Lines()
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """What `call` returns or raises, from a thread. Cancelled while it waits for a thread, it is never called."""
+        """What `call` returns or raises, from a thread. A future that is cancelled before that is never run."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._lines.add(owner.get(), (future, call))
         self._fill()

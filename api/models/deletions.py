@@ -1,4 +1,4 @@
-"""What requests to delete posts hold, and what is answered."""
+"""The limits of a request to delete posts, and the reasons in its answer."""
 
 from enum import StrEnum
 
@@ -6,9 +6,9 @@ POSTS_MAX = 1_000
 
 
 class Reason(StrEnum):
-    """Why a post was not deleted; the words of bulk jobs where they mean the same (shared/domain/reschedules.py).
+    """Why a post was not deleted. Bulk jobs have the same words for the same reasons (shared/domain/reschedules.py).
 
-    `held`: somebody holds its row at this moment, an edit under way as a rule; ask again.
+    `held`: its row is locked elsewhere now, mostly by an edit under way. The client may send the request again.
     """
 
     NOT_FOUND = "not_found"
@@ -16,4 +16,4 @@ class Reason(StrEnum):
     FAILED = "already_failed"
     BEING_PUBLISHED = "being_published"
     BEING_RENDERED = "being_rendered"
-    HELD = "held"
+    LOCKED_ELSEWHERE = "held"

@@ -1,6 +1,6 @@
-"""The contract, operation by operation: what may be sent, and every status and header that may come back (SPEC 4).
+"""The contract, operation by operation: what may be sent, and every status and header that may come back.
 
-tests/contract holds this table against the routes and against what a running API answers.
+tests/contract compares this table with the routes, and with the answers of a running API.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,7 @@
-"""The bodies of requests and answers, for the OpenAPI document alone (api/models/openapi.py): nothing here runs for a
-request.
+"""The bodies of requests and answers, for the OpenAPI document alone (api/models/openapi.py). No request runs it.
 
-Requests are judged by shared/domain/fields.py, api/models/drafts.py and their like; tests/contract holds the two
-against each other.
+Requests are checked by shared/domain/fields.py, api/models/new_posts.py and others. tests/contract compares these
+schemas with those checks.
 """
 
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from api.models import deletions, drafts
+from api.models import deletions, new_posts
 from shared.domain import captions, edits, fields, times, urls
 from shared.domain.lifecycle import EditStatus, Status
 
@@ -165,7 +164,7 @@ class PostPatch(_plain(Body, optional=True)):  # type: ignore[misc]  # as above
 
 class NewPosts(Body):
     account_ids: list[Id] = Field(
-        min_length=1, max_length=drafts.ACCOUNTS_MAX, json_schema_extra={"uniqueItems": True},
+        min_length=1, max_length=new_posts.ACCOUNTS_MAX, json_schema_extra={"uniqueItems": True},
         description="one post is created for each", examples=[["acc_1a2b3c4d5e"]],
     )  # fmt: skip
     caption: Caption = absent

@@ -21,7 +21,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
-    # Not no-referrer: a browser would then name no origin with our own forms either.
+    # Not no-referrer: browsers would then send no origin with our own forms either.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -31,7 +31,7 @@ HEADERS = {
 
 
 class Line:
-    """A request's connection while its password is judged: whether the client still waits, and what it sent meanwhile.
+    """A request's connection while its password is checked: whether the client still waits, and what it sent meanwhile.
 
     A form that arrives during the wait is kept for the page that reads it, up to what a form of ours may hold.
     """
@@ -51,17 +51,17 @@ class Line:
             if message["type"] == "http.disconnect":
                 return
             kept += len(message.get("body", b""))
-        await asyncio.Event().wait()  # what more there is stays with the connection, which reads no further
+        await asyncio.Event().wait()  # more bytes stay in the connection, which reads no further
 
     async def receive(self) -> Message:
-        """As the request's own, from its start."""
+        """As the request's own `receive`, from its start."""
         return self._kept.popleft() if self._kept else await self._receive()
 
 
 def knows(config: Settings, given: tuple[str, str]) -> bool:
-    """Whether these are the page's user and password; takes as long for a near miss as for any other."""
+    """Whether these are the page's user and password. The time it takes does not depend on how near they are."""
     user, password = given
-    # Both are compared whatever the first comparison says.
+    # & and not "and": the second comparison is always made.
     return same(user, config.ops_user) & same(password, config.ops_password)
 
 
@@ -83,7 +83,7 @@ def from_here(request: Request) -> bool:
 
 
 def token(config: Settings, path: str, now: float | None = None) -> str:
-    """What a form carries: that one of our pages offered this very act, lately. The same in all API processes."""
+    """The token of a form: proof that one of our pages offered this act recently. Valid in all API processes."""
     at = int(time.time() if now is None else now)
     return f"{at}.{_signed(config, path, at)}"
 

@@ -16,8 +16,9 @@ from shared.store import failures
 
 SHOWN: Final = 100
 AT_ONCE: Final = 1000
-"""Posts that one press of the button puts back; the page says so where a reason has more."""
+"""Posts that one press of the button retries. The page says so if the reason has more."""
 TOGETHER: Final = 500
+"""Posts in one transaction."""
 
 _GROUP = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,6}", re.ASCII)
@@ -48,7 +49,7 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
     group = request.path_params["group"]
     if not _GROUP.fullmatch(group):
         return message(request, 404, "No such reason", "There is no such reason.")
-    # What fails from here on is not among what the operator sees and agrees to.
+    # Posts that fail after this moment are not among those that the operator sees and agrees to.
     until = (await read(request, failures.groups, None, 1)).now
     posts = await read(request, failures.of_group, group, until, AT_ONCE + 1)
     now, batch = until, posts[:AT_ONCE]
@@ -74,11 +75,11 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
 
 @page("/ops/failed/{group}/retry", "POST")
 async def retry_reason(request: Request) -> Response:
-    """Put back the posts that the operator saw; if they are others by now, nothing is done."""
+    """Retry the posts that the operator saw. If the reason has other posts by now, do nothing."""
     fields, group = await form(request), request.path_params["group"]
     until = _instant(fields.get("until", ""))
     if until is None or not _GROUP.fullmatch(group):
-        return message(request, 400, "That did not work", "The form was not whole. Open the page again.")
+        return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
     batch = await read(request, failures.of_group, group, until, AT_ONCE)
     if not batch or failures.mark(batch) != fields.get("seen"):
         return await _page(request, "These posts have changed since you looked; look again.", 409)

@@ -1,4 +1,4 @@
-"""What the forms of the operators' pages share: that one of our own pages sent them, and whose name is kept."""
+"""What all forms of the operators' pages share: the check that our own page sent them, and the operator's name."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,20 +22,20 @@ LOCK_WITHIN = 1.0
 FORM_LIMIT = 10_000
 
 
-class HeldError(RedraftError):
-    """503: somebody holds the post for longer than a page waits."""
+class LockedElsewhereError(RedraftError):
+    """503: the post stays locked elsewhere for longer than LOCK_WITHIN."""
 
     code = "unavailable"
 
 
 class NotOursError(RedraftError):
-    """403: no page of ours sent this."""
+    """403: the form was not sent by one of our own pages."""
 
     code = "forbidden"
 
 
 async def form(request: Request) -> dict[str, str]:
-    """A form's fields, once it is sure that one of our own pages sent it. Raises RedraftError."""
+    """The fields of a form that one of our own pages sent. Raises NotOursError for any other."""
     config, body = context_of(request).config, b""
     async for chunk in request.stream():
         body += chunk
@@ -50,16 +50,18 @@ async def form(request: Request) -> dict[str, str]:
 
 
 def operator(request: Request) -> Actor:
-    """Who it is that asks: the user of the pages' password, and the request's id."""
+    """Who acts: the user of the pages' password, and the request's id."""
     return Actor(context_of(request).config.ops_user, None, request_id.get())
 
 
-def patiently(tx: Connection, act: Callable[..., T], *args: object) -> T:
-    """Less patient than the page itself, so that it can say who is waited for."""
+def with_lock_limit(tx: Connection, act: Callable[..., T], *args: object) -> T:
+    """`act(tx, *args)`, which waits LOCK_WITHIN s for a lock: less than the page waits, so that it can say why."""
     posts_store.wait_at_most(tx, LOCK_WITHIN)
     try:
         return act(tx, *args)
     except DBAPIError as error:
         if not db.lock_timed_out(error):
             raise
-        raise HeldError("Somebody holds the post for too long; redraft doctor says who. Try again.") from error
+        raise LockedElsewhereError(
+            "The post is locked elsewhere; redraft doctor says by what. Try again later."
+        ) from error

@@ -1,4 +1,4 @@
-"""What all of the operators' pages share: the door, the templates, and reading the database without haste to others."""
+"""What all operators' pages share: their password, the templates, and reads that leave connections to requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -42,7 +42,7 @@ VERSION: Final = sha256("".join(text for _, text in STATIC.values()).encode()).h
 router = APIRouter()
 log = structlog.get_logger(__name__)
 _guesses = Guesses()
-# The page must not take all of the connections that the API's own reads share.
+# The pages must not take all of the connections that requests read with.
 _reading = asyncio.Semaphore(READS_AT_ONCE)
 
 
@@ -62,7 +62,7 @@ def _clock(instant: datetime) -> str:
 
 
 def asked_for(changes: dict[str, Any]) -> str:
-    """Which fields, for lists: a caption is shown in its edit's story only."""
+    """The names of the changed fields, for lists: only an edit's own page shows a caption."""
     return "time, by a bulk job" if "move" in changes else ", ".join(changes)
 
 
@@ -100,7 +100,7 @@ def _shut(status: int, heading: str, message: str, **headers: str) -> Response:
 
 
 async def _turned_away(request: Request, gone: Callable[[], Awaitable[None]]) -> tuple[Response | None, str | None]:
-    """Why this request gets no page, or None for an operator's; and the pass that is new with its answer, if any is.
+    """The refusal of this request, or None for an operator's; and the new pass to set with its answer, if there is one.
 
     `gone`: returns when the client has hung up.
     """
@@ -136,7 +136,7 @@ async def _turned_away(request: Request, gone: Callable[[], Awaitable[None]]) ->
 
 
 def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
-    """A route of the page: behind the password, with its headers, and with errors that a person can read."""
+    """A route of the pages: behind the password, with the pages' headers, and with errors as pages."""
 
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
@@ -164,18 +164,18 @@ def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
 
 
 async def read(request: Request, query: Callable[..., T], *args: object) -> T:
-    """A read in a transaction of its own, given up after a second. Unavailable."""
+    """A read in a transaction of its own, given up after a second. Raises Unavailable."""
 
-    def hurried(tx: Connection) -> T:
+    def with_time_limit(tx: Connection) -> T:
         overview.limit_statements(tx)
         return query(tx, *args)
 
     async with _reading:
-        return await context_of(request).read(hurried)
+        return await context_of(request).read(with_time_limit)
 
 
 async def perhaps(request: Request, query: Callable[..., T], *args: object) -> T | None:
-    """The same for a part of a page that can do without it."""
+    """The same for an optional part of a page; None if PostgreSQL does not answer."""
     try:
         return await read(request, query, *args)
     except Unavailable:
@@ -183,6 +183,6 @@ async def perhaps(request: Request, query: Callable[..., T], *args: object) -> T
 
 
 def asked(request: Request, name: str) -> str | None:
-    """A query parameter that can be looked for in the database, else None."""
+    """A query parameter that the database can search for, else None."""
     value = request.query_params.get(name, "").strip()
     return value if value and storable(value[:255]) and (name == "q" or len(value) <= 255) else None

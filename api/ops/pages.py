@@ -1,6 +1,6 @@
-"""The operators' page at /ops: what Flower cannot show, and what an operator may do about it (SPEC 8).
+"""The operators' page at /ops: what Flower cannot show, and what an operator may do about it (docs/operations.md).
 
-Rendered here, from the files in templates/, without a build step and without anything from another host.
+Rendered here from the files in templates/, without a build step. Pages load nothing from another host.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from api.context import storable
 
 # Its routes come before the one for all other addresses below.
 from api.ops import failed as ops_failed  # noqa: F401
+from api.ops import history as ops_history  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
-from api.ops import stories as ops_stories  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared.broker import queue
 from shared.domain.edit_histories import EditStory
@@ -39,8 +39,8 @@ IDS_AT_ONCE = 20
 
 @page("/ops")
 async def show_overview(request: Request) -> Response:
-    """How everything stands."""
-    standing, failed, late, jobs, dead, depths = await asyncio.gather(
+    """The overview."""
+    summary, failed, late, jobs, dead, depths = await asyncio.gather(
         perhaps(request, overview.summary),
         perhaps(request, _edits, "failed", None, None, FEW),
         perhaps(request, late_store.late_posts, FEW),
@@ -48,9 +48,9 @@ async def show_overview(request: Request) -> Response:
         perhaps(request, webhooks_store.dead, FEW),
         _depths(),
     )
-    now = standing.now if standing else datetime.now(UTC)
+    now = summary.now if summary else datetime.now(UTC)
     refused = await perhaps(request, failures.groups, None, FEW // 2)
-    wrongly, says = await perhaps(request, health.set_up_wrongly, LOOKED_AT) or (0, "")
+    wrongly, publisher_says = await perhaps(request, health.set_up_wrongly, LOOKED_AT) or (0, "")
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
@@ -58,11 +58,11 @@ async def show_overview(request: Request) -> Response:
         "overview.html",
         here="/ops",
         now=now,
-        standing=standing,
+        summary=summary,
         failed=failed,
         refused=refused,
         wrongly=wrongly,
-        publisher_says=says,
+        publisher_says=publisher_says,
         late=late,
         jobs=jobs,
         dead=dead,
@@ -79,7 +79,7 @@ async def _depths() -> dict[str, int] | None:
         return None
 
 
-# The place of an edit by its number in the order; by its id it is any other text.
+# The place of an edit in a list: its number in the order, or any other text, which is its id.
 _SEQ = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -141,15 +141,15 @@ async def show_job(request: Request) -> Response:
     advice = {
         "queued": "It waits for a bulk worker.",
         "running": "It is at work.",
-        "failed": "It gave up; what it had moved stays moved. Mend what the worker's log says, and send it again.",
+        "failed": "It failed. Posts that it moved stay moved. Fix the error in the worker's log, then send it again.",
     }.get(job.status, "It has ended.")
-    advice = "Nobody works on it: look for a bulk worker (redraft doctor)." if stalled else advice
+    advice = "No worker is working on it: check that a bulk worker runs (redraft doctor)." if stalled else advice
     return html(request, "job.html", here="/ops/jobs", now=job.now, job=job, advice=advice)
 
 
 @page("/ops/webhooks")
 async def list_webhooks(request: Request) -> Response:
-    """Events that nobody took."""
+    """Events that the receiver did not take."""
     dead = await read(request, webhooks_store.dead, MANY)
     return html(request, "webhooks.html", here="/ops/webhooks", dead=dead, many=MANY)
 
@@ -159,7 +159,7 @@ _ID = re.compile(r"[a-z]{2,12}_[0-9A-Za-z]+(?:_[0-9A-Za-z]+)*|[0-9A-Za-z]{6,64}"
 
 @page("/ops/search")
 async def search(request: Request) -> Response:
-    """Find ids, alone or among other text, such as a task's arguments in Flower."""
+    """Find ids in any text, such as a task's arguments in Flower."""
     given = asked(request, "q") or ""
     ids = list(dict.fromkeys(_ID.findall(given[:SEARCHED])))[:IDS_AT_ONCE]
     found = await read(request, _find, ids) if ids else []
@@ -169,14 +169,14 @@ async def search(request: Request) -> Response:
 
 
 def _find(tx: Connection, ids: list[str]) -> list[tuple[str, str, str]]:
-    """(what it is, its id, its page) of all that go by these ids, with or without their prefix."""
+    """(kind, id, page) of everything with these ids, given with or without their prefix."""
     wanted = [name for one in ids for name in ((one,) if "_" in one else (f"post_{one}", f"edit_{one}"))]
     return [(one.kind, one.id, f"/ops/{one.page}/{quote(one.opens)}") for one in operator_actions.find(tx, wanted)]
 
 
 @page("/ops/{rest:path}")
 async def anything_else(request: Request) -> Response:
-    """The few files that pages load, and an answer for all other addresses."""
+    """The static files of the pages, and a 404 for all other addresses."""
     name = request.path_params["rest"]
     if name in STATIC:
         kind, text = STATIC[name]

@@ -13,7 +13,7 @@ ROW_MINUTES = 5
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar. `typical`: the part that stands for the median, in front of the one for the worst."""
+    """One bar. `typical`: it shows the median, and stands in front of the bar of the worst."""
 
     x: float
     y: float
@@ -35,7 +35,7 @@ class Plot:
 
 
 def of(minutes: Sequence[Minute] | None, late: Lateness | None, now: datetime) -> list[Plot]:
-    """All plots whose numbers were to be had."""
+    """The plots of the given numbers. None: those numbers could not be read."""
     made = []
     if minutes is not None:
         made += [_waits(minutes), _recorded(minutes)]
@@ -57,7 +57,7 @@ def _waits(minutes: Sequence[Minute]) -> Plot:
     medians = _bars([minute.median_wait for minute in minutes], most, starts, lambda wait: f"median {_seconds(wait)}")
     bars += [Bar(bar.x, bar.y, bar.height, bar.label, typical=True) for bar in medians]
     rows = _rows(longest, starts, max, _seconds, "no edits")
-    return Plot("Edits: from accepted to ended", summary, "longest wait", _seconds(most), bars, rows)
+    return Plot("Edits: from accepted to finished", summary, "longest wait", _seconds(most), bars, rows)
 
 
 def _recorded(minutes: Sequence[Minute]) -> Plot:
@@ -71,13 +71,13 @@ def _recorded(minutes: Sequence[Minute]) -> Plot:
     return Plot("Changes recorded, each minute", summary, "changes", _whole(most), bars, rows)
 
 
-def _lateness(told: Lateness, now: datetime) -> Plot:
-    late = told.worst
+def _lateness(lateness: Lateness, now: datetime) -> Plot:
+    late = lateness.worst
     first = now.replace(second=0, microsecond=0) - timedelta(minutes=len(late) - 1)
     starts = [first + timedelta(minutes=number) for number in range(len(late))]
     known = [one for one in late if one is not None]
     worst = f"The latest post went out {_seconds(max(known))} after its time" if known else "No post went out"
-    summary = f"{worst}{f', of the newest {TRIES_LOOKED_AT:,}' if told.cut else ' in the last hour'}."
+    summary = f"{worst}{f', of the newest {TRIES_LOOKED_AT:,}' if lateness.cut else ' in the last hour'}."
     most = ceiling(max(known, default=0.0))
     rows = _rows(late, starts, max, _seconds, "none went out")
     return Plot("Posts: how late at most", summary, "latest", _seconds(most), _bars(late, most, starts, _seconds), rows)
@@ -86,7 +86,7 @@ def _lateness(told: Lateness, now: datetime) -> Plot:
 def _bars(
     values: Sequence[float | None], most: float, starts: Sequence[datetime], words: Callable[[float], str]
 ) -> list[Bar]:
-    """A bar for each value that there is; what is almost nothing can still be seen."""
+    """A bar for each value that is not None. Even the smallest bar is high enough to be seen."""
     step = WIDTH / max(1, len(values))
     bars = []
     for number, value in enumerate(values):

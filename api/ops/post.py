@@ -1,4 +1,4 @@
-"""One post's story on the operators' pages, with its retry where it failed."""
+"""One post's history on the operators' pages, and its retry if it failed."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +14,6 @@ from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, message, page, read
-from shared.broker import queue
 from shared.domain.edit_histories import EditStory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status
@@ -28,10 +27,10 @@ from shared.store.acts import Actor, Recorded
 from shared.store.failures import Retried
 
 FEW, MOST = 10, 50
-UNSURE: Final = "PostgreSQL did not answer in time. It may have been done: look again before you try once more."
+UNSURE: Final = "PostgreSQL did not answer in time. The retry may have been done: look at the posts first."
 DONE: Final = {
     "due": "It is due again, and open to edits.",
-    "closed": "It may have gone out: it is tried again under its old key, closed to edits.",
+    "closed": "It may have gone out: it is tried again under its old key, and is closed to edits.",
     "render": "It is rendered again.",
 }
 
@@ -39,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Story:
+class _History:
     """All that the page shows, newest first. `maybe_sent`: a failed post that may have gone out."""
 
     post: Post
@@ -53,13 +52,13 @@ class _Story:
 
 @page("/ops/posts/{post_id}")
 async def show_post(request: Request) -> Response:
-    """One post's story: its edits, its tries and what was done to it in one line of time."""
+    """One post's history: its edits, its tries and the operators' acts on it, in the order of time."""
     return await _page(request, DONE.get(asked(request, "done") or ""))
 
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
     post_id = request.path_params["post_id"]
-    found = await read(request, _story_of, post_id) if storable(post_id) else None
+    found = await read(request, _history_of, post_id) if storable(post_id) else None
     if found is None:
         return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
     post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"
@@ -78,19 +77,19 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         reason=found.reason,
         acts=found.acts,
         maybe_sent=found.maybe_sent,
-        story=_story(post, found.edits, found.tries, found.acts),
-        cut=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
+        timeline=_timeline(post, found.edits, found.tries, found.acts),
+        truncated=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
         retry_token=access.token(config, f"{path}/retry"),
         not_sent_token=access.token(config, f"{path}/retry-not-sent"),
     )
 
 
-def _story_of(tx: Connection, post_id: str) -> _Story | None:
+def _history_of(tx: Connection, post_id: str) -> _History | None:
     found, now = posts_store.read_posts(tx, [post_id])
     if now is None or post_id not in found:
         return None
     post, failed = found[post_id], failures.failed_posts(tx, ids=[post_id], limit=1)
-    return _Story(
+    return _History(
         post,
         now,
         operator_actions.edits(tx, post_id=post_id, limit=MOST),
@@ -103,13 +102,13 @@ def _story_of(tx: Connection, post_id: str) -> _Story | None:
 
 @page("/ops/posts/{post_id}/retry", "POST")
 async def retry(request: Request) -> Response:
-    """Put a failed post back to work, if it stands as the operator saw it."""
+    """Retry a failed post, if it has not changed since the operator saw it."""
     return await _retry(request, not_sent=False)
 
 
 @page("/ops/posts/{post_id}/retry-not-sent", "POST")
 async def retry_not_sent(request: Request) -> Response:
-    """The same with the operator's word that it did not go out: it comes back open to edits."""
+    """The same, with the operator's statement that the post did not go out: it is open to edits then."""
     return await _retry(request, not_sent=True)
 
 
@@ -126,7 +125,7 @@ async def _retry(request: Request, *, not_sent: bool) -> Response:
 
 
 async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_sent: bool = False) -> list[Retried]:
-    """Put these posts back to work, each at the revision that was seen, in one transaction; rung for below it."""
+    """Retry these posts in one transaction, each only at the revision in `seen`, and ring for them below the commit."""
 
     def put_back(tx: Connection) -> list[Retried]:
         return failures.retry_seen(tx, seen, actor, not_sent=not_sent)
@@ -134,10 +133,7 @@ async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_s
     done = await context.write(put_back, unsure=UNSURE)
     log.info("operator_decided", done="retried", posts=len(done), not_sent=not_sent, by=actor.name)
     publishes, renders = failures.to_ring(done)
-    if publishes:
-        context.ring(queue.enqueue_publish, publishes)
-    if renders:
-        context.ring(queue.enqueue_renders, renders)
+    context.ring(publishes=publishes, renders=renders)
     return done
 
 
@@ -145,23 +141,23 @@ def _waits(facts: PostFacts) -> bool:
     return facts.status in (Status.GENERATED, Status.PENDING_RENDER) and not facts.deleted
 
 
-def _story(
+def _timeline(
     post: Post, edits: list[EditStory], tries: list[overview.Try], acts: list[Recorded]
 ) -> list[tuple[datetime, str, str, str | None]]:
     """(when, how it looks, what happened, where to read on), the oldest first."""
     kinds = {"applied": "good", "failed": "bad", "rejected": "warn", "done": "good", "refused": "bad", "unknown": "bad"}
-    told: list[tuple[datetime, str, str, str | None]] = [(post.created_at, "", "created", None)]
+    lines: list[tuple[datetime, str, str, str | None]] = [(post.created_at, "", "created", None)]
     for edit in edits:
         link, name = f"/ops/edits/{quote(edit.id)}", f"{asked_for(edit.changes)} by {edit.requested_by}"
         if edit.finalized_at is None:
-            told.append((edit.created_at, "warn", f"edit accepted, and waiting: {name}", link))
+            lines.append((edit.created_at, "warn", f"edit accepted, and waiting: {name}", link))
         else:
-            told.append((edit.finalized_at, kinds.get(edit.status, ""), f"edit {edit.status}: {name}", link))
+            lines.append((edit.finalized_at, kinds.get(edit.status, ""), f"edit {edit.status}: {name}", link))
     for one in tries:
-        told.append((one.started_at, "", f"publish, try {one.number}", None))
+        lines.append((one.started_at, "", f"publish, try {one.number}", None))
         if one.finished_at is not None:
             outcome = (one.outcome or "").replace("_", " ")
             said = f": {one.message}" if one.message else ""
-            told.append((one.finished_at, kinds.get(one.outcome or "", "warn"), f"publish {outcome}{said}", None))
-    told += [(act.at, "", act.words(), None) for act in acts]
-    return sorted(told, key=lambda one: one[0])
+            lines.append((one.finished_at, kinds.get(one.outcome or "", "warn"), f"publish {outcome}{said}", None))
+    lines += [(act.at, "", act.words(), None) for act in acts]
+    return sorted(lines, key=lambda one: one[0])

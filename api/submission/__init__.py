@@ -1,1 +1,1 @@
-"""Many PATCHes become one INSERT and one doorbell; requests wait for the end. Imports no route."""
+"""Many PATCHes become one INSERT and one doorbell, and requests wait for their edits' results. Imports no route."""

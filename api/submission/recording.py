@@ -1,4 +1,4 @@
-"""Writing many PATCHes down in one INSERT, in a thread (SPEC 7): what each of them is to be told."""
+"""Records many PATCHes in one INSERT, in a thread, and says what each of them is answered."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The edit's row is committed. `replayed`: an earlier request's, found by its Idempotency-Key."""
+    """The edit's row is committed. `replayed`: an earlier request with the same Idempotency-Key made it.
+
+    `created_at` is None where the row has to be read for it.
+    """
 
     edit_id: str
     created_at: datetime | None
@@ -38,8 +41,12 @@ Verdict = Recorded | RedraftError
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One PATCH on its way in. `problem` is what is wrong with it, to be said once its key proved to be new; that its
-    preconditions can never be met is said last, if nothing else is wrong with it (RFC 9110, 13.2.1).
+    """One PATCH that is not recorded yet.
+
+    `problem`: what is wrong with the request. It is answered only if the request's Idempotency-Key is new. A
+    PreconditionFailed is answered only if nothing else is wrong (RFC 9110, 13.2.1).
+    `until`: the time of the event loop at which the request is given up. `awaited`: it waits for its edit's result.
+    `taken`: it is in a batch.
     """
 
     new: NewEdit
@@ -55,12 +62,12 @@ _in_hand: dict[str, str] = {}
 
 
 def in_hand(workspace_id: str, edit_id: str) -> bool:
-    """Whether this process is recording that edit at this moment, so that a missing row means nothing yet."""
+    """Whether this process is recording that edit now. A missing row says nothing then."""
     return _in_hand.get(edit_id) == workspace_id
 
 
 def record_batch(batch: Sequence[Request]) -> list[Verdict]:
-    """Record many requests in one INSERT; if that fails, one by one, so that each owns its error."""
+    """Record many requests in one INSERT; if that fails, one by one, so that each request gets its own error."""
     edits = {request.new.id: request.new.workspace_id for request in batch}
     _in_hand.update(edits)
     try:
@@ -77,38 +84,41 @@ def _record_batch(batch: Sequence[Request]) -> list[Verdict]:
             judged = _judge(tx, batch)
             inserting = True
             verdicts = _insert(tx, batch, judged)
-    except Exception as error:  # noqa: BLE001  -- whatever it was, each request gets its own answer below
+    except Exception as error:  # noqa: BLE001  -- whatever failed, each request gets its own answer below
         inserting = inserting and not db.read_only(error)
         log.warning("batch_failed", requests=len(batch), error=type(error).__name__)
     else:
         return verdicts
     away: RedraftError | None = None
-    alone: list[Verdict] = []
+    one_by_one: list[Verdict] = []
     for request in batch:
-        # PostgreSQL away for one is away for all, and nobody who was answered already is recorded behind his back.
+        # If PostgreSQL is away for one request, it is away for all. A request that was answered meanwhile must not be
+        # recorded: its client was told that nothing was accepted.
         if away is None and not request.future.done():
-            verdict = _record_alone(request, perhaps_there=inserting)
+            verdict = _record_one(request, perhaps_there=inserting)
             away = verdict if isinstance(verdict, errors.Unavailable) else None
-            alone.append(verdict)
+            one_by_one.append(verdict)
         else:
-            alone.append(_unknown(request, perhaps_there=inserting))
-    return alone
+            one_by_one.append(_unknown(request, perhaps_there=inserting))
+    return one_by_one
 
 
 def _database(batch: Sequence[Request]) -> AbstractContextManager[Connection]:
-    """Where a batch is written: with an Idempotency-Key in it the key's lock must last from the judging to the commit;
-    without one the INSERT is a transaction of its own, which saves two trips.
+    """The connection that a batch is written on.
+
+    An Idempotency-Key's lock must last from the look-up to the commit, so it needs a transaction. Without any key the
+    INSERT is a transaction by itself, which saves two round trips.
     """
     return db.transaction() if any(request.new.key for request in batch) else db.autocommit()
 
 
 def _unknown(request: Request, *, perhaps_there: bool) -> RedraftError:
-    """PostgreSQL cannot be asked. After an INSERT without an answer only the row knows, and the client asks for it."""
+    """The answer while PostgreSQL is away. After an INSERT without an answer it names the edit, which may exist."""
     return errors.Unavailable(edit_id=request.new.id if perhaps_there and request.problem is None else None)
 
 
-def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
-    """One request after its batch failed: perhaps committed all the same, else tried by itself."""
+def _record_one(request: Request, *, perhaps_there: bool) -> Verdict:
+    """Record one request after its batch failed, unless the batch was committed all the same."""
     for _ in range(2):
         try:
             with _database([request]) as tx:
@@ -118,7 +128,7 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
                 perhaps_there = True
                 return _insert(tx, [request], judged)[0]
         except IntegrityError:
-            # The lost INSERT went through between our look and this one: look again.
+            # The batch's INSERT was committed after our look: look again.
             continue
         except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
             log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
@@ -129,21 +139,21 @@ def _record_alone(request: Request, *, perhaps_there: bool) -> Verdict:
 
 @dataclass(slots=True)
 class Judged:
-    """What a batch comes to before anything is written. `twins` share a key with one that is accepted."""
+    """The verdicts on a batch before the INSERT, by id() of the request. `duplicates` share an accepted one's key."""
 
     now: datetime | None
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     accepted: list[Request] = field(default_factory=list)
-    twins: list[Request] = field(default_factory=list)
+    duplicates: list[Request] = field(default_factory=list)
 
 
 def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
-    """Look the keys up and judge. The posts are read unlocked: the worker judges again under the lock.
+    """Look up the keys and judge each request. The posts are not locked: the worker judges again under the lock.
 
-    A request whose key another process has in hand is neither refused nor recorded: its answer is the other's.
+    A request whose key another process is recording is neither refused nor recorded: it gets KeyInHand.
     """
     taken, kept = _kept(tx, batch)
-    fresh = [request for request in batch if _key_of(request) not in kept and _is_ours(request, taken)]
+    fresh = [request for request in batch if _key_of(request) not in kept and _has_its_key(request, taken)]
     found, now = posts_store.read_posts(tx, [request.new.post_id for request in fresh if request.patch is not None])
     judged = Judged(now)
     first_with: set[Pair] = set()
@@ -151,12 +161,12 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
         key = _key_of(request)
         if key in kept:
             judged.verdicts[id(request)] = _repeated(request, kept[key])
-        elif not _is_ours(request, taken):
+        elif not _has_its_key(request, taken):
             judged.verdicts[id(request)] = errors.KeyInHand()
         elif (refusal := _refusal(request, found, now)) is not None:
             judged.verdicts[id(request)] = refusal
         elif request.new.key and key in first_with:
-            judged.twins.append(request)
+            judged.duplicates.append(request)
         else:
             first_with.add(key)
             judged.accepted.append(request)
@@ -165,10 +175,10 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
 
 
 def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Verdict]:
-    """Insert what was accepted, in one statement: whole, or not at all.
+    """Insert the accepted requests in one statement: all of them, or none.
 
-    A request that was answered "may have been accepted" meanwhile is left out. From then on only a statement that was
-    under way already can record it, and PostgreSQL ends that in time: hence UNSETTLED_SECONDS.
+    A request that was answered "may have been accepted" meanwhile is left out. After that answer only a statement that
+    was sent before can record it, and PostgreSQL ends it in time: hence errors.UNSETTLED_SECONDS.
     """
     for request in [request for request in judged.accepted if request.future.done()]:
         judged.accepted.remove(request)
@@ -176,12 +186,12 @@ def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Ve
     recorded: set[str] = set()
     if judged.now is not None and judged.accepted:
         recorded = edits_store.insert_edits(tx, [request.new for request in judged.accepted], judged.now)
-    beaten = [request for request in judged.accepted if request.new.id not in recorded] + judged.twins
-    if beaten:
-        # This very batch was first with the key, or a process of the version before, which takes no lock of it: the
-        # edit of that one is the one result.
-        kept = idempotency_store.kept(tx, [_key_of(request) for request in beaten])
-        for request in beaten:
+    repeats = [request for request in judged.accepted if request.new.id not in recorded] + judged.duplicates
+    if repeats:
+        # A request of this batch was first with the key, or a process of the version before, which takes no lock of
+        # keys. Both requests get the edit of the first one.
+        kept = idempotency_store.kept(tx, [_key_of(request) for request in repeats])
+        for request in repeats:
             first = kept.get(_key_of(request))
             judged.verdicts[id(request)] = _repeated(request, first) if first else errors.Unavailable()
     return [judged.verdicts[id(request)] for request in batch]
@@ -196,19 +206,19 @@ def _kept(tx: Connection, batch: Sequence[Request]) -> tuple[set[Pair], dict[Pai
     return idempotency_store.take(tx, pairs) if pairs else (set(), {})
 
 
-def _is_ours(request: Request, taken: set[Pair]) -> bool:
+def _has_its_key(request: Request, taken: set[Pair]) -> bool:
     return not request.new.key or _key_of(request) in taken
 
 
 def _repeated(request: Request, kept: Kept) -> Verdict:
     if kept.fingerprint != request.new.fingerprint:
         return errors.IdempotencyKeyReused()
-    # Our own row, when a batch was lost in COMMIT and is tried again.
+    # Not replayed where the row is our own: the batch was committed, but the answer to its COMMIT was lost.
     return Recorded(kept.resource, None, replayed=kept.resource != request.new.id)
 
 
 def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> RedraftError | None:
-    """Why the request is refused at once, leaving no edit, or None. Preconditions that may be met wait for the lock."""
+    """Why the request is refused at once, without an edit, or None. The worker judges preconditions under the lock."""
     hopeless = request.problem if isinstance(request.problem, errors.PreconditionFailed) else None
     if request.problem is not hopeless:
         return request.problem

@@ -1,11 +1,12 @@
-"""Many concurrent PATCHes -> one INSERT -> one doorbell (SPEC 7). Nothing is answered before it is durable.
+"""Many concurrent PATCHes -> one INSERT -> one doorbell. Nothing is answered before it is durable.
 
-Workspaces take turns: each has a line of its own, a batch takes from all lines in turn, and within a line the order is
+Workspaces take turns: each has a line of its own, and a batch takes from all lines in turn. Within a line the order is
 kept. docs/fairness.md has the numbers.
 """
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -28,29 +29,31 @@ from shared.telemetry import metrics
 
 BATCH = 256
 BATCH_LETTERS = 2_000_000
-"""Of the changes in a batch. A body may be 128 KiB: 256 of those would not be recorded while their requests wait."""
+"""Characters of all changes in a batch. 256 bodies of 128 KiB each would take longer than their requests wait."""
 
-# A batch gathers, for GATHER seconds at most, until it holds this SHARE of the requests under way lately: each
-# batch costs two commits, a doorbell and a task, so that a flood in a few large ones is served several times as fast as
-# in many small ones. Lately and not now: those who were answered together ask again together, but not at once.
-# With ENOUGH that price is spent on so many that the next batch had better be under way beside this one.
+# A batch gathers, for GATHER seconds at most, until it has this SHARE of the requests under way recently. Each batch
+# costs two commits, a doorbell and a task, so a few large batches serve a flood several times as fast as many small
+# ones. The count is of recent requests, not of those now: clients that were answered together send their next requests
+# within a moment, but not at once. A batch of ENOUGH requests does not gather: a larger one costs each edit little
+# less, and the next batch can be written while the worker applies this one.
 GATHER = 0.003
 SHARE = 0.8
 ENOUGH = 96
 FADING = 0.7
 
-# While another workspace asked for something within LATELY seconds, so many edits may be UNDER_WAY together, from the
-# batch that records them to their ends; a workspace's others wait in its line. Batches stay small, and with them the
-# time that the other workspace's edit waits behind them, at every step.
-LATELY = 5.0
+# While another workspace sent a request within RECENTLY seconds, UNDER_WAY edits at most are under way together, from
+# the batch that records them to their results. The other edits wait in their workspaces' lines. So batches stay small,
+# and another workspace's edit waits behind them for a short time only.
+RECENTLY = 5.0
 UNDER_WAY = 64
 LONGEST_LINE = 8.0
 LATE_AT_ONCE = 32
-"""Seconds for which a request may wait in a line that moves, beyond those that PostgreSQL is waited for; and how many
-are then given up in a tenth of a second.
+"""LONGEST_LINE: seconds for which a request may wait in a line that moves, on top of REDRAFT_DATABASE_PATIENCE.
+LATE_AT_ONCE: how many requests at most are given up in a tenth of a second after that.
 """
 
-# Refusals of one workspace for want of a place: so many a second at once, the others up to five seconds later.
+# Refusals of one workspace that has no place left: so many a second are answered at once, the others up to five
+# seconds later.
 REFUSALS_A_SECOND = 100
 HELD_BACK_AT_MOST = 5.0
 
@@ -58,7 +61,7 @@ log = structlog.get_logger(__name__)
 
 
 class Submission:
-    """The way of this API process's edits into the database, and of their ends back. Lives on the event loop."""
+    """Records this process's edits, rings for them, and brings back their results. Lives on the event loop."""
 
     def __init__(self, config: Settings) -> None:
         self._config = config
@@ -68,17 +71,17 @@ class Submission:
         self._lines: Lines[Request] = Lines()
         self._open: set[Request] = set()
         self._batched: Counter[str] = Counter()
-        self._active = Active(LATELY)
+        self._active = Active(RECENTLY)
         self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
         self._busy = False
-        self._lately = 0.0
+        self._recent_load = 0.0
         self._went_well = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._gathering: asyncio.TimerHandle | None = None
         self._broker = client_on_loop()
-        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._several)
-        self.waiting = Waiting(config.waiters_max, self.bell.ended, self._flush)
-        self._listener = Listener(self._broker, self.bell.channel, self._heard)
+        self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._active)
+        self.waiting = Waiting(config.waiters_max, self._left)
+        self._listener = Listener(self._broker, self.bell.channel, self._on_answer)
 
     def __len__(self) -> int:
         """How many requests are not recorded yet."""
@@ -89,7 +92,7 @@ class Submission:
         self._listener.start()
 
     async def close(self) -> None:
-        """Let waiters go, finish the batch in hand, ring what is left. Requests not yet taken were never answered."""
+        """Answer the waiters, finish the batch under way, ring for what is left. Requests in no batch get no answer."""
         self._lines.clear()
         await self.waiting.close()
         await self._loop.run_in_executor(None, self._thread.shutdown)
@@ -100,10 +103,10 @@ class Submission:
     def record(
         self, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None, *, awaited: bool = True
     ) -> asyncio.Future[Verdict]:
-        """A future that ends with the verdict: recorded, or the error to answer with. It never raises.
+        """A future that gets the verdict: Recorded, or the error to answer with. It never raises.
 
-        `awaited`: whether its end will be waited for.
-        Over 2,000 requests not yet inserted, or two seconds without PostgreSQL: Unavailable (SPEC 4).
+        `awaited`: the caller will wait for the edit's result. The verdict is Unavailable over REDRAFT_PENDING_MAX
+        requests that are not recorded yet, and after REDRAFT_DATABASE_PATIENCE seconds without PostgreSQL.
         """
         future: asyncio.Future[Verdict] = self._loop.create_future()
         now, owner = self._loop.time(), new.workspace_id
@@ -121,18 +124,18 @@ class Submission:
         return future
 
     def _flush(self) -> None:
-        """Write what is pending, at once where little is under way: a lone edit waits for nobody."""
+        """Write the next batch, at once while few requests are under way: a single edit waits for no others."""
         if self._busy or not self._lines:
             return
-        self._lately = max(self._lately, self._under_way())
-        if len(self._lines) < min(ENOUGH, int(self._lately * SHARE)):
+        self._recent_load = max(self._recent_load, self._under_way())
+        if len(self._lines) < min(ENOUGH, int(self._recent_load * SHARE)):
             if self._gathering is None:
                 self._gathering = self._loop.call_later(GATHER, self._gathered)
             return
         self._write()
 
     def _under_way(self) -> int:
-        return len(self._open) + self.waiting.hopeful
+        return len(self._open) + self.waiting.may_end_soon
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -143,7 +146,7 @@ class Submission:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        self._lately = max(self._under_way(), self._lately * FADING)
+        self._recent_load = max(self._under_way(), self._recent_load * FADING)
         batch = self._batch()
         if not batch:
             return
@@ -166,7 +169,7 @@ class Submission:
         return batch
 
     def _several(self) -> bool:
-        """Whether more than one workspace asked for something lately."""
+        """Whether more than one workspace sent a request recently."""
         return self._active.several(self._loop.time())
 
     def _may_go(self, owner: str) -> bool:
@@ -174,7 +177,7 @@ class Submission:
         return shares.admits(
             UNDER_WAY,
             taken=self._batched.total() + waiting.under_way,
-            held=self._batched[owner] + waiting.under_way_of(owner),
+            owned=self._batched[owner] + waiting.under_way_of(owner),
             owners=max(len(self._batched), waiting.owners),
         )
 
@@ -203,10 +206,10 @@ class Submission:
         for request, verdict in zip(batch, verdicts, strict=True):
             self._leave(request)
             _answer(request.future, verdict)
-        # Behind those who go on now: whoever waits for an end is counted as a waiter by then.
-        self._loop.call_soon(self._landed, batch)
+        # After the requests that go on now: those that wait for a result are counted as waiters by then.
+        self._loop.call_soon(self._forget_batch, batch)
 
-    def _landed(self, batch: list[Request]) -> None:
+    def _forget_batch(self, batch: list[Request]) -> None:
         self._batched -= Counter(request.new.workspace_id for request in batch)
         self._flush()
 
@@ -216,12 +219,12 @@ class Submission:
             self._places.give_back(request.new.workspace_id)
 
     def _give_up_on_late(self) -> None:
-        """Answer whoever waited too long for PostgreSQL. What a thread has in hand may still be committed."""
+        """Answer requests that waited too long for PostgreSQL. A batch under way may still be committed."""
         self._timer = None
         now = self._loop.time()
         late = [request for request in self._open if request.until <= now and self._is_late(request, now)]
         if now < self._went_well + self._config.database_patience:
-            # Not thousands in one moment, who would all come back in one moment.
+            # A few at a time: thousands of clients answered at once would all come back at once.
             late = late[:LATE_AT_ONCE]
         for request in late:
             self._leave(request)
@@ -233,20 +236,21 @@ class Submission:
             self._timer = self._loop.call_later(0.1, self._give_up_on_late)
 
     def _is_late(self, request: Request, now: float) -> bool:
-        """Whether a request whose time is over is given up. In a line that moves it waits for its turn a while."""
+        """Whether to give up a request whose time is over. In a line that moves it may wait LONGEST_LINE more."""
         moves = now < self._went_well + self._config.database_patience
         return request.taken or not moves or request.until + LONGEST_LINE <= now
 
     async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
         metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))
 
-    def _heard(self, answer: Answer) -> None:
-        self.waiting.heard(answer.ends)
-        unnamed = self.bell.answered(answer.bell, more=answer.more) - answer.ends.keys()
-        # Of other bells too: a post's queue is taken whole, by whichever comes first.
-        self.bell.ended(answer.ends)
-        if unnamed:
-            self.waiting.look_up(unnamed)
+    def _on_answer(self, answer: Answer) -> None:
+        self.waiting.resolve(answer.ends)
+        self.waiting.look_up(self.bell.answered(answer.bell, more=answer.more))
+
+    def _left(self, finalized: Iterable[str]) -> None:
+        """These edits have their results, whichever bell they were rung with: a worker takes a post's whole queue."""
+        self.bell.finalized(finalized)
+        self._flush()
 
 
 def _answer(future: asyncio.Future[Verdict], verdict: Verdict) -> None:

@@ -1,4 +1,4 @@
-"""Requests that wait for an edit's end: no thread, no connection, one look-up for all of them (SPEC 4, 7)."""
+"""Requests that wait for an edit's result: no thread, no connection, and one look-up for all of them."""
 
 import asyncio
 import math
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from api.http.coalescer import Coalescer
 from api.http.shares import Shares
 from shared.domain.queued_edits import End
 from shared.store import edits as edits_store
@@ -16,8 +17,8 @@ from shared.store.db import transaction
 SILENCE = 0.1
 TICK = 0.02
 SLOW = 1.0
-"""Seconds after which an edit is not counted as under way any more: somebody holds its post, or no worker runs, and the
-others are not to wait for that.
+"""Seconds after which an edit does not count as under way: its post is locked, or no worker runs. Other edits must not
+wait for that.
 """
 LAST_WAIT = 1.0
 
@@ -26,7 +27,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One request that waits. The future ends with the edit's End, or with None when the time is over."""
+    """One request that waits. Its future gets the edit's End, or None when the time is over.
+
+    `since`, `until` and `look_at` are times of the event loop. `looked`: a look-up found the edit still queued. `slow`:
+    it has waited for SLOW seconds.
+    """
 
     edit_id: str
     owner: str
@@ -39,21 +44,20 @@ class Waiter:
 
 
 class Waiting:
-    """All waiters of this process. Lives on the event loop; look-ups are done by a thread."""
+    """All waiters of this process. Lives on the event loop; a thread does the look-ups."""
 
-    def __init__(self, most: int, ended: Callable[[Iterable[str]], object], left: Callable[[], object]) -> None:
-        """At most `most` wait. `ended` is told of edits whose end was found in the database, `left` whenever somebody
-        waits no more.
+    def __init__(self, most: int, left: Callable[[Iterable[str]], object]) -> None:
+        """At most `most` requests wait. `left` is called when requests may have stopped waiting, with the ids of the
+        edits whose results are known now; none where time was over.
         """
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="waiting")
         self._by_edit: dict[str, list[Waiter]] = {}
         self._places = Shares(most)
-        self._patient = 0
+        self._still_queued = 0
         self._slow = Shares(most)
-        self._looking = False
+        self._look_ups: Coalescer[str, None] = Coalescer(self._look)
         self._limit = math.inf
-        self._ended = ended
         self._left = left
         self._timer: asyncio.TimerHandle | None = None
 
@@ -62,7 +66,7 @@ class Waiting:
 
     @property
     def under_way(self) -> int:
-        """How many edits are on their way to their ends, as far as it takes no longer than SLOW."""
+        """How many requests have waited for less than SLOW seconds."""
         return len(self._places) - len(self._slow)
 
     def under_way_of(self, owner: str) -> int:
@@ -79,14 +83,14 @@ class Waiting:
         return self._places.admits(owner)
 
     @property
-    def hopeful(self) -> int:
-        """How many may end at any moment: the others' edits were looked for, and are still queued for some reason."""
-        return len(self._places) - self._patient
+    def may_end_soon(self) -> int:
+        """How many requests may get a result at any moment. A look-up found the others' edits still queued."""
+        return len(self._places) - self._still_queued
 
     def wait(self, edit_id: str, seconds: float, owner: str) -> asyncio.Future[End | None]:
-        """A future that ends with the edit's End, or None after `seconds`, for a request of this workspace.
+        """A future that gets the edit's End, or None after `seconds`. `owner`: the request's workspace.
 
-        For an edit that is queued, as far as is known: one that may have ended long ago is read first, since the time
+        The caller has to know that the edit was queued a moment ago. An edit that may be older is read first: the wait
         may be over before a look-up is.
         """
         now = self._loop.time()
@@ -98,31 +102,31 @@ class Waiting:
         return future
 
     def shorten_waits(self) -> None:
-        """The process is to end: from now on nobody waits for longer than LAST_WAIT. Their edits are safe."""
+        """Before the process ends: from now on no request waits for longer than LAST_WAIT. The edits are safe."""
         if self._limit < math.inf:
-            return  # each open connection says so
+            return  # called once for each open connection
         self._limit = self._loop.time() + LAST_WAIT
         for waiters in self._by_edit.values():
             for waiter in waiters:
                 waiter.until = min(waiter.until, self._limit)
 
-    def heard(self, ends: dict[str, End]) -> None:
-        """Ends that a worker announced, or that a look-up found."""
+    def resolve(self, ends: dict[str, End]) -> None:
+        """Hand out results, by edit id, that a worker announced or a look-up found."""
         for edit_id, end in ends.items():
             for waiter in self._by_edit.pop(edit_id, ()):
                 self._forget(waiter)
                 if not waiter.future.done():
                     waiter.future.set_result(end)
-        self._left()
+        self._left(ends)
 
     def look_up(self, edit_ids: Iterable[str]) -> None:
-        """The answer did not name these: read them at once."""
-        wanted = [edit_id for edit_id in edit_ids if edit_id in self._by_edit]
-        if wanted:
-            self._look(wanted)
+        """Read the results of these edits now, as far as requests wait for them."""
+        for edit_id in edit_ids:
+            if edit_id in self._by_edit:
+                self._look_ups.ask(edit_id)
 
     async def close(self) -> None:
-        """Let everybody go: their edits are safe. The look-up in hand is finished, and its connection given back."""
+        """Answer all waiters with None: their edits are safe. Waits for the look-up under way."""
         if self._timer:
             self._timer.cancel()
         for waiters in self._by_edit.values():
@@ -140,7 +144,6 @@ class Waiting:
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        silent: list[str] = []
         for edit_id, waiters in list(self._by_edit.items()):
             for waiter in list(waiters):
                 if waiter.future.done() or waiter.until <= now:
@@ -150,10 +153,8 @@ class Waiting:
                     waiter.slow = True
                     self._slow.take(waiter.owner)
                 if waiter.look_at <= now:
-                    silent.append(edit_id)
-        if silent:
-            self._look(silent)
-        self._left()
+                    self._look_ups.ask(edit_id)
+        self._left(())
         self._arm()
 
     def _leave(self, waiter: Waiter) -> None:
@@ -167,38 +168,31 @@ class Waiting:
 
     def _forget(self, waiter: Waiter) -> None:
         self._places.give_back(waiter.owner)
-        self._patient -= waiter.looked
+        self._still_queued -= waiter.looked
         if waiter.slow:
             self._slow.give_back(waiter.owner)
 
-    def _look(self, edit_ids: list[str]) -> None:
-        """One query at a time for all who heard nothing; whoever comes meanwhile is in the next."""
-        if self._looking:
-            return
-        self._looking = True
-        wanted = list(dict.fromkeys(edit_ids))
-        asked = self._loop.run_in_executor(self._thread, _ends, wanted)
-        asked.add_done_callback(lambda found: self._looked(wanted, found))
-
-    def _looked(self, wanted: list[str], found: asyncio.Future[dict[str, End]]) -> None:
-        self._looking = False
-        if found.cancelled():
-            return
-        error = found.exception()
-        if error is not None:
+    async def _look(self, edit_ids: list[str]) -> dict[str, None]:
+        """Read the results of these edits in one query, and hand them out. Never raises."""
+        wanted = [edit_id for edit_id in edit_ids if edit_id in self._by_edit]
+        ends, found = dict[str, End](), bool(wanted)
+        try:
+            if wanted:
+                ends = await self._loop.run_in_executor(self._thread, _read_ends, wanted)
+        except Exception as error:  # noqa: BLE001  -- whatever ails PostgreSQL, waiters are looked up again later
+            found = False
             log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
-        ends = {} if error else found.result()
         if ends:
-            self.heard(ends)
-            self._ended(ends)
+            self.resolve(ends)
         look_at = self._loop.time() + SILENCE
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):
                 waiter.look_at = look_at
-                self._patient += not (waiter.looked or error)
-                waiter.looked |= not error
+                self._still_queued += found and not waiter.looked
+                waiter.looked |= found
+        return dict.fromkeys(edit_ids)
 
 
-def _ends(edit_ids: list[str]) -> dict[str, End]:
+def _read_ends(edit_ids: list[str]) -> dict[str, End]:
     with transaction() as tx:
         return edits_store.ends_of(tx, edit_ids)

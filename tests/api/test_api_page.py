@@ -11,10 +11,10 @@ PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
 
 def test_the_page_has_the_limits_of_captions() -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")]
-    told = {
+    in_page = {
         (row[0].split()[0].lower(), int(row[1].replace(",", ""))) for row in rows if row[0].startswith(("Tik", "Inst"))
     }
-    assert told == {(platform, limit.most) for (platform, _), limits in captions.LIMITS.items() for limit in limits}
+    assert in_page == {(platform, limit.most) for (platform, _), limits in captions.LIMITS.items() for limit in limits}
 
 
 def test_the_page_has_the_other_numbers() -> None:

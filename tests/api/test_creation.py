@@ -59,7 +59,7 @@ def test_a_post_without_a_time_is_due_now_has_no_zone_and_its_publish_is_rung(st
     assert (row.enqueued_revision, row.scheduled_time) == (1, row.created_at)
     assert row.enqueued_at is not None
     rung = eventually(
-        lambda: [told for told, _ in messages(stack, "publish") if [post["postId"], 1] in told[0]],
+        lambda: [arguments for arguments, _ in messages(stack, "publish") if [post["postId"], 1] in arguments[0]],
         within=10,
         because="the publish is rung",
     )
@@ -73,7 +73,7 @@ def test_a_post_within_the_horizon_is_rung_with_its_time_as_eta(stack: Running) 
     local = (soon + timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M")
     post = create(stack, "video", VIDEO | {"scheduledTime": local, "timezone": "Asia/Tokyo"}).json()["posts"][0]
     eta = eventually(
-        lambda: [head["eta"] for told, head in messages(stack, "publish") if [post["postId"], 1] in told[0]],
+        lambda: [head["eta"] for arguments, head in messages(stack, "publish") if [post["postId"], 1] in arguments[0]],
         within=10,
     )
     assert datetime.fromisoformat(eta[0]) == soon
@@ -86,7 +86,7 @@ def test_slides_to_be_rendered_wait_for_their_render_which_is_rung(stack: Runnin
     assert (post["contentUrl"], post["soundId"]) == (SLIDES["contentUrls"], "7001")
     row = stack.row("posts", post["postId"])
     assert (row.render_as_video, row.slide_duration, row.enqueued_revision) == (True, 6, 1)
-    eventually(lambda: [post["postId"], 1] in [told for told, _ in messages(stack, "render")], within=10)
+    eventually(lambda: [post["postId"], 1] in [arguments for arguments, _ in messages(stack, "render")], within=10)
 
 
 def test_slides_as_they_are_need_no_render_and_a_render_has_a_duration(stack: Running) -> None:
@@ -163,9 +163,9 @@ def test_a_repeat_with_the_same_key_is_answered_with_the_first_posts_whatever_be
     first = create(stack, "video", VIDEO, **key)
     post = first.json()["posts"][0]["postId"]
     assert stack.patch(post, {"caption": "changed"}).status_code == 200
-    again = create(stack, "video", dict(reversed(VIDEO.items())), **key)
-    assert (again.status_code, again.content) == (201, first.content)
-    assert (again.headers["idempotent-replayed"], "idempotent-replayed" in first.headers) == ("true", False)
+    repeated = create(stack, "video", dict(reversed(VIDEO.items())), **key)
+    assert (repeated.status_code, repeated.content) == (201, first.content)
+    assert (repeated.headers["idempotent-replayed"], "idempotent-replayed" in first.headers) == ("true", False)
     for other in (
         create(stack, "video", VIDEO | {"caption": "another"}, **key),
         create(stack, "video", {"nonsense": 1}, **key),
@@ -196,7 +196,7 @@ def test_thirty_concurrent_repeats_create_one_post(stack: Running) -> None:
 def test_a_repeat_that_meets_the_first_in_another_process_waits_for_its_end(stack: Running) -> None:
     """Another process is in the middle of its transaction: here a person's, which then rolls back."""
     with stack.engine.connect() as other, ThreadPoolExecutor(1) as clients:
-        held = other.begin()
+        open_transaction = other.begin()
         other.exec_driver_sql(
             "INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource) VALUES (%s, 'met', '', 'x')",
             (rows.KEY_ID,),
@@ -208,6 +208,6 @@ def test_a_repeat_that_meets_the_first_in_another_process_waits_for_its_end(stac
             because="the repeat waits",
         )
         assert not waits.done()
-        held.rollback()
+        open_transaction.rollback()
         answer = waits.result(timeout=10)
     assert (answer.status_code, "idempotent-replayed" in answer.headers) == (201, False)

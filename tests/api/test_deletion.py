@@ -113,13 +113,13 @@ def test_queued_edits_end_rejected_in_the_same_transaction_and_whoever_waits_is_
 
 
 def test_a_post_that_is_released_within_the_wait_is_deleted_and_one_that_is_not_holds_up_nobody(stack: Running) -> None:
-    held, free = stack.post(), stack.post()
+    locked, free = stack.post(), stack.post()
     with stack.engine.begin() as person:
-        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
-        body = delete(stack, held, free).json()
-    assert (body["deleted"], body["failed"]) == ([free], [{"postId": held, "reason": "held"}])
-    assert stack.row("posts", held).deleted_at is None
-    assert delete(stack, held).json()["deleted"] == [held]
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": locked})
+        body = delete(stack, locked, free).json()
+    assert (body["deleted"], body["failed"]) == ([free], [{"postId": locked, "reason": "held"}])
+    assert stack.row("posts", locked).deleted_at is None
+    assert delete(stack, locked).json()["deleted"] == [locked]
 
 
 def test_an_edit_and_a_deletion_of_one_post_at_once_end_as_one_order_of_the_two(stack: Running) -> None:
@@ -208,14 +208,14 @@ def test_the_receiver_of_webhooks_is_told_of_the_edits_that_ended_and_then_of_th
         with db.transaction() as tx:
             done = deletion.delete(tx, rows.WORKSPACE, [post])
         with engine.connect() as tx:
-            told = tx.execute(text("SELECT type, post_id, data FROM webhook_events ORDER BY seq")).all()
-    assert (done.told, done.ended) == ([post], edits)
-    assert [(event.type, event.data.get("editId")) for event in told] == [
+            events = tx.execute(text("SELECT type, post_id, data FROM webhook_events ORDER BY seq")).all()
+    assert (done.webhooks, done.finalized) == ([post], edits)
+    assert [(event.type, event.data.get("editId")) for event in events] == [
         ("edit.rejected", edits[0]), ("edit.rejected", edits[1]), ("post.deleted", None),
     ]  # fmt: skip
-    assert {event.post_id for event in told} == {post}
-    assert {event.data["revision"] for event in told} == {1}
-    assert "one" not in str(told)
+    assert {event.post_id for event in events} == {post}
+    assert {event.data["revision"] for event in events} == {1}
+    assert "one" not in str(events)
 
 
 @pytest.fixture

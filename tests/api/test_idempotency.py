@@ -17,7 +17,7 @@ from tests.waiting import eventually
 
 
 @contextmanager
-def held(stack: Running, post: str) -> Iterator[None]:
+def locked(stack: Running, post: str) -> Iterator[None]:
     """While a person holds the post nothing of it is applied."""
     with stack.engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
@@ -27,15 +27,15 @@ def held(stack: Running, post: str) -> Iterator[None]:
 def test_a_repeat_in_flight_joins_the_first_and_both_get_the_one_result(stack: Running) -> None:
     post, key = stack.post(), {"Idempotency-Key": "in-flight", "Prefer": "wait=30"}
     with ThreadPoolExecutor(2) as clients:
-        with held(stack, post):
+        with locked(stack, post):
             first = clients.submit(stack.patch, post, {"caption": "once"}, **key)
             eventually(lambda: stack.edits_of(post), within=10)
-            again = clients.submit(stack.patch, post, {"caption": "once"}, **key)
+            repeat = clients.submit(stack.patch, post, {"caption": "once"}, **key)
             other = stack.patch(post, {"caption": "other"}, **key)
             assert error(other, 422)["code"] == "idempotency_key_reused"
             assert not first.done()
-            assert not again.done()
-        answers = [first.result(timeout=20), again.result(timeout=20)]
+            assert not repeat.done()
+        answers = [first.result(timeout=20), repeat.result(timeout=20)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].content == answers[1].content
     assert answers[0].headers["edit-id"] == answers[1].headers["edit-id"]
@@ -48,10 +48,10 @@ def test_a_repeat_of_a_refused_edit_is_refused_the_same_although_it_would_pass_n
     first = stack.patch(post, {"caption": "stale"}, **key)
     assert (first.status_code, first.headers["etag"]) == (412, '"1"')
     assert stack.patch(post, {"caption": "second"}).headers["etag"] == '"2"'
-    again = stack.patch(post, {"caption": "stale"}, **key)
-    assert (again.status_code, again.headers["etag"], again.headers["idempotent-replayed"]) == (412, '"1"', "true")
-    assert again.headers["edit-id"] == first.headers["edit-id"]
-    said = [{**error(answer), "requestId": ""} for answer in (first, again)]
+    repeat = stack.patch(post, {"caption": "stale"}, **key)
+    assert (repeat.status_code, repeat.headers["etag"], repeat.headers["idempotent-replayed"]) == (412, '"1"', "true")
+    assert repeat.headers["edit-id"] == first.headers["edit-id"]
+    said = [{**error(answer), "requestId": ""} for answer in (first, repeat)]
     assert said[0] == said[1]
     without = stack.patch(post, {"caption": "stale"}, **{"Idempotency-Key": "refused-once"})
     assert error(without, 422)["code"] == "idempotency_key_reused", "If-Match is part of what is repeated"
@@ -61,12 +61,12 @@ def test_a_repeat_may_differ_in_what_means_nothing(stack: Running) -> None:
     post = stack.post()
     headers = {"Idempotency-Key": "spaces", "Content-Type": "application/json"}
     first = stack.http.patch(f"/v1/posts/{post}", content=b'{"caption":"a","soundId":"1"}', headers=headers)
-    again = stack.http.patch(
+    repeat = stack.http.patch(
         f"/v1/posts/{post}",
         content=b'{ "soundId" : "1",\n "caption" : "\\u0061" }',
         headers=headers | {"Content-Type": "application/merge-patch+json", "Prefer": "wait=3"},
     )
-    assert (again.status_code, again.content, again.headers["idempotent-replayed"]) == (200, first.content, "true")
+    assert (repeat.status_code, repeat.content, repeat.headers["idempotent-replayed"]) == (200, first.content, "true")
     elsewhere = stack.patch(stack.post(), {"caption": "a", "soundId": "1"}, **{"Idempotency-Key": "spaces"})
     assert error(elsewhere, 422)["code"] == "idempotency_key_reused"
 
@@ -95,9 +95,9 @@ def test_a_repeat_through_another_process_and_after_a_kill_finds_the_first(stack
         httpx.get(f"{old.url}/healthz", trust_env=False)
     stack.start_api()
     after = stack.patch(post, {"caption": "a"}, **key)
-    for again in (beside, after):
-        assert (again.status_code, again.content) == (200, first.content)
-        assert (again.headers["idempotent-replayed"], again.headers["etag"]) == ("true", first.headers["etag"])
+    for repeat in (beside, after):
+        assert (repeat.status_code, repeat.content) == (200, first.content)
+        assert (repeat.headers["idempotent-replayed"], repeat.headers["etag"]) == ("true", first.headers["etag"])
     assert len(stack.edits_of(post)) == 1
 
 
@@ -107,11 +107,11 @@ def test_a_first_request_that_waits_in_one_process_is_joined_through_another(sta
     here = httpx.Client(base_url=stack.api.url, headers=stack.http.headers, timeout=40, trust_env=False)
     stack.start_api()
     with here, ThreadPoolExecutor(2) as clients:
-        with held(stack, post):
+        with locked(stack, post):
             first = clients.submit(here.patch, f"/v1/posts/{post}", json={"caption": "one"}, headers=key)
             eventually(lambda: stack.edits_of(post), within=10)
-            again = clients.submit(stack.patch, post, {"caption": "one"}, **key)
-        answers = [first.result(timeout=20), again.result(timeout=20)]
+            repeat = clients.submit(stack.patch, post, {"caption": "one"}, **key)
+        answers = [first.result(timeout=20), repeat.result(timeout=20)]
     assert [(answer.status_code, answer.content) for answer in answers] == [(200, answers[0].content)] * 2
     assert len(stack.edits_of(post)) == 1
 

@@ -28,8 +28,8 @@ def test_a_patch_of_everything_at_its_limit_is_applied_shown_and_replayed(
     assert {name: first.json()[name] for name in ("caption", "contentUrl", "soundId")} == {
         name: body[name] for name in ("caption", "contentUrl", "soundId")
     }
-    again = stack.patch(post, body, **headers)
-    assert (again.status_code, again.content) == (200, first.content)
+    repeated = stack.patch(post, body, **headers)
+    assert (repeated.status_code, repeated.content) == (200, first.content)
     edit = stack.http.get(first.headers["location"]).json()
     assert (edit["status"], edit["changes"]) == ("applied", body)
     assert edit["after"]["contentUrl"] == body["contentUrl"]

@@ -30,14 +30,14 @@ def scrape(stack, **headers):
     }
 
 
-def shows(stack, **figures):
+def shows(stack, **values):
     """Waits until the page shows these gauges; a `__` in a name stands before its one label's value."""
 
     def shown():
         found = {}
         for (name, *labels), value in scrape(stack).items():
             found[name if not labels else f"{name}__{labels[0][1]}"] = value
-        assert {name: found[f"redraft_{name}"] for name in figures} == figures
+        assert {name: found[f"redraft_{name}"] for name in values} == values
         return True
 
     eventually(shown, within=STALE, every=0.3)
@@ -85,15 +85,15 @@ def test_each_kind_of_figure_is_there(stack):
 
 
 @pytest.fixture
-def alone(database_url, redis_url):
+def own_api(database_url, redis_url):
     """A stack without any worker, so that rows stay as a test puts them."""
     with running(database_url, redis_url) as stack:
         yield stack
 
 
-def test_the_gauges_of_rows_say_what_the_rows_say(alone):
+def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
     past, soon = "now() - interval '40 seconds'", "now() + interval '20 seconds'"
-    with alone.engine.begin() as tx:
+    with own_api.engine.begin() as tx:
         old = rows.edit(tx, rows.post(tx), {"caption": "waits"})
         failed = rows.edit(tx, rows.post(tx), {"caption": "fails"})
         tx.execute(text("UPDATE edits SET created_at = now() - interval '1 hour' WHERE id = :id"), {"id": old})
@@ -133,7 +133,7 @@ def test_the_gauges_of_rows_say_what_the_rows_say(alone):
                 {"id": f"evt_{number}", "status": status},
             )
     shows(
-        alone,
+        own_api,
         edits_queued=1,
         edits_failed=1,
         posts_overdue=1,
@@ -152,22 +152,22 @@ def test_the_gauges_of_rows_say_what_the_rows_say(alone):
         webhook_events__queued=2,
         webhook_events__dead=1,
     )
-    found = scrape(alone)
+    found = scrape(own_api)
     assert 3600 <= total(found, "redraft_oldest_edit_seconds") < 3700
     assert 40 <= total(found, "redraft_posts_late_seconds") < 140
     assert 40 <= total(found, "redraft_claimed_late_seconds") < 140
     assert 180 <= total(found, "redraft_jobs_untouched_seconds") < 280
 
 
-def test_a_lock_that_somebody_holds_and_somebody_waits_for_is_seen(alone):
-    post = alone.post()
+def test_a_lock_that_somebody_holds_and_somebody_waits_for_is_seen(own_api):
+    post = own_api.post()
     statement = text("SELECT id FROM posts WHERE id = :id FOR UPDATE")
-    with alone.engine.connect() as holder:
+    with own_api.engine.connect() as holder:
         holder.execute(statement, {"id": post})
-        eventually(lambda: total(scrape(alone), "redraft_idle_transaction_seconds") > 0.5, within=STALE, every=0.3)
-        assert total(scrape(alone), "redraft_lock_waiting_seconds") == 0
-        with waiter(alone, statement, post):
-            eventually(lambda: total(scrape(alone), "redraft_lock_waiting_seconds") > 0.5, within=STALE, every=0.3)
+        eventually(lambda: total(scrape(own_api), "redraft_idle_transaction_seconds") > 0.5, within=STALE, every=0.3)
+        assert total(scrape(own_api), "redraft_lock_waiting_seconds") == 0
+        with waiter(own_api, statement, post):
+            eventually(lambda: total(scrape(own_api), "redraft_lock_waiting_seconds") > 0.5, within=STALE, every=0.3)
         holder.rollback()
 
 
@@ -191,21 +191,21 @@ def waiter(stack, statement, post):
         connection.close()
 
 
-def test_messages_on_a_queue_are_seen(alone):
-    post = alone.post()
-    assert alone.patch(post, {"caption": "rung for"}, Prefer="respond-async").status_code == 202
-    eventually(lambda: total(scrape(alone), "redraft_queue_messages", queue="edits") == 1, within=STALE, every=0.3)
+def test_messages_on_a_queue_are_seen(own_api):
+    post = own_api.post()
+    assert own_api.patch(post, {"caption": "rung for"}, Prefer="respond-async").status_code == 202
+    eventually(lambda: total(scrape(own_api), "redraft_queue_messages", queue="edits") == 1, within=STALE, every=0.3)
 
 
-def test_a_figure_of_the_database_is_shown_again_for_some_seconds(alone):
+def test_a_figure_of_the_database_is_shown_again_for_some_seconds(own_api):
     """Many scrapes cost the database as much as one."""
     began = time.monotonic()
-    first = total(scrape(alone), "redraft_edits_queued")
-    with alone.engine.begin() as tx:
+    first = total(scrape(own_api), "redraft_edits_queued")
+    with own_api.engine.begin() as tx:
         rows.edit(tx, rows.post(tx), {"caption": "new"})
-    again = total(scrape(alone), "redraft_edits_queued")
-    assert again == first or time.monotonic() - began > page.FRESH
-    eventually(lambda: total(scrape(alone), "redraft_edits_queued") == first + 1, within=STALE, every=0.3)
+    repeated = total(scrape(own_api), "redraft_edits_queued")
+    assert repeated == first or time.monotonic() - began > page.FRESH
+    eventually(lambda: total(scrape(own_api), "redraft_edits_queued") == first + 1, within=STALE, every=0.3)
 
 
 def test_a_frozen_database_leaves_the_figures_that_need_none(own_postgres, redis_url):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from api import context as context_room
 from api.context import Context, Unsure
+from shared.broker import queue
 from shared.domain.errors import Unavailable
 from shared.settings import settings
 from tests import rows
@@ -32,12 +33,12 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
         yield engine
 
 
-def told(story: Callable[[Context], Awaitable[Any]]) -> Any:
+def run_scenario(scenario: Callable[[Context], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         context = Context(settings())
         context.submission.start()
         try:
-            return await story(context)
+            return await scenario(context)
         finally:
             await context.close()
 
@@ -50,21 +51,21 @@ def captions(engine: Engine) -> list[str]:
 
 
 def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: Engine) -> None:
-    ended: list[bool] = []
+    finished: list[bool] = []
 
     def slow(tx: Connection) -> None:
         rows.post(tx, caption="too late")
         tx.execute(text("SELECT pg_sleep(0.8)"))
-        ended.append(True)
+        finished.append(True)
 
-    async def story(context: Context) -> None:
-        with pytest.raises(Unavailable, match="nothing was accepted") as told:
+    async def scenario(context: Context) -> None:
+        with pytest.raises(Unavailable, match="nothing was accepted") as raised:
             await context.write(slow, unsure="look")
-        assert not isinstance(told.value, Unsure)
-        await until(lambda: bool(ended))
+        assert not isinstance(raised.value, Unsure)
+        await until(lambda: bool(finished))
         assert await context.write(lambda tx: rows.post(tx, caption="next"), unsure="look")
 
-    told(story)
+    run_scenario(scenario)
     assert captions(engine) == ["next"]
 
 
@@ -72,18 +73,18 @@ def test_a_commit_that_nobody_answered_is_said_to_be_open(engine: Engine, monkey
     transaction = context_room.transaction
 
     @contextmanager
-    def cut() -> Iterator[Connection]:
+    def lose_connection() -> Iterator[Connection]:
         with transaction() as tx:
             yield tx
         raise OperationalError("COMMIT", {}, psycopg.OperationalError("server closed the connection"))
 
-    async def story(context: Context) -> None:
-        monkeypatch.setattr(context_room, "transaction", cut)
-        with pytest.raises(Unsure, match="look there") as told:
+    async def scenario(context: Context) -> None:
+        monkeypatch.setattr(context_room, "transaction", lose_connection)
+        with pytest.raises(Unsure, match="look there") as raised:
             await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look there")
-        assert told.value.retry_after >= 1
+        assert raised.value.retry_after >= 1
 
-    told(story)
+    run_scenario(scenario)
     assert captions(engine) == ["there"]
 
 
@@ -96,49 +97,51 @@ def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPat
             yield tx
             tx.execute(text("SELECT pg_sleep(0.8)"))
 
-    async def story(context: Context) -> None:
+    async def scenario(context: Context) -> None:
         monkeypatch.setattr(context_room, "transaction", slow)
         with pytest.raises(Unsure):
             await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look")
 
-    told(story)
+    run_scenario(scenario)
     eventually(lambda: captions(engine) == ["there"], within=10)
 
 
 def test_a_connection_lost_before_the_commit_leaves_nothing_and_says_so(engine: Engine) -> None:
-    def cut(tx: Connection) -> None:
+    def lose_connection(tx: Connection) -> None:
         rows.post(tx)
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    async def story(context: Context) -> None:
-        with pytest.raises(Unavailable) as told:
-            await context.write(cut, unsure="look")
-        assert not isinstance(told.value, Unsure)
+    async def scenario(context: Context) -> None:
+        with pytest.raises(Unavailable) as raised:
+            await context.write(lose_connection, unsure="look")
+        assert not isinstance(raised.value, Unsure)
 
-    told(story)
+    run_scenario(scenario)
     assert captions(engine) == []
 
 
-def test_ringing_is_dropped_rather_than_piled_up(engine: Engine) -> None:
-    async def story(context: Context) -> None:
-        rung: list[int] = []
+def test_ringing_is_dropped_rather_than_piled_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(context: Context) -> None:
+        rung: list[str] = []
         gate = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def ring(number: int) -> None:
+        def ring(post_ids: Sequence[str]) -> bool:
             asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(timeout=10)
-            rung.append(number)
+            rung.extend(post_ids)
+            return True
 
+        monkeypatch.setattr(queue, "ring_edits", ring)
         for number in range(context_room.RINGS_AT_MOST + 50):
-            context.ring(ring, number)
+            context.ring(edits=[f"post_{number}"])
         gate.set()
         await until(lambda: not context._ringing)
-        assert rung == list(range(context_room.RINGS_AT_MOST))
-        context.ring(rung.append, -1)
+        assert rung == [f"post_{number}" for number in range(context_room.RINGS_AT_MOST)]
+        context.ring(edits=["post_last"])
         await until(lambda: not context._ringing)
-        assert rung[-1] == -1
+        assert rung[-1] == "post_last"
 
-    told(story)
+    run_scenario(scenario)
 
 
 @pytest.fixture
@@ -235,9 +238,9 @@ def test_an_edit_in_hand_is_a_503_for_whoever_asks_for_it_and_never_a_404(patien
     with patient.engine.begin() as tx:
         rows.workspace(tx, "ws_other", "_other", "sk_test_other")
     with locked(patient, "edits", "SHARE"):
-        told = patient.patch(post, {"caption": "late"})
-        said = error(told, 503)
-        edit = told.headers["edit-id"]
+        answer = patient.patch(post, {"caption": "late"})
+        said = error(answer, 503)
+        edit = answer.headers["edit-id"]
         assert f"ask GET /v1/edits/{edit}" in said["message"]
         assert "404 there means nothing for the next 60 seconds" in said["message"]
         asked = patient.http.get(f"/v1/edits/{edit}")
@@ -257,8 +260,8 @@ def test_what_was_said_to_be_open_is_not_begun_any_more(patient: Running) -> Non
         assert patient.http.get(f"/v1/edits/{edit}").status_code == 503
     eventually(lambda: patient.http.get(f"/v1/edits/{edit}").status_code == 404, within=20)
     assert patient.edits_of(post) == []
-    again = patient.patch(post, {"caption": "late"}, **{"Idempotency-Key": "late", "Prefer": "respond-async"})
-    assert (again.status_code, "idempotent-replayed" in again.headers) == (202, False)
+    repeated = patient.patch(post, {"caption": "late"}, **{"Idempotency-Key": "late", "Prefer": "respond-async"})
+    assert (repeated.status_code, "idempotent-replayed" in repeated.headers) == (202, False)
 
 
 @pytest.mark.parametrize("how", ["freeze", "kill"])

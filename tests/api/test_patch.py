@@ -1,4 +1,4 @@
-"""PATCH /v1/posts/{postId}, line by line of SPEC 4, against a running API and worker."""
+"""PATCH /v1/posts/{postId}, rule by rule of docs/api.md, against a running API and worker."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -102,11 +102,11 @@ def test_a_caption_is_counted_as_its_platform_counts_by_the_api_and_under_the_lo
         long = stack.patch(post, {"caption": "x" * 4_000}, Prefer="respond-async")
         late = stack.patch(post, video, Prefer="respond-async")
         assert (long.status_code, late.status_code) == (202, 202)
-    ends = [stack.http.get(one.headers["location"], headers={"Prefer": "wait=10"}).json() for one in (long, late)]
-    assert [end["status"] for end in ends] == ["applied", "rejected"]
-    assert (ends[1]["error"]["code"], ends[1]["error"]["details"][0]["field"]) == ("invalid_caption", "caption")
+    results = [stack.http.get(one.headers["location"], headers={"Prefer": "wait=10"}).json() for one in (long, late)]
+    assert [end["status"] for end in results] == ["applied", "rejected"]
+    assert (results[1]["error"]["code"], results[1]["error"]["details"][0]["field"]) == ("invalid_caption", "caption")
     at_once = stack.patch(post, video)
-    assert error(at_once)["message"] == ends[1]["error"]["message"]
+    assert error(at_once)["message"] == results[1]["error"]["message"]
     assert "2,200 UTF-16 code units (most emoji are two or more) as a TikTok video and has 4,000" in at_once.text
     assert "edit-id" not in at_once.headers
     assert stack.patch(post, video | {"caption": "short"}).status_code == 200
@@ -202,10 +202,10 @@ def test_respond_async_is_a_202_with_the_edit_and_where_to_ask_for_it(stack: Run
 
 
 def test_a_held_post_is_a_202_after_the_wait_that_was_asked_for_and_its_neighbour_answers(stack: Running) -> None:
-    held, free = stack.post(), stack.post()
+    locked, free = stack.post(), stack.post()
     with stack.engine.begin() as person:
-        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
-        answer = stack.patch(held, {"caption": "waits"}, Prefer="wait=1")
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": locked})
+        answer = stack.patch(locked, {"caption": "waits"}, Prefer="wait=1")
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
         assert stack.patch(free, {"caption": "at once"}).status_code == 200
     asked = stack.http.get(answer.headers["location"], headers={"Prefer": "wait=10"})
@@ -240,9 +240,9 @@ def test_a_repeat_with_the_same_key_is_answered_with_the_first_ones_result(stack
     post, key = stack.post(), {"Idempotency-Key": "once"}
     first = stack.patch(post, {"caption": "a"}, **key)
     stack.patch(post, {"caption": "b"})
-    again = stack.patch(post, {"caption": "a"}, **key)
-    assert (again.status_code, again.json(), again.headers["etag"]) == (200, first.json(), '"2"')
-    assert (again.headers["idempotent-replayed"], again.headers["edit-id"]) == ("true", first.headers["edit-id"])
+    repeated = stack.patch(post, {"caption": "a"}, **key)
+    assert (repeated.status_code, repeated.json(), repeated.headers["etag"]) == (200, first.json(), '"2"')
+    assert (repeated.headers["idempotent-replayed"], repeated.headers["edit-id"]) == ("true", first.headers["edit-id"])
     assert "idempotent-replayed" not in first.headers
     other = stack.patch(post, {"caption": "c"}, **key)
     assert (other.status_code, error(other)["code"]) == (422, "idempotency_key_reused")

@@ -34,11 +34,11 @@ def held_back(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
     hold = context.Pace.hold
 
-    def held(self: Any, owner: str, now: float) -> float:
+    def note(self: Any, owner: str, now: float) -> float:
         found.append(hold(self, owner, now))
         return 0.0
 
-    monkeypatch.setattr(context.Pace, "hold", held)
+    monkeypatch.setattr(context.Pace, "hold", note)
     return found
 
 
@@ -50,7 +50,7 @@ async def unread() -> AsyncIterator[bytes]:
 def asked(secret: str, times: int) -> Counter[int]:
     """The statuses of so many PATCHes at once, whose bodies must not be read if they are refused."""
 
-    async def story() -> Counter[int]:
+    async def scenario() -> Counter[int]:
         transport = httpx.ASGITransport(app.app)
         headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json", "Content-Length": "20"}
         async with (
@@ -63,7 +63,7 @@ def asked(secret: str, times: int) -> Counter[int]:
             sent = (http.patch("/v1/posts/post_x", content=unread()) for _ in range(times))
             return Counter(answer.status_code for answer in await asyncio.gather(*sent))
 
-    return asyncio.run(story())
+    return asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(("secret", "status"), [(LIMITED, 429), ("sk_nobodys", 401)])

@@ -48,8 +48,8 @@ def test_the_twenty_first_live_job_is_429_until_one_has_ended(stack: Running, ht
     assert "20 bulk jobs of this workspace" in said["message"]
     assert "/cancel" in said["message"]
     assert refused.headers["retry-after"] == "5"
-    again = http.post(PATH, json=SHIFT, headers=key)
-    assert (again.status_code, again.json()["id"]) == (202, started[-1].json()["id"]), "a repeat starts nothing"
+    repeated = http.post(PATH, json=SHIFT, headers=key)
+    assert (repeated.status_code, repeated.json()["id"]) == (202, started[-1].json()["id"]), "a repeat starts nothing"
     assert stack.http.post(PATH, json=SHIFT).status_code == 202, "another workspace's is taken"
     assert http.post(f"{PATH}/{started[0].json()['id']}/cancel").status_code == 200
     assert http.post(PATH, json=SHIFT, headers={"Idempotency-Key": "one-more"}).status_code == 202

@@ -47,7 +47,7 @@ def start(stack: Running, body: Any, **headers: str) -> httpx.Response:
     return stack.http.post(PATH, json=body, headers=headers)
 
 
-def ended(stack: Running, job_id: str) -> dict[str, Any]:
+def finished_job(stack: Running, job_id: str) -> dict[str, Any]:
     """The job, once it has ended by itself."""
 
     def look() -> dict[str, Any] | None:
@@ -60,7 +60,7 @@ def ended(stack: Running, job_id: str) -> dict[str, Any]:
 
 
 def done(stack: Running, body: Any) -> dict[str, Any]:
-    return ended(stack, start(stack, body).json()["id"])
+    return finished_job(stack, start(stack, body).json()["id"])
 
 
 def paused(stack: Running, job_id: str) -> None:
@@ -77,7 +77,7 @@ def test_a_job_is_answered_202_ends_by_itself_and_says_what_became_of_each_post(
     assert set(job) == FIELDS
     assert answer.headers["location"] == f"{PATH}/{job['id']}"
     assert (job["status"], job["dryRun"], job["total"], job["finishedAt"]) == ("queued", False, None, None)
-    job = ended(stack, job["id"])
+    job = finished_job(stack, job["id"])
     assert (job["status"], job["total"], job["applied"], job["skipped"], job["failed"]) == ("done", 3, 3, 0, 0)
     assert job["createdAt"] <= job["finishedAt"]
     results = stack.http.get(f"{PATH}/{job['id']}/results").json()
@@ -214,11 +214,11 @@ def test_a_repeat_with_the_same_key_gives_the_first_job_and_anything_else_under_
     body = {"filter": {"accountIds": [account]}, "shift": "P1D"}
     key = {"Idempotency-Key": f"key-{account}"}
     first = start(stack, body, **key)
-    ended(stack, first.json()["id"])
-    again = start(stack, body, **key)
-    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
-    assert again.headers["idempotent-replayed"] == "true"
-    assert again.headers["location"] == first.headers["location"]
+    finished_job(stack, first.json()["id"])
+    repeated = start(stack, body, **key)
+    assert (repeated.status_code, repeated.json()["id"]) == (202, first.json()["id"])
+    assert repeated.headers["idempotent-replayed"] == "true"
+    assert repeated.headers["location"] == first.headers["location"]
     assert "idempotent-replayed" not in first.headers
     assert error(start(stack, body | {"shift": "P2D"}, **key), 422)["code"] == "idempotency_key_reused"
     assert error(start(stack, {"shift": "junk"}, **key), 422)["code"] == "idempotency_key_reused"
@@ -260,12 +260,12 @@ def test_a_job_is_reverted_once_when_it_has_ended_and_was_no_dry_run(stack: Runn
     key = {"Idempotency-Key": f"revert-{account}"}
     answer = stack.http.post(revert, headers=key)
     assert answer.status_code == 202
-    inverse = ended(stack, answer.json()["id"])
+    inverse = finished_job(stack, answer.json()["id"])
     assert (inverse["total"], inverse["applied"], inverse["id"] != job["id"]) == (1, 1, True)
     assert stack.http.get(f"/v1/posts/{post}").json()["scheduledTime"] == before["scheduledTime"]
     assert error(stack.http.post(revert, json={}), 409)["code"] == "conflict"
-    again = stack.http.post(revert, headers=key)
-    assert (again.json()["id"], again.headers["idempotent-replayed"]) == (inverse["id"], "true")
+    repeated = stack.http.post(revert, headers=key)
+    assert (repeated.json()["id"], repeated.headers["idempotent-replayed"]) == (inverse["id"], "true")
     dry = done(stack, body | {"dryRun": True})
     assert error(stack.http.post(f"{PATH}/{dry['id']}/revert"), 409)["code"] == "conflict"
     assert error(stack.http.post(f"{PATH}/rsch_nobody/revert"), 404)["code"] == "not_found"

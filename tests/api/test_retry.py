@@ -19,7 +19,7 @@ def retry(stack: Running, post_id: str, **given: Any) -> httpx.Response:
     return stack.http.post(f"/v1/posts/{post_id}/retry", **given)
 
 
-def tried(stack: Running, post: str, outcome: str) -> None:
+def publish_try(stack: Running, post: str, outcome: str) -> None:
     with stack.engine.begin() as tx:
         tx.execute(
             text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
@@ -47,7 +47,7 @@ def test_a_failed_post_is_due_again_and_what_stood_there_is_kept(stack: Running)
 
 def test_a_post_that_may_have_gone_out_comes_back_closed(stack: Running) -> None:
     post = stack.post(**FAILED)
-    tried(stack, post, "unknown")
+    publish_try(stack, post, "unknown")
     assert retry(stack, post, json={}).status_code == 200
     refused = error(stack.patch(post, {"caption": "another"}), 409)
     assert refused["details"] == [{"field": "status", "message": "being published"}]

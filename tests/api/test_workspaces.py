@@ -34,12 +34,12 @@ class Walk:
     def same(self, ask: Callable[[str], httpx.Response], theirs: str, nobodys: str) -> httpx.Response:
         """The answer for theirs, which must be the answer for nobody's, but for the name asked for."""
         found, missing = ask(theirs), ask(nobodys)
-        assert (found.status_code, told(found, theirs)) == (missing.status_code, told(missing, nobodys))
+        assert (found.status_code, without_name(found, theirs)) == (missing.status_code, without_name(missing, nobodys))
         assert headers(found) == headers(missing)
         return found
 
 
-def told(answer: httpx.Response, name: str) -> Any:
+def without_name(answer: httpx.Response, name: str) -> Any:
     body = answer.text.replace(answer.headers["x-request-id"], "REQUEST")
     return body.replace(name, "NAME")
 

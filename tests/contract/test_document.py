@@ -13,7 +13,7 @@ from fastapi.routing import iter_route_contexts
 
 from api import app, docs
 from api.http import problems
-from api.models import deletions, drafts, openapi, operations, schemas
+from api.models import deletions, new_posts, openapi, operations, schemas
 from shared.domain import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
 from shared.domain.posts import Post, detailed, public
 
@@ -83,8 +83,8 @@ def test_every_error_code_stands_with_its_status_and_every_status_with_its_heade
     ("schema", "fields"),
     [
         ("PostPatch", edits.FIELDS),
-        ("NewVideos", drafts.FIELDS["video"]),
-        ("NewSlideshows", drafts.FIELDS["slideshow"]),
+        ("NewVideos", new_posts.FIELDS["video"]),
+        ("NewSlideshows", new_posts.FIELDS["slideshow"]),
         ("Deletion", ("postIds",)),
         ("NewJob", reschedule_requests.FIELDS),
         ("Filter", reschedule_requests.FILTER_FIELDS),

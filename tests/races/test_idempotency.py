@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from api import creation, posts, reschedules
 from api.context import Context
-from api.models import drafts
+from api.models import new_posts
 from api.submission import recording
 from api.submission.recording import Recorded, Request, Verdict, record_batch
 from shared.domain import errors
@@ -185,7 +185,7 @@ def test_whatever_crosses_what_a_key_has_one_result() -> None:
 def created(key: str) -> Any:
     body = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
     with db.transaction() as tx:
-        return creation.create(tx, creation.Asked(OWNER, drafts.parse(body, "video"), key, "ab" * 32, 60.0))
+        return creation.create(tx, creation.Asked(OWNER, new_posts.parse(body, "video"), key, "ab" * 32, 60.0))
 
 
 def started(key: str, *, refused: RedraftError | None = None) -> Any:

@@ -26,14 +26,14 @@ class Greeting(asyncio.Protocol):
         transport.close()
 
 
-def run(story: Any) -> None:
+def run(scenario: Any) -> None:
     Greeting.made = 0
     with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(story())
+        runner.run(scenario())
 
 
-def connect(held: ExitStack, port: int, count: int) -> list[socket.socket]:
-    return [held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(count)]
+def connect(opened: ExitStack, port: int, count: int) -> list[socket.socket]:
+    return [opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(count)]
 
 
 def said(client: socket.socket) -> bytes:
@@ -44,12 +44,12 @@ def said(client: socket.socket) -> bytes:
 
 
 def test_connections_are_accepted_many_in_a_round_of_the_loop() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Greeting, "127.0.0.1", 0, backlog=MANY)
-        with ExitStack() as held:
+        with ExitStack() as opened:
             # Not a word of it reaches the loop before all are there.
-            clients = connect(held, server.sockets[0].getsockname()[1], MANY)
+            clients = connect(opened, server.sockets[0].getsockname()[1], MANY)
             rounds = 0
             while Greeting.made < MANY:
                 rounds += 1
@@ -59,11 +59,11 @@ def test_connections_are_accepted_many_in_a_round_of_the_loop() -> None:
         server.close()
         await server.wait_closed()
 
-    run(story)
+    run(scenario)
 
 
 def test_when_it_is_closed_nobody_gets_in() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         server = await asyncio.get_running_loop().create_server(Greeting, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         server.close()
@@ -71,12 +71,12 @@ def test_when_it_is_closed_nobody_gets_in() -> None:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
 
-    run(story)
+    run(scenario)
 
 
 def test_out_of_files_it_tries_again_later_and_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accepting, "AGAIN", 0.05)
-    tried: list[int] = []
+    monkeypatch.setattr(accepting, "PAUSE", 0.05)
+    attempts: list[int] = []
 
     class Exhausted:
         """A listening socket for which there is no file, three times."""
@@ -85,27 +85,27 @@ def test_out_of_files_it_tries_again_later_and_does_not_spin(monkeypatch: pytest
             self.real = real
 
         def accept(self) -> Any:
-            tried.append(1)
-            if len(tried) <= 3:
+            attempts.append(1)
+            if len(attempts) <= 3:
                 raise OSError(errno.EMFILE, "Too many open files")
             return self.real.accept()
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self.real, name)
 
-    async def story() -> None:
+    async def scenario() -> None:
         loop = asyncio.get_running_loop()
         server: Any = await loop.create_server(Greeting, "127.0.0.1", 0)
         (real,) = server._own
         loop.remove_reader(real)
         server._own = [Exhausted(real)]
-        server._accept_again(server._own[0])
-        with ExitStack() as held:
-            (client,) = connect(held, server.sockets[0].getsockname()[1], 1)
+        server._resume(server._own[0])
+        with ExitStack() as opened:
+            (client,) = connect(opened, server.sockets[0].getsockname()[1], 1)
             await until(lambda: Greeting.made == 1)
             assert await asyncio.to_thread(said, client) == b"hello"
-        assert 4 <= len(tried) <= 6
+        assert 4 <= len(attempts) <= 6
         server.close()
         await server.wait_closed()
 
-    run(story)
+    run(scenario)

@@ -81,7 +81,7 @@ def test_every_process_has_the_same_seal_and_its_key_is_in_no_answer(stack: Runn
     with stack.engine.connect() as tx:
         key = secrets_store.secret(tx, secrets_store.CURSORS)
     assert len(key) == 32
-    everything = story(tenant)
+    everything = record(tenant)
     cursor = everything.json_at("/v1/edits")["nextCursor"]
     stack.start_api()
     with client(stack, "sk_alone") as elsewhere:
@@ -118,7 +118,7 @@ def test_a_forged_cursor_is_a_400(tenant: httpx.Client, plain: Any) -> None:
             assert fields(answer) == ["cursor"]
 
 
-class Story:
+class Recording:
     """All that the API gave a tenant who did the same things once more."""
 
     def __init__(self) -> None:
@@ -161,12 +161,12 @@ def _plain(value: Any) -> str:
     return re.sub(r'("nextCursor":)"[A-Za-z0-9_-]+"', r"\1CURSOR", shown)
 
 
-def story(http: httpx.Client) -> Story:
-    told = Story()
+def record(http: httpx.Client) -> Recording:
+    recorded = Recording()
 
     def ask(method: str, path: str, shown: str = "", **given: Any) -> Any:
         answer = http.request(method, path, **given)
-        told.answers.append((shown or path, answer))
+        recorded.answers.append((shown or path, answer))
         return answer.json() if answer.content else None
 
     def page(path: str, shown: str = "") -> None:
@@ -200,11 +200,11 @@ def story(http: httpx.Client) -> Story:
     ask("PATCH", "/v1/posts/post_nowhere", json={"caption": "x"})
     ask("DELETE", "/v1/posts", json={"postIds": posts})
     ask("GET", "/v1/accounts")
-    return told
+    return recorded
 
 
 def test_nothing_that_the_api_gives_shows_what_other_workspaces_do(stack: Running, tenant: httpx.Client) -> None:
-    before = story(tenant)
+    before = record(tenant)
     # Another workspace works hard: the numbers that all share go up by a trillion.
     with stack.engine.begin() as tx:
         busy = rows.post(tx)
@@ -214,14 +214,14 @@ def test_nothing_that_the_api_gives_shows_what_other_workspaces_do(stack: Runnin
     for _ in range(20):
         stack.patch(busy, {"caption": "theirs"})
         stack.http.post("/v1/reschedules", json={"filter": {"postIds": [busy]}, "shift": "P1D", "dryRun": True})
-    after = story(tenant)
+    after = record(tenant)
     assert after.shape() == before.shape()
     assert [len(answer.content) for _, answer in after.answers if "nextCursor" in answer.text] == [
         len(answer.content) for _, answer in before.answers if "nextCursor" in answer.text
     ], "not even the length of a cursor"
     shared = range(1_000_000_000_000, stack.scalar("SELECT max(seq) FROM edits") + 1)
     assert len(shared) >= 20
-    tokens = {string for told in (before, after) for string in told.strings()}
+    tokens = {string for recorded in (before, after) for string in recorded.strings()}
     for token in tokens:
         for decoded in decodings(token):
             for number in shared:

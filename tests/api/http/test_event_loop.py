@@ -98,17 +98,17 @@ def test_probes_are_answered_beside_many_heavy_bodies(stack: Running) -> None:
     assert probes > 0
 
 
-def in_a_context(story: Callable[[Context], Awaitable[None]]) -> None:
+def in_a_context(scenario: Callable[[Context], Awaitable[None]]) -> None:
     """Run a coroutine function with a context that needs no servers."""
 
-    async def told() -> None:
+    async def within_a_loop() -> None:
         context = Context(settings())
         try:
-            await story(context)
+            await scenario(context)
         finally:
             await context.close()
 
-    asyncio.run(told())
+    asyncio.run(within_a_loop())
 
 
 def test_more_heavy_bodies_than_can_be_held_are_told_so_and_places_come_back(
@@ -119,25 +119,25 @@ def test_more_heavy_bodies_than_can_be_held_are_told_so_and_places_come_back(
     redis_connection.client.cache_clear()
     go_on = threading.Event()
 
-    async def story(context: Context) -> None:
+    async def scenario(context: Context) -> None:
         # A quarter of the places is kept for other workspaces.
         most = contexts.PARSED_AT_MOST * 3 // 4
-        held = [asyncio.ensure_future(context.parse(go_on.wait, 10)) for _ in range(most)]
+        waiting = [asyncio.ensure_future(context.parse(go_on.wait, 10)) for _ in range(most)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await context.parse(len, b"")
         # A client that goes away gives no place back: its body is in the thread's hands still.
-        held.pop().cancel()
+        waiting.pop().cancel()
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await context.parse(len, b"")
         go_on.set()
-        await asyncio.gather(*held)
+        await asyncio.gather(*waiting)
         while context._parsing:  # noqa: ASYNC110  -- the thread that was left alone says when it is done
             await asyncio.sleep(0.01)
         assert await context.parse(len, b"12") == 2
 
-    in_a_context(story)
+    in_a_context(scenario)
 
 
 # -- The figure and the watchdog
@@ -157,11 +157,11 @@ def test_the_longest_hold_is_shown_for_half_a_minute_to_a_minute() -> None:
 
 
 def test_a_hold_is_measured_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[float] = []
+    logged: list[float] = []
     monkeypatch.setattr(lag, "PERIOD", 0.01)
-    monkeypatch.setattr(lag.log, "warning", lambda _, seconds: told.append(seconds))
+    monkeypatch.setattr(lag.log, "warning", lambda _, seconds: logged.append(seconds))
 
-    async def story() -> float:
+    async def scenario() -> float:
         watch = lag.Lag()
         watch.start()
         await asyncio.sleep(0.02)
@@ -170,9 +170,9 @@ def test_a_hold_is_measured_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
         watch.stop()
         return watch.seconds()
 
-    assert 0.3 < asyncio.run(story()) < 5
-    assert told
-    assert told[0] > lag.HELD
+    assert 0.3 < asyncio.run(scenario()) < 5
+    assert logged
+    assert logged[0] > lag.WORTH_LOGGING
 
 
 def test_the_watchdog_barks_and_the_figure_shows_it(database_url: str, redis_url: str) -> None:

@@ -103,7 +103,7 @@ def test_a_flood_of_refusals_writes_few_short_lines_that_say_their_code(quiet: R
         assert found[code] >= BURST, code
 
 
-def told(stack: Running, what: str) -> str:
+def line_about(stack: Running, what: str) -> str:
     """The line about something; it is written after the answer is sent."""
     assert stack.api is not None
     return next((line for line in stack.api.output().splitlines() if what in line), "")
@@ -123,6 +123,6 @@ def test_each_refusal_has_a_line_with_its_code(quiet: Running) -> None:
         )
     ):
         quiet.http.request(method, path, json=body, headers={"X-Request-Id": f"refused-{number}"})
-        line = eventually(lambda of=f"refused-{number}": told(quiet, of), within=5)
+        line = eventually(lambda of=f"refused-{number}": line_about(quiet, of), within=5)
         assert re.search(rf"code\W+{code}\b", line), line
     assert rows.SECRET not in quiet.api.output()

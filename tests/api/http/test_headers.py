@@ -245,8 +245,8 @@ def test_if_none_match_is_judged_under_the_lock(stack: Running) -> None:
             stack.patch(post, {"caption": "d"}, **{"Prefer": "respond-async", "If-None-Match": '"4"'}),
         ]
         assert [answer.status_code for answer in queued] == [202, 202]
-    ends = [stack.http.get(answer.headers["location"], headers={"Prefer": "wait=10"}).json() for answer in queued]
-    assert [(end["status"], end["revision"]) for end in ends] == [("applied", 4), ("rejected", 4)]
+    results = [stack.http.get(answer.headers["location"], headers={"Prefer": "wait=10"}).json() for answer in queued]
+    assert [(end["status"], end["revision"]) for end in results] == [("applied", 4), ("rejected", 4)]
 
 
 def test_a_repeat_with_another_if_none_match_is_another_request(stack: Running) -> None:

@@ -56,7 +56,7 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
         return status, headers, lines.read(int(headers.get("content-length", 0)))
 
 
-def enveloped(found: tuple[int, dict[str, str], bytes]) -> tuple[int, str]:
+def error_of(found: tuple[int, dict[str, str], bytes]) -> tuple[int, str]:
     """Status and code of an answer that must be an error in the envelope."""
     status, headers, body = found
     said = json.loads(body)
@@ -94,7 +94,7 @@ def test_what_is_no_http_is_told_so_in_the_envelope_and_the_connection_closed(st
     with connect(stack) as connection:
         connection.sendall(raw)
         found = answer(connection)
-        assert enveloped(found) == (400, "invalid_request")
+        assert error_of(found) == (400, "invalid_request")
         assert (found[1]["connection"], connection.recv(1)) == ("close", b"")
         assert (found[1]["cache-control"], found[1]["x-content-type-options"]) == ("no-store", "nosniff")
 
@@ -166,7 +166,7 @@ def test_paths_and_queries_of_any_bytes_are_answered_in_the_envelope(stack: Runn
     assert found[0] == status, found
     assert "set-cookie" not in found[1]
     if status != 200:
-        enveloped(found)
+        error_of(found)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_host_is_a_host_and_changes_nothing(stack: Running, host: bytes, statu
         b"PATCH /v1/posts/post_nowhere HTTP/1.1\r\nHost: " + host + b"\r\n" + key + JSON
         + b'Idempotency-Key: k\r\nContent-Length: 15\r\n\r\n{"caption":"x"}',
     ):  # fmt: skip
-        assert enveloped(send(stack, raw)) == (status, "not_found" if status == 404 else "invalid_request")
+        assert error_of(send(stack, raw)) == (status, "not_found" if status == 404 else "invalid_request")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_headers_that_cannot_be_meant_are_refused(stack: Running, header: str, v
     key = b"" if header == "Authorization" else b"Authorization: Bearer " + rows.SECRET.encode() + b"\r\n"
     lines = "".join(f"{name}: {text}\r\n" for name, text in given.items()).encode("latin-1")
     raw = b"PATCH /v1/posts/post_hostile HTTP/1.1\r\nHost: x\r\n" + key + lines + b'\r\n{"caption":"x"}'
-    assert enveloped(send(stack, raw))[0] == status
+    assert error_of(send(stack, raw))[0] == status
 
 
 @pytest.mark.parametrize("depth", [5, 200, 900, 950, 960, 970, 980, 985, 990, 995, 1000, 1100, 5000, 60_000])

@@ -37,7 +37,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
 def test_a_key_in_use_is_looked_up_before_a_flood_of_strangers_secrets(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         ring = KeyRing()
         table.go_on.release()
         assert await ring.find("good", 20) is GOOD
@@ -58,11 +58,11 @@ def test_a_key_in_use_is_looked_up_before_a_flood_of_strangers_secrets(
         assert max(len(query) for query in queries) == ASKED_AT_ONCE
         ring.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_many_who_ask_for_one_key_at_once_are_one_question(table: Table) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         ring = KeyRing()
         asked = [asyncio.create_task(ring.find("good", 20)) for _ in range(50)]
         table.go_on.release(5)
@@ -71,4 +71,4 @@ def test_many_who_ask_for_one_key_at_once_are_one_question(table: Table) -> None
         assert sum(len(query) for query in table.queries) == 1
         ring.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())

@@ -40,21 +40,21 @@ class Wall:
         return self.now
 
 
-def run(url: str, story: Callable[[RateLimits, Wall], Awaitable[Any]]) -> Any:
-    async def told() -> Any:
+def run(url: str, scenario: Callable[[RateLimits, Wall], Awaitable[Any]]) -> Any:
+    async def within_a_loop() -> Any:
         wall = Wall()
         limiter = RateLimits(url, wall)
         try:
-            return await story(limiter, wall)
+            return await scenario(limiter, wall)
         finally:
             await limiter.close()
 
-    return asyncio.run(told())
+    return asyncio.run(within_a_loop())
 
 
 @pytest.mark.usefixtures("patient")
 def test_a_key_may_make_its_number_of_requests_a_minute_and_no_more_until_the_next(redis_url: str) -> None:
-    async def story(limiter: RateLimits, wall: Wall) -> None:
+    async def scenario(limiter: RateLimits, wall: Wall) -> None:
         found = [await limiter.hit(KEY, 3) for _ in range(5)]
         assert [(one.allowed, one.remaining, one.reset) for one in found] == [
             (True, 2, 50), (True, 1, 50), (True, 0, 50), (False, 0, 50), (False, 0, 50),
@@ -64,12 +64,12 @@ def test_a_key_may_make_its_number_of_requests_a_minute_and_no_more_until_the_ne
         wall.now += 0.5
         assert await limiter.hit(KEY, 3) == Usage(allowed=True, limit=3, remaining=2, reset=60)
 
-    run(redis_url, story)
+    run(redis_url, scenario)
 
 
 @pytest.mark.usefixtures("patient")
 def test_two_processes_count_together_and_two_keys_apart(redis_url: str) -> None:
-    async def story(limiter: RateLimits, wall: Wall) -> None:
+    async def scenario(limiter: RateLimits, wall: Wall) -> None:
         other = RateLimits(redis_url, wall)
         try:
             found = [await one.hit(KEY, 3) for one in (limiter, other, limiter, other)]
@@ -78,12 +78,12 @@ def test_two_processes_count_together_and_two_keys_apart(redis_url: str) -> None
         finally:
             await other.close()
 
-    run(redis_url, story)
+    run(redis_url, scenario)
 
 
 @pytest.mark.usefixtures("patient")
 def test_requests_that_come_together_are_counted_in_one_round_trip_each_in_its_own_place(redis_url: str) -> None:
-    async def story(limiter: RateLimits, _: Wall) -> None:
+    async def scenario(limiter: RateLimits, _: Wall) -> None:
         asked: list[int] = []
         add = limiter._add
 
@@ -100,11 +100,11 @@ def test_requests_that_come_together_are_counted_in_one_round_trip_each_in_its_o
         assert not (await limiter.hit(KEY, 40)).allowed
         assert asked == [], "what is spent is refused without asking"
 
-    run(redis_url, story)
+    run(redis_url, scenario)
 
 
 def test_a_frozen_redis_costs_fifty_milliseconds_once_in_five_seconds_and_counting_goes_on(own_valkey: Server) -> None:
-    async def story(limiter: RateLimits, _: Wall) -> None:
+    async def scenario(limiter: RateLimits, _: Wall) -> None:
         await limiter.hit(KEY, 1000)
         own_valkey.process.freeze()
         try:
@@ -112,32 +112,32 @@ def test_a_frozen_redis_costs_fifty_milliseconds_once_in_five_seconds_and_counti
             first = await limiter.hit(KEY, 1000)
             waited = time.monotonic() - began
             rest = [await limiter.hit(KEY, 1000) for _ in range(200)]
-            assert time.monotonic() - began < limits.ALONE_FOR, "no second wait"
+            assert time.monotonic() - began < limits.WITHOUT_REDIS_FOR, "no second wait"
         finally:
             own_valkey.process.thaw()
         assert limits.PATIENCE <= waited < 1
         assert (first.remaining, rest[-1].remaining) == (998, 798)
-        limiter._alone_until = 0.0
+        limiter._without_redis_until = 0.0
         for _ in range(100):
             after = await limiter.hit(KEY, 1000)
-            if limiter._alone_until == 0.0:
+            if limiter._without_redis_until == 0.0:
                 break
-            limiter._alone_until = 0.0
+            limiter._without_redis_until = 0.0
             await asyncio.sleep(0.05)
         # What was counted alone has been told; what timed out may have been counted twice, never thrice.
         assert 790 <= after.remaining <= 797
 
-    run(own_valkey.url, story)
+    run(own_valkey.url, scenario)
 
 
 def test_without_redis_a_process_counts_by_itself_from_where_it_was(own_valkey: Server) -> None:
-    async def story(limiter: RateLimits, _: Wall) -> None:
+    async def scenario(limiter: RateLimits, _: Wall) -> None:
         assert (await limiter.hit(KEY, 3)).remaining == 2
         own_valkey.process.kill()
         found = [await limiter.hit(KEY, 3) for _ in range(3)]
         assert [one.allowed for one in found] == [True, True, False]
 
-    run(own_valkey.url, story)
+    run(own_valkey.url, scenario)
 
 
 @pytest.fixture(scope="module")

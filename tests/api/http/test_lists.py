@@ -1,4 +1,4 @@
-"""Lists: filters, pages by keyset, cursors that belong to one list, one workspace and one set of filters (SPEC 4)."""
+"""Lists: filters, pages by keyset, cursors that belong to one list, one workspace and one set of filters."""
 
 import json
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from api.http.shares import Active, Lines, Pace, Shares, admits
 
 
 @pytest.mark.parametrize(
-    ("capacity", "taken", "held", "owners", "admitted"),
+    ("capacity", "taken", "owned", "owners", "admitted"),
     [
         # The first three quarters are the first comers'.
         (512, 0, 0, 0, True),
@@ -43,8 +43,8 @@ from api.http.shares import Active, Lines, Pace, Shares, admits
         (1, 1, 0, 1, False),
     ],
 )
-def test_who_may_have_the_next_place(capacity: int, taken: int, held: int, owners: int, admitted: bool) -> None:
-    assert admits(capacity, taken=taken, held=held, owners=owners) is admitted
+def test_who_may_have_the_next_place(capacity: int, taken: int, owned: int, owners: int, admitted: bool) -> None:
+    assert admits(capacity, taken=taken, owned=owned, owners=owners) is admitted
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ class Crowd:
     idle: list[socket.socket] = field(default_factory=list)
     slow: list[socket.socket] = field(default_factory=list)
 
-    def join(self, held: ExitStack, count: int, said: bytes, *, slow: bool = False) -> None:
+    def join(self, opened: ExitStack, count: int, said: bytes, *, slow: bool = False) -> None:
         for _ in range(count):
-            one = held.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+            one = opened.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=10))
             if said:
                 one.sendall(said)
             (self.slow if slow else self.idle).append(one)
@@ -73,8 +73,8 @@ class Crowd:
 @pytest.fixture
 def crowd(stack: Running) -> Iterator[tuple[Crowd, ExitStack]]:
     assert stack.api is not None
-    with ExitStack() as held:
-        yield Crowd(stack.api.port or 0), held
+    with ExitStack() as opened:
+        yield Crowd(stack.api.port or 0), opened
 
 
 def connections(stack: Running) -> int:
@@ -100,12 +100,12 @@ def answered_at_once(stack: Running, crowd: Crowd) -> None:
 def test_ten_thousand_idle_connections_slow_no_other_client_down(
     stack: Running, crowd: tuple[Crowd, ExitStack], files: int
 ) -> None:
-    them, held = crowd
+    them, opened = crowd
     assert stack.api is not None
     before = psutil.Process(stack.api.pid).memory_info().rss
     count = min(IDLE, files - SPARE)
     assert count > 500, f"only {files} open files are allowed here"
-    them.join(held, count, b"")
+    them.join(opened, count, b"")
     eventually(lambda: connections(stack) >= count, within=10, every=0.2, because="the API has accepted all of them")
     answered_at_once(stack, them)
     assert psutil.Process(stack.api.pid).memory_info().rss - before < 200 * MEBIBYTE
@@ -117,9 +117,9 @@ def test_more_connections_than_a_process_may_have_that_asks_for_no_more(stack: R
     api = stack.processes.start(argv, **stack.environment)
     url = f"http://127.0.0.1:{port}"
     eventually(lambda: api.running and status(port) == 200, within=20, because=f"{url} answers")
-    with ExitStack() as held:
+    with ExitStack() as opened:
         crowd = Crowd(port)
-        crowd.join(held, 4 * FEW, b"")
+        crowd.join(opened, 4 * FEW, b"")
         began = time.monotonic()
         assert status(port) == 200
         assert time.monotonic() - began < AT_ONCE
@@ -139,9 +139,9 @@ def status(port: int) -> int:
 def test_clients_that_drip_their_heads_and_bodies_slow_no_other_client_down(
     stack: Running, crowd: tuple[Crowd, ExitStack]
 ) -> None:
-    them, held = crowd
-    them.join(held, SLOW // 2, HEAD + b"X-Slow: ", slow=True)
-    them.join(held, SLOW // 2, BODY, slow=True)
+    them, opened = crowd
+    them.join(opened, SLOW // 2, HEAD + b"X-Slow: ", slow=True)
+    them.join(opened, SLOW // 2, BODY, slow=True)
     answered_at_once(stack, them)
     edited = stack.scalar("SELECT count(*) FROM edits WHERE request_id IS NULL OR changes->>'caption' LIKE 'aa%'")
     assert edited == 0, "half a body is no edit"
@@ -150,11 +150,11 @@ def test_clients_that_drip_their_heads_and_bodies_slow_no_other_client_down(
 def test_heads_beyond_measure_are_cut_off_and_slow_no_other_client_down(
     stack: Running, crowd: tuple[Crowd, ExitStack]
 ) -> None:
-    them, held = crowd
+    them, opened = crowd
     line = b"X-Long: " + b"a" * 60_000 + b"\r\n"
     for _ in range(LARGE):
         with suppress(OSError):  # cut off while it still sends
-            them.join(held, 1, HEAD + line * 20)
+            them.join(opened, 1, HEAD + line * 20)
     answered_at_once(stack, them)
     for one in them.idle:
         one.settimeout(5)

@@ -16,7 +16,7 @@ async def come_in(turn: Turns, owner: str, order: list[str]) -> None:
 
 
 def test_a_request_of_another_workspace_begins_in_the_round_after_the_one_in_which_it_came() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         turn, order = Turns(), list[str]()
         tasks = [asyncio.create_task(come_in(turn, "flood", order)) for _ in range(1000)]
         tasks.append(asyncio.create_task(come_in(turn, "quiet", order)))
@@ -24,11 +24,11 @@ def test_a_request_of_another_workspace_begins_in_the_round_after_the_one_in_whi
         assert len(order) == 1001
         assert order.index("quiet") <= 2 * A_ROUND
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_few_requests_wait_for_nothing() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         turn = Turns()
         for _ in range(5):
             for _ in range(A_ROUND):
@@ -36,11 +36,11 @@ def test_few_requests_wait_for_nothing() -> None:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_who_has_gone_meanwhile_takes_no_turn() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         turn, order = Turns(), list[str]()
         tasks = [asyncio.create_task(come_in(turn, "a", order)) for _ in range(100)]
         await asyncio.sleep(0)
@@ -49,11 +49,11 @@ def test_who_has_gone_meanwhile_takes_no_turn() -> None:
         await asyncio.wait(tasks)
         assert len(order) == 50
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_no_workspace_has_all_threads_and_calls_that_wait_are_run_in_turn() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         threads, go_on, order = FairThreads(4, "test"), threading.Event(), list[str]()
         began = threading.Semaphore(0)
 
@@ -80,11 +80,11 @@ def test_no_workspace_has_all_threads_and_calls_that_wait_are_run_in_turn() -> N
         assert sorted(order) == ["flood", "other", "other", "quiet"]
         threads.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_what_a_call_raises_is_raised_and_what_was_given_up_is_never_called() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         threads, go_on, called = FairThreads(1, "test"), threading.Event(), list[int]()
 
         def fail() -> None:
@@ -101,4 +101,4 @@ def test_what_a_call_raises_is_raised_and_what_was_given_up_is_never_called() ->
         assert called == []
         threads.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""The operators' page in a real headless Chromium, as an operator uses it (SPEC 8)."""
+"""The operators' page in a real headless Chromium, as an operator uses it."""
 
 from hashlib import md5
 from typing import Any
@@ -77,9 +77,9 @@ def test_a_failed_edit_is_found_its_story_read_requeued_and_seen_applied(stack: 
     stack.patch(post, {"caption": "Third pour"})
     browser.open(url(stack, "/ops"))
     browser.link(failed).click()
-    story = eventually(lambda: browser.text("#story"), within=10)
+    timeline = eventually(lambda: browser.text("#story"), within=10)
     for word in ("accepted", "failed", "It never took effect", "Second pour", "attempts"):
-        assert word in story
+        assert word in timeline
     assert browser.text("#requeue") == "Requeue, overwriting 1 later change"
     assert "Third pour" in browser.text("#decide")
     browser.find("#requeue").click()

@@ -45,7 +45,7 @@ def failed(stack: Running, reason: str = "suspended", **columns: Any) -> str:
     return stack.post(**gone | {"status": "failed", "failure_reason": reason} | columns)
 
 
-def tried(stack: Running, post: str, outcome: str, message: str | None = None, **columns: Any) -> None:
+def publish_try(stack: Running, post: str, outcome: str, message: str | None = None, **columns: Any) -> None:
     given = {"post": post, "token": f"clm_{post}", "outcome": outcome, "message": message} | columns
     with stack.engine.begin() as tx:
         tx.execute(
@@ -105,7 +105,7 @@ def test_posts_are_grouped_by_reason_the_most_frequent_first(stack: Running, ops
 
 def test_all_posts_of_a_reason_are_put_back_with_the_count_first(stack: Running, ops: httpx.Client) -> None:
     posts, other = [failed(stack) for _ in range(3)], failed(stack, "too long")
-    tried(stack, posts[0], "server_error", "503")
+    publish_try(stack, posts[0], "server_error", "503")
     path = group(ops, "suspended")
     page = read(ops, path)
     assert "3 posts failed with this reason." in page
@@ -150,15 +150,15 @@ def test_posts_that_changed_since_the_operator_looked_are_asked_about_again(stac
 
 
 def test_a_post_that_is_locked_elsewhere_is_left_and_counted(stack: Running, ops: httpx.Client) -> None:
-    free, held = failed(stack), failed(stack)
+    free, locked = failed(stack), failed(stack)
     path = group(ops, "suspended")
     agreed = fields(ops, path, f"{path}/retry")
     with stack.engine.begin() as other:
-        other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
+        other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": locked})
         answer = ops.post(f"{path}/retry", data=agreed, headers=OURS)
     assert answer.headers["location"] == "/ops/failed?done=1&left=1"
     assert "1 had changed or were locked elsewhere" in read(ops, answer.headers["location"])
-    assert statuses(stack, [free, held]) == ["generated", "failed"]
+    assert statuses(stack, [free, locked]) == ["generated", "failed"]
 
 
 def test_one_post_is_put_back_and_its_page_keeps_why_it_had_failed(stack: Running, ops: httpx.Client) -> None:
@@ -173,13 +173,13 @@ def test_one_post_is_put_back_and_its_page_keeps_why_it_had_failed(stack: Runnin
     assert "It is due again, and open to edits." in page
     assert page.count("put back by kim; it was failed: suspended") == 2  # in its story, and under what was done to it
     assert "<form method" not in page
-    again = ops.post(f"{path}/retry", data={"token": "x"}, headers=OURS)
-    assert again.status_code == 403
+    repeated = ops.post(f"{path}/retry", data={"token": "x"}, headers=OURS)
+    assert repeated.status_code == 403
 
 
 def test_the_word_that_a_post_did_not_go_out_is_a_button_of_its_own(stack: Running, ops: httpx.Client) -> None:
     post = failed(stack, "publish_outcome_unknown")
-    tried(stack, post, "unknown", "timed out")
+    publish_try(stack, post, "unknown", "timed out")
     path = f"/ops/posts/{post}"
     page = read(ops, path)
     assert "It failed: publish_outcome_unknown; it may have gone out; the last word on try 1 was: timed out." in page
@@ -213,7 +213,7 @@ def test_a_form_that_is_not_whole_or_an_address_that_is_none_does_nothing(stack:
         assert ops.post(f"{one}/retry", data=wrong, headers=OURS).status_code == 409
     assert statuses(stack, [post]) == ["failed"]
     assert "<h1>No such reason" in read(ops, "/ops/failed/x", 404)
-    assert "No post has failed with this reason" in read(ops, f"/ops/failed/{'0' * 32}")
+    assert "None of the newest failed posts has this reason" in read(ops, f"/ops/failed/{'0' * 32}")
     for odd in ("done=x", "done=-1", "done=1&left=y", f"done={'1' * 9}"):
         assert "tried again" not in read(ops, f"/ops/failed?{odd}")
 
@@ -241,7 +241,7 @@ def test_a_late_post_says_the_publishers_own_answer(stack: Running, ops: httpx.C
     post = stack.post(
         scheduled_time=rows.soon(-5), claim_kind="publish", claim_token="clm_late", claim_expires_at=rows.soon(-1)
     )
-    tried(stack, post, "misconfigured", "the service answered 401")
+    publish_try(stack, post, "misconfigured", "the service answered 401")
     with stack.engine.begin() as tx:
         tx.execute(text("UPDATE publish_attempts SET claim_token = 'clm_late'"))
     assert "The publisher answers 1 post as it would any: the service answered 401." in read(ops, "/ops")

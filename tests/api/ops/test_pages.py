@@ -132,8 +132,8 @@ def test_what_the_operator_did_not_see_is_not_overwritten(stack: Running, ops: h
     assert "have changed since you looked" in answer.text
     assert stack.edits_of(post)[-1].id in answer.text
     assert stack.row("edits", failed).status == "failed"
-    again = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=OURS)
-    assert again.status_code == 303
+    repeated = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=OURS)
+    assert repeated.status_code == 303
 
 
 def test_a_discarded_edit_ends_rejected_and_offers_nothing_more(stack: Running, ops: httpx.Client) -> None:
@@ -200,7 +200,7 @@ def test_a_post_that_somebody_holds_costs_the_operator_a_second_and_a_sentence(
         other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
         answer = ops.post(f"/ops/edits/{failed}/requeue", data=fields, headers=OURS)
     assert answer.status_code == 503
-    assert "Somebody holds the post" in answer.text
+    assert "The post is locked elsewhere" in answer.text
     assert stack.row("edits", failed).status == "failed"
 
 
@@ -216,9 +216,9 @@ def test_a_post_tells_its_edits_and_tries_in_one_story(stack: Running, ops: http
         post=post,
     )
     page = read(ops, f"/ops/posts/{post}")
-    story = re.findall(r"<li class=\"(\w*)\">.*?</time>\s*(?:<a [^>]*>)?([^<]*)", page, re.DOTALL)
-    told = [(kind, " ".join(what.split())) for kind, what in story]
-    assert told == [
+    timeline = re.findall(r"<li class=\"(\w*)\">.*?</time>\s*(?:<a [^>]*>)?([^<]*)", page, re.DOTALL)
+    lines = [(kind, " ".join(what.split())) for kind, what in timeline]
+    assert lines == [
         ("", "created"),
         ("bad", "edit failed: caption by tests"),
         ("", "publish, try 1"),
@@ -286,7 +286,7 @@ def test_jobs_and_dead_webhooks_are_shown(stack: Running, ops: httpx.Client) -> 
 
 
 @pytest.mark.parametrize(
-    ("status", "shown"), [("running", "choosing its posts"), ("canceled", "ended before it had chosen its posts")]
+    ("status", "shown"), [("running", "choosing its posts"), ("canceled", "finished before it had chosen its posts")]
 )
 def test_a_job_without_posts_says_whether_any_will_come(
     stack: Running, ops: httpx.Client, status: str, shown: str
@@ -331,11 +331,11 @@ def test_a_database_that_is_slow_costs_the_page_parts_and_the_api_nothing(stack:
     with stack.engine.begin() as other:
         other.execute(text("LOCK TABLE reschedules, publish_attempts IN ACCESS EXCLUSIVE MODE"))
         page = read(ops, "/ops")
-        assert "Not to be had in time" in page
+        assert "PostgreSQL did not answer in time" in page
         assert "Failed edits" in page
         assert stack.http.get("/v1/posts?limit=1").status_code == 200
         assert "unavailable" in read(ops, "/ops/jobs", 503)
-    assert "Not to be had in time" not in read(ops, "/ops")
+    assert "PostgreSQL did not answer in time" not in read(ops, "/ops")
 
 
 def test_unknown_addresses_are_answered_for_people(ops: httpx.Client) -> None:

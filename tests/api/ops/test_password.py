@@ -32,7 +32,7 @@ def _stack(postgres: PostgreSQL, valkey: Valkey, number: int, trusted: str) -> I
 
 
 @pytest.fixture
-def alone(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
+def own_api(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     """An API that trusts no proxy, and has seen no guess yet."""
     yield from _stack(postgres, valkey, 1, "")
 
@@ -63,9 +63,9 @@ def waiting(stack: Running, **more: str) -> Iterator[Future[httpx.Response]]:
         yield thread.submit(ask, stack, WRONG, **more)
 
 
-def test_the_right_password_is_let_in_beside_a_flood_of_wrong_ones_from_its_own_address(alone: Running) -> None:
-    assert alone.api is not None
-    url = f"{alone.api.url}/ops/style.css"
+def test_the_right_password_is_let_in_beside_a_flood_of_wrong_ones_from_its_own_address(own_api: Running) -> None:
+    assert own_api.api is not None
+    url = f"{own_api.api.url}/ops/style.css"
     heard = guesses.answers(url, guesses.basic(USER, "wrong"), guesses.basic(USER, PASSWORD))
     assert {status for right, status in heard if not right} == {401}
     assert [status for right, status in heard if right] == [200]
@@ -73,43 +73,43 @@ def test_the_right_password_is_let_in_beside_a_flood_of_wrong_ones_from_its_own_
 
 
 def test_guesses_one_after_the_other_are_slow_and_what_the_client_says_of_itself_changes_nothing(
-    alone: Running,
+    own_api: Running,
 ) -> None:
     """On loopback everybody could lift the limit by another X-Forwarded-For each time."""
     for number in range(FREE + 3):
-        ask(alone, WRONG, forwarded=f"203.0.113.{number}")
-    status, seconds = timed(alone, WRONG, forwarded="203.0.113.99")
+        ask(own_api, WRONG, forwarded=f"203.0.113.{number}")
+    status, seconds = timed(own_api, WRONG, forwarded="203.0.113.99")
     assert status == 401
     assert seconds > 0.9
-    status, seconds = timed(alone, RIGHT)
+    status, seconds = timed(own_api, RIGHT)
     assert status == 200
     assert seconds > 0.9, "the right one waits as long as a wrong one would"
-    said = alone.api.output() if alone.api else ""
+    said = own_api.api.output() if own_api.api else ""
     assert said.count(WARNED) == 1, "one line tells of many"
     assert '"client":"127.0.0.1"' in said
 
 
-def test_who_has_been_right_has_a_pass_and_does_not_wait_for_what_others_guess(alone: Running) -> None:
-    first = ask(alone, RIGHT)
+def test_who_has_been_right_has_a_pass_and_does_not_wait_for_what_others_guess(own_api: Running) -> None:
+    first = ask(own_api, RIGHT)
     assert first.status_code == 200
     given = first.headers["set-cookie"]
     assert "HttpOnly" in given
     assert "SameSite=strict" in given
     assert "Path=/ops" in given
     cookie = given.partition(";")[0]
-    assert "set-cookie" not in ask(alone, RIGHT, cookie=cookie).headers, "one is enough"
+    assert "set-cookie" not in ask(own_api, RIGHT, cookie=cookie).headers, "one is enough"
     for _ in range(FREE + 3):
-        ask(alone, WRONG)
-    with waiting(alone) as guess:
-        assert ask(alone, RIGHT, cookie=cookie).status_code == 200
+        ask(own_api, WRONG)
+    with waiting(own_api) as guess:
+        assert ask(own_api, RIGHT, cookie=cookie).status_code == 200
         assert not guess.done()
-    assert ask(alone, None, cookie=cookie).status_code == 401, "a pass opens nothing"
-    assert "set-cookie" not in ask(alone, WRONG).headers
+    assert ask(own_api, None, cookie=cookie).status_code == 401, "a pass opens nothing"
+    assert "set-cookie" not in ask(own_api, WRONG).headers
 
 
-def test_a_form_survives_the_wait(alone: Running) -> None:
-    assert alone.api is not None
-    with alone.engine.begin() as tx:
+def test_a_form_survives_the_wait(own_api: Running) -> None:
+    assert own_api.api is not None
+    with own_api.engine.begin() as tx:
         edit_id = rows.edit(tx, rows.post(tx), {"caption": "x"})
         tx.execute(
             text(
@@ -119,15 +119,15 @@ def test_a_form_survives_the_wait(alone: Running) -> None:
             {"id": edit_id},
         )
     headers = {"Sec-Fetch-Site": "same-origin"}
-    with httpx.Client(base_url=alone.api.url, auth=RIGHT, headers=headers, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=own_api.api.url, auth=RIGHT, headers=headers, trust_env=False, timeout=20) as http:
         page = http.get(f"/ops/edits/{edit_id}").text
         token = page.partition(f"/ops/edits/{edit_id}/discard")[2].partition('name="token" value="')[2].split('"')[0]
         for _ in range(FREE + 1):
-            ask(alone, WRONG)
+            ask(own_api, WRONG)
         http.cookies.clear()
         answer = http.post(f"/ops/edits/{edit_id}/discard", data={"token": token})
     assert answer.status_code == 303
-    assert alone.row("edits", edit_id).status == "rejected"
+    assert own_api.row("edits", edit_id).status == "rejected"
 
 
 def test_behind_a_trusted_proxy_each_client_is_counted_by_its_own_address(behind: Running) -> None:

@@ -1,10 +1,11 @@
-"""The window of doorbells: at most two unanswered, patience that doubles, any answer resets it (SPEC 7)."""
+"""The window of doorbells: at most two unanswered, patience that doubles, any answer resets it."""
 
 import asyncio
 import contextvars
 
 import pytest
 
+from api.http.shares import Active
 from api.submission import doorbell
 from api.submission.doorbell import Doorbell, Window
 from shared.broker import queue
@@ -65,8 +66,16 @@ class Rung:
             await self._one_more.wait_for(lambda: len(self.bells) >= count)
 
 
+def several() -> Active:
+    """Two workspaces that asked just now."""
+    active, now = Active(60.0), asyncio.get_running_loop().time()
+    active.seen("flood", now)
+    active.seen("quiet", now)
+    return active
+
+
 def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         bell.ring_for([("a", "e1")])
@@ -85,11 +94,11 @@ def test_one_edit_rings_at_once_and_what_comes_meanwhile_forms_a_batch() -> None
         left = [(len(posts), reply_to) for posts, reply_to in rung.bells[3:]]
         assert left == [(500, None), (500, None), (300, None)], "at most as many as a doorbell names"
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_one_edit_that_somebody_waits_for_takes_those_along_that_nobody_waits_for() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         for post in "abc":
@@ -105,11 +114,11 @@ def test_one_edit_that_somebody_waits_for_takes_those_along_that_nobody_waits_fo
         assert rung.bells[2] == (["e"], "me#3")
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_an_end_seen_another_way_frees_the_window() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         bell.ring_for([("a", "e1")])
@@ -117,16 +126,16 @@ def test_an_end_seen_another_way_frees_the_window() -> None:
         bell.ring_for([("c", "e3")])
         await rung.reach(2)
         assert len(rung.bells) == 2
-        bell.ended(["e2"])
+        bell.finalized(["e2"])
         await rung.reach(3)
         assert [posts for posts, _ in rung.bells] == [["a"], ["b"], ["c"]]
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_bell_that_will_say_more_holds_nobody_up_and_is_still_asked_for_what_it_has_not_named() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         for post in "abcd":
@@ -138,13 +147,13 @@ def test_a_bell_that_will_say_more_holds_nobody_up_and_is_still_asked_for_what_i
         assert bell.answered(1) == {"ea"}
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_silent_worker_is_rung_again_when_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.01)
 
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         for number in range(3):
@@ -153,13 +162,13 @@ def test_a_silent_worker_is_rung_again_when_patience_is_over(monkeypatch: pytest
         assert [posts for posts, _ in rung.bells] == [["p0"], ["p1"], ["p2"]]
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_bell_takes_along_nothing_of_the_request_that_set_it_off() -> None:
     said: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
 
-    async def story() -> None:
+    async def scenario() -> None:
         heard: list[str] = []
 
         async def ring_out(_: list[str], __: str | None) -> None:
@@ -171,11 +180,11 @@ def test_a_bell_takes_along_nothing_of_the_request_that_set_it_off() -> None:
         await bell.close()
         assert heard == ["nothing"]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_whoever_closes_waits_for_the_bells_that_are_on_their_way() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         closes, let_go, went = asyncio.Event(), asyncio.Event(), []
 
         async def ring_out(post_ids: list[str], _: str | None) -> None:
@@ -195,14 +204,14 @@ def test_whoever_closes_waits_for_the_bells_that_are_on_their_way() -> None:
         await closing
         assert went == [["a"]]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_bell_behind_a_more_patient_one_is_given_up_in_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.02)
     monkeypatch.setattr(doorbell, "LONGEST_PATIENCE", 60)
 
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         bell._window._silent = 20
@@ -214,13 +223,13 @@ def test_a_bell_behind_a_more_patient_one_is_given_up_in_its_own_time(monkeypatc
         assert [posts for posts, _ in rung.bells] == [["a"], ["b"], ["c"], ["d"]]
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_what_a_silent_worker_leaves_unrung_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbell, "UNRUNG_AT_MOST", 4)
 
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         for number in range(10):
@@ -234,7 +243,7 @@ def test_what_a_silent_worker_leaves_unrung_has_a_bound(monkeypatch: pytest.Monk
         assert rung.bells[3][0] == ["later"]
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_workspaces_ring_in_turn_and_a_flood_of_one_leaves_no_others_edit_to_rescue(
@@ -242,7 +251,7 @@ def test_workspaces_ring_in_turn_and_a_flood_of_one_leaves_no_others_edit_to_res
 ) -> None:
     monkeypatch.setattr(doorbell, "UNRUNG_AT_MOST", 400)
 
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
         bell = Doorbell("me", rung.ring_out)
         bell.ring_for([("first", "e")])
@@ -259,13 +268,13 @@ def test_workspaces_ring_in_turn_and_a_flood_of_one_leaves_no_others_edit_to_res
         assert len(rung.bells[3][0]) == 300 - (doorbell.SEVERAL_AT_MOST - 2), "the flood's own share, and no more"
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_while_several_workspaces_are_there_each_has_one_bell_out_and_the_other_bell_is_the_others() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
-        bell = Doorbell("me", rung.ring_out, lambda: True)
+        bell = Doorbell("me", rung.ring_out, several())
         for post in "abcd":
             bell.ring_for([(post, f"e{post}")], owners={post: "flood"})
         bell.ring_for([("quiet", "e")], owners={"quiet": "quiet"})
@@ -279,7 +288,7 @@ def test_while_several_workspaces_are_there_each_has_one_bell_out_and_the_other_
         assert rung.bells[2][0] == ["b", "c", "d"]
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_workspace_whose_bell_stays_unanswered_rings_again_when_that_counts_no_more(
@@ -287,13 +296,13 @@ def test_a_workspace_whose_bell_stays_unanswered_rings_again_when_that_counts_no
 ) -> None:
     monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.02)
 
-    async def story() -> None:
+    async def scenario() -> None:
         rung = Rung()
-        bell = Doorbell("me", rung.ring_out, lambda: True)
+        bell = Doorbell("me", rung.ring_out, several())
         bell.ring_for([("a", "e")], owners={"a": "flood"})
         bell.ring_for([("b", "e")], owners={"b": "flood"})
         await rung.reach(2)
         assert [posts for posts, _ in rung.bells] == [["a"], ["b"]]
         await bell.close()
 
-    asyncio.run(story())
+    asyncio.run(scenario())

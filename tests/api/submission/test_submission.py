@@ -49,11 +49,11 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     return found
 
 
-def told(story: Callable[[Submission], Awaitable[Any]], **given: Any) -> None:
+def run_scenario(scenario: Callable[[Submission], Awaitable[Any]], **given: Any) -> None:
     async def run() -> None:
         ours = Submission(settings().model_copy(update={"database_patience": 20.0} | given))
         try:
-            await story(ours)
+            await scenario(ours)
         finally:
             await ours.close()
 
@@ -68,7 +68,7 @@ def asked(
 
 
 def test_a_batch_takes_from_all_workspaces_in_turn_and_keeps_the_order_of_each(database: Database) -> None:
-    async def story(ours: Submission) -> None:
+    async def scenario(ours: Submission) -> None:
         first = asked(ours, "flood", 0, awaited=False)
         await until(lambda: len(database.batches) == 1)
         others = [asked(ours, "flood", number, awaited=False) for number in range(1, 200)]
@@ -83,11 +83,11 @@ def test_a_batch_takes_from_all_workspaces_in_turn_and_keeps_the_order_of_each(d
         flood = [name for batch in database.batches for name in batch if name.startswith("flood")]
         assert flood == [f"flood{number}" for number in range(200)]
 
-    told(story)
+    run_scenario(scenario)
 
 
 def test_a_workspace_alone_fills_batches_as_large_as_they_get(database: Database) -> None:
-    async def story(ours: Submission) -> None:
+    async def scenario(ours: Submission) -> None:
         first = asked(ours, "flood", 0, awaited=False)
         await until(lambda: len(database.batches) == 1)
         others = [asked(ours, "flood", number, awaited=False) for number in range(1, 300)]
@@ -95,13 +95,13 @@ def test_a_workspace_alone_fills_batches_as_large_as_they_get(database: Database
         await asyncio.gather(first, *others)
         assert [len(batch) for batch in database.batches] == [1, submission.BATCH, 299 - submission.BATCH]
 
-    told(story)
+    run_scenario(scenario)
 
 
 def test_a_batch_is_bounded_by_what_its_edits_bring(database: Database) -> None:
     urls = ["https://cdn.example.com/" + "x" * 2000] * 35
 
-    async def story(ours: Submission) -> None:
+    async def scenario(ours: Submission) -> None:
         first = asked(ours, "flood", 0, awaited=False)
         await until(lambda: len(database.batches) == 1)
         others = [asked(ours, "flood", number, awaited=False, contentUrl=urls) for number in range(1, 100)]
@@ -110,13 +110,13 @@ def test_a_batch_is_bounded_by_what_its_edits_bring(database: Database) -> None:
         most = submission.BATCH_LETTERS // 70_000 + 1
         assert [len(batch) <= most for batch in database.batches] == [True] * 5
 
-    told(story)
+    run_scenario(scenario)
 
 
 def test_beside_another_workspace_a_flood_has_a_bounded_number_of_edits_under_way(database: Database) -> None:
     database.go_on.release(1000)
 
-    async def story(ours: Submission) -> None:
+    async def scenario(ours: Submission) -> None:
         async def patch(workspace: str, number: int) -> None:
             verdict = await asked(ours, workspace, number)
             assert isinstance(verdict, Recorded)
@@ -133,20 +133,20 @@ def test_beside_another_workspace_a_flood_has_a_bounded_number_of_edits_under_wa
         await until(lambda: "quiet1" in recorded())
         assert len(recorded()) == most + 1, "the flood waits in its line, and the other's edit does not"
         end: Any = object()
-        ours.waiting.heard({"flood0": end, "flood1": end})
+        ours.waiting.resolve({"flood0": end, "flood1": end})
         await until(lambda: {f"flood{number}" for number in range(most)} <= recorded())
         while not all(one.done() for one in flood):
-            ours.waiting.heard(dict.fromkeys(recorded(), end))
+            ours.waiting.resolve(dict.fromkeys(recorded(), end))
             await asyncio.sleep(0)
         await asyncio.gather(quiet, second, *flood)
 
-    told(story)
+    run_scenario(scenario)
 
 
 def test_over_its_share_of_what_is_not_recorded_yet_a_workspace_gets_503_and_another_does_not(
     database: Database,
 ) -> None:
-    async def story(ours: Submission) -> None:
+    async def scenario(ours: Submission) -> None:
         flood = [asked(ours, "flood", number) for number in range(20)]
         quiet = [asked(ours, "quiet", number) for number in range(2)]
         await asyncio.gather(*flood[15:])
@@ -159,7 +159,7 @@ def test_over_its_share_of_what_is_not_recorded_yet_a_workspace_gets_503_and_ano
         assert len(ours) == 0
         assert isinstance(await asked(ours, "flood", 99), Recorded), "the places are given back"
 
-    told(story, pending_max=20)
+    run_scenario(scenario, pending_max=20)
 
 
 def test_refusals_of_a_flood_are_held_back_and_the_first_ones_are_not(
@@ -168,26 +168,26 @@ def test_refusals_of_a_flood_are_held_back_and_the_first_ones_are_not(
     monkeypatch.setattr(submission, "HELD_BACK_AT_MOST", 60.0)
     monkeypatch.setattr(submission, "REFUSALS_A_SECOND", 10)
 
-    async def story(ours: Submission) -> None:
+    async def scenario(ours: Submission) -> None:
         asked(ours, "flood", 0)
         refused = [asked(ours, "flood", number) for number in range(1, 200)]
         await asyncio.wait(refused[:10])
         assert sum(one.done() for one in refused) < 100
         database.go_on.release()
 
-    told(story, pending_max=2)
+    run_scenario(scenario, pending_max=2)
 
 
 def test_waiters_are_shared_too(database: Database) -> None:
-    async def story(ours: Submission) -> None:
+    async def scenario(ours: Submission) -> None:
         waiting = ours.waiting
         flood = [waiting.wait(f"e{number}", 20, "flood") for number in range(15)]
         assert not waiting.admits("flood")
         assert waiting.admits("quiet")
         end: Any = object()
-        waiting.heard({"e0": end})
+        waiting.resolve({"e0": end})
         assert await flood[0] is end
         assert waiting.admits("flood")
         assert (len(waiting), waiting.under_way_of("flood")) == (14, 14)
 
-    told(story, waiters_max=20)
+    run_scenario(scenario, waiters_max=20)

@@ -37,7 +37,7 @@ def post(engine: Engine) -> str:
 def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No look-up for those who wait returns before the test is over."""
     over = threading.Event()
-    look_up = waiting._ends
+    look_up = waiting._read_ends
 
     def slow(edit_ids: list[str]) -> dict[str, End]:
         over.wait(30)
@@ -48,7 +48,7 @@ def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         await really_close(self)
 
     really_close = waiting.Waiting.close
-    monkeypatch.setattr(waiting, "_ends", slow)
+    monkeypatch.setattr(waiting, "_read_ends", slow)
     monkeypatch.setattr(waiting.Waiting, "close", close)
     yield
     over.set()
@@ -66,10 +66,10 @@ async def served() -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-def told(story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
+def run_scenario(scenario: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         async with served() as http:
-            return await story(http)
+            return await scenario(http)
 
     return asyncio.run(run())
 
@@ -79,24 +79,24 @@ def told(story: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> Any:
 def test_a_repeat_of_an_edit_that_has_ended_gets_its_result_however_slow_look_ups_are(post: str, prefer: str) -> None:
     path, body, key = f"/v1/posts/{post}", {"caption": "once"}, {"Idempotency-Key": "k"}
 
-    async def story(http: httpx.AsyncClient) -> None:
+    async def scenario(http: httpx.AsyncClient) -> None:
         first = await http.patch(path, json=body, headers=key | AT_ONCE)
         assert first.status_code == 202
         queued = await http.patch(path, json=body, headers=key | AT_ONCE)
         assert (queued.status_code, queued.json(), queued.headers["idempotent-replayed"]) == (202, first.json(), "true")
         await asyncio.to_thread(apply_edits, [post])
-        again = await http.patch(path, json=body, headers=key | {"Prefer": prefer})
-        assert (again.status_code, again.json()["caption"], again.headers["etag"]) == (200, "once", '"2"')
-        assert again.headers["idempotent-replayed"] == "true"
+        repeated = await http.patch(path, json=body, headers=key | {"Prefer": prefer})
+        assert (repeated.status_code, repeated.json()["caption"], repeated.headers["etag"]) == (200, "once", '"2"')
+        assert repeated.headers["idempotent-replayed"] == "true"
 
-    told(story)
+    run_scenario(scenario)
 
 
 @pytest.mark.usefixtures("_slow_look_ups")
 def test_an_edit_is_shown_as_it_is_when_the_wait_for_it_is_over(monkeypatch: pytest.MonkeyPatch, post: str) -> None:
     really_wait = waiting.Waiting.wait
 
-    async def story(http: httpx.AsyncClient) -> None:
+    async def scenario(http: httpx.AsyncClient) -> None:
         where = (await http.patch(f"/v1/posts/{post}", json={"caption": "a"}, headers=AT_ONCE)).headers["location"]
         assert (await http.get(where, headers={"Prefer": "wait=0"})).json()["status"] == "queued"
         begun = asyncio.Event()
@@ -112,7 +112,7 @@ def test_an_edit_is_shown_as_it_is_when_the_wait_for_it_is_over(monkeypatch: pyt
         assert (await waits).json()["status"] == "applied"
         assert (await http.get(where, headers={"Prefer": "wait=0"})).json()["status"] == "applied"
 
-    told(story)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("prefer", ["respond-async", "wait=0"])
@@ -127,7 +127,7 @@ def test_edits_that_nobody_waits_for_gather_behind_one_bell_until_somebody_waits
     def rung() -> list[list[str]]:
         return [arguments[0] for arguments, _ in messages_at(redis_url, "edits")]
 
-    async def story(http: httpx.AsyncClient) -> None:
+    async def scenario(http: httpx.AsyncClient) -> None:
         for post in (a, b, c):
             answer = await http.patch(f"/v1/posts/{post}", json={"caption": "x"}, headers={"Prefer": prefer})
             assert answer.status_code == 202
@@ -137,30 +137,30 @@ def test_edits_that_nobody_waits_for_gather_behind_one_bell_until_somebody_waits
         await asyncio.to_thread(apply_edits, [d])
         assert (await waits).status_code == 200
 
-    told(story)
+    run_scenario(scenario)
 
 
 def test_whoever_waits_for_a_held_post_holds_no_lone_edit_up(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, post: str
 ) -> None:
     with engine.begin() as tx:
-        held = [rows.post(tx) for _ in range(3)]
+        locked = [rows.post(tx) for _ in range(3)]
 
-    async def story(http: httpx.AsyncClient) -> None:
+    async def scenario(http: httpx.AsyncClient) -> None:
         wait = {"Prefer": "wait=30"}
         waits = [
-            asyncio.ensure_future(http.patch(f"/v1/posts/{one}", json={"caption": "x"}, headers=wait)) for one in held
+            asyncio.ensure_future(http.patch(f"/v1/posts/{one}", json={"caption": "x"}, headers=wait)) for one in locked
         ]
         waiters = app._built.state.context.submission.waiting
-        await until(lambda: (len(waiters), waiters.hopeful) == (3, 0))
+        await until(lambda: (len(waiters), waiters.may_end_soon) == (3, 0))
         for _ in range(5):  # what was under way lately is forgotten
             await http.patch(f"/v1/posts/{post}", json={"caption": "x"}, headers=AT_ONCE)
         monkeypatch.setattr(submission, "GATHER", 60)
         async with asyncio.timeout(20):
-            alone = await http.patch(f"/v1/posts/{post}", json={"caption": "alone"}, headers=AT_ONCE)
-        assert alone.status_code == 202
-        await asyncio.to_thread(apply_edits, held)
+            single = await http.patch(f"/v1/posts/{post}", json={"caption": "alone"}, headers=AT_ONCE)
+        assert single.status_code == 202
+        await asyncio.to_thread(apply_edits, locked)
         assert [answer.status_code for answer in await asyncio.gather(*waits)] == [200] * 3
-        assert (len(waiters), waiters.hopeful) == (0, 0)
+        assert (len(waiters), waiters.may_end_soon) == (0, 0)
 
-    told(story)
+    run_scenario(scenario)

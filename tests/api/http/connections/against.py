@@ -73,7 +73,7 @@ async def beside(port: int, post: str, seconds: float, crowd: Crowd, watched: Wa
     await hostile
 
 
-def told(crowd: Crowd, watched: Watched) -> str:
+def summary(crowd: Crowd, watched: Watched) -> str:
     lives = {name: (len(all_), round(max(all_), 1)) for name, all_ in sorted(crowd.lives.items())}
     steps = slice(None, None, max(1, len(watched.files) // 20))
     return (
@@ -90,7 +90,7 @@ def against(stack: Running, api: Process, *, seconds: float, each: int, beat: fl
     before = process.num_fds()
     crowd, watched = Crowd(api.port or 0, each=each, beat=beat), Watched(process)
     asyncio.run(beside(api.port or 0, post, seconds, crowd, watched))
-    print(told(crowd, watched))
+    print(summary(crowd, watched))
     assert not crowd.wrong
     assert not watched.wrong, watched.wrong[:3]
     assert max(watched.took) < ANSWERED, max(watched.took)

@@ -27,11 +27,11 @@ class Pipe(asyncio.Transport):
         self.taken = 0
         self.sent = bytearray()
         self.reads = True
-        self.ended = self.closed = self.aborted = False
+        self.our_side_closed = self.closed = self.aborted = False
         self._closing = False
 
     def write(self, data: Any) -> None:
-        assert not self.ended, "nothing may follow the end of our side"
+        assert not self.our_side_closed, "nothing may follow the end of our side"
         self.sent += data
         if self.get_write_buffer_size() > HIGH_WATER:
             self.protocol.pause_writing()
@@ -51,7 +51,7 @@ class Pipe(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        self.ended = True
+        self.our_side_closed = True
 
     def close(self) -> None:
         self._closing = True
@@ -95,14 +95,14 @@ class Driven:
             if self.pipe.closed:
                 break
             self.protocol.data_received(piece)
-            await settled()
+            await until_idle()
         return self
 
     async def end(self) -> "Driven":
         """The peer closes its side."""
         if not self.protocol.eof_received():
             self.pipe.close()
-        await settled()
+        await until_idle()
         return self
 
     def answers(self) -> list[tuple[int, Any]]:
@@ -119,10 +119,10 @@ class Clock(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
-def run(story: Coroutine[Any, Any, T]) -> T:
+def run(scenario: Coroutine[Any, Any, T]) -> T:
     """A test's story on a Clock."""
     with asyncio.Runner(loop_factory=Clock) as runner:
-        return runner.run(story)
+        return runner.run(scenario)
 
 
 async def passes(seconds: float) -> None:
@@ -131,10 +131,10 @@ async def passes(seconds: float) -> None:
     assert isinstance(loop, Clock)
     for _ in range(int(seconds)):
         loop.ahead += 1
-        await settled()
+        await until_idle()
 
 
-async def settled() -> None:
+async def until_idle() -> None:
     """Until every task has come as far as it can."""
     for _ in range(20):
         await asyncio.sleep(0)

@@ -120,7 +120,7 @@ async def breaks_off(wire: BoundedConnection, beat: float) -> None:
     await asyncio.sleep(beat)
 
 
-async def garbage(wire: BoundedConnection, beat: float) -> None:
+async def nonsense(wire: BoundedConnection, beat: float) -> None:
     await wire.send(random.randbytes(2000))
     while True:
         await wire.read()
@@ -128,7 +128,7 @@ async def garbage(wire: BoundedConnection, beat: float) -> None:
 
 async def drips(wire: BoundedConnection, start: bytes, each: bytes, beat: float) -> None:
     await wire.send(start)
-    reading = asyncio.ensure_future(until_ended(wire))
+    reading = asyncio.ensure_future(until_closed(wire))
     try:
         while not reading.done():
             await asyncio.sleep(beat)
@@ -138,7 +138,7 @@ async def drips(wire: BoundedConnection, start: bytes, each: bytes, beat: float)
         reading.cancel()
 
 
-async def until_ended(wire: BoundedConnection) -> None:
+async def until_closed(wire: BoundedConnection) -> None:
     with suppress(OSError):
         while True:
             await wire.read()
@@ -170,7 +170,7 @@ PEERS: tuple[Peer, ...] = (
     sends_on_after_the_last_answer,
     offers_and_sends_its_body_later,
     breaks_off,
-    garbage,
+    nonsense,
 )
 
 

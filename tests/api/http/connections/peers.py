@@ -93,7 +93,7 @@ class Peer:
             return self.answer()
         return Answer(status, headers, self.lines.read(int(headers.get("content-length", 0))))
 
-    def ended(self) -> bool:
+    def closed(self) -> bool:
         """Whether the server has closed its side, with nothing more to say."""
         return self.lines.read(1) == b""
 

@@ -54,10 +54,10 @@ def test_heads_that_a_server_must_refuse(version: str, headers: list[tuple[bytes
 
 
 def sent(*segments: bytes, app: Any = reading) -> Driven:
-    async def story() -> Driven:
+    async def scenario() -> Driven:
         return await Driven(app).send(*segments)
 
-    return asyncio.run(story())
+    return asyncio.run(scenario())
 
 
 REFUSED = {
@@ -96,7 +96,7 @@ def test_what_could_be_framed_in_two_ways_is_refused_and_ends_the_connection(raw
     for segments in ([raw + PLAIN], pieces(raw + PLAIN, 1)):
         driven = sent(*segments)
         assert [status for status, _ in driven.answers()] == [400]
-        assert driven.pipe.ended
+        assert driven.pipe.our_side_closed
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_trailer_is_no_header() -> None:
 def test_framing_that_does_not_end_is_cut_off(start: bytes, app: Any) -> None:
     driven = sent(CHUNKED + start, *[b"a" * 16_384] * 8, app=app)
     assert [status for status, _ in driven.answers()] == ([400] if app is reading else [200])
-    assert driven.pipe.ended
+    assert driven.pipe.our_side_closed
 
 
 def test_chunks_of_one_byte_are_a_body() -> None:
@@ -156,12 +156,12 @@ def test_what_is_wrong_behind_an_answer_that_is_given_gets_no_second_one() -> No
     """The client, or the proxy before it, would take it for the answer to its next request."""
     driven = sent(CHUNKED + b"1\r\na\r\n", b"zz\r\n", app=hasty)
     assert driven.answers() == [(200, ["POST", "/t", "", ""])]
-    assert driven.pipe.ended
+    assert driven.pipe.our_side_closed
 
 
 def test_answers_keep_their_order_where_a_later_request_is_wrong() -> None:
 
-    async def story(wrong: bytes) -> list[Any]:
+    async def scenario(wrong: bytes) -> list[Any]:
         let = asyncio.Event()
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -173,15 +173,15 @@ def test_answers_keep_their_order_where_a_later_request_is_wrong() -> None:
         assert driven.pipe.sent == b""
         let.set()
         await driven.send(b"", PLAIN)
-        assert driven.pipe.ended
+        assert driven.pipe.our_side_closed
         return driven.answers()
 
     for wrong in (b"\x00\r\n\r\n", CHUNKED + b"zz\r\n", b"GET / HTTP/1.1\r\n\r\n"):
-        assert asyncio.run(story(wrong)) == [(200, ["GET", "/slow", "", ""]), AFTER], wrong
+        assert asyncio.run(scenario(wrong)) == [(200, ["GET", "/slow", "", ""]), AFTER], wrong
 
 
 def test_a_client_that_closes_its_side_is_still_answered() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         let = asyncio.Event()
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -196,13 +196,13 @@ def test_a_client_that_closes_its_side_is_still_answered() -> None:
         assert driven.answers() == [AFTER] * 3
         assert driven.pipe.closed
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_half_a_request_of_a_client_that_closed_its_side_is_none() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         for half in (b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na"):
             driven = await (await Driven(reading).send(half)).end()
             assert (driven.pipe.closed, driven.pipe.sent) == (True, b"")
 
-    asyncio.run(story())
+    asyncio.run(scenario())

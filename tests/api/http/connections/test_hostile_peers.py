@@ -16,8 +16,8 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests.api.http.connections.against import MEBIBYTE, against, large_pages
 from tests.api.http.connections.hostile import PEERS
-from tests.api.http.connections.hurried import FASTER
 from tests.api.http.connections.peers import Peer
+from tests.api.http.connections.short_limits import FASTER
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running
 from tests.waiting import eventually
@@ -37,7 +37,12 @@ def answers(port: int) -> bool:
 
 
 def test_hostile_peers_are_ended_and_others_answered(stack: Running) -> None:
-    argv = [sys.executable, "-m", "tests.api.http.connections.hurried", *commands.api(port=(port := free_port()))[3:]]
+    argv = [
+        sys.executable,
+        "-m",
+        "tests.api.http.connections.short_limits",
+        *commands.api(port=(port := free_port()))[3:],
+    ]
     api = stack.processes.start(argv, **stack.environment)
     api.port = port
     eventually(lambda: answers(port), within=30, because="the API answers")

@@ -25,8 +25,8 @@ LATE = timeouts.EVERY + 1
 def test_each_state_has_a_limit(state: State) -> None:
     limit = timeouts.LIMITS[state]
     assert (overdue(state, limit - 0.1), overdue(state, limit)) == (False, True)
-    hurried = state in (State.IDLE, State.HEAD)
-    assert overdue(state, timeouts.IMPATIENT, crowded=True) == hurried or limit <= timeouts.IMPATIENT
+    shortened = state in (State.IDLE, State.HEAD)
+    assert overdue(state, timeouts.IMPATIENT, crowded=True) == shortened or limit <= timeouts.IMPATIENT
 
 
 def test_a_peer_that_takes_too_little_stands() -> None:
@@ -63,7 +63,7 @@ async def streamed(scope: Any, receive: Any, send: Any) -> None:
 
 
 def drip(driven: Driven, byte: bytes = b"a") -> None:
-    if not driven.pipe.closed and not driven.pipe.ended:
+    if not driven.pipe.closed and not driven.pipe.our_side_closed:
         driven.protocol.data_received(byte)
 
 
@@ -88,17 +88,17 @@ def drip(driven: Driven, byte: bytes = b"a") -> None:
 def test_a_connection_ends_when_its_state_has_lasted_for_its_limit(
     app: App, sent: bytes, each_second: bytes, state: State, said: list[int]
 ) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         driven = Driven(app)
         await driven.send(*([sent] if sent else []))
         for _ in range(int(timeouts.LIMITS[state]) - 2):
             await passes(1)
             drip(driven, each_second)
-        assert (driven.pipe.closed, driven.pipe.ended) == (False, False)
+        assert (driven.pipe.closed, driven.pipe.our_side_closed) == (False, False)
         await passes(LATE + 1)
-        assert driven.pipe.closed or driven.pipe.ended
+        assert driven.pipe.closed or driven.pipe.our_side_closed
         assert [status for status, _ in driven.answers()] == said
-        if driven.pipe.ended:
+        if driven.pipe.our_side_closed:
             await passes(timeouts.LIMITS[State.CLOSING] - LATE)
             assert not driven.pipe.closed, "the peer has time to read the last answer"
         await passes(2 * LATE)
@@ -106,17 +106,17 @@ def test_a_connection_ends_when_its_state_has_lasted_for_its_limit(
         assert not driven.state.connections
         assert not driven.state.tasks, "an app still waits for a client that is gone"
 
-    run(story())
+    run(scenario())
 
 
 def test_a_streamed_answer_may_take_its_time() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         driven = await Driven(streamed).send(GET)
         await passes(10 * 60 + 5)
         assert driven.pipe.sent.endswith(b"0\r\n\r\n")
         assert not driven.pipe.closed
 
-    run(story())
+    run(scenario())
 
 
 @pytest.mark.parametrize("request_", [GET, CLOSING], ids=["kept", "closing"])
@@ -124,7 +124,7 @@ def test_a_streamed_answer_may_take_its_time() -> None:
 def test_an_answer_that_is_not_read_is_not_kept(request_: bytes, each_second: int) -> None:
     """A close that waits until all is read would keep it too."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         driven = await Driven(large, takes=False).send(request_)
         for _ in range(int(timeouts.LIMITS[State.UNREAD]) - 2):
             await passes(1)
@@ -134,11 +134,11 @@ def test_an_answer_that_is_not_read_is_not_kept(request_: bytes, each_second: in
         assert driven.pipe.aborted
         assert not driven.state.connections
 
-    run(story())
+    run(scenario())
 
 
 def test_an_answer_that_is_read_slowly_is_given_whole_and_the_connection_kept_for_the_next() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         driven = await Driven(large, takes=False).send(GET)
         while driven.pipe.get_write_buffer_size():
             await passes(20)
@@ -148,11 +148,11 @@ def test_an_answer_that_is_read_slowly_is_given_whole_and_the_connection_kept_fo
         await passes(LATE + 1)
         assert (driven.pipe.closed, driven.pipe.aborted) == (True, False)
 
-    run(story())
+    run(scenario())
 
 
 def test_one_answer_waits_to_be_read_at_a_time() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         called = 0
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -169,11 +169,11 @@ def test_one_answer_waits_to_be_read_at_a_time() -> None:
             await driven.send(b"\r\n")
             assert called == count
 
-    run(story())
+    run(scenario())
 
 
 def test_requests_behind_an_unanswered_one_are_kept_within_bounds_and_answered_in_their_turn() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         let = asyncio.Event()
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -191,21 +191,21 @@ def test_requests_behind_an_unanswered_one_are_kept_within_bounds_and_answered_i
         assert driven.answers() == [(200, ["GET", "/a", "", ""])] * 5_000
         assert driven.pipe.reads
 
-    run(story())
+    run(scenario())
 
 
 def test_a_peer_that_sends_on_after_its_last_answer_is_cut_off() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         driven = await Driven(reading).send(b"\x00", *[b"a" * 65_536] * 3)
-        assert (driven.pipe.ended, driven.pipe.closed) == (True, False)
+        assert (driven.pipe.our_side_closed, driven.pipe.closed) == (True, False)
         await driven.send(*[b"a" * 65_536] * 2)
         assert driven.pipe.aborted
 
-    run(story())
+    run(scenario())
 
 
 def test_where_half_of_all_connections_are_taken_those_that_ask_for_nothing_go_early() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         state = ServerState()
         first = Driven(never, state=state)
         watch_of(state).most = 4
@@ -220,7 +220,7 @@ def test_where_half_of_all_connections_are_taken_those_that_ask_for_nothing_go_e
         assert not any(one.pipe.closed for one in more)
         assert Driven(never, state=state).pipe.aborted, "more than there are files for"
 
-    run(story())
+    run(scenario())
 
 
 def test_unread_answers_of_all_peers_together_are_bounded_and_the_oldest_go_first(
@@ -228,7 +228,7 @@ def test_unread_answers_of_all_peers_together_are_bounded_and_the_oldest_go_firs
 ) -> None:
     monkeypatch.setattr(timeouts, "BACKLOG_MAX", 2 * LARGE + HIGH_WATER)
 
-    async def story() -> None:
+    async def scenario() -> None:
         state = ServerState()
         crowd = []
         for _ in range(4):
@@ -236,7 +236,7 @@ def test_unread_answers_of_all_peers_together_are_bounded_and_the_oldest_go_firs
             await passes(2)
         assert [one.pipe.aborted for one in crowd] == [True, True, False, False]
 
-    run(story())
+    run(scenario())
 
 
 def test_the_documentation_names_each_limit() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.http.connections.driven import App, Driven, halves, hasty, pieces, reading, settled
+from tests.api.http.connections.driven import App, Driven, halves, hasty, pieces, reading, until_idle
 
 INNER = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 COUNTED = b"Content-Length: %d\r\n\r\n%s" % (len(INNER), INNER)
@@ -43,10 +43,10 @@ def without_upgrade(answers: list[tuple[int, Any]]) -> list[tuple[int, Any]]:
 
 
 def answers(app: App, *segments: bytes) -> list[tuple[int, Any]]:
-    async def story() -> list[tuple[int, Any]]:
+    async def scenario() -> list[tuple[int, Any]]:
         return (await Driven(app).send(*segments)).answers()
 
-    return without_upgrade(asyncio.run(story()))
+    return without_upgrade(asyncio.run(scenario()))
 
 
 @pytest.mark.parametrize("app", [reading, hasty])
@@ -65,68 +65,68 @@ def test_a_request_that_offers_an_upgrade_is_answered_and_its_body_is_read_in_an
 def test_in_every_two_segments(framed: bytes) -> None:
     raw = asked(OFFERS["any"], framed) + PLAIN
 
-    async def story() -> None:
+    async def scenario() -> None:
         for first, second in halves(raw):
             driven = await Driven(reading).send(first, second)
             assert driven.answers() == expected(framed, reading), (first, second)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_many_offers_one_behind_another_in_one_segment_or_in_many() -> None:
     raw = (asked(OFFERS["any"], COUNTED) + asked(OFFERS["websocket"], CHUNKED) + PLAIN) * 40
     wanted = [*expected(COUNTED, reading)[:1] * 2, expected(COUNTED, reading)[1]] * 40
 
-    async def story() -> None:
+    async def scenario() -> None:
         for size in (len(raw), 4096, 997, 11):
             driven = await Driven(reading).send(*pieces(raw, size))
             for _ in wanted:
-                await settled()
+                await until_idle()
             assert driven.answers() == wanted, size
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_the_app_does_not_hear_of_the_offer() -> None:
-    async def story() -> list[tuple[int, Any]]:
+    async def scenario() -> list[tuple[int, Any]]:
         return (await Driven(reading).send(asked(OFFERS["any"], NONE))).answers()
 
-    assert asyncio.run(story()) == [(200, ["PATCH", "/offer", "", ""])]
+    assert asyncio.run(scenario()) == [(200, ["PATCH", "/offer", "", ""])]
 
 
 def test_a_client_that_waits_for_100_gets_it() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         driven = Driven(reading)
         await driven.send(asked(OFFERS["any"] + b"Expect: 100-continue\r\n", COUNTED[: -len(INNER)]))
         assert driven.pipe.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
         await driven.send(INNER[:5], INNER[5:], PLAIN)
         assert driven.answers() == expected(COUNTED, reading)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("offer", [b"", OFFERS["any"]], ids=["no offer", "an offer"])
 def test_a_client_that_is_answered_instead_of_100_sends_no_other_request_here(offer: bytes) -> None:
     """Its body may come or not: what comes next could be either."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         driven = Driven(hasty)
         await driven.send(asked(offer + b"Expect: 100-continue\r\n", COUNTED[: -len(INNER)]), PLAIN)
         assert [status for status, _ in driven.answers()] == [200]
         assert b"connection: close" in driven.pipe.sent
-        assert driven.pipe.ended
+        assert driven.pipe.our_side_closed
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("target", [b"x:1", b"/v1/posts"])
 def test_a_tunnel_is_refused_and_nothing_behind_it_is_a_request(target: bytes) -> None:
     raw = b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" + PLAIN
 
-    async def story() -> None:
+    async def scenario() -> None:
         for segments in ([raw], pieces(raw, 1)):
             driven = await Driven(reading).send(*segments)
             assert [status for status, _ in driven.answers()] == [400]
-            assert driven.pipe.ended
+            assert driven.pipe.our_side_closed
 
-    asyncio.run(story())
+    asyncio.run(scenario())

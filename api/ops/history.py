@@ -1,4 +1,4 @@
-"""One edit's story on the operators' pages, with requeue and discard."""
+"""One edit's history on the operators' pages, with requeue and discard."""
 
 from collections.abc import Callable
 from typing import Final
@@ -11,9 +11,8 @@ from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of, storable
 from api.ops import access
-from api.ops.forms import form, operator, patiently
+from api.ops.forms import form, operator, with_lock_limit
 from api.ops.frame import asked, html, message, page, read
-from shared.broker import queue
 from shared.domain import edit_histories
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import printable
@@ -28,14 +27,14 @@ log = structlog.get_logger(__name__)
 
 
 DONE: Final = {
-    "requeued": "It is queued again: its worker takes it within seconds.",
+    "requeued": "It is queued again. A worker applies it within seconds.",
     "discarded": "It is discarded, for good.",
 }
 
 
 @page("/ops/edits/{edit_id}")
 async def show_edit(request: Request) -> Response:
-    """One edit's story, and, where it failed, what a requeue would do."""
+    """One edit's history, and what a requeue of a failed edit would do."""
     return await _edit_page(request, DONE.get(asked(request, "done") or ""))
 
 
@@ -69,14 +68,14 @@ def _edit(tx: Connection, edit_id: str) -> tuple[Prospect | None, list[Recorded]
 
 @page("/ops/edits/{edit_id}/requeue", "POST")
 async def requeue(request: Request) -> Response:
-    """Requeue a failed edit, if all that it overwrites is what the operator saw."""
+    """Requeue a failed edit, if it overwrites just what the operator saw."""
     fields = await form(request)
     return await _act(request, "requeued", operator_actions.requeue, operator(request), fields.get("seen", ""))
 
 
 @page("/ops/edits/{edit_id}/discard", "POST")
 async def discard(request: Request) -> Response:
-    """End a failed or queued edit for good."""
+    """Reject a failed or queued edit for good."""
     await form(request)
     return await _act(request, "discarded", operator_actions.discard, operator(request))
 
@@ -86,11 +85,9 @@ async def _act(request: Request, done: str, act: Callable[..., Done | NotDone], 
     if not storable(edit_id):
         return message(request, 404, "No such edit", f"There is no edit {printable(edit_id)}.")
     unsure = "PostgreSQL did not answer in time. It may have been done: look at the edit before you try again."
-    ended = await context.write(patiently, act, edit_id, *args, unsure=unsure)
-    if isinstance(ended, NotDone):
-        return await _edit_page(request, f"{ended.why}.", "warn", 409)
-    log.info("operator_decided", done=done, edit_id=edit_id, post_id=ended.post_id, by=context.config.ops_user)
-    context.ring(queue.ring_edits, [ended.post_id])
-    if ended.told:
-        context.ring(queue.ring_webhooks, ended.told)
+    result = await context.write(with_lock_limit, act, edit_id, *args, unsure=unsure)
+    if isinstance(result, NotDone):
+        return await _edit_page(request, f"{result.why}.", "warn", 409)
+    log.info("operator_decided", done=done, edit_id=edit_id, post_id=result.post_id, by=context.config.ops_user)
+    context.ring(edits=[result.post_id], webhooks=result.told)
     return RedirectResponse(f"/ops/edits/{quote(edit_id)}?done={done}", 303)

@@ -1,4 +1,4 @@
-"""What a request to create posts may hold, and the posts that it means (SPEC 4). Pure: no database, no clock."""
+"""What a request to create posts may hold, and the posts that it asks for (docs/api.md). Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ FIELDS: Final[Mapping[Kind, tuple[str, ...]]] = {
 }
 ACCOUNTS_MAX: Final = 100
 SLIDE_DURATIONS: Final = (4, 6, 8)
-"""Seconds; the first is taken where slides are rendered as video and the client names none."""
+"""Seconds. The first is the default for slides that are rendered as video."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewPostRequest:
-    """One creation as it was asked for. `schedule` None: now, without a zone."""
+    """One checked request to create posts. `schedule` None: now, without a zone."""
 
     account_ids: tuple[str, ...]
     content: Content
@@ -40,7 +40,7 @@ class NewPostRequest:
 
 
 def parse(body: object, kind: Kind) -> NewPostRequest:
-    """The draft that a parsed JSON body means. Raises InvalidRequest with all fields at fault, and nothing else."""
+    """The request in a parsed JSON body. Raises only InvalidRequest, which names all fields at fault."""
     known = FIELDS[kind]
     if not isinstance(body, dict):
         raise InvalidRequest(f"The body must be a JSON object with {' and '.join(known[:2])}")
@@ -108,42 +108,41 @@ def _duration(value: object, faults: Faults) -> int | None:
 
 
 def posts_of(
-    draft: NewPostRequest, workspace_id: str, platforms: Mapping[str, str], now: datetime | None, horizon: float
+    new: NewPostRequest, workspace_id: str, platforms: Mapping[str, str], now: datetime | None, horizon: float
 ) -> list[Post]:
     """The posts, one for each account, in the order in which the accounts were named.
 
-    `platforms` are those of the workspace's accounts, `now` the database's clock, `horizon` in seconds: what is due
-    within it is marked as sent for. Raises NotFound for an account that is not there, InvalidRequest for what a
-    platform does not take or a time that the schedule does not.
+    `platforms`: the platform of each account of the workspace. `now`: the database's clock. `horizon`: seconds; posts
+    that are due within it are marked as enqueued. Raises NotFound for an unknown account, InvalidRequest for content
+    that a platform does not take, and for a time that is past or too far away.
     """
-    for account_id in draft.account_ids:
+    for account_id in new.account_ids:
         if account_id not in platforms or now is None:
             raise NotFound.account(account_id)
     faults = Faults()
-    for platform in dict.fromkeys(platforms[account_id] for account_id in draft.account_ids):
-        limits = captions.limits_of(platform, draft.content.kind, render_as_video=draft.render_as_video)
-        captions.check(draft.caption, limits, faults)
-        fields.check_sound_platform(draft.sound_id, platform, faults)
-        if draft.content.kind == "slides":
-            fields.check_slide_count(len(draft.content.urls), platform, faults, name="contentUrls")
+    for platform in dict.fromkeys(platforms[account_id] for account_id in new.account_ids):
+        limits = captions.limits_of(platform, new.content.kind, render_as_video=new.render_as_video)
+        captions.check(new.caption, limits, faults)
+        fields.check_sound_platform(new.sound_id, platform, faults)
+        if new.content.kind == "slides":
+            fields.check_slide_count(len(new.content.urls), platform, faults, name="contentUrls")
     at = cast("datetime", now)
-    if draft.schedule is not None:
-        problem = times.within_reach(draft.schedule.instant, at)
+    if new.schedule is not None:
+        problem = times.within_reach(new.schedule.instant, at)
         if problem is not None:
             faults.add("invalid_scheduled_time", "scheduledTime", problem)
     faults.raise_if_any()
     due_until = at + timedelta(seconds=horizon)
     return [
-        _post(draft, (workspace_id, account_id, platforms[account_id]), at, due_until)
-        for account_id in draft.account_ids
+        _post(new, (workspace_id, account_id, platforms[account_id]), at, due_until) for account_id in new.account_ids
     ]
 
 
-def _post(draft: NewPostRequest, owner: tuple[str, str, str], now: datetime, due_until: datetime) -> Post:
+def _post(new: NewPostRequest, owner: tuple[str, str, str], now: datetime, due_until: datetime) -> Post:
     workspace_id, account_id, platform = owner
-    kind, urls = draft.content.kind, draft.content.urls
-    instant = now if draft.schedule is None else draft.schedule.instant
-    rendered = needs_render(kind, render_as_video=draft.render_as_video)
+    kind, urls = new.content.kind, new.content.urls
+    instant = now if new.schedule is None else new.schedule.instant
+    rendered = needs_render(kind, render_as_video=new.render_as_video)
     due = instant <= due_until
     facts = PostFacts(
         id=new_id("post"),
@@ -153,11 +152,11 @@ def _post(draft: NewPostRequest, owner: tuple[str, str, str], now: datetime, due
         content_type=kind,
         content_url=urls[0] if kind == "video" else list(urls),
         thumbnail_url=None,
-        caption=draft.caption,
-        sound_id=draft.sound_id,
-        timezone=None if draft.schedule is None else draft.schedule.timezone,
+        caption=new.caption,
+        sound_id=new.sound_id,
+        timezone=None if new.schedule is None else new.schedule.timezone,
         scheduled_time=instant,
-        render_as_video=draft.render_as_video,
+        render_as_video=new.render_as_video,
         rendered_url=None,
         revision=1,
         schedule_revision=1,
@@ -168,7 +167,7 @@ def _post(draft: NewPostRequest, owner: tuple[str, str, str], now: datetime, due
         workspace_id,
         account_id,
         created_at=now,
-        slide_duration=draft.slide_duration,
+        slide_duration=new.slide_duration,
         claim_token=None,
         claim_expires_at=None,
         enqueued_revision=1 if rendered or due else None,
@@ -182,7 +181,7 @@ def _post(draft: NewPostRequest, owner: tuple[str, str, str], now: datetime, due
 
 
 def renders(posts: Sequence[Post]) -> list[tuple[str, int]]:
-    """What is to be rung for renders: (post, content revision)."""
+    """The renders to ring for: (post, content revision)."""
     return [
         (post.facts.id, post.facts.content_revision)
         for post in posts
@@ -191,7 +190,7 @@ def renders(posts: Sequence[Post]) -> list[tuple[str, int]]:
 
 
 def publishes(posts: Sequence[Post]) -> list[tuple[str, int, datetime | None]]:
-    """What is to be rung for publishes: (post, schedule revision, when; None for at once)."""
+    """The publishes to ring for: (post, schedule revision, when; None for at once)."""
     return [
         (
             post.facts.id,
