@@ -26,7 +26,7 @@ from shared.store import batches
 from shared.store import posts as posts_store
 from shared.store import reschedule_moves as moves_store
 from shared.store import webhooks as webhooks_store
-from shared.store.reschedule_chunks import Chunk, Step, Told, Work
+from shared.store.reschedule_chunks import Chunk, OutcomeRow, Step, Work
 from shared.store.reschedule_moves import Moved
 from worker.apply import Drained, drain
 from worker.attempts import Attempts
@@ -60,7 +60,7 @@ class Pass:
     tells: bool
     moves: list[Moved] = field(default_factory=list)
     stays: list[Moved] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
+    told: list[OutcomeRow] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     publishes: list[tuple[str, int, datetime | None]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)

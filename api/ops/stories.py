@@ -91,6 +91,6 @@ async def _act(request: Request, done: str, act: Callable[..., Done | NotDone], 
         return await _edit_page(request, f"{ended.why}.", "warn", 409)
     log.info("operator_decided", done=done, edit_id=edit_id, post_id=ended.post_id, by=context.config.ops_user)
     context.ring(queue.ring_edits, [ended.post_id])
-    if ended.told:
-        context.ring(queue.ring_webhooks, ended.told)
+    if ended.webhooks:
+        context.ring(queue.ring_webhooks, ended.webhooks)
     return RedirectResponse(f"/ops/edits/{quote(edit_id)}?done={done}", 303)

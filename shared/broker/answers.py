@@ -53,12 +53,12 @@ def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -
     if not reply_to or "#" not in reply_to:
         return False
     channel, _, bell = reply_to.rpartition("#")
-    told = [
+    rows = [
         [end.id, end.status, end.revision, end.result, end.error_code, end.error_message, end.error_details]
         for end in ends
     ]
     try:
-        client().publish(channel, to_json([f"-{bell}" if more else bell, told]))
+        client().publish(channel, to_json([f"-{bell}" if more else bell, rows]))
     except redis.RedisError as error:
         log.warning("announce_failed", error=type(error).__name__)
         return False
@@ -68,13 +68,13 @@ def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -
 def parse(data: bytes) -> Answer | None:
     """An announcement as it was meant, or None for one that nobody of ours wrote."""
     try:
-        bell, told = from_json(data)
+        bell, rows = from_json(data)
         ends = {
             row[0]: End(
                 row[0], EditStatus(row[1]), row[2], result=row[3], error_code=row[4], error_message=row[5],
                 error_details=row[6],
             )
-            for row in told
+            for row in rows
         }  # fmt: skip
         return Answer(abs(int(bell)), ends, more=int(bell) < 0)
     except (ValueError, TypeError, LookupError):

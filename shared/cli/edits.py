@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from shared.domain.edit_histories import EditStory, Prospect
+    from shared.domain.edit_histories import EditHistory, Prospect
     from shared.store.acts import Actor, Recorded
     from shared.store.operator_actions import Done, NotDone
 
@@ -56,7 +56,7 @@ def list_edits(
             tx, status=status.value if status else None, post_id=post, workspace_id=home, limit=limit
         )
     if as_json:
-        say_json([edit_histories.told(edit) for edit in found])
+        say_json([edit_histories.as_json(edit) for edit in found])
         return
     rows = [
         {
@@ -103,9 +103,11 @@ def show(
         refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
     failed = seen.edit.status == EditStatus.FAILED
     if as_json:
-        kept = {"acts": [act.told() for act in done]}
+        kept = {"acts": [act.as_json() for act in done]}
         say_json(
-            edit_histories.told(seen.edit) | kept | ({"requeue": edit_histories.told_prospect(seen)} if failed else {})
+            edit_histories.as_json(seen.edit)
+            | kept
+            | ({"requeue": edit_histories.prospect_as_json(seen)} if failed else {})
         )
         return
     for line in _lines(seen.edit, done):
@@ -200,15 +202,15 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
     found = parts(data_dir)
     with reaching(found):
         rung = bool(found.redis_url) and queue.ring_edits([ended.post_id])
-        if ended.told:
-            queue.ring_webhooks(ended.told)
+        if ended.webhooks:
+            queue.ring_webhooks(ended.webhooks)
     if not quiet:
         when = "" if rung else " Redis was not told: the rescue finds it within seconds, when workers and Redis run."
         echo(f"{edit_id} is {'queued again' if verb == 'requeue' else 'discarded'}.{when}")
     return {"editId": edit_id, "done": True, "rung": rung}
 
 
-def _lines(edit: "EditStory", done: "list[Recorded]") -> list[str]:
+def _lines(edit: "EditHistory", done: "list[Recorded]") -> list[str]:
     """The story, a line for each thing that a person wants to know."""
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 

@@ -32,7 +32,7 @@ SHOWN: Final = 20
 REASONS: Final = 5
 CLOSED: Final = "those are tried under their old keys, and closed to edits"
 OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
-TOLD: Final = {
+WORDS: Final = {
     "due": "is due again",
     "closed": "may have gone out: it is tried again under its old key, closed to edits",
     "render": "is rendered again",
@@ -82,8 +82,8 @@ def retry(
     done = _retry({post.id: post.revision for post in found}, data_dir, operator_name(by), not_sent=not_sent)
     left = sorted(known - {one.post_id for one in done})
     if as_json:
-        told = [{"postId": one.post_id, "done": True, "back": one.back} for one in done]
-        say_json(told + [{"postId": post_id, "done": False, "back": None} for post_id in missing + left])
+        rows = [{"postId": one.post_id, "done": True, "back": one.back} for one in done]
+        say_json(rows + [{"postId": post_id, "done": False, "back": None} for post_id in missing + left])
     else:
         _tell(done, len(found), left)
     if missing or left:
@@ -92,7 +92,7 @@ def retry(
 
 def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
     for one in done[:SHOWN]:
-        echo(f"{one.post_id} {TOLD[one.back]}.")
+        echo(f"{one.post_id} {WORDS[one.back]}.")
     echo(f"{len(done):,} of {found:,} failed posts are tried again.")
     if left:
         echo(f"{len(left):,} were held by somebody or have changed; try again: {' '.join(left[:SHOWN])}", err=True)

@@ -126,7 +126,7 @@ def stuck(
             "lateSeconds": round((post.now - post.scheduled_time).total_seconds(), 1),
             "why": post.reason.words,
         }
-        | _told(post.reason)
+        | _reason_as_json(post.reason)
         for post in late
     ]
     if not as_json:
@@ -160,12 +160,12 @@ def show(
     post = found.get(post_id)
     if post is None or now is None:
         refuse(f"There is no post {post_id}.")
-    story = {
+    shown = {
         "post": edit_histories.without_secrets(posts.detailed(post)) | {"deleted": post.facts.deleted},
         "revision": post.facts.revision,
         "renderedUrl": edit_histories.without_secrets(post.facts.rendered_url),
         "why": why[post_id].words,
-        **_told(why[post_id]),
+        **_reason_as_json(why[post_id]),
         "claim": post.facts.claim,
         "claimExpiresAt": edit_histories.moment(post.claim_expires_at),
         "retryAt": edit_histories.moment(post.retry_at),
@@ -185,46 +185,46 @@ def show(
             {"editId": edit.id, "status": edit.status, "createdAt": edit_histories.moment(edit.created_at)}
             for edit in edits
         ],
-        "acts": [act.told() for act in done],
+        "acts": [act.as_json() for act in done],
     }
     if as_json:
-        say_json(story)
+        say_json(shown)
         return
-    for line in _lines(post, story, now):
+    for line in _lines(post, shown, now):
         echo(line)
 
 
-def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
+def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     facts = post.facts
     lines = [f"{facts.id} in {post.workspace_id}: {'deleted, was ' if facts.deleted else ''}{facts.status}"]
-    lines += [f"  {name:<15} {value}" for name, value in story["post"].items() if name not in {"postId", "status"}]
+    lines += [f"  {name:<15} {value}" for name, value in shown["post"].items() if name not in {"postId", "status"}]
     lines.append(f"  {'revision':<15} {facts.revision}")
-    lines.append(f"  {'why':<15} {story['why']}")
+    lines.append(f"  {'why':<15} {shown['why']}")
     if facts.claim is not None and post.claim_expires_at is not None:
         left = post.claim_expires_at - now
         until = f"for {edit_histories.duration(left)} more" if left > timedelta(0) else "expired; rescue takes it over"
         lines.append(f"  {'claim':<15} {facts.claim}, {until}")
     if post.retry_at is not None:
-        lines.append(f"  {'next try':<15} {story['retryAt']}")
-    if story["tries"]:
+        lines.append(f"  {'next try':<15} {shown['retryAt']}")
+    if shown["tries"]:
         lines.append("Its latest tries at going out:")
-    for one in story["tries"]:
+    for one in shown["tries"]:
         ended = f"{one['outcome'] or 'not ended'}{': ' + one['message'] if one['message'] else ''}"
         lines.append(f"  {one['startedAt']} try {one['number']} of {one['key']}: {ended}")
-    if story["edits"]:
+    if shown["edits"]:
         lines.append("Its latest edits (redraft edits show EDIT tells more):")
-    lines += [f"  {edit['createdAt']} {edit['editId']} {edit['status']}" for edit in story["edits"]]
-    if story["acts"]:
+    lines += [f"  {edit['createdAt']} {edit['editId']} {edit['status']}" for edit in shown["edits"]]
+    if shown["acts"]:
         lines.append("What was done to it:")
-    lines += [f"  {act['at']} {act['words']}" for act in story["acts"]]
+    lines += [f"  {act['at']} {act['words']}" for act in shown["acts"]]
     if facts.status == "failed":
         lines.append(f"\nAnother try: redraft posts retry {facts.id}")
     return lines
 
 
-def _told(reason: "Reason") -> dict[str, Any]:
+def _reason_as_json(reason: "Reason") -> dict[str, Any]:
     """The reason as `--json` shows it beside its words."""
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 

@@ -95,8 +95,8 @@ def _understood(asked: Asked) -> dict[str, Any] | None:
     }
     chosen = [name for name, value in ways.items() if value]
     if len(chosen) != 1:
-        told = f"not {' and '.join(chosen)} together" if chosen else "not nothing at all"
-        raise ArgumentsError(f"say one of {', '.join(ways)}, {told}")
+        what = f"not {' and '.join(chosen)} together" if chosen else "not nothing at all"
+        raise ArgumentsError(f"say one of {', '.join(ways)}, {what}")
     meant = {name: value for name, value in asked.filter.items() if value}
     if not (asked.shift or spread):
         if meant:

@@ -37,10 +37,10 @@ def client(peer: str, forwarded: Iterable[str], trusted: Sequence[Network]) -> s
     # A list over several headers is the same as one list (RFC 9110, 5.3), and empty elements are none (5.6.1).
     hops = [hop for hop in (hop.strip() for hop in ",".join(forwarded).split(",")) if hop]
     for hop in reversed(hops[-HOPS_AT_MOST:]):
-        told = _address(hop)
-        if told is None:
+        hop_address = _address(hop)
+        if hop_address is None:
             break
-        address = told
+        address = hop_address
         if not _any(trusted, address):
             break
     return str(address)

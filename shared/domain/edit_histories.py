@@ -27,7 +27,7 @@ WAITS_TOO_LONG: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class EditStory:
+class EditHistory:
     """An edit with all that its row says, and the database's clock as it was read. Times aware, UTC."""
 
     id: str
@@ -80,7 +80,7 @@ class Prospect:
     again, and another mark means that the question has to be asked again.
     """
 
-    edit: EditStory
+    edit: EditHistory
     overwrites: tuple[Overwrite, ...]
     waiting: int
     before: dict[str, Any]
@@ -91,25 +91,25 @@ class Prospect:
 
     def sentences(self) -> list[str]:
         """What an operator should know before saying yes."""
-        told = []
+        sentences = []
         if self.refusal is not None:
-            told.append(f"As the post stands, it would be refused again: {self.refusal}.")
+            sentences.append(f"As the post stands, it would be refused again: {self.refusal}.")
         elif not self.after:
-            told.append("As the post stands, it would change nothing.")
+            sentences.append("As the post stands, it would change nothing.")
         if self.overwrites:
             count = len(self.overwrites)
-            told.append(
+            sentences.append(
                 "It would overwrite a change that was made after it."
                 if count == 1
                 else f"It would overwrite {count} changes that were made after it."
             )
         else:
-            told.append("No later change touches the same fields: it overwrites nothing.")
+            sentences.append("No later change touches the same fields: it overwrites nothing.")
         if self.waiting:
-            told.append(f"It gets its place behind {_count(self.waiting, 'edit')} that wait for this post.")
+            sentences.append(f"It gets its place behind {_count(self.waiting, 'edit')} that wait for this post.")
         if self.goes_out_at_once:
-            told.append("The time that it sets has passed: the post would go out at once.")
-        return told
+            sentences.append("The time that it sets has passed: the post would go out at once.")
+        return sentences
 
 
 def touched(changes: Mapping[str, Any], after: Mapping[str, Any] | None) -> frozenset[str]:
@@ -120,18 +120,18 @@ def touched(changes: Mapping[str, Any], after: Mapping[str, Any] | None) -> froz
     )
 
 
-def prospect(edit: EditStory, post: PostFacts | None, later: Sequence[EditStory], now: datetime) -> Prospect:
-    """What a requeue of `edit` would do. `later`: the post's applied and queued edits that came after it, newest first.
+def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHistory], now: datetime) -> Prospect:
+    """What a requeue of `edit` would do. `newer`: the post's applied and queued edits that came after it, newest first.
 
     Edits that are queued still come before its new place, and are overwritten like those that were applied.
     """
     mine = touched(edit.changes, None)
     overwrites = tuple(
         Overwrite(other.id, other.status, other.finalized_at or other.created_at, other.requested_by, tuple(shared))
-        for other in later
+        for other in newer
         if (shared := sorted(mine & touched(other.changes, other.after)))
     )
-    waiting = sum(other.status == EditStatus.QUEUED for other in later)
+    waiting = sum(other.status == EditStatus.QUEUED for other in newer)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     refusal: str | None = None
@@ -152,7 +152,7 @@ def prospect(edit: EditStory, post: PostFacts | None, later: Sequence[EditStory]
     return Prospect(edit, overwrites, waiting, before, after, refusal, at_once, mark)
 
 
-def advice(edit: EditStory) -> str:
+def advice(edit: EditHistory) -> str:
     """What to do about an edit, in a sentence or two."""
     if edit.status == EditStatus.QUEUED:
         if edit.attempts:
@@ -176,20 +176,20 @@ def advice(edit: EditStory) -> str:
     }[EditStatus(edit.status)]
 
 
-def milestones(edit: EditStory) -> list[tuple[str, datetime | None, str]]:
+def milestones(edit: EditHistory) -> list[tuple[str, datetime | None, str]]:
     """(what happened, when, a note) from acceptance to the end; None for what has not happened."""
-    told: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by key {edit.requested_by}")]
+    steps: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by key {edit.requested_by}")]
     note = f"after {duration(edit.started_at - edit.created_at)}" if edit.started_at else "no worker has taken it"
     if edit.attempts > 1:
         note += f"; attempt {edit.attempts}"
     if edit.reschedule_id is None:
-        told.append(("started", edit.started_at, note))
+        steps.append(("started", edit.started_at, note))
     if edit.lock_wait_ms is not None:
         waited = f"waited {edit.lock_wait_ms} ms for it" if edit.lock_wait_ms else "nobody else held it"
-        told.append(("post locked", None, waited))
+        steps.append(("post locked", None, waited))
     end = edit.status if edit.finalized_at else "not ended"
-    told.append((end, edit.finalized_at, f"{duration(edit.waited)} after it was accepted"))
-    return told
+    steps.append((end, edit.finalized_at, f"{duration(edit.waited)} after it was accepted"))
+    return steps
 
 
 def duration(length: timedelta) -> str:
@@ -227,7 +227,7 @@ def without_secrets(value: Any) -> Any:
     return value
 
 
-def told(edit: EditStory) -> dict[str, Any]:
+def as_json(edit: EditHistory) -> dict[str, Any]:
     """The edit as `--json` shows it, every time with its milliseconds."""
     error = None
     if edit.error_code is not None:
@@ -255,7 +255,7 @@ def told(edit: EditStory) -> dict[str, Any]:
     }
 
 
-def told_prospect(seen: Prospect) -> dict[str, Any]:
+def prospect_as_json(seen: Prospect) -> dict[str, Any]:
     """The same for what a requeue would do."""
     return {
         "overwrites": [

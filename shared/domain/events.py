@@ -32,18 +32,18 @@ def _event(kind: str, post: Post, revision: int | None, **data: Any) -> Event:
 
 def of_edits(ends: Iterable[End], posts_of: Mapping[str, Post]) -> list[Event]:
     """The ends of edits, in their order; `posts_of`: an edit's id -> its post. A move is told after its edit."""
-    told: list[Event] = []
+    found: list[Event] = []
     for end in ends:
         post = posts_of[end.id]
         if end.status is EditStatus.APPLIED:
-            told.append(_event("edit.applied", post, end.revision, editId=end.id))
+            found.append(_event("edit.applied", post, end.revision, editId=end.id))
         else:
             error = {"code": end.error_code, "message": end.error_message}
-            told.append(_event(f"edit.{end.status.value}", post, end.revision, editId=end.id, error=error))
+            found.append(_event(f"edit.{end.status.value}", post, end.revision, editId=end.id, error=error))
         if end.before and end.after and "scheduledTime" in end.after:
             both = {"before": end.before["scheduledTime"], "after": end.after["scheduledTime"]}
-            told.append(_event("post.rescheduled", post, end.revision, editId=end.id, **both))
-    return told
+            found.append(_event("post.rescheduled", post, end.revision, editId=end.id, **both))
+    return found
 
 
 def rescheduled(

@@ -38,7 +38,7 @@ MOST: Final = 5.0
 WAITING_AT_MOST: Final = 4096
 SOURCES_AT_MOST: Final = 10_000
 PASS_LIVES: Final = 30 * 24 * 3600
-TOLD_EVERY: Final = 10.0
+LOG_EVERY: Final = 10.0
 
 
 class Verdict(Enum):
@@ -80,7 +80,7 @@ class Guesses:
         self._all = _Level(ALL_FREE, ALL_FORGET)
         self._sources: OrderedDict[str, _Level] = OrderedDict()
         self._waiting = 0
-        self._untold, self._told_at = 0, float("-inf")
+        self._unlogged, self._logged_at = 0, float("-inf")
 
     async def judge(self, source: str, gone: Callable[[], Awaitable[object]], *, right: bool) -> Verdict:
         """The verdict on one attempt, after the wait that it has to take.
@@ -114,12 +114,12 @@ class Guesses:
 
     def worth_a_line(self) -> int:
         """How many wrong ones a line in the log should tell of now, 0 if it is not time for one again."""
-        self._untold += 1
+        self._unlogged += 1
         now = self._clock()
-        if now - self._told_at < TOLD_EVERY:
+        if now - self._logged_at < LOG_EVERY:
             return 0
-        told, self._untold, self._told_at = self._untold, 0, now
-        return told
+        count, self._unlogged, self._logged_at = self._unlogged, 0, now
+        return count
 
     def _of(self, source: str) -> _Level:
         level = self._sources.get(source)

@@ -46,7 +46,7 @@ class State(NamedTuple):
     editable: bool
     claim: ClaimKind | None
     moves_to: frozenset[Status]
-    story: str
+    description: str
 
 
 STATES: dict[Status, State] = {
@@ -54,28 +54,28 @@ STATES: dict[Status, State] = {
         editable=True,
         claim=ClaimKind.RENDER,
         moves_to=frozenset({Status.GENERATED, Status.FAILED}),
-        story="Put in by creation, and by an edit of what a render reads. A finished render moves it to generated, "
-        "so does an edit after which no render is needed; a failed render moves it to failed.",
+        description="Put in by creation, and by an edit of what a render reads. A finished render moves it to "
+        "generated. So does an edit that leaves nothing to render. A failed render moves it to failed.",
     ),
     Status.GENERATED: State(
         editable=True,
         claim=ClaimKind.PUBLISH,
         moves_to=frozenset({Status.PENDING_RENDER, Status.POSTED, Status.FAILED}),
-        story="Put in by creation without a render, by a finished render and by an operator's retry. A finished "
-        "publish moves it to posted or failed; an edit that needs a render moves it to pending_render.",
+        description="Put in by creation without a render, by a finished render and by an operator's retry. A finished "
+        "publish moves it to posted or failed. An edit that needs a render moves it to pending_render.",
     ),
     Status.POSTED: State(
         editable=False,
         claim=None,
         moves_to=frozenset(),
-        story="Put in by a publish that succeeded. Nothing moves it out.",
+        description="Put in by a publish that succeeded. Nothing moves it out.",
     ),
     Status.FAILED: State(
         editable=False,
         claim=None,
         moves_to=frozenset({Status.GENERATED, Status.PENDING_RENDER}),
-        story="Put in by a render or a publish that gave up. Only a retry moves it out: `redraft posts retry`, or "
-        "POST /v1/posts/{postId}/retry.",
+        description="Put in by a render or a publish that gave up. Only a retry moves it out: "
+        "`redraft posts retry`, or POST /v1/posts/{postId}/retry.",
     ),
 }
 

@@ -69,8 +69,8 @@ def parse_request(body: object) -> Request:
         faults.add("invalid_request", "dryRun", "dryRun must be true or false")
     kinds = [name for name in ("shift", "spread", "items") if name in body]
     if len(kinds) != 1:
-        told = f"holds {' and '.join(kinds)}" if kinds else "says nothing of the kind"
-        faults.add("invalid_request", "body", f"The body {told}; send exactly one of shift, spread and items")
+        given = f"holds {' and '.join(kinds)}" if kinds else "says nothing of the kind"
+        faults.add("invalid_request", "body", f"The body {given}; send exactly one of shift, spread and items")
         raise _error(faults)
     items: tuple[Item, ...] = ()
     plan: Plan | Unset = ItemPlan()

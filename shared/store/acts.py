@@ -71,9 +71,9 @@ class Recorded:
         """The act in a sentence."""
         return histories.words(self.action, self.actor, self.from_state, self.before)
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The act as `--json` shows it."""
-        return histories.told(self.at, self.action, self.actor, self.from_state, self.before)
+        return histories.as_json(self.at, self.action, self.actor, self.from_state, self.before)
 
 
 _OF = text("""

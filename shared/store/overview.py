@@ -158,7 +158,7 @@ def lateness(tx: Connection, now: datetime) -> Lateness:
 
 
 @dataclass(frozen=True, slots=True)
-class JobStory:
+class JobHistory:
     """A bulk job as operators see it. `total` is None until its posts are frozen."""
 
     id: str
@@ -203,21 +203,21 @@ _LIVE_JOBS = text(f"""
     SELECT {_JOB_COLUMNS} FROM reschedules WHERE status IN ('queued', 'running') ORDER BY id LIMIT :limit""")
 
 
-def job(tx: Connection, job_id: str) -> JobStory | None:
+def job(tx: Connection, job_id: str) -> JobHistory | None:
     """One bulk job, whosever it is."""
     row = tx.execute(_JOB, {"id": job_id}).one_or_none()
-    return JobStory(*row) if row else None
+    return JobHistory(*row) if row else None
 
 
-def jobs(tx: Connection, limit: int, before: str | None = None) -> list[JobStory]:
+def jobs(tx: Connection, limit: int, before: str | None = None) -> list[JobHistory]:
     """Bulk jobs, newest first (the primary key: ids sort by time); `before` is the last one of the page before."""
     rows = tx.execute(_JOBS, {"before": before or "z" * 32, "limit": limit})
-    return [JobStory(*row) for row in rows]
+    return [JobHistory(*row) for row in rows]
 
 
-def live_jobs(tx: Connection, limit: int) -> list[JobStory]:
+def live_jobs(tx: Connection, limit: int) -> list[JobHistory]:
     """Jobs that have not ended, the oldest first (ix_reschedules_live)."""
-    return [JobStory(*row) for row in tx.execute(_LIVE_JOBS, {"limit": limit})]
+    return [JobHistory(*row) for row in tx.execute(_LIVE_JOBS, {"limit": limit})]
 
 
 @dataclass(frozen=True, slots=True)

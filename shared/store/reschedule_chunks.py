@@ -180,11 +180,11 @@ _RECORD = text("""
 _RECORD_DONE = text("""
     UPDATE reschedule_chunks SET done = true WHERE reschedule_id = :id AND number = :number AND NOT done""")
 
-Told = tuple[int, str, str | None, str | None, str | None]
+OutcomeRow = tuple[int, str, str | None, str | None, str | None]
 """What became of a post that has no audit row: its index in the chunk, outcome, before, after, reason."""
 
 
-def record(tx: Connection, job_id: str, of: Chunk, outcomes: Sequence[Told], held: Sequence[int]) -> None:
+def record(tx: Connection, job_id: str, of: Chunk, outcomes: Sequence[OutcomeRow], held: Sequence[int]) -> None:
     """The chunk is done: outcomes that have no audit row, and which posts are still to be decided."""
     given: dict[str, Any] = {"id": job_id, "number": of.number}
     statement = _RECORD_DONE

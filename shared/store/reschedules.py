@@ -194,9 +194,9 @@ _AUDITED = text("""
     SELECT right(id, 7), post_id,
         coalesce(before ->> 'scheduledTime', changes #>> '{move,scheduledTime}'), changes #>> '{move,scheduledTime}'
     FROM edits WHERE id BETWEEN :least AND :most AND reschedule_id = :job""")
-_TOLD = text("""
-    SELECT c.first, o.told, c.post_ids[CAST(o.told ->> 0 AS integer) + 1]
-    FROM reschedule_chunks c, jsonb_array_elements(c.outcomes) AS o(told)
+_WITHOUT_AUDIT_ROW = text("""
+    SELECT c.first, o.entry, c.post_ids[CAST(o.entry ->> 0 AS integer) + 1]
+    FROM reschedule_chunks c, jsonb_array_elements(c.outcomes) AS o(entry)
     WHERE c.reschedule_id = :job AND c.number = :number""")
 _BOUNDS = text("""
     SELECT number, first, cardinality(post_ids), outcomes <> '[]' FROM reschedule_chunks
@@ -205,12 +205,12 @@ _BOUNDS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where a chunk stands in its job. `told`: some of its posts have an outcome without an audit row."""
+    """Where a chunk stands in its job. `has_outcomes`: some of its posts have an outcome without an audit row."""
 
     number: int
     first: int
     count: int
-    told: bool
+    has_outcomes: bool
 
 
 def bounds(tx: Connection, job_id: str, start: int = 0) -> list[Bounds]:
@@ -234,10 +234,10 @@ def chunk_results(
     """The results of one chunk from ordinal `start` on, in order."""
     found: list[Result] = []
     # A dry run leaves no audit row; a real job leaves one for each post that it applied itself to, and for no other.
-    if chunk.told and (of.dry_run or outcome is not Outcome.APPLIED):
+    if chunk.has_outcomes and (of.dry_run or outcome is not Outcome.APPLIED):
         found += [
             Result(first + one[0], post_id, *one[1:])
-            for first, one, post_id in tx.execute(_TOLD, {"job": of.id, "number": chunk.number})
+            for first, one, post_id in tx.execute(_WITHOUT_AUDIT_ROW, {"job": of.id, "number": chunk.number})
         ]
     if not of.dry_run and outcome in (None, Outcome.APPLIED):
         given = {"job": of.id, "least": audit_id(of.id, chunk.first)}

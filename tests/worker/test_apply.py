@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.domain.edit_histories import EditStory
+from shared.domain.edit_histories import EditHistory
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import End
 from shared.store import db, operator_actions
@@ -19,9 +19,9 @@ from worker import apply
 from worker.apply import apply_edits
 
 
-def story(engine: Engine, edit: str) -> EditStory:
+def story(engine: Engine, edit: str) -> EditHistory:
     with engine.connect() as tx:
-        found = operator_actions.story(tx, edit)
+        found = operator_actions.history(tx, edit)
     assert found
     return found
 

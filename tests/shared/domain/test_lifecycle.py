@@ -169,7 +169,7 @@ def test_a_refusal_for_its_status_comes_before_its_precondition() -> None:
 
 def test_every_status_is_in_the_table_and_every_move_in_it_is_to_a_status() -> None:
     assert set(STATES) == set(Status)
-    assert all(state.moves_to <= set(Status) and state.story for state in STATES.values())
+    assert all(state.moves_to <= set(Status) and state.description for state in STATES.values())
 
 
 def test_only_slides_as_video_need_a_render() -> None:
