@@ -14,7 +14,7 @@ from api.submission import recording
 from shared.domain import errors
 from shared.domain.errors import Detail, NotFound
 from shared.domain.lifecycle import EditStatus, etag
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.domain.times import format_instant
 from shared.store import reads
 from shared.store.edits import NewEdit
@@ -85,7 +85,7 @@ def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str])
     )
 
 
-def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Response:
+def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) -> Response:
     """What the PATCH that made this edit is answered: the post as the edit left it, or why it was refused."""
     if end.status is EditStatus.APPLIED:
         named = {

@@ -22,7 +22,7 @@ from shared.domain.fields import SLIDES
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import Status, etag
 from shared.domain.posts import detailed, public
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import edits as edits_store
 from shared.store import reads
 from shared.store.edits import NewEdit
@@ -147,12 +147,12 @@ async def _answered(
     return edits.accepted(queued, preference, replayed)
 
 
-def _standing(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, End | None]:
+def _standing(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, EditResult | None]:
     """An edit and its end, if it has one. In this order: what is shown as queued had not ended when it was read."""
     edit = reads.edit(tx, workspace_id, edit_id)
     if edit is None:
         raise NotFound.edit(edit_id)
-    return edit, edits_store.ends_of(tx, [edit_id]).get(edit_id)
+    return edit, edits_store.results_of(tx, [edit_id]).get(edit_id)
 
 
 @router.get("/v1/posts")

@@ -11,7 +11,7 @@ from shared.domain import events, lifecycle, posts
 from shared.domain.edits import EditPatch
 from shared.domain.lifecycle import EditStatus, PostFacts, Status
 from shared.domain.posts import Post
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.settings import settings
 from shared.store import batches, db
 from shared.store import edits as edits_store
@@ -35,7 +35,7 @@ class Applied:
     `announced`: so many of the ends, the first ones, were told of already.
     """
 
-    ends: list[End] = field(default_factory=list)
+    ends: list[EditResult] = field(default_factory=list)
     announced: int = 0
     publishes: list[tuple[str, int, datetime | None]] = field(default_factory=list)
     renders: list[tuple[str, int]] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Drained:
     """
 
     posts: dict[str, PostFacts]
-    ends: list[End] = field(default_factory=list)
+    ends: list[EditResult] = field(default_factory=list)
     writes: dict[str, Write] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
@@ -133,7 +133,7 @@ def _alone(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedEdit]:
     """The head of one post's queue; none where its attempts are spent: then it ends as failed, unrun."""
     if queue and queue[0].attempts >= settings().edit_attempts:
         message = f"Gave up after {queue[0].attempts} attempts, each of which ended its worker or was too much for one"
-        drained.ends.append(End(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
+        drained.ends.append(EditResult(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
         return []
     return list(queue)
 
@@ -144,7 +144,7 @@ def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -
     decision = lifecycle.decide(facts, patch, edit.created_at, edit.if_match)
     if isinstance(decision, lifecycle.Reject):
         details = [{"field": detail.field, "message": detail.message} for detail in decision.details]
-        end = End(
+        end = EditResult(
             edit.id,
             EditStatus.REJECTED,
             facts.revision,
@@ -157,7 +157,7 @@ def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -
         after = decision.after
         was, now = posts.difference(facts, after)
         result = posts.public_json(post, after)
-        end = End(
+        end = EditResult(
             edit.id, EditStatus.APPLIED, after.revision, was, now, result, lock_wait_ms=lock_wait_ms
         )  # fmt: skip
         drained.posts[edit.post_id] = after
@@ -175,7 +175,7 @@ def _follow_up(before: PostFacts, after: PostFacts, now: datetime | None) -> Any
 
 def apply_edits(
     post_ids: Iterable[str],
-    tell: Callable[[Sequence[End]], object] | None = None,
+    tell: Callable[[Sequence[EditResult]], object] | None = None,
     known: Callable[[Sequence[str]], Collection[str]] | None = None,
 ) -> Applied:
     """Apply what is queued for these posts.

@@ -3,13 +3,13 @@
 from collections import defaultdict
 
 from shared.broker import answers, contended_posts, queue
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import edits as edits_store
 from shared.store.db import transaction
 from worker.apply import Applied, apply_edits
 
 
-def try_again(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
+def try_again(token: str | None) -> tuple[Applied, dict[str, list[EditResult]]]:
     """What became of them, and the ends to tell of, by address. `token`: which message this is (`held.ring`)."""
     addresses = contended_posts.take(token)
     applied = apply_edits(addresses)
@@ -22,7 +22,7 @@ def try_again(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
         applied.more = sorted({*applied.more, *edits_store.posts_with_a_queue(tx, free)})
     # Each process hears once, and of its own posts: they were rung for by as many bells as they have edits, and each
     # of those has been answered long since.
-    told: dict[str, list[End]] = defaultdict(list)
+    told: dict[str, list[EditResult]] = defaultdict(list)
     listening: dict[str, str] = {}
     post_of = {edit.id: edit.post_id for edit in applied.read}
     for end in applied.ends:

@@ -12,7 +12,7 @@ from shared.domain import posts
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
-from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from shared.store.claims import Attempt, AttemptResult, Finish, History
 from worker import retries
 from worker.retries import Limits
 
@@ -26,7 +26,7 @@ class Taken:
 
     verdict: str
     attempt: Attempt | None = None
-    lost: AttemptEnd | None = None
+    lost: AttemptResult | None = None
     gives_up: Finish | None = None
 
 
@@ -37,7 +37,7 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
         return Taken(verdict)
     lost = None
     if post.claim_token is not None:
-        lost = AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its holder was gone")
+        lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, "its holder was gone")
         give_up = history and retries.before_retaking(history.past, limits)
         if give_up:
             failed = Finish(facts.id, post.claim_token, "failed", failure_reason=give_up.reason)

@@ -16,7 +16,7 @@ from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
-from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from shared.store.claims import Attempt, AttemptResult, Finish, History
 from shared.store.db import transaction
 from worker import publish_rules
 from worker.apply import Applied
@@ -77,11 +77,11 @@ def _finish(landed: Sequence[Completed[Called]], done: Published) -> list[Comple
         locked = posts_store.lock_posts(tx, [one.item.attempt.post_id for one in landed], "skip")
         ours = [one for one in landed if one.item.attempt.post_id in locked]
         now = posts_store.clock(tx)
-        ends: list[AttemptEnd] = []
+        ends: list[AttemptResult] = []
         finishes: list[Finish] = []
         for one in ours:
             attempt, reply = one.item.attempt, one.reply
-            ends.append(AttemptEnd(attempt.claim_token, reply.kind, reply.message))
+            ends.append(AttemptResult(attempt.claim_token, reply.kind, reply.message))
             if locked[attempt.post_id].claim_token == attempt.claim_token:
                 finishes.append(finish := _conclude(one.item, reply, now))
                 told.outcomes[attempt.post_id] = "failed" if finish.status == "failed" else reply.kind
@@ -89,7 +89,7 @@ def _finish(landed: Sequence[Completed[Called]], done: Published) -> list[Comple
                     told.later.append((attempt.post_id, attempt.schedule_revision, finish.until))
             else:
                 told.outcomes[attempt.post_id] = "stale"
-        claims_store.end_attempts(tx, ends)
+        claims_store.finish_attempts(tx, ends)
         told.told = write_finishes(tx, finishes, locked)
     done.outcomes |= told.outcomes
     done.later += told.later

@@ -241,10 +241,10 @@ class Submission:
         metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))
 
     def _heard(self, answer: Answer) -> None:
-        self.waiting.heard(answer.ends)
-        unnamed = self.bell.answered(answer.bell, more=answer.more) - answer.ends.keys()
+        self.waiting.heard(answer.results)
+        unnamed = self.bell.answered(answer.bell, more=answer.more) - answer.results.keys()
         # Of other bells too: a post's queue is taken whole, by whichever comes first.
-        self.bell.ended(answer.ends)
+        self.bell.ended(answer.results)
         if unnamed:
             self.waiting.look_up(unnamed)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from api.http.shares import Shares
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import edits as edits_store
 from shared.store.db import transaction
 
@@ -30,7 +30,7 @@ class Waiter:
 
     edit_id: str
     owner: str
-    future: asyncio.Future[End | None]
+    future: asyncio.Future[EditResult | None]
     since: float
     until: float
     look_at: float = field(default=0.0)
@@ -83,14 +83,14 @@ class Waiting:
         """How many may end at any moment: the others' edits were looked for, and are still queued for some reason."""
         return len(self._places) - self._patient
 
-    def wait(self, edit_id: str, seconds: float, owner: str) -> asyncio.Future[End | None]:
+    def wait(self, edit_id: str, seconds: float, owner: str) -> asyncio.Future[EditResult | None]:
         """A future that ends with the edit's End, or None after `seconds`, for a request of this workspace.
 
         For an edit that is queued, as far as is known: one that may have ended long ago is read first, since the time
         may be over before a look-up is.
         """
         now = self._loop.time()
-        future: asyncio.Future[End | None] = self._loop.create_future()
+        future: asyncio.Future[EditResult | None] = self._loop.create_future()
         waiter = Waiter(edit_id, owner, future, now, min(now + seconds, self._limit), now + SILENCE)
         self._by_edit.setdefault(edit_id, []).append(waiter)
         self._places.take(owner)
@@ -106,7 +106,7 @@ class Waiting:
             for waiter in waiters:
                 waiter.until = min(waiter.until, self._limit)
 
-    def heard(self, ends: dict[str, End]) -> None:
+    def heard(self, ends: dict[str, EditResult]) -> None:
         """Ends that a worker announced, or that a look-up found."""
         for edit_id, end in ends.items():
             for waiter in self._by_edit.pop(edit_id, ()):
@@ -180,7 +180,7 @@ class Waiting:
         asked = self._loop.run_in_executor(self._thread, _ends, wanted)
         asked.add_done_callback(lambda found: self._looked(wanted, found))
 
-    def _looked(self, wanted: list[str], found: asyncio.Future[dict[str, End]]) -> None:
+    def _looked(self, wanted: list[str], found: asyncio.Future[dict[str, EditResult]]) -> None:
         self._looking = False
         if found.cancelled():
             return
@@ -199,6 +199,6 @@ class Waiting:
                 waiter.looked |= not error
 
 
-def _ends(edit_ids: list[str]) -> dict[str, End]:
+def _ends(edit_ids: list[str]) -> dict[str, EditResult]:
     with transaction() as tx:
-        return edits_store.ends_of(tx, edit_ids)
+        return edits_store.results_of(tx, edit_ids)

@@ -17,7 +17,7 @@ from pydantic_core import from_json, to_json
 
 from shared.broker.redis_connection import client
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 
 # A channel on which nothing was heard for ten seconds is asked for a sign of life; without one it is deaf.
 SILENT_AT_MOST = 10.0
@@ -41,11 +41,11 @@ class Answer:
     """One answer: to which doorbell, counted from one, and the ends that its batch made. `more`: it will say more."""
 
     bell: int
-    ends: dict[str, End]
+    results: dict[str, EditResult]
     more: bool = False
 
 
-def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -> bool:
+def announce(reply_to: str | None, results: Sequence[EditResult], *, more: bool = False) -> bool:
     """Answer a doorbell with the ends of its batch. False if nobody could be told; they will look for themselves.
 
     `more`: another answer to the same bell is still to come, and these are ends that need not wait for it.
@@ -55,7 +55,7 @@ def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -
     channel, _, bell = reply_to.rpartition("#")
     rows = [
         [end.id, end.status, end.revision, end.result, end.error_code, end.error_message, end.error_details]
-        for end in ends
+        for end in results
     ]
     try:
         client().publish(channel, to_json([f"-{bell}" if more else bell, rows]))
@@ -69,14 +69,14 @@ def parse(data: bytes) -> Answer | None:
     """An announcement as it was meant, or None for one that nobody of ours wrote."""
     try:
         bell, rows = from_json(data)
-        ends = {
-            row[0]: End(
+        results = {
+            row[0]: EditResult(
                 row[0], EditStatus(row[1]), row[2], result=row[3], error_code=row[4], error_message=row[5],
                 error_details=row[6],
             )
             for row in rows
         }  # fmt: skip
-        return Answer(abs(int(bell)), ends, more=int(bell) < 0)
+        return Answer(abs(int(bell)), results, more=int(bell) < 0)
     except (ValueError, TypeError, LookupError):
         return None
 

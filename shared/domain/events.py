@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.domain.lifecycle import EditStatus
 from shared.domain.posts import Post
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.domain.times import format_instant
 
 
@@ -30,10 +30,10 @@ def _event(kind: str, post: Post, revision: int | None, **data: Any) -> Event:
     return Event(kind, post.workspace_id, facts.id, said | data)
 
 
-def of_edits(ends: Iterable[End], posts_of: Mapping[str, Post]) -> list[Event]:
+def of_edits(results: Iterable[EditResult], posts_of: Mapping[str, Post]) -> list[Event]:
     """The ends of edits, in their order; `posts_of`: an edit's id -> its post. A move is told after its edit."""
     found: list[Event] = []
-    for end in ends:
+    for end in results:
         post = posts_of[end.id]
         if end.status is EditStatus.APPLIED:
             found.append(_event("edit.applied", post, end.revision, editId=end.id))

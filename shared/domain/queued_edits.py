@@ -29,7 +29,7 @@ class QueuedEdit:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EditResult:
     """How an edit ended. `revision` is the post's as the edit left it, or, refused, as it found it."""
 
     id: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from shared.domain.posts import Post
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import counted, edits, posts, raw_statements
 from shared.store.edits import Queue
 from shared.store.posts import Write
@@ -54,12 +54,12 @@ def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waitin
     return sorted(large - read.keys()) if waiting.more else wanted[LARGE_POSTS:]
 
 
-def finalize(tx: Connection, writes: Sequence[Write], ends: Sequence[End]) -> None:
+def finalize(tx: Connection, writes: Sequence[Write], results: Sequence[EditResult]) -> None:
     """Write the posts and end their edits; StaleWriteError if a row was not as it was read."""
-    if not (writes and ends):
+    if not (writes and results):
         posts.write_posts(tx, writes)
-        edits.finalize_edits(tx, ends)
+        edits.finalize_edits(tx, results)
         return
-    wrote, ended = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(ends))
+    wrote, ended = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(results))
     counted(wrote, len(writes), "write_posts")
-    counted(ended, len(ends), "finalize_edits")
+    counted(ended, len(results), "finalize_edits")

@@ -110,7 +110,7 @@ def histories(tx: Connection, post_ids: Iterable[str]) -> dict[str, History]:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptEnd:
+class AttemptResult:
     """How the try under a claim's token ended."""
 
     token: str
@@ -118,16 +118,16 @@ class AttemptEnd:
     message: str | None
 
 
-_END_ATTEMPTS = text("""
+_FINISH_ATTEMPTS = text("""
     UPDATE publish_attempts a SET outcome = r.outcome, message = r.message, finished_at = clock_timestamp()
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(token text, outcome text, message text)
     WHERE a.claim_token = r.token AND a.outcome IS NULL""")
 
 
-def end_attempts(tx: Connection, ends: Sequence[AttemptEnd]) -> None:
+def finish_attempts(tx: Connection, results: Sequence[AttemptResult]) -> None:
     """Write down how tries ended; the first word on each stands."""
-    if ends:
-        tx.execute(_END_ATTEMPTS, {"rows": to_json(ends).decode()})
+    if results:
+        tx.execute(_FINISH_ATTEMPTS, {"rows": to_json(results).decode()})
 
 
 _FORGIVE = text("""

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.store import counted, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
@@ -205,31 +205,32 @@ _FINALIZE = """
     WHERE e.id = r.id AND e.status = r.was"""
 
 # What an edit made of the fields that it changed stands in its result already, and is not stored twice. Bulk moves have
-# no result, and the ends that earlier versions wrote have both.
+# no result, and the rows that earlier versions wrote have both.
 AFTER = """CASE WHEN after IS NULL AND before IS NOT NULL AND result IS NOT NULL THEN (
         SELECT coalesce(jsonb_object_agg(name, CAST(result AS jsonb) -> name), '{}')
         FROM jsonb_object_keys(before) AS name) ELSE after END AS after"""
 
 
-def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
-    """End edits, each once: only a queued one can end, and another row count than expected rolls back."""
-    if ends:
-        counted(raw_statements.changed(tx, *finalizing(ends)), len(ends), "finalize_edits")
+def finalize_edits(tx: Connection, results: Sequence[EditResult]) -> None:
+    """Write the results of edits. Only a queued edit gets one: StaleWriteError where another row count is found."""
+    if results:
+        counted(raw_statements.changed(tx, *finalizing(results)), len(results), "finalize_edits")
 
 
-def finalizing(ends: Sequence[End]) -> Statement:
-    """The statement of `finalize_edits`, to travel behind what the ends did."""
-    return _FINALIZE, to_json(ends, exclude={"__all__": {"after"}}).decode()
+def finalizing(results: Sequence[EditResult]) -> Statement:
+    """The statement of `finalize_edits`, to travel behind the writes of the posts."""
+    return _FINALIZE, to_json(results, exclude={"__all__": {"after"}}).decode()
 
 
-_ENDS = text("""
+_RESULTS = text("""
     SELECT id, status, revision, NULL, NULL, result, error_code, error_message, error_details, NULL
     FROM edits WHERE id = ANY(:ids) AND status <> 'queued'""")
 
 
-def ends_of(tx: Connection, ids: Iterable[str]) -> dict[str, End]:
-    """How these edits ended, those that have (audit fields left out): what a waiting request asks for."""
-    return {row[0]: End(row[0], EditStatus(row[1]), *row[2:]) for row in tx.execute(_ENDS, {"ids": list(ids)})}
+def results_of(tx: Connection, ids: Iterable[str]) -> dict[str, EditResult]:
+    """The results of those of these edits that are final, without audit fields: what a waiting request asks for."""
+    rows = tx.execute(_RESULTS, {"ids": list(ids)})
+    return {row[0]: EditResult(row[0], EditStatus(row[1]), *row[2:]) for row in rows}
 
 
 _WHICH = text("SELECT id FROM edits WHERE id = ANY(:ids)")

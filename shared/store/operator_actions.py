@@ -12,7 +12,7 @@ from shared.domain import edit_histories, events, histories
 from shared.domain.edit_histories import EditHistory, Prospect
 from shared.domain.errors import Discarded
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import acts as acts_store
 from shared.store import counted
 from shared.store import edits as edits_store
@@ -192,7 +192,7 @@ def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
     edit = history(tx, edit_id) or edit
     post, error = locked.get(edit.post_id), Discarded()
     revision = post.facts.revision if post else None
-    end = End(edit_id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
+    end = EditResult(edit_id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
     if edit.status == EditStatus.QUEUED:
         edits_store.finalize_edits(tx, [end])
     elif edit.status == EditStatus.FAILED:

@@ -29,7 +29,7 @@ from shared.telemetry.log_rates import Rates
 from shared.telemetry.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 
 if TYPE_CHECKING:
-    from shared.domain.queued_edits import End, QueuedEdit
+    from shared.domain.queued_edits import EditResult, QueuedEdit
 
 SLOW = 1.0
 """Seconds. A request that took longer is worth a line, whatever its answer."""
@@ -285,13 +285,13 @@ def answered(
     say("answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **known)
 
 
-def edits_finalized(ends: Sequence["End"], queue: Iterable["QueuedEdit"]) -> None:
+def edits_finalized(results: Sequence["EditResult"], queue: Iterable["QueuedEdit"]) -> None:
     """The ends of a batch, below its commit: those that were not applied one by one, the batch at debug level."""
-    others = [end for end in ends if end.status is not EditStatus.APPLIED]
+    others = [end for end in results if end.status is not EditStatus.APPLIED]
     if others:
         posts = {edit.id: edit.post_id for edit in queue}
         for end in others:
             say = log.error if end.status is EditStatus.FAILED else log.info
             say("edit_ended", edit_id=end.id, post_id=posts.get(end.id), status=end.status.value, code=end.error_code)
-    if ends and debugging():
-        log.debug("edits_ended", edits=[end.id for end in ends], applied=len(ends) - len(others))
+    if results and debugging():
+        log.debug("edits_ended", edits=[end.id for end in results], applied=len(results) - len(others))

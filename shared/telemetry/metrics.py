@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from shared import task_names
 
 if TYPE_CHECKING:
-    from shared.domain.queued_edits import End, QueuedEdit
+    from shared.domain.queued_edits import EditResult, QueuedEdit
 
 
 _MS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -100,14 +100,14 @@ def doorbell_rung(sent: bool) -> None:  # noqa: FBT001  -- what a send says
 
 
 def edits_finalized(
-    ends: "Sequence[End]", read: "Iterable[QueuedEdit]", began: float, ended: float | None = None
+    results: "Sequence[EditResult]", read: "Iterable[QueuedEdit]", began: float, ended: float | None = None
 ) -> None:
     """Count the ends of a batch below its commit. `began`, `ended`: monotonic, around what followed the reading."""
-    if not ends:
+    if not results:
         return
     since = (time.monotonic() if ended is None else ended) - began
     accepted = {edit.id: (edit.read_at - edit.created_at).total_seconds() for edit in read}
-    for end in ends:
+    for end in results:
         _of_end(end.status.value).inc()
         if end.id in accepted:
             EDIT_TIME.observe(max(0.0, accepted[end.id] + since))

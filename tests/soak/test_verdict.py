@@ -92,7 +92,7 @@ def test_an_honest_run_is_clean_and_counted(history: History, tmp_path: Path) ->
     found = reached(history, tmp_path)
     assert found.words == []
     assert found.clean
-    assert (found.ends, found.judged, found.moves) == ({"applied": 30}, 30, 5)
+    assert (found.results, found.judged, found.moves) == ({"applied": 30}, 30, 5)
     assert (found.exchanges, found.published, found.calls) == (25, 1, 1)
 
 

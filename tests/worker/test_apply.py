@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from shared.domain.edit_histories import EditHistory
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import db, operator_actions
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
@@ -242,7 +242,7 @@ def test_who_waits_for_a_held_post_tells_first_how_its_neighbours_ended(engine: 
     with engine.connect() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
 
-        def tell(ends: Sequence[End]) -> None:
+        def tell(ends: Sequence[EditResult]) -> None:
             """Only now the person lets go: had nobody been told before the waiting, it would have been in vain."""
             told.extend(end.id for end in ends)
             person.rollback()

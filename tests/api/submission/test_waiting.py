@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from api import app
 from api.submission import doorbell, submission, waiting
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from tests import rows
 from tests.api.answers import messages_at
 from tests.waiting import until
@@ -39,7 +39,7 @@ def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     over = threading.Event()
     look_up = waiting._ends
 
-    def slow(edit_ids: list[str]) -> dict[str, End]:
+    def slow(edit_ids: list[str]) -> dict[str, EditResult]:
         over.wait(30)
         return look_up(edit_ids)
 
@@ -101,7 +101,7 @@ def test_an_edit_is_shown_as_it_is_when_the_wait_for_it_is_over(monkeypatch: pyt
         assert (await http.get(where, headers={"Prefer": "wait=0"})).json()["status"] == "queued"
         begun = asyncio.Event()
 
-        def wait(*given: Any) -> asyncio.Future[End | None]:
+        def wait(*given: Any) -> asyncio.Future[EditResult | None]:
             begun.set()
             return really_wait(*given)
 

@@ -13,13 +13,13 @@ import structlog.testing
 from shared.broker import answers, redis_connection
 from shared.broker.answers import Answer, Listener
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from tests import rows
 from tests.faults.proxy import Proxy
 from tests.waiting import until
 
-END = End("edit_1", EditStatus.APPLIED, 4, result={"caption": "ü"})
-REJECTED = End(
+END = EditResult("edit_1", EditStatus.APPLIED, 4, result={"caption": "ü"})
+REJECTED = EditResult(
     "edit_2", EditStatus.REJECTED, 4, error_code="cannot_edit", error_message="no", error_details=[{"a": "b"}]
 )
 

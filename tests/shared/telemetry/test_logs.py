@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import text
 
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.settings import settings
 from shared.telemetry import logs
 from shared.telemetry.log_rates import BURST, Rates
@@ -253,9 +253,9 @@ def test_edits_that_were_not_applied_are_told_one_by_one_and_those_that_were_at_
         QueuedEdit(f"edit_{n}", n, "post_1", {"caption": CAPTION}, None, now, 0, "tests", 0, 2, now) for n in (1, 2, 3)
     ]
     ends = [
-        End("edit_1", EditStatus.APPLIED, 2, {}, {"caption": CAPTION}),
-        End("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", error_message=CAPTION),
-        End("edit_3", EditStatus.FAILED, error_code="internal"),
+        EditResult("edit_1", EditStatus.APPLIED, 2, {}, {"caption": CAPTION}),
+        EditResult("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", error_message=CAPTION),
+        EditResult("edit_3", EditStatus.FAILED, error_code="internal"),
     ]
     logs.edits_finalized(ends, read)
     refused, failed, batch = lines()

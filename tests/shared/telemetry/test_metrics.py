@@ -12,7 +12,7 @@ import yaml
 from shared import task_names
 from shared.broker import redis_connection, worker_metrics
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.store import gauges
 from shared.telemetry import metrics
 from tests import rows
@@ -67,8 +67,8 @@ def test_edits_are_counted_by_their_end_with_their_age_and_their_wait():
         QueuedEdit("edit_2", 2, "post_1", {}, None, accepted, 0, "tests", 0, 2, accepted + timedelta(seconds=2)),
     ]
     ends = [
-        End("edit_1", EditStatus.APPLIED, 2, lock_wait_ms=30),
-        End("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", lock_wait_ms=0),
+        EditResult("edit_1", EditStatus.APPLIED, 2, lock_wait_ms=30),
+        EditResult("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", lock_wait_ms=0),
     ]
     names = ("redraft_edit_seconds_sum", "redraft_edit_seconds_count", "redraft_lock_wait_seconds_sum")
     before = [sample(name) for name in names]
@@ -80,7 +80,7 @@ def test_edits_are_counted_by_their_end_with_their_age_and_their_wait():
 
 def test_an_edit_that_failed_unread_is_counted_without_an_age():
     before = sample("redraft_edit_seconds_count"), sample("redraft_edits_total", outcome="failed")
-    metrics.edits_finalized([End("edit_x", EditStatus.FAILED, error_code="internal")], [], began=0, ended=1)
+    metrics.edits_finalized([EditResult("edit_x", EditStatus.FAILED, error_code="internal")], [], began=0, ended=1)
     after = sample("redraft_edit_seconds_count"), sample("redraft_edits_total", outcome="failed")
     assert after == (before[0], before[1] + 1)
 
