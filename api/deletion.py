@@ -102,7 +102,7 @@ def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: flo
         ends = deletion_store.reject_queue(tx, going)
         told = events.of_edits([end for _, end in ends], {end.id: locked[post_id] for post_id, end in ends})
         told += [events.deleted(post, done.at) for post in going]
-        done.told = webhooks_store.tell(tx, told)
+        done.told = webhooks_store.record(tx, told)
         done.ended = [end.id for _, end in ends]
         done.posts = [post.facts.id for post in going]
         for post_id in done.posts:

@@ -125,7 +125,7 @@ def drain(
         drained.more = [post_id for post_id in left if post_id not in {*drained.tried, *drained.held}]
     if webhooks_store.wanted():
         told = events.of_edits(drained.ends, {edit.id: locked[edit.post_id] for edit in queue.edits})
-        drained.told = webhooks_store.tell(tx, told)
+        drained.told = webhooks_store.record(tx, told)
     return drained
 
 

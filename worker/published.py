@@ -113,7 +113,7 @@ def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[s
             told.append(events.posted(post, now.revision, now.posted_at, finish.platform_post_id))
         elif finish.failure_reason is not None:
             told.append(events.failed(post, now.revision, finish.failure_reason))
-    return webhooks_store.tell(tx, told)
+    return webhooks_store.record(tx, told)
 
 
 def limits() -> Limits:

@@ -85,7 +85,7 @@ class Ran:
         self.applied.told += [event.post_id for event in done.events]
         self.outcome = "planned" if done.job.dry_run else "moved"
         left = progress.chunks - progress.chunks_done
-        self.messages = int(left > 0 or progress.held > 0)
+        self.messages = int(left > 0 or progress.contended > 0)
         self.again = 0.0 if left and not room else COME_BACK
         self.shown = f"{done.job.id} {progress.chunks_done} of {progress.chunks} chunks done"
 
@@ -226,7 +226,7 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: Attempt, ran: Ran) ->
         ran.outcome = "busy"
         return ()
     ran.come_back("held")
-    ran.shown = f"{job.id} {job.held} posts held by others"
+    ran.shown = f"{job.id} {job.contended} posts held by others"
     return chunks_store.contended_chunks(tx, job_id, CHUNKS_HELD_A_TASK)
 
 
@@ -258,11 +258,11 @@ def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wai
             return False
         job, chunk = found
         attempt.count(number, chunk.attempts)
-        wanted = [one for one in chunk.held if index in (None, one)]
+        wanted = [one for one in chunk.contended if index in (None, one)]
         if wait:
             posts_store.wait_at_most(tx, wait)
-        done = work(tx, job, chunk, wanted, attempts=attempts, when_held="wait" if wait else "skip")
-        done.held += [one for one in chunk.held if one not in wanted]
+        done = work(tx, job, chunk, wanted, attempts=attempts, when_locked="wait" if wait else "skip")
+        done.held += [one for one in chunk.contended if one not in wanted]
         progress = _write_down(tx, done)
     ran.take(done, progress, room=False)
     return bool(done.held)

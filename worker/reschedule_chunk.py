@@ -96,7 +96,7 @@ class Pass:
         failed = sum(one[1] == Outcome.FAILED for one in self.told)
         applied = sum(one[1] == Outcome.APPLIED for one in self.told) + len(self.moves) + len(self.stays)
         skipped = len(self.told) + len(self.moves) + len(self.stays) - failed - applied
-        return Step(chunks, len(self.held) - len(self.chunk.held), applied, skipped, failed)
+        return Step(chunks, len(self.held) - len(self.chunk.contended), applied, skipped, failed)
 
 
 def undecided(chunk: Chunk) -> list[int]:
@@ -112,7 +112,7 @@ def work(
     indexes: Sequence[int],
     *,
     attempts: Attempts,
-    when_held: Literal["wait", "skip"] = "skip",
+    when_locked: Literal["wait", "skip"] = "skip",
 ) -> Pass:
     """Decide and write these posts of a chunk, but for what the chunk's own row is told."""
     index_of = {chunk.post_ids[index]: index for index in indexes}
@@ -120,9 +120,9 @@ def work(
     if job.dry_run:
         # The queues first: an edit that is applied before the posts are read stands in them, and is in no queue then.
         now, waiting = moves_store.moment(tx, ids)
-        posts = posts_store.read_seen(tx, ids)
+        posts = posts_store.read_schedules(tx, ids)
     else:
-        posts = posts_store.lock_seen(tx, ids, when_held)
+        posts = posts_store.lock_schedules(tx, ids, when_locked)
         now, waiting = moves_store.moment(tx, [post.id for post in posts])
     soon = now + timedelta(seconds=settings().horizon)
     done = Pass(job, chunk, now, soon, tells=webhooks_store.wanted())
@@ -143,7 +143,7 @@ def work(
     if not job.dry_run:
         moves_store.move(tx, job, done.moves, now=now, soon=soon)
         moves_store.stay(tx, job, done.stays, now=now)
-        webhooks_store.tell(tx, done.events)
+        webhooks_store.record(tx, done.events)
     return done
 
 
@@ -198,7 +198,7 @@ def _reckoned_at_once(tx: Connection, waiting: Sequence[str]) -> dict[str, Curre
                     facts = decision.after
             reckoned[post_id] = reschedules.seen(facts)
     reckoned |= _tried(tx, tried)
-    for now in posts_store.read_seen(tx, list(found)):
+    for now in posts_store.read_schedules(tx, list(found)):
         if now != reschedules.seen(found[now.id].facts):
             reckoned[now.id] = None
     return reckoned

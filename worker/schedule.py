@@ -38,7 +38,7 @@ def mark(kind: Kind, room: int) -> Iterator[list[Marked]]:
 def dispatch_due() -> int:
     """Enqueue the publishes that come due within the horizon, while their queue has room; how many."""
     sent = 0
-    for marked in mark("publish", queue.room_in("publish") * queue.PUBLISHES_A_MESSAGE):
+    for marked in mark("publish", queue.free_capacity("publish") * queue.PUBLISHES_A_MESSAGE):
         queue.enqueue_publish([(post.post_id, post.revision, post.at) for post in marked])
         sent += len(marked)
     return sent
@@ -47,7 +47,7 @@ def dispatch_due() -> int:
 def dispatch_renders() -> int:
     """Enqueue renders whose message was lost or never sent, while their queue has room; how many."""
     sent = 0
-    for marked in mark("render", queue.room_in("render")):
+    for marked in mark("render", queue.free_capacity("render")):
         queue.enqueue_renders([(post.post_id, post.revision) for post in marked])
         sent += len(marked)
     return sent

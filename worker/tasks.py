@@ -112,7 +112,7 @@ def _edits_first(post_ids: list[str]) -> None:
     """Ring for edits that a claim must not run itself. Claims come back four times a second: an `edits` queue that
     nobody works on must not fill up with that.
     """
-    if post_ids and queue.room_in("edits"):
+    if post_ids and queue.free_capacity("edits"):
         queue.ring_edits(post_ids)
 
 

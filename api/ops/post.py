@@ -129,7 +129,7 @@ async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_s
     """Put these posts back to work, each at the revision that was seen, in one transaction; rung for below it."""
 
     def put_back(tx: Connection) -> list[Retried]:
-        return failures.retry_seen(tx, seen, actor, not_sent=not_sent)
+        return failures.retry_unchanged(tx, seen, actor, not_sent=not_sent)
 
     done = await context.write(put_back, unsure=UNSURE)
     log.info("operator_decided", done="retried", posts=len(done), not_sent=not_sent, by=actor.name)

@@ -173,7 +173,7 @@ def ring_reschedule(job_id: str, shown: str = "", countdown: float | None = None
     return send(RESCHEDULES_RUN_CHUNK, [job_id], shown=shown or job_id, countdown=countdown or None)
 
 
-def room_in(queue: str) -> int:
+def free_capacity(queue: str) -> int:
     """How many more messages dispatch and rescue may put on a queue (SPEC 7: it is rung while under 1,000)."""
     with suppress(redis.RedisError):
         return max(0, settings().queue_full - int(redis_connection.client().llen(queue)))

@@ -63,12 +63,12 @@ class _Worker:
         """Lay this process's figures down where an API finds them, for KEPT_FOR seconds."""
         POOL.set(connections_in_use())
         name = f"{self.name}/{self.place}"
-        figures = [
+        families = [
             [family.name, [[sample.name, sample.labels, sample.value] for sample in family.samples]]
             for family in WORKER.collect()
         ]
         with redis_connection.client().pipeline(transaction=False) as together:
-            together.set(f"{NAMES}:{name}", to_json(figures), ex=KEPT_FOR)
+            together.set(f"{NAMES}:{name}", to_json(families), ex=KEPT_FOR)
             together.sadd(NAMES, name)
             together.execute()
 
@@ -85,9 +85,9 @@ def watch_worker() -> None:
     """Let Celery's signals start and end the writing of figures, and tracing; called once, by worker/runtime/app.py."""
     signals.celeryd_init.connect(_named, weak=False)
     signals.worker_process_init.connect(_child_began, weak=False)
-    signals.worker_process_shutdown.connect(_ended, weak=False)
+    signals.worker_process_shutdown.connect(_process_stopped, weak=False)
     signals.worker_ready.connect(_worker_began, weak=False)
-    signals.worker_shutdown.connect(_ended, weak=False)
+    signals.worker_shutdown.connect(_process_stopped, weak=False)
 
 
 def _named(sender: Any = None, **_: Any) -> None:
@@ -109,7 +109,7 @@ def _worker_began(sender: Any = None, **_: Any) -> None:
         tracing.start(_worker.name)
 
 
-def _ended(**_: Any) -> None:
+def _process_stopped(**_: Any) -> None:
     _worker.end()
     tracing.stop()
 
@@ -142,12 +142,12 @@ def of_workers() -> list[Metric]:
     families = {family.name: Metric(family.name, family.documentation, family.type) for family in WORKER.collect()}
     processes = Metric("redraft_worker_processes", "Worker processes heard of lately, by queue.", "gauge")
     count = dict.fromkeys(task_names.QUEUES, 0)
-    for name, figures in _snapshots():
+    for name, written in _snapshots():
         worker, _, place = name.rpartition("/")
         served = worker.partition("@")[0]
         if served in count:
             count[served] += 1
-        for family, samples in figures:
+        for family, samples in written:
             for sample, labels, value in samples if family in families else ():
                 families[family].add_sample(sample, {**labels, "worker": worker, "place": place}, value)
     for served, number in count.items():

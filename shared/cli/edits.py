@@ -27,7 +27,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 Ids = Annotated[list[str], typer.Argument(metavar="EDIT...", help="As lists, logs and Flower show it: edit_…")]
 
 
-class Ended(StrEnum):
+class EditState(StrEnum):
     """The lifecycle's EditStatus once more, for typer, which wants it before anything heavy is imported."""
 
     QUEUED = "queued"
@@ -39,7 +39,7 @@ class Ended(StrEnum):
 @app.command("list")
 def list_edits(
     *,
-    status: Annotated[Ended | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[EditState | None, typer.Option(help="Only these.")] = None,
     post: Annotated[str | None, typer.Option(help="Only this post's: post_…")] = None,
     workspace: Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
@@ -185,25 +185,25 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
     try:
         with database(data_dir) as tx:
             try:
-                ended = acts[verb](tx)
+                result = acts[verb](tx)
             except Exception as error:
                 if not db.lock_timed_out(error):
                     raise
-                held = "Somebody holds its post for too long; `redraft doctor` says who. Try again"
-                ended = operator_actions.NotDone(held)
+                why = "Somebody holds its post for too long; `redraft doctor` says who. Try again"
+                result = operator_actions.NotDone(why)
     except typer.Exit:
         echo(f"{edit_id}: whether it was done is not known; `redraft edits show {edit_id}` tells.", err=True)
         raise
-    if isinstance(ended, operator_actions.NotDone):
-        echo(f"{edit_id}: {ended.why}.", err=True)
-        if ended.prospect is not None and not quiet:
-            _show_prospect(ended.prospect)
-        return {"editId": edit_id, "done": False, "why": ended.why}
+    if isinstance(result, operator_actions.NotDone):
+        echo(f"{edit_id}: {result.why}.", err=True)
+        if result.prospect is not None and not quiet:
+            _show_prospect(result.prospect)
+        return {"editId": edit_id, "done": False, "why": result.why}
     found = parts(data_dir)
     with reaching(found):
-        rung = bool(found.redis_url) and queue.ring_edits([ended.post_id])
-        if ended.webhooks:
-            queue.ring_webhooks(ended.webhooks)
+        rung = bool(found.redis_url) and queue.ring_edits([result.post_id])
+        if result.webhooks:
+            queue.ring_webhooks(result.webhooks)
     if not quiet:
         when = "" if rung else " Redis was not told: the rescue finds it within seconds, when workers and Redis run."
         echo(f"{edit_id} is {'queued again' if verb == 'requeue' else 'discarded'}.{when}")

@@ -18,7 +18,7 @@ SESSION_IDLE: Final = 10.0
 SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
 NAMED_AT_MOST: Final = 5
-FAILED_LATELY: Final = timedelta(days=1)
+FAILED_WITHIN: Final = timedelta(days=1)
 """A post that failed longer ago stays on the operators' page, but is no finding any more: many are never put back."""
 REASON_SHOWN: Final = 60
 
@@ -269,11 +269,11 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "See them with `redraft posts stuck`, one with `redraft posts show POST`.",
         )
     for holder in database.holders:
-        held_up = f", and holds up {_count(holder.blocks, 'other')}" if holder.blocks else ""
+        blocking = f", and holds up {_count(holder.blocks, 'other')}" if holder.blocks else ""
         doing = "does nothing in an open transaction" if holder.idle else "is in one transaction"
         yield Finding(
             "idle_transaction" if holder.idle else "long_transaction",
-            f"Session {holder.pid} ({holder.who}) {doing} for {duration(timedelta(seconds=holder.seconds))}{held_up}",
+            f"Session {holder.pid} ({holder.who}) {doing} for {duration(timedelta(seconds=holder.seconds))}{blocking}",
             f"Ask whoever it is to end it, or end it with: SELECT pg_terminate_backend({holder.pid})",
         )
     if database.failed:
@@ -283,7 +283,7 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "See them with `redraft edits list --status failed`; then `redraft edits requeue` or `discard` each.",
         )
     if database.failed_posts:
-        shown = [f"{count:,} {_cut(reason)}" for reason, count in database.failed_reasons[:NAMED_AT_MOST]]
+        shown = [f"{count:,} {_shortened(reason)}" for reason, count in database.failed_reasons[:NAMED_AT_MOST]]
         yield Finding(
             "failed_posts",
             f"{_count(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
@@ -316,7 +316,7 @@ def _clocks(database: DatabaseFacts, workers: WorkerFacts | None) -> Iterable[Fi
             yield Finding("clock_skew", f"The clock of worker {name} is {_off(off)} the database's", todo)
 
 
-def _cut(reason: str) -> str:
+def _shortened(reason: str) -> str:
     return reason if len(reason) <= REASON_SHOWN else f"{reason[: REASON_SHOWN - 1]}…"
 
 

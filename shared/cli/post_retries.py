@@ -145,7 +145,7 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
             row["maybeSent"] = "maybe" if post.maybe_sent else "no"
             row["reason"] = post.reason if post.answer in {None, post.reason} else f"{post.reason} ({post.answer})"
     headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "reason"}
-    say(rows, headings, as_json=as_json, none="There are no such posts.", cut="reason")
+    say(rows, headings, as_json=as_json, none="There are no such posts.", shorten="reason")
 
 
 def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "list[Retried]":
@@ -161,7 +161,7 @@ def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> 
     for start in range(0, len(post_ids), TOGETHER):
         with database(data_dir) as tx:
             together = {post_id: seen[post_id] for post_id in post_ids[start : start + TOGETHER]}
-            some = failures.retry_seen(tx, together, Actor(by), not_sent=not_sent)
+            some = failures.retry_unchanged(tx, together, Actor(by), not_sent=not_sent)
         done += some
         if found.redis_url:
             # What is not rung for, rescue and dispatch find within seconds.

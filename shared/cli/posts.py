@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Posts: which are late, why one failed, and another try.", no_args_is_help=True)
 
 SHOWN: Final = 20
-CUT: Final = "Only the first {:,} are shown; --limit shows more."
+TRUNCATED: Final = "Only the first {:,} are shown; --limit shows more."
 
 
-class Stands(StrEnum):
+class PostStatus(StrEnum):
     """The lifecycle's Status once more, for typer, which wants it before anything heavy is imported."""
 
     PENDING_RENDER = "pending_render"
@@ -45,7 +45,7 @@ app.command("retry")(retry)
 @app.command("list")
 def list_posts(
     *,
-    status: Annotated[Stands | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[PostStatus | None, typer.Option(help="Only these.")] = None,
     reason: Annotated[str | None, typer.Option(help="Failed posts whose reason holds these words.")] = None,
     since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
     workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
@@ -59,11 +59,11 @@ def list_posts(
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
-    if status is not Stands.FAILED and (reason is not None or since is not None):
+    if status is not PostStatus.FAILED and (reason is not None or since is not None):
         refuse("--reason and --since are about failed posts: give --status failed too.")
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
-        if status is Stands.FAILED:
+        if status is PostStatus.FAILED:
             found = failures.failed_posts(
                 tx, reason=reason, since=begins, workspace_id=home, account_id=account, limit=limit + 1
             )
@@ -72,14 +72,14 @@ def list_posts(
             listed = operator_actions.posts(
                 tx, status=status.value if status else None, workspace_id=home, account_id=account, limit=limit + 1
             )
-    if status is Stands.FAILED:
+    if status is PostStatus.FAILED:
         say_failed(found[:limit], now, as_json=as_json)
-        cut = len(found) > limit
+        truncated = len(found) > limit
     else:
         _say_posts(listed[:limit], as_json=as_json)
-        cut = len(listed) > limit
-    if cut:
-        echo(CUT.format(limit), err=True)
+        truncated = len(listed) > limit
+    if truncated:
+        echo(TRUNCATED.format(limit), err=True)
 
 
 def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
@@ -135,7 +135,7 @@ def stuck(
     headings = {"postId": "post", "lateSeconds": "late", "why": "why"}
     say(rows, headings, as_json=as_json, none="No post is late.")
     if len(found) > limit:
-        echo(CUT.format(limit), err=True)
+        echo(TRUNCATED.format(limit), err=True)
 
 
 @app.command("show")
@@ -211,8 +211,8 @@ def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
     if shown["tries"]:
         lines.append("Its latest tries at going out:")
     for one in shown["tries"]:
-        ended = f"{one['outcome'] or 'not ended'}{': ' + one['message'] if one['message'] else ''}"
-        lines.append(f"  {one['startedAt']} try {one['number']} of {one['key']}: {ended}")
+        outcome = f"{one['outcome'] or 'not outcome'}{': ' + one['message'] if one['message'] else ''}"
+        lines.append(f"  {one['startedAt']} try {one['number']} of {one['key']}: {outcome}")
     if shown["edits"]:
         lines.append("Its latest edits (redraft edits show EDIT tells more):")
     lines += [f"  {edit['createdAt']} {edit['editId']} {edit['status']}" for edit in shown["edits"]]

@@ -24,7 +24,7 @@ from shared import task_names
 from shared.broker import queue, redis_connection
 from shared.broker.queue import depths
 from shared.cli.findings import (
-    FAILED_LATELY,
+    FAILED_WITHIN,
     JOB_STALLED,
     NAMED_AT_MOST,
     SESSION_IDLE,
@@ -123,9 +123,9 @@ def _database(url: str) -> DatabaseFacts:
             return DatabaseFacts(skew, within, pending, version=version)
         with transaction(engine) as tx:
             overview.limit_statements(tx, PATIENCE * 2)
-            standing = overview.summary(tx)
+            summary = overview.summary(tx)
             late = late_store.late_posts(tx, NAMED_AT_MOST)
-            refused = failures.groups(tx, since=standing.now - FAILED_LATELY, limit=NAMED_AT_MOST)
+            refused = failures.groups(tx, since=summary.now - FAILED_WITHIN, limit=NAMED_AT_MOST)
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
             stalled = health.stalled_jobs(tx, JOB_STALLED)
             dead, _ = health.dead_events(tx)
@@ -135,12 +135,12 @@ def _database(url: str) -> DatabaseFacts:
             within,
             pending,
             unknown,
-            queued=standing.queued,
-            oldest=standing.now - standing.oldest if standing.oldest else None,
-            failed=standing.failed,
+            queued=summary.queued,
+            oldest=summary.now - summary.oldest if summary.oldest else None,
+            failed=summary.failed,
             failed_posts=refused.total,
             failed_reasons=tuple((group.reason, group.count) for group in refused.groups),
-            late=standing.late,
+            late=summary.late,
             latest=tuple(
                 Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late
             ),

@@ -63,12 +63,12 @@ def limits_of(platform: str, content_type: str, *, render_as_video: bool) -> tup
     return LIMITS[platform, "video" if render_as_video else content_type]
 
 
-def check(caption: str, limits: tuple[Limit, ...], faults: Faults, *, stands: bool = False) -> None:
-    """The caption against its limits. `stands`: it is the post's own, and what changes around it makes it too long."""
+def check(caption: str, limits: tuple[Limit, ...], faults: Faults, *, unchanged: bool = False) -> None:
+    """The caption against its limits. `unchanged`: it is the post's own, and new content brings it another limit."""
     for limit in limits:
         count = limit.count(caption)
         if count > limit.most:
-            what = "the caption stands as it is, and" if stands else "caption"
-            then = "send a shorter one with the new content" if stands else limit.advice
+            what = "the caption stands as it is, and" if unchanged else "caption"
+            then = "send a shorter one with the new content" if unchanged else limit.advice
             message = f"{what} may have at most {limit.most:,} {limit.rule} and has {count:,}; {then}"
             faults.add("invalid_caption", "caption", message)

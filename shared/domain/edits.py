@@ -136,4 +136,4 @@ def _check_caption(patch: EditPatch, post: Subject, faults: Faults) -> None:
     if patch.caption is not UNSET:
         captions.check(patch.caption, limits, faults)
     elif limits is not before:
-        captions.check(post.caption, limits, faults, stands=True)
+        captions.check(post.caption, limits, faults, unchanged=True)

@@ -10,7 +10,7 @@ from typing import TypeGuard
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _RANDOM_BITS = 82
-_EACH = 11
+_ID_BYTES = 11
 
 
 class _Entropy(threading.local):
@@ -21,9 +21,9 @@ class _Entropy(threading.local):
 
     def take(self) -> int:
         if self.at >= len(self.page):
-            self.page, self.at = os.urandom(_EACH * 256), 0
-        self.at += _EACH
-        return int.from_bytes(self.page[self.at - _EACH : self.at]) >> 6
+            self.page, self.at = os.urandom(_ID_BYTES * 256), 0
+        self.at += _ID_BYTES
+        return int.from_bytes(self.page[self.at - _ID_BYTES : self.at]) >> 6
 
 
 _entropy = _Entropy()

@@ -147,7 +147,7 @@ def _unmet(preconditions: Sequence[str] | None, revision: int) -> errors.Precond
     if preconditions is None:
         return None
     tag = etag(revision)
-    wanted = [each for each in preconditions if not each.startswith(NOT)]
+    wanted = [tag for tag in preconditions if not tag.startswith(NOT)]
     # An empty list: all of its tags were weak (earlier versions recorded such edits).
     if not preconditions or (wanted and "*" not in wanted and tag not in wanted):
         return errors.PreconditionFailed(revision)

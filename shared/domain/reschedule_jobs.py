@@ -38,7 +38,7 @@ class Job:
     error: str | None = None
 
     @property
-    def ended(self) -> bool:
+    def finished(self) -> bool:
         return self.status not in LIVE
 
     def public(self) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def cannot_start(live: int) -> TooManyJobs | None:
 
 def cannot_cancel(job: Job) -> Conflict | None:
     """Only a job that has not ended can be canceled."""
-    return Conflict(f"The job is {job.status.value} already; there is nothing left to cancel") if job.ended else None
+    return Conflict(f"The job is {job.status.value} already; there is nothing left to cancel") if job.finished else None
 
 
 def cannot_revert(job: Job, *, reverted_by: str | None) -> Conflict | None:
     """Any ended job that was no dry run, once."""
     if job.dry_run:
         return Conflict("A dry run moved nothing; there is nothing to revert")
-    if not job.ended:
+    if not job.finished:
         return Conflict(f"The job is still {job.status.value}; wait for its end or cancel it, then revert it")
     if reverted_by is not None:
         return Conflict(f"The job has been reverted already, by {reverted_by}; revert that one to have its moves again")

@@ -112,21 +112,21 @@ def _check_spread(value: object, faults: Faults) -> Spread | Unset:
         if name not in value:
             faults.add("missing_required_fields", f"spread.{name}", f"spread.{name} is missing; send all three")
     zone = _check_zone(value.get("timezone", UNSET), "spread.timezone", faults)
-    ends: list[datetime] = []
+    instants: list[datetime] = []
     for name in ("from", "to"):
         local = _check_local(value.get(name, UNSET), f"spread.{name}", faults)
         if local is UNSET or zone is UNSET:
             continue
         try:
-            ends.append(times.to_instant(datetime.fromisoformat(local), zone))
+            instants.append(times.to_instant(datetime.fromisoformat(local), zone))
         except times.SkippedByDst as skipped:
             faults.add("invalid_scheduled_time", f"spread.{name}", f"spread.{name} {skipped}")
-    if len(ends) < 2 or zone is UNSET:
+    if len(instants) < 2 or zone is UNSET:
         return UNSET
-    if ends[1] < ends[0]:
+    if instants[1] < instants[0]:
         faults.add("invalid_scheduled_time", "spread.to", "spread.to must not be before spread.from; swap them")
         return UNSET
-    return Spread(ends[0], ends[1], zone)
+    return Spread(instants[0], instants[1], zone)
 
 
 def _check_filter(value: object, faults: Faults) -> Filter | None:

@@ -162,9 +162,9 @@ def _ahead(now: datetime, zone: str | None, days: int = DAYS_AHEAD, hour: int = 
 def _make_posts(tx: Connection, now: datetime) -> None:
     rows = list(_rows(now))
     tx.execute(insert(tables.posts), rows)
-    ended = [row["id"] for row in rows if row["status"] in {Status.POSTED, Status.FAILED}]
-    made, _ = posts_store.read_posts(tx, ended)
-    tries = [one for post_id in ended for one in _tries(made[post_id])]
+    final = [row["id"] for row in rows if row["status"] in {Status.POSTED, Status.FAILED}]
+    made, _ = posts_store.read_posts(tx, final)
+    tries = [one for post_id in final for one in _tries(made[post_id])]
     tx.execute(insert(tables.publish_attempts), tries)
 
 

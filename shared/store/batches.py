@@ -60,6 +60,6 @@ def finalize(tx: Connection, writes: Sequence[Write], results: Sequence[EditResu
         posts.write_posts(tx, writes)
         edits.finalize_edits(tx, results)
         return
-    wrote, ended = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(results))
-    counted(wrote, len(writes), "write_posts")
-    counted(ended, len(results), "finalize_edits")
+    posts_written, edits_written = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(results))
+    counted(posts_written, len(writes), "write_posts")
+    counted(edits_written, len(results), "finalize_edits")

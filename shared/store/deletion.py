@@ -39,9 +39,9 @@ def hide(tx: Connection, posts: Sequence[Post]) -> datetime:
 
 def reject_queue(tx: Connection, posts: Sequence[Post]) -> list[tuple[str, EditResult]]:
     """End all queued edits of locked posts as rejected: (post, end), in the order in which they were accepted."""
-    ended = tx.execute(_REJECT, {"ids": [post.facts.id for post in posts]})
+    rejected = tx.execute(_REJECT, {"ids": [post.facts.id for post in posts]})
     return [
         (row.post_id, EditResult(row.id, EditStatus.REJECTED, row.revision, error_code=row.error_code,
                           error_message=row.error_message))
-        for row in sorted(ended, key=lambda row: row.seq)
+        for row in sorted(rejected, key=lambda row: row.seq)
     ]  # fmt: skip

@@ -92,13 +92,13 @@ class FailedGroup:
 @dataclass(frozen=True, slots=True)
 class FailedGroups:
     """The most frequent reasons first. `total`: all posts that were looked at; `reasons`: how many reasons they have;
-    `cut`: there are more posts than were looked at. `now`: the database's clock.
+    `truncated`: there are more posts than were looked at. `now`: the database's clock.
     """
 
     groups: list[FailedGroup]
     total: int
     reasons: int
-    cut: bool
+    truncated: bool
     now: datetime
 
 
@@ -170,7 +170,7 @@ def to_ring(done: Iterable[Retried]) -> tuple[list[tuple[str, int, datetime | No
     return publishes, [(one.post_id, one.revision) for one in done if one.back == "render"]
 
 
-def retry_seen(
+def retry_unchanged(
     tx: Connection, seen: Mapping[str, int], actor: Actor, *, not_sent: bool = False
 ) -> list[Retried]:  # fmt: skip
     """`retry` of these posts, each at the revision that somebody has seen and agreed to. Posts that are locked
@@ -231,8 +231,8 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
         )
         revision = facts.content_revision if put.status is Status.PENDING_RENDER else facts.schedule_revision
         action = acts_store.RETRY_NOT_SENT if maybe_sent and not_sent else acts_store.RETRY
-        stood = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
-        acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, stood))
+        overwritten = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
+        acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, overwritten))
         done.append(Retried(facts.id, put.back, revision, facts.scheduled_time))
     if not rows:
         return []

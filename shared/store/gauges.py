@@ -141,7 +141,7 @@ GAUGES: Mapping[str, Gauge] = {
     )
 }
 
-_HURRY = text("SELECT set_config('statement_timeout', :limit, true)")
+_LIMIT_STATEMENT = text("SELECT set_config('statement_timeout', :limit, true)")
 
 
 def read(tx: Connection, group: str, within: float, horizon: float) -> list[tuple[str, str, float]]:
@@ -149,7 +149,7 @@ def read(tx: Connection, group: str, within: float, horizon: float) -> list[tupl
 
     `horizon`: dispatch's, in seconds; what is due within half of it should long have been sent.
     """
-    tx.execute(_HURRY, {"limit": f"{int(within * 1000)}ms"})
+    tx.execute(_LIMIT_STATEMENT, {"limit": f"{int(within * 1000)}ms"})
     given = {"overdue": OVERDUE, "soon": horizon / 2} if group == "posts" else {}
     row = tx.execute(STATEMENTS[group], given).mappings().one()
     found: list[tuple[str, str, float]] = []

@@ -201,7 +201,7 @@ def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
     else:
         return NotDone(f"Only failed and queued edits are discarded; {edit_id} is {edit.status}")
     acts_store.record(tx, actor, [_act(acts_store.DISCARD, edit)])
-    webhooks = webhooks_store.tell(tx, events.of_edits([end], {edit_id: post})) if post else []
+    webhooks = webhooks_store.record(tx, events.of_edits([end], {edit_id: post})) if post else []
     return Done(edit.post_id, tuple(webhooks))
 
 

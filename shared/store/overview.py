@@ -138,12 +138,13 @@ TRIES_LOOKED_AT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How late posts went out at most, in seconds, in each of the last 60 minutes; None where none did. `cut`: only the
-    newest TRIES_LOOKED_AT of the hour's tries were looked at.
+    """How late posts went out at most, in seconds, in each of the last 60 minutes; None where none did.
+
+    `truncated`: only the newest TRIES_LOOKED_AT of the hour's tries were looked at.
     """
 
     worst: list[float | None]
-    cut: bool
+    truncated: bool
 
 
 def lateness(tx: Connection, now: datetime) -> Lateness:
@@ -154,7 +155,7 @@ def lateness(tx: Connection, now: datetime) -> Lateness:
     for posted, late, _ in rows:
         place = min(MINUTES - 1, int((float(posted) - first.timestamp()) // 60))
         worst[place] = max(worst[place] or 0.0, float(late))
-    return Lateness(worst, cut=bool(rows and rows[0][2]))
+    return Lateness(worst, truncated=bool(rows and rows[0][2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class JobHistory:
     applied: int
     skipped: int
     failed: int
-    held: int
+    contended: int
     attempts: int
     created_at: datetime
     started_at: datetime | None

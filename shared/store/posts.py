@@ -34,7 +34,9 @@ def post_of(row: Sequence[Any]) -> Post:
     return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *row[_FACTS : _FACTS + 13])
 
 
-_SEEN = "id, status, claim_kind, timezone, scheduled_time, schedule_revision, revision, deleted_at IS NOT NULL"
+_SCHEDULE_FACTS = (
+    "id, status, claim_kind, timezone, scheduled_time, schedule_revision, revision, deleted_at IS NOT NULL"
+)
 # Through a subselect, so that a plan for one id is worth what one for ten is: PostgreSQL would plan each call anew.
 _IDS = "ANY(ARRAY(SELECT unnest(CAST($1 AS text[]))))"
 _LOCK = f"SELECT {{}} FROM posts WHERE id = {_IDS} ORDER BY id FOR NO KEY UPDATE {{}}"
@@ -43,16 +45,16 @@ _SMALL = "pg_column_compression(content_url) IS NULL AND pg_column_size(content_
 _LIGHT = COLUMNS.replace(" content_url,", f" CASE WHEN {_SMALL} THEN content_url END,")
 _LOCK_LIGHT = _LOCK.format(_LIGHT, "SKIP LOCKED")
 _LOCKS = {"wait": _LOCK.format(COLUMNS, ""), "skip": _LOCK.format(COLUMNS, "SKIP LOCKED")}
-_LOCKS_SEEN = {"wait": _LOCK.format(_SEEN, ""), "skip": _LOCK.format(_SEEN, "SKIP LOCKED")}
+_LOCK_SCHEDULES = {"wait": _LOCK.format(_SCHEDULE_FACTS, ""), "skip": _LOCK.format(_SCHEDULE_FACTS, "SKIP LOCKED")}
 
 
-def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> Statement:
+def lock(ids: Iterable[str], when_locked: Literal["wait", "skip"]) -> Statement:
     """The statement of `lock_posts`, to travel with what comes after it."""
-    return _LOCKS[when_held], array(sorted(set(ids)))
+    return _LOCKS[when_locked], array(sorted(set(ids)))
 
 
 def lock_light(ids: Iterable[str]) -> Statement:
-    """The same, skipping what is held: a large `content_url` is left out, for `contents` to read."""
+    """The same, skipping what is locked elsewhere: a large `content_url` is left out, for `contents` to read."""
     return _LOCK_LIGHT, array(sorted(set(ids)))
 
 
@@ -64,14 +66,14 @@ def contents(tx: Connection, ids: Sequence[str]) -> dict[str, Any]:
     return dict(raw_statements.rows(tx, _CONTENTS, array(ids)))
 
 
-def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "skip"]) -> dict[str, Post]:
+def lock_posts(tx: Connection, ids: Iterable[str], when_locked: Literal["wait", "skip"]) -> dict[str, Post]:
     """Lock posts in id order and return them as they are now that they are ours.
 
-    The only row lock there is. `skip` leaves out posts that somebody else holds; `wait` waits for lock_timeout and
-    then raises (`db.lock_timed_out`). Unknown ids are left out. Read what hangs on the lock in the NEXT statement:
-    this one saw the world from before the wait.
+    The only row lock in the project. `skip` leaves out posts that another session has locked. `wait` waits for
+    lock_timeout and then raises (`db.lock_timed_out`). Unknown ids are left out. Read what depends on the lock in the
+    NEXT statement: this statement's snapshot is from before the wait.
     """
-    return by_id(raw_statements.rows(tx, *lock(ids, when_held)))
+    return by_id(raw_statements.rows(tx, *lock(ids, when_locked)))
 
 
 def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
@@ -79,17 +81,17 @@ def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
     return {post.facts.id: post for post in map(post_of, rows)}
 
 
-def lock_seen(tx: Connection, ids: Sequence[str], when_held: Literal["wait", "skip"]) -> list[ScheduleFacts]:
+def lock_schedules(tx: Connection, ids: Sequence[str], when_locked: Literal["wait", "skip"]) -> list[ScheduleFacts]:
     """The same lock, returning in id order only what moving a post in time reads: for bulk jobs."""
-    return [ScheduleFacts._make(row) for row in raw_statements.rows(tx, _LOCKS_SEEN[when_held], array(ids))]
+    return [ScheduleFacts._make(row) for row in raw_statements.rows(tx, _LOCK_SCHEDULES[when_locked], array(ids))]
 
 
-_READ_SEEN = text(f"SELECT {_SEEN} FROM posts WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id")
+_READ_SCHEDULES = text(f"SELECT {_SCHEDULE_FACTS} FROM posts WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id")
 
 
-def read_seen(tx: Connection, ids: Sequence[str]) -> list[ScheduleFacts]:
+def read_schedules(tx: Connection, ids: Sequence[str]) -> list[ScheduleFacts]:
     """The same, unlocked: what a dry run decides about."""
-    return [ScheduleFacts._make(row) for row in tx.execute(_READ_SEEN, {"ids": array(ids)}).all()]
+    return [ScheduleFacts._make(row) for row in tx.execute(_READ_SCHEDULES, {"ids": array(ids)}).all()]
 
 
 _WAIT_AT_MOST = text("SELECT set_config('lock_timeout', :limit, true)")

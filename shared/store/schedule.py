@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection, text
 
 OVERDUE = 2.0
-AGAIN = 5.0
+RESEND_AFTER = 5.0
 
 Kind = Literal["publish", "render"]
 
@@ -91,7 +91,7 @@ class Marked:
 
 
 def _hints(kind: Kind, horizon: float) -> dict[str, float]:
-    return {"again": AGAIN} | ({"overdue": OVERDUE, "horizon": horizon} if kind == "publish" else {})
+    return {"again": RESEND_AFTER} | ({"overdue": OVERDUE, "horizon": horizon} if kind == "publish" else {})
 
 
 def find_due(tx: Connection, kind: Kind, horizon: float, limit: int, after: Place = FIRST) -> list[Place]:

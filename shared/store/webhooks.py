@@ -30,7 +30,7 @@ _TELL = text("""
     ORDER BY r.place""")
 
 
-def tell(tx: Connection, events: Sequence[Event]) -> list[str]:
+def record(tx: Connection, events: Sequence[Event]) -> list[str]:
     """Write events down, in their order, while their posts are locked; the posts to ring for below the commit."""
     if not events or not wanted():
         return []

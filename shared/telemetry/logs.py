@@ -186,8 +186,8 @@ def _speak_safely(record: logging.LogRecord) -> bool:
         return False
     args: Any = record.args
     if isinstance(args, Mapping):
-        cut = {name: "…" for name in ("exc", "traceback", "args", "kwargs", "body") if name in args}
-        record.args = {**args, **cut}
+        hidden = {name: "…" for name in ("exc", "traceback", "args", "kwargs", "body") if name in args}
+        record.args = {**args, **hidden}
     elif isinstance(args, tuple):
         record.args = tuple(_redacted_text(arg) if isinstance(arg, BaseException) else arg for arg in args)
     if record.exc_info or record.name == "asyncio":

@@ -100,12 +100,15 @@ def doorbell_rung(sent: bool) -> None:  # noqa: FBT001  -- what a send says
 
 
 def edits_finalized(
-    results: "Sequence[EditResult]", read: "Iterable[QueuedEdit]", began: float, ended: float | None = None
+    results: "Sequence[EditResult]", read: "Iterable[QueuedEdit]", began: float, finished_at: float | None = None
 ) -> None:
-    """Count the ends of a batch below its commit. `began`, `ended`: monotonic, around what followed the reading."""
+    """Count the results of a batch, after its commit.
+
+    `began`: monotonic seconds when the queue was read; `finished_at`: when the commit returned, now if not given.
+    """
     if not results:
         return
-    since = (time.monotonic() if ended is None else ended) - began
+    since = (time.monotonic() if finished_at is None else finished_at) - began
     accepted = {edit.id: (edit.read_at - edit.created_at).total_seconds() for edit in read}
     for end in results:
         _of_end(end.status.value).inc()

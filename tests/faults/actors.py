@@ -35,7 +35,7 @@ _PLACES = (
     ("read", edits_store, "queued_edits"),
     # Lock and queue in one trip: to stop between the two, a claim must be watched.
     ("read", batches, "take"),
-    ("decided", batches, "settle"),
+    ("decided", batches, "finalize"),
     ("claimed", claims_store, "take_claims"),
 )
 _acting = threading.local()

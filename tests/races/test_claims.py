@@ -106,7 +106,7 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
     engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
+    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     edit = queued(engine, due, {"caption": "in time"})
     with in_thread(lambda: apply.apply_edits([due])):
         assert pause.reached.wait(10)
@@ -142,7 +142,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
     pauses: list[Pause] = []
 
     def edited(_: Any) -> Reply:
-        pauses.append(Pause(monkeypatch, apply.batches, "settle", lists=2))
+        pauses.append(Pause(monkeypatch, apply.batches, "finalize", lists=2))
         edits.append(queued(engine, due, {"caption": "too late"}))
         applying.submit(apply.apply_edits, [due])
         assert pauses[0].reached.wait(10)
@@ -189,7 +189,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
+    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     finished: list[Rendering] = []
     with in_thread(lambda: apply.apply_edits([slides])):
@@ -207,7 +207,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "settle", lists=2)
+    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     with in_thread(lambda: apply.apply_edits([slides])):
         assert pause.reached.wait(10)

@@ -37,7 +37,7 @@ def told(engine: Engine, *posts: str, types: tuple[str, ...] = ("edit.applied",)
     with engine.begin() as tx:
         for kind in types:
             for post in posts:
-                webhooks_store.tell(tx, [Event(kind, rows.WORKSPACE, post, {"postId": post})])
+                webhooks_store.record(tx, [Event(kind, rows.WORKSPACE, post, {"postId": post})])
 
 
 def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:

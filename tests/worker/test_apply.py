@@ -175,7 +175,7 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(apply.batches, "settle", cut)
+        patch.setattr(apply.batches, "finalize", cut)
         with pytest.raises(Exception, match="terminat") as lost:
             apply_edits([post])
     assert db.is_transient(lost.value)
@@ -311,7 +311,7 @@ def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(apply.batches, "settle", lost_and_held)
+        patch.setattr(apply.batches, "finalize", lost_and_held)
         with pytest.raises(Exception, match="terminat"):
             apply_edits([post, other])
     assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [1, 0]

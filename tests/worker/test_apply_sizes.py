@@ -102,7 +102,7 @@ def test_a_batch_that_fails_again_and_again_is_halved_then_run_one_by_one_and_co
         ids = [rows.post(tx) for _ in range(6)]
         edits = [rows.edit(tx, post_id, {"caption": "second"}) for post_id in ids]
     batches: list[int] = []
-    monkeypatch.setattr(apply.batches, "settle", failing(error, batches))
+    monkeypatch.setattr(apply.batches, "finalize", failing(error, batches))
     for _ in range(3):
         with pytest.raises(DBAPIError):
             apply_edits(ids)
@@ -132,7 +132,7 @@ def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_que
             raise DBAPIError.instance(None, None, psycopg.errors.OutOfMemory("too much"), psycopg.Error)
         settle(tx, writes, ends)
 
-    monkeypatch.setattr(apply.batches, "settle", fail)
+    monkeypatch.setattr(apply.batches, "finalize", fail)
     for _ in range(20):
         try:
             drained([post_id])
@@ -152,7 +152,7 @@ def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.Mo
     def lose(tx: Any, *_: Any) -> None:
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    monkeypatch.setattr(apply.batches, "settle", lose)
+    monkeypatch.setattr(apply.batches, "finalize", lose)
     for _ in range(4):
         with pytest.raises(DBAPIError) as lost:
             apply_edits([post_id])

@@ -90,7 +90,7 @@ def test_a_broker_that_is_away_is_told_of_by_false(monkeypatch: pytest.MonkeyPat
     rows.forget_caches()
     assert not queue.ring_edits(["post_1"])
     assert not asyncio.run(rung_on_a_loop(["post_1"]))
-    assert queue.room_in("edits") == 0
+    assert queue.free_capacity("edits") == 0
 
 
 def test_a_doorbell_of_an_event_loop_is_the_same_message(broker: redis.Redis) -> None:

@@ -83,9 +83,9 @@ def test_a_requeued_edit_comes_last_with_no_attempts_and_is_applied(engine: Engi
 def test_a_requeue_rings_for_its_post(engine: Engine) -> None:
     home = post(engine)
     poison = failed(engine, home, {"caption": "mine"})
-    assert queue.room_in("edits") == 1000
+    assert queue.free_capacity("edits") == 1000
     answer("requeue", poison, "--yes")
-    assert queue.room_in("edits") == 999
+    assert queue.free_capacity("edits") == 999
 
 
 def test_before_it_asks_it_names_the_later_changes_that_would_be_overwritten(engine: Engine) -> None:
@@ -186,7 +186,7 @@ def test_a_discarded_edit_is_rejected_for_good_and_the_rest_of_the_queue_goes_on
     row = rows.row(engine, "edits", unwanted)
     assert (row.status, row.error_code, row.revision, row.before) == ("rejected", "discarded", 1, None)
     assert row.finalized_at is not None
-    assert queue.room_in("edits") == 999
+    assert queue.free_capacity("edits") == 999
     apply.apply_edits([home])
     assert rows.row(engine, "edits", wanted).status == "applied"
     assert rows.row(engine, "posts", home).caption == "first"

@@ -25,7 +25,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engin
         yield engine
 
 
-@pytest.mark.parametrize("which", ["engine", "_aside"])
+@pytest.mark.parametrize("which", ["engine", "_autocommit_relaxed"])
 def test_threads_that_ask_first_at_once_get_the_same_engine(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
@@ -81,7 +81,7 @@ def slow(*given, **options):
     forked.wait(0.5)
     return make(*given, **options)
 db.make_engine = slow
-thread = threading.Thread(target=db._aside)
+thread = threading.Thread(target=db._autocommit_relaxed)
 thread.start()
 making.wait()
 child = os.fork()

@@ -73,14 +73,15 @@ def test_edits_are_counted_by_their_end_with_their_age_and_their_wait():
     names = ("redraft_edit_seconds_sum", "redraft_edit_seconds_count", "redraft_lock_wait_seconds_sum")
     before = [sample(name) for name in names]
     applied = sample("redraft_edits_total", outcome="applied")
-    metrics.edits_finalized(ends, read, began=10.0, ended=10.5)
+    metrics.edits_finalized(ends, read, began=10.0, finished_at=10.5)
     assert [round(sample(name) - was, 6) for name, was in zip(names, before, strict=True)] == [5.0, 2, 0.03]
     assert sample("redraft_edits_total", outcome="applied") == applied + 1
 
 
 def test_an_edit_that_failed_unread_is_counted_without_an_age():
     before = sample("redraft_edit_seconds_count"), sample("redraft_edits_total", outcome="failed")
-    metrics.edits_finalized([EditResult("edit_x", EditStatus.FAILED, error_code="internal")], [], began=0, ended=1)
+    unread = EditResult("edit_x", EditStatus.FAILED, error_code="internal")
+    metrics.edits_finalized([unread], [], began=0, finished_at=1)
     after = sample("redraft_edit_seconds_count"), sample("redraft_edits_total", outcome="failed")
     assert after == (before[0], before[1] + 1)
 
