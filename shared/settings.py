@@ -1,4 +1,4 @@
-"""Every setting: an environment variable `REDRAFT_<NAME>`, with the defaults of SPEC 7 and 8."""
+"""Every setting: an environment variable `REDRAFT_<NAME>`, with its default (docs/configuration.md)."""
 
 from functools import lru_cache
 
@@ -30,14 +30,14 @@ class Settings(BaseSettings):
     )
     metrics_token: str = Field(default="", description="a bearer token for /metrics; empty: whoever reaches the port")
 
-    # Waiting for an answer (SPEC 4).
+    # Waiting for an answer (docs/api.md).
     wait_default: float = 10.0
     wait_max: float = 30.0
     waiters_max: int = 512
     pending_max: int = 2000
     database_patience: float = 2.0
 
-    # The numbers of SPEC 7.
+    # Periods, time-outs and limits.
     rescue_period: float = 5.0
     dispatch_period: float = 1.0
     horizon: float = 60.0
@@ -78,11 +78,11 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """This process's settings, read once. StartError where a variable holds what it cannot."""
+    """This process's settings, read once. StartError where a variable has an invalid value."""
     try:
         return Settings()
     except ValidationError as error:
-        # Without what stands there: it may be a secret.
+        # Without the value: it may be a secret.
         wrong = [
             f"{start_rules.variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors(include_input=False)
         ]

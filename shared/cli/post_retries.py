@@ -95,7 +95,10 @@ def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
         echo(f"{one.post_id} {WORDS[one.back]}.")
     echo(f"{len(done):,} of {found:,} failed posts are tried again.")
     if left:
-        echo(f"{len(left):,} were held by somebody or have changed; try again: {' '.join(left[:SHOWN])}", err=True)
+        echo(
+            f"{len(left):,} are locked by another session or have changed; try again: {' '.join(left[:SHOWN])}",
+            err=True,
+        )
 
 
 def parse_since(given: str | None) -> datetime | None:
@@ -110,7 +113,7 @@ def parse_since(given: str | None) -> datetime | None:
 
 
 def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None:
-    """What a retry would put back, before anybody is asked."""
+    """Show what a retry would put back, before asking."""
     say_failed(found[:SHOWN], now, as_json=False)
     if len(found) > SHOWN:
         echo(f"and {len(found) - SHOWN:,} more")
@@ -149,8 +152,10 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
 
 
 def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "list[Retried]":
-    """Some hundred posts in a transaction, rung for below its commit. Posts that somebody holds are left out, and those
-    whose revision is no longer the one that the operator has `seen`: a try may have been made since.
+    """Retry some hundred posts in a transaction, and ring for them after its commit.
+
+    Left out are posts that are locked elsewhere, and posts whose revision is no longer the one that the operator has
+    `seen`: a try may have been made since.
     """
     from shared.broker import queue  # noqa: PLC0415 - as above
     from shared.store import failures  # noqa: PLC0415

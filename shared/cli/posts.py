@@ -1,4 +1,4 @@
-"""`redraft posts`: lists, posts that are late and why, and one post's story; post_retries.py has `retry`."""
+"""`redraft posts`: lists, late posts and why, and one post's history; post_retries.py has `retry`."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -110,7 +110,7 @@ def stuck(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List posts that should have gone out, the longest late first, and what holds each up."""
+    """List posts that should have gone out, the longest late first, and the reason for each."""
     from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import late as late_store  # noqa: PLC0415
 
@@ -145,7 +145,7 @@ def show(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Tell one post's story: where it stands, its latest tries at going out, its latest edits, and who retried it."""
+    """Show one post's history: its state, its latest tries and edits, and who retried it."""
     from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import acts, operator_actions, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415

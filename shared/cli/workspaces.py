@@ -1,4 +1,4 @@
-"""`redraft workspaces`, and what its neighbours share with it: which database, which workspace, how to say it."""
+"""`redraft workspaces`, and what the other commands share with it: the database, the workspace, the output."""
 
 import json
 import sys
@@ -113,7 +113,7 @@ def database(data_dir: Path) -> Iterator["Connection"]:
             raise
         place = f"{engine.url.host or 'localhost'}:{engine.url.port or 5432}"
         said = str(error.orig).strip().partition("\n")[0]
-        refuse(f"PostgreSQL at {place} (from {source}) does not serve us: {said}. Is it running?", code=1)
+        refuse(f"PostgreSQL at {place} (from {source}) cannot be used: {said}. Is it running?", code=1)
     finally:
         engine.dispose()
 
@@ -133,7 +133,7 @@ def _database_url(data_dir: Path) -> tuple[str, str]:
             f"{data_dir}; --data-dir names another folder)"
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        refuse(f"{stack} cannot be read ({type(error).__name__}). Set REDRAFT_DATABASE_URL, or be the user it is of.")
+        refuse(f"{stack} cannot be read ({type(error).__name__}). Set REDRAFT_DATABASE_URL, or run this as its owner.")
 
 
 def checked_name(given: str) -> str:
@@ -145,7 +145,7 @@ def checked_name(given: str) -> str:
 
 
 def echo(line: str, *, err: bool = False) -> None:
-    """A caption or a publisher's words are anybody's text: what would steer the terminal is shown as an escape."""
+    """Print text that a stranger may have written: control characters come out as escapes."""
     safe = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
     typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)
 

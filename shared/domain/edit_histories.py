@@ -1,6 +1,6 @@
-"""An edit's story as operators read it: its times, what to do about it, and what a requeue would overwrite (SPEC 3.9).
+"""An edit's history as operators read it: its times, what to do about it, what a requeue would overwrite.
 
-Pure. The command line and the operators' page tell the same story with the same sentences.
+Pure. The command line and the operators' page use the same sentences.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from shared.domain.edits import EditPatch
 from shared.domain.fields import UNSET
 from shared.domain.lifecycle import EditStatus, PostFacts
 
-# What belongs together in a PATCH is overwritten together.
+# Fields that belong together in a PATCH are overwritten together.
 GROUPS: Final[Mapping[str, str]] = {
     "caption": "caption",
     "scheduledTime": "time",
@@ -74,10 +74,10 @@ class Overwrite:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What a requeue would do to the post as it stands: shown before anybody is asked.
+    """What a requeue would do to the post as it is now. The operator sees it before confirming.
 
-    `before` and `after` are the fields that would change. `mark` names all that was seen: under the lock it is made
-    again, and another mark means that the question has to be asked again.
+    `before` and `after` are the fields that would change. `mark` is a hash of all that was shown. It is computed again
+    under the lock; if it differs, the operator is asked again.
     """
 
     edit: EditHistory
@@ -161,12 +161,12 @@ def advice(edit: EditHistory) -> str:
                 "failed when its attempts are spent; the worker's log says why it died."
             )
         if edit.waited > WAITS_TOO_LONG:
-            return "It waits too long. Run `redraft doctor`: it names a missing worker, or whoever holds the post."
+            return "It waits too long. Run `redraft doctor`: it names a missing worker or the session with the lock."
         return "Nothing to do: it waits for its worker, which takes it within seconds."
     if edit.status == EditStatus.FAILED:
         return (
-            "It never took effect. Mend what the worker's log says of it, then requeue it, or discard it if it is no "
-            "longer wanted."
+            "It never took effect. The worker's log says why: repair that, then requeue the edit. Or discard it if it "
+            "is no longer wanted."
         )
     return {
         EditStatus.APPLIED: "Nothing to do: it took effect.",
@@ -185,7 +185,7 @@ def milestones(edit: EditHistory) -> list[tuple[str, datetime | None, str]]:
     if edit.reschedule_id is None:
         steps.append(("started", edit.started_at, note))
     if edit.lock_wait_ms is not None:
-        waited = f"waited {edit.lock_wait_ms} ms for it" if edit.lock_wait_ms else "nobody else held it"
+        waited = f"waited {edit.lock_wait_ms} ms for it" if edit.lock_wait_ms else "no other session had it locked"
         steps.append(("post locked", None, waited))
     end = edit.status if edit.finalized_at else "not ended"
     steps.append((end, edit.finalized_at, f"{duration(edit.waited)} after it was accepted"))
@@ -215,7 +215,7 @@ def moment(instant: datetime | None) -> str | None:
 
 
 def without_secrets(value: Any) -> Any:
-    """The same with the query cut off every URL in it: what a URL carries there may be a secret (SPEC 9)."""
+    """The same without the query of any URL in it: a query may hold a secret (docs/security.md)."""
     if isinstance(value, str):
         if value.startswith(("http://", "https://")) and "?" in value:
             return f"{value.partition('?')[0]}?…"

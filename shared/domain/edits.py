@@ -1,4 +1,4 @@
-"""What an edit may change, and every rule about it that needs no database (SPEC 4, PATCH /v1/posts/{postId}).
+"""What an edit may change, and every rule about it that needs no database (docs/api.md).
 
 Pure. `parse_patch` judges what can be judged without the post, `problems_for` what needs its platform and the moment of
 acceptance. Each field's own rules are in shared/domain/fields.py.
@@ -14,13 +14,13 @@ from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import UNSET, Content, Unset
 
 FIELDS: Final = ("caption", "scheduledTime", "timezone", "contentType", "contentUrl", "soundId")
-"""What a PATCH may hold, in the order of SPEC 4's table."""
+"""The fields of a PATCH, in the order in which docs/api.md lists them."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditPatch:
     """What one edit changes; UNSET means unchanged. `local_time`, `timezone` and `instant` are set together or not at
-    all. `sound_id` None removes the sound. The repr keeps captions and URLs to itself (SPEC 9).
+    all. `sound_id` None removes the sound. The repr leaves out captions and URLs (docs/security.md).
     """
 
     caption: str | Unset = field(default=UNSET, repr=False)
@@ -32,7 +32,7 @@ class EditPatch:
 
     def changes(self) -> dict[str, object]:
         """The JSON that a client would send for this patch: what the edit's row stores. `contentUrl` is a string for
-        a video and an array for slides; the instant is left to be found again from the local time.
+        a video and an array for slides. The instant is not stored: it follows from the local time and the zone.
         """
         changes: dict[str, object] = {}
         if self.caption is not UNSET:
@@ -49,10 +49,10 @@ class EditPatch:
 
     @classmethod
     def from_changes(cls, changes: Mapping[str, object]) -> "EditPatch":
-        """The patch whose `changes()` these are. Trusted: nothing is validated again, it was when it was accepted.
+        """The patch whose `changes()` these are. Nothing is validated: the API validated it when it was accepted.
 
-        Should newer zone data have put a gap under an accepted time, it means the first minute after the gap: an
-        accepted edit is not refused for what a government did since.
+        Newer zone data may skip a local time that was accepted. Then the first minute after the gap is meant: a
+        change of zone data does not refuse an accepted edit.
         """
         content: Content | Unset = UNSET
         if "contentType" in changes:
@@ -109,9 +109,9 @@ class Subject(Protocol):
 
 
 def problems_for(patch: EditPatch, post: Subject, accepted_at: datetime) -> InvalidRequest | None:
-    """What only the post tells: the caption against its platform's limits, the time against the moment of acceptance,
-    the number of slides and the sound against the platform. `soundId: null` is no problem anywhere: it asks for what
-    such a post has.
+    """The rules that need the post: caption, slides and sound against the platform, the time against acceptance.
+
+    `soundId: null` is allowed on every platform.
     """
     faults = Faults()
     _check_caption(patch, post, faults)
@@ -127,8 +127,8 @@ def problems_for(patch: EditPatch, post: Subject, accepted_at: datetime) -> Inva
 
 
 def _check_caption(patch: EditPatch, post: Subject, faults: Faults) -> None:
-    """The caption as the edit leaves it. One that the edit does not send is judged only where new content brings other
-    limits: an edit of the time is not refused for a caption that has stood there since before there was a limit.
+    """The caption as the edit leaves it. A caption that the edit does not send is checked only if new content brings
+    other limits. So an edit of the time is never refused for an old caption that is too long.
     """
     before = limits = captions.limits_of(post.platform, post.content_type, render_as_video=post.render_as_video)
     if patch.content is not UNSET:

@@ -1,4 +1,4 @@
-"""What the receiver of webhooks is told: types and data, never a caption (SPEC 6)."""
+"""Webhook events: their types and data, never a caption (docs/services.md)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def _event(kind: str, post: Post, revision: int | None, **data: Any) -> Event:
 
 
 def of_edits(results: Iterable[EditResult], posts_of: Mapping[str, Post]) -> list[Event]:
-    """The ends of edits, in their order; `posts_of`: an edit's id -> its post. A move is told after its edit."""
+    """The events of edit results, in their order; `posts_of`: edit id -> post. A move follows the event of its edit."""
     found: list[Event] = []
     for end in results:
         post = posts_of[end.id]

@@ -45,7 +45,7 @@ def as_json(at: datetime, action: str, actor: str, from_state: str, before: Mapp
 
 
 def overwritten(edit: EditHistory) -> dict[str, Any]:
-    """What a requeue or a discard of an edit overwrites, by the names that people see."""
+    """What a requeue or a discard of an edit overwrites, under the public names."""
     error = {"code": edit.error_code, "message": edit.error_message, "details": edit.error_details}
     return {
         "status": edit.status,

@@ -14,7 +14,7 @@ _ID_BYTES = 11
 
 
 class _Entropy(threading.local):
-    """Random bytes by the page: a system call for each id lets go of the interpreter in the middle of a request."""
+    """Random bytes, read by the page: a system call for each id would release the GIL in the middle of a request."""
 
     page = b""
     at = 0
@@ -35,12 +35,12 @@ def new_id(prefix: str, now: float | None = None) -> str:
 
 
 def first_id(prefix: str, now: float) -> str:
-    """The least id that `new_id` could make at that time: those that sort behind it were made since."""
+    """The lowest id that `new_id` could make at that time. Ids that sort after it were made later."""
     return _spelt(prefix, now, 0)
 
 
 def is_id(given: object) -> TypeGuard[str]:
-    """Whether it may be asked for: PostgreSQL takes neither NUL nor half a surrogate pair, and would fail the rest."""
+    """Whether a value may go into a query. PostgreSQL fails a whole statement for a NUL or a lone surrogate."""
     return isinstance(given, str) and 0 < len(given) <= 255 and given.isprintable()
 
 

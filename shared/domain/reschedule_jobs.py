@@ -1,4 +1,4 @@
-"""A bulk job as its clients see it: its states, what may be done in which, the results of its posts (SPEC 5). Pure."""
+"""A bulk job as clients see it: its states, what each allows, the results of its posts (docs/bulk.md). Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from shared.domain.errors import Conflict, TooManyJobs
 
 
 class JobStatus(StrEnum):
-    """A job's way. `failed`: a chunk ended its worker again and again; what came before it was moved all the same."""
+    """The statuses of a job. `failed`: a chunk killed its worker again and again. Earlier chunks were moved."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -24,7 +24,7 @@ LIVE: Final = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its row tells it. Times aware, UTC; `total` is None until its posts are frozen."""
+    """A job as its row has it. Times aware, UTC; `total` is None until its posts are frozen."""
 
     id: str
     status: JobStatus
@@ -103,7 +103,7 @@ MOST_ORDINALS: Final = 9_999_999
 
 
 def audit_id(job_id: str, ordinal: int) -> str:
-    """The id of the audit row of one post of a job: of an edit's usual shape, found again without an index of its own,
-    and there cannot be two. Ordinals have seven digits, so that ids sort as they do.
+    """The id of the audit row of one post of a job. It has the shape of an edit's id and follows from job and ordinal.
+    So it is found without another index, and there cannot be two. Ordinals have seven digits, so that ids sort alike.
     """
     return f"edit_{job_id.rpartition('_')[2][:19]}{ordinal:07}"

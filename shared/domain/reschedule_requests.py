@@ -1,7 +1,7 @@
-"""What a request for a bulk job may say, and every rule about it that needs no database (SPEC 5). Pure.
+"""What a request for a bulk job may say, and every rule about it that needs no database (docs/bulk.md). Pure.
 
-`parse_request` reads the body of POST /v1/reschedules; the command line reads CSV by the same `check_item`. What only
-the moment decides (a time gone by, one that a clock change skips) is left to the worker, which skips that post.
+`parse_request` reads the body of POST /v1/reschedules; the command line reads CSV by the same `check_item`. Rules
+that depend on the moment (a time that has passed, one that a clock change skips) are left to the worker.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ def parse_request(body: object) -> Request:
         faults.add("invalid_request", "dryRun", "dryRun must be true or false")
     kinds = [name for name in ("shift", "spread", "items") if name in body]
     if len(kinds) != 1:
-        given = f"holds {' and '.join(kinds)}" if kinds else "says nothing of the kind"
+        given = f"holds {' and '.join(kinds)}" if kinds else "has none of the three"
         faults.add("invalid_request", "body", f"The body {given}; send exactly one of shift, spread and items")
         raise _error(faults)
     items: tuple[Item, ...] = ()
@@ -266,7 +266,7 @@ def stored_items(items: Sequence[Item]) -> list[list[str]] | None:
 
 
 def stored_filter(meant: Filter | None) -> dict[str, Any] | None:
-    """The filter as a client would send it, for whoever looks at the job's row; `filter_of` reads it back."""
+    """The filter in the form in which a client sends it, for the job's row."""
     if meant is None:
         return None
     given = {

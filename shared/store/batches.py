@@ -12,12 +12,12 @@ from shared.store.edits import Queue
 from shared.store.posts import Write
 
 LARGE_POSTS = 50
-"""So many posts with a large content (35 URLs are 72 kB) does one batch read at most."""
+"""The most posts with a large content (35 URLs are 72 kB) that one batch reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Posts that are locked, what was read of their queues, and posts that are for another batch."""
+    """Locked posts, the part of their queues that was read, and posts left for another batch."""
 
     locked: dict[str, Post]
     queue: Queue
@@ -25,8 +25,8 @@ class Taken:
 
 
 def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int) -> Taken:
-    """Lock those of the posts that nobody holds, and read the queue of those locked: at most `limit` edits of it and
-    about `most` bytes.
+    """Lock those of the posts that no other session has locked, and read their queue: at most `limit` edits and about
+    `most` bytes.
 
     Two statements, one behind the other in one trip: the second sees what was committed while the first ran.
     """
@@ -36,13 +36,13 @@ def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int) -> Take
     left = _read_large(tx, locked, large, waiting) if large else []
     queue = waiting.of(locked)
     if waiting.more and len(queue.edits) < len(waiting.edits):
-        # The long queue of a post that somebody holds must not hide its neighbours'.
+        # The long queue of a post that is locked elsewhere must not hide the queues of the others.
         queue = edits.queued_edits(tx, locked, limit, most)
     return Taken(locked, queue, left)
 
 
 def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waiting: Queue) -> list[str]:
-    """Read the large contents of posts that an edit waits for; those that are too many are no longer among `locked`."""
+    """Read the large contents of posts that an edit waits for; those above LARGE_POSTS are removed from `locked`."""
     wanted = [post_id for post_id in dict.fromkeys(edit.post_id for edit in waiting.edits) if post_id in large]
     read = posts.contents(tx, wanted[:LARGE_POSTS])
     for post_id, content in read.items():
@@ -55,7 +55,7 @@ def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waitin
 
 
 def finalize(tx: Connection, writes: Sequence[Write], results: Sequence[EditResult]) -> None:
-    """Write the posts and end their edits; StaleWriteError if a row was not as it was read."""
+    """Write the posts and the results of their edits; StaleWriteError if a row is not as it was read."""
     if not (writes and results):
         posts.write_posts(tx, writes)
         edits.finalize_edits(tx, results)

@@ -1,4 +1,4 @@
-"""Deleting posts: the row stays, hidden, and what waits for it ends in the same transaction (SPEC 4)."""
+"""Deleting posts: the row stays, hidden. Its queued edits are rejected in the same transaction (docs/api.md)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -38,7 +38,7 @@ def hide(tx: Connection, posts: Sequence[Post]) -> datetime:
 
 
 def reject_queue(tx: Connection, posts: Sequence[Post]) -> list[tuple[str, EditResult]]:
-    """End all queued edits of locked posts as rejected: (post, end), in the order in which they were accepted."""
+    """Reject all queued edits of locked posts: (post id, result), in the order in which they were accepted."""
     rejected = tx.execute(_REJECT, {"ids": [post.facts.id for post in posts]})
     return [
         (row.post_id, EditResult(row.id, EditStatus.REJECTED, row.revision, error_code=row.error_code,

@@ -1,4 +1,4 @@
-"""Failed posts: finding them, and putting them back to due when an operator says so (SPEC 6)."""
+"""Failed posts: finding them, and putting them back to due for an operator or a client."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,8 +173,8 @@ def to_ring(done: Iterable[Retried]) -> tuple[list[tuple[str, int, datetime | No
 def retry_unchanged(
     tx: Connection, seen: Mapping[str, int], actor: Actor, *, not_sent: bool = False
 ) -> list[Retried]:  # fmt: skip
-    """`retry` of these posts, each at the revision that somebody has seen and agreed to. Posts that are locked
-    elsewhere, and those that have another revision now, are left out: a try may have been made since.
+    """`retry` of these posts, each only at the revision that the operator saw and confirmed. Posts that are
+    locked elsewhere, and those with another revision now, are left out: a try may have been made since.
     """
     locked = posts_store.lock_posts(tx, seen, "skip")
     same = [post for post_id, post in locked.items() if post.facts.revision == seen[post_id]]

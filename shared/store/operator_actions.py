@@ -1,4 +1,4 @@
-"""What operators read of edits and do to them: lists, one edit's story, requeue and discard (SPEC 3.9, 8).
+"""What operators read of edits and do to them: lists, one edit's history, requeue and discard.
 
 Operators see all workspaces. Every list is bounded, and read by an index that exists.
 """
@@ -32,7 +32,7 @@ _ONE = text(f"SELECT {_COLUMNS} FROM edits WHERE id = :id")
 
 
 def history(tx: Connection, edit_id: str) -> EditHistory | None:
-    """One edit, whosever it is."""
+    """One edit of any workspace."""
     row = tx.execute(_ONE, {"id": edit_id}).one_or_none()
     return EditHistory(*row) if row else None
 
@@ -154,10 +154,10 @@ _REQUEUE = text("""
 
 
 def requeue(tx: Connection, edit_id: str, actor: Actor, seen: str | None = None) -> Done | NotDone:
-    """Give a failed edit a new place in its post's order and its attempts back (SPEC 3.9).
+    """Give a failed edit a new place in its post's order and its attempts back.
 
-    `seen` is the mark of the prospect that the operator agreed to; None agrees to whatever it is. What stood there
-    before is kept in `acts`, with who did it. Raises what a lock time-out raises (`db.lock_timed_out`).
+    `seen` is the mark of the prospect that the operator agreed to; None agrees to any. The
+    overwritten values are kept in `acts`, with the actor. Raises what a lock time-out raises (`db.lock_timed_out`).
     """
     edit = history(tx, edit_id)
     if edit is None:
@@ -182,8 +182,8 @@ _DISCARD_FAILED = text("""
 
 
 def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
-    """End a failed or a queued edit as rejected, code `discarded`; it never takes effect. What stood
-    there before is kept, and what is raised is the same, as in `requeue`.
+    """Reject a failed or a queued edit with the code `discarded`; it never takes effect. Overwritten values and errors
+    are as in `requeue`.
     """
     edit = history(tx, edit_id)
     if edit is None:

@@ -1,4 +1,4 @@
-"""The numbers and lists of the operators' page: what waits, what is late, the last hour, bulk jobs (SPEC 8).
+"""The numbers and lists of the operators' page: what waits, what is late, the last hour, bulk jobs.
 
 Everything here is bounded, by an index that exists and a LIMIT, so that it stays quick with millions of rows. Counts
 stop at MANY. Each transaction of the page begins with `limit_statements`.
@@ -14,7 +14,7 @@ from shared.domain.ids import new_id
 
 MANY = 10_000
 LATE_AFTER = 10.0
-"""Seconds: a post overdue by 2 s is sent again every 5 s (SPEC 6), so one that is 10 s late has been tried for."""
+"""Seconds: a post overdue by 2 s is sent again every 5 s, so a post that is 10 s late has been sent again."""
 
 _LIMIT_STATEMENTS = text("SELECT set_config('statement_timeout', :limit, true)")
 
@@ -26,8 +26,9 @@ def limit_statements(tx: Connection, seconds: float = 1.0) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How things stand. A count of MANY means at least so many. `oldest`: when the edit that has waited longest was
-    accepted.
+    """Counts of what waits and what is late. A count of MANY means at least so many.
+
+    `oldest`: when the edit that has waited longest was accepted.
     """
 
     now: datetime

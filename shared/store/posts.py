@@ -22,7 +22,7 @@ COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbn
     failure_reason"""
 _FACTS = 17
 CONTENT = 5
-"""Where content_url stands among them."""
+"""The index of content_url among COLUMNS."""
 
 _STATUS = {status.value: status for status in Status}
 _CLAIM = {None: None} | {kind.value: kind for kind in ClaimKind}
@@ -37,10 +37,10 @@ def post_of(row: Sequence[Any]) -> Post:
 _SCHEDULE_FACTS = (
     "id, status, claim_kind, timezone, scheduled_time, schedule_revision, revision, deleted_at IS NOT NULL"
 )
-# Through a subselect, so that a plan for one id is worth what one for ten is: PostgreSQL would plan each call anew.
+# In a subselect, so that a plan for one id costs the same as one for ten: else PostgreSQL plans each call anew.
 _IDS = "ANY(ARRAY(SELECT unnest(CAST($1 AS text[]))))"
 _LOCK = f"SELECT {{}} FROM posts WHERE id = {_IDS} ORDER BY id FOR NO KEY UPDATE {{}}"
-# A content of more than a row's own page is read apart, and not of all at once (shared/store/batches.py).
+# A content that does not fit the row's page is read separately, for some posts at a time (shared/store/batches.py).
 _SMALL = "pg_column_compression(content_url) IS NULL AND pg_column_size(content_url) < 4096"
 _LIGHT = COLUMNS.replace(" content_url,", f" CASE WHEN {_SMALL} THEN content_url END,")
 _LOCK_LIGHT = _LOCK.format(_LIGHT, "SKIP LOCKED")
@@ -67,7 +67,7 @@ def contents(tx: Connection, ids: Sequence[str]) -> dict[str, Any]:
 
 
 def lock_posts(tx: Connection, ids: Iterable[str], when_locked: Literal["wait", "skip"]) -> dict[str, Post]:
-    """Lock posts in id order and return them as they are now that they are ours.
+    """Lock posts in id order and return them as they are under the lock.
 
     The only row lock in the project. `skip` leaves out posts that another session has locked. `wait` waits for
     lock_timeout and then raises (`db.lock_timed_out`). Unknown ids are left out. Read what depends on the lock in the
@@ -115,14 +115,14 @@ _CLOCK = text("SELECT clock_timestamp()")
 
 
 def clock(tx: Connection) -> datetime:
-    """The database's clock at this very moment: the only one that decides (SPEC 3.6)."""
+    """The database's clock at this moment. Every decision about time uses it (docs/lifecycle.md)."""
     now: datetime = tx.execute(_CLOCK).scalar_one()
     return now
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One post's change under its lock. `enqueue` says what is rung below the commit, and is marked in the row."""
+    """One post's change under its lock. `enqueue`: the task that is sent after the commit, and marked in the row."""
 
     before: PostFacts
     after: PostFacts
@@ -135,7 +135,7 @@ class Write:
         return self.after.schedule_revision if self.enqueue == "publish" else self.after.content_revision
 
     def row(self) -> dict[str, Any]:
-        """What the statement reads, the columns that the change touches only: parsing the rest is most of its price."""
+        """The input of the statement: only the columns that change. Parsing the rest would be most of its cost."""
         before, after = self.before, self.after
         row: dict[str, Any] = {
             "id": after.id,
@@ -165,7 +165,7 @@ class Write:
             }
         if moved or rerendered:
             row["anew"] = True
-        # The mark speaks of one revision in one status, a render's of its content: where that changed it is set anew.
+        # The mark names one revision in one status. Where that revision or the status changed, the mark is set anew.
         if rerendered or (moved and after.status is Status.GENERATED):
             row |= {"remark": True, "enqueued_revision": self.marked_revision}
         return row

@@ -1,8 +1,8 @@
-"""The work on a bulk job: taking one of its chunks, and writing down what came of it (SPEC 5).
+"""The work on a bulk job: taking one of its chunks, and recording its outcomes (docs/bulk.md).
 
-Who works on a chunk holds its name as an advisory lock: several chunks of a job are moved side by side, and a doubled
-message takes another one or none. Order of the locks: a chunk's name, which nobody waits for; posts in id order; the
-job's row last and for a moment, to count.
+A task that works on a chunk holds the chunk's name as an advisory lock. So several chunks of a job are moved at once,
+and a doubled message takes another chunk or none. Order of the locks: a chunk's name, without waiting; posts in id
+order; the job's row last and briefly, to count.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ _WORK = text(f"SELECT {_JOB_COLUMNS} FROM reschedules j WHERE j.id = :id AND {_L
 
 
 def work(tx: Connection, job_id: str) -> Work | None:
-    """A live job. None for one that has ended or never was."""
+    """A live job. None for a job that is final or unknown."""
     row = tx.execute(_WORK, {"id": job_id}).one_or_none()
     return Work(*row) if row else None
 
@@ -95,8 +95,8 @@ class Taken:
 
 
 def take_next(tx: Connection, job_id: str, edits_since: float) -> Taken | None:
-    """Take the first open chunk of a job that nobody else works on. Read it in the NEXT statement: this one may have
-    seen the world from before its last holder's commit (SPEC 3.4).
+    """Take the first open chunk of a job that no other task works on. Read it in the NEXT statement: this one may have
+    a snapshot from before the last holder's commit.
 
     `edits_since`: seconds since 1970. This machine's clock may say it: it guides how hard to work and decides nothing.
     """
@@ -106,7 +106,7 @@ def take_next(tx: Connection, job_id: str, edits_since: float) -> Taken | None:
 
 
 def take(tx: Connection, job_id: str, number: int) -> bool:
-    """Take one chunk, or the freezing. False if somebody else has it."""
+    """Take one chunk, or the freezing. False if another task has it."""
     return bool(tx.execute(_TAKE, {"id": job_id, "number": number}).scalar_one())
 
 
@@ -144,7 +144,7 @@ def contended_chunks(tx: Connection, job_id: str, limit: int) -> list[int]:
     return list(tx.execute(_CONTENDED_CHUNKS, {"id": job_id, "limit": limit}).scalars())
 
 
-# -- Attempts: only a death costs one, as with edits (SPEC 3.5).
+# -- Attempts: only a death costs one, as with edits (docs/lifecycle.md).
 
 _COUNT = text("""
     UPDATE reschedule_chunks SET attempts = attempts + 1 WHERE reschedule_id = :id AND number = :number

@@ -1,4 +1,4 @@
-"""Bulk jobs as clients see them: made, read, listed, canceled, and the results of their posts (SPEC 5)."""
+"""Bulk jobs as clients see them: made, read, listed, canceled, and the results of their posts (docs/bulk.md)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,8 +117,8 @@ _CANCEL = text(f"""
 
 
 def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job | None:
-    """End a live job where it stands: a chunk at work finds it ended when it comes to count, and rolls back. None for
-    one that has ended or never was.
+    """Cancel a live job at once. A chunk at work finds the job canceled when it counts its step, and rolls back. None
+    for a job that is final or unknown.
     """
     row = tx.execute(_CANCEL, {"id": job_id, "workspace": workspace_id}).one_or_none()
     return _job(row) if row else None
@@ -130,7 +130,7 @@ _FAIL = text("""
 
 
 def fail(tx: Connection, job_id: str, error: str) -> None:
-    """End a job that cannot go on, if nobody else has ended it."""
+    """Mark a live job as failed, because it cannot go on. A final job is left alone."""
     tx.execute(_FAIL, {"id": job_id, "error": error})
 
 
@@ -140,7 +140,7 @@ _LIVE = text("""
 
 
 def live(tx: Connection, age: float) -> list[tuple[str, bool]]:
-    """All live jobs, the longest untouched first, and whether nobody has worked on them for `age` seconds."""
+    """All live jobs, the longest untouched first, and whether no worker has touched them for `age` seconds."""
     return [(row[0], row[1]) for row in tx.execute(_LIVE, {"age": age})]
 
 
@@ -183,7 +183,7 @@ _LIVE_OF = text("SELECT count(*) FROM reschedules WHERE workspace_id = :workspac
 
 
 def live_of(tx: Connection, workspace_id: str) -> int:
-    """How many jobs of a workspace are live. Until this transaction ends nobody else counts them to add one."""
+    """How many jobs of a workspace are live. Until this transaction ends, no other transaction counts them."""
     tx.execute(_LINE_UP, {"workspace": workspace_id})
     return int(tx.execute(_LIVE_OF, {"workspace": workspace_id}).scalar_one())
 

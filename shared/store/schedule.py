@@ -1,4 +1,4 @@
-"""What is due soon, and what the broker forgot. The mark is a hint; the row is the schedule (SPEC 6)."""
+"""What is due soon, and what the broker forgot. The mark is a hint; the row is the schedule (docs/lifecycle.md)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Kind = Literal["publish", "render"]
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What a message is held against before anything is locked. `queued`: an edit waits."""
+    """What a message is compared with before anything is locked. `queued`: an edit waits."""
 
     post_id: str
     status: str

@@ -1,4 +1,4 @@
-"""Figures of several rounds, the goals they are held against, and what a row of BENCHMARKS.md comes to. Pure."""
+"""Figures of several rounds, the goals they are held against, and what one measurement of docs/performance.md comes to. Pure."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -74,7 +74,7 @@ def share(what: str, wanted: float, got: float, *, at_least: bool = True) -> Goa
 
 @dataclass
 class Section:
-    """What one row of BENCHMARKS.md came to: its goals, a table, remarks, pictures; or why it could not be measured."""
+    """What one measurement of docs/performance.md came to: its goals, a table, remarks, pictures; or why it could not be measured."""
 
     number: int
     title: str

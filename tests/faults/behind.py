@@ -7,9 +7,9 @@ from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
 
 SETTING = {"postgresql": "REDRAFT_DATABASE_URL", "redis": "REDRAFT_REDIS_URL"}
-# From the healing until all is as before: FAULTS 5 grants a stopped Redis as much.
+# From the healing until all is as before: fault 5 of docs/faults.md allows a stopped Redis as much.
 RECOVERED = 30.0
-# Longer than every time-out and every limit of a task (SPEC 7).
+# Longer than every time-out and every limit of a task.
 LONG = 45.0
 
 

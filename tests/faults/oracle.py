@@ -1,4 +1,4 @@
-"""The oracle of FAULTS.md: what must hold after any fault, judged from rows, journal and the clients' log alone.
+"""The oracle of docs/faults.md: what must hold after any fault, judged from rows, journal and the clients' log alone.
 
     violations = judge(gather(engine, first, load.exchanges, journal))
 
@@ -102,7 +102,7 @@ def _accepted_edits_ended(evidence: Evidence, *, settled: bool) -> Iterator[Viol
 
 
 def _in_order(evidence: Evidence) -> Iterator[Violation]:
-    """If one edit of a post was answered before another was sent, it is applied first (SPEC 3.2)."""
+    """If one edit of a post was answered before another was sent, it is applied first."""
     rows = {edit.request_id: edit for edit in evidence.edits if edit.revision is not None}
     known: defaultdict[str, list[tuple[float, float, EditRow]]] = defaultdict(list)
     for request, exchanges in _by_request(evidence.exchanges).items():
@@ -164,7 +164,7 @@ def _shown_as_left(exchange: Exchange, edit: EditRow, who: str, replay: Replay) 
 
 
 def _nothing_after_a_claim(evidence: Evidence, replays: dict[str, Replay]) -> Iterator[Violation]:
-    """A publish claim, once committed, may have been sent: what went out is what the post was and stays (SPEC 6)."""
+    """A publish claim, once committed, may have been sent: what went out is what the post was and stays (docs/services.md)."""
     edits = _by_post(evidence.edits)
     calls: defaultdict[str, list[Call]] = defaultdict(list)
     for call in evidence.journal or ():

@@ -1,6 +1,6 @@
 """The serial replay: what a post must be after its changing edits, one by one, in the order of their revisions.
 
-Written from SPEC 2 alone and sharing no line with the product, so that a mistake there is not repeated here.
+Written from docs/lifecycle.md alone. It shares no line with the product, so it cannot repeat a mistake of it.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SHOWN = (
 
 @dataclass(slots=True)
 class Replay:
-    """A post on its way through its edits. `faults`: where the record and the rules of SPEC 2 differ."""
+    """A post on its way through its edits. `faults`: where the record and the rules of docs/lifecycle.md differ."""
 
     fields: dict[str, Any]
     revision: int
@@ -76,7 +76,7 @@ class Replay:
         self.fields = after
 
     def _edited(self, edit: EditRow) -> dict[str, Any]:
-        """The fields after one edit (SPEC 2 and the table of SPEC 4)."""
+        """The fields after one edit (docs/lifecycle.md and docs/api.md)."""
         old, changes = self.fields, edit.changes
         new = dict(old)
         new |= {name: changes[name] for name in ("caption", "soundId", "contentType", "contentUrl") if name in changes}

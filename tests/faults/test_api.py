@@ -1,4 +1,4 @@
-"""Row 18 of FAULTS.md: the API is killed around its commit, and the client repeats with its key."""
+"""Fault 18 of docs/faults.md: the API is killed around its commit, and the client repeats with its key."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""Row 16 of FAULTS.md: a bulk job killed at random chunks, with single edits meanwhile."""
+"""Fault 16 of docs/faults.md: a bulk job killed at random chunks, with single edits meanwhile."""
 
 import random
 import time

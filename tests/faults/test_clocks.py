@@ -1,4 +1,4 @@
-"""Row 19 of FAULTS.md: a worker whose clock is five minutes off, on either side."""
+"""Fault 19 of docs/faults.md: a worker whose clock is five minutes off, on either side."""
 
 import re
 import time

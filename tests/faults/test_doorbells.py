@@ -1,4 +1,4 @@
-"""Row 10 of FAULTS.md: anybody can put anything on a queue, and a broker may lose, double and reorder what is there."""
+"""Fault 10 of docs/faults.md: anybody can put anything on a queue, and a broker may lose, double and reorder what is there."""
 
 import json
 import random

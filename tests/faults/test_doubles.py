@@ -1,4 +1,4 @@
-"""Row 17 of FAULTS.md: two of everything."""
+"""Fault 17 of docs/faults.md: two of everything."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -116,7 +116,7 @@ class Watch:
                     continue
 
     def holds(self, *, tried: int = 0) -> None:
-        """No queue holds more than it may (SPEC 7), whoever rings. `tried`: posts that each wait for their next try."""
+        """No queue holds more than `queue_full` messages. `tried`: posts that each wait for their next try."""
         assert self.looks > 20
         assert self.most["ops"] <= 3 * queue.WAITING_BEATS, self.most
         # The API rings without looking, at most two bells each five seconds.

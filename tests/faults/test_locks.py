@@ -1,4 +1,4 @@
-"""Row 12 of FAULTS.md: somebody holds a post's lock, dies with it, or freezes with it."""
+"""Fault 12 of docs/faults.md: somebody holds a post's lock, dies with it, or freezes with it."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from tests.faults.load import Load
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.waiting import eventually
 
-# idle_in_transaction_session_timeout: PostgreSQL ends a holder that does nothing (SPEC 7).
+# idle_in_transaction_session_timeout: PostgreSQL ends a holder that does nothing.
 IDLE = 5.0
 # As in crashes.py, which must not be imported here: it would plant its crash points in this process.
 SLOW = 2.0

@@ -1,4 +1,4 @@
-"""Row 25 of FAULTS.md: one workspace floods; another's edits are answered 200, and its jobs take their turn."""
+"""Fault 25 of docs/faults.md: one workspace floods; another's edits are answered 200, and its jobs take their turn."""
 
 import asyncio
 import json

@@ -25,7 +25,7 @@ from tests.processes import Process
 from tests.waiting import eventually
 
 LINKS = ("api-postgresql", "api-redis", "workers-postgresql", "workers-redis")
-# An edit that waits for nothing: two seconds for the key, two for the row (SPEC 4), and what the machine may add.
+# An edit that waits for nothing: two seconds for the key, two for the row, and what the machine may add.
 PROMPT = 6.0
 # The longest that a client of the load asks to wait, and the same for the machine.
 LONGEST = 24.0

@@ -1,4 +1,4 @@
-"""The oracle finds what it is there to find: each promise of FAULTS.md, broken by hand in an honest history."""
+"""The oracle finds what it is there to find: each promise of docs/faults.md, broken by hand in an honest history."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Rows 5 to 9 of FAULTS.md: Redis is stopped, emptied, frozen, cut off, or hands out a message twice."""
+"""Faults 5 to 9 of docs/faults.md: Redis is stopped, emptied, frozen, cut off, or hands out a message twice."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Rows 4 and 11 of FAULTS.md: everything of ours, then PostgreSQL, is restarted under load."""
+"""Faults 4 and 11 of docs/faults.md: everything of ours, then PostgreSQL, is restarted under load."""
 
 import signal
 import time

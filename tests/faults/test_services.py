@@ -1,4 +1,4 @@
-"""Row 15 of FAULTS.md: a renderer and a receiver of webhooks that hang and die, and edits that arrive then."""
+"""Fault 15 of docs/faults.md: a renderer and a receiver of webhooks that hang and die, and edits that arrive then."""
 
 import json
 import os

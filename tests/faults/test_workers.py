@@ -1,4 +1,4 @@
-"""Rows 1 to 4 of FAULTS.md: workers and their pool children are killed and restarted."""
+"""Faults 1 to 4 of docs/faults.md: workers and their pool children are killed and restarted."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""Answers between processes: announced by one, heard by the other, through a Redis that comes and goes (SPEC 7)."""
+"""Answers between processes: announced by one, heard by the other, through a Redis that comes and goes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -317,5 +317,5 @@ def test_without_redis_it_is_done_all_the_same_and_says_so(engine: Engine, monke
     rows.forget_caches()
     poison = failed(engine, post(engine), {"caption": "a"})
     result = redraft("requeue", poison, "--yes")
-    assert (result.exit_code, "rescue finds it" in result.output) == (0, True), result.output
+    assert (result.exit_code, "rescue finds the edit" in result.output) == (0, True), result.output
     eventually(lambda: rows.row(engine, "edits", poison).status == "queued", within=1)

@@ -198,13 +198,13 @@ def test_json_is_the_ended_job_and_nothing_else_on_standard_output(stack: Runnin
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say one of --shift"),
+        ([], "give one of --shift"),
         (["--shift", "P1D"], "say which posts"),
         (["--shift", "P1M", "--all"], "shift must be an ISO 8601 duration"),
         (["--shift", "P1D", "--all", "--platform", "tiktok"], "filter.all means every waiting post"),
         (["--shift", "P1D", "--from", "yesterday"], "filter.scheduledFrom must be an RFC 3339 time"),
         (["--shift", "P1D", "--csv", "moves.csv"], "not --shift and --csv together"),
-        (["--csv", "moves.csv", "--account", "a"], "leave out what chooses posts"),
+        (["--csv", "moves.csv", "--account", "a"], "leave out the options that choose posts"),
         (["--csv", "/nowhere/moves.csv"], "cannot be read"),
         (["--spread-from", "2031-02-01T09:00", "--all"], "spread.to is missing"),
         (["--watch", "rsch_nobody"], "Reschedule rsch_nobody not found"),

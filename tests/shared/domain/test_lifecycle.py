@@ -1,4 +1,4 @@
-"""decide(): the full table of SPEC 2, status x claim x edit, and the counters that each cell moves."""
+"""decide(): the full table of docs/lifecycle.md, status x claim x edit, and the counters that each cell moves."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -72,7 +72,7 @@ CLAIMS: list[tuple[Status, ClaimKind | None]] = [
 
 
 def expected(post: PostFacts, edit: str) -> dict[str, Any] | str:
-    """SPEC 2's table once more, by hand: what an edit makes of a post, or the label of its refusal."""
+    """The table of docs/lifecycle.md once more, by hand: what an edit makes of a post, or the label of its refusal."""
     if post.status in {Status.POSTED, Status.FAILED}:
         return post.status.value
     if post.claim is ClaimKind.PUBLISH:
