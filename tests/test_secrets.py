@@ -1,4 +1,4 @@
-"""All of `redraft up` with planted captions, URLs, sounds and keys: none of them is where others read (docs/security.md).
+"""All of `redraft up` with planted captions, URLs, sounds and keys: none is where others read (docs/security.md).
 
 What each line and each metric holds is tested beside it (tests/shared/telemetry/test_logs.py and others). Here the
 whole of it runs, at its most talkative, through everything a client can make it do, and then everything that it said is

@@ -164,7 +164,7 @@ def _shown_as_left(exchange: Exchange, edit: EditRow, who: str, replay: Replay) 
 
 
 def _nothing_after_a_claim(evidence: Evidence, replays: dict[str, Replay]) -> Iterator[Violation]:
-    """A publish claim, once committed, may have been sent: what went out is what the post was and stays (docs/services.md)."""
+    """A publish claim, once committed, may have been sent: what went out is what the post was and stays."""
     edits = _by_post(evidence.edits)
     calls: defaultdict[str, list[Call]] = defaultdict(list)
     for call in evidence.journal or ():

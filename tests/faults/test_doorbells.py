@@ -1,4 +1,4 @@
-"""Fault 10 of docs/faults.md: anybody can put anything on a queue, and a broker may lose, double and reorder what is there."""
+"""Fault 10 of docs/faults.md: messages of any content on a queue; a broker that loses, doubles and reorders."""
 
 import json
 import random

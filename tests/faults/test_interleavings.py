@@ -1,4 +1,4 @@
-"""Fault 13 of docs/faults.md: edits, renders, publishes and their ends in random orders, with messages lost, doubled and late.
+"""Fault 13 of docs/faults.md: edits, renders and publishes in random orders, with messages lost, doubled and late.
 
 Each post lives through an order of its own, many at once in every transaction, on a real database. The oracle judges
 what is left.

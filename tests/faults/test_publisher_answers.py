@@ -1,4 +1,4 @@
-"""Fault 23 of docs/faults.md, in its tame form: answers that once ended a publish too early, or made it go out twice."""
+"""Fault 23 of docs/faults.md: answers that once ended a publish too early, or made it go out twice."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Faults 14 and 15 of docs/faults.md: posts that move while their messages are queued, and a publisher that misbehaves."""
+"""Faults 14 and 15 of docs/faults.md: posts that move while messages are queued; a publisher that misbehaves."""
 
 import json
 import statistics

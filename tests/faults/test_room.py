@@ -1,4 +1,4 @@
-"""Faults 20, 21 and 22 of docs/faults.md: no room in Redis or on PostgreSQL's disk, Flower gone, a transaction left idle."""
+"""Faults 20, 21 and 22 of docs/faults.md: Redis or PostgreSQL's disk full, Flower gone, a transaction left idle."""
 
 import time
 

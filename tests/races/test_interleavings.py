@@ -2,8 +2,8 @@
 
 Every worker is a thread of this process that really holds its locks: one of them may be stopped anywhere between lock
 and commit while the others go on, any number of calls may be out, claims expire under their holders, a person holds a
-row, and messages are lost, doubled, late and made up. The oracle of docs/faults.md holds after each step, and once all is
-quiet every edit has ended and every due post has gone out.
+row, and messages are lost, doubled, late and made up. The oracle of docs/faults.md holds after each step. Once all
+is quiet every edit has its result and every due post has gone out.
 """
 
 import json
