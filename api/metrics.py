@@ -1,7 +1,7 @@
 """GET /metrics: this process's figures, the workers', gauges read from rows and Redis; and what counts requests.
 
 Whoever may reach the API's port may read it, unless REDRAFT_METRICS_TOKEN is set: the default bind is loopback, and a
-proxy in front of the API must not pass /metrics on (README).
+proxy in front of the API must not pass /metrics on (docs/deployment.md).
 """
 
 import asyncio

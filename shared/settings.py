@@ -1,4 +1,7 @@
-"""Every setting: an environment variable `REDRAFT_<NAME>`, with its default (docs/configuration.md)."""
+"""Every setting: an environment variable `REDRAFT_<NAME>`.
+
+docs/configuration.md is made from this file by `python -m shared.cli.configuration`, and a test holds the two equal.
+"""
 
 from functools import lru_cache
 
@@ -14,60 +17,114 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REDRAFT_", frozen=True, extra="ignore")
 
     # Where things are. Unset, `redraft up` starts embedded servers and sets both for its children.
-    database_url: str = Field(default="", description="postgresql+psycopg://user:password@host:port/name")
-    redis_url: str = Field(default="", description="redis://:password@host:port/0")
-    publisher_url: str = ""
-    renderer_url: str = ""
-    webhook_url: str = ""
-    service_secret: str = ""
-    ops_user: str = "ops"
-    ops_password: str = ""
-    flower_url: str = ""
-    log_format: str = Field(default="auto", description="json, console, or auto: console on a terminal")
-    log_level: str = "INFO"
-    trusted_proxies: str = Field(
-        default="", description="addresses and networks whose X-Forwarded-For counts; none, loopback neither, if empty"
+    database_url: str = Field(
+        default="",
+        description="PostgreSQL, 18 or newer: `postgresql+psycopg://user:password@host:port/name`. "
+        "If it is empty, `redraft up` starts a server.",
     )
-    metrics_token: str = Field(default="", description="a bearer token for /metrics; empty: whoever reaches the port")
+    redis_url: str = Field(
+        default="",
+        description="Redis or Valkey: `redis://:password@host:port/0`. If it is empty, `redraft up` starts a server.",
+    )
+    publisher_url: str = Field(
+        default="", description="Your publisher. If it is empty, a sandbox serves that only logs."
+    )
+    renderer_url: str = Field(default="", description="Your renderer. If it is empty, a sandbox serves that only logs.")
+    webhook_url: str = Field(
+        default="", description="Your receiver of webhooks. If it is empty, no events are written or sent."
+    )
+    service_secret: str = Field(
+        default="",
+        description="Signs what publisher, renderer and receiver are sent. If it is empty, workers warn about it.",
+    )
+    ops_user: str = Field(default="ops", description="The user of the operators' page `/ops`.")
+    ops_password: str = Field(
+        default="",
+        description="The password of `/ops`. If it is empty, the page is off; `redraft up` makes a password.",
+    )
+    flower_url: str = Field(default="", description="Where `/ops` finds Flower, for its links.")
+    log_format: str = Field(
+        default="auto", description="`json`, `console`, or `auto`: console on a terminal, JSON elsewhere."
+    )
+    log_level: str = Field(default="INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses and networks, with commas between, whose `X-Forwarded-For` counts. "
+        "If it is empty, no address is trusted, loopback neither.",
+    )
+    metrics_token: str = Field(
+        default="",
+        description="A bearer token for `/metrics`. If it is empty, everyone who reaches the port may read the page.",
+    )
 
-    # Waiting for an answer (docs/api.md).
-    wait_default: float = 10.0
-    wait_max: float = 30.0
-    waiters_max: int = 512
-    pending_max: int = 2000
-    database_patience: float = 2.0
+    # Waiting for an answer.
+    wait_default: float = Field(default=10.0, description="How long a PATCH waits for the result of its edit.")
+    wait_max: float = Field(default=30.0, description="The longest `Prefer: wait` that a request may ask for.")
+    waiters_max: int = Field(
+        default=512,
+        description="Requests of one API process that wait at the same time. More are answered 202 at once. "
+        "One workspace gets three quarters of them.",
+    )
+    pending_max: int = Field(
+        default=2000, description="Edits of one API process that are not recorded yet. More are answered 503."
+    )
+    database_patience: float = Field(
+        default=2.0, description="How long a request waits for PostgreSQL before it is answered 503."
+    )
 
-    # Periods, time-outs and limits.
-    rescue_period: float = 5.0
-    dispatch_period: float = 1.0
-    horizon: float = 60.0
-    lock_timeout: float = 2.0
-    idle_in_transaction_session_timeout: float = 5.0
-    transaction_timeout: float = 15.0
-    service_timeout: float = 30.0
-    claim_expiry: float = 60.0
-    visibility_timeout: int = 300
-    grace: float = 45.0
-    tries_never_started: int = 10
-    tries_unknown: int = 3
-    edit_attempts: int = 5
-    queue_full: int = 1000
-    idempotency_hours: int = 24
-    redis_timeout: float = 2.0
+    # Periods and limits.
+    rescue_period: float = Field(
+        default=5.0, description="How often rescue looks for work whose message was lost, and rings for it again."
+    )
+    dispatch_period: float = Field(default=1.0, description="How often beat looks for posts that are due.")
+    horizon: float = Field(default=60.0, description="Posts that are due within it are enqueued.")
+    lock_timeout: float = Field(default=2.0, description="How long a statement waits for a lock (PostgreSQL's own).")
+    idle_in_transaction_session_timeout: float = Field(
+        default=5.0, description="When PostgreSQL ends a transaction that sends nothing."
+    )
+    transaction_timeout: float = Field(default=15.0, description="When PostgreSQL ends a transaction in any case.")
+    service_timeout: float = Field(
+        default=30.0, description="The deadline of one call of a service, from connecting to the last byte."
+    )
+    claim_expiry: float = Field(
+        default=60.0, description="How long a claim holds when its worker is not heard of any more."
+    )
+    visibility_timeout: int = Field(
+        default=300, description="When Redis gives a message that was not acknowledged to another worker."
+    )
+    grace: float = Field(
+        default=45.0,
+        description="How long a worker may take to end after SIGTERM. The time limit of a task is 5 s shorter.",
+    )
+    tries_never_started: int = Field(
+        default=10,
+        description="How often a call is tried within an hour: one that never started, or was answered 5xx or 401.",
+    )
+    tries_unknown: int = Field(default=3, description="How often a call is tried if its outcome is unknown.")
+    edit_attempts: int = Field(default=5, description="How many workers an edit may end before it is `failed`.")
+    queue_full: int = Field(
+        default=1000, description="Dispatch and rescue ring a queue only while it holds fewer messages."
+    )
+    idempotency_hours: int = Field(default=24, description="How many hours an `Idempotency-Key` is kept at least.")
+    redis_timeout: float = Field(default=2.0, description="The longest wait for an answer of Redis.")
 
     # How many at once in one worker process.
-    edits_concurrency: int = 2
-    bulk_concurrency: int = 2
-    ops_concurrency: int = 1
-    publish_concurrency: int = 64
-    publish_calls: int = Field(default=512, description="calls of the publisher at once, over all messages in hand")
-    render_concurrency: int = 16
-    webhook_calls: int = Field(default=64, description="calls of the receiver of webhooks at once")
-    webhooks_concurrency: int = 16
+    edits_concurrency: int = Field(default=2, description="Pool processes of the edits worker.")
+    bulk_concurrency: int = Field(default=2, description="Pool processes of the bulk worker.")
+    ops_concurrency: int = Field(default=1, description="Pool processes of the ops worker.")
+    publish_concurrency: int = Field(default=64, description="Messages that a publish worker has in hand at once.")
+    publish_calls: int = Field(
+        default=512, description="Calls of the publisher at once, over all messages that the worker has in hand."
+    )
+    render_concurrency: int = Field(default=16, description="Renders at once.")
+    webhook_calls: int = Field(default=64, description="Calls of the receiver of webhooks at once.")
+    webhooks_concurrency: int = Field(default=16, description="Messages that a webhooks worker has in hand at once.")
 
     # Flower always has a password: a start without one makes one up and prints it.
-    flower_user: str = "flower"
-    flower_password: str = ""
+    flower_user: str = Field(default="flower", description="The user of Flower.")
+    flower_password: str = Field(
+        default="", description="The password of Flower. If it is empty, the start makes one up and prints it."
+    )
 
     @field_validator("trusted_proxies")
     @classmethod

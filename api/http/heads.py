@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic_core import to_json
 
+from api.http.request_id import ANSWERS_CARRY
+
 NO_HOST = "HTTP/1.1 needs one Host header with a host name and, if need be, a port (RFC 9112, 3.2); send it"
 NO_VERSION = "This server speaks HTTP/1.1 and HTTP/1.0; send one of them"
 NO_TUNNEL = "This server opens no tunnels; send the request itself, not CONNECT"
@@ -34,11 +36,16 @@ def fault(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
+CODE = "invalid_request"
+"""The error code of every refusal here."""
+
+
 def refusal(message: str, request_id: str, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The whole answer 400 to what never became a request, in the API's envelope; `headers`: those of every answer."""
-    body = to_json({"error": {"code": "invalid_request", "message": message, "requestId": request_id}})
+    body = to_json({"error": {"code": CODE, "message": message, "requestId": request_id}})
     lines = [
         *headers,
+        *ANSWERS_CARRY,
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),

@@ -279,7 +279,7 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
                 return
         request_id = new_id("req")
-        log.info("no_http", request_id=request_id, why=message.partition(";")[0])
+        log.info("no_http", request_id=request_id, code=heads.CODE, why=message.partition(";")[0])
         self.transport.write(heads.refusal(message, request_id, self.server_state.default_headers))
         self.transport.close()
 

@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.http.problems import request_id
 from shared.domain.ids import new_id
 
-_NOT_KEPT = (b"cache-control", b"no-store")
-_NOT_GUESSED = (b"x-content-type-options", b"nosniff")
+ANSWERS_CARRY = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+"""Headers of every answer that does not say otherwise."""
 _SANE_ID = re.compile(rb"[A-Za-z0-9._~:@+/=-]{1,128}")
 
 HEADERS = "redraft.headers"
@@ -40,7 +40,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 given = message.setdefault("headers", [])
                 names = {name for name, _ in given}
-                given.extend(one for one in (_NOT_KEPT, _NOT_GUESSED) if one[0] not in names)
+                given.extend(one for one in ANSWERS_CARRY if one[0] not in names)
                 given.extend(headers)
             await send(message)
 

@@ -7,12 +7,12 @@ against each other.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from api.models import deletions, drafts
-from shared.domain import captions, fields, times, urls
+from shared.domain import captions, edits, fields, times, urls
 from shared.domain.lifecycle import EditStatus, Status
 
 LOCAL_TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -27,15 +27,7 @@ WEB_ADDRESS = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]"
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 Platform = Literal["tiktok", "instagram"]
 ContentType = Literal["video", "slides"]
-Caption = Annotated[
-    str,
-    Field(
-        max_length=captions.MOST,
-        description="at most 2,200 UTF-16 code units as a TikTok video (rendered slides too), 4,000 as TikTok slides; "
-        "on Instagram 2,200 characters, 30 hashtags and 20 mentions",
-        examples=["Live at noon, Eastern!"],
-    ),
-]
+Caption = Annotated[str, Field(json_schema_extra=dict(captions.SCHEMA))]
 Url = Annotated[
     str,
     Field(
@@ -101,7 +93,16 @@ class Problem(Shown):
 # -- Posts
 
 
-class Post(Shown):
+def _plain(base: type[BaseModel], *, optional: bool) -> Any:
+    """A model with the texts that an edit sets and that nothing else hangs on (shared/domain/edits.py)."""
+    given: dict[str, Any] = {}
+    for plain in edits.PLAIN:
+        kind: Any = Annotated[str, Field(json_schema_extra=dict(plain.schema))] if optional else str
+        given[plain.attribute] = (kind | None if plain.nullable else kind, absent if optional else ...)
+    return create_model(f"Plain{base.__name__}", __base__=base, **given)
+
+
+class Post(_plain(Shown, optional=False)):  # type: ignore[misc]  # made from the list of fields
     """A post: 12 fields."""
 
     post_id: Id = Field(examples=["post_abc123"])
@@ -110,7 +111,6 @@ class Post(Shown):
     content_type: ContentType
     content_url: str | list[str] = Field(description="video: one URL; slides: an array of them")
     thumbnail_url: str | None
-    caption: str
     sound_id: str | None
     timezone: str | None = Field(description="null: it was created without a time")
     scheduled_time: Instant
@@ -132,7 +132,7 @@ class PostPage(Shown):
     next_cursor: str | None = Field(description="send it as cursor for the next page; null on the last")
 
 
-class PostPatch(Body):
+class PostPatch(_plain(Body, optional=True)):  # type: ignore[misc]  # as above
     """What to change. A field that is absent stays as it is; at least one must be there."""
 
     model_config = ConfigDict(
@@ -154,7 +154,6 @@ class PostPatch(Body):
         }
     )
 
-    caption: Caption = absent
     scheduled_time: LocalTime = absent
     timezone: Zone = absent
     content_type: ContentType = absent

@@ -75,7 +75,11 @@ def from_here(request: Request) -> bool:
     if site is not None:
         return site == "same-origin"
     # Older browsers, and any over plain HTTP from another host than loopback.
-    return urlsplit(request.headers.get("origin", "")).netloc.lower() == request.headers.get("host", "").lower() != ""
+    try:
+        origin = urlsplit(request.headers.get("origin", "")).netloc
+    except ValueError:  # such as a bracket that is not closed
+        return False
+    return origin.lower() == request.headers.get("host", "").lower() != ""
 
 
 def token(config: Settings, path: str, now: float | None = None) -> str:

@@ -1,5 +1,7 @@
 """The `redraft` command: which name runs what. Modules here import only typer at their top, so that it starts fast."""
 
+from typing import Annotated
+
 import typer
 
 from shared.cli import accounts, edits, keys, posts, roles, workspaces
@@ -12,12 +14,31 @@ from shared.local.errors import LocalError
 
 app = typer.Typer(
     name="redraft",
-    help="Queued edits for scheduled social posts.",
     no_args_is_help=True,
     add_completion=False,
     # A traceback with local values would print passwords.
     pretty_exceptions_show_locals=False,
 )
+
+
+def say_version(wanted: bool) -> None:  # noqa: FBT001  -- typer calls it with the option's value
+    """Print the version of the installed package, which pyproject.toml names, and end."""
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms that no other command should pay
+
+        typer.echo(f"redraft {version('redraft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Queued edits for scheduled social posts."""
+
 
 app.command("up")(up)
 app.command("api")(roles.api)

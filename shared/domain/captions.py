@@ -6,8 +6,8 @@ count costs one walk through the caption.
 """
 
 import re
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from shared.domain.errors import Faults
 from shared.domain.fields import UNSET, Unset, check_text
@@ -46,6 +46,13 @@ LIMITS: Final[dict[tuple[str, str], tuple[Limit, ...]]] = {
 }
 MOST: Final = 4_000
 """No caption may be longer, whatever its post and however it is counted."""
+SCHEMA: Final[Mapping[str, Any]] = {
+    "maxLength": MOST,
+    "description": "at most 2,200 UTF-16 code units as a TikTok video (rendered slides too), 4,000 as TikTok slides; "
+    "on Instagram 2,200 characters, 30 hashtags and 20 mentions",
+    "examples": ["Live at noon, Eastern!"],
+}
+"""What OpenAPI says of a caption, beside that it is a string."""
 
 
 def parse(value: object, faults: Faults) -> str | Unset:

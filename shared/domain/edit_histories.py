@@ -10,13 +10,12 @@ from hashlib import sha256
 from typing import Any, Final
 
 from shared.domain import lifecycle, posts
-from shared.domain.edits import EditPatch
+from shared.domain.edits import PLAIN, EditPatch
 from shared.domain.fields import UNSET
 from shared.domain.lifecycle import EditStatus, PostFacts
 
 # Fields that belong together in a PATCH are overwritten together.
-GROUPS: Final[Mapping[str, str]] = {
-    "caption": "caption",
+GROUPS: Final[Mapping[str, str]] = {plain.name: plain.name for plain in PLAIN} | {
     "scheduledTime": "time",
     "timezone": "time",
     "contentType": "content",

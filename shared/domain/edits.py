@@ -4,17 +4,37 @@ Pure. `parse_patch` judges what can be judged without the post, `problems_for` w
 acceptance. Each field's own rules are in shared/domain/fields.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from shared.domain import captions, fields, times
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import UNSET, Content, Unset
 
-FIELDS: Final = ("caption", "scheduledTime", "timezone", "contentType", "contentUrl", "soundId")
-"""The fields of a PATCH, in the order in which docs/api.md lists them."""
+
+class PlainField(NamedTuple):
+    """A text that an edit sets, and on which nothing else depends: no other field, no timer, no render.
+
+    `attribute` is its name in EditPatch and in PostFacts, and its column's. `parse` checks a value from JSON (UNSET
+    where it was left out). `schema`: its OpenAPI schema beside "string". `nullable`: whether null is allowed.
+    """
+
+    name: str
+    attribute: str
+    parse: Callable[[object, Faults], str | Unset | None]
+    schema: Mapping[str, Any]
+    nullable: bool = False
+
+
+PLAIN: Final = (PlainField("caption", "caption", captions.parse, captions.SCHEMA),)
+"""To add one: an entry here, its place in EditPatch and in PostFacts, its column (docs/contributing.md)."""
+
+FIELDS: Final = (
+    *(plain.name for plain in PLAIN), "scheduledTime", "timezone", "contentType", "contentUrl", "soundId"
+)  # fmt: skip
+"""The fields of a PATCH, in the order in which they are checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +54,9 @@ class EditPatch:
         """The JSON that a client would send for this patch: what the edit's row stores. `contentUrl` is a string for
         a video and an array for slides. The instant is not stored: it follows from the local time and the zone.
         """
-        changes: dict[str, object] = {}
-        if self.caption is not UNSET:
-            changes["caption"] = self.caption
+        changes: dict[str, object] = {
+            plain.name: value for plain in PLAIN if (value := getattr(self, plain.attribute)) is not UNSET
+        }
         if self.local_time is not UNSET:
             changes["scheduledTime"] = times.format_local(self.local_time)
             changes["timezone"] = self.timezone
@@ -59,17 +79,17 @@ class EditPatch:
             kind = cast('Literal["video", "slides"]', changes["contentType"])
             given = changes["contentUrl"]
             content = Content(kind, (given,) if isinstance(given, str) else tuple(cast("list[str]", given)))
-        caption = cast("str | Unset", changes.get("caption", UNSET))
+        plain: dict[str, Any] = {each.attribute: changes.get(each.name, UNSET) for each in PLAIN}
         sound_id = cast("str | Unset | None", changes.get("soundId", UNSET))
         if "scheduledTime" not in changes:
-            return cls(caption=caption, content=content, sound_id=sound_id)
+            return cls(content=content, sound_id=sound_id, **plain)
         timezone = cast("str", changes["timezone"])
         local = datetime.fromisoformat(cast("str", changes["scheduledTime"]))
         try:
             instant = times.to_instant(local, timezone)
         except times.SkippedByDst as skipped:
             instant = times.to_instant(skipped.first_valid, timezone)
-        return cls(caption, local, timezone, instant, content, sound_id)
+        return cls(local_time=local, timezone=timezone, instant=instant, content=content, sound_id=sound_id, **plain)
 
 
 def parse_patch(body: object) -> EditPatch:
@@ -85,14 +105,14 @@ def parse_patch(body: object) -> EditPatch:
         raise InvalidRequest(f"The body changes nothing; send at least one of {', '.join(FIELDS)}")
     faults = Faults()
     fields.check_known(body, FIELDS, faults)
-    caption = captions.parse(body.get("caption", UNSET), faults)
+    plain: dict[str, Any] = {each.attribute: each.parse(body.get(each.name, UNSET), faults) for each in PLAIN}
     schedule = fields.check_schedule(body.get("scheduledTime", UNSET), body.get("timezone", UNSET), faults)
     content = fields.check_content(body.get("contentType", UNSET), body.get("contentUrl", UNSET), faults)
     sound_id = fields.check_sound_id(body.get("soundId", UNSET), faults)
     faults.raise_if_any()
-    if schedule is UNSET:
-        return EditPatch(caption=caption, content=content, sound_id=sound_id)
-    return EditPatch(caption, *schedule, content, sound_id)
+    if schedule is not UNSET:
+        plain |= schedule._asdict()
+    return EditPatch(content=content, sound_id=sound_id, **plain)
 
 
 class Subject(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from shared.domain import edits, errors
 from shared.domain.edits import EditPatch
@@ -196,7 +196,11 @@ def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: S
 
 def edited(post: PostFacts, patch: EditPatch) -> PostFacts:
     """The post as the patch leaves it, counters and status included; the same object where nothing changes."""
-    caption = post.caption if patch.caption is UNSET else patch.caption
+    plain: dict[str, Any] = {}
+    for each in edits.PLAIN:
+        value = getattr(patch, each.attribute)
+        if value is not UNSET and value != getattr(post, each.attribute):
+            plain[each.attribute] = value
     sound_id = post.sound_id if patch.sound_id is UNSET else patch.sound_id
     timezone, instant = post.timezone, post.scheduled_time
     if patch.instant is not UNSET and patch.timezone is not UNSET:
@@ -209,11 +213,11 @@ def edited(post: PostFacts, patch: EditPatch) -> PostFacts:
     moved = instant != post.scheduled_time
     new_url = content_url != post.content_url
     rerender = new_url or content_type != post.content_type or sound_id != post.sound_id
-    if not (moved or rerender or caption != post.caption or timezone != post.timezone):
+    if not (moved or rerender or plain or timezone != post.timezone):
         return post
     after = replace(
         post,
-        caption=caption,
+        **plain,
         timezone=timezone,
         scheduled_time=instant,
         revision=post.revision + 1,
@@ -250,8 +254,7 @@ def moved(post: PostFacts, instant: datetime, timezone: str | None) -> PostFacts
     )
 
 
-AUDITED = {
-    "caption": "caption",
+AUDITED = {plain.name: plain.attribute for plain in edits.PLAIN} | {
     "contentType": "content_type",
     "contentUrl": "content_url",
     "thumbnailUrl": "thumbnail_url",

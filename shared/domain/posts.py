@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from shared.domain.edits import PLAIN
 from shared.domain.lifecycle import AUDITED, PostFacts
 from shared.domain.times import format_instant
 
@@ -40,7 +41,7 @@ def public(post: Post, facts: PostFacts | None = None) -> dict[str, Any]:
         "contentType": now.content_type,
         "contentUrl": now.content_url,
         "thumbnailUrl": now.thumbnail_url,
-        "caption": now.caption,
+        **{plain.name: getattr(now, plain.attribute) for plain in PLAIN},
         "soundId": now.sound_id,
         "timezone": now.timezone,
         "scheduledTime": format_instant(now.scheduled_time),

@@ -1,13 +1,14 @@
 """Posts: the only row lock in the project, and the guarded writes that go with it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared.domain.edits import PLAIN
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reschedules import ScheduleFacts
@@ -15,13 +16,13 @@ from shared.store import counted, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
-COLUMNS = """id, platform, status, claim_kind, content_type, content_url, thumbnail_url, caption, sound_id, timezone,
-    scheduled_time, render_as_video, rendered_url, revision, schedule_revision, content_revision,
-    deleted_at IS NOT NULL AS deleted, workspace_id, account_id, created_at, slide_duration, claim_token,
-    claim_expires_at, enqueued_revision, enqueued_at, retry_at, render_tries, posted_at, platform_post_id,
-    failure_reason"""
-_FACTS = 17
-CONTENT = 5
+_SQL_OF = {"claim": "claim_kind", "deleted": "deleted_at IS NOT NULL AS deleted"}
+_OF_FACTS = [_SQL_OF.get(one.name, one.name) for one in fields(PostFacts)]
+_OF_POST = [one.name for one in fields(Post) if one.name != "facts"]
+COLUMNS = ", ".join(_OF_FACTS + _OF_POST)
+"""The columns of a post, in the order of PostFacts and then of Post. Each attribute is named like its column."""
+_FACTS, _ALL = len(_OF_FACTS), len(_OF_FACTS + _OF_POST)
+CONTENT = _OF_FACTS.index("content_url")
 """The index of content_url among COLUMNS."""
 
 _STATUS = {status.value: status for status in Status}
@@ -31,7 +32,7 @@ _CLAIM = {None: None} | {kind.value: kind for kind in ClaimKind}
 def post_of(row: Sequence[Any]) -> Post:
     """A row of COLUMNS as a Post."""
     identity, platform, status, claim, *rest = row[:_FACTS]
-    return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *row[_FACTS : _FACTS + 13])
+    return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *row[_FACTS:_ALL])
 
 
 _SCHEDULE_FACTS = (
@@ -142,8 +143,8 @@ class Write:
             "from_status": before.status,
             "from_revision": before.revision,
             "revision": after.revision,
-            "caption": after.caption,
         }
+        row |= {plain.attribute: getattr(after, plain.attribute) for plain in PLAIN}
         moved = after.schedule_revision != before.schedule_revision
         if moved or after.timezone != before.timezone:
             row |= {
@@ -171,10 +172,12 @@ class Write:
         return row
 
 
+_SET_PLAIN = ", ".join(f"{plain.attribute} = r.{plain.attribute}" for plain in PLAIN)
+_PLAIN_TEXTS = ", ".join(f"{plain.attribute} text" for plain in PLAIN)
 # A change of what a render reads empties the render's own columns and drops its claim.
-_WRITE = """
+_WRITE = f"""
     UPDATE posts p SET
-        caption = r.caption, revision = r.revision,
+        {_SET_PLAIN}, revision = r.revision,
         timezone = CASE WHEN r.rescheduled THEN r.timezone ELSE p.timezone END,
         scheduled_time = CASE WHEN r.rescheduled THEN r.scheduled_time ELSE p.scheduled_time END,
         schedule_revision = CASE WHEN r.rescheduled THEN r.schedule_revision ELSE p.schedule_revision END,
@@ -195,7 +198,7 @@ _WRITE = """
         enqueued_at = CASE WHEN r.remark IS NULL THEN p.enqueued_at
                            WHEN r.enqueued_revision IS NOT NULL THEN clock_timestamp() END
     FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
-        id text, from_status text, from_revision bigint, revision bigint, caption text,
+        id text, from_status text, from_revision bigint, revision bigint, {_PLAIN_TEXTS},
         rescheduled boolean, timezone text, scheduled_time timestamptz, schedule_revision bigint,
         rerendered boolean, content_type text, content_url jsonb, thumbnail_url text, sound_id text, status text,
         content_revision bigint, anew boolean, remark boolean, enqueued_revision bigint)

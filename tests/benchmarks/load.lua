@@ -22,6 +22,15 @@ function init()
    }
    local prefer = os.getenv("BENCH_PREFER")
    if prefer and prefer ~= "" then headers["Prefer"] = prefer end
+   if os.getenv("BENCH_LARGE") == "1" then
+      -- 35 URLs of nearly 2,048 characters: the largest PATCH there is.
+      local url = string.rep("a", 2000)
+      slides = '/' .. url .. '"'
+      for count = 2, 35 do
+         slides = slides .. string.format(', "https://cdn.example.com/%d/%s"', count, url)
+      end
+      slides = slides .. ']}'
+   end
    sent = 0
    counts = {}
 end
@@ -29,7 +38,13 @@ end
 function request()
    sent = sent + 1
    local path = string.format("/v1/posts/post_%07d", math.random(posts))
-   local body = string.format('{"caption": "%s.%d.%d %s"}', tag, number, sent, tail)
+   local body
+   if slides then
+      local name = string.format("%s.%d.%d", tag, number, sent)
+      body = string.format('{"contentType": "slides", "contentUrl": ["https://cdn.example.com/%s%s', name, slides)
+   else
+      body = string.format('{"caption": "%s.%d.%d %s"}', tag, number, sent, tail)
+   end
    return wrk.format("PATCH", path, headers, body)
 end
 

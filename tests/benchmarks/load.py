@@ -75,8 +75,13 @@ def wrk() -> str:
 class Wrk:
     """One run of the generator; `result()` waits for its end. Start it from the main thread: it dies with that."""
 
-    def __init__(self, url: str, *, clients: int, seconds: float, posts: int = data.POSTS, prefer: str = "") -> None:
-        """PATCH random ones of the first `posts` posts from `clients` connections, each with one request at a time."""
+    def __init__(
+        self, url: str, *, clients: int, seconds: float, posts: int = data.POSTS, prefer: str = "", large: bool = False
+    ) -> None:
+        """PATCH random ones of the first `posts` posts from `clients` connections, each with one request at a time.
+
+        `large`: with 35 URLs as long as a URL may be, else with a caption.
+        """
         self.clients = clients
         self._limit = seconds + PATIENCE + 10
         whole = max(1, round(seconds))
@@ -92,6 +97,7 @@ class Wrk:
             "BENCH_SEED": str(secrets.randbelow(1 << 30)),
             "BENCH_SECRET": data.SECRET,
             "BENCH_PREFER": prefer,
+            "BENCH_LARGE": "1" if large else "",
         }
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives until result()
         self._process = subprocess.Popen(

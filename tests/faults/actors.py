@@ -153,7 +153,7 @@ def _call(kind: str, body: str, key: str, *_: object, **__: object) -> Reply:
 
 
 class InOneThread:
-    """Stands for `worker.outbound.call_pool.Calls`: room for any number, each made in the actor's own thread."""
+    """Stands for `worker.outbound.call_pool.CallPool`: room for any number, each made in the actor's own thread."""
 
     def take(self, wanted: int, _patience: float) -> int:
         return wanted

@@ -31,8 +31,8 @@ def _fate(number: int) -> int:
     return random.Random(f"{SEED}/{number}").randrange(int(ODDS))
 
 
-def count_attempt(aside: Connection, job_id: str, number: int) -> int:
-    attempts = _count(aside, job_id, number)
+def count_attempt(relaxed: Connection, job_id: str, number: int) -> int:
+    attempts = _count(relaxed, job_id, number)
     _begun.update(number=number, attempts=attempts)
     return attempts
 

@@ -23,7 +23,7 @@ from worker.attempts import Attempts
 from worker.reschedule import Attempt
 
 ROOT = Path(__file__).parent.parent.parent
-DOORS = {"transaction", "durable", "aside"}
+DOORS = {"transaction", "autocommit", "autocommit_relaxed"}
 METHODS: Mapping[str, Callable[..., Any]] = {"attempts.count": Attempts.count, "attempt.count": Attempt.count}
 """Methods that lock on a connection of their own, while the caller's transaction goes on."""
 

@@ -53,7 +53,8 @@ def plant(tmp_path: Path) -> Plant:
     """Makes a module of the product's own kind out of source text."""
 
     def planted(source: str) -> ModuleType:
-        head = "from shared.store.db import aside, transaction\nfrom shared.store import claims, edits, posts\n\n"
+        head = "from shared.store import claims, edits, posts\n"
+        head += "from shared.store.db import autocommit_relaxed, transaction\n\n"
         file = tmp_path / "planted.py"
         file.write_text(head + source)
         spec = importlib.util.spec_from_file_location("worker.planted", file)
@@ -105,7 +106,7 @@ def further(tx, ids):
     [
         'def f(tx, ids):\n    with transaction() as tx:\n        posts.lock_posts(tx, ids, "wait")\n',
         (
-            "def f(tx, ends):\n    with aside() as tx:\n        edits.finalize_edits(tx, ends)\n"
+            "def f(tx, ends):\n    with autocommit_relaxed() as tx:\n        edits.finalize_edits(tx, ends)\n"
             '        posts.lock_posts(tx, [], "wait")\n'
         ),
     ],

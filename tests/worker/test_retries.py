@@ -25,7 +25,7 @@ BODIES: dict[str, bytes] = {
 
 
 def next_after(outcome: Outcome, past: Past = FIRST, *, asks: float | None = None, **given: Any) -> Step:
-    return what_next(Reply(outcome, retry_after=asks), past, **{"now": NOW, "luck": 1.0} | given)
+    return what_next(Reply(outcome, retry_after=asks), past, **{"now": NOW, "jitter": 1.0} | given)
 
 
 def again(seconds: float, *, free: bool = False) -> Again:

@@ -8,10 +8,12 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from celery.__main__ import main as celery
+from flower import app as flower_app
 from flower import urls
 from flower.views import BaseHandler
 from tornado.routing import URLSpec
@@ -24,6 +26,10 @@ from shared.telemetry import logs
 
 COOKIE: Final = "redraft_flower"
 """It holds a pass (shared/domain/guessing.py)."""
+
+BODY_LIMIT = 64 * 1024
+"""Bytes. Forms and task arguments are small, and a body is read before its password is judged: Tornado (6.5) reads
+100 MB where nobody says otherwise."""
 
 log = structlog.get_logger(__name__)
 _guesses = Guesses()
@@ -96,4 +102,5 @@ if __name__ == "__main__":
     logs.configure(process=lambda: "flower")
     log.info("flower_starts")
     urls.handlers[:] = with_door(urls.handlers)
+    flower_app.HTTPServer = partial(flower_app.HTTPServer, max_body_size=BODY_LIMIT)
     sys.exit(celery())

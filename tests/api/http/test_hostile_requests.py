@@ -96,6 +96,7 @@ def test_what_is_no_http_is_told_so_in_the_envelope_and_the_connection_closed(st
         found = answer(connection)
         assert enveloped(found) == (400, "invalid_request")
         assert (found[1]["connection"], connection.recv(1)) == ("close", b"")
+        assert (found[1]["cache-control"], found[1]["x-content-type-options"]) == ("no-store", "nosniff")
 
 
 def test_a_bad_request_behind_a_good_one_does_not_spoil_its_answer(stack: Running) -> None:

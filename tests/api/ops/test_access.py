@@ -63,5 +63,6 @@ def test_an_origin_is_held_against_the_host_that_was_asked() -> None:
     assert asked(origin="https://redraft.example.com", host="redraft.example.com")
     assert not asked(origin="https://redraft.example.com.evil.com", host="redraft.example.com")
     assert not asked(origin="https://redraft.example.com:8443", host="redraft.example.com")
+    assert not asked(origin="http://[", host="redraft.example.com")
     assert not asked(host="redraft.example.com")
     assert not asked()

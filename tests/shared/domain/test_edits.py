@@ -1,5 +1,6 @@
 """Every rule of docs/api.md about a PATCH's body as a table, then what must hold for any JSON at all."""
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain import edits, errors, fields, times
-from shared.domain.edits import EditPatch, parse_patch, problems_for
+from shared.domain.edit_histories import GROUPS
+from shared.domain.edits import FIELDS, PLAIN, EditPatch, parse_patch, problems_for
 from shared.domain.errors import InvalidRequest
 from shared.domain.fields import Content
+from shared.domain.lifecycle import PostFacts
+from shared.store import tables
 from tests import sizes
 from tests.shared.domain.test_urls import BAD_URLS, GOOD_URLS
 
@@ -410,3 +414,15 @@ def test_a_body_made_to_be_slow_is_refused_at_once(body):
 def test_a_patch_keeps_captions_and_urls_out_of_logs():
     patch = parse_patch({"caption": "secret words", "contentType": "video", "contentUrl": f"{URL}?sig=secret"})
     assert "secret" not in repr(patch)
+
+
+def test_each_field_of_a_patch_belongs_to_a_group_that_a_requeue_can_overwrite() -> None:
+    assert GROUPS.keys() == set(FIELDS)
+
+
+def test_a_plain_field_has_its_place_wherever_a_field_has_one() -> None:
+    """A name in PLAIN without its attribute would fail at the first request only."""
+    patch_has = {each.name for each in dataclasses.fields(EditPatch)}
+    post_has = {each.name for each in dataclasses.fields(PostFacts)}
+    for plain in PLAIN:
+        assert plain.attribute in patch_has & post_has & set(tables.posts.columns.keys())

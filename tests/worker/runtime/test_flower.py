@@ -1,5 +1,6 @@
 """Flower's door: as /ops has one, the right password is always let in and guessing is slow."""
 
+import socket
 import threading
 import time
 
@@ -12,7 +13,7 @@ from shared.local import commands
 from tests import guesses
 from tests.processes import Process, Processes
 from tests.waiting import eventually
-from worker.runtime.flower import Door, with_door
+from worker.runtime.flower import BODY_LIMIT, Door, with_door
 
 PASSWORD = "correct horse ü"
 RIGHT = httpx.BasicAuth(b"flower", PASSWORD.encode())
@@ -53,6 +54,14 @@ def test_a_password_that_is_not_ascii_opens_it_and_a_wrong_one_is_no_error(flowe
     posted = httpx.post(f"{flower.url}/api/task/revoke/nobody", auth=RIGHT, data={"terminate": "0"}, trust_env=False)
     assert posted.status_code == 200
     assert httpx.post(f"{flower.url}/api/task/revoke/nobody", auth=WRONG, trust_env=False).status_code == 401
+
+
+def test_a_body_larger_than_any_form_is_refused_before_it_is_read(flower: Process) -> None:
+    url = f"{flower.url}/api/task/revoke/nobody"
+    assert httpx.post(url, auth=WRONG, content=b"x" * BODY_LIMIT, trust_env=False).status_code == 401
+    with socket.create_connection(("127.0.0.1", int(flower.url.rpartition(":")[2])), 10) as connection:
+        connection.sendall(b"POST /api/task/revoke/nobody HTTP/1.1\r\nHost: a\r\nContent-Length: 99000000\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
 
 
 def test_the_right_password_is_let_in_beside_a_flood_of_wrong_ones(flower: Process) -> None:
