@@ -23,7 +23,7 @@ def interleave(
 ) -> Counter[str]:
     world = World(engine, random.Random(seed), size, large=large)
     monkeypatch.setattr(queue, "send", world.hear)
-    monkeypatch.setattr(queue, "room_in", lambda _: 1000)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 1000)
     world.populate()
     first = snapshot(engine, world.posts)
     try:

@@ -98,7 +98,7 @@ def test_an_event_stands_or_falls_with_what_it_tells_of(engine: Engine, monkeypa
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(webhooks_store, "tell", telling_and_failing)
+        patch.setattr(webhooks_store, "record", telling_and_failing)
         with pytest.raises(ZeroDivisionError):
             apply.apply_edits([post])
     assert (events(engine), rows.row(engine, "edits", edit).status) == ([], "queued")

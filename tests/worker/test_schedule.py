@@ -134,7 +134,7 @@ def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
 def test_posts_among_held_ones_take_no_more_than_the_queues_room(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "room_in", lambda _: 2)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 2)
     with engine.begin() as tx:
         slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in range(10, 16)]
     with held_by_a_person(engine, *slides[::2]):
@@ -148,7 +148,7 @@ def test_a_queue_that_is_full_is_not_rung_and_nothing_is_marked(
     with engine.begin() as tx:
         post = rows.post(tx, scheduled_time=seconds(-30))
         rows.slides(tx, created_at=seconds(-30))
-    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 0)
     assert rescue.rescue() == {}
     assert sent == []
     assert rows.row(engine, "posts", post).enqueued_at is None
@@ -185,7 +185,7 @@ def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_held_pos
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "DOORBELL_POSTS", 3)
-    monkeypatch.setattr(queue, "room_in", lambda _: 1)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 1)
     with engine.begin() as tx:
         posts = [rows.post(tx) for _ in range(5)]
         for post in posts:

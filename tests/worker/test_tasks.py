@@ -72,9 +72,9 @@ def test_while_nobody_works_on_edits_a_claim_that_waits_for_them_does_not_fill_t
         change_id = rows.edit(tx, post, {"caption": "poison"})
     change(engine, "edits", change_id, attempts=1)
     monkeypatch.setattr("worker.publish.apply_edits", lambda _: tasks.Applied())
-    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 0)
     assert tasks.publish_posts([[post, 1]]) == {"edits_first": 1}
     assert sent == [("posts.publish", [[[post, 1]]], 0.25)]
-    monkeypatch.setattr(queue, "room_in", lambda _: 1)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 1)
     tasks.publish_posts([[post, 1]])
     assert ("edits.apply", [[post], None], None) in sent

@@ -32,7 +32,7 @@ class Bench:
         self.app.now = lambda: self.now
         self.app.conf.beat_schedule = {name: {"task": name, "schedule": period} for name, period in PERIODS.items()}
         monkeypatch.setattr(celery.beat.Scheduler, "apply_entry", lambda _, entry, __: self._send(entry.task))
-        monkeypatch.setattr(queue, "room_in", lambda _: max(0, settings().queue_full - self.waiting))
+        monkeypatch.setattr(queue, "free_capacity", lambda _: max(0, settings().queue_full - self.waiting))
         self.scheduler = Scheduler(self.app, lazy=False)
         self.scheduler.__dict__["producer"] = None
 
@@ -58,7 +58,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_each_task_is_sent_once_a_period(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "room_in", lambda _: settings().queue_full)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: settings().queue_full)
     sent = bench.pass_by(20)
     assert (sent.count(DISPATCH), sent.count(RESCUE)) == (20, 4)
 
@@ -84,9 +84,9 @@ def test_workers_that_keep_up_with_little_still_get_every_rescue(bench: Bench) -
 
 
 def test_nothing_is_sent_while_redis_cannot_say_how_many_wait(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 0)
     assert bench.pass_by(20) == []
-    monkeypatch.setattr(queue, "room_in", lambda _: settings().queue_full)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: settings().queue_full)
     assert DISPATCH in bench.pass_by(2)
 
 
