@@ -16,19 +16,19 @@ from api import context as context_room
 from api.context import Context, Unsure
 from shared.domain.errors import Unavailable
 from shared.settings import settings
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error
 from tests.processes import Server
 from tests.stack import Running, running
 from tests.waiting import eventually, until
 
-VIDEO = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
+VIDEO = {"accountIds": [factories.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     monkeypatch.setenv("REDRAFT_DATABASE_PATIENCE", "0.3")
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -53,7 +53,7 @@ def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: E
     ended: list[bool] = []
 
     def slow(tx: Connection) -> None:
-        rows.post(tx, caption="too late")
+        factories.post(tx, caption="too late")
         tx.execute(text("SELECT pg_sleep(0.8)"))
         ended.append(True)
 
@@ -62,7 +62,7 @@ def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: E
             await context.write(slow, unsure="look")
         assert not isinstance(told.value, Unsure)
         await until(lambda: bool(ended))
-        assert await context.write(lambda tx: rows.post(tx, caption="next"), unsure="look")
+        assert await context.write(lambda tx: factories.post(tx, caption="next"), unsure="look")
 
     told(story)
     assert captions(engine) == ["next"]
@@ -80,7 +80,7 @@ def test_a_commit_that_nobody_answered_is_said_to_be_open(engine: Engine, monkey
     async def story(context: Context) -> None:
         monkeypatch.setattr(context_room, "transaction", cut)
         with pytest.raises(Unsure, match="look there") as told:
-            await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look there")
+            await context.write(lambda tx: factories.post(tx, caption="there"), unsure="look there")
         assert told.value.retry_after >= 1
 
     told(story)
@@ -99,7 +99,7 @@ def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPat
     async def story(context: Context) -> None:
         monkeypatch.setattr(context_room, "transaction", slow)
         with pytest.raises(Unsure):
-            await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look")
+            await context.write(lambda tx: factories.post(tx, caption="there"), unsure="look")
 
     told(story)
     eventually(lambda: captions(engine) == ["there"], within=10)
@@ -107,7 +107,7 @@ def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPat
 
 def test_a_connection_lost_before_the_commit_leaves_nothing_and_says_so(engine: Engine) -> None:
     def cut(tx: Connection) -> None:
-        rows.post(tx)
+        factories.post(tx)
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     async def story(context: Context) -> None:
@@ -233,7 +233,7 @@ def locked(stack: Running, table: str, mode: str) -> Iterator[None]:
 def test_an_edit_in_hand_is_a_503_for_whoever_asks_for_it_and_never_a_404(patient: Running) -> None:
     post = patient.post()
     with patient.engine.begin() as tx:
-        rows.workspace(tx, "ws_other", "_other", "sk_test_other")
+        factories.workspace(tx, "ws_other", "_other", "sk_test_other")
     with locked(patient, "edits", "SHARE"):
         told = patient.patch(post, {"caption": "late"})
         said = error(told, 503)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import Call
 from tests.faults.scene import Scene
 from tests.faults.test_bulk import ended, fill, moved_once, no_deadlock, started
@@ -78,10 +78,10 @@ class Publishes(Duty):
 
     def more(self) -> None:
         with self.scene.engine.begin() as tx:
-            ids = [rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(3)]
+            ids = [factories.post(tx, scheduled_time=factories.soon(-5)) for _ in range(3)]
         self.scene.remember(ids)
         with self.scene.engine.begin() as tx:
-            rows.edit(tx, ids[0], {"caption": "at the last moment"})
+            factories.edit(tx, ids[0], {"caption": "at the last moment"})
         self.posts += ids
 
     def begun(self) -> bool:
@@ -115,7 +115,7 @@ class Renders(Duty):
 
     def more(self) -> None:
         with self.scene.engine.begin() as tx:
-            ids = [rows.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(3)]
+            ids = [factories.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(3)]
         self.scene.remember(ids)
         self.posts += ids
 
@@ -235,7 +235,7 @@ class Rounds(Duty):
         self.publishes.more()
         self.renders.more()
         with self.scene.engine.begin() as tx:
-            rows.edit(tx, self.waiting[self.edits % 10], {"caption": f"forgotten {self.edits}"})
+            factories.edit(tx, self.waiting[self.edits % 10], {"caption": f"forgotten {self.edits}"})
         self.edits += 1
 
     def begun(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import Call
 from tests.faults.scene import Scene
 from tests.reference_services.client import Reference
@@ -27,7 +27,7 @@ def reference(scene: Scene, tmp_path: Path) -> Reference:
 
 def due(scene: Scene, count: int = 1, **columns: Any) -> list[str]:
     with scene.engine.begin() as tx:
-        ids = [rows.post(tx, **({"scheduled_time": rows.soon(-5)} | columns)) for _ in range(count)]
+        ids = [factories.post(tx, **({"scheduled_time": factories.soon(-5)} | columns)) for _ in range(count)]
     scene.remember(ids)
     return ids
 

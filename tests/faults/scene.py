@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import Call, Exchange, PostRow, clock, gather, snapshot
 from tests.faults.load import Load
 from tests.faults.oracle import judge, verdict
@@ -34,7 +34,7 @@ class Scene(Running):
     def populate(self, count: int = 20, **columns: Any) -> list[str]:
         """Posts for the load, remembered as they are now."""
         with self.engine.begin() as tx:
-            ids = [rows.post(tx, **columns) for _ in range(count)]
+            ids = [factories.post(tx, **columns) for _ in range(count)]
         self.remember(ids)
         return ids
 

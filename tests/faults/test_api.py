@@ -5,7 +5,7 @@ import pytest
 
 from shared.local import commands
 from shared.local.datadir import free_port
-from tests import rows
+from tests import factories
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process
 from tests.waiting import eventually
@@ -41,13 +41,13 @@ def test_row_18_an_api_killed_around_its_commit_leaves_one_edit_when_the_client_
 ) -> None:
     posts = scene.populate(6)
     with scene.engine.begin() as tx:
-        post = rows.post(tx, f"post_{point}")
+        post = factories.post(tx, f"post_{point}")
     scene.remember([post])
     scene.start_ops()
     scene.start_worker()
     crashing = start_crashing_api(scene)
     body = {"caption": "once"}
-    headers = {"Authorization": f"Bearer {rows.SECRET}", "Idempotency-Key": "once", "X-Request-Id": "mine"}
+    headers = {"Authorization": f"Bearer {factories.SECRET}", "Idempotency-Key": "once", "X-Request-Id": "mine"}
     with pytest.raises(httpx.TransportError):
         httpx.patch(f"{crashing.url}/v1/posts/{post}", json=body, headers=headers, timeout=20, trust_env=False)
     assert crashing.wait(within=5) == -9

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process
 from tests.waiting import eventually
@@ -28,7 +28,7 @@ def fill(scene: Scene, count: int) -> None:
                     '"https://cdn.example.com/a.mp4"', 'caption ' || n, 'Europe/Paris',
                     date_trunc('minute', now()) + interval '3 days' + (n * 7 % 57600) * interval '1 minute', 'generated'
                 FROM generate_series(1, :count) n"""),
-            {"workspace": rows.WORKSPACE, "account": rows.TIKTOK, "count": count},
+            {"workspace": factories.WORKSPACE, "account": factories.TIKTOK, "count": count},
         )
         tx.execute(text("CREATE TABLE stood AS SELECT id, scheduled_time, revision, schedule_revision FROM posts"))
     with scene.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

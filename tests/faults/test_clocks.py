@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from shared.local import commands
-from tests import rows
+from tests import factories
 from tests.faults.publishing import due, judged, posted, reference
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process
@@ -44,11 +44,11 @@ def test_row_19_workers_whose_clock_is_off_decide_by_the_database_s(scene: Scene
     with scene.load(posts[:5], clients=3):
         soon = (datetime.now(UTC) + timedelta(seconds=15)).replace(microsecond=0)
         with scene.engine.begin() as tx:
-            waiting = [rows.post(tx, scheduled_time=soon) for _ in range(3)]
+            waiting = [factories.post(tx, scheduled_time=soon) for _ in range(3)]
         scene.remember(waiting)
         # A bell that nobody rings, for an edit recorded behind the API's back: only rescue finds it.
         with scene.engine.begin() as tx:
-            forgotten = rows.edit(tx, posts[5], {"caption": "forgotten"})
+            forgotten = factories.edit(tx, posts[5], {"caption": "forgotten"})
         eventually(lambda: scene.row("edits", forgotten).status == "applied", within=3 * RESCUE_PERIOD)
         # A held post's bell comes back by a countdown, which is a time of day to Celery.
         with scene.engine.begin() as person:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tests import rows
+from tests import factories
 from tests.faults.publishing import due, judged, posted, reference
 from tests.faults.scene import Scene
 from tests.reference_services.client import Reference
@@ -15,8 +15,8 @@ def test_row_17_two_of_everything_is_the_same_as_one(scene: Scene, reference: Re
     posts = due(scene, 60)
     posts += due(scene, 60, scheduled_time=datetime.now(UTC) + timedelta(seconds=8))
     with scene.engine.begin() as tx:
-        edited = {post: rows.edit(tx, post, {"caption": "forgotten"}) for post in scene.populate(20)}
-        slides = [rows.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(10)]
+        edited = {post: factories.edit(tx, post, {"caption": "forgotten"}) for post in scene.populate(20)}
+        slides = [factories.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(10)]
     for number in range(2):
         for name in ("ops", "publish", "edits", "render"):
             scene.processes.start("worker", name, f"--hostname={name}@{number}", **scene.environment)

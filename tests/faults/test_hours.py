@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from shared import task_names
 from shared.broker import queue
-from tests import rows
+from tests import factories
 from tests.faults.conftest import MakeScene
 from tests.faults.evidence import Call
 from tests.faults.scene import RESCUE_PERIOD, Scene
@@ -152,7 +152,7 @@ def pass_time(seconds: float) -> None:
 def overdue(scene: Scene, count: int) -> list[str]:
     """Posts whose time has gone by, a minute apart."""
     with scene.engine.begin() as tx:
-        ids = [rows.post(tx, scheduled_time=rows.soon(-5 - count + n)) for n in range(count)]
+        ids = [factories.post(tx, scheduled_time=factories.soon(-5 - count + n)) for n in range(count)]
     scene.remember(ids)
     return ids
 

@@ -11,8 +11,8 @@ import redis
 from celery import Celery
 
 from shared import task_names
+from tests import factories
 from tests import processes as real
-from tests import rows
 from tests.faults.conftest import MakeScene
 from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process, Server
@@ -193,7 +193,7 @@ def test_row_07_a_redis_that_is_frozen_while_a_task_ends_leaves_its_worker_takin
     posts = scene.populate(2)
     with scene.engine.begin() as tx:
         ends_frozen, again = (
-            rows.edit(tx, post, {"caption": caption})
+            factories.edit(tx, post, {"caption": caption})
             for post, caption in zip(posts, ("linger-2", "again"), strict=True)
         )
     # The only place of its worker, and no rescue that would ring again. A heartbeat would wait for Redis first.

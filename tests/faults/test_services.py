@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests import rows
+from tests import factories
 from tests.faults.publishing import due, judged, posted, reference
 from tests.faults.scene import Scene
 from tests.reference_services.client import Reference
@@ -24,7 +24,7 @@ def test_row_15_a_hung_renderer_or_receiver_of_webhooks_delays_no_publish(scene:
     scene.environment |= reference.webhooks | {"REDRAFT_SERVICE_TIMEOUT": "20", "REDRAFT_CLAIM_EXPIRY": "60"}
     reference.behave({"mode": "hang", "kind": "render"}, {"mode": "hang", "kind": "webhook"})
     with scene.engine.begin() as tx:
-        slides = [rows.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(30)]
+        slides = [factories.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(30)]
     first = due(scene, 30)
     scene.start_ops()
     for name in ("publish", "render", "webhooks"):
@@ -46,7 +46,9 @@ def test_row_15_content_edited_during_a_render_is_rendered_anew_and_goes_out(
     scene.environment |= {"REDRAFT_SERVICE_TIMEOUT": "20"}
     reference.behave({"mode": "late", "kind": "render", "seconds": 3, "times": 1})
     with scene.engine.begin() as tx:
-        post = rows.slides(tx, scheduled_time=rows.soon(-5), created_at=datetime.now(UTC) - timedelta(minutes=1))
+        post = factories.slides(
+            tx, scheduled_time=factories.soon(-5), created_at=datetime.now(UTC) - timedelta(minutes=1)
+        )
     scene.remember([post])
     scene.start_api()
     for name in ("edits", "ops", "render"):

@@ -15,7 +15,7 @@ import pytest
 
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
-from tests import rows, sizes
+from tests import factories, sizes
 from tests.faults.behind import through
 from tests.faults.proxy import SLOW, Proxy
 from tests.faults.scene import Scene
@@ -44,12 +44,12 @@ def queued(scene: Scene, posts: Sequence[str], bodies: Sequence[dict[str, Any]])
     """Edits that wait, as the API records them: the first for the first post, and round and round."""
     new = [
         NewEdit(
-            f"edit_{next(rows.numbers):07}",
+            f"edit_{next(factories.numbers):07}",
             posts[number % len(posts)],
-            rows.WORKSPACE,
+            factories.WORKSPACE,
             body,
             None,
-            rows.KEY_ID,
+            factories.KEY_ID,
             "tests",
             f"req_{number}",
         )

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
 from shared.store import db
-from tests import rows
+from tests import factories
 from tests.worker.outside import (
     MADE,
     Outside,
@@ -37,7 +37,7 @@ CONTENT = {"contentType": "slides", "contentUrl": ["https://cdn.example.com/8.jp
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     # An edit's patience with a held row is 50 ms; here the one who holds it must be seen to be waited for.
     monkeypatch.setattr(apply, "WAIT_FOR_HELD", 1.9)
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         with db.engine().connect(), db.autocommit_relaxed():  # made once, before threads ask for it
             pass
         yield engine
@@ -46,14 +46,14 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
 @pytest.fixture
 def due(engine: Engine) -> str:
     with engine.begin() as tx:
-        return rows.post(tx, scheduled_time=rows.soon(-5))
+        return factories.post(tx, scheduled_time=factories.soon(-5))
 
 
 @pytest.fixture
 def slides(engine: Engine, outside: Outside) -> str:
     outside.usual = MADE
     with engine.begin() as tx:
-        return rows.slides(tx)
+        return factories.slides(tx)
 
 
 class Pause:
@@ -84,7 +84,7 @@ def someone_waits_for_a_lock(engine: Engine) -> bool:
 
 def queued(engine: Engine, post: str, changes: dict[str, Any]) -> str:
     with engine.begin() as tx:
-        return rows.edit(tx, post, changes)
+        return factories.edit(tx, post, changes)
 
 
 def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
@@ -97,7 +97,7 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
         with in_thread(lambda: apply.apply_edits([due])):
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
-    ended = rows.row(engine, "edits", edit)
+    ended = factories.row(engine, "edits", edit)
     assert (ended.status, ended.error_code) == ("rejected", "cannot_edit")
     assert ended.error_details[0]["message"] in {"being published", "posted"}
     assert outside.asked[0].post["caption"] == "first"
@@ -114,7 +114,7 @@ def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_
         assert publish.claim({due: 1}, done) == []
         assert (done.outcomes, done.again) == ({due: "held"}, [(due, 1)])
         pause.go.set()
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
     assert publish_now((due, 1))[0] == {due: "done"}
     assert outside.asked[0].post["caption"] == "in time"
 
@@ -131,7 +131,7 @@ def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
         with in_thread(lambda: apply.apply_edits([due])):
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
-    ended = rows.row(engine, "edits", edit)
+    ended = factories.row(engine, "edits", edit)
     assert (ended.status, ended.error_details[0]["message"]) == ("rejected", "posted")
     assert outside.asked == []
 
@@ -154,10 +154,10 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
         until(lambda: bool(pauses) and pauses[0].reached.is_set())
         publishing.join(0.2)
         assert publishing.is_alive()
-        assert rows.row(engine, "posts", due).status == "generated"
+        assert factories.row(engine, "posts", due).status == "generated"
         pauses[0].go.set()
-    assert rows.row(engine, "posts", due).status == "posted"
-    assert rows.row(engine, "edits", edits[0]).error_details[0]["message"] == "being published"
+    assert factories.row(engine, "posts", due).status == "posted"
+    assert factories.row(engine, "edits", edits[0]).error_details[0]["message"] == "being published"
 
 
 def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_never_lands(
@@ -179,8 +179,8 @@ def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_ne
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
         edited.set()
-    stored = rows.row(engine, "posts", slides)
-    assert (outcomes, rows.row(engine, "edits", edit).status) == (["stale"], "applied")
+    stored = factories.row(engine, "posts", slides)
+    assert (outcomes, factories.row(engine, "edits", edit).status) == (["stale"], "applied")
     assert (stored.status, stored.claim_kind, stored.rendered_url) == ("pending_render", None, None)
 
 
@@ -198,7 +198,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
     assert finished[0].outcome == "stale"
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.content_revision, stored.rendered_url) == ("pending_render", 2, None)
 
 
@@ -214,7 +214,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
         with in_thread(lambda: render._finish(job, Reply("refused", message="no image"))):
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
-    assert rows.row(engine, "posts", slides).status == "pending_render"
+    assert factories.row(engine, "posts", slides).status == "pending_render"
 
 
 @pytest.mark.parametrize("expired", [False, True], ids=["a due post", "an expired claim"])

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from shared.domain.events import Event
 from shared.store import webhooks as webhooks_store
-from tests import rows
+from tests import factories
 from tests.worker.outside import Outside
 from worker import webhooks
 from worker.outbound.call_pool import CallPool
@@ -18,7 +18,7 @@ from worker.outbound.call_pool import CallPool
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:1/webhooks")
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -37,7 +37,7 @@ def told(engine: Engine, *posts: str, types: tuple[str, ...] = ("edit.applied",)
     with engine.begin() as tx:
         for kind in types:
             for post in posts:
-                webhooks_store.record(tx, [Event(kind, rows.WORKSPACE, post, {"postId": post})])
+                webhooks_store.record(tx, [Event(kind, factories.WORKSPACE, post, {"postId": post})])
 
 
 def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
-from tests import rows
+from tests import factories
 from tests.worker.bulk import edits_held_by_a_person
 from tests.worker.outside import (
     PAST,
@@ -29,7 +29,7 @@ __all__ = ["due", "outside"]
 
 def test_a_post_that_is_due_is_called_for_once_and_is_posted(engine: Engine, outside: Outside, due: str) -> None:
     assert publish_now((due, 1))[0] == {due: "done"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.platform_post_id, stored.revision) == ("posted", "tt_1", 2)
     assert (stored.claim_kind, stored.claim_token, stored.posted_at is not None) == (None, None, True)
     (attempt,) = attempts(engine, due)
@@ -41,8 +41,8 @@ def test_a_post_that_is_due_is_called_for_once_and_is_posted(engine: Engine, out
 
 def test_the_publisher_is_sent_the_12_fields_and_what_a_render_made(engine: Engine, outside: Outside) -> None:
     with engine.begin() as tx:
-        post = rows.slides(
-            tx, status="generated", scheduled_time=rows.soon(PAST), rendered_url="https://cdn.example.com/made.mp4"
+        post = factories.slides(
+            tx, status="generated", scheduled_time=factories.soon(PAST), rendered_url="https://cdn.example.com/made.mp4"
         )
     publish_now((post, 1))
     sent = outside.asked[0].post
@@ -76,8 +76,8 @@ def test_a_message_that_comes_early_by_the_databases_clock_ends_and_counts_the_r
     engine: Engine, outside: Outside
 ) -> None:
     with engine.begin() as tx:
-        near = rows.post(tx, scheduled_time=datetime.now(UTC) + timedelta(seconds=30))
-        far = rows.post(tx, scheduled_time=rows.soon(10))
+        near = factories.post(tx, scheduled_time=datetime.now(UTC) + timedelta(seconds=30))
+        far = factories.post(tx, scheduled_time=factories.soon(10))
     outcomes, rung = publish_now((near, 1), (far, 1))
     assert outcomes == {near: "early", far: "early"}
     ((post, revision, seconds),) = rung.early
@@ -88,23 +88,23 @@ def test_a_message_that_comes_early_by_the_databases_clock_ends_and_counts_the_r
 
 def test_what_waits_in_the_queue_goes_out_with_the_post(engine: Engine, outside: Outside, due: str) -> None:
     with engine.begin() as tx:
-        edit = rows.edit(tx, due, {"caption": "in time"})
+        edit = factories.edit(tx, due, {"caption": "in time"})
     assert publish_now((due, 1))[0] == {due: "done"}
     assert outside.asked[0].post["caption"] == "in time"
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
 
 
 def test_an_edit_committed_after_the_ordinary_apply_still_goes_out_with_the_post(
     engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, due, {"caption": "first wave"})
+        factories.edit(tx, due, {"caption": "first wave"})
     ordinary = apply.apply_edits
 
     def slipping_in(post_ids: Any) -> Any:
         applied = ordinary(post_ids)
         with engine.begin() as tx:
-            rows.edit(tx, due, {"caption": "slipped in"})
+            factories.edit(tx, due, {"caption": "slipped in"})
         return applied
 
     monkeypatch.setattr(publish, "apply_edits", slipping_in)
@@ -114,10 +114,10 @@ def test_an_edit_committed_after_the_ordinary_apply_still_goes_out_with_the_post
 
 def test_a_waiting_edit_that_moves_the_post_keeps_it_from_going_out(engine: Engine, outside: Outside, due: str) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, due, at(600))
+        factories.edit(tx, due, at(600))
     outcomes, rung = publish_now((due, 1))
     assert (outcomes, rung.early, outside.asked) == ({due: "early"}, [], [])
-    assert rows.row(engine, "posts", due).schedule_revision == 2
+    assert factories.row(engine, "posts", due).schedule_revision == 2
 
 
 def test_a_stream_of_time_edits_cannot_starve_a_publish(engine: Engine, outside: Outside, due: str) -> None:
@@ -133,8 +133,10 @@ def test_a_stream_of_time_edits_cannot_starve_a_publish(engine: Engine, outside:
 
 def test_an_edit_that_makes_the_post_need_a_render_keeps_it_from_going_out(engine: Engine, outside: Outside) -> None:
     with engine.begin() as tx:
-        post = rows.slides(tx, status="generated", scheduled_time=rows.soon(PAST), rendered_url="https://x.example/1")
-        rows.edit(tx, post, {"soundId": "sound_2"})
+        post = factories.slides(
+            tx, status="generated", scheduled_time=factories.soon(PAST), rendered_url="https://x.example/1"
+        )
+        factories.edit(tx, post, {"soundId": "sound_2"})
     outcomes, rung = publish_now((post, 1))
     assert (outcomes, rung.renders, outside.asked) == ({post: "pending_render"}, [(post, 2)], [])
 
@@ -143,14 +145,14 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neigh
     engine: Engine, outside: Outside, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
-        taken = rows.edit(tx, due, {"caption": "second"})
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
+        taken = factories.edit(tx, due, {"caption": "second"})
     with edits_held_by_a_person(engine, taken):
         outcomes, rung = publish_now((due, 1), (neighbour, 1))
         assert outcomes == {due: "edits_first", neighbour: "done"}
         assert rung.again == [(due, 1)]
     publish_now((due, 1))
-    assert rows.row(engine, "posts", due).status == "posted"
+    assert factories.row(engine, "posts", due).status == "posted"
     assert outside.asked[-1].post["caption"] == "second"
 
 
@@ -158,8 +160,8 @@ def test_a_tried_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_
     engine: Engine, outside: Outside, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
-        tried = rows.edit(tx, due, {"caption": "poison"})
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
+        tried = factories.edit(tx, due, {"caption": "poison"})
     change(engine, "edits", tried, attempts=1)
     # The ordinary apply would run it alone; here its worker is busy.
     done = publish.Published()
@@ -167,8 +169,8 @@ def test_a_tried_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_
     assert [called.attempt.post_id for called in claimed] == [neighbour]
     assert done.outcomes[due] == "edits_first"
     assert (done.edits, done.again) == ([due], [(due, 1)])
-    assert rows.row(engine, "edits", tried).attempts == 1
-    stored = rows.row(engine, "posts", due)
+    assert factories.row(engine, "edits", tried).attempts == 1
+    stored = factories.row(engine, "posts", due)
     assert (stored.claim_kind, stored.enqueued_revision, stored.enqueued_at is not None) == (None, 1, True)
 
 
@@ -176,7 +178,7 @@ def test_a_post_that_a_person_holds_comes_back_and_its_neighbours_go_out(
     engine: Engine, outside: Outside, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
         outcomes, rung = publish_now((due, 1), (neighbour, 1))
@@ -192,7 +194,7 @@ def test_a_claim_that_has_not_expired_is_nobody_elses(engine: Engine, outside: O
 
 def test_a_move_and_a_move_back_publish_once_at_the_newest_time(engine: Engine, outside: Outside) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(PAST), timezone="Asia/Tokyo")
+        post = factories.post(tx, scheduled_time=factories.soon(PAST), timezone="Asia/Tokyo")
         for minutes in (600, PAST):
             old_edit(tx, post, at(minutes))
     apply.apply_edits([post])
@@ -212,4 +214,4 @@ def test_a_claim_whose_row_is_not_as_it_was_seen_is_refused_by_its_guard(
     change(engine, "posts", due, claim_kind="publish", claim_token="mine", claim_expires_at="sql:now()")
     with pytest.raises(StaleWriteError), db.transaction() as tx:
         claims_store.take_claims(tx, [NewClaim(due, "publish", "new", status, seen)], 60)
-    assert rows.row(engine, "posts", due).claim_token == "mine"
+    assert factories.row(engine, "posts", due).claim_token == "mine"

@@ -16,7 +16,7 @@ from shared.store import db, gauges, health
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
 from shared.store.failures import retry
-from tests import rows
+from tests import factories
 from tests.worker.outside import (
     BROKEN,
     DONE,
@@ -43,7 +43,7 @@ REFUSED = Reply("refused", message="caption too long")
 
 def next_try(engine: Engine, post: str) -> dict[str, str]:
     """The next try as soon as it is due."""
-    if rows.row(engine, "posts", post).claim_kind:
+    if factories.row(engine, "posts", post).claim_kind:
         expire(engine, post)
     return publish_now((post, 1))[0]
 
@@ -51,9 +51,9 @@ def next_try(engine: Engine, post: str) -> dict[str, str]:
 def edited(engine: Engine, post: str) -> str:
     """How an edit of its caption ends."""
     with engine.begin() as tx:
-        edit = rows.edit(tx, post, {"caption": "another"})
+        edit = factories.edit(tx, post, {"caption": "another"})
     apply.apply_edits([post])
-    ended = rows.row(engine, "edits", edit)
+    ended = factories.row(engine, "edits", edit)
     return ended.error_details[0]["message"] if ended.status == "rejected" else str(ended.status)
 
 
@@ -73,7 +73,7 @@ def test_a_repeat_that_meets_the_first_still_under_way_is_not_the_end_and_never_
     outside.replies = [UNKNOWN, BUSY, DONE]
     assert next_try(engine, due) == {due: "unknown"}
     assert next_try(engine, due) == {due: "not_now"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind) == ("generated", "publish")
     assert timedelta(seconds=6) < stored.claim_expires_at - datetime.now(UTC) < timedelta(seconds=8)
     assert edited(engine, due) == "being published"
@@ -94,7 +94,7 @@ def test_a_publisher_that_refuses_everybody_fails_nothing_early_and_keeps_every_
 ) -> None:
     outside.usual = SET_UP_WRONGLY
     with engine.begin() as tx:
-        other = rows.post(tx, scheduled_time=rows.soon(-5))
+        other = factories.post(tx, scheduled_time=factories.soon(-5))
     for number in range(1, 11):
         for post in (due, other):
             assert next_try(engine, post) == {post: "misconfigured" if number < 10 else "failed"}
@@ -103,7 +103,7 @@ def test_a_publisher_that_refuses_everybody_fails_nothing_early_and_keeps_every_
             seen = health.set_up_wrongly(tx)
         assert answered["misconfigured"] == (2 if number < 10 else 0)
         assert seen == ((2, "the service answered 401") if number < 10 else (0, ""))
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.failure_reason) == ("failed", "publisher_unavailable")
     assert attempts(engine, due)[-1].message == "the service answered 401"
     assert put_back(due) == "closed"
@@ -118,7 +118,7 @@ def test_a_publisher_at_work_is_asked_again_with_the_same_bytes_and_the_post_sta
     outside.replies = [AT_WORK] * 20
     for _ in range(20):
         assert next_try(engine, due) == {due: "processing"}
-    left = rows.row(engine, "posts", due).claim_expires_at - datetime.now(UTC)
+    left = factories.row(engine, "posts", due).claim_expires_at - datetime.now(UTC)
     assert timedelta(seconds=9) < left <= timedelta(seconds=11)
     assert edited(engine, due) == "being published"
     assert next_try(engine, due) == {due: "done"}
@@ -131,19 +131,19 @@ def test_a_publisher_at_work_for_an_hour_leaves_the_outcome_unknown(engine: Engi
     next_try(engine, due)
     change(engine, "publish_attempts", str(attempts(engine, due)[0].id), started_at="sql:now() - interval '1 hour'")
     assert next_try(engine, due) == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
+    assert factories.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
 
 
 def test_a_refusal_of_a_repeat_says_nothing_of_the_first_try(engine: Engine, outside: Outside, due: str) -> None:
     outside.replies = [UNKNOWN, REFUSED, REFUSED]
     next_try(engine, due)
     assert next_try(engine, due) == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
+    assert factories.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
     assert attempts(engine, due)[-1].message == "caption too long"
     assert put_back(due) == "closed"
     assert edited(engine, due) == "being published"
     assert next_try(engine, due) == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
+    assert factories.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
     assert put_back(due) == "closed"
     assert next_try(engine, due) == {due: "done"}
     assert one_key(outside)
@@ -183,7 +183,7 @@ def test_only_an_operators_word_opens_a_post_that_may_have_gone_out(engine: Engi
     assert edited(engine, due) == "applied"
     change(engine, "posts", due, retry_at=None)
     assert next_try(engine, due) == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "caption too long"
+    assert factories.row(engine, "posts", due).failure_reason == "caption too long"
     keys = [asked.key for asked in outside.asked]
     # As long as the body stayed it was sent under the old key: the publisher knows it, should the word be wrong.
     assert keys[0] == keys[2] != keys[3]
@@ -211,7 +211,7 @@ def test_rows_tell_of_tries_what_the_pure_rule_tells(engine: Engine) -> None:
         forgiven = rng.randint(0, len(tries))
         not_sent = rng.random() < 0.5
         with engine.begin() as tx:
-            post = rows.post(tx)
+            post = factories.post(tx)
             for place, outcome in enumerate(tries):
                 tx.execute(
                     text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
@@ -268,7 +268,7 @@ def test_a_claim_whose_commit_was_not_confirmed_is_no_unknown_try(
     for _ in range(4):
         with commit_without_an_answer(monkeypatch), pytest.raises(OperationalError):
             publish_now((due, 1))
-        stored = rows.row(engine, "posts", due)
+        stored = factories.row(engine, "posts", due)
         assert (stored.status, stored.claim_kind) == ("generated", None)
         change(engine, "posts", due, retry_at=None)
     assert outside.asked == []
@@ -286,7 +286,7 @@ def test_a_repeat_whose_claims_commit_was_not_confirmed_keeps_the_post_closed(
     expire(engine, due)
     with commit_without_an_answer(monkeypatch), pytest.raises(OperationalError):
         publish_now((due, 1))
-    assert rows.row(engine, "posts", due).claim_kind == "publish"
+    assert factories.row(engine, "posts", due).claim_kind == "publish"
     assert publish_rows(engine, due) == [(1, "unknown"), (2, "never_started")]
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
-from tests import rows
+from tests import factories
 from tests.worker.outside import (
     PAST,
     Outside,
@@ -36,7 +36,7 @@ def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
 
     outside.replies = [retaken]
     assert publish_now((due, 1))[0] == {due: "stale"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind, stored.platform_post_id) == ("generated", "publish", None)
     assert publish_rows(engine, due) == [(1, "unknown"), (2, None)]
 
@@ -54,7 +54,7 @@ def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
     engine: Engine, outside: Outside, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
     people: list[Any] = []
 
     def taken(_: Any) -> Reply:
@@ -65,11 +65,11 @@ def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
 
     outside.usual = taken
     with in_thread(lambda: publish_now((due, 1), (neighbour, 1))):
-        until(lambda: rows.row(engine, "posts", neighbour).status == "posted")
-        assert rows.row(engine, "posts", due).status == "generated"
+        until(lambda: factories.row(engine, "posts", neighbour).status == "posted")
+        assert factories.row(engine, "posts", due).status == "generated"
         people[0].rollback()
         people[0].close()
-    assert rows.row(engine, "posts", due).status == "posted"
+    assert factories.row(engine, "posts", due).status == "posted"
 
 
 def test_a_finish_outlasts_a_database_that_goes_away(
@@ -92,7 +92,7 @@ def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
     engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as tx:
-        second = rows.post(tx, scheduled_time=rows.soon(PAST))
+        second = factories.post(tx, scheduled_time=factories.soon(PAST))
     claim = publish.claim
 
     def surprising(fenced: Any, done: Any) -> Any:
@@ -104,13 +104,13 @@ def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
     calls = CallPool(1)
     with pytest.raises(ZeroDivisionError):
         publish.publish([(due, 1), (second, 1)], calls, Rung().hear)
-    assert rows.row(engine, "posts", due).status == "posted"
+    assert factories.row(engine, "posts", due).status == "posted"
     assert calls.take(5, 0) == 1
 
 
 def test_posts_beyond_the_room_for_calls_are_claimed_when_there_is_room(engine: Engine, outside: Outside) -> None:
     with engine.begin() as tx:
-        posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(7)]
+        posts = [factories.post(tx, scheduled_time=factories.soon(PAST)) for _ in range(7)]
     assert publish_now(*((post, 1) for post in posts), room=2)[0] == dict.fromkeys(posts, "done")
     assert len(outside.asked) == 7
 
@@ -122,7 +122,7 @@ def test_without_room_for_calls_nothing_is_claimed(
     calls = CallPool(1)
     assert calls.take(1, 0) == 1
     assert publish.publish([(due, 1)], calls, Rung().hear).outcomes == {due: "busy"}
-    assert rows.row(engine, "posts", due).claim_kind is None
+    assert factories.row(engine, "posts", due).claim_kind is None
 
 
 def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_posts(
@@ -130,8 +130,8 @@ def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_post
 ) -> None:
     def statements(count: int) -> int:
         with engine.begin() as tx:
-            posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(count)]
-        with rows.statements() as seen:
+            posts = [factories.post(tx, scheduled_time=factories.soon(PAST)) for _ in range(count)]
+        with factories.statements() as seen:
             called = publish.claim(dict.fromkeys(posts, 1), publish.Published())
         assert len(called) == count
         return len(seen)

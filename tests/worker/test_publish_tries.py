@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from shared.domain import posts
 from shared.domain.service_answers import Reply
-from tests import rows
+from tests import factories
 from tests.worker.outside import (
     BROKEN,
     NEVER,
@@ -48,10 +48,10 @@ def test_an_edit_is_refused_while_an_expired_claim_waits_to_be_retaken(
     publish.claim({due: 1}, publish.Published())
     expire(engine, due)
     with engine.begin() as tx:
-        edit = rows.edit(tx, due, {"caption": "too late"})
+        edit = factories.edit(tx, due, {"caption": "too late"})
     assert publish_now((due, 1))[0] == {due: "done"}
     apply.apply_edits([due])
-    ended = rows.row(engine, "edits", edit)
+    ended = factories.row(engine, "edits", edit)
     assert (ended.status, ended.error_details[0]["message"]) == ("rejected", "being published")
     assert outside.asked[0].post["caption"] == "first"
 
@@ -63,7 +63,7 @@ def test_a_claim_whose_holders_die_every_time_is_given_up_as_unknown(
         assert len(publish.claim({due: 1}, publish.Published())) == 1
         expire(engine, due)
     assert publish_now((due, 1))[0] == {due: "failed"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.failure_reason, stored.claim_kind) == ("failed", "publish_outcome_unknown", None)
     assert publish_rows(engine, due) == [(1, "unknown"), (2, "unknown"), (3, "unknown")]
     assert outside.asked == []
@@ -74,7 +74,7 @@ def test_a_call_that_never_started_gives_the_post_back_for_edits_and_keeps_its_k
 ) -> None:
     outside.replies = [NEVER]
     assert publish_now((due, 1))[0] == {due: "never_started"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind, stored.enqueued_revision) == ("generated", None, None)
     assert stored.retry_at > datetime.now(UTC)
     assert publish_now((due, 1))[0] == {due: "early"}
@@ -90,7 +90,7 @@ def test_only_an_edit_that_changes_the_body_makes_a_new_key(engine: Engine, outs
     publish_now((due, 1))
     for caption in ("first", "second"):
         with engine.begin() as tx:
-            rows.edit(tx, due, {"caption": caption})
+            factories.edit(tx, due, {"caption": caption})
         change(engine, "posts", due, retry_at="sql:now()")
         publish_now((due, 1))
     keys = [asked.key for asked in outside.asked]
@@ -104,7 +104,7 @@ def test_a_caption_edit_does_not_cut_the_wait_for_the_next_try_short_but_a_move_
     outside.replies = [NEVER]
     publish_now((due, 1))
     with engine.begin() as tx:
-        rows.edit(tx, due, {"caption": "second"})
+        factories.edit(tx, due, {"caption": "second"})
     assert publish_now((due, 1))[0] == {due: "early"}
     with engine.begin() as tx:
         old_edit(tx, due, at(-9))
@@ -118,7 +118,7 @@ def test_a_connection_refused_after_a_try_that_may_have_been_sent_does_not_open_
     publish_now((due, 1))
     expire(engine, due)
     assert publish_now((due, 1))[0] == {due: "never_started"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.claim_kind, stored.retry_at) == ("publish", None)
     expire(engine, due)
     publish_now((due, 1))
@@ -132,14 +132,14 @@ def test_a_call_that_may_have_been_sent_keeps_the_post_closed_until_its_next_try
     outside.replies = [reply]
     outcomes, rung = publish_now((due, 1))
     assert outcomes == {due: reply.kind}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind) == ("generated", "publish")
     assert datetime.now(UTC) < stored.claim_expires_at < datetime.now(UTC) + timedelta(seconds=3)
     assert rung.later == [(due, 1, stored.claim_expires_at)]
     with engine.begin() as tx:
-        edit = rows.edit(tx, due, {"caption": "too late"})
+        edit = factories.edit(tx, due, {"caption": "too late"})
     apply.apply_edits([due])
-    assert rows.row(engine, "edits", edit).error_details[0]["message"] == "being published"
+    assert factories.row(engine, "edits", edit).error_details[0]["message"] == "being published"
     expire(engine, due)
     assert publish_now((due, 1))[0] == {due: "done"}
     assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
@@ -148,7 +148,7 @@ def test_a_call_that_may_have_been_sent_keeps_the_post_closed_until_its_next_try
 def test_a_refusal_fails_the_post_with_its_words(engine: Engine, outside: Outside, due: str) -> None:
     outside.replies = [Reply("refused", message="the account is suspended")]
     assert publish_now((due, 1))[0] == {due: "failed"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.failure_reason, stored.revision) == ("failed", "the account is suspended", 2)
     assert publish_rows(engine, due) == [(1, "refused")]
 
@@ -157,10 +157,10 @@ def test_ten_tries_that_the_publisher_does_not_take_are_enough(engine: Engine, o
     outside.usual = BROKEN
     for _ in range(10):
         outcomes, _ = publish_now((due, 1))
-        if rows.row(engine, "posts", due).claim_kind:
+        if factories.row(engine, "posts", due).claim_kind:
             expire(engine, due)
     assert outcomes == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "publisher_unavailable"
+    assert factories.row(engine, "posts", due).failure_reason == "publisher_unavailable"
     assert [asked.attempt for asked in outside.asked] == list(range(1, 11))
     assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
 
@@ -169,8 +169,8 @@ def test_three_unknown_outcomes_are_enough(engine: Engine, outside: Outside, due
     outside.usual = UNKNOWN
     for _ in range(3):
         outcomes, _ = publish_now((due, 1))
-        if rows.row(engine, "posts", due).claim_kind:
+        if factories.row(engine, "posts", due).claim_kind:
             expire(engine, due)
     assert outcomes == {due: "failed"}
-    assert rows.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
+    assert factories.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
     assert len(outside.asked) == 3

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Reply
-from tests import rows
+from tests import factories
 from tests.worker.bulk import edits_held_by_a_person
 from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now
 from worker import apply, render
@@ -24,7 +24,7 @@ BROKEN = Reply("server_error", message="503")
 def slides(engine: Engine, outside: Outside) -> str:
     outside.usual = MADE
     with engine.begin() as tx:
-        return rows.slides(tx, scheduled_time=rows.soon(60))
+        return factories.slides(tx, scheduled_time=factories.soon(60))
 
 
 def claimed(post: str, revision: int = 1) -> Any:
@@ -33,15 +33,15 @@ def claimed(post: str, revision: int = 1) -> Any:
 
 def queued(engine: Engine, post: str, changes: dict[str, Any]) -> str:
     with engine.begin() as tx:
-        return rows.edit(tx, post, changes)
+        return factories.edit(tx, post, changes)
 
 
 def test_a_finished_render_makes_the_post_ready_and_leaves_its_source(
     engine: Engine, outside: Outside, slides: str
 ) -> None:
-    source = rows.row(engine, "posts", slides).content_url
+    source = factories.row(engine, "posts", slides).content_url
     outcome, rung = render_now(slides)
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (outcome, stored.status, stored.claim_kind, stored.revision) == ("done", "generated", None, 2)
     assert (stored.rendered_url, stored.content_url) == ("https://cdn.example.com/made.mp4", source)
     assert stored.thumbnail_url == "https://cdn.example.com/m.jpg"
@@ -53,10 +53,10 @@ def test_a_finished_render_makes_the_post_ready_and_leaves_its_source(
 def test_a_post_that_waited_for_its_render_goes_out_right_after_it(
     engine: Engine, outside: Outside, slides: str
 ) -> None:
-    change(engine, "posts", slides, scheduled_time=rows.soon(-5))
+    change(engine, "posts", slides, scheduled_time=factories.soon(-5))
     _, rung = render_now(slides)
     assert rung.publishes == [(slides, 1, None)]
-    assert rows.row(engine, "posts", slides).enqueued_revision == 1
+    assert factories.row(engine, "posts", slides).enqueued_revision == 1
     outside.usual = Reply("done", {})
     assert publish_now((slides, 1))[0] == {slides: "done"}
     assert outside.asked[-1].post["renderedUrl"] == "https://cdn.example.com/made.mp4"
@@ -111,7 +111,7 @@ def test_a_content_edit_during_a_render_keeps_the_old_result_out_and_queues_the_
 
     outside.replies = [edited]
     outcome, rung = render_now(slides)
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (outcome, rung.renders, rung.again, rung.later) == ("stale", [], [], [])
     assert (stored.status, stored.rendered_url, stored.claim_kind) == ("pending_render", None, None)
     assert render_now(slides, 1)[0] == "superseded"
@@ -128,7 +128,7 @@ def test_a_stale_result_does_not_land_on_a_render_that_began_since(
     new = claimed(slides, 2)
     assert render._finish(old, MADE).outcome == "stale"
     assert render._finish(old, BROKEN).outcome == "stale"
-    assert rows.row(engine, "posts", slides).claim_token == new.token
+    assert factories.row(engine, "posts", slides).claim_token == new.token
 
 
 def test_caption_and_time_edits_are_applied_during_a_render_and_its_result_lands(
@@ -141,14 +141,14 @@ def test_caption_and_time_edits_are_applied_during_a_render_and_its_result_lands
 
     outside.replies = [edited]
     assert render_now(slides)[0] == "done"
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.caption, stored.schedule_revision) == ("generated", "meanwhile", 2)
 
 
 def test_a_refused_render_fails_the_post_with_its_words(engine: Engine, outside: Outside, slides: str) -> None:
     outside.replies = [Reply("refused", message="slide 2 is no image")]
     assert render_now(slides)[0] == "failed"
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.failure_reason, stored.claim_kind) == ("failed", "slide 2 is no image", None)
 
 
@@ -160,7 +160,7 @@ def test_an_edit_that_waits_mends_a_render_that_fails(engine: Engine, outside: O
     outside.replies = [edited]
     outcome, rung = render_now(slides)
     assert (outcome, rung.renders) == ("stale", [(slides, 2)])
-    assert rows.row(engine, "posts", slides).status == "pending_render"
+    assert factories.row(engine, "posts", slides).status == "pending_render"
     assert render_now(slides, 2)[0] == "done"
 
 
@@ -174,7 +174,7 @@ def test_a_failing_render_does_not_fail_the_post_over_the_head_of_a_tried_edit(
     outside.replies = [edited]
     outcome, rung = render_now(slides)
     assert (outcome, rung.edits, rung.again) == ("edits_first", [slides], [(slides, 1)])
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.claim_kind, stored.render_tries) == ("pending_render", None, 0)
 
 
@@ -191,7 +191,7 @@ def test_a_claim_does_not_run_a_tried_edit_and_comes_back(engine: Engine, outsid
     done = Rendering()
     assert render._claim(slides, 1, done) is None
     assert (done.outcome, done.edits, done.again) == ("edits_first", [slides], [(slides, 1)])
-    assert rows.row(engine, "posts", slides).enqueued_at is not None
+    assert factories.row(engine, "posts", slides).enqueued_at is not None
 
 
 def test_a_render_of_a_post_that_a_person_holds_comes_back(engine: Engine, outside: Outside, slides: str) -> None:
@@ -207,7 +207,7 @@ def test_a_render_that_may_work_later_is_tried_again_under_the_same_key(
 ) -> None:
     outside.replies = [Reply(kind)]
     outcome, rung = render_now(slides)
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (outcome, stored.status, stored.render_tries, stored.claim_kind) == (kind, "pending_render", 1, None)
     ((post, revision, seconds),) = rung.later
     assert (post, revision) == (slides, 1)
@@ -217,7 +217,7 @@ def test_a_render_that_may_work_later_is_tried_again_under_the_same_key(
     assert render_now(slides)[0] == "done"
     assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
     assert [asked.attempt for asked in outside.asked] == [1, 2]
-    assert rows.row(engine, "posts", slides).render_tries == 0
+    assert factories.row(engine, "posts", slides).render_tries == 0
 
 
 @pytest.mark.parametrize("kind", ["processing", "not_now"])
@@ -231,12 +231,12 @@ def test_a_renderer_that_makes_us_wait_uses_up_no_try_for_an_hour(
         assert outcome == kind
         ((_, _, seconds),) = rung.later
         assert 40 <= seconds <= 45
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.render_tries, stored.claim_kind) == ("pending_render", 0, None)
     assert len({(asked.key, asked.body, asked.attempt) for asked in outside.asked}) == 1
     change(engine, "posts", slides, retry_at=None, render_waits_since="sql:now() - interval '1 hour'")
     assert render_now(slides)[0] == "failed"
-    assert rows.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
+    assert factories.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
 
 
 def test_new_content_is_waited_for_afresh(engine: Engine, outside: Outside, slides: str) -> None:
@@ -245,12 +245,12 @@ def test_new_content_is_waited_for_afresh(engine: Engine, outside: Outside, slid
     change(engine, "posts", slides, render_waits_since="sql:now() - interval '59 minutes'")
     queued(engine, slides, CONTENT)
     apply.apply_edits([slides])
-    assert rows.row(engine, "posts", slides).render_waits_since is None
+    assert factories.row(engine, "posts", slides).render_waits_since is None
     assert render_now(slides, 2)[0] == "processing"
-    assert rows.row(engine, "posts", slides).render_waits_since > datetime.now(UTC) - timedelta(minutes=1)
+    assert factories.row(engine, "posts", slides).render_waits_since > datetime.now(UTC) - timedelta(minutes=1)
     change(engine, "posts", slides, retry_at=None)
     assert render_now(slides, 2)[0] == "done"
-    assert rows.row(engine, "posts", slides).render_waits_since is None
+    assert factories.row(engine, "posts", slides).render_waits_since is None
 
 
 def test_there_are_never_two_bodies_under_one_key(engine: Engine, outside: Outside, slides: str) -> None:
@@ -280,12 +280,12 @@ def test_ten_tries_that_fail_are_enough_and_new_content_starts_afresh(
     for number in range(1, 11):
         change(engine, "posts", slides, retry_at=None)
         assert render_now(slides)[0] == ("failed" if number == 10 else "server_error")
-    assert rows.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
+    assert factories.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
     change(engine, "posts", slides, status="pending_render", failure_reason=None, render_tries=9)
     queued(engine, slides, CONTENT)
     assert render_now(slides)[0] == "server_error"
     assert outside.asked[-1].attempt == 1
-    assert rows.row(engine, "posts", slides).render_tries == 1
+    assert factories.row(engine, "posts", slides).render_tries == 1
 
 
 def test_an_expired_claim_is_retaken_and_counts_as_a_try(engine: Engine, outside: Outside, slides: str) -> None:
@@ -302,5 +302,5 @@ def test_a_render_whose_holders_die_every_time_is_given_up(engine: Engine, outsi
         assert claimed(slides) is not None
         expire(engine, slides)
     assert render_now(slides)[0] == "failed"
-    assert rows.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
+    assert factories.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
     assert outside.asked == []

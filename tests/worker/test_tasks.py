@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from shared.broker import queue
-from tests import rows
+from tests import factories
 from tests.worker.outside import DONE, Outside, change, outside
 from worker import tasks
 
@@ -48,7 +48,7 @@ def test_a_strange_id_in_a_message_costs_its_neighbours_nothing(
 ) -> None:
     outside.usual = DONE
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(-5))
+        post = factories.post(tx, scheduled_time=factories.soon(-5))
     assert tasks.publish_posts([["a\u0000b", 1], [post, 1], None]) == {"done": 1}
 
 
@@ -57,7 +57,7 @@ def test_what_comes_early_is_sent_again_by_the_seconds_that_are_left(
 ) -> None:
     goes = datetime.now(UTC) + timedelta(seconds=30)
     with engine.begin() as tx:
-        posts = [rows.post(tx, scheduled_time=goes) for _ in range(2)]
+        posts = [factories.post(tx, scheduled_time=goes) for _ in range(2)]
     assert tasks.publish_posts([[post, 1] for post in posts]) == {"early": 2}
     ((task, (pairs,), countdown),) = sent
     assert (task, sorted(pairs)) == ("posts.publish", [[post, 1] for post in posts])
@@ -68,8 +68,8 @@ def test_while_nobody_works_on_edits_a_claim_that_waits_for_them_does_not_fill_t
     engine: Engine, outside: Outside, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(-5))
-        change_id = rows.edit(tx, post, {"caption": "poison"})
+        post = factories.post(tx, scheduled_time=factories.soon(-5))
+        change_id = factories.edit(tx, post, {"caption": "poison"})
     change(engine, "edits", change_id, attempts=1)
     monkeypatch.setattr("worker.publish.apply_edits", lambda _: tasks.Applied())
     monkeypatch.setattr(queue, "free_capacity", lambda _: 0)

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from shared.domain.guessing import FREE
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import guesses, rows
+from tests import factories, guesses
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
 
@@ -110,7 +110,7 @@ def test_who_has_been_right_has_a_pass_and_does_not_wait_for_what_others_guess(a
 def test_a_form_survives_the_wait(alone: Running) -> None:
     assert alone.api is not None
     with alone.engine.begin() as tx:
-        edit_id = rows.edit(tx, rows.post(tx), {"caption": "x"})
+        edit_id = factories.edit(tx, factories.post(tx), {"caption": "x"})
         tx.execute(
             text(
                 """UPDATE edits SET status = 'failed', attempts = 5, finalized_at = clock_timestamp(),

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from api import app
 from api.submission import doorbell, submission, waiting
 from shared.domain.queued_edits import EditResult
-from tests import rows
+from tests import factories
 from tests.api.answers import messages_at
 from tests.waiting import until
 from worker.apply import apply_edits
@@ -23,14 +23,14 @@ AT_ONCE = {"Prefer": "respond-async"}
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
 @pytest.fixture
 def post(engine: Engine) -> str:
     with engine.begin() as tx:
-        return rows.post(tx)
+        return factories.post(tx)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def served() -> AsyncIterator[httpx.AsyncClient]:
     """The API in this process, on the test's own database."""
     transport = httpx.ASGITransport(app.app)
-    headers = {"Authorization": f"Bearer {rows.SECRET}"}
+    headers = {"Authorization": f"Bearer {factories.SECRET}"}
     async with (
         app._built.router.lifespan_context(app._built),
         httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http,
@@ -122,7 +122,7 @@ def test_edits_that_nobody_waits_for_gather_behind_one_bell_until_somebody_waits
     monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 60)
     monkeypatch.setattr(doorbell, "LONGEST_PATIENCE", 60)
     with engine.begin() as tx:
-        a, b, c, d = (rows.post(tx) for _ in range(4))
+        a, b, c, d = (factories.post(tx) for _ in range(4))
 
     def rung() -> list[list[str]]:
         return [arguments[0] for arguments, _ in messages_at(redis_url, "edits")]
@@ -144,7 +144,7 @@ def test_whoever_waits_for_a_held_post_holds_no_lone_edit_up(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, post: str
 ) -> None:
     with engine.begin() as tx:
-        held = [rows.post(tx) for _ in range(3)]
+        held = [factories.post(tx) for _ in range(3)]
 
     async def story(http: httpx.AsyncClient) -> None:
         wait = {"Prefer": "wait=30"}

@@ -14,7 +14,7 @@ from shared.broker import answers, redis_connection
 from shared.broker.answers import Answer, Listener
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult
-from tests import rows
+from tests import factories
 from tests.faults.proxy import Proxy
 from tests.waiting import until
 
@@ -27,11 +27,11 @@ REJECTED = EditResult(
 @contextmanager
 def redis_at(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[None]:
     monkeypatch.setenv("REDRAFT_REDIS_URL", url)
-    rows.forget_caches()
+    factories.forget_caches()
     try:
         yield
     finally:
-        rows.forget_caches()
+        factories.forget_caches()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from shared.cli import post_retries
 from shared.cli import posts as command
 from shared.domain import edit_histories
 from shared.domain.service_answers import Reply
-from tests import rows
+from tests import factories
 from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
 from worker import apply
 
@@ -31,7 +31,7 @@ def redraft(*arguments: str, says: str | None = None) -> Result:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -51,7 +51,7 @@ def retried(*arguments: str, code: int = 0) -> dict[str, str | None]:
 
 def due(engine: Engine, **columns: Any) -> str:
     with engine.begin() as tx:
-        return rows.post(tx, scheduled_time=rows.soon(-5), **columns)
+        return factories.post(tx, scheduled_time=factories.soon(-5), **columns)
 
 
 def failed(engine: Engine, outside: Outside, reply: Reply = REFUSED, tries: int = 1) -> str:
@@ -59,9 +59,9 @@ def failed(engine: Engine, outside: Outside, reply: Reply = REFUSED, tries: int 
     outside.replies = [reply] * tries
     for _ in range(tries):
         publish_now((post, 1))
-        if rows.row(engine, "posts", post).claim_kind:
+        if factories.row(engine, "posts", post).claim_kind:
             expire(engine, post)
-    assert rows.row(engine, "posts", post).status == "failed"
+    assert factories.row(engine, "posts", post).status == "failed"
     return post
 
 
@@ -71,7 +71,7 @@ def test_a_refused_post_is_due_again_open_to_edits_and_keeps_its_key_while_its_b
     post = failed(engine, outside)
     assert retried(post) == {post: "due"}
     assert rung == [("posts.publish", [[[post, 1]]])]
-    stored = rows.row(engine, "posts", post)
+    stored = factories.row(engine, "posts", post)
     assert (stored.status, stored.claim_kind, stored.failure_reason, stored.failed_at) == (
         "generated",
         None,
@@ -88,7 +88,7 @@ def test_a_post_mended_by_an_edit_after_its_retry_goes_out_under_a_new_key(engin
     post = failed(engine, outside)
     retried(post)
     with engine.begin() as tx:
-        rows.edit(tx, post, {"caption": "mended"})
+        factories.edit(tx, post, {"caption": "mended"})
     assert publish_now((post, 1))[0] == {post: "done"}
     assert outside.asked[0].key != outside.asked[1].key
 
@@ -101,9 +101,9 @@ def test_a_post_that_may_have_gone_out_comes_back_closed_to_edits_under_its_old_
     assert retried(post) == {post: "closed"}
     assert rung == [("posts.publish", [[[post, 1]]])]
     with engine.begin() as tx:
-        edit = rows.edit(tx, post, {"caption": "another"})
+        edit = factories.edit(tx, post, {"caption": "another"})
     apply.apply_edits([post])
-    assert rows.row(engine, "edits", edit).error_details[0]["message"] == "being published"
+    assert factories.row(engine, "edits", edit).error_details[0]["message"] == "being published"
     assert publish_now((post, 1))[0] == {post: "done"}
     assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
     assert outside.asked[-1].attempt == tries + 1
@@ -122,7 +122,7 @@ def test_tries_before_a_retry_do_not_count_against_the_post(engine: Engine, outs
 
 def test_a_post_that_failed_in_its_render_is_rendered_again(engine: Engine, outside: Outside, rung: list[Any]) -> None:
     with engine.begin() as tx:
-        slides = rows.slides(tx, content_revision=4)
+        slides = factories.slides(tx, content_revision=4)
     outside.replies = [REFUSED]
     render_now(slides, 4)
     assert retried(slides) == {slides: "render"}
@@ -144,25 +144,30 @@ def test_posts_are_chosen_by_reason_and_by_when_they_failed(engine: Engine, outs
 
 def test_a_reason_matches_a_part_and_workspace_and_account_narrow_the_choice(engine: Engine, outside: Outside) -> None:
     here, there, other = (failed(engine, outside) for _ in range(3))
-    change(engine, "posts", there, account_id=rows.INSTAGRAM)
+    change(engine, "posts", there, account_id=factories.INSTAGRAM)
     with engine.begin() as tx:
-        rows.workspace(tx, "ws_other", "_other", "sk_test_other")
+        factories.workspace(tx, "ws_other", "_other", "sk_test_other")
     change(engine, "posts", other, workspace_id="ws_other")
-    assert retried("--reason", "SUSPEND", "--account", rows.INSTAGRAM) == {there: "due"}
+    assert retried("--reason", "SUSPEND", "--account", factories.INSTAGRAM) == {there: "due"}
     assert retried("--reason", "banned") == {}
     assert retried("--workspace", "ws_other") == {other: "due"}
     assert redraft("retry", "--workspace", "nobody", "--yes").exit_code == 2
-    assert retried("--account", rows.TIKTOK) == {here: "due"}
+    assert retried("--account", factories.TIKTOK) == {here: "due"}
 
 
 def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, outside: Outside) -> None:
     post = failed(engine, outside)
-    before = rows.row(engine, "posts", post)
+    before = factories.row(engine, "posts", post)
     retried(post, "--by", "Kim")
     with engine.connect() as tx:
         (act,) = tx.execute(text("SELECT * FROM acts"))
     assert (act.actor, act.api_key_id, act.action) == ("Kim", None, "retry")
-    assert (act.subject, act.subject_id, act.workspace_id, act.from_state) == ("post", post, rows.WORKSPACE, "failed")
+    assert (act.subject, act.subject_id, act.workspace_id, act.from_state) == (
+        "post",
+        post,
+        factories.WORKSPACE,
+        "failed",
+    )
     assert abs((act.at - datetime.now(UTC)).total_seconds()) < 60
     # PostgreSQL leaves the noughts at a fraction's end away.
     assert datetime.fromisoformat(act.before.pop("failedAt")) == before.failed_at
@@ -184,10 +189,10 @@ def test_only_the_operators_word_opens_a_post_that_may_have_gone_out_and_it_is_k
     assert retried(post, "--not-sent") == {post: "due"}
     with engine.begin() as tx:
         acts = tx.execute(text("SELECT actor, action FROM acts")).all()
-        edit = rows.edit(tx, post, {"caption": "another"})
+        edit = factories.edit(tx, post, {"caption": "another"})
     assert acts == [("robin", "retry_not_sent")]
     apply.apply_edits([post])
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
     assert [row.not_sent for row in attempts(engine, post)] == [True] * 3
     assert publish_now((post, 1))[0] == {post: "done"}
     assert outside.asked[-1].key != outside.asked[0].key
@@ -216,15 +221,15 @@ def test_a_post_that_was_tried_again_since_it_was_seen_is_left_alone(
 
     monkeypatch.setattr(post_retries, "preview", meanwhile)
     result = redraft("retry", post, "--not-sent", "--yes")
-    assert (result.exit_code, rows.row(engine, "posts", post).status) == (1, "failed")
+    assert (result.exit_code, factories.row(engine, "posts", post).status) == (1, "failed")
     assert post in result.output
 
 
 def test_posts_that_did_not_fail_are_named_and_left_alone(engine: Engine, outside: Outside) -> None:
     post, other = failed(engine, outside), due(engine)
-    before = rows.row(engine, "posts", other)
+    before = factories.row(engine, "posts", other)
     assert retried(post, other, "post_nobody", code=1) == {post: "due", other: None, "post_nobody": None}
-    assert rows.row(engine, "posts", other) == before
+    assert factories.row(engine, "posts", other) == before
 
 
 def test_a_post_that_somebody_holds_is_left_and_named(engine: Engine, outside: Outside) -> None:
@@ -232,17 +237,17 @@ def test_a_post_that_somebody_holds_is_left_and_named(engine: Engine, outside: O
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
         assert retried(post, held, code=1) == {post: "due", held: None}
-    assert rows.row(engine, "posts", held).status == "failed"
+    assert factories.row(engine, "posts", held).status == "failed"
 
 
 def test_a_person_sees_which_and_is_asked(engine: Engine, outside: Outside) -> None:
     post = failed(engine, outside)
     refused = redraft("retry", post, says="n\n")
-    assert (refused.exit_code, rows.row(engine, "posts", post).status) == (1, "failed")
+    assert (refused.exit_code, factories.row(engine, "posts", post).status) == (1, "failed")
     assert post in refused.output
     assert "suspended" in refused.output
     agreed = redraft("retry", post, says="y\n")
-    assert (agreed.exit_code, rows.row(engine, "posts", post).status) == (0, "generated")
+    assert (agreed.exit_code, factories.row(engine, "posts", post).status) == (0, "generated")
     assert f"{post} is due again." in agreed.output
 
 
@@ -258,9 +263,9 @@ def test_what_cannot_be_meant_is_refused_with_what_to_do(engine: Engine, argumen
 
 def test_what_is_late_is_listed_with_what_holds_it_up(engine: Engine) -> None:
     late = due(engine)
-    closed = due(engine, claim_kind="publish", claim_token="c", claim_expires_at=rows.soon(2))
+    closed = due(engine, claim_kind="publish", claim_token="c", claim_expires_at=factories.soon(2))
     with engine.begin() as tx:
-        rows.post(tx)
+        factories.post(tx)
     told = json.loads(redraft("stuck", "--json").stdout)
     assert {one["postId"] for one in told} == {late, closed}
     assert "being published" in redraft("stuck").output
@@ -276,7 +281,7 @@ def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(engine:
     publish_now((post, 1))
     [told] = json.loads(redraft("stuck", "--json").stdout)
     assert (told["reason"], told["triesUsed"], told["triesMost"]) == ("misconfigured", 1, 10)
-    assert told["nextTryAt"] == edit_histories.moment(rows.row(engine, "posts", post).claim_expires_at)
+    assert told["nextTryAt"] == edit_histories.moment(factories.row(engine, "posts", post).claim_expires_at)
     expire(engine, post)
     shown = " ".join(redraft("stuck").output.split())
     assert "the publisher is set up wrongly (the service answered 401: token expired)" in shown
@@ -302,7 +307,7 @@ def test_stuck_says_died_of_a_post_whose_worker_did(engine: Engine, outside: Out
 def test_failed_posts_are_listed_by_reason_time_workspace_and_account(engine: Engine, outside: Outside) -> None:
     old, new = failed(engine, outside), failed(engine, outside)
     unknown = failed(engine, outside, Reply("unknown", message="timed out"), 3)
-    change(engine, "posts", old, failed_at="sql:'2026-03-01T11:59Z'", account_id=rows.INSTAGRAM)
+    change(engine, "posts", old, failed_at="sql:'2026-03-01T11:59Z'", account_id=factories.INSTAGRAM)
     waits = due(engine)
 
     def listed(*arguments: str) -> list[str]:
@@ -311,8 +316,8 @@ def test_failed_posts_are_listed_by_reason_time_workspace_and_account(engine: En
     assert listed("--status", "failed") == [unknown, new, old]
     assert listed("--status", "failed", "--reason", "SUSPEND") == [new, old]
     assert listed("--status", "failed", "--since", "2026-03-01T12:00Z") == [unknown, new]
-    assert listed("--status", "failed", "--account", rows.INSTAGRAM) == [old]
-    assert listed("--status", "failed", "--workspace", rows.WORKSPACE, "--limit", "1") == [unknown]
+    assert listed("--status", "failed", "--account", factories.INSTAGRAM) == [old]
+    assert listed("--status", "failed", "--workspace", factories.WORKSPACE, "--limit", "1") == [unknown]
     assert listed("--status", "generated") == [waits]
     assert listed() == [waits, unknown, new, old]
     [first, *_] = json.loads(redraft("list", "--status", "failed", "--json").stdout)
@@ -335,7 +340,7 @@ def test_a_reason_and_a_time_are_asked_of_failed_posts_only(engine: Engine, argu
 def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine, outside: Outside) -> None:
     post = due(engine)
     with engine.begin() as tx:
-        edit = rows.edit(tx, post, {"caption": "\x1b[31mred"})
+        edit = factories.edit(tx, post, {"caption": "\x1b[31mred"})
     outside.replies = [REFUSED]
     publish_now((post, 1))
     shown = redraft("show", post).output

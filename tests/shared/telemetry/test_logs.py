@@ -14,7 +14,7 @@ from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.settings import settings
 from shared.telemetry import logs
 from shared.telemetry.log_rates import BURST, Rates
-from tests import rows
+from tests import factories
 from tests.stack import running
 from tests.waiting import eventually
 
@@ -273,7 +273,7 @@ def planted(postgres, valkey):
     with running(url, valkey.url(1000), "edits", REDRAFT_LOG_LEVEL="DEBUG", REDRAFT_LOG_FORMAT="json") as stack:
         stack.http.headers["Authorization"] = f"Bearer {KEY}"
         assert stack.patch("post_1", {"caption": CAPTION}).status_code == 401
-        stack.http.headers["Authorization"] = f"Bearer {rows.SECRET}"
+        stack.http.headers["Authorization"] = f"Bearer {factories.SECRET}"
         yield stack
     postgres.drop_database("logs")
 
@@ -339,7 +339,7 @@ def test_nothing_that_a_client_sent_is_in_any_line_of_any_process(planted):
     assert "RaiseException (SQLSTATE P0001)" in said
     assert "PLANTED" not in said
     assert KEY not in said
-    assert rows.SECRET not in said
+    assert factories.SECRET not in said
 
 
 def test_every_line_of_an_api_and_a_worker_is_json_but_celerys_farewell(planted):

@@ -15,7 +15,7 @@ from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.store import gauges
 from shared.telemetry import metrics
-from tests import rows
+from tests import factories
 
 DOCS = Path(__file__).parents[3] / "docs"
 DASHBOARD = json.loads((DOCS / "grafana-dashboard.json").read_text())
@@ -41,9 +41,9 @@ def sample(name, **labels):
 @pytest.fixture
 def redis_here(monkeypatch, redis_url):
     monkeypatch.setenv("REDRAFT_REDIS_URL", redis_url)
-    rows.forget_caches()
+    factories.forget_caches()
     yield
-    rows.forget_caches()
+    factories.forget_caches()
 
 
 def worker(name, place=0):

@@ -11,7 +11,7 @@ from celery import Celery
 from shared import task_names
 from shared.broker import queue
 from shared.settings import settings
-from tests import rows
+from tests import factories
 from tests.processes import Processes
 from tests.stack import Running
 from tests.waiting import eventually
@@ -109,7 +109,7 @@ def test_without_workers_the_queue_of_a_running_beat_stays_short_and_with_them_a
     with redis.Redis.from_url(redis_url) as broker:
         eventually(lambda: beat.output().count("beat_waits") > 200, within=40)
         assert broker.llen("ops") == 2 * queue.WAITING_BEATS == beat.output().count("Sending due task")
-        post = running.post(scheduled_time=rows.soon(0))
+        post = running.post(scheduled_time=factories.soon(0))
         running.start_worker("ops")
         eventually(lambda: running.row("posts", post).enqueued_at, within=20)
         eventually(lambda: beat.output().count("Sending due task") > 4 * queue.WAITING_BEATS, within=20)
