@@ -11,7 +11,7 @@ from tests.faults.publishing import attempts, due, judged, posted, reference, re
 from tests.faults.scene import Scene
 from tests.reference_services.client import Reference
 from tests.waiting import eventually
-from tests.worker.outside import at, old_edit
+from tests.worker.fake_services import at, old_edit
 
 __all__ = ["reference"]
 

@@ -19,7 +19,7 @@ from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
 from tests import factories, sizes
 from tests.faults.evidence import Call
-from tests.worker.outside import at
+from tests.worker.fake_services import at
 from worker import apply, publish, render, rescue
 from worker.outbound.call_pool import Completed
 from worker.published import Called, Published, finish

@@ -12,14 +12,14 @@ from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
 from shared.store import db
 from tests import factories
-from tests.worker.outside import (
+from tests.worker.fake_services import (
     MADE,
-    Outside,
+    FakeServices,
     Rung,
     attempts,
     expire,
+    fake_services,
     in_thread,
-    outside,
     publish_now,
     render_now,
     until,
@@ -28,7 +28,7 @@ from worker import apply, publish, render
 from worker.outbound.call_pool import CallPool
 from worker.render import Rendering
 
-__all__ = ["outside"]
+__all__ = ["fake_services"]
 
 CONTENT = {"contentType": "slides", "contentUrl": ["https://cdn.example.com/8.jpg", "https://cdn.example.com/9.jpg"]}
 
@@ -50,8 +50,8 @@ def due(engine: Engine) -> str:
 
 
 @pytest.fixture
-def slides(engine: Engine, outside: Outside) -> str:
-    outside.usual = MADE
+def slides(engine: Engine, fake_services: FakeServices) -> str:
+    fake_services.usual = MADE
     with engine.begin() as tx:
         return factories.slides(tx)
 
@@ -88,7 +88,7 @@ def queued(engine: Engine, post: str, changes: dict[str, Any]) -> str:
 
 
 def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause(monkeypatch, claims_store, "take_claims")
     with in_thread(lambda: publish_now((due, 1))):
@@ -100,11 +100,11 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
     ended = factories.row(engine, "edits", edit)
     assert (ended.status, ended.error_code) == ("rejected", "cannot_edit")
     assert ended.error_details[0]["message"] in {"being published", "posted"}
-    assert outside.asked[0].post["caption"] == "first"
+    assert fake_services.asked[0].post["caption"] == "first"
 
 
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     edit = queued(engine, due, {"caption": "in time"})
@@ -116,11 +116,11 @@ def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_
         pause.go.set()
     assert factories.row(engine, "edits", edit).status == "applied"
     assert publish_now((due, 1))[0] == {due: "done"}
-    assert outside.asked[0].post["caption"] == "in time"
+    assert fake_services.asked[0].post["caption"] == "in time"
 
 
 def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = publish.claim({due: 1}, publish.Published())
     pause = Pause(monkeypatch, claims_store, "finish_publishes")
@@ -133,11 +133,11 @@ def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
             pause.go.set()
     ended = factories.row(engine, "edits", edit)
     assert (ended.status, ended.error_details[0]["message"]) == ("rejected", "posted")
-    assert outside.asked == []
+    assert fake_services.asked == []
 
 
 def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[Pause] = []
 
@@ -149,7 +149,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
         return Reply("done", {})
 
     edits: list[str] = []
-    outside.usual = edited
+    fake_services.usual = edited
     with ThreadPoolExecutor(1) as applying, in_thread(lambda: publish_now((due, 1))) as publishing:
         until(lambda: bool(pauses) and pauses[0].reached.is_set())
         publishing.join(0.2)
@@ -161,7 +161,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
 
 
 def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_never_lands(
-    engine: Engine, outside: Outside, slides: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, slides: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause(monkeypatch, claims_store, "take_claims")
     edited = threading.Event()
@@ -170,7 +170,7 @@ def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_ne
         assert edited.wait(10)
         return MADE
 
-    outside.replies = [late]
+    fake_services.replies = [late]
     outcomes: list[str] = []
     with in_thread(lambda: outcomes.append(render_now(slides)[0])):
         assert pause.reached.wait(10)
@@ -219,7 +219,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 
 @pytest.mark.parametrize("expired", [False, True], ids=["a due post", "an expired claim"])
 def test_of_many_workers_on_one_post_one_claims_and_one_calls(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch, *, expired: bool
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, *, expired: bool
 ) -> None:
     if expired:
         publish.claim({due: 1}, publish.Published())
@@ -234,5 +234,5 @@ def test_of_many_workers_on_one_post_one_claims_and_one_calls(
         pause.go.set()
         outcomes = sorted(one.result().outcomes[due] for one in running)
     assert outcomes == ["done"] + ["held"] * 7
-    assert len(outside.asked) == 1
+    assert len(fake_services.asked) == 1
     assert [row.outcome for row in attempts(engine, due)] == (["unknown"] if expired else []) + ["done"]

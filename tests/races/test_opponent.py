@@ -29,7 +29,7 @@ from tests.conftest import TEMPLATE
 from tests.faults.evidence import Call, PostRow, gather, snapshot
 from tests.faults.oracle import judge, verdict
 from tests.reference_services.opponent import InThread, Opponent, in_thread
-from tests.worker.outside import at
+from tests.worker.fake_services import at
 from worker import apply, publish, published
 from worker.outbound import connections
 from worker.outbound.call_pool import Completed

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from shared.domain.events import Event
 from shared.store import webhooks as webhooks_store
 from tests import factories
-from tests.worker.outside import Outside
+from tests.worker.fake_services import FakeServices
 from worker import webhooks
 from worker.outbound.call_pool import CallPool
 
@@ -45,5 +45,5 @@ def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:
     return webhooks.deliver(posts, CallPool(room), rung.extend), rung
 
 
-def sent(outside: Outside) -> list[tuple[str, str]]:
-    return [(json.loads(asked.body)["type"], json.loads(asked.body)["data"]["postId"]) for asked in outside.asked]
+def sent(fake_services: FakeServices) -> list[tuple[str, str]]:
+    return [(json.loads(asked.body)["type"], json.loads(asked.body)["data"]["postId"]) for asked in fake_services.asked]

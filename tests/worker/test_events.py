@@ -9,14 +9,16 @@ from shared.domain.service_answers import Reply
 from shared.settings import settings
 from shared.store import webhooks as webhooks_store
 from tests import factories
-from tests.worker.outside import Outside, at, change, outside, publish_now, render_now
+from tests.worker.fake_services import FakeServices, at, change, fake_services, publish_now, render_now
 from tests.worker.receiver import engine, events
 from worker import apply, rescue
 
-__all__ = ["engine", "outside"]
+__all__ = ["engine", "fake_services"]
 
 
-def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: Engine, outside: Outside) -> None:
+def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     with engine.begin() as tx:
         post = factories.post(tx, scheduled_time=factories.soon(60), timezone="Asia/Tokyo")
         poison = factories.edit(tx, post, {"caption": "secret one"})
@@ -46,14 +48,14 @@ def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: E
     assert "secret" not in str(events(engine))
 
 
-def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outside) -> None:
-    outside.replies = [Reply("done", {"platformPostId": "tt_1"}), Reply("refused", message="suspended")]
+def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, fake_services: FakeServices) -> None:
+    fake_services.replies = [Reply("done", {"platformPostId": "tt_1"}), Reply("refused", message="suspended")]
     with engine.begin() as tx:
         first, second = (factories.post(tx, scheduled_time=factories.soon(-5)) for _ in range(2))
         slides = factories.slides(tx)
     assert publish_now((first, 1))[1].told == [first]
     publish_now((second, 1))
-    outside.replies = [Reply("refused", message="no image")]
+    fake_services.replies = [Reply("refused", message="no image")]
     render_now(slides)
     posted, failed, unrendered = events(engine)
     stored = factories.row(engine, "posts", first)
@@ -75,7 +77,7 @@ def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outsi
 
 
 def test_without_a_url_nothing_is_written_down(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REDRAFT_WEBHOOK_URL")
     settings.cache_clear()

@@ -12,11 +12,11 @@ from shared.broker import queue
 from shared.store import schedule as schedule_store
 from tests import factories
 from tests.worker.bulk import held_by_a_person
-from tests.worker.outside import Outside, change, expire, outside
+from tests.worker.fake_services import FakeServices, change, expire, fake_services
 from worker import publish, render, rescue, schedule
 from worker.render import Rendering
 
-__all__ = ["outside"]
+__all__ = ["fake_services"]
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_rescue_rings_for_renders_whose_message_was_lost(engine: Engine, sent: l
 
 
 def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
-    engine: Engine, outside: Outside, sent: list[Any]
+    engine: Engine, fake_services: FakeServices, sent: list[Any]
 ) -> None:
     with engine.begin() as tx:
         post = factories.post(tx, scheduled_time=seconds(-60), schedule_revision=4)

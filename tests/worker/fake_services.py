@@ -45,7 +45,7 @@ class Asked:
 
 
 @dataclass
-class Outside:
+class FakeServices:
     """Answers each call with the next of `replies` (a Reply, or a function of the call), then with `usual`."""
 
     usual: Any = DONE
@@ -60,10 +60,10 @@ class Outside:
 
 
 @pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> Outside:
-    outside = Outside()
-    monkeypatch.setattr(services, "call", outside)
-    return outside
+def fake_services(monkeypatch: pytest.MonkeyPatch) -> FakeServices:
+    fake_services = FakeServices()
+    monkeypatch.setattr(services, "call", fake_services)
+    return fake_services
 
 
 @pytest.fixture
