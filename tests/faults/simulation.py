@@ -37,7 +37,7 @@ def made_of(post: dict[str, Any]) -> str:
 
 
 @dataclass
-class World:
+class Simulation:
     """Some posts, the messages that are under way, and the calls that are being made."""
 
     engine: Engine
