@@ -14,7 +14,7 @@ from api.submission import recording
 from shared.domain import errors
 from shared.domain.errors import Detail, NotFound
 from shared.domain.lifecycle import EditStatus, etag
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.domain.times import format_instant
 from shared.store import reads
 from shared.store.edits import NewEdit

@@ -22,7 +22,7 @@ from shared.domain.fields import SLIDES
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import Status, etag
 from shared.domain.posts import detailed, public
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import edits as edits_store
 from shared.store import reads
 from shared.store.edits import NewEdit
@@ -156,7 +156,7 @@ def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[Edit
     edit = reads.edit(tx, workspace_id, edit_id)
     if edit is None:
         raise NotFound.edit(edit_id)
-    return edit, edits_store.ends_of(tx, [edit_id]).get(edit_id)
+    return edit, edits_store.results_of(tx, [edit_id]).get(edit_id)
 
 
 @router.get("/v1/posts")

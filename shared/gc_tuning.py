@@ -1,4 +1,4 @@
-"""What the garbage collector is spared: all that a process made while it started lives as long as the process."""
+"""Settings of the garbage collector. Objects from a process's start live as long as the process: it skips them."""
 
 import gc
 
@@ -12,7 +12,7 @@ still in use then, and looked at for nothing; what a cycle holds meanwhile is so
 def freeze() -> None:
     """To be called when a process has started, and in one that forks before it does.
 
-    A full collection looks at every object there is, some 150,000 after our imports: 80 ms in which nobody is served.
+    A full collection looks at every object there is, some 150,000 after our imports: 80 ms without service.
     In a forked child it also writes to each, and so copies all of its parent's memory. What is frozen, it leaves alone.
     """
     # Without a collection first: after our imports it takes 50 ms in each of eight processes, and finds nothing.
@@ -21,6 +21,6 @@ def freeze() -> None:
 
 
 def unfreeze() -> None:
-    """Undo it: the process goes on after what it had started for."""
+    """Undo `freeze`, for a process that goes on to other work."""
     gc.unfreeze()
     gc.set_threshold(*_USUAL)

@@ -135,11 +135,11 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """This process's settings, read once. StartError where a variable holds what it cannot."""
+    """This process's settings, read once. StartError where a variable has an invalid value."""
     try:
         return Settings()
     except ValidationError as error:
-        # Without what stands there: it may be a secret.
+        # Without the value: it may be a secret.
         wrong = [
             f"{start_rules.variable(str(one['loc'][0]))}: {one['msg']}" for one in error.errors(include_input=False)
         ]

@@ -12,12 +12,12 @@ from shared.domain.reschedules import Outcome
 from shared.store import reschedules as store
 from shared.store.db import transaction
 from shared.store.reschedules import NewJob
-from tests import rows
+from tests import factories
 from worker import reschedule
 from worker.reschedule import Ran
 
 
-def make(body: dict[str, Any], workspace: str = rows.WORKSPACE) -> str:
+def make(body: dict[str, Any], workspace: str = factories.WORKSPACE) -> str:
     """A queued job, as the API records it; its id."""
     asked = parse_request(body)
     plan, meant, items = asked.plan.stored(), stored_filter(asked.filter), stored_items(asked.items)
@@ -26,11 +26,11 @@ def make(body: dict[str, Any], workspace: str = rows.WORKSPACE) -> str:
 
 def revert(job_id: str) -> str:
     """The inverse job, as the API records it; its id."""
-    return _recorded({"revert": job_id}, rows.WORKSPACE, dry_run=False, reverts=job_id)
+    return _recorded({"revert": job_id}, factories.WORKSPACE, dry_run=False, reverts=job_id)
 
 
 def _recorded(plan: dict[str, Any], workspace: str, **given: Any) -> str:
-    new = NewJob(new_id("rsch"), workspace, rows.KEY_ID, "tests", "req_test", plan=plan, **given)
+    new = NewJob(new_id("rsch"), workspace, factories.KEY_ID, "tests", "req_test", plan=plan, **given)
     with transaction() as tx:
         assert store.insert_job(tx, new) is not None
     return new.id
@@ -45,7 +45,7 @@ def run(job_id: str, most: int = 1000) -> list[Ran]:
     return ran
 
 
-def job(job_id: str, workspace: str = rows.WORKSPACE) -> Job:
+def job(job_id: str, workspace: str = factories.WORKSPACE) -> Job:
     with transaction() as tx:
         found = store.job(tx, workspace, job_id)
     assert found is not None

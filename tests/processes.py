@@ -46,7 +46,7 @@ class Process:
     """A running process with its own session. Its pool and other descendants are its tree."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, cwd: Path = ROOT) -> None:
-        """`command` is made by `tether.command`, so that it dies with pytest."""
+        """`command` is made by `die_with_parent.command`, so that it dies with pytest."""
         self.name = name
         self.port: int | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process

@@ -7,13 +7,13 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine, create_engine, pool, text
 
-from tests import rows
+from tests import factories
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 
 
 class Running:
-    """The stack of one test or module. `http` is a client with the key of `tests/rows.py`."""
+    """The stack of one test or module. `http` is a client with the key of `tests/factories.py`."""
 
     def __init__(self, processes: Processes, database_url: str, redis_url: str, **environment: str) -> None:
         self.processes = processes
@@ -23,7 +23,7 @@ class Running:
         self.workers: dict[str, Process] = {}
         self.http = httpx.Client()
         with self.engine.begin() as tx:
-            rows.workspace(tx)
+            factories.workspace(tx)
 
     def start_api(self) -> "Running":
         """Start the API, or another one; `http` talks to the newest."""
@@ -31,7 +31,7 @@ class Running:
         self.api = api
         self.http.close()
         self.http = httpx.Client(
-            base_url=api.url, headers={"Authorization": f"Bearer {rows.SECRET}"}, timeout=40, trust_env=False
+            base_url=api.url, headers={"Authorization": f"Bearer {factories.SECRET}"}, timeout=40, trust_env=False
         )
 
         def up() -> bool:
@@ -59,14 +59,14 @@ class Running:
 
     def post(self, **columns: Any) -> str:
         with self.engine.begin() as tx:
-            return rows.post(tx, **columns)
+            return factories.post(tx, **columns)
 
     def slides(self, **columns: Any) -> str:
         with self.engine.begin() as tx:
-            return rows.slides(tx, **columns)
+            return factories.slides(tx, **columns)
 
     def row(self, table: str, row_id: str) -> Any:
-        return rows.row(self.engine, table, row_id)
+        return factories.row(self.engine, table, row_id)
 
     def scalar(self, statement: str, **given: Any) -> Any:
         with self.engine.connect() as tx:

@@ -1,4 +1,4 @@
-"""All of `redraft up` with planted captions, URLs, sounds and keys: none of them is where others read (SPEC 9).
+"""All of `redraft up` with planted captions, URLs, sounds and keys: none is where others read (docs/security.md).
 
 What each line and each metric holds is tested beside it (tests/shared/telemetry/test_logs.py and others). Here the
 whole of it runs, at its most talkative, through everything a client can make it do, and then everything that it said is
@@ -28,7 +28,7 @@ from shared import task_names
 from shared.cli import roles
 from shared.local import commands
 from shared.local.datadir import free_port
-from tests import rows
+from tests import factories
 from tests.processes import Process, Processes, data_dir
 from tests.reference_services.client import Reference
 from tests.waiting import eventually
@@ -122,7 +122,7 @@ def everything() -> Iterator[Everything]:
         places = json.loads((data.path / "stack.json").read_text())
         stack = Everything(up, reference, data.path, places)
         with stack.engine.begin() as tx:
-            rows.workspace(tx, secret=KEY)
+            factories.workspace(tx, secret=KEY)
         try:
             yield stack
         except BaseException:
@@ -136,9 +136,9 @@ def everything() -> Iterator[Everything]:
 def _edits(stack: Everything) -> None:
     """Good ones, refused ones, malformed ones, with secrets in every place that a client can fill."""
     with stack.engine.begin() as tx:
-        ours = [rows.post(tx, caption=CAPTION) for _ in range(3)]
-        theirs = rows.post(tx, caption=CAPTION, account_id=rows.INSTAGRAM, platform="instagram")
-        gone = rows.post(tx, caption=CAPTION, status="failed", failure_reason=QUOTED)
+        ours = [factories.post(tx, caption=CAPTION) for _ in range(3)]
+        theirs = factories.post(tx, caption=CAPTION, account_id=factories.INSTAGRAM, platform="instagram")
+        gone = factories.post(tx, caption=CAPTION, status="failed", failure_reason=QUOTED)
     slides = {"contentType": "slides", "contentUrl": URLS}
     bodies: list[Any] = [
         {"caption": CAPTION},
@@ -185,7 +185,7 @@ def _edits(stack: Everything) -> None:
 
 def _plans(stack: Everything) -> None:
     """Created, rendered, published, refused by the platform, lost on the way, deleted, and moved in bulk."""
-    video = {"accountIds": [rows.TIKTOK, rows.INSTAGRAM], "contentUrl": URL, "caption": CAPTION}
+    video = {"accountIds": [factories.TIKTOK, factories.INSTAGRAM], "contentUrl": URL, "caption": CAPTION}
     stack.reference.behave(
         {"mode": "status", "kind": "publish", "status": 400, "message": QUOTED, "times": 1},
         {"mode": "hang", "kind": "publish", "times": 1, "effect": True},
@@ -194,14 +194,14 @@ def _plans(stack: Everything) -> None:
         {"mode": "status", "kind": "render", "status": 503, "message": QUOTED, "times": 1},
     )
     made = [stack.http.post("/v1/posts/video", json=video) for _ in range(3)]
-    rendered = {"accountIds": [rows.TIKTOK], "contentUrls": URLS, "caption": CAPTION, "renderAsVideo": True}
+    rendered = {"accountIds": [factories.TIKTOK], "contentUrls": URLS, "caption": CAPTION, "renderAsVideo": True}
     made.append(stack.http.post("/v1/posts/slideshow", json=rendered | {"soundId": SOUND, "slideDuration": 4}))
     assert [answer.status_code for answer in made] == [201] * 4, [answer.text for answer in made]
     assert stack.http.post("/v1/posts/video", json=video | {"accountIds": [SOUND]}).status_code == 404
     assert stack.http.post("/v1/posts/video", json=video | {"PLANTED": CAPTION}).status_code == 400
     with stack.engine.begin() as tx:
-        moved = [rows.post(tx, caption=CAPTION) for _ in range(5)]
-        doomed = rows.post(tx, caption=CAPTION)
+        moved = [factories.post(tx, caption=CAPTION) for _ in range(5)]
+        doomed = factories.post(tx, caption=CAPTION)
     stack.http.request("DELETE", "/v1/posts", json={"postIds": [doomed, SOUND]})
     shift = {"filter": {"postIds": [*moved, SOUND]}, "shift": "PT1H"}
     job = stack.http.post("/v1/reschedules", json=shift, headers={"Idempotency-Key": "PLANTED-job"})
@@ -213,7 +213,7 @@ def _plans(stack: Everything) -> None:
 def _trouble(stack: Everything) -> None:
     """A database that breaks under an edit in hand, a connection that is cut, a post that somebody holds."""
     with stack.engine.begin() as tx:
-        post, held = rows.post(tx, caption=CAPTION), rows.post(tx, caption=CAPTION)
+        post, held = factories.post(tx, caption=CAPTION), factories.post(tx, caption=CAPTION)
         # Its message names the row as errors of PostgreSQL's own do; it is not the server's log that is on trial.
         tx.execute(
             text("""CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql SET log_min_messages = 'panic' AS $$

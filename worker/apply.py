@@ -11,7 +11,7 @@ from shared.domain import events, lifecycle, posts
 from shared.domain.edits import EditPatch
 from shared.domain.lifecycle import EditStatus, PostFacts, Status
 from shared.domain.posts import Post
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.settings import settings
 from shared.store import batches, db
 from shared.store import edits as edits_store

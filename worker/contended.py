@@ -6,7 +6,7 @@ shared/broker/contended_posts.py says why one message serves them all.
 from collections import defaultdict
 
 from shared.broker import answers, contended_posts, queue
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import edits as edits_store
 from shared.store.db import transaction
 from worker.apply import Applied, apply_edits

@@ -12,7 +12,7 @@ from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
-from shared.store.claims import AttemptEnd, Finish, NewClaim
+from shared.store.claims import AttemptResult, Finish, NewClaim
 from shared.store.db import transaction
 from shared.telemetry import metrics
 from worker import publish_rules
@@ -128,7 +128,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         past = claims_store.histories(tx, locked)
         now = posts_store.clock(tx)
         claims: list[NewClaim] = []
-        lost: list[AttemptEnd] = []
+        lost: list[AttemptResult] = []
         spent: list[Finish] = []
         for post_id, post in locked.items():
             facts, history = drained.posts.get(post_id, post.facts), past.get(post_id)

@@ -11,7 +11,7 @@ from shared.domain import posts
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
-from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from shared.store.claims import Attempt, AttemptResult, Finish, History
 from worker import retries
 from worker.retries import Limits
 
@@ -25,7 +25,7 @@ class Taken:
 
     verdict: str
     attempt: Attempt | None = None
-    lost: AttemptEnd | None = None
+    lost: AttemptResult | None = None
     gives_up: Finish | None = None
 
 

@@ -16,7 +16,7 @@ from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
-from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from shared.store.claims import Attempt, AttemptResult, Finish, History
 from shared.store.db import transaction
 from worker import publish_rules
 from worker.follow_ups import FollowUps, Publish

@@ -203,7 +203,7 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
 def _give_up(tx: Connection, post: Post, token: str, reason: str) -> list[str]:
     """Fail the render. Returned: the posts to ring the webhooks for, below the commit."""
     revision = claims_store.fail_render(tx, post.facts.id, token, reason)
-    return webhooks_store.tell(tx, [events.failed(post, revision, reason)]) if webhooks_store.wanted() else []
+    return webhooks_store.record(tx, [events.failed(post, revision, reason)]) if webhooks_store.wanted() else []
 
 
 def _after(reply: Reply, job: Job, now: datetime, waits_since: datetime | None) -> retries.Step:

@@ -220,7 +220,7 @@ def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wai
             return False
         job, chunk = found
         attempt.count(number, chunk.attempts)
-        wanted = [one for one in chunk.held if index in (None, one)]
+        wanted = [one for one in chunk.contended if index in (None, one)]
         if wait:
             posts_store.wait_at_most(tx, wait)
         done = work(tx, job, chunk, wanted, attempts=attempts, when_locked="wait" if wait else "skip")

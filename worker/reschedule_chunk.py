@@ -26,7 +26,7 @@ from shared.store import batches
 from shared.store import posts as posts_store
 from shared.store import reschedule_moves as moves_store
 from shared.store import webhooks as webhooks_store
-from shared.store.reschedule_chunks import Chunk, Step, Told, Work
+from shared.store.reschedule_chunks import Chunk, OutcomeRow, Step, Work
 from shared.store.reschedule_moves import Moved
 from worker.apply import Drained, drain
 from worker.attempts import EditAttempts
@@ -131,7 +131,7 @@ def work(
         # The queues first: an edit that is applied between the two reads is then seen in its post. The other way round
         # it would be seen in neither.
         now, waiting = moves_store.moment(tx, ids)
-        posts = posts_store.read_seen(tx, ids)
+        posts = posts_store.read_schedules(tx, ids)
     else:
         posts = posts_store.lock_seen(tx, ids, when_locked)
         now, waiting = moves_store.moment(tx, [post.id for post in posts])
@@ -154,7 +154,7 @@ def work(
     if not job.dry_run:
         moves_store.move(tx, job, done.moves, now=now, soon=soon)
         moves_store.stay(tx, job, done.stays, now=now)
-        webhooks_store.tell(tx, done.events)
+        webhooks_store.record(tx, done.events)
     return done
 
 

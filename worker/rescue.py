@@ -57,7 +57,7 @@ def rescue() -> dict[str, int]:
 
 
 def _edits() -> int:
-    room = queue.room_in("edits")
+    room = queue.free_capacity("edits")
     if not room:
         return 0
     with transaction() as tx:
@@ -67,8 +67,8 @@ def _edits() -> int:
 
 
 def _claims() -> int:
-    publish = min(EXPIRED_AT_ONCE, queue.room_in("publish") * queue.PUBLISHES_A_MESSAGE)
-    render = min(EXPIRED_AT_ONCE, queue.room_in("render"))
+    publish = min(EXPIRED_AT_ONCE, queue.free_capacity("publish") * queue.PUBLISHES_A_MESSAGE)
+    render = min(EXPIRED_AT_ONCE, queue.free_capacity("render"))
     with transaction() as tx:
         publishes = claims_store.expired(tx, "publish", publish)
         renders = claims_store.expired(tx, "render", render)
@@ -87,7 +87,7 @@ def _reschedules() -> int:
     with transaction() as tx:
         live = reschedules_store.live(tx, STALLED_AFTER)
     stalled = [job_id for job_id, is_stalled in live if is_stalled]
-    waiting = settings().queue_full - queue.room_in("bulk") if stalled else 0
+    waiting = settings().queue_full - queue.free_capacity("bulk") if stalled else 0
     if waiting >= len(live):
         return 0
     follow_ups = FollowUps()
@@ -99,7 +99,7 @@ def _reschedules() -> int:
 def _webhooks() -> int:
     if not webhooks_store.wanted():
         return 0
-    room = queue.room_in("webhooks")
+    room = queue.free_capacity("webhooks")
     with transaction() as tx:
         post_ids = webhooks_store.forgotten(tx, FORGOTTEN_AFTER, min(room, 20) * queue.DOORBELL_POSTS)
     FollowUps(webhooks=post_ids).send()

@@ -22,7 +22,7 @@ from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared.broker import queue
-from shared.domain.edit_histories import EditStory
+from shared.domain.edit_histories import EditHistory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import EditStatus
 from shared.store import failures, health, operator_actions, overview
@@ -83,7 +83,7 @@ async def _depths() -> dict[str, int] | None:
 _SEQ = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
-def _edits(tx: Connection, status: str | None, post_id: str | None, after: str | None, limit: int) -> list[EditStory]:
+def _edits(tx: Connection, status: str | None, post_id: str | None, after: str | None, limit: int) -> list[EditHistory]:
     place = int(after) if after is not None and _SEQ.fullmatch(after) else after
     return operator_actions.edits(tx, status=status, post_id=post_id, after=place, limit=limit)
 

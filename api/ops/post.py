@@ -43,7 +43,7 @@ class _History:
 
     post: Post
     now: datetime
-    edits: list[EditStory]
+    edits: list[EditHistory]
     tries: list[overview.Try]
     acts: list[Recorded]
     reason: Reason
@@ -128,7 +128,7 @@ async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_s
     """Retry these posts in one transaction, each only at the revision in `seen`, and ring for them below the commit."""
 
     def put_back(tx: Connection) -> list[Retried]:
-        return failures.retry_seen(tx, seen, actor, not_sent=not_sent)
+        return failures.retry_unchanged(tx, seen, actor, not_sent=not_sent)
 
     done = await context.write(put_back, unsure=UNSURE)
     log.info("operator_decided", done="retried", posts=len(done), not_sent=not_sent, by=actor.name)

@@ -10,7 +10,7 @@ import structlog
 
 from api.http.coalescer import Coalescer
 from api.http.shares import Shares
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import edits as edits_store
 from shared.store.db import transaction
 
@@ -35,7 +35,7 @@ class Waiter:
 
     edit_id: str
     owner: str
-    future: asyncio.Future[End | None]
+    future: asyncio.Future[EditResult | None]
     since: float
     until: float
     look_at: float = field(default=0.0)
@@ -94,7 +94,7 @@ class Waiting:
         may be over before a look-up is.
         """
         now = self._loop.time()
-        future: asyncio.Future[End | None] = self._loop.create_future()
+        future: asyncio.Future[EditResult | None] = self._loop.create_future()
         waiter = Waiter(edit_id, owner, future, now, min(now + seconds, self._limit), now + SILENCE)
         self._by_edit.setdefault(edit_id, []).append(waiter)
         self._places.take(owner)
@@ -195,4 +195,4 @@ class Waiting:
 
 def _read_ends(edit_ids: list[str]) -> dict[str, End]:
     with transaction() as tx:
-        return edits_store.ends_of(tx, edit_ids)
+        return edits_store.results_of(tx, edit_ids)

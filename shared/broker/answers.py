@@ -1,7 +1,7 @@
-"""Announcing the ends of edits over Redis pub/sub, and hearing them (SPEC 7, "Answers").
+"""Announcing the results of edits over Redis pub/sub, and hearing them (docs/architecture.md).
 
-Each API process has a channel of its own; a doorbell carries its address, and the worker that answers it publishes
-there, once a batch. Pub/sub forgets: what nobody heard is read from the database, so nothing here needs to be reliable.
+Each API process has a channel of its own. A doorbell carries its address, and the worker that answers it publishes
+there, once a batch. Pub/sub stores nothing: a result that was not heard is read from the database.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from pydantic_core import from_json, to_json
 
 from shared.broker.redis_connection import client
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 
-# A channel on which nothing was heard for ten seconds is asked for a sign of life; without one it is deaf.
+# After ten seconds of silence the channel is pinged. Without an answer it counts as lost.
 SILENT_AT_MOST = 10.0
 ANSWERS_WITHIN = 3.0
 
@@ -38,27 +38,27 @@ def channel_of(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer: to which doorbell, counted from one, and the ends that its batch made. `more`: it will say more."""
+    """One answer: to which doorbell, counted from one, and the results of its batch. `more`: more answers follow."""
 
     bell: int
-    ends: dict[str, End]
+    results: dict[str, EditResult]
     more: bool = False
 
 
-def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -> bool:
-    """Answer a doorbell with the ends of its batch. False if nobody could be told; they will look for themselves.
+def announce(reply_to: str | None, results: Sequence[EditResult], *, more: bool = False) -> bool:
+    """Answer a doorbell with the results of its batch. False if that failed: then the API reads the database.
 
-    `more`: another answer to the same bell is still to come, and these are ends that need not wait for it.
+    `more`: another answer to the same doorbell follows, and these results need not wait for it.
     """
     if not reply_to or "#" not in reply_to:
         return False
     channel, _, bell = reply_to.rpartition("#")
-    told = [
+    rows = [
         [end.id, end.status, end.revision, end.result, end.error_code, end.error_message, end.error_details]
-        for end in ends
+        for end in results
     ]
     try:
-        client().publish(channel, to_json([f"-{bell}" if more else bell, told]))
+        client().publish(channel, to_json([f"-{bell}" if more else bell, rows]))
     except redis.RedisError as error:
         log.warning("announce_failed", error=type(error).__name__)
         return False
@@ -66,23 +66,23 @@ def announce(reply_to: str | None, ends: Sequence[End], *, more: bool = False) -
 
 
 def parse(data: bytes) -> Answer | None:
-    """An announcement as it was meant, or None for one that nobody of ours wrote."""
+    """An announcement, or None for a message that no worker of ours wrote."""
     try:
-        bell, told = from_json(data)
-        ends = {
-            row[0]: End(
+        bell, rows = from_json(data)
+        results = {
+            row[0]: EditResult(
                 row[0], EditStatus(row[1]), row[2], result=row[3], error_code=row[4], error_message=row[5],
                 error_details=row[6],
             )
-            for row in told
+            for row in rows
         }  # fmt: skip
-        return Answer(abs(int(bell)), ends, more=int(bell) < 0)
+        return Answer(abs(int(bell)), results, more=int(bell) < 0)
     except (ValueError, TypeError, LookupError):
         return None
 
 
 class Listener:
-    """Hears this process's channel, on its event loop, and hands each answer on. Survives a Redis that goes away."""
+    """Hears this process's channel, on its event loop, and passes each answer on. It reconnects by itself."""
 
     def __init__(self, broker: redis.asyncio.Redis, channel: str, hear: Callable[[Answer], object]) -> None:
         self._broker = broker
@@ -110,7 +110,7 @@ class Listener:
             except (redis.RedisError, OSError):
                 pass
             except Exception:
-                # The edge: a task that ended here would leave every edit to be looked up, and nobody would know.
+                # Without this the task would end silently, and every edit would have to be looked up in the database.
                 log.exception("hearing_failed")
             # Waiters read the database meanwhile; half a second is often enough for a restart.
             await asyncio.sleep(0.5)
@@ -126,7 +126,7 @@ class Listener:
                 if answer is not None:
                     self._hear(answer)
             elif now() > heard + SILENT_AT_MOST + ANSWERS_WITHIN:
-                # Half-open: what nobody says cannot be told from what nobody hears, but for an answer to a question.
-                raise redis.ConnectionError("the channel has gone deaf")
+                # Half-open: only the answer to a ping tells a silent channel from a dead connection.
+                raise redis.ConnectionError("the channel no longer answers")
             elif now() > heard + SILENT_AT_MOST:
                 await pubsub.ping()

@@ -1,10 +1,10 @@
-"""Posts that somebody holds, to be tried again in 250 ms: all of them by one message (SPEC 3.4).
+"""Posts that are locked elsewhere, to be tried again in 250 ms: all of them by one message (docs/decisions/0012).
 
-A message of its own for each doorbell that met a held post would come back four times a second and multiply with each
-edit of that post, until the workers did nothing but wait for it. So the posts stand in a hash in Redis, each with the
-address of whoever asked last, and while one message for them is under way no other is sent. Which one that is stands
-beside them: any other, sent because this one was late, or delivered twice, sends none in its turn. Redis may forget all
-of it: the edits stand in their rows, and rescue rings for them.
+If each doorbell that met a locked post sent a message of its own, these messages would return four times a second. They
+would multiply with each edit of the post, until the workers did nothing else. So the posts are in a hash in Redis, each
+with the reply address of the latest request. While one message for them is under way, no other is sent. The hash has
+the token of that message beside it. Another message, sent because the first was late, or delivered twice, sends no
+successor. Redis may lose all of it: the edits are in their rows, and rescue rings for them.
 """
 
 from collections.abc import Collection, Sequence
@@ -30,7 +30,9 @@ log = structlog.get_logger(__name__)
 
 
 def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
-    """Have these tried again. `reply_to`: where their ends are told of (`outcomes.address`), if not where they were."""
+    """Have these tried again. `reply_to`: where their results are announced (`answers.address`). None keeps the
+    address that is noted already.
+    """
     if not post_ids:
         return
     token = uuid4().hex
@@ -48,7 +50,7 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
 
 
 def known(post_ids: Sequence[str]) -> set[str]:
-    """Those of the posts that a message under way will try: after this look, so that nobody need do it before."""
+    """Those of the posts that a message under way will still try, so that the caller need not."""
     try:
         with redis_connection.client().pipeline() as together:
             together.exists(RUNG)
@@ -66,8 +68,8 @@ def take(token: str | None) -> dict[str, str]:
     """
     try:
         with redis_connection.client().pipeline() as together:
-            # First of all: whoever notes a post from now on sends a message, for this one may have read already. But
-            # the one that is under way beside this one will still read, and goes on alone.
+            # This comes first. A worker that notes a post from now on sends a new message, since this one may have read
+            # the hash already. A second message that is under way still reads the hash, and keeps its token.
             together.eval(_OFF_THE_BOOKS, 1, RUNG, token or "")
             together.hrandfield(POSTS, queue.DOORBELL_POSTS, withvalues=True)
             _, found = together.execute()
@@ -80,13 +82,13 @@ def take(token: str | None) -> dict[str, str]:
     addresses = {post_id: address if is_id(address) else "" for post_id, address in pairs if is_id(post_id)}
     nonsense = [word for word, post_id in zip(flat[::2], words[::2], strict=True) if post_id not in addresses]
     if nonsense:
-        # Anybody can write there, and what is no id would fail every message that picks it.
+        # Any client of Redis can write there. A value that is no id would fail every message that picks it.
         forget(nonsense)
     return addresses
 
 
 def forget(post_ids: Collection[str | bytes]) -> None:
-    """Nobody holds these any more. What was noted of them since is lost with it: look into their queues again."""
+    """These posts are no longer locked elsewhere. Notes made since are lost too: read their queues again."""
     if not post_ids:
         return
     try:

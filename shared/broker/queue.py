@@ -1,4 +1,4 @@
-"""The only send. A message is a wake-up: ids only, the row is reread (HOUSE 5)."""
+"""The only send. A message is a wake-up: it holds ids only, and the worker reads the rows (docs/architecture.md)."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 def broker_options(config: Settings) -> dict[str, Any]:
-    """Celery's settings for the way to Redis, the same for those who ring and those who listen (SPEC 7)."""
+    """Celery's settings for Redis, the same for senders and for workers."""
     return {
         "broker_url": config.redis_url,
         "broker_connection_timeout": config.redis_timeout,
@@ -47,13 +47,13 @@ def broker_options(config: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
-        # A lost doorbell is rung again by rescue; a retry here would only hold up the one who rings.
+        # Rescue rings a lost doorbell again. A retry here would only block the sender.
         "task_publish_retry": False,
         "task_serializer": "json",
         "accept_content": ["json"],
         "result_backend": None,
         "task_ignore_result": True,
-        # A second message for each send would double the price of a doorbell; workers announce what they received.
+        # A second message for each send would double the cost of a doorbell. Workers report what they received.
         "task_send_sent_event": False,
         "task_default_queue": "ops",
         "task_create_missing_queues": True,
@@ -63,14 +63,14 @@ def broker_options(config: Settings) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def sender() -> Celery:
-    """The Celery app of those who only send. Workers use their own (worker/runtime/app.py), set up alike."""
+    """The Celery app of processes that only send. Workers have their own, set up alike (worker/runtime/app.py)."""
     app = Celery("redraft", set_as_current=False)
     app.conf.update(broker_options(settings()))
     return app
 
 
 def readable(ids: Sequence[str]) -> str:
-    """What an operator reads in Flower: `post_abc123 +3` (SPEC 7)."""
+    """What an operator reads in Flower: `post_abc123 +3`."""
     if not ids:
         return "nothing"
     return ids[0] if len(ids) == 1 else f"{ids[0]} +{len(ids) - 1}"
@@ -99,7 +99,7 @@ def send(
 
 
 async def ring_edits_on_loop(broker: redis.asyncio.Redis, post_ids: Sequence[str], reply_to: str | None) -> bool:
-    """The same for an event loop and its connection: a doorbell for 500 posts at most (`outcomes.client_on_loop`)."""
+    """The same on an event loop, with a connection of `redis_connection.client_on_loop`. At most 500 posts."""
     shown = readable(post_ids)
     ready = _message(EDITS_APPLY, [post_ids, reply_to], shown)
     try:
@@ -119,15 +119,13 @@ def _not_sent(task: str, shown: str, error: Exception) -> bool:
 
 
 def ring_edits(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
-    """A doorbell for posts that have something new. `reply_to` is where the answer goes (`outcomes.address`)."""
+    """A doorbell for posts that have something new. `reply_to` is where the answer goes (`answers.address`)."""
     return _ring(EDITS_APPLY, post_ids, reply_to)
 
 
 def ring_contended(token: str, countdown: float) -> bool:
-    """A doorbell for posts that somebody held. It names none: it is read then which they are
-    (shared/broker/contended_posts.py).
-
-    `token` tells it from others of its kind.
+    """A doorbell for posts that were locked elsewhere. It names no post: the worker reads them from Redis
+    (shared/broker/contended_posts.py). `token` identifies the message.
     """
     return send(EDITS_APPLY, [[], token], shown="held posts", countdown=countdown)
 
@@ -155,7 +153,7 @@ def enqueue_renders(due: Sequence[tuple[str, int]], countdown: float | None = No
 
 
 def ring_webhooks(post_ids: Sequence[str]) -> bool:
-    """A doorbell for posts of which there is something to tell."""
+    """A doorbell for posts that have undelivered webhook events."""
     return _ring(WEBHOOKS_DELIVER, post_ids)
 
 
@@ -173,8 +171,8 @@ def ring_reschedule(job_id: str, shown: str = "", countdown: float | None = None
     return send(RESCHEDULES_RUN_CHUNK, [job_id], shown=shown or job_id, countdown=countdown or None)
 
 
-def room_in(queue: str) -> int:
-    """How many more messages dispatch and rescue may put on a queue (SPEC 7: it is rung while under 1,000)."""
+def free_capacity(queue: str) -> int:
+    """How many more messages dispatch and rescue may put on a queue: they send only while it is below `queue_full`."""
     with suppress(redis.RedisError):
         return max(0, settings().queue_full - int(redis_connection.client().llen(queue)))
     return 0

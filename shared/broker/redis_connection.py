@@ -18,9 +18,9 @@ def client() -> redis.Redis:
 
 
 def client_on_loop() -> redis.asyncio.Redis:
-    """A connection for the running event loop alone, as bounded. Whoever asked for it closes it.
+    """A connection for the running event loop alone, bounded alike. The caller closes it.
 
-    Where requests wait, ringing and hearing in threads cost each edit four wake-ups more: a tenth of its time.
+    For a request that waits, ringing and hearing in threads would cost four more wake-ups: a tenth of its time.
     """
     return redis.asyncio.Redis.from_url(settings().redis_url, **_bounded(redis.asyncio.retry.Retry))
 

@@ -1,7 +1,7 @@
-"""How the figures of worker processes reach /metrics (docs/decisions/0007).
+"""Brings the metrics of worker processes to /metrics (docs/decisions/0007).
 
 Every worker process, pool children too, writes what it has counted into Redis every two seconds, under its worker's
-name and its place in the pool; any API shows what lies there.
+name and its place in the pool; any API process serves them.
 """
 
 import socket
@@ -22,13 +22,13 @@ from shared.telemetry.metrics import POOL, WORKER
 
 PERIOD = 2.0
 KEPT_FOR = 30
-"""Seconds for which a worker's figures are shown after its last word."""
+"""Seconds for which a worker's metrics are shown after its last write."""
 
 NAMES = "redraft:figures"
 
 
 class _Worker:
-    """This process, if it is a worker's: its name, its place in the pool, and the thread that writes its figures."""
+    """This process, if it is a worker's: its name, its place in the pool, and the thread that writes its metrics."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -44,7 +44,7 @@ class _Worker:
         self._thread.start()
 
     def end(self) -> None:
-        """Write once more, and no more."""
+        """Write one last time and stop."""
         if self._thread is not None:
             self._stopped.set()
             self._thread.join(timeout=3)
@@ -60,15 +60,15 @@ class _Worker:
             self._stopped.wait(PERIOD)
 
     def write(self) -> None:
-        """Lay this process's figures down where an API finds them, for KEPT_FOR seconds."""
+        """Lay this process's metrics down where an API process finds them, for KEPT_FOR seconds."""
         POOL.set(connections_in_use())
         name = f"{self.name}/{self.place}"
-        figures = [
+        families = [
             [family.name, [[sample.name, sample.labels, sample.value] for sample in family.samples]]
             for family in WORKER.collect()
         ]
         with redis_connection.client().pipeline(transaction=False) as together:
-            together.set(f"{NAMES}:{name}", to_json(figures), ex=KEPT_FOR)
+            together.set(f"{NAMES}:{name}", to_json(families), ex=KEPT_FOR)
             together.sadd(NAMES, name)
             together.execute()
 
@@ -82,12 +82,12 @@ def worker_name() -> str:
 
 
 def watch_worker() -> None:
-    """Let Celery's signals start and end the writing of figures, and tracing; called once, by worker/runtime/app.py."""
+    """Let Celery's signals start and stop the writer and tracing. Called once, by worker/runtime/app.py."""
     signals.celeryd_init.connect(_named, weak=False)
     signals.worker_process_init.connect(_child_began, weak=False)
-    signals.worker_process_shutdown.connect(_ended, weak=False)
+    signals.worker_process_shutdown.connect(_process_stopped, weak=False)
     signals.worker_ready.connect(_worker_began, weak=False)
-    signals.worker_shutdown.connect(_ended, weak=False)
+    signals.worker_shutdown.connect(_process_stopped, weak=False)
 
 
 def _named(sender: Any = None, **_: Any) -> None:
@@ -97,7 +97,7 @@ def _named(sender: Any = None, **_: Any) -> None:
 def _child_began(**_: Any) -> None:
     from billiard.process import current_process  # noqa: PLC0415  -- only pool children need it
 
-    # The place is taken over by whoever replaces a dead child: its counters begin anew, as after any restart.
+    # The child that replaces a dead one takes over its place: its counters begin anew, as after any restart.
     _worker.begin(int(getattr(current_process(), "index", 0) or 0))
     tracing.start(_worker.name)
 
@@ -109,19 +109,19 @@ def _worker_began(sender: Any = None, **_: Any) -> None:
         tracing.start(_worker.name)
 
 
-def _ended(**_: Any) -> None:
+def _process_stopped(**_: Any) -> None:
     _worker.end()
     tracing.stop()
 
 
 def heard_from(worker_queue: str, host: str = "") -> bool:
-    """Whether this host's worker for a queue has written figures lately: a container's health check."""
+    """Whether this host's worker for a queue has written metrics recently: a container's health check."""
     name = f"{worker_queue}@{host or socket.gethostname()}/"
     return any(one.startswith(name) for one, _ in _snapshots())
 
 
 def _snapshots() -> list[tuple[str, Any]]:
-    """What worker processes have written lately, by name; names of the gone are forgotten on the way."""
+    """What worker processes have written recently, by name. Expired names are removed on the way."""
     client = redis_connection.client()
     known: Any = client.smembers(NAMES)
     names = sorted(name.decode() for name in known)
@@ -135,19 +135,19 @@ def _snapshots() -> list[tuple[str, Any]]:
 
 
 def of_workers() -> list[Metric]:
-    """The figures of all worker processes, each sample with its `worker` and `place`; raises redis.RedisError.
+    """The metrics of all worker processes, each sample with its `worker` and `place`; raises redis.RedisError.
 
     `redraft_worker_processes` says for each queue how many there are, 0 too: the first thing to look at.
     """
     families = {family.name: Metric(family.name, family.documentation, family.type) for family in WORKER.collect()}
     processes = Metric("redraft_worker_processes", "Worker processes heard of lately, by queue.", "gauge")
     count = dict.fromkeys(task_names.QUEUES, 0)
-    for name, figures in _snapshots():
+    for name, written in _snapshots():
         worker, _, place = name.rpartition("/")
         served = worker.partition("@")[0]
         if served in count:
             count[served] += 1
-        for family, samples in figures:
+        for family, samples in written:
             for sample, labels, value in samples if family in families else ():
                 families[family].add_sample(sample, {**labels, "worker": worker, "place": place}, value)
     for served, number in count.items():

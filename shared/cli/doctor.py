@@ -1,4 +1,4 @@
-"""`redraft doctor`: looks at everything, names what is wrong, and says what to do (SPEC 8)."""
+"""`redraft doctor`: checks every part, names what is wrong, and says what to do."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
 
 
 def _facts(facts: "Facts") -> dict[str, Any]:
-    """The figures behind the findings, for scripts that keep them."""
+    """The facts behind the findings, for scripts."""
     database, redis, workers = facts.database, facts.redis, facts.workers
     return {
         "database": database

@@ -1,4 +1,4 @@
-"""`redraft edits`: one edit's story, and what an operator may do about one that failed (SPEC 3.9, 8)."""
+"""`redraft edits`: lists, one edit's history, and what an operator may do about a failed edit."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from shared.domain.edit_histories import EditStory, Prospect
+    from shared.domain.edit_histories import EditHistory, Prospect
     from shared.store.acts import Actor, Recorded
     from shared.store.operator_actions import Done, NotDone
 
 SHOWN = 20
 
-app = typer.Typer(help="Edits: their stories, and what to do about those that failed.", no_args_is_help=True)
+app = typer.Typer(help="Edits: lists, histories, and what to do about failed ones.", no_args_is_help=True)
 
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
 Ids = Annotated[list[str], typer.Argument(metavar="EDIT...", help="As lists, logs and Flower show it: edit_…")]
 
 
-class Ended(StrEnum):
+class EditState(StrEnum):
     """The lifecycle's EditStatus once more, for typer, which wants it before anything heavy is imported."""
 
     QUEUED = "queued"
@@ -39,7 +39,7 @@ class Ended(StrEnum):
 @app.command("list")
 def list_edits(
     *,
-    status: Annotated[Ended | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[EditState | None, typer.Option(help="Only these.")] = None,
     post: Annotated[str | None, typer.Option(help="Only this post's: post_…")] = None,
     workspace: Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
@@ -56,7 +56,7 @@ def list_edits(
             tx, status=status.value if status else None, post_id=post, workspace_id=home, limit=limit
         )
     if as_json:
-        say_json([edit_histories.told(edit) for edit in found])
+        say_json([edit_histories.as_json(edit) for edit in found])
         return
     rows = [
         {
@@ -91,7 +91,7 @@ def show(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Tell one edit's story: its times, what it changed or why not, and what to do."""
+    """Show one edit's history: its times, what it changed or why it did not, and what to do."""
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
     from shared.domain.lifecycle import EditStatus  # noqa: PLC0415
     from shared.store import acts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
@@ -103,9 +103,11 @@ def show(
         refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
     failed = seen.edit.status == EditStatus.FAILED
     if as_json:
-        kept = {"acts": [act.told() for act in done]}
+        kept = {"acts": [act.as_json() for act in done]}
         say_json(
-            edit_histories.told(seen.edit) | kept | ({"requeue": edit_histories.told_prospect(seen)} if failed else {})
+            edit_histories.as_json(seen.edit)
+            | kept
+            | ({"requeue": edit_histories.prospect_as_json(seen)} if failed else {})
         )
         return
     for line in _lines(seen.edit, done):
@@ -138,7 +140,7 @@ def discard(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """End failed or queued edits as rejected, for good: they never take effect."""
+    """Reject failed or queued edits for good: they never take effect."""
     _decide(edit_ids, "discard", by, yes=yes, data_dir=data_dir, as_json=as_json)
 
 
@@ -152,7 +154,7 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
         refuse("--json asks no questions: give --yes too. `redraft edits show` says what a requeue would overwrite.")
     done: list[dict[str, Any]] = []
     for edit_id in dict.fromkeys(edit_ids):
-        # Looked at when its turn comes: what was done to the one before may be what this one overwrites.
+        # Read only now: this edit may overwrite what the previous one has just been given back.
         with database(data_dir) as tx:
             seen = operator_actions.prospect(tx, edit_id)
         if seen is None:
@@ -164,7 +166,7 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
         if not yes and not typer.confirm(f"{verb.capitalize()} it?"):
             done.append({"editId": edit_id, "done": False, "why": "you said no"})
             continue
-        # Agreed to is what was shown; --yes agrees to whatever it is.
+        # The operator confirmed what was shown. --yes confirms anything.
         done.append(_do(edit_id, verb, Actor(operator_name(by)), None if yes else seen.mark, data_dir, quiet=as_json))
     if as_json:
         say_json(done)
@@ -183,33 +185,37 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
     try:
         with database(data_dir) as tx:
             try:
-                ended = acts[verb](tx)
+                result = acts[verb](tx)
             except Exception as error:
                 if not db.lock_timed_out(error):
                     raise
-                held = "Somebody holds its post for too long; `redraft doctor` says who. Try again"
-                ended = operator_actions.NotDone(held)
+                why = "Another session has its post locked for too long; `redraft doctor` names it. Try again"
+                result = operator_actions.NotDone(why)
     except typer.Exit:
-        echo(f"{edit_id}: whether it was done is not known; `redraft edits show {edit_id}` tells.", err=True)
+        echo(f"{edit_id}: it is not known whether it was done; see `redraft edits show {edit_id}`.", err=True)
         raise
-    if isinstance(ended, operator_actions.NotDone):
-        echo(f"{edit_id}: {ended.why}.", err=True)
-        if ended.prospect is not None and not quiet:
-            _show_prospect(ended.prospect)
-        return {"editId": edit_id, "done": False, "why": ended.why}
+    if isinstance(result, operator_actions.NotDone):
+        echo(f"{edit_id}: {result.why}.", err=True)
+        if result.prospect is not None and not quiet:
+            _show_prospect(result.prospect)
+        return {"editId": edit_id, "done": False, "why": result.why}
     found = parts(data_dir)
     with reaching(found):
-        rung = bool(found.redis_url) and queue.ring_edits([ended.post_id])
-        if ended.told:
-            queue.ring_webhooks(ended.told)
+        rung = bool(found.redis_url) and queue.ring_edits([result.post_id])
+        if result.webhooks:
+            queue.ring_webhooks(result.webhooks)
     if not quiet:
-        when = "" if rung else " Redis was not told: the rescue finds it within seconds, when workers and Redis run."
+        when = (
+            ""
+            if rung
+            else " Redis could not be reached: rescue finds the edit within seconds once workers and Redis run."
+        )
         echo(f"{edit_id} is {'queued again' if verb == 'requeue' else 'discarded'}.{when}")
     return {"editId": edit_id, "done": True, "rung": rung}
 
 
-def _lines(edit: "EditStory", done: "list[Recorded]") -> list[str]:
-    """The story, a line for each thing that a person wants to know."""
+def _lines(edit: "EditHistory", done: "list[Recorded]") -> list[str]:
+    """The history, line by line."""
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     lines = [f"{edit.id} of {edit.post_id} in {edit.workspace_id}: {edit.status}"]

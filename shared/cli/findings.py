@@ -1,4 +1,4 @@
-"""What is wrong, and what to do about it: facts in, findings out (SPEC 8, `redraft doctor`).
+"""What is wrong, and what to do about it: facts in, findings out (`redraft doctor`).
 
 Pure. shared/cli/probes.py asks the parts; this judges what they said.
 """
@@ -18,7 +18,7 @@ SESSION_IDLE: Final = 10.0
 SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
 NAMED_AT_MOST: Final = 5
-FAILED_LATELY: Final = timedelta(days=1)
+FAILED_WITHIN: Final = timedelta(days=1)
 """A post that failed longer ago stays on the operators' page, but is no finding any more: many are never put back."""
 REASON_SHOWN: Final = 60
 
@@ -66,7 +66,7 @@ class Holder:
 class DatabaseFacts:
     """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
 
-    `failed_posts`: posts that failed within FAILED_LATELY; `failed_reasons`: the most frequent ones, with counts.
+    `failed_posts`: posts that failed within FAILED_WITHIN; `failed_reasons`: the most frequent ones, with counts.
     `set_up_wrongly`: posts that the publisher answers as it would answer any, and `publisher_says` what.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
     """
@@ -149,7 +149,7 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
     "Redis": "Edits are accepted and safe, but nothing is applied or published until it is back: start it, and check "
     "REDRAFT_REDIS_URL.",
     "API": "Clients cannot send edits: start it with `redraft api`, or look into its log for why it ended.",
-    "Flower": "Redraft works without it, but nobody sees the tasks: start it with `redraft flower`.",
+    "Flower": "Redraft works without it, but tasks cannot be watched: start it with `redraft flower`.",
     "publisher": "Posts that come due are tried for an hour and then fail: start it, and check REDRAFT_PUBLISHER_URL.",
     "renderer": "Posts that need a render wait for it and then fail: start it, and check REDRAFT_RENDERER_URL.",
     "receiver of webhooks": "Events wait for it for a day and are then given up: start it, and check "
@@ -202,12 +202,12 @@ def _workers(workers: WorkerFacts, facts: Facts) -> Iterable[Finding]:
                 "queue_full",
                 f"The queue {queue.name} holds {queue.depth:,} messages",
                 f"Its workers do not keep up: start more with `redraft worker --queues {queue.name}`. Nothing is lost "
-                "meanwhile, the rows know.",
+                "meanwhile: the work is in the database.",
             )
     if workers.beat is False:
         yield Finding(
             "no_beat",
-            "No beat was heard: nobody sends what comes due, nor looks for what was forgotten",
+            "No beat was heard: posts that come due are not sent, and lost work is not found",
             "Start one with `redraft beat`; two are as safe as one.",
         )
 
@@ -232,7 +232,7 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
         yield Finding(
             "redis_saving_fails",
             "Redis cannot write to its disk",
-            "Look into its log; a full disk is the usual reason. It may refuse messages until that is mended.",
+            "Look into its log; a full disk is the usual reason. It may refuse messages until then.",
         )
     if redis.most and redis.used > redis.most * 0.9:
         yield Finding(
@@ -269,12 +269,12 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "See them with `redraft posts stuck`, one with `redraft posts show POST`.",
         )
     for holder in database.holders:
-        held_up = f", and holds up {_count(holder.blocks, 'other')}" if holder.blocks else ""
+        blocking = f", and holds up {_count(holder.blocks, 'other')}" if holder.blocks else ""
         doing = "does nothing in an open transaction" if holder.idle else "is in one transaction"
         yield Finding(
             "idle_transaction" if holder.idle else "long_transaction",
-            f"Session {holder.pid} ({holder.who}) {doing} for {duration(timedelta(seconds=holder.seconds))}{held_up}",
-            f"Ask whoever it is to end it, or end it with: SELECT pg_terminate_backend({holder.pid})",
+            f"Session {holder.pid} ({holder.who}) {doing} for {duration(timedelta(seconds=holder.seconds))}{blocking}",
+            f"Ask its user to end it, or end it with: SELECT pg_terminate_backend({holder.pid})",
         )
     if database.failed:
         yield Finding(
@@ -283,29 +283,29 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "See them with `redraft edits list --status failed`; then `redraft edits requeue` or `discard` each.",
         )
     if database.failed_posts:
-        shown = [f"{count:,} {_cut(reason)}" for reason, count in database.failed_reasons[:NAMED_AT_MOST]]
+        shown = [f"{count:,} {_shortened(reason)}" for reason, count in database.failed_reasons[:NAMED_AT_MOST]]
         yield Finding(
             "failed_posts",
             f"{_count(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
-            "See them with `redraft posts list --status failed`, or by reason on the operators' page. Mend the cause, "
-            "then `redraft posts retry --reason WORDS`.",
+            "See them with `redraft posts list --status failed`, or by reason on the operators' page. Repair the "
+            "cause, then `redraft posts retry --reason WORDS`.",
         )
     if database.stalled:
         yield Finding(
             "stalled_jobs",
-            f"Nobody works on the bulk job {listed(database.stalled[:NAMED_AT_MOST])}",
+            f"No worker makes progress on the bulk job {listed(database.stalled[:NAMED_AT_MOST])}",
             "Look for a worker on the queue bulk, and into its log.",
         )
     if database.dead_events:
         yield Finding(
             "dead_webhooks",
             f"{_count(database.dead_events, 'event')} that the receiver of webhooks did not take within a day",
-            "Mend the receiver; what was given up stands on the operators' page.",
+            "Repair the receiver; the operators' page lists what was given up.",
         )
 
 
 def _clocks(database: DatabaseFacts, workers: WorkerFacts | None) -> Iterable[Finding]:
-    """Against the database's clock, which is the one that decides (SPEC 3.6)."""
+    """Compare clocks with the database's clock, which decides about time."""
     todo = "Let NTP set both clocks. Publishes are handed out by the worker's clock and judged by the database's."
     if abs(database.skew) - database.skew_within > SKEW:
         yield Finding("clock_skew", f"This machine's clock is {_off(-database.skew)} the database's", todo)
@@ -316,7 +316,7 @@ def _clocks(database: DatabaseFacts, workers: WorkerFacts | None) -> Iterable[Fi
             yield Finding("clock_skew", f"The clock of worker {name} is {_off(off)} the database's", todo)
 
 
-def _cut(reason: str) -> str:
+def _shortened(reason: str) -> str:
     return reason if len(reason) <= REASON_SHOWN else f"{reason[: REASON_SHOWN - 1]}…"
 
 

@@ -1,4 +1,4 @@
-"""`redraft keys`: API keys, each for one workspace, with scopes and a limit, revocable at once (SPEC 9)."""
+"""`redraft keys`: API keys, each for one workspace, with scopes and a limit, revocable at once (docs/security.md)."""
 
 from enum import StrEnum
 from typing import Annotated, Final

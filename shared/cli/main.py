@@ -57,7 +57,7 @@ app.add_typer(posts.app, name="posts")
 
 
 def run() -> None:
-    """The command. What a person has to mend is told in one line, without a traceback."""
+    """Run the command. An error that a person has to correct is one line, without a traceback."""
     try:
         app()
     except (LocalError, StartError) as error:

@@ -1,4 +1,4 @@
-"""Who sits before the terminal: the name that is kept with what an operator does."""
+"""The operator's name, which is recorded with each action."""
 
 import getpass
 import os

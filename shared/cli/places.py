@@ -26,7 +26,7 @@ class Parts:
 def stack_of(data_dir: Path) -> Any:
     """What the stack that runs in `data_dir` says of itself. OSError where none does, ValueError for no JSON.
 
-    LocalError where somebody else could have written it: it says to which servers this command goes.
+    LocalError where another user could have written it: the file says to which servers this command goes.
     """
     return json.loads(ownership.read_file(data_dir / STACK_FILE))
 
@@ -42,7 +42,7 @@ def parts(data_dir: Path) -> Parts:
         said = {}
     config = settings()
     if config.database_url and config.database_url != said.get("databaseUrl"):
-        # Another installation than the one in this folder: its parts are no business of ours.
+        # The environment names another installation: the other parts of this folder's stack do not belong to it.
         said = {}
     return Parts(
         config.database_url or said.get("databaseUrl", ""),

@@ -32,7 +32,7 @@ SHOWN: Final = 20
 REASONS: Final = 5
 CLOSED: Final = "those are tried under their old keys, and closed to edits"
 OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
-TOLD: Final = {
+WORDS: Final = {
     "due": "is due again",
     "closed": "may have gone out: it is tried again under its old key, closed to edits",
     "render": "is rendered again",
@@ -82,8 +82,8 @@ def retry(
     done = _retry({post.id: post.revision for post in found}, data_dir, operator_name(by), not_sent=not_sent)
     left = sorted(known - {one.post_id for one in done})
     if as_json:
-        told = [{"postId": one.post_id, "done": True, "back": one.back} for one in done]
-        say_json(told + [{"postId": post_id, "done": False, "back": None} for post_id in missing + left])
+        rows = [{"postId": one.post_id, "done": True, "back": one.back} for one in done]
+        say_json(rows + [{"postId": post_id, "done": False, "back": None} for post_id in missing + left])
     else:
         _tell(done, len(found), left)
     if missing or left:
@@ -92,10 +92,13 @@ def retry(
 
 def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
     for one in done[:SHOWN]:
-        echo(f"{one.post_id} {TOLD[one.back]}.")
+        echo(f"{one.post_id} {WORDS[one.back]}.")
     echo(f"{len(done):,} of {found:,} failed posts are tried again.")
     if left:
-        echo(f"{len(left):,} were held by somebody or have changed; try again: {' '.join(left[:SHOWN])}", err=True)
+        echo(
+            f"{len(left):,} are locked by another session or have changed; try again: {' '.join(left[:SHOWN])}",
+            err=True,
+        )
 
 
 def parse_since(given: str | None) -> datetime | None:
@@ -110,7 +113,7 @@ def parse_since(given: str | None) -> datetime | None:
 
 
 def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None:
-    """What a retry would put back, before anybody is asked."""
+    """Show what a retry would put back, before asking."""
     say_failed(found[:SHOWN], now, as_json=False)
     if len(found) > SHOWN:
         echo(f"and {len(found) - SHOWN:,} more")
@@ -145,12 +148,14 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
             row["maybeSent"] = "maybe" if post.maybe_sent else "no"
             row["reason"] = post.reason if post.answer in {None, post.reason} else f"{post.reason} ({post.answer})"
     headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "reason"}
-    say(rows, headings, as_json=as_json, none="There are no such posts.", cut="reason")
+    say(rows, headings, as_json=as_json, none="There are no such posts.", shorten="reason")
 
 
 def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "list[Retried]":
-    """Some hundred posts in a transaction, rung for below its commit. Posts that somebody holds are left out, and those
-    whose revision is no longer the one that the operator has `seen`: a try may have been made since.
+    """Retry some hundred posts in a transaction, and ring for them after its commit.
+
+    Left out are posts that are locked elsewhere, and posts whose revision is no longer the one that the operator has
+    `seen`: a try may have been made since.
     """
     from shared.broker import queue  # noqa: PLC0415 - as above
     from shared.store import failures  # noqa: PLC0415
@@ -161,7 +166,7 @@ def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> 
     for start in range(0, len(post_ids), TOGETHER):
         with database(data_dir) as tx:
             together = {post_id: seen[post_id] for post_id in post_ids[start : start + TOGETHER]}
-            some = failures.retry_seen(tx, together, Actor(by), not_sent=not_sent)
+            some = failures.retry_unchanged(tx, together, Actor(by), not_sent=not_sent)
         done += some
         if found.redis_url:
             # What is not rung for, rescue and dispatch find within seconds.

@@ -1,4 +1,4 @@
-"""`redraft posts`: lists, posts that are late and why, and one post's story; post_retries.py has `retry`."""
+"""`redraft posts`: lists, late posts and why, and one post's history; post_retries.py has `retry`."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Posts: which are late, why one failed, and another try.", no_args_is_help=True)
 
 SHOWN: Final = 20
-CUT: Final = "Only the first {:,} are shown; --limit shows more."
+TRUNCATED: Final = "Only the first {:,} are shown; --limit shows more."
 
 
-class Stands(StrEnum):
+class PostStatus(StrEnum):
     """The lifecycle's Status once more, for typer, which wants it before anything heavy is imported."""
 
     PENDING_RENDER = "pending_render"
@@ -45,7 +45,7 @@ app.command("retry")(retry)
 @app.command("list")
 def list_posts(
     *,
-    status: Annotated[Stands | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[PostStatus | None, typer.Option(help="Only these.")] = None,
     reason: Annotated[str | None, typer.Option(help="Failed posts whose reason holds these words.")] = None,
     since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
     workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
@@ -59,11 +59,11 @@ def list_posts(
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
-    if status is not Stands.FAILED and (reason is not None or since is not None):
+    if status is not PostStatus.FAILED and (reason is not None or since is not None):
         refuse("--reason and --since are about failed posts: give --status failed too.")
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
-        if status is Stands.FAILED:
+        if status is PostStatus.FAILED:
             found = failures.failed_posts(
                 tx, reason=reason, since=begins, workspace_id=home, account_id=account, limit=limit + 1
             )
@@ -72,14 +72,14 @@ def list_posts(
             listed = operator_actions.posts(
                 tx, status=status.value if status else None, workspace_id=home, account_id=account, limit=limit + 1
             )
-    if status is Stands.FAILED:
+    if status is PostStatus.FAILED:
         say_failed(found[:limit], now, as_json=as_json)
-        cut = len(found) > limit
+        truncated = len(found) > limit
     else:
         _say_posts(listed[:limit], as_json=as_json)
-        cut = len(listed) > limit
-    if cut:
-        echo(CUT.format(limit), err=True)
+        truncated = len(listed) > limit
+    if truncated:
+        echo(TRUNCATED.format(limit), err=True)
 
 
 def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
@@ -110,7 +110,7 @@ def stuck(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List posts that should have gone out, the longest late first, and what holds each up."""
+    """List posts that should have gone out, the longest late first, and the reason for each."""
     from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import late as late_store  # noqa: PLC0415
 
@@ -126,7 +126,7 @@ def stuck(
             "lateSeconds": round((post.now - post.scheduled_time).total_seconds(), 1),
             "why": post.reason.words,
         }
-        | _told(post.reason)
+        | _reason_as_json(post.reason)
         for post in late
     ]
     if not as_json:
@@ -135,7 +135,7 @@ def stuck(
     headings = {"postId": "post", "lateSeconds": "late", "why": "why"}
     say(rows, headings, as_json=as_json, none="No post is late.")
     if len(found) > limit:
-        echo(CUT.format(limit), err=True)
+        echo(TRUNCATED.format(limit), err=True)
 
 
 @app.command("show")
@@ -145,7 +145,7 @@ def show(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Tell one post's story: where it stands, its latest tries at going out, its latest edits, and who retried it."""
+    """Show one post's history: its state, its latest tries and edits, and who retried it."""
     from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import acts, operator_actions, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
@@ -160,12 +160,12 @@ def show(
     post = found.get(post_id)
     if post is None or now is None:
         refuse(f"There is no post {post_id}.")
-    story = {
+    shown = {
         "post": edit_histories.without_secrets(posts.detailed(post)) | {"deleted": post.facts.deleted},
         "revision": post.facts.revision,
         "renderedUrl": edit_histories.without_secrets(post.facts.rendered_url),
         "why": why[post_id].words,
-        **_told(why[post_id]),
+        **_reason_as_json(why[post_id]),
         "claim": post.facts.claim,
         "claimExpiresAt": edit_histories.moment(post.claim_expires_at),
         "retryAt": edit_histories.moment(post.retry_at),
@@ -185,46 +185,46 @@ def show(
             {"editId": edit.id, "status": edit.status, "createdAt": edit_histories.moment(edit.created_at)}
             for edit in edits
         ],
-        "acts": [act.told() for act in done],
+        "acts": [act.as_json() for act in done],
     }
     if as_json:
-        say_json(story)
+        say_json(shown)
         return
-    for line in _lines(post, story, now):
+    for line in _lines(post, shown, now):
         echo(line)
 
 
-def _lines(post: "Post", story: dict[str, Any], now: datetime) -> list[str]:
+def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     facts = post.facts
     lines = [f"{facts.id} in {post.workspace_id}: {'deleted, was ' if facts.deleted else ''}{facts.status}"]
-    lines += [f"  {name:<15} {value}" for name, value in story["post"].items() if name not in {"postId", "status"}]
+    lines += [f"  {name:<15} {value}" for name, value in shown["post"].items() if name not in {"postId", "status"}]
     lines.append(f"  {'revision':<15} {facts.revision}")
-    lines.append(f"  {'why':<15} {story['why']}")
+    lines.append(f"  {'why':<15} {shown['why']}")
     if facts.claim is not None and post.claim_expires_at is not None:
         left = post.claim_expires_at - now
         until = f"for {edit_histories.duration(left)} more" if left > timedelta(0) else "expired; rescue takes it over"
         lines.append(f"  {'claim':<15} {facts.claim}, {until}")
     if post.retry_at is not None:
-        lines.append(f"  {'next try':<15} {story['retryAt']}")
-    if story["tries"]:
+        lines.append(f"  {'next try':<15} {shown['retryAt']}")
+    if shown["tries"]:
         lines.append("Its latest tries at going out:")
-    for one in story["tries"]:
-        ended = f"{one['outcome'] or 'not ended'}{': ' + one['message'] if one['message'] else ''}"
-        lines.append(f"  {one['startedAt']} try {one['number']} of {one['key']}: {ended}")
-    if story["edits"]:
+    for one in shown["tries"]:
+        outcome = f"{one['outcome'] or 'not outcome'}{': ' + one['message'] if one['message'] else ''}"
+        lines.append(f"  {one['startedAt']} try {one['number']} of {one['key']}: {outcome}")
+    if shown["edits"]:
         lines.append("Its latest edits (redraft edits show EDIT tells more):")
-    lines += [f"  {edit['createdAt']} {edit['editId']} {edit['status']}" for edit in story["edits"]]
-    if story["acts"]:
+    lines += [f"  {edit['createdAt']} {edit['editId']} {edit['status']}" for edit in shown["edits"]]
+    if shown["acts"]:
         lines.append("What was done to it:")
-    lines += [f"  {act['at']} {act['words']}" for act in story["acts"]]
+    lines += [f"  {act['at']} {act['words']}" for act in shown["acts"]]
     if facts.status == "failed":
         lines.append(f"\nAnother try: redraft posts retry {facts.id}")
     return lines
 
 
-def _told(reason: "Reason") -> dict[str, Any]:
+def _reason_as_json(reason: "Reason") -> dict[str, Any]:
     """The reason as `--json` shows it beside its words."""
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 

@@ -1,6 +1,4 @@
-"""Asks each part how it is, side by side, with short time-outs; shared/cli/findings.py judges what they say (SPEC
-8).
-"""
+"""Asks each part for its state, at once and with short time-outs. shared/cli/findings.py judges the answers."""
 
 import socket
 import time
@@ -24,7 +22,7 @@ from shared import task_names
 from shared.broker import queue, redis_connection
 from shared.broker.queue import depths
 from shared.cli.findings import (
-    FAILED_LATELY,
+    FAILED_WITHIN,
     JOB_STALLED,
     NAMED_AT_MOST,
     SESSION_IDLE,
@@ -53,7 +51,7 @@ LISTEN: Final = 2.5
 
 
 def examine(database_url: str, *, api_url: str = "", flower_url: str = "") -> Facts:
-    """Ask everybody. Takes some three seconds; Redis is the one that `settings()` names."""
+    """Ask all parts. Takes some three seconds. Redis is the server that `settings()` names."""
     config = settings()
     urls = {
         "API": f"{api_url}/healthz" if api_url else "",
@@ -70,7 +68,7 @@ def examine(database_url: str, *, api_url: str = "", flower_url: str = "") -> Fa
         connections = {name: threads.submit(CHECKS.get(name, _connects), url) for name, url in urls.items() if url}
         database = _answer("PostgreSQL", asked_database.result, unreachable)
         redis_facts = _answer("Redis", asked_redis.result, unreachable)
-        # Its failure is Redis's, which has been named.
+        # If it fails, Redis does, and that is recorded already.
         workers = _answer("Redis", asked_workers.result, dict(unreachable))
         for name, connected in connections.items():
             _answer(name, connected.result, unreachable)
@@ -123,9 +121,9 @@ def _database(url: str) -> DatabaseFacts:
             return DatabaseFacts(skew, within, pending, version=version)
         with transaction(engine) as tx:
             overview.limit_statements(tx, PATIENCE * 2)
-            standing = overview.summary(tx)
+            summary = overview.summary(tx)
             late = late_store.late_posts(tx, NAMED_AT_MOST)
-            refused = failures.groups(tx, since=standing.now - FAILED_LATELY, limit=NAMED_AT_MOST)
+            refused = failures.groups(tx, since=summary.now - FAILED_WITHIN, limit=NAMED_AT_MOST)
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
             stalled = health.stalled_jobs(tx, JOB_STALLED)
             dead, _ = health.dead_events(tx)
@@ -135,12 +133,12 @@ def _database(url: str) -> DatabaseFacts:
             within,
             pending,
             unknown,
-            queued=standing.queued,
-            oldest=standing.now - standing.oldest if standing.oldest else None,
-            failed=standing.failed,
+            queued=summary.queued,
+            oldest=summary.now - summary.oldest if summary.oldest else None,
+            failed=summary.failed,
             failed_posts=refused.total,
             failed_reasons=tuple((group.reason, group.count) for group in refused.groups),
-            late=standing.late,
+            late=summary.late,
             latest=tuple(
                 Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late
             ),
@@ -218,7 +216,7 @@ def _workers() -> WorkerFacts:
     beat: bool | None = heard or after["ops"] > before["ops"]
     full = after["ops"] >= queue.WAITING_BEATS
     if not beat and (full or (not takes.get("ops") and after["ops"] < before["ops"])):
-        # A living beat sends nothing while that many wait; and that somebody took what it sent cannot be ruled out.
+        # A living beat sends nothing while so many messages wait. And a worker may have taken what beat sent.
         beat = None
     queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in task_names.QUEUES)
     return WorkerFacts(queues, skews, beat)
@@ -261,7 +259,7 @@ def _serves(url: str) -> None:
 
 
 def _connects(url: str) -> None:
-    """Whether anybody listens there. Nothing is sent: a service's URL is called for publishes only."""
+    """Whether the port accepts connections. Nothing is sent: a service is called for its own work only."""
     target = urlsplit(url)
     port = target.port or (443 if target.scheme == "https" else 80)
     if not target.hostname:

@@ -1,4 +1,4 @@
-"""`redraft prune`: remove what is old and needed by nobody, in small steps that may be stopped anywhere."""
+"""`redraft prune`: remove old rows that are no longer needed, in small steps that may be stopped anywhere."""
 
 import re
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""`redraft reschedule`: bulk jobs from the command line, with a key like any client (SPEC 5)."""
+"""`redraft reschedule`: bulk jobs from the command line, with a key like any client (docs/bulk.md)."""
 
 from pathlib import Path
 from typing import Annotated

@@ -13,7 +13,7 @@ from shared.domain.ids import new_id
 
 PATH: Final = "/v1/reschedules"
 PATIENCE: Final = 60.0
-AGAIN: Final = frozenset({429, 502, 503, 504})
+REPEATABLE: Final = frozenset({429, 502, 503, 504})
 LIVE: Final = frozenset({"queued", "running"})
 MOST_EXAMPLES: Final = 5
 
@@ -104,7 +104,7 @@ class Client:
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__}: {error}"
             else:
-                if answer.status_code not in AGAIN:
+                if answer.status_code not in REPEATABLE:
                     break
                 failure = f"it answers {answer.status_code}"
                 wait = min(60.0, float(answer.headers.get("retry-after", "1")))

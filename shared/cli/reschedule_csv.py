@@ -1,7 +1,7 @@
-"""CSV of any length for `redraft reschedule --csv`: judged line by line, sent in parts that one job takes (SPEC 5).
+"""CSV of any length for `redraft reschedule --csv`: checked line by line, sent in parts that fit one job each.
 
-The file is read twice, once to judge all of it before anything is sent, once to send it; neither time is it held in
-memory, but for the ids that it names.
+The file is read twice: first to check all lines before anything is sent, then to send them. Only the ids that it names
+are kept in memory.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""What `redraft reschedule` does with its arguments: preview, ask, run, watch; and what its exit code says (SPEC 5)."""
+"""What `redraft reschedule` does: preview, ask, run, watch, and the exit code (docs/bulk.md)."""
 
 import json
 import os
@@ -95,12 +95,12 @@ def _understood(asked: Asked) -> dict[str, Any] | None:
     }
     chosen = [name for name, value in ways.items() if value]
     if len(chosen) != 1:
-        told = f"not {' and '.join(chosen)} together" if chosen else "not nothing at all"
-        raise ArgumentsError(f"say one of {', '.join(ways)}, {told}")
+        what = f"not {' and '.join(chosen)} together" if chosen else "none was given"
+        raise ArgumentsError(f"give one of {', '.join(ways)}; {what}")
     meant = {name: value for name, value in asked.filter.items() if value}
     if not (asked.shift or spread):
         if meant:
-            raise ArgumentsError(f"{chosen[0]} says itself which posts it means; leave out what chooses posts")
+            raise ArgumentsError(f"{chosen[0]} names the posts itself; leave out the options that choose posts")
         return None
     if not meant:
         raise ArgumentsError("say which posts: any of --account, --platform, --from, --to, --post, or --all")

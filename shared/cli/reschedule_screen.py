@@ -131,11 +131,11 @@ class Screen:
         return job
 
     def _follow_in_lines(self, client: Client, job: Job, words: str) -> Job:
-        began = told = time.monotonic()
+        began = shown_at = time.monotonic()
         for now in client.watch(job):
             at = time.monotonic()
-            if now["total"] and now["status"] in LIVE and at - told >= EVERY:
-                told, decided = at, _decided(now)
+            if now["total"] and now["status"] in LIVE and at - shown_at >= EVERY:
+                shown_at, decided = at, _decided(now)
                 rate = decided / (at - began)
                 left = f", {(now['total'] - decided) / rate:,.0f} s left" if rate else ""
                 self.complain(f"{words} {decided:,} of {now['total']:,}, {rate:,.0f} posts/s{left}")

@@ -1,4 +1,4 @@
-"""`redraft workspaces`, and what its neighbours share with it: which database, which workspace, how to say it."""
+"""`redraft workspaces`, and what the other commands share with it: the database, the workspace, the output."""
 
 import json
 import sys
@@ -113,7 +113,7 @@ def database(data_dir: Path) -> Iterator["Connection"]:
             raise
         place = f"{engine.url.host or 'localhost'}:{engine.url.port or 5432}"
         said = str(error.orig).strip().partition("\n")[0]
-        refuse(f"PostgreSQL at {place} (from {source}) does not serve us: {said}. Is it running?", code=1)
+        refuse(f"PostgreSQL at {place} (from {source}) cannot be used: {said}. Is it running?", code=1)
     finally:
         engine.dispose()
 
@@ -133,7 +133,7 @@ def _database_url(data_dir: Path) -> tuple[str, str]:
             f"{data_dir}; --data-dir names another folder)"
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        refuse(f"{stack} cannot be read ({type(error).__name__}). Set REDRAFT_DATABASE_URL, or be the user it is of.")
+        refuse(f"{stack} cannot be read ({type(error).__name__}). Set REDRAFT_DATABASE_URL, or run this as its owner.")
 
 
 def checked_name(given: str) -> str:
@@ -145,7 +145,7 @@ def checked_name(given: str) -> str:
 
 
 def echo(line: str, *, err: bool = False) -> None:
-    """A caption or a publisher's words are anybody's text: what would steer the terminal is shown as an escape."""
+    """Print text that a stranger may have written: control characters come out as escapes."""
     safe = "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in line)
     typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)
 
@@ -162,11 +162,11 @@ def say_json(value: object) -> None:
 
 
 def say(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str, cut: str = ""
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str, shorten: str = ""
 ) -> None:
     """Rows as JSON, else as a table of `columns` (field: heading), else, where there are no rows, as one sentence.
 
-    `cut`: the field of long words, which are cut short to keep a row on one line of a terminal.
+    `shorten`: the field of long texts. Such a text is shortened, so that a row fits one line of a terminal.
     """
     if as_json:
         say_json(rows)
@@ -181,17 +181,17 @@ def say(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for field, heading in columns.items():
-        table.add_column(heading, no_wrap=bool(cut) or field.endswith("Id"), overflow="fold")
+        table.add_column(heading, no_wrap=bool(shorten) or field.endswith("Id"), overflow="fold")
     # A pipe has no width: what reads it wants one line a row.
     console = Console(width=None if sys.stdout.isatty() else 200)
-    room = None
-    if cut:
-        others = [max(len(str(row[field])) for row in [*rows, columns]) for field in columns if field != cut]
-        room = max(len(columns[cut]), console.width - sum(others) - 3 * len(columns))
+    width = None
+    if shorten:
+        others = [max(len(str(row[field])) for row in [*rows, columns]) for field in columns if field != shorten]
+        width = max(len(columns[shorten]), console.width - sum(others) - 3 * len(columns))
     for row in rows:
         # Text: a name may hold what rich takes for markup.
         cells = {field: Text(str(row[field])) for field in columns}
-        if room is not None:
-            cells[cut].truncate(room, overflow="ellipsis")
+        if width is not None:
+            cells[shorten].truncate(width, overflow="ellipsis")
         table.add_row(*cells.values())
     console.print(table)

@@ -1,4 +1,4 @@
-"""From which address a request comes when proxies stand between its client and us (docs/security.md)."""
+"""The client address of a request that came through proxies (docs/security.md)."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -8,7 +8,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 HOPS_AT_MOST: Final = 32
-"""More proxies in a row than anybody has; a header that a client filled is not read to its end."""
+"""Longer chains of proxies do not exist. A client may send a longer header; the rest of it is not read."""
 _SITE: Final = 64
 
 
@@ -25,11 +25,11 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def client(peer: str, forwarded: Iterable[str], trusted: Sequence[Network]) -> str:
-    """The address of whoever asked: the peer, or what X-Forwarded-For says where the peer is a trusted proxy.
+    """The client's address: the peer, or what X-Forwarded-For says where the peer is a trusted proxy.
 
     `peer`: the connection's other end, empty for none (a Unix socket). `forwarded`: each X-Forwarded-For header of the
-    request, in order. Every proxy appends the address that it was asked from, so only the right end is worth anything:
-    it is read from there for as long as a trusted proxy wrote it. What is no address ends the reading.
+    request, in order. Each proxy appends the address of its own peer. So the list is read from its right end, for as
+    long as a trusted proxy wrote the entry. An entry that is no address ends the reading.
     """
     address = _address(peer)
     if address is None or not _any(trusted, address):
@@ -37,17 +37,17 @@ def client(peer: str, forwarded: Iterable[str], trusted: Sequence[Network]) -> s
     # A list over several headers is the same as one list (RFC 9110, 5.3), and empty elements are none (5.6.1).
     hops = [hop for hop in (hop.strip() for hop in ",".join(forwarded).split(",")) if hop]
     for hop in reversed(hops[-HOPS_AT_MOST:]):
-        told = _address(hop)
-        if told is None:
+        hop_address = _address(hop)
+        if hop_address is None:
             break
-        address = told
+        address = hop_address
         if not _any(trusted, address):
             break
     return str(address)
 
 
 def site(address: str) -> str:
-    """Whoever has this address has all of these: an IPv6 client has a /64 at least. What is no address is its own."""
+    """The network that one client controls: a /64 for IPv6, the address itself for IPv4. Other text is returned."""
     found = _address(address)
     return str(IPv6Network((found, _SITE), strict=False)) if isinstance(found, IPv6Address) else address
 

@@ -1,4 +1,4 @@
-"""How much a caption may hold, counted as each platform counts: after the edit nobody looks again. Pure.
+"""How long a caption may be, counted as each platform counts. The edit is the last check before the platform. Pure.
 
 TikTok counts UTF-16 code units, in which most emoji are two (Content Posting API, Direct Post: a video's `title`; photo
 posts: `description`). Instagram counts characters, hashtags and mentions (Graph API, IG User Media: `caption`). Each
@@ -19,7 +19,7 @@ _MENTION: Final = re.compile(r"(?<![\w.])@(?=[A-Za-z0-9_])")
 
 
 def utf16_units(text: str) -> int:
-    """As JavaScript and Java count: one for most characters, two for those beyond U+FFFF. No lone surrogates."""
+    """The length as JavaScript and Java count: one for most characters, two beyond U+FFFF. No lone surrogates."""
     return len(text.encode("utf-16-le")) // 2
 
 
@@ -56,7 +56,7 @@ SCHEMA: Final[Mapping[str, Any]] = {
 
 
 def parse(value: object, faults: Faults) -> str | Unset:
-    """A caption as JSON gave it; "" is one. What no post of any platform takes is refused without knowing the post."""
+    """A caption from JSON; "" is allowed. A caption too long for every platform is refused before the post is read."""
     caption = check_text(value, "caption", faults)
     if caption is not UNSET and len(caption) > MOST:
         message = f"caption may have at most {MOST:,} characters anywhere and has {len(caption):,}; shorten it"
@@ -66,16 +66,16 @@ def parse(value: object, faults: Faults) -> str | Unset:
 
 
 def limits_of(platform: str, content_type: str, *, render_as_video: bool) -> tuple[Limit, ...]:
-    """What a caption is held against. Slides that are rendered go out as a video, and are held against its limit."""
+    """The limits of a caption. Slides that are rendered go out as a video and have the limit of a video."""
     return LIMITS[platform, "video" if render_as_video else content_type]
 
 
-def check(caption: str, limits: tuple[Limit, ...], faults: Faults, *, stands: bool = False) -> None:
-    """The caption against its limits. `stands`: it is the post's own, and what changes around it makes it too long."""
+def check(caption: str, limits: tuple[Limit, ...], faults: Faults, *, unchanged: bool = False) -> None:
+    """The caption against its limits. `unchanged`: it is the post's own, and new content brings it another limit."""
     for limit in limits:
         count = limit.count(caption)
         if count > limit.most:
-            what = "the caption stands as it is, and" if stands else "caption"
-            then = "send a shorter one with the new content" if stands else limit.advice
+            what = "the caption stands as it is, and" if unchanged else "caption"
+            then = "send a shorter one with the new content" if unchanged else limit.advice
             message = f"{what} may have at most {limit.most:,} {limit.rule} and has {count:,}; {then}"
             faults.add("invalid_caption", "caption", message)

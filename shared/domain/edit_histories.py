@@ -1,6 +1,6 @@
-"""An edit's story as operators read it: its times, what to do about it, and what a requeue would overwrite (SPEC 3.9).
+"""An edit's history as operators read it: its times, what to do about it, what a requeue would overwrite.
 
-Pure. The command line and the operators' page tell the same story with the same sentences.
+Pure. The command line and the operators' page use the same sentences.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from shared.domain.edits import PLAIN, EditPatch
 from shared.domain.fields import UNSET
 from shared.domain.lifecycle import EditStatus, PostFacts
 
-# What belongs together in a PATCH is overwritten together.
+# Fields that belong together in a PATCH are overwritten together.
 GROUPS: Final[Mapping[str, str]] = {plain.name: plain.name for plain in PLAIN} | {
     "scheduledTime": "time",
     "timezone": "time",
@@ -26,7 +26,7 @@ WAITS_TOO_LONG: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
-class EditStory:
+class EditHistory:
     """An edit with all that its row says, and the database's clock as it was read. Times aware, UTC."""
 
     id: str
@@ -73,13 +73,13 @@ class Overwrite:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What a requeue would do to the post as it stands: shown before anybody is asked.
+    """What a requeue would do to the post as it is now. The operator sees it before confirming.
 
-    `before` and `after` are the fields that would change. `mark` names all that was seen: under the lock it is made
-    again, and another mark means that the question has to be asked again.
+    `before` and `after` are the fields that would change. `mark` is a hash of all that was shown. It is computed again
+    under the lock; if it differs, the operator is asked again.
     """
 
-    edit: EditStory
+    edit: EditHistory
     overwrites: tuple[Overwrite, ...]
     waiting: int
     before: dict[str, Any]
@@ -90,25 +90,25 @@ class Prospect:
 
     def sentences(self) -> list[str]:
         """What an operator should know before saying yes."""
-        told = []
+        sentences = []
         if self.refusal is not None:
-            told.append(f"As the post stands, it would be refused again: {self.refusal}.")
+            sentences.append(f"As the post stands, it would be refused again: {self.refusal}.")
         elif not self.after:
-            told.append("As the post stands, it would change nothing.")
+            sentences.append("As the post stands, it would change nothing.")
         if self.overwrites:
             count = len(self.overwrites)
-            told.append(
+            sentences.append(
                 "It would overwrite a change that was made after it."
                 if count == 1
                 else f"It would overwrite {count} changes that were made after it."
             )
         else:
-            told.append("No later change touches the same fields: it overwrites nothing.")
+            sentences.append("No later change touches the same fields: it overwrites nothing.")
         if self.waiting:
-            told.append(f"It gets its place behind {_count(self.waiting, 'edit')} that wait for this post.")
+            sentences.append(f"It gets its place behind {_count(self.waiting, 'edit')} that wait for this post.")
         if self.goes_out_at_once:
-            told.append("The time that it sets has passed: the post would go out at once.")
-        return told
+            sentences.append("The time that it sets has passed: the post would go out at once.")
+        return sentences
 
 
 def touched(changes: Mapping[str, Any], after: Mapping[str, Any] | None) -> frozenset[str]:
@@ -119,18 +119,18 @@ def touched(changes: Mapping[str, Any], after: Mapping[str, Any] | None) -> froz
     )
 
 
-def prospect(edit: EditStory, post: PostFacts | None, later: Sequence[EditStory], now: datetime) -> Prospect:
-    """What a requeue of `edit` would do. `later`: the post's applied and queued edits that came after it, newest first.
+def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHistory], now: datetime) -> Prospect:
+    """What a requeue of `edit` would do. `newer`: the post's applied and queued edits that came after it, newest first.
 
     Edits that are queued still come before its new place, and are overwritten like those that were applied.
     """
     mine = touched(edit.changes, None)
     overwrites = tuple(
         Overwrite(other.id, other.status, other.finalized_at or other.created_at, other.requested_by, tuple(shared))
-        for other in later
+        for other in newer
         if (shared := sorted(mine & touched(other.changes, other.after)))
     )
-    waiting = sum(other.status == EditStatus.QUEUED for other in later)
+    waiting = sum(other.status == EditStatus.QUEUED for other in newer)
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     refusal: str | None = None
@@ -151,7 +151,7 @@ def prospect(edit: EditStory, post: PostFacts | None, later: Sequence[EditStory]
     return Prospect(edit, overwrites, waiting, before, after, refusal, at_once, mark)
 
 
-def advice(edit: EditStory) -> str:
+def advice(edit: EditHistory) -> str:
     """What to do about an edit, in a sentence or two."""
     if edit.status == EditStatus.QUEUED:
         if edit.attempts:
@@ -160,12 +160,12 @@ def advice(edit: EditStory) -> str:
                 "failed when its attempts are spent; the worker's log says why it died."
             )
         if edit.waited > WAITS_TOO_LONG:
-            return "It waits too long. Run `redraft doctor`: it names a missing worker, or whoever holds the post."
+            return "It waits too long. Run `redraft doctor`: it names a missing worker or the session with the lock."
         return "Nothing to do: it waits for its worker, which takes it within seconds."
     if edit.status == EditStatus.FAILED:
         return (
-            "It never took effect. Mend what the worker's log says of it, then requeue it, or discard it if it is no "
-            "longer wanted."
+            "It never took effect. The worker's log says why: repair that, then requeue the edit. Or discard it if it "
+            "is no longer wanted."
         )
     return {
         EditStatus.APPLIED: "Nothing to do: it took effect.",
@@ -175,20 +175,20 @@ def advice(edit: EditStory) -> str:
     }[EditStatus(edit.status)]
 
 
-def milestones(edit: EditStory) -> list[tuple[str, datetime | None, str]]:
+def milestones(edit: EditHistory) -> list[tuple[str, datetime | None, str]]:
     """(what happened, when, a note) from acceptance to the end; None for what has not happened."""
-    told: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by key {edit.requested_by}")]
+    steps: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by key {edit.requested_by}")]
     note = f"after {duration(edit.started_at - edit.created_at)}" if edit.started_at else "no worker has taken it"
     if edit.attempts > 1:
         note += f"; attempt {edit.attempts}"
     if edit.reschedule_id is None:
-        told.append(("started", edit.started_at, note))
+        steps.append(("started", edit.started_at, note))
     if edit.lock_wait_ms is not None:
-        waited = f"waited {edit.lock_wait_ms} ms for it" if edit.lock_wait_ms else "nobody else held it"
-        told.append(("post locked", None, waited))
+        waited = f"waited {edit.lock_wait_ms} ms for it" if edit.lock_wait_ms else "no other session had it locked"
+        steps.append(("post locked", None, waited))
     end = edit.status if edit.finalized_at else "not ended"
-    told.append((end, edit.finalized_at, f"{duration(edit.waited)} after it was accepted"))
-    return told
+    steps.append((end, edit.finalized_at, f"{duration(edit.waited)} after it was accepted"))
+    return steps
 
 
 def duration(length: timedelta) -> str:
@@ -214,7 +214,7 @@ def moment(instant: datetime | None) -> str | None:
 
 
 def without_secrets(value: Any) -> Any:
-    """The same with the query cut off every URL in it: what a URL carries there may be a secret (SPEC 9)."""
+    """The same without the query of any URL in it: a query may hold a secret (docs/security.md)."""
     if isinstance(value, str):
         if value.startswith(("http://", "https://")) and "?" in value:
             return f"{value.partition('?')[0]}?…"
@@ -226,7 +226,7 @@ def without_secrets(value: Any) -> Any:
     return value
 
 
-def told(edit: EditStory) -> dict[str, Any]:
+def as_json(edit: EditHistory) -> dict[str, Any]:
     """The edit as `--json` shows it, every time with its milliseconds."""
     error = None
     if edit.error_code is not None:
@@ -254,7 +254,7 @@ def told(edit: EditStory) -> dict[str, Any]:
     }
 
 
-def told_prospect(seen: Prospect) -> dict[str, Any]:
+def prospect_as_json(seen: Prospect) -> dict[str, Any]:
     """The same for what a requeue would do."""
     return {
         "overwrites": [

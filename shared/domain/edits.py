@@ -1,4 +1,4 @@
-"""What an edit may change, and every rule about it that needs no database (SPEC 4, PATCH /v1/posts/{postId}).
+"""What an edit may change, and every rule about it that needs no database (docs/api.md).
 
 Pure. `parse_patch` judges what can be judged without the post, `problems_for` what needs its platform and the moment of
 acceptance. Each field's own rules are in shared/domain/fields.py.
@@ -15,11 +15,10 @@ from shared.domain.fields import UNSET, Content, Unset
 
 
 class PlainField(NamedTuple):
-    """A text that an edit sets and that nothing else hangs on: no other field, no timer, no render.
+    """A text that an edit sets, and on which nothing else depends: no other field, no timer, no render.
 
-    `attribute` is its name in EditPatch and in PostFacts, and its column's. `parse` judges a value as JSON gave it
-    (UNSET where it was left out). `schema`: what OpenAPI says of it beside "string". `nullable`: whether null is one of
-    its values.
+    `attribute` is its name in EditPatch and in PostFacts, and its column's. `parse` checks a value from JSON (UNSET
+    where it was left out). `schema`: its OpenAPI schema beside "string". `nullable`: whether null is allowed.
     """
 
     name: str
@@ -35,13 +34,13 @@ PLAIN: Final = (PlainField("caption", "caption", captions.parse, captions.SCHEMA
 FIELDS: Final = (
     *(plain.name for plain in PLAIN), "scheduledTime", "timezone", "contentType", "contentUrl", "soundId"
 )  # fmt: skip
-"""What a PATCH may hold, in the order in which it is judged."""
+"""The fields of a PATCH, in the order in which they are checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class EditPatch:
     """What one edit changes; UNSET means unchanged. `local_time`, `timezone` and `instant` are set together or not at
-    all. `sound_id` None removes the sound. The repr keeps captions and URLs to itself (SPEC 9).
+    all. `sound_id` None removes the sound. The repr leaves out captions and URLs (docs/security.md).
     """
 
     caption: str | Unset = field(default=UNSET, repr=False)
@@ -53,7 +52,7 @@ class EditPatch:
 
     def changes(self) -> dict[str, object]:
         """The JSON that a client would send for this patch: what the edit's row stores. `contentUrl` is a string for
-        a video and an array for slides; the instant is left to be found again from the local time.
+        a video and an array for slides. The instant is not stored: it follows from the local time and the zone.
         """
         changes: dict[str, object] = {
             plain.name: value for plain in PLAIN if (value := getattr(self, plain.attribute)) is not UNSET
@@ -70,10 +69,10 @@ class EditPatch:
 
     @classmethod
     def from_changes(cls, changes: Mapping[str, object]) -> "EditPatch":
-        """The patch whose `changes()` these are. Trusted: nothing is validated again, it was when it was accepted.
+        """The patch whose `changes()` these are. Nothing is validated: the API validated it when it was accepted.
 
-        Should newer zone data have put a gap under an accepted time, it means the first minute after the gap: an
-        accepted edit is not refused for what a government did since.
+        Newer zone data may skip a local time that was accepted. Then the first minute after the gap is meant: a
+        change of zone data does not refuse an accepted edit.
         """
         content: Content | Unset = UNSET
         if "contentType" in changes:
@@ -130,9 +129,9 @@ class Subject(Protocol):
 
 
 def problems_for(patch: EditPatch, post: Subject, accepted_at: datetime) -> InvalidRequest | None:
-    """What only the post tells: the caption against its platform's limits, the time against the moment of acceptance,
-    the number of slides and the sound against the platform. `soundId: null` is no problem anywhere: it asks for what
-    such a post has.
+    """The rules that need the post: caption, slides and sound against the platform, the time against acceptance.
+
+    `soundId: null` is allowed on every platform.
     """
     faults = Faults()
     _check_caption(patch, post, faults)
@@ -148,8 +147,8 @@ def problems_for(patch: EditPatch, post: Subject, accepted_at: datetime) -> Inva
 
 
 def _check_caption(patch: EditPatch, post: Subject, faults: Faults) -> None:
-    """The caption as the edit leaves it. One that the edit does not send is judged only where new content brings other
-    limits: an edit of the time is not refused for a caption that has stood there since before there was a limit.
+    """The caption as the edit leaves it. A caption that the edit does not send is checked only if new content brings
+    other limits. So an edit of the time is never refused for an old caption that is too long.
     """
     before = limits = captions.limits_of(post.platform, post.content_type, render_as_video=post.render_as_video)
     if patch.content is not UNSET:
@@ -157,4 +156,4 @@ def _check_caption(patch: EditPatch, post: Subject, faults: Faults) -> None:
     if patch.caption is not UNSET:
         captions.check(patch.caption, limits, faults)
     elif limits is not before:
-        captions.check(post.caption, limits, faults, stands=True)
+        captions.check(post.caption, limits, faults, unchanged=True)

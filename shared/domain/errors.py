@@ -1,8 +1,8 @@
-# ruff: noqa: N818  -- the house names an error for the situation (HOUSE 10): NotFound, not NotFoundError
-"""The domain's errors: one class for each row of SPEC 4's table, the words that the client reads included.
+# ruff: noqa: N818  -- an error is named for the situation: NotFound, not NotFoundError
+"""The domain's errors: one class for each error of docs/api.md, with the message that the client reads.
 
 Pure. `api/http/problems.py` turns a class into a status and headers; the worker stores `code`, `message` and `details`
-in the edit's row, and `restored` makes the same error of them again for whoever still waits.
+in the edit's row, and `restored` makes the same error of them again for a request that still waits.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ class Detail:
 
 
 class RedraftError(Exception):
-    """An expected ending that a client is told about: `code` (SPEC 4), `message`, `details`.
+    """An expected failure, with what the client reads of it: `code` (docs/api.md), `message`, `details`.
 
     `edit_id` is set where an edit's row stands behind the error; the answer then carries Edit-Id and Location.
     """
@@ -80,7 +80,7 @@ class Faults:
             self._found.append((code, Detail(name, message)))
 
     def enough_of(self, code: InvalidCode) -> bool:
-        """Whether the details are full of this code already: another one would be shown to nobody."""
+        """Whether the details are full of this code already: one more would not be shown."""
         return self._of.get(code, 0) >= _MOST_DETAILS
 
     def error(self) -> InvalidRequest | None:
@@ -119,7 +119,7 @@ class Forbidden(RedraftError):
 
 
 class NotFound(RedraftError):
-    """404: not there, deleted, or another workspace's; the client cannot tell which (SPEC 9)."""
+    """404: unknown, deleted, or of another workspace. The client cannot tell which (docs/security.md)."""
 
     code = "not_found"
 
@@ -151,7 +151,7 @@ class MethodNotAllowed(RedraftError):
 
 
 class CannotEdit(RedraftError):
-    """409: the post is `posted`, `failed` or `being published`. The label stands in the details (SPEC 4)."""
+    """409: the post is `posted`, `failed` or `being published`. The details hold the label."""
 
     code = "cannot_edit"
 
@@ -173,7 +173,7 @@ class Conflict(RedraftError):
 
 
 class Discarded(RedraftError):
-    """An operator ended the edit (`redraft edits discard`, SPEC 8); it was never applied."""
+    """An operator ended the edit (`redraft edits discard`). It was never applied."""
 
     code = "discarded"
 
@@ -182,8 +182,8 @@ class Discarded(RedraftError):
 
 
 class PreconditionFailed(RedraftError):
-    """412: If-Match or If-None-Match does not let the request pass. `revision` is the current one, for the ETag (None:
-    read the row). `message` where another reason than a changed post is to be given.
+    """412: If-Match or If-None-Match refuses the request. `revision` is the current one, for the ETag; None where the
+    caller has to read the row. `message` replaces the default one, which says that the post has changed.
     """
 
     code = "precondition_failed"
@@ -260,8 +260,8 @@ class TooManyJobs(RateLimited):
 
 
 UNSETTLED_SECONDS: Final = 60
-"""For how long an edit that may have been accepted may still come: a statement under way reaches PostgreSQL within 30 s
-(TCP gives up then), and is ended 15 s later."""
+"""How long an edit whose COMMIT was not confirmed may still appear. A statement on its way reaches PostgreSQL within
+30 s, or TCP gives up; PostgreSQL ends the transaction 15 s later."""
 
 
 class Unavailable(RedraftError):
@@ -342,8 +342,8 @@ def restored(code: str, message: str, details: Iterable[Detail] = (), *, edit_id
 
 
 def printable(text: str, limit: int = 64) -> str:
-    """`text` fit to be quoted in a message: at most `limit` characters, nothing in it that JSON, PostgreSQL or a
-    terminal would choke on (NUL, lone surrogates, control characters come out as escapes).
+    """`text` for a message: at most `limit` characters. NUL, lone surrogates and control characters, which JSON,
+    PostgreSQL or a terminal cannot take, come out as escapes.
     """
     shown = text if len(text) <= limit else f"{text[: limit - 1]}…"
     return shown if shown.isprintable() else shown.encode("unicode_escape").decode("ascii")

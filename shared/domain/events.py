@@ -1,4 +1,4 @@
-"""What the receiver of webhooks is told: types and data, never a caption (SPEC 6)."""
+"""Webhook events: their types and data, never a caption (docs/services.md)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.domain.lifecycle import EditStatus
 from shared.domain.posts import Post
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.domain.times import format_instant
 
 
@@ -30,20 +30,20 @@ def _event(kind: str, post: Post, revision: int | None, **data: Any) -> Event:
     return Event(kind, post.workspace_id, facts.id, said | data)
 
 
-def of_edits(ends: Iterable[End], posts_of: Mapping[str, Post]) -> list[Event]:
-    """The ends of edits, in their order; `posts_of`: an edit's id -> its post. A move is told after its edit."""
-    told: list[Event] = []
-    for end in ends:
+def of_edits(results: Iterable[EditResult], posts_of: Mapping[str, Post]) -> list[Event]:
+    """The events of edit results, in their order; `posts_of`: edit id -> post. A move follows the event of its edit."""
+    found: list[Event] = []
+    for end in results:
         post = posts_of[end.id]
         if end.status is EditStatus.APPLIED:
-            told.append(_event("edit.applied", post, end.revision, editId=end.id))
+            found.append(_event("edit.applied", post, end.revision, editId=end.id))
         else:
             error = {"code": end.error_code, "message": end.error_message}
-            told.append(_event(f"edit.{end.status.value}", post, end.revision, editId=end.id, error=error))
+            found.append(_event(f"edit.{end.status.value}", post, end.revision, editId=end.id, error=error))
         if end.before and end.after and "scheduledTime" in end.after:
             both = {"before": end.before["scheduledTime"], "after": end.after["scheduledTime"]}
-            told.append(_event("post.rescheduled", post, end.revision, editId=end.id, **both))
-    return told
+            found.append(_event("post.rescheduled", post, end.revision, editId=end.id, **both))
+    return found
 
 
 def rescheduled(

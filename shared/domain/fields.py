@@ -1,4 +1,4 @@
-"""A field of a post as JSON gave it, and every rule about it (SPEC 4): for edits, for creation, for bulk jobs.
+"""The fields of a post as JSON gives them, and the rules about them (docs/api.md): for edits, creation, bulk jobs.
 
 Pure, and written by hand rather than as Pydantic models: this runs for every request. Each `check_*` takes a value as
 JSON gave it (UNSET where the client left it out), puts what is wrong with it into a `Faults`, and returns the value, or
@@ -36,7 +36,7 @@ _LONGEST_GUESS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """`video` with one URL, or `slides` with 1 to 35. Never in a log: a URL may carry a secret (SPEC 9)."""
+    """`video` with one URL, or `slides` with 1 to 35. Never logged: a URL may carry a secret."""
 
     kind: Literal["video", "slides"]
     urls: tuple[str, ...] = field(repr=False)
@@ -76,7 +76,7 @@ def is_clean(text: str) -> bool:
 
 
 def check_text(value: object, name: str, faults: Faults) -> str | Unset:
-    """A string, clean; the ground under all other string rules. null is refused."""
+    """A string without NUL and lone surrogates: every other string rule starts here. null is refused."""
     if value is UNSET:
         return UNSET
     if not isinstance(value, str):
@@ -178,8 +178,8 @@ def check_url(value: object, faults: Faults, *, name: str = "contentUrl") -> str
 
 
 def check_sound_id(value: object, faults: Faults, *, name: str = "soundId") -> str | Unset | None:
-    """1 to 255 characters (our bound: SPEC 4 names none, TikTok's own have 19 digits), or null for no sound. Other
-    lengths are invalid_request, for the table has no code of their own.
+    """1 to 255 characters, or null for no sound. The bound is ours: TikTok's ids have 19 digits. Other lengths are
+    invalid_request.
     """
     if value is None:
         return None
@@ -214,7 +214,7 @@ def _plain(name: str) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What JSON calls it."""
+    """The JSON type of a value, with its article."""
     if value is None:
         return "null"
     kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (

@@ -1,12 +1,12 @@
-"""Slows down whoever guesses a password, and never shuts out whoever knows it (docs/security.md).
+"""Slows down password guessing without ever shutting out the right password (docs/security.md).
 
-Nothing that comes from a network tells a guess from the right password but the password itself. So an attempt is never
-refused for the wrong ones before it: it waits for its verdict, right or wrong alike, and the longer the more wrong ones
-came of late, from its source and from all of them. A verdict that came at once for the right one alone would be an
-answer to a thousand guesses a second.
+Only the password itself tells a guess from a login. So an attempt is never refused because of earlier wrong ones. It
+waits for its verdict, whether it is right or wrong. The wait grows with the number of recent wrong attempts from its
+source, and from all sources. If only the right password were answered at once, a client could try a thousand guesses a
+second and hang up on each.
 
-Who was right once gets a pass (a "device cookie", as OWASP has it), and is then a source of its own: an operator whose
-browser has one does not wait for what strangers do, though they share his address.
+A client that was right once gets a pass (OWASP calls it a device cookie) and is then a source of its own. An operator
+whose browser has a pass does not wait because of strangers who share the address.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ from typing import Final
 from shared.domain import addresses
 
 FREE: Final = 5
-"""Wrong passwords that a source has free: fingers slip."""
+"""Wrong passwords of one source that cost no wait: people mistype."""
 FORGETS: Final = 6.0
-"""Seconds after which a source has one fewer: ten a minute."""
+"""Seconds after which one wrong attempt of a source is forgotten: ten a minute."""
 ALL_FREE: Final = 60
 ALL_FORGET: Final = 1.0
-"""The same for all sources together, of those that never were right."""
+"""The same two for all sources together that were never right."""
 FIRST: Final = 0.25
 MOST: Final = 5.0
 """Seconds: the first wait, which doubles with each more, and the longest."""
 WAITING_AT_MOST: Final = 4096
 SOURCES_AT_MOST: Final = 10_000
 PASS_LIVES: Final = 30 * 24 * 3600
-TOLD_EVERY: Final = 10.0
+LOG_EVERY: Final = 10.0
 
 
 class Verdict(Enum):
-    """What became of an attempt. CROWDED: too many wait, this one was not looked at. GONE: its client did not wait."""
+    """The outcome of an attempt. CROWDED: too many attempts wait, it was not checked. GONE: the client left."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -58,7 +58,7 @@ def wait_for(level: float, free: float) -> float:
 
 @dataclass(slots=True)
 class _Level:
-    """Wrong passwords of late: one is forgotten every `forgets` seconds, and no more are remembered than cost more."""
+    """Recent wrong passwords. One is forgotten every `forgets` seconds. The count is capped at the longest wait."""
 
     free: float
     forgets: float
@@ -80,13 +80,13 @@ class Guesses:
         self._all = _Level(ALL_FREE, ALL_FORGET)
         self._sources: OrderedDict[str, _Level] = OrderedDict()
         self._waiting = 0
-        self._untold, self._told_at = 0, float("-inf")
+        self._unlogged, self._logged_at = 0, float("-inf")
 
     async def judge(self, source: str, gone: Callable[[], Awaitable[object]], *, right: bool) -> Verdict:
         """The verdict on one attempt, after the wait that it has to take.
 
-        `gone` returns when the client no longer waits. An attempt counts as a wrong one until it turned out right:
-        a thousand at once are not each the first one, and hanging up early takes nothing back.
+        `gone` returns when the client no longer waits. An attempt counts as wrong until it turns out right.
+        So of a thousand attempts at once, each counts the others, and hanging up undoes nothing.
         """
         wait = self.arrives(source)
         if wait:
@@ -113,13 +113,13 @@ class Guesses:
         level.proven = True
 
     def worth_a_line(self) -> int:
-        """How many wrong ones a line in the log should tell of now, 0 if it is not time for one again."""
-        self._untold += 1
+        """How many wrong attempts the log should report now; 0 if the last report is too recent."""
+        self._unlogged += 1
         now = self._clock()
-        if now - self._told_at < TOLD_EVERY:
+        if now - self._logged_at < LOG_EVERY:
             return 0
-        told, self._untold, self._told_at = self._untold, 0, now
-        return told
+        count, self._unlogged, self._logged_at = self._unlogged, 0, now
+        return count
 
     def _of(self, source: str) -> _Level:
         level = self._sources.get(source)
@@ -144,9 +144,9 @@ class Guesses:
 
 
 class Passes:
-    """What a client shows that was right once. It opens nothing: it only stands for its client among all guessers.
+    """Passes: what a client shows that was right once. A pass opens nothing; it only identifies a source.
 
-    Signed under the password, so that a new password ends all of them; the same in all processes.
+    It is signed under the password, so that a new password ends all passes. All processes accept it.
     """
 
     def __init__(self, *secret: str) -> None:
@@ -158,7 +158,7 @@ class Passes:
         return f"{stem}.{self._signed(stem)}"
 
     def source(self, shown: str | None, address: str, now: float | None = None) -> tuple[str, bool]:
-        """By what an attempt is counted, and whether that is a pass: else its address, for IPv6 the /64."""
+        """The source of an attempt, and whether that is a pass. Without a pass it is the address, for IPv6 its /64."""
         stem, _, signed = (shown or "").rpartition(".")
         at = stem.partition(".")[0]
         if len(stem) < 64 and at.isascii() and at.isdecimal() and signed.isascii():

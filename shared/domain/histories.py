@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from shared.domain.edit_histories import EditStory, duration, moment, without_secrets
+from shared.domain.edit_histories import EditHistory, duration, moment, without_secrets
 
 DONE: Final[Mapping[str, str]] = {
     "retry": "put back",
@@ -32,7 +32,7 @@ def _why(before: Mapping[str, Any]) -> str:
     return ""
 
 
-def told(at: datetime, action: str, actor: str, from_state: str, before: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(at: datetime, action: str, actor: str, from_state: str, before: Mapping[str, Any]) -> dict[str, Any]:
     """An act as `--json` shows it, with what stood there before."""
     return {
         "at": moment(at),
@@ -44,8 +44,8 @@ def told(at: datetime, action: str, actor: str, from_state: str, before: Mapping
     }
 
 
-def stood(edit: EditStory) -> dict[str, Any]:
-    """What a requeue or a discard of an edit overwrites, by the names that people see."""
+def overwritten(edit: EditHistory) -> dict[str, Any]:
+    """What a requeue or a discard of an edit overwrites, under the public names."""
     error = {"code": edit.error_code, "message": edit.error_message, "details": edit.error_details}
     return {
         "status": edit.status,

@@ -10,20 +10,20 @@ from typing import TypeGuard
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _RANDOM_BITS = 82
-_EACH = 11
+_ID_BYTES = 11
 
 
 class _Entropy(threading.local):
-    """Random bytes by the page: a system call for each id lets go of the interpreter in the middle of a request."""
+    """Random bytes, read by the page: a system call for each id would release the GIL in the middle of a request."""
 
     page = b""
     at = 0
 
     def take(self) -> int:
         if self.at >= len(self.page):
-            self.page, self.at = os.urandom(_EACH * 256), 0
-        self.at += _EACH
-        return int.from_bytes(self.page[self.at - _EACH : self.at]) >> 6
+            self.page, self.at = os.urandom(_ID_BYTES * 256), 0
+        self.at += _ID_BYTES
+        return int.from_bytes(self.page[self.at - _ID_BYTES : self.at]) >> 6
 
 
 _entropy = _Entropy()
@@ -35,12 +35,12 @@ def new_id(prefix: str, now: float | None = None) -> str:
 
 
 def first_id(prefix: str, now: float) -> str:
-    """The least id that `new_id` could make at that time: those that sort behind it were made since."""
+    """The lowest id that `new_id` could make at that time. Ids that sort after it were made later."""
     return _spelt(prefix, now, 0)
 
 
 def is_id(given: object) -> TypeGuard[str]:
-    """Whether it may be asked for: PostgreSQL takes neither NUL nor half a surrogate pair, and would fail the rest."""
+    """Whether a value may go into a query. PostgreSQL fails a whole statement for a NUL or a lone surrogate."""
     return isinstance(given, str) and 0 < len(given) <= 255 and given.isprintable()
 
 

@@ -1,7 +1,7 @@
-"""What a post may become, and who may move it: the one table, and the one function that decides an edit (SPEC 2).
+"""The states of a post, and the one function that decides an edit (docs/lifecycle.md).
 
-Pure. The API's pre-check and the worker under the lock call the same `decide`; the database's CHECKs refuse
-whatever would slip past both.
+Pure. The API's pre-check and the worker under the lock call the same `decide`. The database's CHECKs refuse a row
+that both would have let through.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ class Status(StrEnum):
 
 
 class ClaimKind(StrEnum):
-    """What may hold a post: private, never a public status."""
+    """The kinds of claim on a post. A claim is private: it is never a public status."""
 
     RENDER = "render"
     PUBLISH = "publish"
 
 
 class EditStatus(StrEnum):
-    """The four ends and beginnings of an edit (SPEC 3)."""
+    """The statuses of an edit: queued first, then one of the other three, which are final."""
 
     QUEUED = "queued"
     APPLIED = "applied"
@@ -46,7 +46,7 @@ class State(NamedTuple):
     editable: bool
     claim: ClaimKind | None
     moves_to: frozenset[Status]
-    story: str
+    description: str
 
 
 STATES: dict[Status, State] = {
@@ -54,28 +54,28 @@ STATES: dict[Status, State] = {
         editable=True,
         claim=ClaimKind.RENDER,
         moves_to=frozenset({Status.GENERATED, Status.FAILED}),
-        story="Put in by creation, and by an edit of what a render reads. A finished render moves it to generated, "
-        "so does an edit after which no render is needed; a failed render moves it to failed.",
+        description="Put in by creation, and by an edit of what a render reads. A finished render moves it to "
+        "generated. So does an edit that leaves nothing to render. A failed render moves it to failed.",
     ),
     Status.GENERATED: State(
         editable=True,
         claim=ClaimKind.PUBLISH,
         moves_to=frozenset({Status.PENDING_RENDER, Status.POSTED, Status.FAILED}),
-        story="Put in by creation without a render, by a finished render and by an operator's retry. A finished "
-        "publish moves it to posted or failed; an edit that needs a render moves it to pending_render.",
+        description="Put in by creation without a render, by a finished render and by an operator's retry. A finished "
+        "publish moves it to posted or failed. An edit that needs a render moves it to pending_render.",
     ),
     Status.POSTED: State(
         editable=False,
         claim=None,
         moves_to=frozenset(),
-        story="Put in by a publish that succeeded. Nothing moves it out.",
+        description="Put in by a publish that succeeded. Nothing moves it out.",
     ),
     Status.FAILED: State(
         editable=False,
         claim=None,
         moves_to=frozenset({Status.GENERATED, Status.PENDING_RENDER}),
-        story="Put in by a render or a publish that gave up. Only a retry moves it out: `redraft posts retry`, or "
-        "POST /v1/posts/{postId}/retry.",
+        description="Put in by a render or a publish that gave up. Only a retry moves it out: "
+        "`redraft posts retry`, or POST /v1/posts/{postId}/retry.",
     ),
 }
 
@@ -125,7 +125,7 @@ Decision = Apply | Reject
 
 
 def needs_render(content_type: str, *, render_as_video: bool) -> bool:
-    """Slides that are to be rendered as video need a render; nothing else does (SPEC 2)."""
+    """Slides that are to be rendered as video need a render. Nothing else does."""
     return render_as_video and content_type == "slides"
 
 
@@ -135,7 +135,7 @@ def etag(revision: int) -> str:
 
 
 NOT = "!"
-"""Stands before a tag of If-None-Match among an edit's preconditions; those of If-Match stand there as they are."""
+"""The prefix of a tag of If-None-Match in an edit's preconditions. Tags of If-Match have no prefix."""
 
 
 def matches(preconditions: Sequence[str] | None, revision: int) -> bool:
@@ -147,7 +147,7 @@ def _unmet(preconditions: Sequence[str] | None, revision: int) -> errors.Precond
     if preconditions is None:
         return None
     tag = etag(revision)
-    wanted = [each for each in preconditions if not each.startswith(NOT)]
+    wanted = [given for given in preconditions if not given.startswith(NOT)]
     # An empty list: all of its tags were weak (earlier versions recorded such edits).
     if not preconditions or (wanted and "*" not in wanted and tag not in wanted):
         return errors.PreconditionFailed(revision)
@@ -174,12 +174,11 @@ def _refused(error: errors.RedraftError) -> Reject:
 
 
 def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: Sequence[str] | None = None) -> Decision:
-    """Apply or refuse one edit of one post (SPEC 2).
+    """Apply or refuse one edit of one post (docs/lifecycle.md).
 
-    The time is judged against `accepted_at`, the database's clock when the edit was recorded, so that an edit
-    that waited too long in the queue is applied all the same. Field rules come first, then the status, then
-    the preconditions (`if_match`, as `matches` has them): they are looked at only where the answer would be a success
-    (RFC 9110, 13.2.1).
+    The time is judged against `accepted_at`, the database's clock when the edit was recorded. So an edit that waited
+    in the queue past its own time is still applied. Field rules come first, then the status, then the preconditions
+    (`if_match`, as in `matches`): RFC 9110, 13.2.1 has them evaluated only where the answer would be a success.
     """
     if post.deleted:
         return _refused(errors.NotFound.post(post.id))
@@ -226,8 +225,8 @@ def edited(post: PostFacts, patch: EditPatch) -> PostFacts:
     )
     if not rerender:
         return after
-    # Whatever a render made or is making belongs to the old content: its column is emptied, its claim dropped, and
-    # the content revision fences its result off.
+    # A render that is done or under way belongs to the old content. Its column is emptied and its claim is dropped;
+    # the content revision fences off its result.
     needed = needs_render(content_type, render_as_video=post.render_as_video)
     return replace(
         after,

@@ -1,4 +1,4 @@
-"""An edit in the queue as the worker reads it, and how it ended."""
+"""An edit in the queue as the worker reads it, and its result."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,10 +9,10 @@ from shared.domain.lifecycle import EditStatus
 
 @dataclass(frozen=True, slots=True)
 class QueuedEdit:
-    """An edit as the worker reads it. `attempts` counts the times that somebody started it and died, `deferrals` those
-    that its batch failed at PostgreSQL. `size`: the bytes of what it brings.
+    """An edit as the worker reads it. `attempts`: how often a worker started it and died. `deferrals`: how often
+    PostgreSQL ended its batch. `size`: bytes of its changes and preconditions.
 
-    `read_at` is the database's clock as this was read: what is due is judged by it.
+    `read_at` is the database's clock at the reading; whether the post is due is judged by it.
     """
 
     id: str
@@ -29,8 +29,8 @@ class QueuedEdit:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """How an edit ended. `revision` is the post's as the edit left it, or, refused, as it found it."""
+class EditResult:
+    """The final state of an edit. `revision`: the post's after the edit; of a refused edit, the one that it found."""
 
     id: str
     status: EditStatus

@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LastTry:
-    """The latest try at publishing. `outcome`: None while nobody has written down how it ended.
+    """The latest try at publishing. `outcome`: None until its result is recorded.
 
     `forgiven`: an operator or client has put the post back since.
     """
@@ -128,7 +128,7 @@ _ANSWERED: Final = {
     Outcome.NEVER_STARTED: "the publisher could not be reached",
     Outcome.MISCONFIGURED: "the publisher is set up wrongly",
     Outcome.SERVER_ERROR: "the publisher failed",
-    Outcome.UNKNOWN: "nobody knows whether its last try went out",
+    Outcome.UNKNOWN: "it is not known whether its last try went out",
 }
 
 
@@ -169,7 +169,7 @@ def _between_tries(row: Row, last: LastTry | None, past: Past, now: datetime, li
 
 
 def _unclaimed(row: Row, now: datetime) -> Reason:
-    """Nobody is at it."""
+    """The reason for a post without a claim."""
     if row.status == Status.PENDING_RENDER:
         return Reason(
             "unrendered",

@@ -1,4 +1,4 @@
-"""A bulk job as its clients see it: its states, what may be done in which, the results of its posts (SPEC 5). Pure."""
+"""A bulk job as clients see it: its states, what each allows, the results of its posts (docs/bulk.md). Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from shared.domain.errors import Conflict, TooManyJobs
 
 
 class JobStatus(StrEnum):
-    """A job's way. `failed`: a chunk ended its worker again and again; what came before it was moved all the same."""
+    """The statuses of a job. `failed`: a chunk killed its worker again and again. Earlier chunks were moved."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -24,7 +24,7 @@ LIVE: Final = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its row tells it. Times aware, UTC; `total` is None until its posts are frozen."""
+    """A job as its row has it. Times aware, UTC; `total` is None until its posts are frozen."""
 
     id: str
     status: JobStatus
@@ -38,7 +38,7 @@ class Job:
     error: str | None = None
 
     @property
-    def ended(self) -> bool:
+    def finished(self) -> bool:
         return self.status not in LIVE
 
     def public(self) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def cannot_start(live: int) -> TooManyJobs | None:
 
 def cannot_cancel(job: Job) -> Conflict | None:
     """Only a job that has not ended can be canceled."""
-    return Conflict(f"The job is {job.status.value} already; there is nothing left to cancel") if job.ended else None
+    return Conflict(f"The job is {job.status.value} already; there is nothing left to cancel") if job.finished else None
 
 
 def cannot_revert(job: Job, *, reverted_by: str | None) -> Conflict | None:
     """Any ended job that was no dry run, once."""
     if job.dry_run:
         return Conflict("A dry run moved nothing; there is nothing to revert")
-    if not job.ended:
+    if not job.finished:
         return Conflict(f"The job is still {job.status.value}; wait for its end or cancel it, then revert it")
     if reverted_by is not None:
         return Conflict(f"The job has been reverted already, by {reverted_by}; revert that one to have its moves again")
@@ -103,7 +103,7 @@ MOST_ORDINALS: Final = 9_999_999
 
 
 def audit_id(job_id: str, ordinal: int) -> str:
-    """The id of the audit row of one post of a job: of an edit's usual shape, found again without an index of its own,
-    and there cannot be two. Ordinals have seven digits, so that ids sort as they do.
+    """The id of the audit row of one post of a job. It has the shape of an edit's id and follows from job and ordinal.
+    So it is found without another index, and there cannot be two. Ordinals have seven digits, so that ids sort alike.
     """
     return f"edit_{job_id.rpartition('_')[2][:19]}{ordinal:07}"

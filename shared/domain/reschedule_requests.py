@@ -1,7 +1,7 @@
-"""What a request for a bulk job may say, and every rule about it that needs no database (SPEC 5). Pure.
+"""What a request for a bulk job may say, and every rule about it that needs no database (docs/bulk.md). Pure.
 
-`parse_request` reads the body of POST /v1/reschedules; the command line reads CSV by the same `check_item`. What only
-the moment decides (a time gone by, one that a clock change skips) is left to the worker, which skips that post.
+`parse_request` reads the body of POST /v1/reschedules; the command line reads CSV by the same `check_item`. Rules
+that depend on the moment (a time that has passed, one that a clock change skips) are left to the worker.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,8 +69,8 @@ def parse_request(body: object) -> Request:
         faults.add("invalid_request", "dryRun", "dryRun must be true or false")
     kinds = [name for name in ("shift", "spread", "items") if name in body]
     if len(kinds) != 1:
-        told = f"holds {' and '.join(kinds)}" if kinds else "says nothing of the kind"
-        faults.add("invalid_request", "body", f"The body {told}; send exactly one of shift, spread and items")
+        given = f"holds {' and '.join(kinds)}" if kinds else "has none of the three"
+        faults.add("invalid_request", "body", f"The body {given}; send exactly one of shift, spread and items")
         raise _error(faults)
     items: tuple[Item, ...] = ()
     plan: Plan | Unset = ItemPlan()
@@ -112,21 +112,21 @@ def _check_spread(value: object, faults: Faults) -> Spread | Unset:
         if name not in value:
             faults.add("missing_required_fields", f"spread.{name}", f"spread.{name} is missing; send all three")
     zone = _check_zone(value.get("timezone", UNSET), "spread.timezone", faults)
-    ends: list[datetime] = []
+    instants: list[datetime] = []
     for name in ("from", "to"):
         local = _check_local(value.get(name, UNSET), f"spread.{name}", faults)
         if local is UNSET or zone is UNSET:
             continue
         try:
-            ends.append(times.to_instant(datetime.fromisoformat(local), zone))
+            instants.append(times.to_instant(datetime.fromisoformat(local), zone))
         except times.SkippedByDst as skipped:
             faults.add("invalid_scheduled_time", f"spread.{name}", f"spread.{name} {skipped}")
-    if len(ends) < 2 or zone is UNSET:
+    if len(instants) < 2 or zone is UNSET:
         return UNSET
-    if ends[1] < ends[0]:
+    if instants[1] < instants[0]:
         faults.add("invalid_scheduled_time", "spread.to", "spread.to must not be before spread.from; swap them")
         return UNSET
-    return Spread(ends[0], ends[1], zone)
+    return Spread(instants[0], instants[1], zone)
 
 
 def _check_filter(value: object, faults: Faults) -> Filter | None:
@@ -266,7 +266,7 @@ def stored_items(items: Sequence[Item]) -> list[list[str]] | None:
 
 
 def stored_filter(meant: Filter | None) -> dict[str, Any] | None:
-    """The filter as a client would send it, for whoever looks at the job's row; `filter_of` reads it back."""
+    """The filter in the form in which a client sends it, for the job's row."""
     if meant is None:
         return None
     given = {

@@ -1,4 +1,4 @@
-"""What a bulk job means for one post: the plan and its outcomes (SPEC 5).
+"""What a bulk job means for one post: the plan and its outcomes (docs/bulk.md).
 
 Pure. A job freezes which posts it means into chunks; for each post of a chunk, under its lock, the worker asks
 `decide` for a `Move` or a `Reason` against it. A dry run asks the same function about rows that it has not locked.
@@ -17,7 +17,7 @@ from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.times import Duration
 
 CHUNK: Final = 1000
-"""Posts in one transaction: locked for some 30 ms, less than an edit that meets them waits before it comes back."""
+"""Posts in one transaction. They are locked for some 30 ms; an edit that meets the lock comes back after 250 ms."""
 
 
 class Outcome(StrEnum):
@@ -43,7 +43,7 @@ class Reason(StrEnum):
 
     @property
     def outcome(self) -> Outcome:
-        """An unknown post is the request's mistake, hence failed; the rest is how things stand, hence skipped."""
+        """`failed` for an unknown post, which is an error of the request; `skipped` for every other reason."""
         return Outcome.FAILED if self is Reason.NOT_FOUND else Outcome.SKIPPED
 
 
@@ -74,7 +74,7 @@ class ScheduleFacts(NamedTuple):
 
 
 def seen(post: PostFacts) -> ScheduleFacts:
-    """The same of facts that queued edits have just changed."""
+    """The schedule facts of a post that queued edits have just changed."""
     return ScheduleFacts(
         post.id,
         post.status,
@@ -88,7 +88,7 @@ def seen(post: PostFacts) -> ScheduleFacts:
 
 
 class Move(NamedTuple):
-    """Where the post goes. Both as they were: applied, and nothing to write but the audit row."""
+    """The new time and zone of a post. If both are unchanged, only the audit row is written."""
 
     at: datetime
     timezone: str | None
@@ -96,7 +96,7 @@ class Move(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Each post by the same duration, from wherever it stands."""
+    """Moves each post by the same duration."""
 
     by: Duration
 
@@ -106,7 +106,7 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Evenly from `first` to `last`, in the order in which the posts stood. `count`: known once they are frozen."""
+    """Spreads posts evenly from `first` to `last`, in their present order. `count`: known once the posts are frozen."""
 
     first: datetime
     last: datetime
@@ -118,14 +118,14 @@ class Spread:
         return {"spread": ends | {"timezone": self.timezone, "count": self.count}}
 
     def at(self, place: int) -> datetime:
-        """Where the post in that place goes: `times.spread`'s own arithmetic, without the other ninety thousand."""
+        """The new time of the post in that place: the arithmetic of `times.spread` for one post alone."""
         minutes = (self.last - self.first) // timedelta(minutes=1)
         return self.first + timedelta(minutes=minutes * place // max(1, (self.count or 1) - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class ItemPlan:
-    """Each post to a time of its own: the items of a request."""
+    """Moves each post to a time of its own: the items of a request."""
 
     def stored(self) -> dict[str, Any]:
         return {"items": True}
@@ -133,7 +133,7 @@ class ItemPlan:
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Each post that `job_id` moved back to where it stood, if it still is where that job put it."""
+    """Moves each post back that `job_id` moved, if the post is still where that job put it."""
 
     job_id: str
 
@@ -155,7 +155,7 @@ def plan_of(stored: Mapping[str, Any]) -> Plan:
 
 
 Aim = Callable[[int, ScheduleFacts], Move | Reason]
-"""Where one post of a chunk would go, by its place in the chunk: nothing but the plan's arithmetic."""
+"""The target of one post, by its index in the chunk: the plan's arithmetic alone."""
 
 
 def aiming(plan: Plan, aims: Sequence[Any] | None) -> Aim:
@@ -188,11 +188,11 @@ def _shifted(post: ScheduleFacts, by: Duration) -> Move | Reason:
 
 @lru_cache(maxsize=1 << 15)
 def _step(zone: str | None, day: int, days: int) -> timedelta | None:
-    """How far each instant of one UTC day goes when its wall clock goes by `days`; None where each must be asked.
+    """How far each instant of one UTC day moves when its wall clock moves by `days`.
 
-    No zone changes its clock twice within a day: where the offset is the same at both ends of it, there where it leaves
-    and there where it arrives, no clock is changed between. 330 answers serve 100,000 posts of a month, at a tenth of
-    the price.
+    None where a clock change lies in the day that is left or in the day that is reached: then each post is computed by
+    itself. No zone changes its clock twice within a day, so equal offsets at both ends of a day mean no change. 330
+    cached answers serve 100,000 posts of a month, at a tenth of the cost.
     """
     first = datetime.fromordinal(day).replace(tzinfo=UTC)
     last = first + timedelta(days=1, microseconds=-1)
@@ -211,7 +211,7 @@ def _offset(instant: datetime, zone: str | None) -> timedelta:
 
 
 def _placed(plan: Spread, place: int | None) -> Move | Reason:
-    # Not waiting when the job began, so that it was given no place; it has been put back to waiting meanwhile.
+    # The post did not wait when the job began, so the freeze gave it no place. It has been put back to waiting since.
     return Reason.CHANGED_SINCE if place is None else Move(plan.at(place), plan.timezone)
 
 
@@ -239,7 +239,7 @@ def decide(index: int, post: ScheduleFacts, aim: Aim, now: datetime) -> Move | R
     if refused is not None:
         return refused
     goal = aim(index, post)
-    # Most lie well within reach; the exact rule (leap days and all) is asked for the few others.
+    # Most times lie well within ten years. The exact rule, with leap days, is needed for the others only.
     if isinstance(goal, Reason) or now < goal.at < now + _SURELY_WITHIN:
         return goal
     if goal.at <= now:

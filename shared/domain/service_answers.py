@@ -116,12 +116,12 @@ def _words(status: int, said: dict[str, Any] | None, outcome: Outcome) -> str:
     words = readable(error.get("message")) if isinstance(error, dict) else ""
     if words and outcome is not Outcome.MISCONFIGURED:
         return words
-    # Who mends a setting has to know the status too.
+    # To correct a setting, an operator needs the status too.
     return f"the service answered {status}" + (f": {words}" if words else "")
 
 
 def readable(said: object) -> str:
-    """Somebody else's words as they may stand in a row, a log and an answer: one line, bounded, nothing unprintable."""
+    """A service's text made fit for a row, a log and an answer: one line, bounded, printable."""
     if not isinstance(said, str):
         return ""
     words = " ".join("".join(letter if letter.isprintable() else " " for letter in said[: 4 * MESSAGE_LIMIT]).split())
@@ -154,12 +154,12 @@ def _date(value: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known of the tries made under one key. `tries_of` in shared/store/claims.py reads the same of the rows.
+    """What is known of the tries under one key. `histories` in shared/store/claims.py computes it from the rows.
 
-    The counts and times begin anew when an operator retries. The three flags do not: only an operator's word that the
-    request had no effect takes them back. Times are aware, UTC.
+    The counts and times begin anew when an operator retries. The three flags do not: only an operator's statement that
+    the request had no effect resets them. Times are aware, UTC.
 
-    `uncertain`: a try ended unknown. Nothing but a 2xx under the same key settles that.
+    `uncertain`: a try ended unknown. Only a 2xx under the same key resolves that.
     `accepted`: a try was answered "still at work".
     `maybe_sent`: a try may have had its effect. Key and body must not change.
     """

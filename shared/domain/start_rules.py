@@ -1,6 +1,6 @@
 """What has to hold before a role starts: settings that do not contradict each other, a PostgreSQL that is new enough.
 
-Pure; shared/store/prerequisites.py asks. What cannot work is said at once, in a line, and not found out at night.
+Pure; shared/store/prerequisites.py applies the rules. A role that cannot work refuses to start, in one line.
 """
 
 import math
@@ -64,12 +64,12 @@ RULES: Final = (
     Rule(
         *("lock_timeout", "transaction_timeout", "be below"),
         _below,
-        "whoever waits for a lock would lose the connection instead",
+        "a statement that waits for a lock would lose its connection instead",
     ),
     Rule(
         *("idle_in_transaction_session_timeout", "transaction_timeout", "be below"),
         _below,
-        "it would never come to it",
+        "the transaction would be ended first, so the setting would have no effect",
     ),
     Rule(
         *("horizon", "visibility_timeout", "be below"),
@@ -84,17 +84,17 @@ RULES: Final = (
     Rule(
         *("rescue_period", "visibility_timeout", "be below"),
         _below,
-        "rescue is there to be sooner than Redis",
+        "rescue has to find lost work before Redis hands it out again",
     ),
     Rule(
         *("dispatch_period", "horizon", "be at most"),
         _at_most,
-        "posts would come due between two looks",
+        "posts would come due between two dispatches",
     ),
     Rule(
         *("wait_default", "wait_max", "be at most"),
         _at_most,
-        "no request may wait for longer than that",
+        "it is the longest time that a request may wait",
     ),
 )
 
@@ -104,9 +104,9 @@ NAMED: Final = frozenset({*_TIMES, *(name for rule in RULES for name in (rule.on
 
 
 def contradictions(values: Mapping[str, float]) -> list[str]:
-    """What cannot be meant of these settings: a sentence each, which names both variables with their values."""
+    """The contradictions among these settings: a sentence each, which names both variables with their values."""
     found = [
-        f"{variable(name)}={_number(values[name])}: it must be above 0 and not without end"
+        f"{variable(name)}={_number(values[name])}: it must be above 0 and finite"
         for name in _TIMES
         if not (0 < values[name] < math.inf)
     ]
@@ -128,5 +128,5 @@ def _number(value: float) -> str:
 
 
 def is_too_old(version: str) -> bool:
-    """Whether a PostgreSQL of this version, such as `18.4`, is older than Redraft can do with."""
+    """Whether a PostgreSQL of this version, such as `18.4`, is older than Redraft supports."""
     return int(version.partition(".")[0]) < OLDEST_POSTGRESQL

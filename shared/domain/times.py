@@ -1,8 +1,8 @@
-# ruff: noqa: N818  -- the house names an error for the situation (HOUSE 10): SkippedByDst
+# ruff: noqa: N818  -- an error is named for the situation: SkippedByDst
 """Zones, local times, instants, durations, shifts and spreads: the only place that knows what a clock change does.
 
 Pure: no clock, no host. Zones come from the locked `tzdata` package, never from the machine's database or from
-PostgreSQL, so that every process decides alike (SPEC 3.6). An *instant* is an aware datetime in UTC; a *local* time is
+PostgreSQL, so that every process decides alike. An *instant* is an aware datetime in UTC; a *local* time is
 naive and means nothing without its zone. These functions run thousands of times a second.
 """
 
@@ -28,10 +28,10 @@ ZONES: Final[tuple[str, ...]] = (
     "Asia/Singapore",
     "Australia/Sydney",
 )
-"""The zones that a post may have, in the order of SPEC 4."""
+"""The zones that a post may have, in the order of docs/api.md."""
 
 REACH_YEARS: Final = 10
-"""How far ahead a post may be scheduled, in calendar years (SPEC 4)."""
+"""How far ahead a post may be scheduled, in calendar years."""
 
 MAX_SHIFT_DAYS: Final = 3_660
 """No duration is longer than this: a move by more would leave the ten years whatever it starts from."""
@@ -66,7 +66,7 @@ def _load(name: str) -> ZoneInfo:
         return ZoneInfo.from_file(data, key=name)
 
 
-# All at import: eleven small files, and a broken install stops the start rather than somebody's edit.
+# All at import: eleven small files. So a broken installation fails at the start and not at an edit.
 _ZONES: Final[Mapping[str, ZoneInfo]] = {name: _load(name) for name in ZONES}
 
 
@@ -164,7 +164,7 @@ def to_local(instant: datetime, zone_name: str | None) -> datetime:
 
 
 def within_reach(instant: datetime, now: datetime) -> str | None:
-    """None if `instant` lies after `now` and at most ten calendar years after it (SPEC 4), else what to do about it.
+    """None if `instant` lies after `now` and at most ten calendar years after it, else what to do about it.
 
     From 29 February the ten years end on 28 February where there is no 29th.
     """
@@ -185,8 +185,8 @@ def within_reach(instant: datetime, now: datetime) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A signed ISO 8601 duration in two parts that move differently (SPEC 5): `days` the wall clock, `seconds` the
-    instant. Both carry the sign: `-P1DT2H` is days=-1, seconds=-7200. A week is seven days.
+    """A signed ISO 8601 duration in two parts that move differently (docs/bulk.md): `days` moves the wall clock,
+    `seconds` the instant. Both carry the sign: `-P1DT2H` is days=-1, seconds=-7200. A week is seven days.
     """
 
     days: int
@@ -220,8 +220,8 @@ def parse_duration(text: str) -> Duration | None:
 
 
 def shift(instant: datetime, zone_name: str | None, by: Duration) -> datetime:
-    """`instant` moved by `by` (SPEC 5): first the date part moves the local wall clock in the post's own zone (UTC for
-    None), so that 09:00 stays 09:00 across a clock change; then the time part moves the instant. Seconds are kept.
+    """`instant` moved by `by` (docs/bulk.md). First the date part moves the wall clock in the post's own zone (UTC
+    for None), so that 09:00 stays 09:00 across a clock change; then the time part moves the instant. Seconds are kept.
 
     A wall clock that has moved to a time that occurs twice means its first occurrence; one that has moved into a gap
     raises SkippedByDst. Without a date part the wall clock is never consulted. OverflowError outside years 1 to 9999.

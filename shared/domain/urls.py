@@ -1,4 +1,4 @@
-"""Which URLs may stand in a post: the rules of SPEC 4's table. Pure: nothing is looked up, nothing fetched (SPEC 9)."""
+"""The URLs that a post may hold (docs/api.md). Pure: no name is resolved and nothing is fetched."""
 
 import re
 import unicodedata

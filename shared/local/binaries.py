@@ -85,7 +85,7 @@ def major_version(postgres: Path) -> str:
 
 
 def identities() -> list[str]:
-    """As whom PostgreSQL can run, best first, in `tether.become`'s words; empty is as we are.
+    """As whom PostgreSQL can run, best first, in the words of `die_with_parent.become`; empty is as we are.
 
     It refuses root, whoever started it, and a user without a name, as in a container that was given a bare number.
     Plain `nobody` needs every folder above the binaries and the data to let strangers pass; the other two do not:

@@ -17,12 +17,12 @@ POOLS: Mapping[str, Literal["prefork", "threads"]] = {
     "edits": "prefork",
     "bulk": "prefork",
     "ops": "prefork",
-    # Many at once, since these wait for other people's servers.
+    # Many at once, since these wait for outside services.
     "publish": "threads",
     "render": "threads",
     "webhooks": "threads",
 }
-"""Every queue and how its worker does many things at once (SPEC 6 and 7)."""
+"""Every queue, and the kind of pool of its worker."""
 
 
 def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> list[str]:
@@ -33,7 +33,7 @@ def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> lis
         *("--interface=asgi3", "--lifespan=on"),
         # The API logs requests itself, with their ids and without what must not be logged.
         *("--no-access-log", "--no-server-header"),
-        # It would believe X-Forwarded-For of everybody on loopback; ours believes whom REDRAFT_TRUSTED_PROXIES names.
+        # uvicorn would trust X-Forwarded-For from any client on loopback; the API trusts REDRAFT_TRUSTED_PROXIES only.
         "--no-proxy-headers",
         f"--timeout-graceful-shutdown={graceful}",
         f"--log-level={_level()}",

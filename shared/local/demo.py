@@ -95,7 +95,7 @@ def _fill(tx: Connection, secret: str | None) -> str:
     found, _ = posts_store.read_posts(tx, [DOCUMENTED])
     if not found:
         _make_posts(tx, now)
-    # "skip": a post that somebody holds at this moment is in use, and not ours to move.
+    # "skip": a post that is locked at this moment is in use, and must not be moved.
     for post in posts_store.lock_posts(tx, [DOCUMENTED], "skip").values():
         _put_back(tx, post, now)
     return secret
@@ -125,7 +125,7 @@ def _put_back(tx: Connection, post: Post, now: datetime) -> None:
     """Let the documented request work again. A post that waits stays as its owner's edits left it."""
     facts = post.facts
     over = facts.status in {Status.POSTED, Status.FAILED} or facts.deleted
-    # A claim may have been sent already (SPEC 6): it runs to its end, and the next start puts the post back.
+    # A claim may have been sent already: it runs to its end, and the next start puts the post back.
     missed = facts.claim is None and facts.status is Status.GENERATED and facts.scheduled_time <= now
     if not (over or missed):
         return
@@ -162,9 +162,9 @@ def _ahead(now: datetime, zone: str | None, days: int = DAYS_AHEAD, hour: int = 
 def _make_posts(tx: Connection, now: datetime) -> None:
     rows = list(_rows(now))
     tx.execute(insert(tables.posts), rows)
-    ended = [row["id"] for row in rows if row["status"] in {Status.POSTED, Status.FAILED}]
-    made, _ = posts_store.read_posts(tx, ended)
-    tries = [one for post_id in ended for one in _tries(made[post_id])]
+    final = [row["id"] for row in rows if row["status"] in {Status.POSTED, Status.FAILED}]
+    made, _ = posts_store.read_posts(tx, final)
+    tries = [one for post_id in final for one in _tries(made[post_id])]
     tx.execute(insert(tables.publish_attempts), tries)
 
 
@@ -263,14 +263,14 @@ def _end(rng: Random, row: dict[str, Any], number: int) -> dict[str, Any]:
 
 
 def _tries(post: Post) -> Iterator[dict[str, Any]]:
-    """The publish attempts behind an end, one row a try, so that a post's story can be read and retried (SPEC 3.8)."""
+    """The publish attempts of a post, one row a try: its history can be read, and the post can be retried."""
     reason, facts = post.failure_reason, post.facts
     outcome, count = {
         None: ("done", 1),
         "publisher_unavailable": ("server_error", 10),
         "publish_outcome_unknown": ("unknown", 3),
     }.get(reason, ("refused", 1))
-    # The body as a publish makes it: a retry of the same content then goes out under the old key (SPEC 6).
+    # The body as a publish makes it: a retry of the same content then goes out under the old key.
     sent = posts.service_body("publish", post, replace(post.facts, status=Status.GENERATED))
     for number in range(count):
         started = facts.scheduled_time + timedelta(milliseconds=200, minutes=5 * number)

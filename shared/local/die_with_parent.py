@@ -127,8 +127,8 @@ def _watch(lifeline: int, orphan_signal: int) -> None:
         os._exit(0)
     os.setsid()
     os.close(theirs)
-    ended, _, _ = select.select([lifeline, ours], [], [])
-    if ours not in ended:
+    ready, _, _ = select.select([lifeline, ours], [], [])
+    if ours not in ready:
         _signal_group(watched, orphan_signal)
         if not select.select([ours], [], [], 10)[0]:
             _signal_group(watched, signal.SIGKILL)

@@ -21,9 +21,9 @@ from shared.settings import Settings
 from shared.store.prerequisites import refuse_old_postgresql
 
 HOST: Final = "127.0.0.1"
-# Higher stops first: nobody is asked for what has gone already. The servers have rank 0.
+# A higher rank stops first: no child loses a server that it still needs. The servers have rank 0.
 REFERENCE, FLOWER, WORKERS, EDGES = 1, 2, 3, 4
-# Seconds at Ctrl-C. A worker that is cut short here loses nothing (SPEC 3), and a person waits at the terminal.
+# Seconds at Ctrl-C. A worker that is killed then loses nothing, and a person waits at the terminal.
 GRACE: Final[Mapping[int, float]] = {REFERENCE: 2, FLOWER: 5, WORKERS: 10, EDGES: 5}
 START_WITHIN: Final = 60.0
 HEAD_START: Final = 1.5
@@ -58,7 +58,7 @@ class Places:
     api_key: str | None = None
 
     def json(self) -> str:
-        """The keys of stack.json (SPEC 8)."""
+        """The content of stack.json."""
         pairs = {
             "apiUrl": self.api_url,
             "apiKey": self.api_key,
@@ -239,7 +239,7 @@ class Stack:
         return False
 
     async def _await_flower(self, supervisor: Supervisor) -> None:
-        """Redraft works without Flower (FAULTS 21), so it also starts without."""
+        """Wait for Flower, but not for ever: Redraft works without it (docs/faults.md, fault 21)."""
         url = f"{self.places.flower_url}/healthcheck"
         try:
             await self._until(supervisor, "flower", lambda: _http(url) == 200, within=FLOWER_WITHIN)

@@ -128,16 +128,16 @@ class _Kept:
         self._report(self.child.name, line)
 
     async def _keep(self) -> None:
-        early = 0
+        quick_deaths = 0
         while not self._stopping.is_set():
             began = time.monotonic()
             code = await self._live()
             if self._stopping.is_set():
                 return
             self.deaths += 1
-            early = 0 if time.monotonic() - began > WELL else early + 1
-            delay = min(BACKOFF_FIRST * 2**early, BACKOFF_MOST)
-            self._say(f"ended with {_ending(code)}; starting it again in {delay:.1f} s")
+            quick_deaths = 0 if time.monotonic() - began > WELL else quick_deaths + 1
+            delay = min(BACKOFF_FIRST * 2**quick_deaths, BACKOFF_MOST)
+            self._say(f"ended with {_exit_words(code)}; starting it again in {delay:.1f} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
@@ -210,14 +210,14 @@ class _Kept:
     async def stop(self) -> None:
         self._stopping.set()
         self._signal(self.child.stop_signal)
-        ended, _ = await asyncio.wait([self._task], timeout=self.child.grace)
-        if not ended:
+        done, _ = await asyncio.wait([self._task], timeout=self.child.grace)
+        if not done:
             self._say(f"still busy after {self.child.grace:.0f} s; killed")
             self.kill()
         await self._task
 
 
-def _ending(code: int) -> str:
+def _exit_words(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 

@@ -1,5 +1,5 @@
-"""What operators and clients did to an edit, a post or a job after its end: who, when, from which state, and what stood
-there before. Written in the same transaction as the act itself, so that nothing it overwrites is lost.
+"""What operators and clients did to an edit, a post or a job that was final: who, when, from which state, and what it
+overwrote. An act's row is written in the transaction of the act, so that no overwritten value is lost.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from shared.domain import histories
 
 RETRY: Final = "retry"
 RETRY_NOT_SENT: Final = "retry_not_sent"
-"""A retry with the operator's word that what was sent had no effect."""
+"""A retry whose operator says that the earlier request had no effect."""
 REQUEUE: Final = "requeue"
 DISCARD: Final = "discard"
 
@@ -58,7 +58,7 @@ def record(tx: Connection, actor: Actor, acts: Sequence[Act]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An act as its row tells it."""
+    """An act as its row has it."""
 
     at: datetime
     actor: str
@@ -71,9 +71,9 @@ class Recorded:
         """The act in a sentence."""
         return histories.words(self.action, self.actor, self.from_state, self.before)
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """The act as `--json` shows it."""
-        return histories.told(self.at, self.action, self.actor, self.from_state, self.before)
+        return histories.as_json(self.at, self.action, self.actor, self.from_state, self.before)
 
 
 _OF = text("""

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 
 from shared.domain.posts import Post
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import counted, edits, posts, raw_statements
 from shared.store.edits import Queue
 from shared.store.posts import Write
 
 LARGE_POSTS = 50
-"""So many posts with a large content (35 URLs are 72 kB) does one batch read at most."""
+"""The most posts with a large content (35 URLs are 72 kB) that one batch reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Posts that are locked, what was read of their queues, and posts that are for another batch."""
+    """Locked posts, the part of their queues that was read, and posts left for another batch."""
 
     locked: dict[str, Post]
     queue: Queue
@@ -25,8 +25,8 @@ class Taken:
 
 
 def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int) -> Taken:
-    """Lock those of the posts that nobody holds, and read the queue of those locked: at most `limit` edits of it and
-    about `most` bytes.
+    """Lock those of the posts that no other session has locked, and read their queue: at most `limit` edits and about
+    `most` bytes.
 
     Two statements, one behind the other in one trip: the second sees what was committed while the first ran.
     """
@@ -36,13 +36,13 @@ def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int) -> Take
     left = _read_large(tx, locked, large, waiting) if large else []
     queue = waiting.of(locked)
     if waiting.more and len(queue.edits) < len(waiting.edits):
-        # The long queue of a post that somebody holds must not hide its neighbours'.
+        # The long queue of a post that is locked elsewhere must not hide the queues of the others.
         queue = edits.queued_edits(tx, locked, limit, most)
     return Taken(locked, queue, left)
 
 
 def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waiting: Queue) -> list[str]:
-    """Read the large contents of posts that an edit waits for; those that are too many are no longer among `locked`."""
+    """Read the large contents of posts that an edit waits for; those above LARGE_POSTS are removed from `locked`."""
     wanted = [post_id for post_id in dict.fromkeys(edit.post_id for edit in waiting.edits) if post_id in large]
     read = posts.contents(tx, wanted[:LARGE_POSTS])
     for post_id, content in read.items():
@@ -54,12 +54,12 @@ def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waitin
     return sorted(large - read.keys()) if waiting.more else wanted[LARGE_POSTS:]
 
 
-def finalize(tx: Connection, writes: Sequence[Write], ends: Sequence[End]) -> None:
-    """Write the posts and end their edits; StaleWriteError if a row was not as it was read."""
-    if not (writes and ends):
+def finalize(tx: Connection, writes: Sequence[Write], results: Sequence[EditResult]) -> None:
+    """Write the posts and the results of their edits; StaleWriteError if a row is not as it was read."""
+    if not (writes and results):
         posts.write_posts(tx, writes)
-        edits.finalize_edits(tx, ends)
+        edits.finalize_edits(tx, results)
         return
-    wrote, ended = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(ends))
-    counted(wrote, len(writes), "write_posts")
-    counted(ended, len(ends), "finalize_edits")
+    posts_written, edits_written = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(results))
+    counted(posts_written, len(writes), "write_posts")
+    counted(edits_written, len(results), "finalize_edits")

@@ -1,4 +1,4 @@
-"""Claims: taking a post for a render or a publish, and the guarded ways out of it (SPEC 6)."""
+"""Claims: taking a post for a render or a publish, and the guarded ways out of it (docs/lifecycle.md)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class NewClaim:
 _CLAIM = text("""
     UPDATE posts p SET claim_kind = r.kind, claim_token = r.token, enqueued_revision = NULL, enqueued_at = NULL,
         claim_expires_at = clock_timestamp() + make_interval(secs => :expiry), retry_at = NULL,
-        -- A render whose holder died was a try: else one that kills its worker would be made for ever.
+        -- A render whose holder died was a try: else a render that kills its worker would be repeated for ever.
         render_tries = p.render_tries + CASE WHEN r.kind = 'render' AND r.from_token IS NOT NULL THEN 1 ELSE 0 END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
         post_id text, kind text, token text, from_status text, from_token text)
@@ -43,7 +43,7 @@ def take_claims(tx: Connection, claims: Sequence[NewClaim], expiry: float) -> No
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at publishing a post. Key and body outlive it: the next try of the same body repeats both (SPEC 6)."""
+    """One try at publishing a post. Key and body outlive it: the next try with the same body repeats both."""
 
     post_id: str
     schedule_revision: int
@@ -62,7 +62,7 @@ _ATTEMPTS = text("""
 
 
 def record_attempts(tx: Connection, attempts: Sequence[Attempt]) -> None:
-    """Write each try down before it is made, so that 'once' can be checked by anyone (SPEC 3.8)."""
+    """Record each try before it is made. The rows prove that a post went out once."""
     if attempts:
         tx.execute(_ATTEMPTS, {"rows": to_json(attempts).decode()})
 
@@ -78,8 +78,8 @@ class History:
     past: Past
 
 
-# What Past.with_try says of tries one by one, said of all rows of a key. A try without an outcome is one whose holder
-# has died, or that is under way: it may have been sent.
+# The same as Past.with_try, computed over all rows of a key. A try without an outcome is under way, or its holder has
+# died: it may have been sent.
 _HISTORY = text("""
     SELECT l.post_id, l.idempotency_key, l.body, t.*
     FROM (SELECT DISTINCT ON (post_id) post_id, idempotency_key, body FROM publish_attempts
@@ -110,24 +110,24 @@ def histories(tx: Connection, post_ids: Iterable[str]) -> dict[str, History]:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptEnd:
-    """How the try under a claim's token ended."""
+class AttemptResult:
+    """The result of the try under a claim's token."""
 
     token: str
     outcome: str
     message: str | None
 
 
-_END_ATTEMPTS = text("""
+_FINISH_ATTEMPTS = text("""
     UPDATE publish_attempts a SET outcome = r.outcome, message = r.message, finished_at = clock_timestamp()
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(token text, outcome text, message text)
     WHERE a.claim_token = r.token AND a.outcome IS NULL""")
 
 
-def end_attempts(tx: Connection, ends: Sequence[AttemptEnd]) -> None:
-    """Write down how tries ended; the first word on each stands."""
-    if ends:
-        tx.execute(_END_ATTEMPTS, {"rows": to_json(ends).decode()})
+def finish_attempts(tx: Connection, results: Sequence[AttemptResult]) -> None:
+    """Record the results of tries. A try that has a result keeps it."""
+    if results:
+        tx.execute(_FINISH_ATTEMPTS, {"rows": to_json(results).decode()})
 
 
 _FORGIVE = text("""
@@ -248,14 +248,14 @@ def render_waits_since(tx: Connection, post_id: str) -> datetime | None:
 def give_render_back(
     tx: Connection, post_id: str, token: str, retry_at: datetime, tries: int, *, waits: bool = False
 ) -> None:
-    """The locked post may be rendered again, not before `retry_at`; `tries` (0 or 1) is what that costs. `waits`: the
-    renderer asked for it.
+    """The locked post may be rendered again, not before `retry_at`; `tries` (0 or 1) is added to its
+    render tries. `waits`: the renderer asked to wait.
     """
     given = {"id": post_id, "token": token, "retry_at": retry_at, "tries": tries, "waits": waits}
     counted(tx.execute(_RENDER_GIVEN_BACK, given).rowcount, 1, "give_render_back")
 
 
-# By lot, where there are more than the limit: the first to expire may all be posts that somebody holds.
+# At random, where there are more than the limit: the first to expire may all be locked elsewhere.
 _EXPIRED = text("""
     SELECT id, CASE claim_kind WHEN 'publish' THEN schedule_revision ELSE content_revision END
     FROM posts WHERE claim_kind = :kind AND claim_expires_at <= now()

@@ -1,4 +1,4 @@
-"""Creating posts: which accounts there are, and one INSERT for all posts of a request and its key (SPEC 4)."""
+"""Creating posts: which accounts there are, and one INSERT for all posts of a request and its key."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The database's door: engines, `transaction()` (the only commit in the project) and migrations."""
+"""Engines, `transaction()` (the only commit in the project) and migrations."""
 
 import os
 import threading
@@ -33,9 +33,9 @@ BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection whose answers are waited for `patience` seconds, not for ever.
 
-    The server ends every transaction of ours in time and says so. Where nothing is heard for longer, the connection is
-    half-open: keep-alives and tcp_user_timeout tell of a host that vanished, but a balancer whose server vanished
-    acknowledges every byte, and would hold the thread that waits as long as it runs.
+    The server ends every transaction of ours in time and says so. A longer silence means a half-open connection.
+    Keep-alives and tcp_user_timeout notice a host that vanished. But a load balancer whose server vanished acknowledges
+    every byte, and the waiting thread would never return.
     """
 
     usual: float | None = None
@@ -53,7 +53,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 def wait_longer(tx: Connection, seconds: float) -> None:
-    """This transaction has set itself another `transaction_timeout`: be as patient with it."""
+    """Wait longer for answers in this transaction, which has set a longer `transaction_timeout` itself."""
     wire = tx.connection.driver_connection
     if isinstance(wire, BoundedConnection):
         wire.patience = seconds + OVERTIME
@@ -69,9 +69,9 @@ def make_engine(
     autocommit: bool = False,
     lock_timeout: float | None = None,
 ) -> Engine:
-    """An engine whose connections carry the time-outs of SPEC 7, READ COMMITTED, in UTC.
+    """An engine whose connections carry the settings' time-outs, READ COMMITTED, in UTC.
 
-    A dead connection is found by use, not by a ping before every checkout: whoever uses it retries anyway.
+    A dead connection is noticed in use, not by a ping at every checkout: the callers retry anyway.
     `autocommit`: each statement is a transaction of its own.
     `synchronous_commit=False`: a commit does not wait for the disk.
     `lock_timeout`: seconds, where it is another one than the settings'.
@@ -90,13 +90,13 @@ def make_engine(
         max_overflow=0,
         pool_timeout=config.database_patience,
         pool_use_lifo=True,
-        # An error must not print what was bound: captions, URLs, keys (SPEC 9).
+        # An error must not print bound values: captions, URLs, keys.
         hide_parameters=True,
         isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
         connect_args={
-            # Every statement of ours finds its rows by an index, and joins a few rows that it was given with those that
-            # it finds so. A plan cached while a table was still small would walk the whole of it, or hash it, and go on
-            # doing so while it grows: each single edit beside a young table's first bulk job would read all it wrote.
+            # Every statement here finds its rows by an index. A plan that was cached while a table was small would scan
+            # or hash the whole table, also after the table has grown. Each edit beside the first bulk job would then
+            # read all rows of that job.
             "options": f"{options} -c timezone=UTC -c jit=off {BY_INDEX}",
             "application_name": name,
             "connect_timeout": 2,
@@ -136,10 +136,11 @@ def make_engine(
 
 
 class ProcessEngine:
-    """An engine of this process's own, made on first use: threads that come first at once wait for the one.
+    """This process's engine, made on first use. Threads that need it at the same moment wait for that one.
 
-    A child that is forked later makes its own. It keeps a hand on its parent's, whose connections it must neither use
-    nor close; and it is forked while nobody makes one, since a lock that is taken then stays taken in the child.
+    A forked child makes its own. It keeps a reference to its parent's engine: it must neither use nor close those
+    connections, and garbage collection would close them. The lock is held over a fork, because a lock that another
+    thread holds at that moment would stay locked in the child.
     """
 
     def __init__(self, make: Callable[[Settings], Engine]) -> None:
@@ -156,11 +157,11 @@ class ProcessEngine:
             return self._engine
 
     def made(self) -> bool:
-        """Whether anybody has asked for it yet."""
+        """Whether the engine has been made yet."""
         return self._engine is not None
 
     def forget(self) -> None:
-        """Close it; whoever asks next gets a new one."""
+        """Close the engine. The next call makes a new one."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()
@@ -174,7 +175,7 @@ class ProcessEngine:
 engine = ProcessEngine(lambda config: make_engine(config.database_url, config, pool_size=16))
 """This process's engine."""
 
-# Who waits aside has posts locked meanwhile: no longer than one waits for a post that somebody else has locked.
+# The caller has posts locked while it waits here. So it waits no longer than for a post that is locked elsewhere.
 RELAXED_WAITS = 0.05
 _autocommit_relaxed = ProcessEngine(
     lambda config: make_engine(
@@ -194,7 +195,7 @@ _autocommit = ProcessEngine(
 
 @contextmanager
 def transaction(on: Engine | None = None) -> Iterator[Connection]:
-    """One transaction, on this process's engine unless told another; leaving the block commits, an exception rolls
+    """One transaction, on this process's engine unless another is given; leaving the block commits, an exception rolls
     back. Announce, enqueue and ring below the block, never inside.
     """
     with (on or engine()).begin() as connection:
@@ -203,9 +204,9 @@ def transaction(on: Engine | None = None) -> Iterator[Connection]:
 
 @contextmanager
 def autocommit() -> Iterator[Connection]:
-    """Statements that are each a transaction of its own, committed once they return: half the trips of `transaction`.
+    """Each statement is a transaction of its own, committed when it returns: half the trips of `transaction`.
 
-    For what is whole in one statement, whatever was read before it.
+    For a write that is complete in one statement and depends on nothing that was read before.
     """
     with _autocommit().connect() as connection:
         yield connection
@@ -215,14 +216,14 @@ def autocommit() -> Iterator[Connection]:
 def autocommit_relaxed() -> Iterator[Connection]:
     """Statements that commit one by one beside an open transaction, without waiting for the disk.
 
-    For attempt counts only (SPEC 3.5): a crash of PostgreSQL may forget the last few, which costs nobody anything.
+    For attempt counts only: a crash of PostgreSQL may lose the last few, which does no harm.
     """
     with _autocommit_relaxed().connect() as connection:
         yield connection
 
 
 def lock_timed_out(error: BaseException) -> bool:
-    """Whether a statement gave up waiting for a lock somebody else holds."""
+    """Whether a statement gave up waiting for a lock of another session."""
     return isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
 
 
@@ -245,7 +246,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def repeats(error: BaseException) -> bool:
-    """Whether PostgreSQL ended this work for what it was: too long, too large. The same will end so again."""
+    """Whether PostgreSQL ended the work because it was too long or too large. The same work would fail again."""
     return isinstance(error, DBAPIError) and isinstance(
         error.orig,
         (

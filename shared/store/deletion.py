@@ -1,4 +1,4 @@
-"""Deleting posts: the row stays, hidden, and what waits for it ends in the same transaction (SPEC 4)."""
+"""Deleting posts: the row stays, hidden. Its queued edits are rejected in the same transaction (docs/api.md)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from shared.domain.lifecycle import EditStatus
 from shared.domain.posts import Post
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import counted
 
 # Every claim and every mark asks for a post that is not deleted, so that nothing that is under way can take it up.
@@ -37,11 +37,11 @@ def hide(tx: Connection, posts: Sequence[Post]) -> datetime:
     return deleted_at
 
 
-def reject_queue(tx: Connection, posts: Sequence[Post]) -> list[tuple[str, End]]:
-    """End all queued edits of locked posts as rejected: (post, end), in the order in which they were accepted."""
-    ended = tx.execute(_REJECT, {"ids": [post.facts.id for post in posts]})
+def reject_queue(tx: Connection, posts: Sequence[Post]) -> list[tuple[str, EditResult]]:
+    """Reject all queued edits of locked posts: (post id, result), in the order in which they were accepted."""
+    rejected = tx.execute(_REJECT, {"ids": [post.facts.id for post in posts]})
     return [
-        (row.post_id, End(row.id, EditStatus.REJECTED, row.revision, error_code=row.error_code,
+        (row.post_id, EditResult(row.id, EditStatus.REJECTED, row.revision, error_code=row.error_code,
                           error_message=row.error_message))
-        for row in sorted(ended, key=lambda row: row.seq)
+        for row in sorted(rejected, key=lambda row: row.seq)
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Edits: the row that is the queue, the outbox and the audit trail at once (SPEC 1)."""
+"""Edits: one row is the queue, the outbox and the audit trail at once (docs/decisions/0001)."""
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.store import counted, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
@@ -31,8 +31,8 @@ class NewEdit:
     fingerprint: str | None = None
 
 
-# Rows go in by API key and Idempotency-Key: two processes that insert the same keys in different orders would wait
-# for each other (SPEC 7). Rows without a key cannot collide and keep the order in which they came.
+# Rows are inserted in the order of API key and Idempotency-Key: two processes that insert the same keys in different
+# orders would deadlock. Rows without a key cannot collide and keep the order in which they came.
 _INSERT = """
     WITH input AS (
         SELECT r.*, row_number() OVER () AS place
@@ -62,7 +62,7 @@ _INSERT_KEYLESS = """
 
 
 def insert_edits(tx: Connection, new: Sequence[NewEdit], accepted_at: datetime) -> set[str]:
-    """Record many edits in one statement; the ids recorded. Left out: those whose Idempotency-Key was taken.
+    """Record many edits in one statement; the ids recorded. Edits whose Idempotency-Key is taken are left out.
 
     `accepted_at` is the moment, by the database's clock, for which they were judged.
     """
@@ -72,17 +72,17 @@ def insert_edits(tx: Connection, new: Sequence[NewEdit], accepted_at: datetime) 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What was read of some posts' queues, oldest first. `more`: others of theirs wait behind it."""
+    """Queued edits of some posts, oldest first. `more`: further edits of these posts were not read."""
 
     edits: list[QueuedEdit]
     more: bool = False
 
     def of(self, post_ids: Container[str]) -> "Queue":
-        """What of it is these posts'."""
+        """The part of it that belongs to these posts."""
         return Queue([edit for edit in self.edits if edit.post_id in post_ids], self.more)
 
 
-# What is compressed is measured as it will be read. The others' size is known without reading them.
+# A compressed value is measured by its text, as it will be read. The size of the others is known without reading.
 _QUEUE = """
     SELECT id, seq, post_id, changes, if_match, created_at, attempts, requested_by, deferrals, size,
         clock_timestamp(), waiting
@@ -122,7 +122,7 @@ _WAITING = text("""
 
 
 def posts_with_a_queue(tx: Connection, post_ids: Iterable[str]) -> list[str]:
-    """Those of the posts for which an edit waits. Read without a lock: what was rung for stands in it already."""
+    """Those of the posts for which an edit waits. Read without a lock: a doorbell is sent after its edit's commit."""
     return sorted(tx.execute(_WAITING, {"ids": list(post_ids)}).scalars())
 
 
@@ -133,8 +133,8 @@ _COUNT = """
     UPDATE edits e SET attempts = e.attempts + 1, started_at = clock_timestamp()
     FROM unnest(ARRAY(SELECT unnest(CAST($1 AS text[]))), ARRAY(SELECT unnest(CAST($2 AS text[])))) AS r(id, was)
     WHERE e.id = r.id AND e.status = r.was"""
-# Nobody keeps others from these edits: their posts may be another worker's by now, who ends several of them in an order
-# of its own. So this waits for no row, or the two could wait for each other.
+# The posts of these edits may be locked by another worker by now, which writes several of the edits in its own order.
+# So this statement waits for no row: the two could deadlock.
 _GIVE_BACK = text("""
     WITH owed AS (
         SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:was AS text[]), CAST(:before AS integer[]),
@@ -150,12 +150,12 @@ _GIVE_BACK = text("""
 
 
 def count_attempts(relaxed: Connection, ids: Sequence[str]) -> None:
-    """Write down that work on these edits begins, on a connection of its own, while their posts are locked."""
+    """Count an attempt for these edits, on a connection of its own, while their posts are locked."""
     queued = array([EditStatus.QUEUED.value] * len(ids))
     counted(raw_statements.changed(relaxed, _COUNT, array(ids), queued), len(ids), "count_attempts")
 
 
-# In a statement of its own, on a connection that commits at once: the locks are let go with its end.
+# In a statement of its own, on a connection that commits at once: the locks are released when it returns.
 _FREE = text("""
     SELECT e.id FROM edits e JOIN unnest(CAST(:ids AS text[]), CAST(:was AS text[])) AS r(id, was)
         ON e.id = r.id AND e.status = r.was
@@ -163,14 +163,14 @@ _FREE = text("""
 
 
 def free(relaxed: Connection, ids: Sequence[str]) -> set[str]:
-    """Those of these queued edits whose rows nobody else has locked at this moment."""
+    """Those of these queued edits whose rows no other session has locked at this moment."""
     return set(relaxed.execute(_FREE, {"ids": list(ids), "was": [EditStatus.QUEUED.value] * len(ids)}).scalars())
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """An attempt to be given back: the edit, its attempts before it was counted, and whether PostgreSQL ended the work
-    for what it was.
+    """An attempt to be given back. `before`: the edit's attempts before the count. `deferred`: PostgreSQL ended
+    the work because it was too long or too large.
     """
 
     edit_id: str
@@ -179,11 +179,11 @@ class Owed:
 
 
 def give_back_attempts(relaxed: Connection, owed: Sequence[Owed]) -> set[str]:
-    """The work ended without a death: what was counted is no attempt. Ended edits are left alone. Returned are those
-    that somebody else has locked: they are owed still.
+    """Take attempts back, because the work stopped without a death. Final edits are left alone. The ids of edits that
+    another session has locked are returned: their attempts are still to be given back.
 
-    The connection may have been lost in the counting: an edit that has no more attempts than before was never counted,
-    and keeps what it has.
+    The connection may have been lost while the attempt was counted. An edit with no more attempts than `before` was
+    never counted, and is left alone.
     """
     given = {
         "ids": [one.edit_id for one in owed],
@@ -204,44 +204,45 @@ _FINALIZE = """
         error_message text, error_details jsonb, lock_wait_ms integer)
     WHERE e.id = r.id AND e.status = r.was"""
 
-# What an edit made of the fields that it changed stands in its result already, and is not stored twice. Bulk moves have
-# no result, and the ends that earlier versions wrote have both.
+# `result` holds the new values of the fields that an edit changed, so `after` is not stored as well. Bulk moves have
+# no result, and the rows that earlier versions wrote have both.
 AFTER = """CASE WHEN after IS NULL AND before IS NOT NULL AND result IS NOT NULL THEN (
         SELECT coalesce(jsonb_object_agg(name, CAST(result AS jsonb) -> name), '{}')
         FROM jsonb_object_keys(before) AS name) ELSE after END AS after"""
 
 
-def finalize_edits(tx: Connection, ends: Sequence[End]) -> None:
-    """End edits, each once: only a queued one can end, and another row count than expected rolls back."""
-    if ends:
-        counted(raw_statements.changed(tx, *finalizing(ends)), len(ends), "finalize_edits")
+def finalize_edits(tx: Connection, results: Sequence[EditResult]) -> None:
+    """Write the results of edits. Only a queued edit gets one: StaleWriteError where another row count is found."""
+    if results:
+        counted(raw_statements.changed(tx, *finalizing(results)), len(results), "finalize_edits")
 
 
-def finalizing(ends: Sequence[End]) -> Statement:
-    """The statement of `finalize_edits`, to travel behind what the ends did."""
-    return _FINALIZE, to_json(ends, exclude={"__all__": {"after"}}).decode()
+def finalizing(results: Sequence[EditResult]) -> Statement:
+    """The statement of `finalize_edits`, to travel behind the writes of the posts."""
+    return _FINALIZE, to_json(results, exclude={"__all__": {"after"}}).decode()
 
 
-_ENDS = text("""
+_RESULTS = text("""
     SELECT id, status, revision, NULL, NULL, result, error_code, error_message, error_details, NULL
     FROM edits WHERE id = ANY(:ids) AND status <> 'queued'""")
 
 
-def ends_of(tx: Connection, ids: Iterable[str]) -> dict[str, End]:
-    """How these edits ended, those that have (audit fields left out): what a waiting request asks for."""
-    return {row[0]: End(row[0], EditStatus(row[1]), *row[2:]) for row in tx.execute(_ENDS, {"ids": list(ids)})}
+def results_of(tx: Connection, ids: Iterable[str]) -> dict[str, EditResult]:
+    """The results of those of these edits that are final, without audit fields: what a waiting request asks for."""
+    rows = tx.execute(_RESULTS, {"ids": list(ids)})
+    return {row[0]: EditResult(row[0], EditStatus(row[1]), *row[2:]) for row in rows}
 
 
 _WHICH = text("SELECT id FROM edits WHERE id = ANY(:ids)")
 
 
 def recorded(tx: Connection, ids: Iterable[str]) -> set[str]:
-    """Which of these edits exist: asked after a connection was lost in COMMIT (SPEC 4)."""
+    """Which of these edits exist: asked after a connection was lost in COMMIT."""
     return set(tx.execute(_WHICH, {"ids": list(ids)}).scalars())
 
 
-# By lot, where there are more than the limit: the longest waiting may all be held by somebody, and would be the only
-# ones ever rung for.
+# At random, where there are more than the limit: the posts that wait longest may all be locked elsewhere, and would be
+# the only ones ever rung for.
 _FORGOTTEN = text("""
     SELECT post_id FROM edits WHERE status = 'queued' AND created_at < now() - make_interval(secs => :age)
     GROUP BY post_id ORDER BY random() LIMIT :limit""")

@@ -1,4 +1,4 @@
-"""Failed posts: finding them, and putting them back to due when an operator says so (SPEC 6)."""
+"""Failed posts: finding them, and putting them back to due for an operator or a client."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,13 +92,13 @@ class FailedGroup:
 @dataclass(frozen=True, slots=True)
 class FailedGroups:
     """The most frequent reasons first. `total`: all posts that were looked at; `reasons`: how many reasons they have;
-    `cut`: there are more posts than were looked at. `now`: the database's clock.
+    `truncated`: there are more posts than were looked at. `now`: the database's clock.
     """
 
     groups: list[FailedGroup]
     total: int
     reasons: int
-    cut: bool
+    truncated: bool
     now: datetime
 
 
@@ -170,11 +170,11 @@ def to_ring(done: Iterable[Retried]) -> tuple[list[tuple[str, int, datetime | No
     return publishes, [(one.post_id, one.revision) for one in done if one.back == "render"]
 
 
-def retry_seen(
+def retry_unchanged(
     tx: Connection, seen: Mapping[str, int], actor: Actor, *, not_sent: bool = False
 ) -> list[Retried]:  # fmt: skip
-    """`retry` of these posts, each at the revision that somebody has seen and agreed to. Posts that are locked
-    elsewhere, and those that have another revision now, are left out: a try may have been made since.
+    """`retry` of these posts, each only at the revision that the operator saw and confirmed. Posts that are
+    locked elsewhere, and those with another revision now, are left out: a try may have been made since.
     """
     locked = posts_store.lock_posts(tx, seen, "skip")
     same = [post for post_id, post in locked.items() if post.facts.revision == seen[post_id]]
@@ -231,8 +231,8 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
         )
         revision = facts.content_revision if put.status is Status.PENDING_RENDER else facts.schedule_revision
         action = acts_store.RETRY_NOT_SENT if maybe_sent and not_sent else acts_store.RETRY
-        stood = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
-        acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, stood))
+        overwritten = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
+        acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, overwritten))
         done.append(Retried(facts.id, put.back, revision, facts.scheduled_time))
     if not rows:
         return []

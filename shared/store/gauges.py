@@ -1,7 +1,7 @@
-"""The gauges of /metrics that are read from the rows: what waits, what is late, what is held (SPEC 8).
+"""The gauges of /metrics that are read from the rows: what waits, what is late, what is claimed.
 
-Read at scrape time, so that they are right whoever was restarted, and also when no worker lives that could count. Each
-group is one statement with a limit of its own: one that is too slow for now does not hide the others.
+They are read at scrape time. So they are right after any restart, and without any worker. Each group is one statement
+with a time limit of its own: a slow group does not hide the others.
 """
 
 from collections.abc import Mapping
@@ -141,15 +141,15 @@ GAUGES: Mapping[str, Gauge] = {
     )
 }
 
-_HURRY = text("SELECT set_config('statement_timeout', :limit, true)")
+_LIMIT_STATEMENT = text("SELECT set_config('statement_timeout', :limit, true)")
 
 
 def read(tx: Connection, group: str, within: float, horizon: float) -> list[tuple[str, str, float]]:
-    """One group's gauges: (name, label's value or "", figure). A statement above `within` seconds is given up.
+    """One group's gauges: (name, label's value or "", value). A statement above `within` seconds is given up.
 
     `horizon`: dispatch's, in seconds; what is due within half of it should long have been sent.
     """
-    tx.execute(_HURRY, {"limit": f"{int(within * 1000)}ms"})
+    tx.execute(_LIMIT_STATEMENT, {"limit": f"{int(within * 1000)}ms"})
     given = {"overdue": OVERDUE, "soon": horizon / 2} if group == "posts" else {}
     row = tx.execute(STATEMENTS[group], given).mappings().one()
     found: list[tuple[str, str, float]] = []

@@ -1,5 +1,5 @@
 """What /readyz and `redraft doctor` ask PostgreSQL about itself: whether it takes writes, its clock, its migrations,
-who holds what for too long.
+which sessions hold locks for too long.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def versions(tx: Connection) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody's session. `seconds` that its transaction has lasted, or, idle in one, has done nothing.
+    """A database session. `seconds`: how long its transaction has lasted, or how long it has been idle in one.
 
     `blocks`: how many others wait for its locks.
     """
@@ -40,7 +40,7 @@ class Session:
     blocks: int
 
 
-# What it does is not asked for: a query's text may hold captions. Of other users a plain one sees no state at all.
+# The query is not read: its text may hold captions. A plain user sees no state of other users' sessions.
 _SESSIONS = text("""
     WITH waiting AS (
         SELECT unnest(pg_blocking_pids(pid)) AS holder FROM pg_stat_activity
@@ -92,11 +92,11 @@ def set_up_wrongly(tx: Connection, many: int = 10_000) -> tuple[int, str]:
 
 
 def stalled_jobs(tx: Connection, age: float) -> list[str]:
-    """Live bulk jobs that nobody has worked on for `age` seconds."""
+    """Live bulk jobs that no worker has touched for `age` seconds."""
     return list(tx.execute(_STALLED, {"age": age}).scalars())
 
 
 def dead_events(tx: Connection, many: int = 10_000) -> tuple[int, datetime | None]:
-    """How many events nobody took (at most `many`), and when the latest was given up."""
+    """How many events the receiver did not take (at most `many`), and when the latest was given up."""
     count, latest = tx.execute(_DEAD_EVENTS, {"many": many}).one()
     return count, latest

@@ -1,8 +1,8 @@
 """Idempotency keys: one table for PATCH, creation and jobs.
 
 Requests with the same key are judged one after the other, whichever process they came through: each takes the key's
-lock first and lets go of it with its transaction. Otherwise a repeat could be refused by what became true between the
-first request's judging and its commit, although the first was accepted.
+lock first and lets go of it with its transaction. Otherwise a repeat could be refused because of a change
+between the first request's check and its commit, although the first request was accepted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,8 +36,8 @@ _KEPT = """
         ON k.api_key_id = r.api_key_id AND k.key = r.key"""
 
 
-# An advisory lock: there is no row yet that could be locked, and a row that was inserted early would be read by whoever
-# looks the key up. Neither an API key's id nor an Idempotency-Key holds a space.
+# An advisory lock: there is no row yet that could be locked, and a row inserted early would be found by look-ups of the
+# key. Neither an API key's id nor an Idempotency-Key holds a space.
 _TRY_LOCK = """
     SELECT name FROM unnest(CAST($1 AS text[])) AS k(name)
     WHERE pg_try_advisory_xact_lock(hashtextextended(name, 0))"""
@@ -54,7 +54,7 @@ def kept(tx: Connection, pairs: Iterable[Pair]) -> dict[Pair, Kept]:
 
 def take(tx: Connection, pairs: Sequence[Pair]) -> tuple[set[Pair], dict[Pair, Kept]]:
     """Take the locks of those keys that no other request has in hand, until the end of this transaction; which those
-    are, and what is kept under any. It waits for nobody.
+    are, and what is kept under any. It does not wait.
 
     Two statements, one behind the other in one trip: the second sees what was committed before the lock was given.
     """

@@ -1,4 +1,4 @@
-"""Workspaces, their accounts, and the keys that open them (SPEC 9)."""
+"""Workspaces, their accounts, and their API keys (docs/security.md)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Entry:
 
 
 def hash_of(secret: str) -> bytes:
-    """What is stored of a key's secret. Whoever times a look-up by it learns nothing about the secret."""
+    """What is stored of a key's secret. The time of a look-up by it tells nothing about the secret."""
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 

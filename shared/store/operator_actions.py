@@ -1,4 +1,4 @@
-"""What operators read of edits and do to them: lists, one edit's story, requeue and discard (SPEC 3.9, 8).
+"""What operators read of edits and do to them: lists, one edit's history, requeue and discard.
 
 Operators see all workspaces. Every list is bounded, and read by an index that exists.
 """
@@ -9,10 +9,10 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from shared.domain import edit_histories, events, histories
-from shared.domain.edit_histories import EditStory, Prospect
+from shared.domain.edit_histories import EditHistory, Prospect
 from shared.domain.errors import Discarded
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End
+from shared.domain.queued_edits import EditResult
 from shared.store import acts as acts_store
 from shared.store import counted
 from shared.store import edits as edits_store
@@ -22,19 +22,19 @@ from shared.store.acts import Act, Actor
 
 LOOKED_AT = 20_000
 LOOKS = 5
-LATER_AT_MOST = 200
+NEWER_AT_MOST = 200
 
 _COLUMNS = f"""id, seq, post_id, workspace_id, status, changes, if_match, requested_by, request_id, reschedule_id,
     created_at, attempts, started_at, lock_wait_ms, finalized_at, revision, before, {edits_store.AFTER},
     error_code, error_message, error_details, clock_timestamp()"""
 
-_STORY = text(f"SELECT {_COLUMNS} FROM edits WHERE id = :id")
+_ONE = text(f"SELECT {_COLUMNS} FROM edits WHERE id = :id")
 
 
-def story(tx: Connection, edit_id: str) -> EditStory | None:
-    """One edit, whosever it is."""
-    row = tx.execute(_STORY, {"id": edit_id}).one_or_none()
-    return EditStory(*row) if row else None
+def history(tx: Connection, edit_id: str) -> EditHistory | None:
+    """One edit of any workspace."""
+    row = tx.execute(_ONE, {"id": edit_id}).one_or_none()
+    return EditHistory(*row) if row else None
 
 
 # Each list follows the index named beside it, newest first. The inner LIMIT bounds what is looked at, so that a filter
@@ -77,7 +77,7 @@ def edits(
     workspace_id: str | None = None,
     after: str | int | None = None,
     limit: int = 50,
-) -> list[EditStory]:
+) -> list[EditHistory]:
     """Edits newest first; queued ones, unless of one post, the longest waiting first. `after`: the `place` of the last
     one of the page before. Of all edits at most LOOKS times LOOKED_AT are looked at, and bulk moves are left out.
     """
@@ -87,9 +87,9 @@ def edits(
     given["after"] = first.get(kind, _SEQS_END)
     if isinstance(after, str if kind == "all" else int):
         given["after"] = after
-    found: list[EditStory] = []
+    found: list[EditHistory] = []
     for _ in range(LOOKS if kind == "all" else 1):
-        found += [EditStory(*row) for row in tx.execute(_LISTS[kind], given | {"limit": limit - len(found)})]
+        found += [EditHistory(*row) for row in tx.execute(_LISTS[kind], given | {"limit": limit - len(found)})]
         end = tx.execute(_END, given).scalar_one_or_none() if kind == "all" and len(found) < limit else None
         if end is None:
             break
@@ -97,7 +97,7 @@ def edits(
     return found
 
 
-def place(edit: EditStory, *, status: str | None = None, post_id: str | None = None) -> str | int:
+def place(edit: EditHistory, *, status: str | None = None, post_id: str | None = None) -> str | int:
     """Where an edit stood in such a list as it was read: a requeue gives it another place, and the next page must go on
     from this one.
     """
@@ -109,29 +109,29 @@ def _kind(status: str | None, post_id: str | None) -> str:
     return "post" if post_id is not None else status if status in ("failed", "queued") else "all"
 
 
-_LATER = text(f"""
+_NEWER = text(f"""
     SELECT {_COLUMNS} FROM edits WHERE post_id = :post AND seq > :seq AND status IN ('applied', 'queued')
     ORDER BY seq DESC LIMIT :limit""")
 
 
 def prospect(tx: Connection, edit_id: str) -> Prospect | None:
     """What a requeue of this edit would do, as things stand; None for an edit that is not there."""
-    edit = story(tx, edit_id)
+    edit = history(tx, edit_id)
     if edit is None:
         return None
-    given = {"post": edit.post_id, "seq": edit.seq, "limit": LATER_AT_MOST}
-    later = [EditStory(*row) for row in tx.execute(_LATER, given)]
+    given = {"post": edit.post_id, "seq": edit.seq, "limit": NEWER_AT_MOST}
+    newer = [EditHistory(*row) for row in tx.execute(_NEWER, given)]
     found, _ = posts_store.read_posts(tx, [edit.post_id])
     post = found.get(edit.post_id)
-    return edit_histories.prospect(edit, post.facts if post else None, later, edit.read_at)
+    return edit_histories.prospect(edit, post.facts if post else None, newer, edit.read_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """It is so. Below the commit ring `edits.apply` for the post, and `webhooks.deliver` for the posts in `told`."""
+    """It is done. Below the commit, ring `edits.apply` for the post and `webhooks.deliver` for `webhooks`."""
 
     post_id: str
-    told: tuple[str, ...] = ()
+    webhooks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +154,12 @@ _REQUEUE = text("""
 
 
 def requeue(tx: Connection, edit_id: str, actor: Actor, seen: str | None = None) -> Done | NotDone:
-    """Give a failed edit a new place in its post's order and its attempts back (SPEC 3.9).
+    """Give a failed edit a new place in its post's order and its attempts back.
 
-    `seen` is the mark of the prospect that the operator agreed to; None agrees to whatever it is. What stood there
-    before is kept in `acts`, with who did it. Raises what a lock time-out raises (`db.lock_timed_out`).
+    `seen` is the mark of the prospect that the operator agreed to; None agrees to any. The
+    overwritten values are kept in `acts`, with the actor. Raises what a lock time-out raises (`db.lock_timed_out`).
     """
-    edit = story(tx, edit_id)
+    edit = history(tx, edit_id)
     if edit is None:
         return NotDone(f"There is no edit {edit_id}")
     locked = posts_store.lock_posts(tx, [edit.post_id], "wait")
@@ -182,17 +182,17 @@ _DISCARD_FAILED = text("""
 
 
 def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
-    """End a failed or a queued edit as rejected, code `discarded`; it never takes effect. What stood
-    there before is kept, and what is raised is the same, as in `requeue`.
+    """Reject a failed or a queued edit with the code `discarded`; it never takes effect. Overwritten values and errors
+    are as in `requeue`.
     """
-    edit = story(tx, edit_id)
+    edit = history(tx, edit_id)
     if edit is None:
         return NotDone(f"There is no edit {edit_id}")
     locked = posts_store.lock_posts(tx, [edit.post_id], "wait")
-    edit = story(tx, edit_id) or edit
+    edit = history(tx, edit_id) or edit
     post, error = locked.get(edit.post_id), Discarded()
     revision = post.facts.revision if post else None
-    end = End(edit_id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
+    end = EditResult(edit_id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
     if edit.status == EditStatus.QUEUED:
         edits_store.finalize_edits(tx, [end])
     elif edit.status == EditStatus.FAILED:
@@ -201,12 +201,12 @@ def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
     else:
         return NotDone(f"Only failed and queued edits are discarded; {edit_id} is {edit.status}")
     acts_store.record(tx, actor, [_act(acts_store.DISCARD, edit)])
-    told = webhooks_store.tell(tx, events.of_edits([end], {edit_id: post})) if post else []
-    return Done(edit.post_id, tuple(told))
+    webhooks = webhooks_store.record(tx, events.of_edits([end], {edit_id: post})) if post else []
+    return Done(edit.post_id, tuple(webhooks))
 
 
-def _act(action: str, edit: EditStory) -> Act:
-    return Act(action, "edit", edit.id, edit.workspace_id, edit.status, histories.stood(edit))
+def _act(action: str, edit: EditHistory) -> Act:
+    return Act(action, "edit", edit.id, edit.workspace_id, edit.status, histories.overwritten(edit))
 
 
 @dataclass(frozen=True, slots=True)

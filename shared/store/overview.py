@@ -1,4 +1,4 @@
-"""The numbers and lists of the operators' page: what waits, what is late, the last hour, bulk jobs (SPEC 8).
+"""The numbers and lists of the operators' page: what waits, what is late, the last hour, bulk jobs.
 
 Everything here is bounded, by an index that exists and a LIMIT, so that it stays quick with millions of rows. Counts
 stop at MANY. Each transaction of the page begins with `limit_statements`.
@@ -14,7 +14,7 @@ from shared.domain.ids import new_id
 
 MANY = 10_000
 LATE_AFTER = 10.0
-"""Seconds: a post overdue by 2 s is sent again every 5 s (SPEC 6), so one that is 10 s late has been tried for."""
+"""Seconds: a post overdue by 2 s is sent again every 5 s, so a post that is 10 s late has been sent again."""
 
 _LIMIT_STATEMENTS = text("SELECT set_config('statement_timeout', :limit, true)")
 
@@ -26,8 +26,9 @@ def limit_statements(tx: Connection, seconds: float = 1.0) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How things stand. A count of MANY means at least so many. `oldest`: when the edit that has waited longest was
-    accepted.
+    """Counts of what waits and what is late. A count of MANY means at least so many.
+
+    `oldest`: when the edit that has waited longest was accepted.
     """
 
     now: datetime
@@ -138,12 +139,13 @@ TRIES_LOOKED_AT = 2000
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How late posts went out at most, in seconds, in each of the last 60 minutes; None where none did. `cut`: only the
-    newest TRIES_LOOKED_AT of the hour's tries were looked at.
+    """How late posts went out at most, in seconds, in each of the last 60 minutes; None where none did.
+
+    `truncated`: only the newest TRIES_LOOKED_AT of the hour's tries were looked at.
     """
 
     worst: list[float | None]
-    cut: bool
+    truncated: bool
 
 
 def lateness(tx: Connection, now: datetime) -> Lateness:
@@ -154,11 +156,11 @@ def lateness(tx: Connection, now: datetime) -> Lateness:
     for posted, late, _ in rows:
         place = min(MINUTES - 1, int((float(posted) - first.timestamp()) // 60))
         worst[place] = max(worst[place] or 0.0, float(late))
-    return Lateness(worst, cut=bool(rows and rows[0][2]))
+    return Lateness(worst, truncated=bool(rows and rows[0][2]))
 
 
 @dataclass(frozen=True, slots=True)
-class JobStory:
+class JobHistory:
     """A bulk job as operators see it. `total` is None until its posts are frozen."""
 
     id: str
@@ -171,7 +173,7 @@ class JobStory:
     applied: int
     skipped: int
     failed: int
-    held: int
+    contended: int
     attempts: int
     created_at: datetime
     started_at: datetime | None
@@ -203,21 +205,21 @@ _LIVE_JOBS = text(f"""
     SELECT {_JOB_COLUMNS} FROM reschedules WHERE status IN ('queued', 'running') ORDER BY id LIMIT :limit""")
 
 
-def job(tx: Connection, job_id: str) -> JobStory | None:
+def job(tx: Connection, job_id: str) -> JobHistory | None:
     """One bulk job, whosever it is."""
     row = tx.execute(_JOB, {"id": job_id}).one_or_none()
-    return JobStory(*row) if row else None
+    return JobHistory(*row) if row else None
 
 
-def jobs(tx: Connection, limit: int, before: str | None = None) -> list[JobStory]:
+def jobs(tx: Connection, limit: int, before: str | None = None) -> list[JobHistory]:
     """Bulk jobs, newest first (the primary key: ids sort by time); `before` is the last one of the page before."""
     rows = tx.execute(_JOBS, {"before": before or "z" * 32, "limit": limit})
-    return [JobStory(*row) for row in rows]
+    return [JobHistory(*row) for row in rows]
 
 
-def live_jobs(tx: Connection, limit: int) -> list[JobStory]:
+def live_jobs(tx: Connection, limit: int) -> list[JobHistory]:
     """Jobs that have not ended, the oldest first (ix_reschedules_live)."""
-    return [JobStory(*row) for row in tx.execute(_LIVE_JOBS, {"limit": limit})]
+    return [JobHistory(*row) for row in tx.execute(_LIVE_JOBS, {"limit": limit})]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ from shared.store import counted, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
-_SPELT = {"claim": "claim_kind", "deleted": "deleted_at IS NOT NULL AS deleted"}
-_OF_FACTS = [_SPELT.get(each.name, each.name) for each in fields(PostFacts)]
-_OF_POST = [each.name for each in fields(Post) if each.name != "facts"]
+_SQL_OF = {"claim": "claim_kind", "deleted": "deleted_at IS NOT NULL AS deleted"}
+_OF_FACTS = [_SQL_OF.get(one.name, one.name) for one in fields(PostFacts)]
+_OF_POST = [one.name for one in fields(Post) if one.name != "facts"]
 COLUMNS = ", ".join(_OF_FACTS + _OF_POST)
-"""A post's, in the order of PostFacts and behind them of Post: each attribute is named like its column."""
+"""The columns of a post, in the order of PostFacts and then of Post. Each attribute is named like its column."""
 _FACTS, _ALL = len(_OF_FACTS), len(_OF_FACTS + _OF_POST)
 CONTENT = _OF_FACTS.index("content_url")
-"""Where content_url stands among them."""
+"""The index of content_url among COLUMNS."""
 
 _STATUS = {status.value: status for status in Status}
 _CLAIM = {None: None} | {kind.value: kind for kind in ClaimKind}
@@ -35,25 +35,27 @@ def post_of(row: Sequence[Any]) -> Post:
     return Post(PostFacts(identity, platform, _STATUS[status], _CLAIM[claim], *rest), *row[_FACTS:_ALL])
 
 
-_SEEN = "id, status, claim_kind, timezone, scheduled_time, schedule_revision, revision, deleted_at IS NOT NULL"
-# Through a subselect, so that a plan for one id is worth what one for ten is: PostgreSQL would plan each call anew.
+_SCHEDULE_FACTS = (
+    "id, status, claim_kind, timezone, scheduled_time, schedule_revision, revision, deleted_at IS NOT NULL"
+)
+# In a subselect, so that a plan for one id costs the same as one for ten: else PostgreSQL plans each call anew.
 _IDS = "ANY(ARRAY(SELECT unnest(CAST($1 AS text[]))))"
 _LOCK = f"SELECT {{}} FROM posts WHERE id = {_IDS} ORDER BY id FOR NO KEY UPDATE {{}}"
-# A content of more than a row's own page is read apart, and not of all at once (shared/store/batches.py).
+# A content that does not fit the row's page is read separately, for some posts at a time (shared/store/batches.py).
 _SMALL = "pg_column_compression(content_url) IS NULL AND pg_column_size(content_url) < 4096"
 _LIGHT = COLUMNS.replace(" content_url,", f" CASE WHEN {_SMALL} THEN content_url END,")
 _LOCK_LIGHT = _LOCK.format(_LIGHT, "SKIP LOCKED")
 _LOCKS = {"wait": _LOCK.format(COLUMNS, ""), "skip": _LOCK.format(COLUMNS, "SKIP LOCKED")}
-_LOCKS_SEEN = {"wait": _LOCK.format(_SEEN, ""), "skip": _LOCK.format(_SEEN, "SKIP LOCKED")}
+_LOCK_SCHEDULES = {"wait": _LOCK.format(_SCHEDULE_FACTS, ""), "skip": _LOCK.format(_SCHEDULE_FACTS, "SKIP LOCKED")}
 
 
-def lock(ids: Iterable[str], when_held: Literal["wait", "skip"]) -> Statement:
+def lock(ids: Iterable[str], when_locked: Literal["wait", "skip"]) -> Statement:
     """The statement of `lock_posts`, to travel with what comes after it."""
-    return _LOCKS[when_held], array(sorted(set(ids)))
+    return _LOCKS[when_locked], array(sorted(set(ids)))
 
 
 def lock_light(ids: Iterable[str]) -> Statement:
-    """The same, skipping what is held: a large `content_url` is left out, for `contents` to read."""
+    """The same, skipping what is locked elsewhere: a large `content_url` is left out, for `contents` to read."""
     return _LOCK_LIGHT, array(sorted(set(ids)))
 
 
@@ -65,14 +67,14 @@ def contents(tx: Connection, ids: Sequence[str]) -> dict[str, Any]:
     return dict(raw_statements.rows(tx, _CONTENTS, array(ids)))
 
 
-def lock_posts(tx: Connection, ids: Iterable[str], when_held: Literal["wait", "skip"]) -> dict[str, Post]:
-    """Lock posts in id order and return them as they are now that they are ours.
+def lock_posts(tx: Connection, ids: Iterable[str], when_locked: Literal["wait", "skip"]) -> dict[str, Post]:
+    """Lock posts in id order and return them as they are under the lock.
 
-    The only row lock there is. `skip` leaves out posts that somebody else holds; `wait` waits for lock_timeout and
-    then raises (`db.lock_timed_out`). Unknown ids are left out. Read what hangs on the lock in the NEXT statement:
-    this one saw the world from before the wait.
+    The only row lock in the project. `skip` leaves out posts that another session has locked. `wait` waits for
+    lock_timeout and then raises (`db.lock_timed_out`). Unknown ids are left out. Read what depends on the lock in the
+    NEXT statement: this statement's snapshot is from before the wait.
     """
-    return by_id(raw_statements.rows(tx, *lock(ids, when_held)))
+    return by_id(raw_statements.rows(tx, *lock(ids, when_locked)))
 
 
 def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
@@ -80,17 +82,17 @@ def by_id(rows: Iterable[Sequence[Any]]) -> dict[str, Post]:
     return {post.facts.id: post for post in map(post_of, rows)}
 
 
-def lock_seen(tx: Connection, ids: Sequence[str], when_held: Literal["wait", "skip"]) -> list[ScheduleFacts]:
+def lock_schedules(tx: Connection, ids: Sequence[str], when_locked: Literal["wait", "skip"]) -> list[ScheduleFacts]:
     """The same lock, returning in id order only what moving a post in time reads: for bulk jobs."""
-    return [ScheduleFacts._make(row) for row in raw_statements.rows(tx, _LOCKS_SEEN[when_held], array(ids))]
+    return [ScheduleFacts._make(row) for row in raw_statements.rows(tx, _LOCK_SCHEDULES[when_locked], array(ids))]
 
 
-_READ_SEEN = text(f"SELECT {_SEEN} FROM posts WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id")
+_READ_SCHEDULES = text(f"SELECT {_SCHEDULE_FACTS} FROM posts WHERE id = ANY(CAST(:ids AS text[])) ORDER BY id")
 
 
-def read_seen(tx: Connection, ids: Sequence[str]) -> list[ScheduleFacts]:
+def read_schedules(tx: Connection, ids: Sequence[str]) -> list[ScheduleFacts]:
     """The same, unlocked: what a dry run decides about."""
-    return [ScheduleFacts._make(row) for row in tx.execute(_READ_SEEN, {"ids": array(ids)}).all()]
+    return [ScheduleFacts._make(row) for row in tx.execute(_READ_SCHEDULES, {"ids": array(ids)}).all()]
 
 
 _WAIT_AT_MOST = text("SELECT set_config('lock_timeout', :limit, true)")
@@ -114,14 +116,14 @@ _CLOCK = text("SELECT clock_timestamp()")
 
 
 def clock(tx: Connection) -> datetime:
-    """The database's clock at this very moment: the only one that decides (SPEC 3.6)."""
+    """The database's clock at this moment. Every decision about time uses it (docs/lifecycle.md)."""
     now: datetime = tx.execute(_CLOCK).scalar_one()
     return now
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One post's change under its lock. `enqueue` says what is rung below the commit, and is marked in the row."""
+    """One post's change under its lock. `enqueue`: the task that is sent after the commit, and marked in the row."""
 
     before: PostFacts
     after: PostFacts
@@ -134,7 +136,7 @@ class Write:
         return self.after.schedule_revision if self.enqueue == "publish" else self.after.content_revision
 
     def row(self) -> dict[str, Any]:
-        """What the statement reads, the columns that the change touches only: parsing the rest is most of its price."""
+        """The input of the statement: only the columns that change. Parsing the rest would be most of its cost."""
         before, after = self.before, self.after
         row: dict[str, Any] = {
             "id": after.id,
@@ -164,7 +166,7 @@ class Write:
             }
         if moved or rerendered:
             row["anew"] = True
-        # The mark speaks of one revision in one status, a render's of its content: where that changed it is set anew.
+        # The mark names one revision in one status. Where that revision or the status changed, the mark is set anew.
         if rerendered or (moved and after.status is Status.GENERATED):
             row |= {"remark": True, "enqueued_revision": self.marked_revision}
         return row

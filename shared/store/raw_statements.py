@@ -38,7 +38,7 @@ def changed_together(tx: Connection, *statements: Statement) -> list[int]:
 
 
 def array(values: Sequence[str]) -> str:
-    """A PostgreSQL array of texts as its literal, to be CAST: a tenth of the driver's own price."""
+    """A PostgreSQL array of texts as a literal, to be CAST: a tenth of the cost of the driver's own way."""
     joined = '","'.join(values)
     if "\\" in joined or joined.count('"') != 2 * len(values) - 2:
         joined = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
@@ -77,7 +77,7 @@ def _run(tx: Connection, work: Callable[[Driver], T]) -> T:
             None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=lost
         ) from error
     except BaseException:
-        # A time limit or a signal in the middle of a trip: there is nothing left to roll back on.
+        # A time limit or a signal came in the middle of a trip: the connection is closed and cannot roll back.
         if driver.closed:
             tx.invalidate()
         raise

@@ -1,4 +1,4 @@
-"""What clients read: one post, one edit, an account's name, and lists that page by keyset (SPEC 4)."""
+"""What clients read: one post, one edit, an account's name, and lists that page by keyset (docs/api.md)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ PAGE_BYTES = 1024 * 1024
 """Bytes of a page, as JSON. A row more is on the next page: a client that asks for pages and does not read them costs
 memory until its time is up, and a hundred of the largest posts are 8 MB, of the largest edits 17."""
 
-# A row carries the time at which its transaction began (transaction_timeout, SPEC 7, with plenty to spare).
+# A row carries the time at which its transaction began (transaction_timeout is 15 s; this leaves room).
 _LONGEST_TRANSACTION = timedelta(minutes=1)
 
 _POST = text(f"SELECT {COLUMNS} FROM posts WHERE id = :id AND workspace_id = :workspace AND deleted_at IS NULL")
@@ -38,7 +38,7 @@ def post(tx: Connection, workspace_id: str, post_id: str) -> Post | None:
 
 @dataclass(frozen=True, slots=True)
 class EditRecord:
-    """An edit as its row tells it: the resource of GET /v1/edits/{editId}."""
+    """An edit as its row has it: the resource of GET /v1/edits/{editId}."""
 
     id: str
     post_id: str

@@ -1,8 +1,8 @@
-"""The work on a bulk job: taking one of its chunks, and writing down what came of it (SPEC 5).
+"""The work on a bulk job: taking one of its chunks, and recording its outcomes (docs/bulk.md).
 
-Who works on a chunk holds its name as an advisory lock: several chunks of a job are moved side by side, and a doubled
-message takes another one or none. Order of the locks: a chunk's name, which nobody waits for; posts in id order; the
-job's row last and for a moment, to count.
+A task that works on a chunk holds the chunk's name as an advisory lock. So several chunks of a job are moved at once,
+and a doubled message takes another chunk or none. Order of the locks: a chunk's name, without waiting; posts in id
+order; the job's row last and briefly, to count.
 """
 
 from collections.abc import Sequence
@@ -32,13 +32,15 @@ class Work:
     total: int | None
     chunks: int | None
     chunks_done: int
-    held: int
+    contended: int
     attempts: int
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some posts of a job. `held`: indexes of those that an earlier pass left, since somebody else held them."""
+    """Some posts of a job. `contended`: indexes of the posts that an earlier pass left, because
+    another session had them locked.
+    """
 
     number: int
     first: int
@@ -46,7 +48,7 @@ class Chunk:
     post_ids: list[str]
     aims: list[Any] | None
     outcomes: list[list[Any]]
-    held: list[int]
+    contended: list[int]
     attempts: int
 
 
@@ -58,7 +60,7 @@ _WORK = text(f"SELECT {_JOB_COLUMNS} FROM reschedules j WHERE j.id = :id AND {_L
 
 
 def work(tx: Connection, job_id: str) -> Work | None:
-    """A live job. None for one that has ended or never was."""
+    """A live job. None for a job that is final or unknown."""
     row = tx.execute(_WORK, {"id": job_id}).one_or_none()
     return Work(*row) if row else None
 
@@ -84,7 +86,7 @@ FREEZING: Final = -1
 @dataclass(frozen=True, slots=True)
 class Taken:
     """A chunk that is ours until the transaction ends. `beside`: another chunk is at work, of this job or another one;
-    `edits_come`: somebody's single edits wait at this moment, or came lately.
+    `edits_come`: single edits of clients wait, or came recently.
     """
 
     number: int
@@ -92,19 +94,19 @@ class Taken:
     edits_come: bool
 
 
-def take_next(tx: Connection, job_id: str, lately: float) -> Taken | None:
-    """Take the first open chunk of a job that nobody else works on. Read it in the NEXT statement: this one may have
-    seen the world from before its last holder's commit (SPEC 3.4).
+def take_next(tx: Connection, job_id: str, edits_since: float) -> Taken | None:
+    """Take the first open chunk of a job that no other task works on. Read it in the NEXT statement: this one may have
+    a snapshot from before the last holder's commit.
 
-    `lately`: seconds since 1970. This machine's clock may say it: it guides how hard to work and decides nothing.
+    `edits_since`: seconds since 1970. This machine's clock may say it: it guides how hard to work and decides nothing.
     """
-    since = max(first_id("edit", lately), audit_id(job_id, MOST_ORDINALS))
+    since = max(first_id("edit", edits_since), audit_id(job_id, MOST_ORDINALS))
     row = tx.execute(_TAKE_NEXT, {"id": job_id, "since": since}).one_or_none()
     return Taken(*row) if row else None
 
 
 def take(tx: Connection, job_id: str, number: int) -> bool:
-    """Take one chunk, or the freezing. False if somebody else has it."""
+    """Take one chunk, or the freezing. False if another task has it."""
     return bool(tx.execute(_TAKE, {"id": job_id, "number": number}).scalar_one())
 
 
@@ -123,12 +125,12 @@ def read(tx: Connection, job_id: str, number: int) -> tuple[Work, Chunk] | None:
     return Work(*values[:_JOB_WIDTH]), Chunk(*values[_JOB_WIDTH:])
 
 
-_HELD = text("SELECT held FROM reschedule_chunks WHERE reschedule_id = :id AND number = :number")
+_CONTENDED = text("SELECT held FROM reschedule_chunks WHERE reschedule_id = :id AND number = :number")
 
 
 def contended(tx: Connection, job_id: str, number: int) -> list[int]:
     """The posts of one chunk that are still to be decided."""
-    found: list[int] = tx.execute(_HELD, {"id": job_id, "number": number}).scalar_one()
+    found: list[int] = tx.execute(_CONTENDED, {"id": job_id, "number": number}).scalar_one()
     return found
 
 
@@ -142,7 +144,7 @@ def contended_chunks(tx: Connection, job_id: str, limit: int) -> list[int]:
     return list(tx.execute(_CONTENDED_CHUNKS, {"id": job_id, "limit": limit}).scalars())
 
 
-# -- Attempts: only a death costs one, as with edits (SPEC 3.5).
+# -- Attempts: only a death costs one, as with edits (docs/lifecycle.md).
 
 _COUNT = text("""
     UPDATE reschedule_chunks SET attempts = attempts + 1 WHERE reschedule_id = :id AND number = :number
@@ -180,21 +182,21 @@ _RECORD = text("""
 _RECORD_DONE = text("""
     UPDATE reschedule_chunks SET done = true WHERE reschedule_id = :id AND number = :number AND NOT done""")
 
-Told = tuple[int, str, str | None, str | None, str | None]
+OutcomeRow = tuple[int, str, str | None, str | None, str | None]
 """What became of a post that has no audit row: its index in the chunk, outcome, before, after, reason."""
 
 
-def record(tx: Connection, job_id: str, of: Chunk, outcomes: Sequence[Told], held: Sequence[int]) -> None:
+def record(tx: Connection, job_id: str, of: Chunk, outcomes: Sequence[OutcomeRow], left: Sequence[int]) -> None:
     """The chunk is done: outcomes that have no audit row, and which posts are still to be decided."""
     given: dict[str, Any] = {"id": job_id, "number": of.number}
     statement = _RECORD_DONE
-    if outcomes or held or of.done:
+    if outcomes or left or of.done:
         statement = _RECORD
         given |= {
             "outcomes": to_json(outcomes).decode(),
-            "held": list(held),
+            "held": list(left),
             "from_done": of.done,
-            "from_held": of.held,
+            "from_held": of.contended,
         }
     counted(tx.execute(statement, given).rowcount, 1, "record")
 
@@ -213,7 +215,7 @@ class Step:
     """What a transaction adds to its job's counters. `chunks`: 1, or 0 for posts of a chunk that was done before."""
 
     chunks: int
-    held: int
+    contended: int
     applied: int = 0
     skipped: int = 0
     failed: int = 0
@@ -225,7 +227,7 @@ class Progress:
 
     chunks: int
     chunks_done: int
-    held: int
+    contended: int
     status: str
 
 
@@ -236,7 +238,7 @@ def advance(tx: Connection, job_id: str, step: Step) -> Progress | None:
     given = {
         "id": job_id,
         "chunks": step.chunks,
-        "held": step.held,
+        "held": step.contended,
         "applied": step.applied,
         "skipped": step.skipped,
         "failed": step.failed,

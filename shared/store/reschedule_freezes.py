@@ -1,4 +1,4 @@
-"""Freezing the posts that a bulk job means into chunks: asked once, in one statement and as of one moment (SPEC 5)."""
+"""Freezing the posts that a bulk job means into chunks: in one statement, as of one moment (docs/bulk.md)."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +20,7 @@ _WAITS = "p.status IN ('pending_render', 'generated')"
 _FOUND = f"""
         SELECT p.id, NULL::jsonb AS aim, false AS unknown, true AS waits, p.scheduled_time FROM posts p
         WHERE p.workspace_id = :workspace AND p.deleted_at IS NULL AND {_WAITS} AND {_MATCHES}"""
-# Named ones are looked up: what is not this workspace's is as unknown as what never was.
+# Posts named by id are looked up. A post of another workspace is as unknown as one that never existed.
 _NAMED = f"""
         SELECT n.id, n.aim, p.id IS NULL AS unknown, coalesce({_WAITS}, false) AS waits, p.scheduled_time
         FROM ({{}}) AS n(id, aim)
@@ -68,7 +68,7 @@ _FREEZE_REVERT = text("""
         jsonb_agg(aim ORDER BY ordinal)
     FROM numbered GROUP BY ordinal / :size
     RETURNING cardinality(post_ids), 0, 0""")
-# Four million posts take their time, once; the 15 s of every other transaction would cut it off.
+# Freezing four million posts takes longer than the 15 s of every other transaction, once for each job.
 TAKE_TIME: Final = 35
 _TAKE_TIME = text(f"SELECT set_config('transaction_timeout', '{TAKE_TIME}s', true)")
 

@@ -1,4 +1,4 @@
-"""The move itself: a thousand posts and their audit rows in one statement, under the posts' locks (SPEC 5)."""
+"""The move itself: a thousand posts and their audit rows in one statement, under the posts' locks (docs/bulk.md)."""
 
 from collections.abc import Generator, Iterable, Sequence
 from datetime import datetime
@@ -31,7 +31,7 @@ _STARTED_RECENTLY = text("""
 
 
 def started_recently(tx: Connection, post_ids: Iterable[str], age: float) -> set[str]:
-    """Those of the posts with a queued edit that somebody started less than `age` seconds ago."""
+    """Those of the posts with a queued edit that a worker started less than `age` seconds ago."""
     return set(tx.execute(_STARTED_RECENTLY, {"ids": array(list(post_ids)), "age": age}).scalars())
 
 
@@ -107,8 +107,8 @@ def _audit(before: str, after: str) -> str:
 
 
 def _moving(zone: str, before: str, after: str) -> str:
-    """The same as posts_store.write_posts does for an edit that moves a post, but that the mark of one that waits for
-    its render stays: it speaks of that render, not of the time.
+    """The same as `posts.write_posts` for an edit that moves a post, with one exception. A post that waits for its
+    render keeps its mark, which belongs to the render and not to the time.
     """
     return f"""
     WITH r AS ({_INPUT}

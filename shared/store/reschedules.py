@@ -1,4 +1,4 @@
-"""Bulk jobs as clients see them: made, read, listed, canceled, and the results of their posts (SPEC 5)."""
+"""Bulk jobs as clients see them: made, read, listed, canceled, and the results of their posts (docs/bulk.md)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -117,8 +117,8 @@ _CANCEL = text(f"""
 
 
 def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job | None:
-    """End a live job where it stands: a chunk at work finds it ended when it comes to count, and rolls back. None for
-    one that has ended or never was.
+    """Cancel a live job at once. A chunk at work finds the job canceled when it counts its step, and rolls back. None
+    for a job that is final or unknown.
     """
     row = tx.execute(_CANCEL, {"id": job_id, "workspace": workspace_id}).one_or_none()
     return _job(row) if row else None
@@ -130,7 +130,7 @@ _FAIL = text("""
 
 
 def fail(tx: Connection, job_id: str, error: str) -> None:
-    """End a job that cannot go on, if nobody else has ended it."""
+    """Mark a live job as failed, because it cannot go on. A final job is left alone."""
     tx.execute(_FAIL, {"id": job_id, "error": error})
 
 
@@ -140,7 +140,7 @@ _LIVE = text("""
 
 
 def live(tx: Connection, age: float) -> list[tuple[str, bool]]:
-    """All live jobs, the longest untouched first, and whether nobody has worked on them for `age` seconds."""
+    """All live jobs, the longest untouched first, and whether no worker has touched them for `age` seconds."""
     return [(row[0], row[1]) for row in tx.execute(_LIVE, {"age": age})]
 
 
@@ -183,7 +183,7 @@ _LIVE_OF = text("SELECT count(*) FROM reschedules WHERE workspace_id = :workspac
 
 
 def live_of(tx: Connection, workspace_id: str) -> int:
-    """How many jobs of a workspace are live. Until this transaction ends nobody else counts them to add one."""
+    """How many jobs of a workspace are live. Until this transaction ends, no other transaction counts them."""
     tx.execute(_LINE_UP, {"workspace": workspace_id})
     return int(tx.execute(_LIVE_OF, {"workspace": workspace_id}).scalar_one())
 
@@ -194,9 +194,9 @@ _AUDITED = text("""
     SELECT right(id, 7), post_id,
         coalesce(before ->> 'scheduledTime', changes #>> '{move,scheduledTime}'), changes #>> '{move,scheduledTime}'
     FROM edits WHERE id BETWEEN :least AND :most AND reschedule_id = :job""")
-_TOLD = text("""
-    SELECT c.first, o.told, c.post_ids[CAST(o.told ->> 0 AS integer) + 1]
-    FROM reschedule_chunks c, jsonb_array_elements(c.outcomes) AS o(told)
+_WITHOUT_AUDIT_ROW = text("""
+    SELECT c.first, o.entry, c.post_ids[CAST(o.entry ->> 0 AS integer) + 1]
+    FROM reschedule_chunks c, jsonb_array_elements(c.outcomes) AS o(entry)
     WHERE c.reschedule_id = :job AND c.number = :number""")
 _BOUNDS = text("""
     SELECT number, first, cardinality(post_ids), outcomes <> '[]' FROM reschedule_chunks
@@ -205,12 +205,12 @@ _BOUNDS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where a chunk stands in its job. `told`: some of its posts have an outcome without an audit row."""
+    """Where a chunk stands in its job. `has_outcomes`: some of its posts have an outcome without an audit row."""
 
     number: int
     first: int
     count: int
-    told: bool
+    has_outcomes: bool
 
 
 def bounds(tx: Connection, job_id: str, start: int = 0) -> list[Bounds]:
@@ -234,10 +234,10 @@ def chunk_results(
     """The results of one chunk from ordinal `start` on, in order."""
     found: list[Result] = []
     # A dry run leaves no audit row; a real job leaves one for each post that it applied itself to, and for no other.
-    if chunk.told and (of.dry_run or outcome is not Outcome.APPLIED):
+    if chunk.has_outcomes and (of.dry_run or outcome is not Outcome.APPLIED):
         found += [
             Result(first + one[0], post_id, *one[1:])
-            for first, one, post_id in tx.execute(_TOLD, {"job": of.id, "number": chunk.number})
+            for first, one, post_id in tx.execute(_WITHOUT_AUDIT_ROW, {"job": of.id, "number": chunk.number})
         ]
     if not of.dry_run and outcome in (None, Outcome.APPLIED):
         given = {"job": of.id, "least": audit_id(of.id, chunk.first)}

@@ -1,7 +1,7 @@
-"""What `redraft prune` removes, and what it must leave: whatever a promise or an operator still needs (SPEC 3, 4, 5).
+"""What `redraft prune` removes, and what it keeps: every row that a promise or an operator still needs.
 
-Tables are walked in the order of their keys, some thousand rows a transaction: no index is kept for it, no lock is held
-that anybody waits for (rows that have ended are written by nobody), and it may be stopped anywhere.
+Tables are read in the order of their keys, some thousand rows a transaction. So pruning needs no index of its own. It
+blocks no other transaction, because final rows are not written. It may be stopped anywhere.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ _KINDS: Mapping[str, _Kind] = {
         also=", chunks AS (DELETE FROM reschedule_chunks WHERE reschedule_id IN (SELECT id FROM doomed))",
     ),
     # Queued and failed ones stay: an operator may requeue those. So do all edits of a post that has a failed one: what
-    # a requeue would overwrite is read from them (SPEC 3.9).
+    # a requeue would overwrite is read from them.
     "edits": _Kind(
         table="edits",
         key="id",
@@ -78,7 +78,7 @@ _KINDS: Mapping[str, _Kind] = {
         young="id > :newest",
         first="",
     ),
-    # Key and body of a try are needed for as long as its post may be published, or be put back to due (SPEC 6).
+    # Key and body of a try are needed for as long as its post may be published, or be put back to due.
     "publish attempts": _Kind(
         table="publish_attempts",
         key="id",
@@ -104,7 +104,7 @@ KINDS = (KEYS, *_KINDS)
 _FIND = {name: kind.statement(remove=False) for name, kind in _KINDS.items()}
 _REMOVE = {name: kind.statement(remove=True) for name, kind in _KINDS.items()}
 _COUNT_KEYS = text("SELECT count(*) FROM idempotency_keys WHERE created_at < :cutoff")
-# As whoever forgets expired keys: two that delete the same rows in different orders would wait for each other.
+# The same lock as in `forget_expired`: two that delete the same rows in different orders would wait for each other.
 _SWEEP = text("SELECT pg_advisory_xact_lock(:sweeping)")
 _REMOVE_KEYS = text("""
     DELETE FROM idempotency_keys WHERE (api_key_id, key) IN (

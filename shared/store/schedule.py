@@ -1,4 +1,4 @@
-"""What is due soon, and what the broker forgot. The mark is a hint; the row is the schedule (SPEC 6)."""
+"""What is due soon, and what the broker forgot. The mark is a hint; the row is the schedule (docs/lifecycle.md)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Literal, NamedTuple
 from sqlalchemy import Connection, text
 
 OVERDUE = 2.0
-AGAIN = 5.0
+RESEND_AFTER = 5.0
 
 Kind = Literal["publish", "render"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What a message is held against before anything is locked. `queued`: an edit waits."""
+    """What a message is compared with before anything is locked. `queued`: an edit waits."""
 
     post_id: str
     status: str
@@ -91,7 +91,7 @@ class Marked:
 
 
 def _hints(kind: Kind, horizon: float) -> dict[str, float]:
-    return {"again": AGAIN} | ({"overdue": OVERDUE, "horizon": horizon} if kind == "publish" else {})
+    return {"again": RESEND_AFTER} | ({"overdue": OVERDUE, "horizon": horizon} if kind == "publish" else {})
 
 
 def find_due(tx: Connection, kind: Kind, horizon: float, limit: int, after: Place = FIRST) -> list[Place]:

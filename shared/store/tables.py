@@ -1,7 +1,7 @@
-"""The tables, and the constraints by which the database refuses what must not be (SPEC 2, 3).
+"""The tables, and the constraints by which the database refuses impossible rows (docs/lifecycle.md).
 
 No table that names a post has a foreign key to `posts`: the key's check would take a share lock on the post's row,
-and one row that a person holds FOR UPDATE would stop a whole batched INSERT (SPEC 3.4). Posts are never removed.
+and one row that a person has locked FOR UPDATE would stop a whole batched INSERT. Posts are never removed.
 """
 
 from sqlalchemy import (
@@ -158,7 +158,7 @@ edits = Table(
     "edits",
     metadata,
     Column("id", Text, primary_key=True),
-    # CACHE 1: a session that kept numbers in hand would put a later edit before an earlier one (SPEC 7).
+    # CACHE 1: a session that caches numbers would put a later edit before an earlier one.
     Column("seq", BigInteger, Identity(always=True, cache=1), nullable=False),
     Column("post_id", Text, nullable=False),
     Column("workspace_id", Text, nullable=False),

@@ -44,7 +44,7 @@ def take(driver: Driver, kept: MutableMapping[str, Any], statements: Sequence[St
             name = prepared.get(sql) or new.get(sql)
             if name is None:
                 name = new[sql] = b"redraft_" + sha256(sql.encode()).hexdigest()[:16].encode()
-                # Its name may be known yet: what was prepared outlives the transaction that failed behind it.
+                # PostgreSQL may still know the name: a prepared statement outlives a failed transaction.
                 pgconn.send_close_prepared(name)
                 pgconn.send_prepare(name, sql.encode())
                 wanted += [False, False]
@@ -53,7 +53,7 @@ def take(driver: Driver, kept: MutableMapping[str, Any], statements: Sequence[St
         pgconn.pipeline_sync()
         results = driver.wait(_exchange(pgconn))
     except BaseException:
-        # Answers that nobody reads would be taken for those of the next statement.
+        # Unread answers would be taken for those of the next statement.
         pgconn.finish()
         raise
     for result in results:
@@ -80,7 +80,7 @@ def _sent(value: str | int | None) -> bytes | None:
 def _exchange(pgconn: PGconn) -> PQGen[list[PGresult]]:
     """Write all that is queued, read what comes meanwhile, up to the answer to the Sync.
 
-    Both at once: a server whose answer nobody reads stops reading too, and each would wait for the other.
+    Both at once: a server whose answers are not read stops reading, and then both sides would wait.
     """
     results: list[PGresult] = []
     writing = bool(pgconn.flush())
@@ -93,7 +93,7 @@ def _exchange(pgconn: PGconn) -> PQGen[list[PGresult]]:
             if writing:
                 writing = bool(pgconn.flush())
         except psycopg.OperationalError:
-            # What the server said before it hung up tells more than that it did.
+            # The server's last error says more than the closed connection.
             if not any(result.status == ExecStatus.FATAL_ERROR for result in results):
                 raise
             break

@@ -1,4 +1,4 @@
-"""Events for the receiver of webhooks: written under their post's lock, delivered in order for each post (SPEC 6)."""
+"""Webhook events: written under their post's lock, delivered in order for each post (docs/services.md)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ KEPT_DAYS = 7
 
 
 def wanted() -> bool:
-    """Whether anybody is to be told: without a URL no event is written."""
+    """Whether there is a receiver. Without its URL no event is written."""
     return bool(settings().webhook_url)
 
 
-_TELL = text("""
+_RECORD = text("""
     INSERT INTO webhook_events (id, workspace_id, post_id, type, data)
     SELECT r.id, r.workspace_id, r.post_id, r.type, r.data
     FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS (
@@ -30,8 +30,8 @@ _TELL = text("""
     ORDER BY r.place""")
 
 
-def tell(tx: Connection, events: Sequence[Event]) -> list[str]:
-    """Write events down, in their order, while their posts are locked; the posts to ring for below the commit."""
+def record(tx: Connection, events: Sequence[Event]) -> list[str]:
+    """Record events in their order, while their posts are locked; the posts to ring for after the commit."""
     if not events or not wanted():
         return []
     rows = [
@@ -44,7 +44,7 @@ def tell(tx: Connection, events: Sequence[Event]) -> list[str]:
         }
         for event in events
     ]
-    tx.execute(_TELL, {"rows": to_json(rows).decode()})
+    tx.execute(_RECORD, {"rows": to_json(rows).decode()})
     return list(dict.fromkeys(event.post_id for event in events))
 
 
@@ -116,7 +116,7 @@ _FINISH = text(f"""
 
 
 def finish(tx: Connection, deliveries: Sequence[Delivery]) -> dict[str, str]:
-    """End what was delivered, and what nobody took for a day; the rest waits for its next try, its lease kept.
+    """Close delivered events, and events that were not taken for a day. The others keep their lease until the next try.
 
     Post -> delivered, dead or queued. Left out: those whose lease was no longer ours.
     """
@@ -135,7 +135,7 @@ _FORGOTTEN = text("""
 
 
 def forgotten(tx: Connection, age: float, limit: int) -> list[str]:
-    """Posts whose next event waits for longer than `age` seconds, or was let go by whoever had it."""
+    """Posts whose next event waits for longer than `age` seconds, or whose lease has expired."""
     return list(tx.execute(_FORGOTTEN, {"age": age, "limit": limit}).scalars())
 
 
@@ -152,7 +152,7 @@ def forget_delivered(tx: Connection, days: int = KEPT_DAYS) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DeadEvent:
-    """An event that nobody took for a day."""
+    """An event that the receiver did not take for a day."""
 
     id: str
     workspace_id: str

@@ -1,6 +1,6 @@
 """How many lines of one kind a process writes: some at once, then a few a minute, and what is left out is counted.
 
-Strangers decide how many requests are refused. Without this they decide how fast a disk fills, too.
+Clients decide how many requests are refused. Without this limit they would also decide how fast a disk fills.
 """
 
 import os

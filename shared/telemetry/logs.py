@@ -1,10 +1,10 @@
-"""Structured logs: one line an event, JSON or readable on a terminal; never captions, URLs or keys (SPEC 9).
+"""Structured logs: one line an event, JSON or readable on a terminal; never captions, URLs or keys (docs/logs.md).
 
-A line has 4,096 bytes at most and holds no control characters (shared/telemetry/scrubbing.py); of one kind a few are
-written a minute, the others are counted (shared/telemetry/log_rates.py). At debug level nothing is left out.
+A line has 4,096 bytes at most and holds no control characters (shared/telemetry/scrubbing.py); a few of each kind are
+written a minute and the others are counted (shared/telemetry/log_rates.py). At debug level nothing is left out.
 
 Lines are joined by ids: a request's `request_id` and `edit_id` meet in the line that answers it, an edit's `edit_id`
-and `task_id` in the lines of the worker that ended it. Fine requests and applied edits say so at debug level only.
+and `task_id` in the lines of its worker. Successful requests and applied edits are logged at debug level only.
 """
 
 import json
@@ -29,7 +29,7 @@ from shared.telemetry.log_rates import Rates
 from shared.telemetry.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 
 if TYPE_CHECKING:
-    from shared.domain.queued_edits import End, QueuedEdit
+    from shared.domain.queued_edits import EditResult, QueuedEdit
 
 SLOW = 1.0
 """Seconds. A request that took longer is worth a line, whatever its answer."""
@@ -37,11 +37,11 @@ SLOW = 1.0
 LINE_MAX = 4_096
 """Bytes of a line, its end too. Linux writes that many to a pipe in one piece, so that lines of processes never mix."""
 
-# Two lines a task, or one a second: what they tell stands in Flower and in the metrics.
+# Two lines a task, or one a second. Flower and the metrics show the same.
 _CHATTY = ("celery.worker.strategy", "celery.app.trace")
 _QUIET = ("httpx", "httpcore", "urllib3", "kombu", "amqp", "alembic")
 
-# Errors whose words are about code and connections, never about what a client sent.
+# Errors whose messages are about code and connections, never about what a client sent.
 _SPEAKABLE = (AttributeError, NameError, ImportError, OSError)
 _SPEAKABLE_NAMES = ("ConnectionError", "TimeoutError", "OperationalError")
 _FRAMES = 12
@@ -57,7 +57,8 @@ log = structlog.get_logger(__name__)
 def configure(**joins: Callable[[], str | None]) -> None:
     """Send all logs of this process, Celery's and uvicorn's too, to standard error, a line each.
 
-    `joins`: field -> who knows it for the line that is being written. Asked then only: a silent request pays nothing.
+    `joins`: field -> a function that returns its value for the line being written. A request that logs nothing never
+    calls it.
     """
     _joins.clear()
     _joins.update(joins)
@@ -103,7 +104,7 @@ def _renderer(form: str) -> Processor:
 
 
 def _fitting(render: Processor) -> Processor:
-    """That renderer, whose lines are short enough: where one is not, each of its values is cut until it is."""
+    """That renderer with a limit of LINE_MAX: the values of a longer line are shortened until the line fits."""
 
     def fitting(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
         line = str(render(logger, name, dict(event)))
@@ -148,7 +149,7 @@ class _Lines:
 
 
 class _Handler(logging.Handler):
-    """The sink of everybody else's."""
+    """The sink of the libraries' logs."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -178,7 +179,7 @@ def left_out() -> int:
 
 
 def _speak_safely(record: logging.LogRecord) -> bool:
-    """Libraries put errors into their sentences, and those may quote a caption: only what is known to be safe stays."""
+    """Redact a library's line: libraries log errors, and an error may quote a caption."""
     if record.name == "celery.beat" and "Sending due task" in str(record.msg) and not debugging():
         return False
     left_out = 0 if debugging() else _rates.admit((record.name, record.levelno, str(record.msg)[:80]))
@@ -186,8 +187,8 @@ def _speak_safely(record: logging.LogRecord) -> bool:
         return False
     args: Any = record.args
     if isinstance(args, Mapping):
-        cut = {name: "…" for name in ("exc", "traceback", "args", "kwargs", "body") if name in args}
-        record.args = {**args, **cut}
+        hidden = {name: "…" for name in ("exc", "traceback", "args", "kwargs", "body") if name in args}
+        record.args = {**args, **hidden}
     elif isinstance(args, tuple):
         record.args = tuple(_redacted_text(arg) if isinstance(arg, BaseException) else arg for arg in args)
     if record.exc_info or record.name == "asyncio":
@@ -217,7 +218,7 @@ def _tell_exception(_: object, __: str, event: MutableMapping[str, Any]) -> Muta
 
 
 def redacted_traceback(error: BaseException) -> str:
-    """An error, its causes and where it came from, without words that may quote what a client sent."""
+    """An error, its causes and its frames, without messages that may quote a client's text."""
     lines: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error
@@ -230,11 +231,11 @@ def redacted_traceback(error: BaseException) -> str:
 
 
 class RedactedError(Exception):
-    """An error in words that anybody may read, for whoever shows an error's own: Flower does."""
+    """An error with a message that is safe to show. Flower shows the message of a task's error."""
 
 
 def redacted(error: BaseException) -> RedactedError:
-    """That error, still from where it came, without the words that may quote what a client sent."""
+    """That error, still from where it came, without a message that may quote a client's text."""
     return RedactedError(_redacted_text(error)).with_traceback(error.__traceback__)
 
 
@@ -285,13 +286,13 @@ def answered(
     say("answered", method=method, route=route, status=status, ms=round(seconds * 1000, 1), **known)
 
 
-def edits_finalized(ends: Sequence["End"], queue: Iterable["QueuedEdit"]) -> None:
-    """The ends of a batch, below its commit: those that were not applied one by one, the batch at debug level."""
-    others = [end for end in ends if end.status is not EditStatus.APPLIED]
+def edits_finalized(results: Sequence["EditResult"], queue: Iterable["QueuedEdit"]) -> None:
+    """Log the results of a batch, after its commit: each one that was not applied, and the batch at debug level."""
+    others = [end for end in results if end.status is not EditStatus.APPLIED]
     if others:
         posts = {edit.id: edit.post_id for edit in queue}
         for end in others:
             say = log.error if end.status is EditStatus.FAILED else log.info
             say("edit_ended", edit_id=end.id, post_id=posts.get(end.id), status=end.status.value, code=end.error_code)
-    if ends and debugging():
-        log.debug("edits_ended", edits=[end.id for end in ends], applied=len(ends) - len(others))
+    if results and debugging():
+        log.debug("edits_ended", edits=[end.id for end in results], applied=len(results) - len(others))

@@ -1,4 +1,4 @@
-"""The figures that each process counts in its own registry: API processes in API, worker processes in WORKER.
+"""The metrics that each process counts in its own registry: API processes in API, worker processes in WORKER.
 
 An API process shows its own; shared/broker/worker_metrics.py brings the workers' to /metrics (docs/decisions/0007).
 """
@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from shared import task_names
 
 if TYPE_CHECKING:
-    from shared.domain.queued_edits import End, QueuedEdit
+    from shared.domain.queued_edits import EditResult, QueuedEdit
 
 
 _MS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _WAITS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LATE = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
-# What tasks may call an outcome; a word beyond these is a bug, and must not make a series of its own each time.
+# The most outcomes that a task may report. More are a bug, and must not each make a new series.
 _OUTCOMES_AT_MOST = 40
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -69,11 +69,11 @@ RESULTS = {
     ),
     task_names.OPS_RESCUE: Counter("redraft_rescued", "What rescue rang for again.", ("outcome",), registry=WORKER),
 }
-"""Tasks return small dicts of counts (SPEC 7): these count on from them, by their names."""
+"""Tasks return small dicts of counts. These counters add them up, by their names."""
 
 
 def request_answered(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one request. Method and route are of known sets: whatever a client makes up is `other`."""
+    """Count one request. Method and route are of known sets: a method or route that a client invents is `other`."""
     count, times = _of_request(method, route, status)
     count.inc()
     times.observe(seconds)
@@ -100,14 +100,17 @@ def doorbell_rung(sent: bool) -> None:  # noqa: FBT001  -- what a send says
 
 
 def edits_finalized(
-    ends: "Sequence[End]", read: "Iterable[QueuedEdit]", began: float, ended: float | None = None
+    results: "Sequence[EditResult]", read: "Iterable[QueuedEdit]", began: float, finished_at: float | None = None
 ) -> None:
-    """Count the ends of a batch below its commit. `began`, `ended`: monotonic, around what followed the reading."""
-    if not ends:
+    """Count the results of a batch, after its commit.
+
+    `began`: monotonic seconds when the queue was read; `finished_at`: when the commit returned, now if not given.
+    """
+    if not results:
         return
-    since = (time.monotonic() if ended is None else ended) - began
+    since = (time.monotonic() if finished_at is None else finished_at) - began
     accepted = {edit.id: (edit.read_at - edit.created_at).total_seconds() for edit in read}
-    for end in ends:
+    for end in results:
         _of_end(end.status.value).inc()
         if end.id in accepted:
             EDIT_TIME.observe(max(0.0, accepted[end.id] + since))
@@ -116,7 +119,7 @@ def edits_finalized(
 
 
 def publishes_claimed(times: Iterable[datetime], now: datetime) -> None:
-    """Count first tries, below the commit of their claims: the times that the posts were meant for, and the clock."""
+    """Count first tries, after the commit of their claims. `times`: when the posts were due."""
     for at in times:
         LATENESS.observe(max(0.0, (now - at).total_seconds()))
 

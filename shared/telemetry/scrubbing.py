@@ -61,8 +61,8 @@ def clean(value: Any, most: int = FIELD_MAX) -> Any:
         return value
     if isinstance(value, Mapping):
         kept = [(name, one) for name, one in value.items() if not BLOCKED.fullmatch(str(name))]
-        cut = {"…": f"+{len(kept) - ITEMS_MAX}"} if len(kept) > ITEMS_MAX else {}
-        return {shown(str(name), most): clean(one, most) for name, one in kept[:ITEMS_MAX]} | cut
+        left_out = {"…": f"+{len(kept) - ITEMS_MAX}"} if len(kept) > ITEMS_MAX else {}
+        return {shown(str(name), most): clean(one, most) for name, one in kept[:ITEMS_MAX]} | left_out
     if isinstance(value, list | tuple | set | frozenset):
         return _cleaned(value, most)
     return shown(scrubbed(_said(value)), most)
@@ -79,8 +79,8 @@ def _said(value: Any) -> str:
 
 def _cleaned(values: Iterable[Any], most: int) -> list[Any]:
     found = list(values)
-    cut = [f"+{len(found) - ITEMS_MAX}"] if len(found) > ITEMS_MAX else []
-    return [clean(one, most) for one in found[:ITEMS_MAX]] + cut
+    left_out = [f"+{len(found) - ITEMS_MAX}"] if len(found) > ITEMS_MAX else []
+    return [clean(one, most) for one in found[:ITEMS_MAX]] + left_out
 
 
 def block(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

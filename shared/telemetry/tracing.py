@@ -94,7 +94,7 @@ def request(method: str, headers: Sequence[tuple[bytes, bytes]]) -> Iterator[Any
 
 @contextmanager
 def _span(name: str, **given: Any) -> Iterator[Any]:
-    """A span that tells of an error its type alone: its words may quote a caption (SPEC 9)."""
+    """A span that records only the type of an error: the message may quote a caption."""
     from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415  -- as above
 
     with _on.tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False, **given) as span:

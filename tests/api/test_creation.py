@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import rows
+from tests import factories
 from tests.api.answers import error, fields, messages
 from tests.stack import Running
 from tests.waiting import eventually
 
-VIDEO = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/new.mp4"}
+VIDEO = {"accountIds": [factories.TIKTOK], "contentUrl": "https://cdn.example.com/new.mp4"}
 SLIDES = {
-    "accountIds": [rows.TIKTOK],
+    "accountIds": [factories.TIKTOK],
     "contentUrls": ["https://cdn.example.com/1.jpg", "https://cdn.example.com/2.jpg"],
 }
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT12:00")
@@ -31,7 +31,7 @@ def count(stack: Running) -> int:
 
 def test_a_video_is_created_for_each_account_and_can_be_read_at_once(stack: Running) -> None:
     body = VIDEO | {
-        "accountIds": [rows.INSTAGRAM, rows.TIKTOK],
+        "accountIds": [factories.INSTAGRAM, factories.TIKTOK],
         "caption": "hello",
         "scheduledTime": TOMORROW,
         "timezone": "Asia/Tokyo",
@@ -40,7 +40,7 @@ def test_a_video_is_created_for_each_account_and_can_be_read_at_once(stack: Runn
     assert answer.status_code == 201, answer.text
     posts = answer.json()["posts"]
     assert [(post["accountId"], post["platform"]) for post in posts] == [
-        (rows.INSTAGRAM, "instagram"), (rows.TIKTOK, "tiktok"),
+        (factories.INSTAGRAM, "instagram"), (factories.TIKTOK, "tiktok"),
     ]  # fmt: skip
     for post in posts:
         assert (post["status"], post["contentType"], post["caption"]) == ("generated", "video", "hello")
@@ -102,8 +102,8 @@ def test_slides_as_they_are_need_no_render_and_a_render_has_a_duration(stack: Ru
     [
         ("video", {"accountIds": []}, "invalid_request", "accountIds"),
         ("video", {"accountIds": "acc_tiktok"}, "invalid_request", "accountIds"),
-        ("video", {"accountIds": [rows.TIKTOK, 5]}, "invalid_request", "accountIds[1]"),
-        ("video", {"accountIds": [rows.TIKTOK, rows.TIKTOK]}, "invalid_request", "accountIds[1]"),
+        ("video", {"accountIds": [factories.TIKTOK, 5]}, "invalid_request", "accountIds[1]"),
+        ("video", {"accountIds": [factories.TIKTOK, factories.TIKTOK]}, "invalid_request", "accountIds[1]"),
         ("video", {"accountIds": ["a\0b"]}, "invalid_request", "accountIds[0]"),
         ("video", {"accountIds": None}, "invalid_request", "accountIds"),
         ("video", {"contentUrl": None}, "invalid_request", "contentUrl"),
@@ -118,13 +118,14 @@ def test_slides_as_they_are_need_no_render_and_a_render_has_a_duration(stack: Ru
         ("video", {"timezone": "Asia/Tokyo"}, "missing_required_fields", "scheduledTime"),
         ("video", {"scheduledTime": "2020-01-01T00:00", "timezone": "Asia/Tokyo"}, "invalid_scheduled_time",
          "scheduledTime"),
-        ("video", {"accountIds": [rows.TIKTOK, rows.INSTAGRAM], "soundId": "1"}, "sound_not_supported", "soundId"),
+        ("video", {"accountIds": [factories.TIKTOK, factories.INSTAGRAM], "soundId": "1"}, "sound_not_supported",
+         "soundId"),
         ("video", {"renderAsVideo": True}, "invalid_request", "renderAsVideo"),
         ("slideshow", {"contentUrls": []}, "invalid_content", "contentUrls"),
         ("slideshow", {"contentUrls": ["https://a.example/1.jpg"] * 36}, "invalid_content", "contentUrls"),
         ("slideshow", {"contentUrls": ["https://a.example/1.jpg", "nonsense"]}, "invalid_content", "contentUrls[1]"),
-        ("slideshow", {"accountIds": [rows.INSTAGRAM], "contentUrls": ["https://a.example/1.jpg"]}, "invalid_content",
-         "contentUrls"),
+        ("slideshow", {"accountIds": [factories.INSTAGRAM], "contentUrls": ["https://a.example/1.jpg"]},
+         "invalid_content", "contentUrls"),
         ("slideshow", {"renderAsVideo": "yes"}, "invalid_request", "renderAsVideo"),
         ("slideshow", {"slideDuration": 5}, "invalid_request", "slideDuration"),
         ("slideshow", {"slideDuration": True}, "invalid_request", "slideDuration"),
@@ -149,10 +150,12 @@ def test_what_a_post_cannot_do_without_is_named(stack: Running, missing: str) ->
 
 def test_an_unknown_account_is_a_404_and_nothing_is_created(stack: Running) -> None:
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_there", "_there", "sk_there_0123456789")
+        factories.workspace(tx, "ws_there", "_there", "sk_there_0123456789")
     before = count(stack)
-    for account in ("acc_nowhere", f"{rows.TIKTOK}_there"):
-        answer = create(stack, "video", VIDEO | {"accountIds": [rows.TIKTOK, account]}, **{"Idempotency-Key": account})
+    for account in ("acc_nowhere", f"{factories.TIKTOK}_there"):
+        answer = create(
+            stack, "video", VIDEO | {"accountIds": [factories.TIKTOK, account]}, **{"Idempotency-Key": account}
+        )
         assert error(answer, 404)["message"] == f"Account {account} not found"
     assert count(stack) == before
     assert stack.scalar("SELECT count(*) FROM idempotency_keys WHERE key = 'acc_nowhere'") == 0
@@ -199,7 +202,7 @@ def test_a_repeat_that_meets_the_first_in_another_process_waits_for_its_end(stac
         open_transaction = other.begin()
         other.exec_driver_sql(
             "INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource) VALUES (%s, 'met', '', 'x')",
-            (rows.KEY_ID,),
+            (factories.KEY_ID,),
         )
         waits = clients.submit(create, stack, "video", VIDEO, **{"Idempotency-Key": "met"})
         eventually(

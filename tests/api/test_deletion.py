@@ -19,12 +19,12 @@ from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store.claims import NewClaim
 from shared.store.posts import read_posts
-from tests import rows
+from tests import factories
 from tests.api.answers import error, fields
 from tests.stack import Running
 from tests.waiting import eventually
 
-SOON = rows.soon(5)
+SOON = factories.soon(5)
 CLAIM = {"claim_token": "clm", "claim_expires_at": SOON}
 
 
@@ -64,13 +64,13 @@ def test_a_deleted_post_is_gone_from_every_read_and_its_row_and_audit_stay(stack
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"status": "posted", "posted_at": rows.soon(-10)}, "already_posted"),
+        ({"status": "posted", "posted_at": factories.soon(-10)}, "already_posted"),
         ({"status": "failed", "failure_reason": "refused"}, "already_failed"),
         ({"claim_kind": "publish", **CLAIM}, "being_published"),
-        ({"claim_kind": "publish", "claim_token": "clm", "claim_expires_at": rows.soon(-5)}, "being_published"),
+        ({"claim_kind": "publish", "claim_token": "clm", "claim_expires_at": factories.soon(-5)}, "being_published"),
         ({"claim_kind": "render", "status": "pending_render", **CLAIM}, "being_rendered"),
         ({"workspace_id": "ws_elsewhere"}, "not_found"),
-        ({"deleted_at": rows.soon(-5)}, "not_found"),
+        ({"deleted_at": factories.soon(-5)}, "not_found"),
     ],
 )
 def test_a_post_that_cannot_go_is_reported_with_its_reason_and_the_rest_goes(
@@ -144,7 +144,7 @@ def test_an_edit_and_a_deletion_of_one_post_at_once_end_as_one_order_of_the_two(
 
 
 def test_a_deleted_post_is_not_published_and_not_marked(stack: Running) -> None:
-    post = stack.post(scheduled_time=rows.soon(-1), enqueued_revision=1, enqueued_at=SOON)
+    post = stack.post(scheduled_time=factories.soon(-1), enqueued_revision=1, enqueued_at=SOON)
     assert delete(stack, post).json()["deleted"] == [post]
     assert stack.row("posts", post).enqueued_revision is None
     with pytest.raises(Exception, match="deleted_is_unclaimed"), stack.engine.begin() as tx:
@@ -181,7 +181,7 @@ def test_ids_that_no_row_can_have_are_simply_not_found(stack: Running) -> None:
 
 def test_a_thousand_posts_go_in_one_request(stack: Running) -> None:
     with stack.engine.begin() as tx:
-        posts = [rows.post(tx) for _ in range(1000)]
+        posts = [factories.post(tx) for _ in range(1000)]
     body = delete(stack, *posts).json()
     assert (body["deleted"], body["failed"]) == (posts, [])
 
@@ -201,12 +201,12 @@ def test_the_receiver_of_webhooks_is_told_of_the_edits_that_ended_and_then_of_th
     monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:9/")
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         with engine.begin() as tx:
-            post = rows.post(tx)
-            edits = [rows.edit(tx, post, {"caption": caption}) for caption in ("one", "two")]
+            post = factories.post(tx)
+            edits = [factories.edit(tx, post, {"caption": caption}) for caption in ("one", "two")]
         with db.transaction() as tx:
-            done = deletion.delete(tx, rows.WORKSPACE, [post])
+            done = deletion.delete(tx, factories.WORKSPACE, [post])
         with engine.connect() as tx:
             events = tx.execute(text("SELECT type, post_id, data FROM webhook_events ORDER BY seq")).all()
     assert (done.webhooks, done.finalized) == ([post], edits)
@@ -221,7 +221,7 @@ def test_the_receiver_of_webhooks_is_told_of_the_edits_that_ended_and_then_of_th
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
     """This process as an API of a database of its own."""
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         yield engine
 
 
@@ -246,11 +246,11 @@ def waits(engine: Engine) -> None:
 
 def test_a_deletion_that_waited_for_a_claim_sees_it(engine: Engine) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(-1))
+        post = factories.post(tx, scheduled_time=factories.soon(-1))
 
     def gone() -> deletion.Deleted:
         with db.transaction() as tx:
-            return deletion.delete(tx, rows.WORKSPACE, [post], 10.0)
+            return deletion.delete(tx, factories.WORKSPACE, [post], 10.0)
 
     with ThreadPoolExecutor(1) as other:
         with engine.begin() as worker:
@@ -260,12 +260,12 @@ def test_a_deletion_that_waited_for_a_claim_sees_it(engine: Engine) -> None:
             waits(engine)
         done = deleting.result(timeout=10)
     assert (done.posts, done.failed) == ([], {post: "being_published"})
-    assert rows.row(engine, "posts", post).deleted_at is None
+    assert factories.row(engine, "posts", post).deleted_at is None
 
 
 def test_a_claim_that_waited_for_a_deletion_is_not_taken(engine: Engine) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(-1))
+        post = factories.post(tx, scheduled_time=factories.soon(-1))
 
     def claimed() -> bool:
         with engine.begin() as tx:
@@ -276,9 +276,9 @@ def test_a_claim_that_waited_for_a_deletion_is_not_taken(engine: Engine) -> None
 
     with ThreadPoolExecutor(1) as other:
         with db.transaction() as tx:
-            assert deletion.delete(tx, rows.WORKSPACE, [post]).posts == [post]
+            assert deletion.delete(tx, factories.WORKSPACE, [post]).posts == [post]
             claiming = other.submit(claimed)
             waits(engine)
         with pytest.raises(StaleWriteError):
             claiming.result(timeout=10)
-    assert rows.row(engine, "posts", post).claim_kind is None
+    assert factories.row(engine, "posts", post).claim_kind is None

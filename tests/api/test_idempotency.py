@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from shared.store import db
 from shared.store import idempotency as idempotency_store
-from tests import rows
+from tests import factories
 from tests.api.answers import error
 from tests.stack import Running
 from tests.waiting import eventually
@@ -77,7 +77,7 @@ def test_a_key_may_hold_any_visible_character(stack: Running, key: str) -> None:
     answers = [stack.patch(post, {"caption": "x"}, **{"Idempotency-Key": key}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert ["idempotent-replayed" in answer.headers for answer in answers] == [False, True]
-    new = {"accountIds": [rows.TIKTOK], "contentUrl": "https://a.example/b.mp4"}
+    new = {"accountIds": [factories.TIKTOK], "contentUrl": "https://a.example/b.mp4"}
     made = [stack.http.post("/v1/posts/video", json=new, headers={"Idempotency-Key": key[:-1] + "!"}) for _ in range(2)]
     assert [answer.status_code for answer in made] == [201, 201]
     assert made[0].content == made[1].content
@@ -118,7 +118,7 @@ def test_a_first_request_that_waits_in_one_process_is_joined_through_another(sta
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         yield engine
 
 
@@ -128,7 +128,7 @@ def test_keys_are_kept_for_a_day_and_then_forgotten(engine: Engine) -> None:
             tx.execute(
                 text("""INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource, created_at)
                         VALUES (:api_key, :key, '', 'edit_1', now() - CAST(:age AS interval))"""),
-                {"api_key": rows.KEY_ID, "key": key, "age": age},
+                {"api_key": factories.KEY_ID, "key": key, "age": age},
             )
     with db.transaction() as tx:
         assert idempotency_store.forget_expired(tx, 24, 1_000) == 1

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from api import metrics as page
 from shared.broker import worker_metrics
 from shared.store import gauges
-from tests import rows
+from tests import factories
 from tests.shared.telemetry.test_metrics import OF_THE_SCRAPE
 from tests.stack import running
 from tests.waiting import eventually
@@ -101,8 +101,8 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
             text("UPDATE edits SET status = 'failed', error_code = 'internal', finalized_at = now() WHERE id = :id"),
             {"id": failed},
         )
-        overdue, between, unsent, sent, claimed, rendering = (rows.post(tx) for _ in range(6))
-        unrendered = rows.slides(tx)
+        overdue, between, unsent, sent, claimed, rendering = (factories.post(tx) for _ in range(6))
+        unrendered = factories.slides(tx)
         for post, what in (
             (overdue, f"scheduled_time = {past}, enqueued_revision = schedule_revision"),
             (between, f"scheduled_time = {past}, retry_at = now() + interval '5 minutes'"),
@@ -117,8 +117,8 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
         ):
             tx.execute(text(f"UPDATE posts SET {what} WHERE id = :id"), {"id": post})
         for reason, hours in (("suspended", 1), ("publisher_unavailable", 2), ("publish_outcome_unknown", 30)):
-            gone = {"status": "failed", "failure_reason": reason, "failed_at": rows.soon(-60 * hours)}
-            rows.post(tx, **gone)
+            gone = {"status": "failed", "failure_reason": reason, "failed_at": factories.soon(-60 * hours)}
+            factories.post(tx, **gone)
         tx.execute(
             text("""INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, status, total, chunks,
                         applied, touched_at)
@@ -232,7 +232,7 @@ def test_without_redis_the_gauges_of_rows_are_shown_all_the_same(database_url, o
     with running(database_url, own_valkey.url) as stack:
         own_valkey.process.kill()
         with stack.engine.begin() as tx:
-            rows.edit(tx, rows.post(tx), {"caption": "waits"})
+            factories.edit(tx, factories.post(tx), {"caption": "waits"})
 
         def without():
             found = scrape(stack)
@@ -245,7 +245,7 @@ def test_without_redis_the_gauges_of_rows_are_shown_all_the_same(database_url, o
 def test_with_a_token_set_nobody_reads_it_without(database_url, redis_url):
     with running(database_url, redis_url, REDRAFT_METRICS_TOKEN="scrape-me") as stack:
         url = f"{stack.api.url}/metrics"
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {rows.SECRET}"}):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {factories.SECRET}"}):
             answer = httpx.get(url, headers=headers, trust_env=False)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated")
         assert scrape(stack, Authorization="Bearer scrape-me")

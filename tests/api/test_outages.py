@@ -17,19 +17,19 @@ from api.context import Context, Unsure
 from shared.broker import queue
 from shared.domain.errors import Unavailable
 from shared.settings import settings
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error
 from tests.processes import Server
 from tests.stack import Running, running
 from tests.waiting import eventually, until
 
-VIDEO = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
+VIDEO = {"accountIds": [factories.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     monkeypatch.setenv("REDRAFT_DATABASE_PATIENCE", "0.3")
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -54,7 +54,7 @@ def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: E
     finished: list[bool] = []
 
     def slow(tx: Connection) -> None:
-        rows.post(tx, caption="too late")
+        factories.post(tx, caption="too late")
         tx.execute(text("SELECT pg_sleep(0.8)"))
         finished.append(True)
 
@@ -100,7 +100,7 @@ def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPat
     async def scenario(context: Context) -> None:
         monkeypatch.setattr(context_room, "transaction", slow)
         with pytest.raises(Unsure):
-            await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look")
+            await context.write(lambda tx: factories.post(tx, caption="there"), unsure="look")
 
     run_scenario(scenario)
     eventually(lambda: captions(engine) == ["there"], within=10)
@@ -236,7 +236,7 @@ def locked(stack: Running, table: str, mode: str) -> Iterator[None]:
 def test_an_edit_in_hand_is_a_503_for_whoever_asks_for_it_and_never_a_404(patient: Running) -> None:
     post = patient.post()
     with patient.engine.begin() as tx:
-        rows.workspace(tx, "ws_other", "_other", "sk_test_other")
+        factories.workspace(tx, "ws_other", "_other", "sk_test_other")
     with locked(patient, "edits", "SHARE"):
         answer = patient.patch(post, {"caption": "late"})
         said = error(answer, 503)

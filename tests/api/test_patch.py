@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.stack import Running
 
 FIELDS = [
@@ -85,7 +85,7 @@ def test_a_near_miss_is_answered_with_the_field_that_was_meant(stack: Running) -
 
 
 def test_platform_rules_are_judged_by_the_post(stack: Running) -> None:
-    instagram = stack.post(platform="instagram", account_id=rows.INSTAGRAM)
+    instagram = stack.post(platform="instagram", account_id=factories.INSTAGRAM)
     assert error(stack.patch(instagram, {"soundId": "1"}))["code"] == "sound_not_supported"
     one = {"contentType": "slides", "contentUrl": ["https://a.example/1.jpg"]}
     assert error(stack.patch(instagram, one))["code"] == "invalid_content"
@@ -110,16 +110,16 @@ def test_a_caption_is_counted_as_its_platform_counts_by_the_api_and_under_the_lo
     assert "2,200 UTF-16 code units (most emoji are two or more) as a TikTok video and has 4,000" in at_once.text
     assert "edit-id" not in at_once.headers
     assert stack.patch(post, video | {"caption": "short"}).status_code == 200
-    instagram = stack.post(platform="instagram", account_id=rows.INSTAGRAM)
+    instagram = stack.post(platform="instagram", account_id=factories.INSTAGRAM)
     assert "and has 31" in error(stack.patch(instagram, {"caption": "#a" * 31}))["message"]
 
 
 @pytest.mark.parametrize(
     ("columns", "label"),
     [
-        ({"status": "posted", "posted_at": rows.soon(-10)}, "posted"),
+        ({"status": "posted", "posted_at": factories.soon(-10)}, "posted"),
         ({"status": "failed", "failure_reason": "refused"}, "failed"),
-        ({"claim_kind": "publish", "claim_token": "clm", "claim_expires_at": rows.soon(5)}, "being published"),
+        ({"claim_kind": "publish", "claim_token": "clm", "claim_expires_at": factories.soon(5)}, "being published"),
     ],
 )
 def test_a_post_that_may_not_be_edited_is_a_409_that_leaves_no_edit(

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from api import app, context
 from api.http import limits
-from tests import rows
+from tests import factories
 
 LIMITED = "sk_limited_0123456789"
 
@@ -21,9 +21,9 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
     # A busy machine must not be taken for a Redis or a PostgreSQL that is away.
     monkeypatch.setattr(limits, "PATIENCE", 5.0)
     monkeypatch.setenv("REDRAFT_DATABASE_PATIENCE", "20")
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         with engine.begin() as tx:
-            rows.workspace(tx, "ws_limited", "_limited", LIMITED)
+            factories.workspace(tx, "ws_limited", "_limited", LIMITED)
             tx.execute(text("UPDATE api_keys SET rate_limit = 3 WHERE id = 'key_test_limited'"))
         yield engine
 

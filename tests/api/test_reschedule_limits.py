@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from shared.domain.reschedule_jobs import LIVE_AT_MOST, cannot_start
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error
 from tests.stack import Running
 
@@ -24,7 +24,7 @@ def http(stack: Running) -> Iterator[httpx.Client]:
     number = next(numbers)
     secret = f"sk_jobs{number}_0123456789"
     with stack.engine.begin() as tx:
-        rows.workspace(tx, f"ws_jobs{number}", f"_jobs{number}", secret)
+        factories.workspace(tx, f"ws_jobs{number}", f"_jobs{number}", secret)
     with client(stack, secret) as http:
         yield http
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error, fields
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
@@ -40,7 +40,7 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
 def account(stack: Running) -> str:
     """An account of its own for each test, so that no other test's filter means its posts."""
     with stack.engine.begin() as tx:
-        return rows.account(tx, f"acc_{next(numbers):03}")
+        return factories.account(tx, f"acc_{next(numbers):03}")
 
 
 def start(stack: Running, body: Any, **headers: str) -> httpx.Response:
@@ -284,7 +284,7 @@ def test_nothing_of_another_workspace_can_be_seen_named_or_moved(stack: Running,
     post = stack.post(account_id=account)
     job = done(stack, {"filter": {"accountIds": [account]}, "shift": "P1D"})
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_reschedules", "_reschedules", "sk_reschedules")
+        factories.workspace(tx, "ws_reschedules", "_reschedules", "sk_reschedules")
     with client(stack, "sk_reschedules") as other:
         for method, path in (
             ("GET", f"{PATH}/{job['id']}"),
@@ -314,7 +314,7 @@ def test_nothing_of_another_workspace_can_be_seen_named_or_moved(stack: Running,
 
 def test_a_key_without_the_scope_is_refused_on_every_route(stack: Running) -> None:
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_noscope", "_noscope", "sk_noscope")
+        factories.workspace(tx, "ws_noscope", "_noscope", "sk_noscope")
         tx.execute(
             text("UPDATE api_keys SET scopes = ARRAY['posts:read', 'posts:write'] WHERE workspace_id = 'ws_noscope'")
         )

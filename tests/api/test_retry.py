@@ -7,12 +7,12 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error, fields, messages
 from tests.stack import Running
 from tests.waiting import eventually
 
-FAILED: dict[str, Any] = {"status": "failed", "failure_reason": "suspended", "scheduled_time": rows.soon(-5)}
+FAILED: dict[str, Any] = {"status": "failed", "failure_reason": "suspended", "scheduled_time": factories.soon(-5)}
 
 
 def retry(stack: Running, post_id: str, **given: Any) -> httpx.Response:
@@ -39,7 +39,7 @@ def test_a_failed_post_is_due_again_and_what_stood_there_is_kept(stack: Running)
     act = stack.scalar(
         "SELECT to_jsonb(a) FROM acts a WHERE subject_id = :id AND subject = 'post' AND from_state = 'failed'", id=post
     )
-    assert (act["actor"], act["api_key_id"], act["action"]) == ("tests", rows.KEY_ID, "retry")
+    assert (act["actor"], act["api_key_id"], act["action"]) == ("tests", factories.KEY_ID, "retry")
     assert (act["request_id"], act["before"]["failureReason"]) == ("req_mended", "suspended")
     assert datetime.fromisoformat(act["at"]) <= datetime.now(UTC)
     eventually(lambda: [[post, 1]] in [args[0] for args, _ in messages(stack, "publish")], within=10)
@@ -76,9 +76,9 @@ def test_two_retries_put_it_back_once(stack: Running) -> None:
 
 def test_what_is_not_there_or_anothers_is_not_found(stack: Running) -> None:
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_other", "_other", "sk_test_another")
-        anothers = rows.post(tx, workspace_id="ws_other", **FAILED)
-        deleted = rows.post(tx, deleted_at=datetime.now(UTC), **FAILED)
+        factories.workspace(tx, "ws_other", "_other", "sk_test_another")
+        anothers = factories.post(tx, workspace_id="ws_other", **FAILED)
+        deleted = factories.post(tx, deleted_at=datetime.now(UTC), **FAILED)
     for post in (anothers, deleted, "post_nobody", "a%00b"):
         assert error(retry(stack, post), 404)["code"] == "not_found"
     assert stack.row("posts", anothers).status == "failed"
@@ -88,7 +88,7 @@ def test_it_takes_no_fields_and_needs_the_scope(stack: Running) -> None:
     post = stack.post(**FAILED)
     assert error(retry(stack, post, json={"notSent": True}), 400)["code"] == "invalid_request"
     with stack.engine.begin() as tx:
-        rows.workspace(tx, rows.WORKSPACE + "_r", "_reader", "sk_test_reader")
+        factories.workspace(tx, factories.WORKSPACE + "_r", "_reader", "sk_test_reader")
         tx.execute(text("UPDATE api_keys SET scopes = '{posts:read}' WHERE id = 'key_test_reader'"))
     with client(stack, "sk_test_reader") as reader:
         assert error(reader.post(f"/v1/posts/{post}/retry"), 403)["code"] == "forbidden"

@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import text
 
 from api.models.operations import OPERATIONS
-from tests import rows
+from tests import factories
 from tests.api.answers import client
 from tests.stack import Running
 from tests.waiting import eventually
 
 SECRET = "sk_second_0123456789"
-TIKTOK = f"{rows.TIKTOK}_second"
+TIKTOK = f"{factories.TIKTOK}_second"
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Walk:
     post: str
     edit: str
     job: str
-    account: str = rows.TIKTOK
+    account: str = factories.TIKTOK
 
     def same(self, ask: Callable[[str], httpx.Response], theirs: str, nobodys: str) -> httpx.Response:
         """The answer for theirs, which must be the answer for nobody's, but for the name asked for."""
@@ -52,7 +52,7 @@ def headers(answer: httpx.Response) -> set[str]:
 def walk(stack: Running) -> Iterator[Walk]:
     stack.start_worker("bulk")
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_second", "_second", SECRET)
+        factories.workspace(tx, "ws_second", "_second", SECRET)
     post = stack.post()
     edit = stack.patch(post, {"caption": "theirs"}).headers["edit-id"]
     job = stack.http.post("/v1/reschedules", json={"filter": {"postIds": [post]}, "shift": "P1D"}).json()["id"]
@@ -121,7 +121,7 @@ def edits(walk: Walk) -> None:
 
 def accounts(walk: Walk) -> None:
     found = walk.http.get("/v1/accounts").json()["data"]
-    assert {account["accountId"] for account in found} == {TIKTOK, f"{rows.INSTAGRAM}_second"}
+    assert {account["accountId"] for account in found} == {TIKTOK, f"{factories.INSTAGRAM}_second"}
 
 
 def create(kind: str, content: dict[str, Any]) -> Callable[[Walk], None]:

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: what `make bench` runs (tests/benchmarks/RESULTS.md, BENCHMARKS of the project)."""
+"""`python -m tests.benchmarks`: what `make bench` runs (docs/performance.md, tests/benchmarks/RESULTS.md)."""
 
 import argparse
 import signal

@@ -1,4 +1,4 @@
-"""Figures of several rounds, the goals they are held against, and what a row of BENCHMARKS.md comes to. Pure."""
+"""Figures of several rounds, their goals, and the result of one measurement of docs/performance.md. Pure."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -74,7 +74,7 @@ def share(what: str, wanted: float, got: float, *, at_least: bool = True) -> Goa
 
 @dataclass
 class Section:
-    """What one row of BENCHMARKS.md came to: its goals, a table, remarks, pictures; or why it could not be measured."""
+    """The result of one measurement: its goals, a table, remarks, pictures; or why it could not be measured."""
 
     number: int
     title: str

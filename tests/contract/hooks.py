@@ -18,14 +18,14 @@ from schemathesis.openapi.checks import RejectedPositiveData
 from api.models import schemas
 from api.models.operations import TAGS
 from shared.domain import times, urls
-from tests import rows
+from tests import factories
 
 # At noon no clock ever changes, and two days from now it is the future everywhere.
 _NOON = datetime.now(UTC).replace(hour=12, minute=0, tzinfo=None)
 _HOSTS = ("cdn.example", "media.example:8443", "a.b.test", "xn--bcher-kva.example")
 
 # What tests/contract/test_schema.py has put into the database.
-ACCOUNTS = [rows.TIKTOK, rows.INSTAGRAM]
+ACCOUNTS = [factories.TIKTOK, factories.INSTAGRAM]
 POSTS = ["post_abc123", "post_slides", "post_posted"]
 
 # Schemathesis steers towards what an operation accepts; for bodies of a thousand ids that takes hours, and what it

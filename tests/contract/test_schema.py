@@ -14,7 +14,7 @@ import pytest
 from api.models.operations import OPERATIONS
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.processes import ROOT
 from tests.stack import Running, running
@@ -31,7 +31,7 @@ def fuzzed(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     with running(url, valkey.url(LOGICAL_DATABASES // 2), "edits", "bulk") as stack:
         stack.post(post_id="post_abc123")
         stack.slides(post_id="post_slides")
-        stack.post(post_id="post_posted", status="posted", posted_at=rows.soon(-5))
+        stack.post(post_id="post_posted", status="posted", posted_at=factories.soon(-5))
         yield stack
     postgres.drop_database("fuzzed")
 
@@ -45,7 +45,7 @@ def fuzz(stack: Running, folder: Path, examples: int, within: float) -> None:
             *(sys.executable, "-m", "schemathesis.cli", f"--config-file={SETTINGS}"),
             *("run", f"{stack.api.url}/openapi.json", f"--seed={seed}", f"--max-examples={examples}"),
             *("--checks=all", "--phases=examples,coverage,fuzzing,stateful", "--no-color", "--no-shrink"),
-            f"--header=Authorization: Bearer {rows.SECRET}",
+            f"--header=Authorization: Bearer {factories.SECRET}",
         ],
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ import pytest
 from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.docs.pages import blocks
 from tests.processes import Processes
@@ -71,7 +71,7 @@ def test_edits_and_operators_pass_and_metrics_do_not(stack: Running, proxy: http
     edited = proxy.patch(
         f"/v1/posts/{stack.post()}",
         json={"caption": "through the proxy"},
-        headers={"Authorization": f"Bearer {rows.SECRET}"},
+        headers={"Authorization": f"Bearer {factories.SECRET}"},
     )
     assert (edited.status_code, edited.json()["caption"]) == (200, "through the proxy")
     assert proxy.get("/metrics").status_code == 404

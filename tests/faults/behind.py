@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.faults.harness import Harness
 from tests.faults.proxy import Proxy
-from tests.faults.scene import Scene
 
 SETTING = {"postgresql": "REDRAFT_DATABASE_URL", "redis": "REDRAFT_REDIS_URL"}
 # From the healing until all is as before: docs/faults.md grants a stopped Redis as much.
@@ -14,18 +14,18 @@ LONG = 45.0
 
 
 @contextmanager
-def bad_way(scene: Scene, where: str) -> Iterator[Proxy]:
-    """A proxy before one of the scene's servers, `postgresql` or `redis`; sound until it is told otherwise."""
-    with Proxy(scene.environment[SETTING[where]]) as proxy:
+def bad_way(harness: Harness, where: str) -> Iterator[Proxy]:
+    """A proxy before one of the harness's servers, `postgresql` or `redis`; sound until it is told otherwise."""
+    with Proxy(harness.environment[SETTING[where]]) as proxy:
         yield proxy
 
 
 @contextmanager
-def through(scene: Scene, proxy: Proxy, where: str) -> Iterator[None]:
+def through(harness: Harness, proxy: Proxy, where: str) -> Iterator[None]:
     """What is started within the block comes to that server by the proxy, everybody else directly."""
-    sound = scene.environment
-    scene.environment = sound | {SETTING[where]: proxy.url}
+    sound = harness.environment
+    harness.environment = sound | {SETTING[where]: proxy.url}
     try:
         yield
     finally:
-        scene.environment = sound
+        harness.environment = sound

@@ -6,13 +6,13 @@ tests/faults/test_rows.py runs it, to see what a failed run leaves to whoever ha
 import time
 
 from tests.faults.evidence import Exchange
-from tests.faults.scene import Scene
+from tests.faults.harness import Harness
 
 
-def test_a_lost_edit(scene: Scene) -> None:
-    (post,) = scene.populate(1)
-    scene.note("it struck")
+def test_a_lost_edit(harness: Harness) -> None:
+    (post,) = harness.populate(1)
+    harness.note("it struck")
     now = time.time()
     told = {"edit-id": "edit_lost"}
-    scene.others.append(Exchange("mine", post, {"caption": "lost"}, now, now + 0.1, 202, told, {}))
-    scene.judge()
+    harness.others.append(Exchange("mine", post, {"caption": "lost"}, now, now + 0.1, 202, told, {}))
+    harness.judge()

@@ -1,4 +1,4 @@
-"""A scene for each test, on servers of its own where the test strikes servers; seed and history on failure."""
+"""A harness for each test, on servers of its own where the test strikes servers; seed and history on failure."""
 
 import os
 import random
@@ -10,12 +10,12 @@ from sqlalchemy import Engine
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.conftest import TEMPLATE, numbers
-from tests.faults.scene import Scene
+from tests.faults.harness import Harness
 from tests.processes import Processes
 
-MakeScene = Callable[..., Scene]
+MakeHarness = Callable[..., Harness]
 
 
 @pytest.fixture
@@ -29,24 +29,24 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def make_scene(request: pytest.FixtureRequest, processes: Processes, seed: int) -> Iterator[MakeScene]:
-    """Makes a scene on the given database and Redis; `make_scene(database_url, redis_url, **environment)`."""
-    made: list[Scene] = []
+def make_harness(request: pytest.FixtureRequest, processes: Processes, seed: int) -> Iterator[MakeHarness]:
+    """Makes a harness on the given database and Redis; `make_harness(database_url, redis_url, **environment)`."""
+    made: list[Harness] = []
 
-    def make(database_url: str, redis_url: str, **environment: str) -> Scene:
-        made.append(Scene(processes, database_url, redis_url, seed, **environment))
+    def make(database_url: str, redis_url: str, **environment: str) -> Harness:
+        made.append(Harness(processes, database_url, redis_url, seed, **environment))
         return made[-1]
 
-    request.node.scenes = made
+    request.node.harnesses = made
     yield make
-    for scene in made:
-        scene.http.close()
+    for harness in made:
+        harness.http.close()
 
 
 @pytest.fixture
-def scene(make_scene: MakeScene, database_url: str, redis_url: str) -> Scene:
-    """A scene on the run's own servers, for faults that strike our processes only."""
-    return make_scene(database_url, redis_url)
+def harness(make_harness: MakeHarness, database_url: str, redis_url: str) -> Harness:
+    """A harness on the run's own servers, for faults that strike our processes only."""
+    return make_harness(database_url, redis_url)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def engine(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Engine]:
     """This process as a worker on a database of the module's, for histories that are told step by step."""
     number = next(numbers)
     url = postgres.create_database(f"faults_{number}", template=TEMPLATE)
-    with pytest.MonkeyPatch.context() as patch, rows.set_up(patch, url, valkey.url(number)) as engine:
+    with pytest.MonkeyPatch.context() as patch, factories.set_up(patch, url, valkey.url(number)) as engine:
         yield engine
 
 
@@ -62,11 +62,11 @@ def engine(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Engine]:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
     if report.failed:
-        scenes = getattr(item, "scenes", ())
-        for scene in scenes:
-            report.sections.append(("seed and history", scene.report()))
+        harnesses = getattr(item, "harnesses", ())
+        for harness in harnesses:
+            report.sections.append(("seed and history", harness.report()))
         given = getattr(item, "funcargs", {}).get("seed")
-        if given is not None and not scenes:
+        if given is not None and not harnesses:
             # Histories that are told step by step print what happened themselves.
             report.sections.append(("seed", f"seed {given} (repeat it with FAULTS_SEED={given})"))
     return report

@@ -1,6 +1,6 @@
 """What a worker of each queue has to do while something strikes it, and how one sees that it was done, once.
 
-duty = DUTIES["publish"](scene, reference)
+duty = DUTIES["publish"](harness, reference)
 with duty.under_way():
     duty.more()  # again and again, while it is struck
 duty.done()      # AssertionError until it is
@@ -16,25 +16,29 @@ from typing import Any, ClassVar
 
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import Call
-from tests.faults.scene import Scene
+from tests.faults.harness import Harness
 from tests.faults.test_bulk import ended, fill, moved_once, no_deadlock, started
 from tests.reference_services.client import Reference
 from tests.waiting import eventually
 
 
-def nobody_holds_anything(scene: Scene) -> None:
+def nobody_holds_anything(harness: Harness) -> None:
     """No claim, no lease, no chunk and no transaction is left to anybody."""
-    assert scene.scalar("SELECT count(*) FROM posts WHERE claim_kind IS NOT NULL OR claim_token IS NOT NULL") == 0
-    assert scene.scalar("SELECT count(*) FROM webhook_events WHERE lease_token IS NOT NULL AND status = 'queued'") == 0
-    eventually(lambda: scene.locks_left() == [], within=20, because="no transaction is left open")
+    assert harness.scalar("SELECT count(*) FROM posts WHERE claim_kind IS NOT NULL OR claim_token IS NOT NULL") == 0
+    assert (
+        harness.scalar("SELECT count(*) FROM webhook_events WHERE lease_token IS NOT NULL AND status = 'queued'") == 0
+    )
+    eventually(lambda: harness.locks_left() == [], within=20, because="no transaction is left open")
 
 
-def left(scene: Scene, posts: Sequence[str], status: str) -> int:
+def left(harness: Harness, posts: Sequence[str], status: str) -> int:
     """How many of the posts have not come to that status."""
     return int(
-        scene.scalar("SELECT count(*) FROM posts WHERE id = ANY(:ids) AND status <> :status", ids=posts, status=status)
+        harness.scalar(
+            "SELECT count(*) FROM posts WHERE id = ANY(:ids) AND status <> :status", ids=posts, status=status
+        )
     )
 
 
@@ -44,8 +48,8 @@ class Duty:
     beside: ClassVar[tuple[str, ...]] = ()
     needs_api = False
 
-    def __init__(self, scene: Scene, reference: Reference) -> None:
-        self.scene, self.reference = scene, reference
+    def __init__(self, harness: Harness, reference: Reference) -> None:
+        self.harness, self.reference = harness, reference
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -72,28 +76,28 @@ class Duty:
 class Publishes(Duty):
     """Posts that are due, of which one in three has an edit that is still queued: its claim has to drain it."""
 
-    def __init__(self, scene: Scene, reference: Reference) -> None:
-        super().__init__(scene, reference)
+    def __init__(self, harness: Harness, reference: Reference) -> None:
+        super().__init__(harness, reference)
         self.posts: list[str] = []
 
     def more(self) -> None:
-        with self.scene.engine.begin() as tx:
-            ids = [rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(3)]
-        self.scene.remember(ids)
-        with self.scene.engine.begin() as tx:
-            rows.edit(tx, ids[0], {"caption": "at the last moment"})
+        with self.harness.engine.begin() as tx:
+            ids = [factories.post(tx, scheduled_time=factories.soon(-5)) for _ in range(3)]
+        self.harness.remember(ids)
+        with self.harness.engine.begin() as tx:
+            factories.edit(tx, ids[0], {"caption": "at the last moment"})
         self.posts += ids
 
     def begun(self) -> bool:
-        return left(self.scene, self.posts, "posted") < len(self.posts)
+        return left(self.harness, self.posts, "posted") < len(self.posts)
 
     def done(self) -> None:
-        assert left(self.scene, self.posts, "posted") == 0
+        assert left(self.harness, self.posts, "posted") == 0
 
     def judged(self) -> None:
         self.went_out_once()
         calls = self.reference.calls("publish")
-        self.scene.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in calls])
+        self.harness.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in calls])
 
     def went_out_once(self) -> None:
         """Under one key and body each, however often the publisher was asked."""
@@ -102,42 +106,42 @@ class Publishes(Duty):
         sent = {(call["post_id"], call["key"], call["body"]) for call in calls}
         assert sorted(post for post, _, _ in sent) == sorted(self.posts)
         ended = "SELECT count(*) FROM publish_attempts WHERE outcome = 'done'"
-        assert self.scene.scalar(ended) == len(self.posts)
-        self.scene.note(f"{len(self.posts)} posts went out by {len(calls)} calls")
+        assert self.harness.scalar(ended) == len(self.posts)
+        self.harness.note(f"{len(self.posts)} posts went out by {len(calls)} calls")
 
 
 class Renders(Duty):
     """Slides that wait for their video."""
 
-    def __init__(self, scene: Scene, reference: Reference) -> None:
-        super().__init__(scene, reference)
+    def __init__(self, harness: Harness, reference: Reference) -> None:
+        super().__init__(harness, reference)
         self.posts: list[str] = []
 
     def more(self) -> None:
-        with self.scene.engine.begin() as tx:
-            ids = [rows.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(3)]
-        self.scene.remember(ids)
+        with self.harness.engine.begin() as tx:
+            ids = [factories.slides(tx, created_at=datetime.now(UTC) - timedelta(minutes=1)) for _ in range(3)]
+        self.harness.remember(ids)
         self.posts += ids
 
     def begun(self) -> bool:
-        return left(self.scene, self.posts, "generated") < len(self.posts)
+        return left(self.harness, self.posts, "generated") < len(self.posts)
 
     def done(self) -> None:
-        assert left(self.scene, self.posts, "generated") == 0
+        assert left(self.harness, self.posts, "generated") == 0
 
     def judged(self) -> None:
         self.were_made_once()
-        self.scene.judge()
+        self.harness.judge()
 
     def were_made_once(self) -> None:
         """Under one key and body each, and what was made stands in the post."""
         calls = self.reference.calls("render")
         sent = {(call["post_id"], call["key"], call["body"]) for call in calls}
         assert sorted(post for post, _, _ in sent) == sorted(self.posts)
-        with self.scene.engine.connect() as tx:
+        with self.harness.engine.connect() as tx:
             made = tx.execute(text("SELECT rendered_url FROM posts WHERE id = ANY(:ids)"), {"ids": self.posts})
             assert len(set(made.scalars()) - {None}) == len(self.posts), "each has a video of its own"
-        self.scene.note(f"{len(self.posts)} posts were rendered by {len(calls)} calls")
+        self.harness.note(f"{len(self.posts)} posts were rendered by {len(calls)} calls")
 
 
 class Deliveries(Duty):
@@ -148,19 +152,19 @@ class Deliveries(Duty):
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        with self.scene.load(self.scene.populate(10), clients=2, pause=0.8):
+        with self.harness.load(self.harness.populate(10), clients=2, pause=0.8):
             eventually(self.begun, within=30, every=0.1, because="the first of it is told")
             yield
-        self.scene.drained(within=20)
+        self.harness.drained(within=20)
 
     def begun(self) -> bool:
-        return bool(self.scene.scalar("SELECT count(*) FROM webhook_events WHERE status = 'delivered'"))
+        return bool(self.harness.scalar("SELECT count(*) FROM webhook_events WHERE status = 'delivered'"))
 
     def done(self) -> None:
-        assert self.scene.scalar("SELECT count(*) FROM webhook_events WHERE status = 'queued'") == 0
+        assert self.harness.scalar("SELECT count(*) FROM webhook_events WHERE status = 'queued'") == 0
 
     def judged(self) -> None:
-        with self.scene.engine.connect() as tx:
+        with self.harness.engine.connect() as tx:
             events = tx.execute(text("SELECT post_id, id, seq, status FROM webhook_events ORDER BY seq")).all()
         assert {event.status for event in events} == {"delivered"}
         place = {event.id: event.seq for event in events}
@@ -174,8 +178,8 @@ class Deliveries(Duty):
         assert {seq for places in heard.values() for seq in places} == set(place.values()), "all of it was told"
         assert all(len(said) == 1 for said in bodies.values())
         calls = sum(len(places) for places in heard.values())
-        self.scene.note(f"{len(events)} events were told by {calls} calls")
-        self.scene.judge()
+        self.harness.note(f"{len(events)} events were told by {calls} calls")
+        self.harness.judge()
 
 
 class Moves(Duty):
@@ -187,21 +191,21 @@ class Moves(Duty):
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        self.edited = self.scene.populate(10)
-        fill(self.scene, self.count)
-        with self.scene.load(self.edited, clients=2, pause=0.2):
-            self.jobs = [started(self.scene)]
+        self.edited = self.harness.populate(10)
+        fill(self.harness, self.count)
+        with self.harness.load(self.edited, clients=2, pause=0.2):
+            self.jobs = [started(self.harness)]
             eventually(self.begun, within=30, every=0.05, because="its first chunks are moved")
             yield
-        self.scene.drained(within=20)
+        self.harness.drained(within=20)
 
     def more(self) -> None:
         if self.ended():
-            self.jobs.append(started(self.scene))
+            self.jobs.append(started(self.harness))
 
     def job(self) -> dict[str, Any]:
         """The newest."""
-        found: dict[str, Any] = self.scene.http.get(f"/v1/reschedules/{self.jobs[-1]}").json()
+        found: dict[str, Any] = self.harness.http.get(f"/v1/reschedules/{self.jobs[-1]}").json()
         return found
 
     def ended(self) -> bool:
@@ -214,10 +218,10 @@ class Moves(Duty):
         assert self.ended(), self.job()
 
     def judged(self) -> None:
-        self.scene.note(f"{len(self.jobs)} jobs")
-        moved_once(self.scene, [ended(self.scene, job_id, within=1) for job_id in self.jobs], self.edited)
-        no_deadlock(self.scene, *self.scene.workers.values())
-        self.scene.judge()
+        self.harness.note(f"{len(self.jobs)} jobs")
+        moved_once(self.harness, [ended(self.harness, job_id, within=1) for job_id in self.jobs], self.edited)
+        no_deadlock(self.harness, *self.harness.workers.values())
+        self.harness.judge()
 
 
 class Rounds(Duty):
@@ -225,26 +229,26 @@ class Rounds(Duty):
 
     beside = ("publish", "edits", "render")
 
-    def __init__(self, scene: Scene, reference: Reference) -> None:
-        super().__init__(scene, reference)
-        self.publishes, self.renders = Publishes(scene, reference), Renders(scene, reference)
-        self.waiting = scene.populate(10)
+    def __init__(self, harness: Harness, reference: Reference) -> None:
+        super().__init__(harness, reference)
+        self.publishes, self.renders = Publishes(harness, reference), Renders(harness, reference)
+        self.waiting = harness.populate(10)
         self.edits = 0
 
     def more(self) -> None:
         self.publishes.more()
         self.renders.more()
-        with self.scene.engine.begin() as tx:
-            rows.edit(tx, self.waiting[self.edits % 10], {"caption": f"forgotten {self.edits}"})
+        with self.harness.engine.begin() as tx:
+            factories.edit(tx, self.waiting[self.edits % 10], {"caption": f"forgotten {self.edits}"})
         self.edits += 1
 
     def begun(self) -> bool:
-        return self.publishes.begun() and self.renders.begun() and self.scene.queued() < self.edits
+        return self.publishes.begun() and self.renders.begun() and self.harness.queued() < self.edits
 
     def done(self) -> None:
         self.publishes.done()
         self.renders.done()
-        assert self.scene.queued() == 0
+        assert self.harness.queued() == 0
 
     def judged(self) -> None:
         self.renders.were_made_once()

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import httpx
 
-from tests import rows, sizes
+from tests import factories, sizes
 from tests.faults.evidence import Exchange
 
 ZONES = ("America/New_York", "America/Los_Angeles", "Europe/London", "Europe/Paris", "Asia/Tokyo", "Pacific/Honolulu")
@@ -112,7 +112,7 @@ class Load:
             time.sleep(rng.uniform(0.05, 0.3))
 
     def _send(self, http: httpx.Client, post_id: str, body: dict[str, Any], headers: dict[str, str]) -> Exchange:
-        given = {"Authorization": f"Bearer {rows.SECRET}"} | headers
+        given = {"Authorization": f"Bearer {factories.SECRET}"} | headers
         request, key, sent = headers["X-Request-Id"], headers.get("Idempotency-Key"), time.time()
         try:
             answer = http.patch(f"{self._url()}/v1/posts/{post_id}", json=body, headers=given)

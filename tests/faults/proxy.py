@@ -1,7 +1,7 @@
 """A network that misbehaves: a TCP proxy, in a thread of its own, between a process and the server that it talks to.
 
     with Proxy(database_url) as wire:
-        scene.environment["REDRAFT_DATABASE_URL"] = wire.url
+        harness.environment["REDRAFT_DATABASE_URL"] = wire.url
         ...
         wire.swallow()  # half-open: the sockets stay up, and nothing arrives
         wire.heal()

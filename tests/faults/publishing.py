@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import Call
-from tests.faults.scene import Scene
+from tests.faults.harness import Harness
 from tests.reference_services.client import Reference
 from tests.waiting import eventually
 
 
 @pytest.fixture
-def reference(scene: Scene, tmp_path: Path) -> Reference:
-    """Services that keep their journal over a restart; the scene's workers call them, and give up on them soon."""
-    reference = Reference(scene.processes, journal=tmp_path / "journal")
-    scene.environment |= reference.environment | {
+def reference(harness: Harness, tmp_path: Path) -> Reference:
+    """Services that keep their journal over a restart; the harness's workers call them, and give up on them soon."""
+    reference = Reference(harness.processes, journal=tmp_path / "journal")
+    harness.environment |= reference.environment | {
         "REDRAFT_SERVICE_TIMEOUT": "1",
         "REDRAFT_CLAIM_EXPIRY": "4",
         "REDRAFT_RESCUE_PERIOD": "1",
@@ -25,10 +25,10 @@ def reference(scene: Scene, tmp_path: Path) -> Reference:
     return reference
 
 
-def due(scene: Scene, count: int = 1, **columns: Any) -> list[str]:
-    with scene.engine.begin() as tx:
-        ids = [rows.post(tx, **({"scheduled_time": rows.soon(-5)} | columns)) for _ in range(count)]
-    scene.remember(ids)
+def due(harness: Harness, count: int = 1, **columns: Any) -> list[str]:
+    with harness.engine.begin() as tx:
+        ids = [factories.post(tx, **({"scheduled_time": factories.soon(-5)} | columns)) for _ in range(count)]
+    harness.remember(ids)
     return ids
 
 
@@ -38,24 +38,24 @@ def attempts(engine: Engine, post: str) -> list[str | None]:
         return list(found.scalars())
 
 
-def posted(scene: Scene, *posts: str, within: float = 30) -> None:
+def posted(harness: Harness, *posts: str, within: float = 30) -> None:
     def all_posted() -> bool:
-        left = {post: scene.row("posts", post).status for post in posts}
+        left = {post: harness.row("posts", post).status for post in posts}
         assert set(left.values()) == {"posted"}, {post: status for post, status in left.items() if status != "posted"}
         return True
 
     eventually(all_posted, within=within, every=0.1)
 
 
-def judged(scene: Scene, reference: Reference) -> list[dict[str, Any]]:
+def judged(harness: Harness, reference: Reference) -> list[dict[str, Any]]:
     """The oracle over rows and journal; the publishes that came, each with one body under its one key."""
     calls = reference.calls("publish")
     assert all(call["genuine"] for call in calls)
     assert not [call for call in calls if call["status"] == 422], "a key came with two bodies"
-    scene.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in calls])
+    harness.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in calls])
     return calls
 
 
-def refused_as_being_published(scene: Scene, post: str, name: str) -> None:
-    answer = scene.send(post, {"caption": name}, name, Prefer="wait=10")
+def refused_as_being_published(harness: Harness, post: str, name: str) -> None:
+    answer = harness.send(post, {"caption": name}, name, Prefer="wait=10")
     assert (answer.status, answer.answer["error"]["details"][0]["message"]) == (409, "being published"), answer

@@ -5,17 +5,17 @@ import pytest
 
 from shared.local import commands
 from shared.local.datadir import free_port
-from tests import rows
-from tests.faults.scene import RESCUE_PERIOD, Scene
+from tests import factories
+from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.processes import Process
 from tests.waiting import eventually
 
 
-def start_crashing_api(scene: Scene) -> Process:
+def start_crashing_api(harness: Harness) -> Process:
     port = free_port()
     planted = ["tests.faults.crashing_api:app" if part == "api.app:app" else part for part in commands.api(port=port)]
     assert "tests.faults.crashing_api:app" in planted
-    api = scene.processes.start(planted, **scene.environment)
+    api = harness.processes.start(planted, **harness.environment)
     api.port = port
     eventually(lambda: _up(api), within=20, because="the planted API answers")
     return api
@@ -37,34 +37,34 @@ def _up(api: Process) -> bool:
     ],
 )
 def test_row_18_an_api_killed_around_its_commit_leaves_one_edit_when_the_client_repeats_with_its_key(
-    scene: Scene, point: str
+    harness: Harness, point: str
 ) -> None:
-    posts = scene.populate(6)
-    with scene.engine.begin() as tx:
-        post = rows.post(tx, f"post_{point}")
-    scene.remember([post])
-    scene.start_ops()
-    scene.start_worker()
-    crashing = start_crashing_api(scene)
+    posts = harness.populate(6)
+    with harness.engine.begin() as tx:
+        post = factories.post(tx, f"post_{point}")
+    harness.remember([post])
+    harness.start_ops()
+    harness.start_worker()
+    crashing = start_crashing_api(harness)
     body = {"caption": "once"}
-    headers = {"Authorization": f"Bearer {rows.SECRET}", "Idempotency-Key": "once", "X-Request-Id": "mine"}
+    headers = {"Authorization": f"Bearer {factories.SECRET}", "Idempotency-Key": "once", "X-Request-Id": "mine"}
     with pytest.raises(httpx.TransportError):
         httpx.patch(f"{crashing.url}/v1/posts/{post}", json=body, headers=headers, timeout=20, trust_env=False)
     assert crashing.wait(within=5) == -9
     assert f"struck _{point}" in crashing.output()
-    scene.note(f"the API was killed {point}")
-    assert len(scene.edits_of(post)) == (0 if point == "before_commit" else 1)
+    harness.note(f"the API was killed {point}")
+    assert len(harness.edits_of(post)) == (0 if point == "before_commit" else 1)
 
-    scene.start_api()
-    with scene.load(posts, clients=3):
+    harness.start_api()
+    with harness.load(posts, clients=3):
         again = {"Prefer": "wait=20", "Idempotency-Key": "once"}
-        answers = [scene.send(post, body, "mine", **again) for _ in range(3)]
+        answers = [harness.send(post, body, "mine", **again) for _ in range(3)]
     assert {answer.status for answer in answers} == {200}
     assert len({answer.edit_id for answer in answers}) == 1
     first = answers[0].headers.get("idempotent-replayed")
     assert first == (None if point == "before_commit" else "true")
     assert answers[1].headers["idempotent-replayed"] == "true"
-    (edit,) = scene.edits_of(post)
-    assert (edit.status, edit.attempts, scene.row("posts", post).revision) == ("applied", 1, 2)
-    scene.drained(within=2 * RESCUE_PERIOD)
-    scene.judge()
+    (edit,) = harness.edits_of(post)
+    assert (edit.status, edit.attempts, harness.row("posts", post).revision) == ("applied", 1, 2)
+    harness.drained(within=2 * RESCUE_PERIOD)
+    harness.judge()

@@ -13,8 +13,8 @@ import redis
 from celery import Celery
 
 from shared import task_names
-from tests.faults.conftest import MakeScene
-from tests.faults.scene import RESCUE_PERIOD, Scene
+from tests.faults.conftest import MakeHarness
+from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.processes import Server
 from tests.waiting import eventually
 
@@ -124,17 +124,17 @@ def empty(client: "redis.Redis[bytes]") -> bool:
 
 
 @pytest.fixture
-def redis_scene(make_scene: MakeScene, database_url: str, own_valkey: Server) -> Scene:
-    return make_scene(database_url, own_valkey.url)
+def redis_harness(make_harness: MakeHarness, database_url: str, own_valkey: Server) -> Harness:
+    return make_harness(database_url, own_valkey.url)
 
 
 def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_nothing(
-    redis_scene: Scene, own_valkey: Server
+    redis_harness: Harness, own_valkey: Server
 ) -> None:
-    scene = redis_scene
-    posts = scene.populate(6)
-    scene.start_api()
-    workers = {name: scene.start_worker(name) for name in ("edits", "publish", "render", "ops")}
+    harness = redis_harness
+    posts = harness.populate(6)
+    harness.start_api()
+    workers = {name: harness.start_worker(name) for name in ("edits", "publish", "render", "ops")}
     sender = Celery(broker=own_valkey.url, set_as_current=False)
     sender.conf.task_routes = {name: {"queue": to} for name, to in task_names.QUEUE_OF.items()}
     sender.conf.task_publish_retry = False
@@ -145,7 +145,7 @@ def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_noth
             for arguments in STRANGE_ARGUMENTS:
                 sender.send_task(name, args=arguments, queue=task_names.QUEUE_OF.get(name, "edits"))
         for what, message in (MALFORMED | NO_ENVELOPES).items():
-            scene.note(f"sent {what}")
+            harness.note(f"sent {what}")
             # Twice: what costs a worker one of its places must cost an edits worker both.
             for name in ("edits", "publish", "ops"):
                 client.lpush(name, message, message)
@@ -154,9 +154,9 @@ def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_noth
         sent = client.info("stats")["total_commands_processed"]
         assert sent > len(STRANGE_ARGUMENTS) * 5
         eventually(lambda: empty(client), within=60, because="all is acknowledged")
-        with scene.load(posts, clients=3):
+        with harness.load(posts, clients=3):
             for number in range(3):
-                answer = scene.send(posts[4], {"caption": f"{number}"}, f"sane-{number}", Prefer="wait=20")
+                answer = harness.send(posts[4], {"caption": f"{number}"}, f"sane-{number}", Prefer="wait=20")
                 assert answer.status == 200
         eventually(lambda: empty(client), within=30, because="all is acknowledged")
     sender.close()
@@ -165,8 +165,8 @@ def test_row_10_strange_and_malformed_doorbells_are_acknowledged_and_change_noth
         received = worker.output().count("] received")
         assert received >= len(STRANGE_ARGUMENTS), (name, received)
         assert "onnection to broker lost" not in worker.output(), name
-    scene.drained(within=2 * RESCUE_PERIOD)
-    scene.judge()
+    harness.drained(within=2 * RESCUE_PERIOD)
+    harness.judge()
 
 
 class Middleman(threading.Thread):
@@ -202,27 +202,27 @@ class Middleman(threading.Thread):
 
 
 def test_row_10_lost_doubled_late_and_reordered_doorbells_change_nothing(
-    redis_scene: Scene, own_valkey: Server
+    redis_harness: Harness, own_valkey: Server
 ) -> None:
-    scene = redis_scene
-    posts = scene.populate()
-    scene.start_api().start_ops()
-    worker = scene.start_worker("edits", "--queues=behind")
-    middleman = Middleman(own_valkey.url, scene.seed)
+    harness = redis_harness
+    posts = harness.populate()
+    harness.start_api().start_ops()
+    worker = harness.start_worker("edits", "--queues=behind")
+    middleman = Middleman(own_valkey.url, harness.seed)
     middleman.start()
-    with scene.load(posts):
+    with harness.load(posts):
         middleman.unfair.set()
         until = time.monotonic() + 5
         eventually(lambda: time.monotonic() > until and min(middleman.fates.values()) >= 10, within=30)
         middleman.unfair.clear()
-        scene.note(f"bells: {middleman.fates}")
-    scene.drained(within=2 * RESCUE_PERIOD)
+        harness.note(f"bells: {middleman.fates}")
+    harness.drained(within=2 * RESCUE_PERIOD)
     with redis.Redis.from_url(own_valkey.url) as client:
         eventually(lambda: not client.llen("behind") and not client.hlen("unacked"), within=20)
     middleman.over.set()
     middleman.join()
     assert worker.running
-    scene.judge()
+    harness.judge()
 
 
 def anew(bell: bytes) -> bytes:

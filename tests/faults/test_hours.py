@@ -18,10 +18,10 @@ from sqlalchemy import text
 
 from shared import task_names
 from shared.broker import queue
-from tests import rows
-from tests.faults.conftest import MakeScene
+from tests import factories
+from tests.faults.conftest import MakeHarness
 from tests.faults.evidence import Call
-from tests.faults.scene import RESCUE_PERIOD, Scene
+from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.processes import Process, Server
 from tests.waiting import eventually
 
@@ -139,9 +139,9 @@ def watched(url: str) -> Iterator[Watch]:
 
 
 @pytest.fixture
-def hasty(make_scene: MakeScene, database_url: str, own_valkey: Server, publisher: Publisher) -> Scene:
+def hasty(make_harness: MakeHarness, database_url: str, own_valkey: Server, publisher: Publisher) -> Harness:
     url = f"http://127.0.0.1:{publisher.server_address[1]}/publish"
-    return make_scene(database_url, own_valkey.url, **HASTE, **QUIET, REDRAFT_PUBLISHER_URL=url)
+    return make_harness(database_url, own_valkey.url, **HASTE, **QUIET, REDRAFT_PUBLISHER_URL=url)
 
 
 def pass_time(seconds: float) -> None:
@@ -149,26 +149,26 @@ def pass_time(seconds: float) -> None:
     eventually(lambda: time.monotonic() > until, within=seconds + 5, every=0.2)
 
 
-def overdue(scene: Scene, count: int) -> list[str]:
+def overdue(harness: Harness, count: int) -> list[str]:
     """Posts whose time has gone by, a minute apart."""
-    with scene.engine.begin() as tx:
-        ids = [rows.post(tx, scheduled_time=rows.soon(-5 - count + n)) for n in range(count)]
-    scene.remember(ids)
+    with harness.engine.begin() as tx:
+        ids = [factories.post(tx, scheduled_time=factories.soon(-5 - count + n)) for n in range(count)]
+    harness.remember(ids)
     return ids
 
 
-def all_posted(scene: Scene, posts: list[str]) -> bool:
-    left = scene.scalar("SELECT count(*) FROM posts WHERE id = ANY(:ids) AND status <> 'posted'", ids=posts)
+def all_posted(harness: Harness, posts: list[str]) -> bool:
+    left = harness.scalar("SELECT count(*) FROM posts WHERE id = ANY(:ids) AND status <> 'posted'", ids=posts)
     return bool(left == 0)
 
 
-def went_out_once(scene: Scene, publisher: Publisher, posts: list[str], within: float) -> None:
+def went_out_once(harness: Harness, publisher: Publisher, posts: list[str], within: float) -> None:
     """Each of them once, never more side by side than there is room for, and no queue kept what was for them."""
-    eventually(lambda: all_posted(scene, posts), within=within, every=0.2, because="all of them go out")
-    scene.note(f"{len(publisher.calls)} calls, {publisher.most_at_once} at once at most")
+    eventually(lambda: all_posted(harness, posts), within=within, every=0.2, because="all of them go out")
+    harness.note(f"{len(publisher.calls)} calls, {publisher.most_at_once} at once at most")
     assert len(publisher.calls) == len(posts)
     assert publisher.most_at_once == CALLS, "all the room there is was needed, and no more taken"
-    assert scene.scalar("SELECT count(*) FROM publish_attempts WHERE outcome = 'done'") == len(posts)
+    assert harness.scalar("SELECT count(*) FROM publish_attempts WHERE outcome = 'done'") == len(posts)
 
 
 def memory(*processes: Process) -> int:
@@ -177,42 +177,42 @@ def memory(*processes: Process) -> int:
     return sum(psutil.Process(pid).memory_info().rss for pid in pids)
 
 
-def rows_in(scene: Scene, table: str) -> int:
-    return int(scene.scalar(f"SELECT count(*) FROM {table}"))
+def rows_in(harness: Harness, table: str) -> int:
+    return int(harness.scalar(f"SELECT count(*) FROM {table}"))
 
 
 @pytest.mark.faults
 def test_hours_without_workers_fill_no_queue_and_what_waited_goes_once_and_in_order(
-    hasty: Scene, own_valkey: Server, publisher: Publisher
+    hasty: Harness, own_valkey: Server, publisher: Publisher
 ) -> None:
-    scene = hasty
-    posts = scene.populate()
+    harness = hasty
+    posts = harness.populate()
     publisher.open()
-    scene.start_api()
-    beat = scene.start_beat()
-    due = overdue(scene, 200)
+    harness.start_api()
+    beat = harness.start_beat()
+    due = overdue(harness, 200)
     with watched(own_valkey.url) as watch:
-        with scene.load(posts, clients=12, pause=0.1):
+        with harness.load(posts, clients=12, pause=0.1):
             pass_time(HOUR)
-            scene.note(f"an hour without any worker: {watch.most}")
+            harness.note(f"an hour without any worker: {watch.most}")
             assert watch.most["ops"] > 0, "beat has rung"
             # Now somebody finds what waits, again and again, and nobody works on it.
-            scene.start_worker("ops")
+            harness.start_worker("ops")
             pass_time(HOUR / 2)
-            scene.note(f"half an hour of rescue and nobody else: {watch.most}")
+            harness.note(f"half an hour of rescue and nobody else: {watch.most}")
             assert watch.most["edits"] >= QUEUE_FULL, "rescue has rung until there was no room"
             assert watch.most["publish"] > 0
-            accepted = scene.queued()
-            assert rows_in(scene, "edits") == accepted, "a row for each edit, and none has ended"
-            scene.start_worker("publish")
-            scene.start_worker("edits")
-        scene.drained(within=2 * RESCUE_PERIOD)
-        went_out_once(scene, publisher, due, within=60)
+            accepted = harness.queued()
+            assert rows_in(harness, "edits") == accepted, "a row for each edit, and none has ended"
+            harness.start_worker("publish")
+            harness.start_worker("edits")
+        harness.drained(within=2 * RESCUE_PERIOD)
+        went_out_once(harness, publisher, due, within=60)
         eventually(lambda: waiting(own_valkey.url) <= queue.WAITING_BEATS, within=30, because="no queue is left full")
         assert beat.running
         watch.holds()
     assert accepted > 20
-    scene.judge(publisher.calls)
+    harness.judge(publisher.calls)
 
 
 def waiting(url: str) -> int:
@@ -222,27 +222,27 @@ def waiting(url: str) -> int:
 
 @pytest.mark.faults
 def test_hours_without_redis_cost_no_memory_and_what_waited_goes_once_and_in_order(
-    hasty: Scene, own_valkey: Server, publisher: Publisher
+    hasty: Harness, own_valkey: Server, publisher: Publisher
 ) -> None:
-    scene = hasty
-    posts = scene.populate()
+    harness = hasty
+    posts = harness.populate()
     publisher.open()
-    scene.start_api()
-    workers = [scene.start_worker(name) for name in ("ops", "edits", "publish")]
-    beat = scene.start_beat()
-    assert scene.api is not None
-    ours = [scene.api, beat, *workers]
+    harness.start_api()
+    workers = [harness.start_worker(name) for name in ("ops", "edits", "publish")]
+    beat = harness.start_beat()
+    assert harness.api is not None
+    ours = [harness.api, beat, *workers]
     with watched(own_valkey.url) as watch:
-        with scene.load(posts, clients=12, pause=0.1) as load:
+        with harness.load(posts, clients=12, pause=0.1) as load:
             own_valkey.stop()
-            scene.note("Redis is stopped")
-            accepted, due = load.accepted, overdue(scene, 200)
+            harness.note("Redis is stopped")
+            accepted, due = load.accepted, overdue(harness, 200)
             # A process that has just started still loads what it needs for the first time.
             pass_time(HOUR / 3)
             before = memory(*ours)
             pass_time(HOUR * 2 / 3)
             grown = memory(*ours) - before
-            scene.note(f"grown by {grown / MEBIBYTE:.1f} MiB, {load.accepted - accepted} edits accepted meanwhile")
+            harness.note(f"grown by {grown / MEBIBYTE:.1f} MiB, {load.accepted - accepted} edits accepted meanwhile")
             assert load.accepted > accepted + 20
             assert grown < 16 * MEBIBYTE
             assert publisher.calls == []
@@ -250,47 +250,47 @@ def test_hours_without_redis_cost_no_memory_and_what_waited_goes_once_and_in_ord
             assert len(waits) > 3 * len(workers)
             assert max(waits) < RESCUE_PERIOD, "whoever waits longer from try to try comes back late"
             own_valkey.start()
-            scene.note("Redis is back")
-            went_out_once(scene, publisher, due, within=30)
-        scene.drained(within=2 * RESCUE_PERIOD)
+            harness.note("Redis is back")
+            went_out_once(harness, publisher, due, within=30)
+        harness.drained(within=2 * RESCUE_PERIOD)
         watch.holds()
     assert {one.status for one in load.exchanges if one.status is None or one.status >= 500} == set()
     assert all(process.running for process in ours)
-    scene.judge(publisher.calls)
+    harness.judge(publisher.calls)
 
 
 @pytest.mark.faults
 def test_hours_without_the_publisher_cost_ten_tries_a_post_at_most_and_then_all_go_out_once(
-    hasty: Scene, own_valkey: Server, publisher: Publisher
+    hasty: Harness, own_valkey: Server, publisher: Publisher
 ) -> None:
     """Every connection is refused. The waits between tries are not compressed: the last of them is the longest."""
-    scene = hasty
-    posts = scene.populate()
-    scene.start_api()
+    harness = hasty
+    posts = harness.populate()
+    harness.start_api()
     for name in ("ops", "edits", "publish"):
-        scene.start_worker(name)
-    scene.start_beat()
-    due = overdue(scene, 200)
+        harness.start_worker(name)
+    harness.start_beat()
+    due = overdue(harness, 200)
     with watched(own_valkey.url) as watch:
-        with scene.load([*posts, *due[:10]], pause=0.1) as load:
+        with harness.load([*posts, *due[:10]], pause=0.1) as load:
             pass_time(HOUR)
-            tried = rows_in(scene, "publish_attempts")
-            scene.note(f"an hour without the publisher: {tried} tries, {watch.most}")
+            tried = rows_in(harness, "publish_attempts")
+            harness.note(f"an hour without the publisher: {tried} tries, {watch.most}")
             # After 2, 6, 18 and 54 s at most: each waited for his next try, whoever rang meanwhile.
             assert len(due) <= tried <= 5 * len(due)
             assert load.slowest() < 10, "edits go on"
             # So slow that their next tries, spread as they are, come faster than they end.
             publisher.takes = 2.0
             publisher.open()
-            scene.note("the publisher is there")
-            eventually(lambda: all_posted(scene, due[10:]), within=120, every=0.2)
-        scene.drained(within=2 * RESCUE_PERIOD)
+            harness.note("the publisher is there")
+            eventually(lambda: all_posted(harness, due[10:]), within=120, every=0.2)
+        harness.drained(within=2 * RESCUE_PERIOD)
         watch.holds(tried=len(due))
     calls = {call.key for call in publisher.calls}
     assert len(calls) == len(publisher.calls)
     assert publisher.most_at_once == CALLS, "all the room there is was needed, and no more taken"
-    assert rows_in(scene, "publish_attempts") <= 10 * len(due)
-    with scene.engine.connect() as tx:
+    assert rows_in(harness, "publish_attempts") <= 10 * len(due)
+    with harness.engine.connect() as tx:
         tries = tx.execute(text("SELECT count(*) FROM publish_attempts GROUP BY idempotency_key")).scalars()
         assert max(tries) <= 10
-    scene.judge(publisher.calls)
+    harness.judge(publisher.calls)

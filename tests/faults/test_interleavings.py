@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from shared.broker import queue
 from tests.faults.evidence import gather, snapshot
 from tests.faults.oracle import judge, verdict
-from tests.faults.world import World
+from tests.faults.simulation import Simulation
 
 A_FEW, TOGETHER = 200, 250
 
@@ -21,18 +21,18 @@ A_FEW, TOGETHER = 200, 250
 def interleave(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int, size: int, *, large: float = 0.0
 ) -> Counter[str]:
-    world = World(engine, random.Random(seed), size, large=large)
-    monkeypatch.setattr(queue, "send", world.hear)
-    monkeypatch.setattr(queue, "room_in", lambda _: 1000)
-    world.populate()
-    first = snapshot(engine, world.posts)
+    simulation = Simulation(engine, random.Random(seed), size, large=large)
+    monkeypatch.setattr(queue, "send", simulation.hear)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 1000)
+    simulation.populate()
+    first = snapshot(engine, simulation.posts)
     try:
-        world.live()
-        world.settle()
+        simulation.live()
+        simulation.settle()
     except BaseException:
         print(f"seed {seed}; repeat it with FAULTS_SEED={seed}")
         raise
-    evidence = gather(engine, first, (), world.journal)
+    evidence = gather(engine, first, (), simulation.journal)
     violations = judge(evidence)
     assert not violations, f"seed {seed}\n{verdict(evidence, violations)}"
     order: defaultdict[str, list[int]] = defaultdict(list)
@@ -43,10 +43,10 @@ def interleave(
     with engine.begin() as tx:
         # The next history's looks at what is due must not find this one's posts.
         tx.execute(text("UPDATE posts SET deleted_at = now() WHERE claim_kind IS NULL"))
-    world.seen["posts"] = len(world.posts)
-    world.seen.update(f"edit {edit.status}" for edit in evidence.edits)
-    world.seen.update(f"post {post.fields['status']}" for post in evidence.posts.values())
-    return world.seen
+    simulation.seen["posts"] = len(simulation.posts)
+    simulation.seen.update(f"edit {edit.status}" for edit in evidence.edits)
+    simulation.seen.update(f"post {post.fields['status']}" for post in evidence.posts.values())
+    return simulation.seen
 
 
 COLLISIONS = (

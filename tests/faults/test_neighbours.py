@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.api.answers import client
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
@@ -39,8 +39,8 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database(f"neighbours_{number}", template=TEMPLATE)
     with running(url, valkey.url(LOGICAL_DATABASES - 60 - number), "edits", "bulk") as stack:
         with stack.engine.begin() as tx:
-            rows.workspace(tx, "ws_flooding", "_flooding", FLOOD)
-            rows.workspace(tx, "ws_quiet", "_quiet", QUIET)
+            factories.workspace(tx, "ws_flooding", "_flooding", FLOOD)
+            factories.workspace(tx, "ws_quiet", "_quiet", QUIET)
         yield stack
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

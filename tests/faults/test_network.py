@@ -18,9 +18,9 @@ from api.submission.waiting import SILENCE
 from shared.settings import Settings
 from shared.store import db
 from tests.faults.behind import LONG, RECOVERED, bad_way, through
+from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.faults.load import Load
 from tests.faults.proxy import BOTH, Proxy, Way
-from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process
 from tests.waiting import eventually
 
@@ -36,7 +36,7 @@ class Behind:
     """A running stack of which one side is behind a network that can be struck."""
 
     link: str
-    scene: Scene
+    harness: Harness
     proxy: Proxy
     posts: list[str]
     worker: Process
@@ -46,7 +46,7 @@ class Behind:
         until = time.time() + seconds
         while time.time() < until:
             name = f"struck-{time.time()}"
-            answer = self.scene.send(self.posts[6], {"caption": name}, name, Prefer="respond-async")
+            answer = self.harness.send(self.posts[6], {"caption": name}, name, Prefer="respond-async")
             assert answer.status == 202 or (
                 self.link == "api-postgresql" and answer.status == 503 and "retry-after" in answer.headers
             ), answer
@@ -59,17 +59,17 @@ class Behind:
 
         def answered() -> bool:
             name = f"again-{time.time()}"
-            return self.scene.send(self.posts[7], {"caption": name}, name, Prefer="wait=30").status == 200
+            return self.harness.send(self.posts[7], {"caption": name}, name, Prefer="wait=30").status == 200
 
         eventually(answered, within=within, every=0.2, because="an edit is applied again")
-        self.scene.note(f"recovered in {time.time() - began:.1f} s")
+        self.harness.note(f"recovered in {time.time() - began:.1f} s")
 
     def hears(self) -> None:
         """The API is told of ends again: whoever hears nothing looks for himself, but only after a silence."""
 
         def at_once() -> bool:
             name = f"heard-{time.time()}"
-            answer = self.scene.send(self.posts[8], {"caption": name}, name, Prefer="wait=10")
+            answer = self.harness.send(self.posts[8], {"caption": name}, name, Prefer="wait=10")
             return answer.status == 200 and (answer.answered or 0) - answer.sent < SILENCE
 
         eventually(at_once, within=RECOVERED, every=0.1, because="an end is announced, and heard")
@@ -80,36 +80,36 @@ class Behind:
         assert odd <= ({503} if self.link == "api-postgresql" else set()), odd
         assert load.slowest() < LONGEST
         assert self.worker.running, "a worker must outlive its network"
-        self.scene.drained(within=2 * RESCUE_PERIOD)
-        eventually(lambda: self.scene.locks_left() == [], within=10)
-        self.scene.judge()
+        self.harness.drained(within=2 * RESCUE_PERIOD)
+        eventually(lambda: self.harness.locks_left() == [], within=10)
+        self.harness.judge()
 
 
 @contextmanager
-def behind(scene: Scene, link: str) -> Iterator[Behind]:
+def behind(harness: Harness, link: str) -> Iterator[Behind]:
     """An API and workers, one of them with a bad network towards one of its servers."""
     who, _, where = link.partition("-")
-    posts = scene.populate()
-    with bad_way(scene, where) as proxy:
+    posts = harness.populate()
+    with bad_way(harness, where) as proxy:
 
         def way(whose: str) -> AbstractContextManager[None]:
-            return through(scene, proxy, where) if who == whose else nullcontext()
+            return through(harness, proxy, where) if who == whose else nullcontext()
 
         with way("api"):
-            scene.start_api()
+            harness.start_api()
         with way("workers"):
-            scene.start_ops()
-            worker = scene.start_worker()
-        yield Behind(link, scene, proxy, posts, worker)
+            harness.start_ops()
+            worker = harness.start_worker()
+        yield Behind(link, harness, proxy, posts, worker)
 
 
-def cut(scene: Scene, link: str, rounds: int) -> None:
-    rng = random.Random(scene.seed)
-    with behind(scene, link) as at, scene.load(at.posts) as load:
+def cut(harness: Harness, link: str, rounds: int) -> None:
+    rng = random.Random(harness.seed)
+    with behind(harness, link) as at, harness.load(at.posts) as load:
         for _ in range(rounds):
             before, reset = load.accepted, rng.random() < 0.5
             connections = at.proxy.cut(reset=reset)
-            scene.note(f"cut {connections} connections by {'RST' if reset else 'FIN'}")
+            harness.note(f"cut {connections} connections by {'RST' if reset else 'FIN'}")
             assert connections > 0
             eventually(lambda before=before: load.accepted > before + 10, within=20, because="clients are answered")
             at.recovers()
@@ -117,25 +117,25 @@ def cut(scene: Scene, link: str, rounds: int) -> None:
         at.judged(load)
 
 
-def test_network_cut_connections_of_workers_to_postgresql_lose_nothing(scene: Scene) -> None:
-    cut(scene, "workers-postgresql", 2)
+def test_network_cut_connections_of_workers_to_postgresql_lose_nothing(harness: Harness) -> None:
+    cut(harness, "workers-postgresql", 2)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("link", LINKS)
-def test_network_connections_cut_again_and_again_lose_nothing(scene: Scene, link: str) -> None:
-    cut(scene, link, 10)
+def test_network_connections_cut_again_and_again_lose_nothing(harness: Harness, link: str) -> None:
+    cut(harness, link, 10)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("link", LINKS)
-def test_network_connections_refused_for_a_while_lose_nothing(scene: Scene, link: str) -> None:
-    with behind(scene, link) as at, scene.load(at.posts) as load:
+def test_network_connections_refused_for_a_while_lose_nothing(harness: Harness, link: str) -> None:
+    with behind(harness, link) as at, harness.load(at.posts) as load:
         at.proxy.refuse()
-        scene.note(f"cut {at.proxy.cut()} connections, and no new ones")
+        harness.note(f"cut {at.proxy.cut()} connections, and no new ones")
         at.keeps_answering(8)
         at.proxy.heal()
-        scene.note("healed")
+        harness.note("healed")
         at.recovers()
         at.hears()
         load.stop()
@@ -146,33 +146,33 @@ def test_network_connections_refused_for_a_while_lose_nothing(scene: Scene, link
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("delay", [0.1, 0.2], ids=["100ms", "200ms"])
 def test_network_a_way_of_100_or_200_ms_in_each_direction_is_slow_and_no_more(
-    scene: Scene, link: str, delay: float
+    harness: Harness, link: str, delay: float
 ) -> None:
-    with behind(scene, link) as at, scene.load(at.posts) as load:
+    with behind(harness, link) as at, harness.load(at.posts) as load:
         passed = dict(at.proxy.passed)
         at.proxy.delay(delay)
         since = time.time()
-        scene.note(f"each chunk takes {delay:.1f} s")
+        harness.note(f"each chunk takes {delay:.1f} s")
         at.keeps_answering(10)
         at.recovers()
         waited = [one for one in load.exchanges if one.sent > since and one.status == 200]
         assert len(waited) >= 5, "edits are applied while clients wait"
         assert at.proxy.passed["up"] > passed["up"]
         at.proxy.heal()
-        scene.note("healed")
+        harness.note("healed")
         at.recovers()
         load.stop()
         at.judged(load)
 
 
-def half_open(scene: Scene, link: str, ways: tuple[Way, ...], seconds: float) -> None:
-    with behind(scene, link) as at, scene.load(at.posts) as load:
+def half_open(harness: Harness, link: str, ways: tuple[Way, ...], seconds: float) -> None:
+    with behind(harness, link) as at, harness.load(at.posts) as load:
         at.proxy.swallow(ways)
-        scene.note(f"half-open: nothing comes {' or '.join(ways)}")
+        harness.note(f"half-open: nothing comes {' or '.join(ways)}")
         at.keeps_answering(seconds)
         assert at.proxy.swallowed[ways[0]] > 0
         at.proxy.heal()
-        scene.note(f"healed; {dict(at.proxy.swallowed)} bytes were swallowed")
+        harness.note(f"healed; {dict(at.proxy.swallowed)} bytes were swallowed")
         at.recovers()
         at.hears()
         load.stop()
@@ -182,15 +182,17 @@ def half_open(scene: Scene, link: str, ways: tuple[Way, ...], seconds: float) ->
 @pytest.mark.faults
 @pytest.mark.parametrize("ways", [BOTH, ("down",)], ids=["both", "down"])
 @pytest.mark.parametrize("link", LINKS)
-def test_network_half_open_connections_cost_time_and_no_edit(scene: Scene, link: str, ways: tuple[Way, ...]) -> None:
+def test_network_half_open_connections_cost_time_and_no_edit(
+    harness: Harness, link: str, ways: tuple[Way, ...]
+) -> None:
     """`down` alone is the nastier: all is done, commits too, and nobody hears of it."""
-    half_open(scene, link, ways, 8)
+    half_open(harness, link, ways, 8)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("link", LINKS)
-def test_network_half_open_connections_for_longer_than_every_time_out_cost_no_edit(scene: Scene, link: str) -> None:
-    half_open(scene, link, BOTH, LONG)
+def test_network_half_open_connections_for_longer_than_every_time_out_cost_no_edit(harness: Harness, link: str) -> None:
+    half_open(harness, link, BOTH, LONG)
 
 
 def test_network_an_answer_that_never_comes_is_waited_for_as_long_as_the_server_may_work_on_it(
@@ -226,14 +228,14 @@ def test_network_an_answer_that_never_comes_is_waited_for_as_long_as_the_server_
 
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", ["cut", "delay", "half-open"])
-def test_network_clients_whose_answers_are_lost_repeat_and_make_one_edit_each(scene: Scene, fault: str) -> None:
-    rng = random.Random(scene.seed)
-    posts = scene.populate()
-    scene.start_api().start_ops()
-    scene.start_worker()
-    with Proxy(scene.address) as proxy:
-        scene.address = proxy.url
-        with scene.load(posts) as load:
+def test_network_clients_whose_answers_are_lost_repeat_and_make_one_edit_each(harness: Harness, fault: str) -> None:
+    rng = random.Random(harness.seed)
+    posts = harness.populate()
+    harness.start_api().start_ops()
+    harness.start_worker()
+    with Proxy(harness.address) as proxy:
+        harness.address = proxy.url
+        with harness.load(posts) as load:
             for number in range(6):
                 before = load.accepted
                 if fault == "delay":
@@ -247,9 +249,9 @@ def test_network_clients_whose_answers_are_lost_repeat_and_make_one_edit_each(sc
                     proxy.cut()
                 else:
                     assert proxy.cut(reset=rng.random() < 0.5) > 0
-                scene.note(f"{fault} {number}")
+                harness.note(f"{fault} {number}")
                 # Nobody else is concerned.
-                other = scene.send(posts[6], {"caption": f"{number}"}, f"other-{number}", Prefer="wait=20")
+                other = harness.send(posts[6], {"caption": f"{number}"}, f"other-{number}", Prefer="wait=20")
                 assert other.status == 200, other
                 assert (other.answered or 0) - other.sent < PROMPT
                 eventually(lambda before=before: load.accepted > before + 20, within=30, because="clients go on")
@@ -258,5 +260,5 @@ def test_network_clients_whose_answers_are_lost_repeat_and_make_one_edit_each(sc
         if fault == "half-open":
             assert any("idempotent-replayed" in one.headers for one in load.exchanges), "done, unheard, asked again"
     assert {one.status for one in load.exchanges if one.status is not None and one.status >= 500} == set()
-    scene.drained(within=2 * RESCUE_PERIOD)
-    scene.judge()
+    harness.drained(within=2 * RESCUE_PERIOD)
+    harness.judge()

@@ -16,8 +16,8 @@ from shared.settings import Settings
 from shared.store.db import OVERTIME
 from tests.faults.behind import LONG, RECOVERED, bad_way, through
 from tests.faults.duties import DUTIES, Duty, nobody_holds_anything
+from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.faults.proxy import BOTH, Proxy
-from tests.faults.scene import RESCUE_PERIOD, Scene
 from tests.processes import Process
 from tests.reference_services.client import Reference
 from tests.waiting import eventually
@@ -30,11 +30,11 @@ WITHIN = max(RECOVERED, Settings().transaction_timeout + OVERTIME + CLAIM_EXPIRY
 
 
 @pytest.fixture
-def reference(scene: Scene) -> Reference:
+def reference(harness: Harness) -> Reference:
     """Services that take their time, so that calls are under way whenever something strikes."""
-    reference = Reference(scene.processes)
+    reference = Reference(harness.processes)
     reference.behave({"mode": "late", "seconds": 0.15})
-    scene.environment |= reference.environment | {
+    harness.environment |= reference.environment | {
         "REDRAFT_SERVICE_TIMEOUT": "5",
         "REDRAFT_CLAIM_EXPIRY": str(CLAIM_EXPIRY),
     }
@@ -45,7 +45,7 @@ def reference(scene: Scene) -> Reference:
 class Behind:
     """A worker behind a network that can be struck, and what it has to do."""
 
-    scene: Scene
+    harness: Harness
     proxy: Proxy
     worker: Process
     duty: Duty
@@ -69,86 +69,86 @@ class Behind:
             return True
 
         eventually(done, within=within, every=0.1, because="all of it is done")
-        self.scene.note(f"all of it was done in {time.monotonic() - began:.1f} s")
+        self.harness.note(f"all of it was done in {time.monotonic() - began:.1f} s")
 
     def judged(self) -> None:
         assert self.worker.running, "a worker must outlive its network"
-        nobody_holds_anything(self.scene)
+        nobody_holds_anything(self.harness)
         self.duty.judged()
 
 
 @contextmanager
-def behind(scene: Scene, reference: Reference, queue: str, where: str) -> Iterator[Behind]:
+def behind(harness: Harness, reference: Reference, queue: str, where: str) -> Iterator[Behind]:
     """The worker of a queue behind a bad way to one of its servers."""
     if queue == "webhooks":
-        scene.environment |= reference.webhooks
-    duty = DUTIES[queue](scene, reference)
+        harness.environment |= reference.webhooks
+    duty = DUTIES[queue](harness, reference)
     if duty.needs_api:
-        scene.start_api()
+        harness.start_api()
     for name in duty.beside:
-        scene.start_worker(name)
-    with bad_way(scene, where) as proxy:
-        with through(scene, proxy, where):
-            worker = scene.start_worker(queue)
+        harness.start_worker(name)
+    with bad_way(harness, where) as proxy:
+        with through(harness, proxy, where):
+            worker = harness.start_worker(queue)
             if queue == "ops":
-                scene.start_beat()
+                harness.start_beat()
         if queue != "ops":
-            scene.start_ops()
-        yield Behind(scene, proxy, worker, duty)
+            harness.start_ops()
+        yield Behind(harness, proxy, worker, duty)
 
 
-def cut(scene: Scene, reference: Reference, queue: str, where: str, rounds: int) -> None:
-    rng = random.Random(scene.seed)
-    with behind(scene, reference, queue, where) as at:
+def cut(harness: Harness, reference: Reference, queue: str, where: str, rounds: int) -> None:
+    rng = random.Random(harness.seed)
+    with behind(harness, reference, queue, where) as at:
         with at.duty.under_way():
             for _ in range(rounds):
                 reset = rng.random() < 0.5
                 eventually(lambda: at.proxy.open > 0, within=10, because="it has connected again")
-                scene.note(f"cut {at.proxy.cut(reset=reset)} connections by {'RST' if reset else 'FIN'}")
+                harness.note(f"cut {at.proxy.cut(reset=reset)} connections by {'RST' if reset else 'FIN'}")
                 at.lasts(rng.uniform(0.2, 1.0))
         at.ends()
         at.judged()
 
 
-def half_open(scene: Scene, reference: Reference, queue: str, where: str, seconds: float) -> None:
-    with behind(scene, reference, queue, where) as at:
+def half_open(harness: Harness, reference: Reference, queue: str, where: str, seconds: float) -> None:
+    with behind(harness, reference, queue, where) as at:
         with at.duty.under_way():
             at.proxy.swallow(BOTH)
-            scene.note("half-open: nothing comes up or down")
+            harness.note("half-open: nothing comes up or down")
             at.lasts(seconds)
             assert at.proxy.swallowed["up"] > 0
             at.proxy.heal()
-            scene.note(f"healed; {dict(at.proxy.swallowed)} bytes were swallowed")
+            harness.note(f"healed; {dict(at.proxy.swallowed)} bytes were swallowed")
         at.ends()
         at.judged()
 
 
 def test_network_cut_connections_of_the_publishing_worker_to_postgresql_publish_once(
-    scene: Scene, reference: Reference
+    harness: Harness, reference: Reference
 ) -> None:
-    cut(scene, reference, "publish", "postgresql", 3)
+    cut(harness, reference, "publish", "postgresql", 3)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("where", SERVERS)
 @pytest.mark.parametrize("queue", DUTIES)
 def test_network_a_worker_cut_off_again_and_again_does_its_work_once(
-    scene: Scene, reference: Reference, queue: str, where: str
+    harness: Harness, reference: Reference, queue: str, where: str
 ) -> None:
-    cut(scene, reference, queue, where, 8)
+    cut(harness, reference, queue, where, 8)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("where", SERVERS)
 @pytest.mark.parametrize("queue", DUTIES)
 def test_network_a_worker_200_ms_from_its_server_each_way_does_its_work_once(
-    scene: Scene, reference: Reference, queue: str, where: str
+    harness: Harness, reference: Reference, queue: str, where: str
 ) -> None:
-    with behind(scene, reference, queue, where) as at:
+    with behind(harness, reference, queue, where) as at:
         with at.duty.under_way():
             passed = at.proxy.passed["up"]
             at.proxy.delay(0.2)
-            scene.note("each chunk takes 200 ms, either way")
+            harness.note("each chunk takes 200 ms, either way")
             # Less work: a transaction takes a second or two, and so does Celery for each message, one by one.
             at.lasts(8, every=2)
             assert at.proxy.passed["up"] > passed
@@ -162,15 +162,15 @@ def test_network_a_worker_200_ms_from_its_server_each_way_does_its_work_once(
 @pytest.mark.parametrize("where", SERVERS)
 @pytest.mark.parametrize("queue", DUTIES)
 def test_network_a_half_open_connection_of_a_worker_costs_time_and_no_work(
-    scene: Scene, reference: Reference, queue: str, where: str
+    harness: Harness, reference: Reference, queue: str, where: str
 ) -> None:
-    half_open(scene, reference, queue, where, 8)
+    half_open(harness, reference, queue, where, 8)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("where", SERVERS)
 @pytest.mark.parametrize("queue", DUTIES)
 def test_network_a_connection_half_open_for_longer_than_every_time_out_costs_no_work(
-    scene: Scene, reference: Reference, queue: str, where: str
+    harness: Harness, reference: Reference, queue: str, where: str
 ) -> None:
-    half_open(scene, reference, queue, where, LONG)
+    half_open(harness, reference, queue, where, LONG)

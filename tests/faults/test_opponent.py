@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.faults.evidence import Call
+from tests.faults.harness import Harness
 from tests.faults.publishing import due
-from tests.faults.scene import Scene
 from tests.reference_services.client import Played
 from tests.waiting import eventually
 
@@ -27,7 +27,7 @@ WAITS_END = text("""
         SELECT FROM publish_attempts a WHERE a.claim_token = p.claim_token AND a.outcome IS NULL)))""")
 
 
-def play(scene: Scene, opponent: Played, posts: list[str], chance: random.Random, seconds: float) -> Counter[str]:
+def play(harness: Harness, opponent: Played, posts: list[str], chance: random.Random, seconds: float) -> Counter[str]:
     """What clients, operators and time do meanwhile."""
     seen, until, number = Counter[str](), time.monotonic() + seconds, 0
     while time.monotonic() < until:
@@ -36,84 +36,84 @@ def play(scene: Scene, opponent: Played, posts: list[str], chance: random.Random
             ("edit", "delete", "retry", "time", "claims expire", "restart", "kill"), (8, 0.4, 5, 8, 2, 1, 0.6)
         )[0]
         if what == "edit":
-            said = scene.send(post, {"caption": f"caption {number}"}, f"edit{number}", Prefer="wait=2").status
+            said = harness.send(post, {"caption": f"caption {number}"}, f"edit{number}", Prefer="wait=2").status
         elif what == "delete":
-            found = scene.http.request("DELETE", "/v1/posts", json={"postIds": [post]}).json()
+            found = harness.http.request("DELETE", "/v1/posts", json={"postIds": [post]}).json()
             said = found["failed"][0]["reason"] if found["failed"] else "well"
         elif what == "retry":
-            said = scene.http.post(f"/v1/posts/{post}/retry").status_code
+            said = harness.http.post(f"/v1/posts/{post}/retry").status_code
         elif what == "restart":
             said = None
             opponent.restart()
         elif what == "kill":
             said = None
-            scene.workers["publish"].kill()
-            scene.start_worker("publish")
+            harness.workers["publish"].kill()
+            harness.start_worker("publish")
         else:
             said = None
-            waits_end(scene, posts, claims=what == "claims expire")
+            waits_end(harness, posts, claims=what == "claims expire")
             time.sleep(0.1)  # how often it is done
         seen[f"{what} {said or ''}".strip()] += 1
-        scene.note(f"{what} {post} {said or ''}")
+        harness.note(f"{what} {post} {said or ''}")
     return seen
 
 
-def waits_end(scene: Scene, posts: list[str], *, claims: bool = False) -> None:
-    with scene.engine.begin() as tx:
+def waits_end(harness: Harness, posts: list[str], *, claims: bool = False) -> None:
+    with harness.engine.begin() as tx:
         tx.execute(WAITS_END, {"ids": posts, "all": claims})
 
 
-def all_end(scene: Scene, posts: list[str]) -> bool:
+def all_end(harness: Harness, posts: list[str]) -> bool:
     """With a publisher that is calm, whatever is retried goes out."""
     left = []
     for post in posts:
-        row = scene.row("posts", post)
+        row = harness.row("posts", post)
         if row.status == "failed":
-            assert scene.http.post(f"/v1/posts/{post}/retry").status_code in {200, 409}
+            assert harness.http.post(f"/v1/posts/{post}/retry").status_code in {200, 409}
         if row.status != "posted" and row.deleted_at is None:
             left.append(f"{post} {row.status} {row.claim_kind} {row.failure_reason}")
-    waits_end(scene, posts)
+    waits_end(harness, posts)
     assert not left, left
     return True
 
 
-def game(scene: Scene, tmp_path: Path, count: int, seconds: float) -> Counter[str]:
-    opponent = Played(scene.processes, scene.seed, tmp_path / "journal")
-    scene.environment |= opponent.environment | {
+def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counter[str]:
+    opponent = Played(harness.processes, harness.seed, tmp_path / "journal")
+    harness.environment |= opponent.environment | {
         "REDRAFT_SERVICE_TIMEOUT": "1", "REDRAFT_CLAIM_EXPIRY": "4", "REDRAFT_RESCUE_PERIOD": "1",
     }  # fmt: skip
-    scene.start_api().start_ops()
+    harness.start_api().start_ops()
     for name in ("edits", "publish"):
-        scene.start_worker(name)
+        harness.start_worker(name)
     # They come due one after the other, so that most are edited before, and some deleted.
     start = datetime.now(UTC).replace(microsecond=0)
-    posts = [due(scene, scheduled_time=start + timedelta(seconds=seconds * n / count))[0] for n in range(count)]
-    seen = play(scene, opponent, posts, random.Random(scene.seed), seconds)
+    posts = [due(harness, scheduled_time=start + timedelta(seconds=seconds * n / count))[0] for n in range(count)]
+    seen = play(harness, opponent, posts, random.Random(harness.seed), seconds)
     opponent.calm()
-    eventually(lambda: all_end(scene, posts), within=60, every=0.3, because="every post has an end")
-    scene.drained(within=20)
+    eventually(lambda: all_end(harness, posts), within=60, every=0.3, because="every post has an end")
+    harness.drained(within=20)
 
     journal = opponent.journal()
     effects = Counter(post for post, _ in journal["effects"])
     assert [post for post, times in effects.items() if times > 1] == [], "went out twice"
     for post in posts:
-        row = scene.row("posts", post)
+        row = harness.row("posts", post)
         assert (row.status == "posted") == bool(effects[post]), (post, row)
     assert all(call["genuine"] for call in journal["calls"])
-    scene.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in journal["calls"]])
+    harness.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in journal["calls"]])
     seen.update(f"answered {call['status']}" for call in journal["calls"])
     print(dict(seen.most_common()))
     return seen
 
 
-def test_row_23_nothing_goes_out_twice_whatever_a_publisher_does(scene: Scene, tmp_path: Path) -> None:
-    seen = game(scene, tmp_path, 8, 10)
+def test_row_23_nothing_goes_out_twice_whatever_a_publisher_does(harness: Harness, tmp_path: Path) -> None:
+    seen = game(harness, tmp_path, 8, 10)
     assert sum(times for what, times in seen.items() if what.startswith("answered")) > 8
     assert len([what for what in seen if what.startswith("answered")]) > 5
 
 
 @pytest.mark.faults
-def test_row_23_nothing_goes_out_twice_in_a_long_game(scene: Scene, tmp_path: Path) -> None:
-    seen = game(scene, tmp_path, 60, 120)
+def test_row_23_nothing_goes_out_twice_in_a_long_game(harness: Harness, tmp_path: Path) -> None:
+    seen = game(harness, tmp_path, 60, 120)
     assert min(seen["restart"], seen["kill"], seen["edit 200"], seen["edit 409"], seen["retry 200"]) > 2
     assert seen["delete well"]

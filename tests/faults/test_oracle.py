@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import Call, Evidence, Exchange, PostRow, gather, snapshot
 from tests.faults.oracle import judge
 from worker.apply import apply_edits
@@ -31,15 +31,15 @@ class History:
 
     def post(self, *, slides: bool = False) -> str:
         with self.engine.begin() as tx:
-            post = (rows.slides if slides else rows.post)(tx)
+            post = (factories.slides if slides else factories.post)(tx)
         self.first |= snapshot(self.engine, [post])
         return post
 
     def edit(self, post: str, body: dict[str, Any], *, key: str | None = None) -> str:
         """Sent, recorded, applied, answered."""
-        sent, name = time.time(), f"req-{next(rows.numbers)}"
+        sent, name = time.time(), f"req-{next(factories.numbers)}"
         with self.engine.begin() as tx:
-            edit = rows.edit(tx, post, body)
+            edit = factories.edit(tx, post, body)
             tx.execute(
                 text("UPDATE edits SET request_id = :name, created_at = now() - interval '1 year' WHERE id = :id"),
                 {"id": edit, "name": name},
@@ -55,7 +55,7 @@ class History:
 
     def publish(self, post: str) -> None:
         """Claimed, called for, finished."""
-        revision = rows.row(self.engine, "posts", post).schedule_revision
+        revision = factories.row(self.engine, "posts", post).schedule_revision
         publish([(post, revision)], CallPool(1), lambda _: None)
         (attempt,) = self.evidence().attempts
         self.journal.append(Call(time.time(), attempt.idempotency_key, attempt.body))
@@ -111,7 +111,7 @@ def test_an_edit_that_has_no_row_is_lost(history: History) -> None:
 def test_an_edit_that_is_still_queued_is_lost_once_the_queue_should_be_empty(history: History) -> None:
     post = history.post()
     with history.engine.begin() as tx:
-        rows.edit(tx, post, {"caption": "waits"})
+        factories.edit(tx, post, {"caption": "waits"})
     assert history.kinds() == {"lost"}
     assert judge(history.evidence(), settled=False) == []
 
@@ -209,7 +209,7 @@ def test_a_call_that_has_no_attempt_is_found(history: History) -> None:
 def test_a_request_that_made_two_edits_is_found(history: History) -> None:
     post, request = history.post(), history.exchanges[2].request
     with history.engine.begin() as tx:
-        again = rows.edit(tx, post, {"caption": "two"})
+        again = factories.edit(tx, post, {"caption": "two"})
         tx.execute(text("UPDATE edits SET request_id = :request WHERE id = :id"), {"id": again, "request": request})
     apply_edits([post])
     assert history.kinds() == {"replayed"}

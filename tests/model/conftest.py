@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from tests import rows
+from tests import factories
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         yield engine

@@ -27,7 +27,7 @@ from shared.domain.lifecycle import Apply, ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import failures
-from shared.store.claims import Attempt, AttemptEnd, Finish, History
+from shared.store.claims import Attempt, AttemptResult, Finish, History
 from worker import publish_rules
 from worker.retries import OUTCOME_UNKNOWN, Limits
 
@@ -214,7 +214,7 @@ def finish(state: State, holder: Holder) -> State:
     """As worker/published.py: how the try ended is kept; the post is the holder's as long as the token is."""
     attempt, answer = holder.attempt, holder.reply
     assert answer is not None
-    state = ended(state, AttemptEnd(attempt.claim_token, answer, None))
+    state = ended(state, AttemptResult(attempt.claim_token, answer, None))
     if state.token != attempt.claim_token:
         return state
     asks = QUARTER if answer in {Outcome.NOT_NOW, Outcome.PROCESSING} else None
@@ -223,7 +223,7 @@ def finish(state: State, holder: Holder) -> State:
     return finished(state, end)
 
 
-def ended(state: State, end: AttemptEnd) -> State:
+def ended(state: State, end: AttemptResult) -> State:
     """`end_attempts`: the first word on each try stands."""
     if state.waiting is None or state.waiting[0] != end.token or state.history is None:
         return state

@@ -14,7 +14,7 @@ from shared.store import claims as claims_store
 from shared.store import failures
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
-from tests import rows
+from tests import factories
 from tests.model.publishing import CAPTION, CAPTION_BACK, LIMITS, QUARTER, Holder, State, first, steps
 from worker import apply, publish, published
 from worker.outbound.call_pool import Completed
@@ -30,7 +30,7 @@ class Lived:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         with engine.begin() as tx:
-            self.post = rows.post(tx, scheduled_time=rows.soon(-5))
+            self.post = factories.post(tx, scheduled_time=factories.soon(-5))
         self.called: dict[str, Called] = {}
         self.keys: dict[str, str] = {}
 
@@ -50,12 +50,12 @@ class Lived:
                 self.time_passes((after.now - before.now).total_seconds(), after)
             case "an edit of the caption is recorded":
                 with self.engine.begin() as tx:
-                    rows.edit(tx, self.post, CAPTION if before.facts.caption == "first" else CAPTION_BACK)
+                    factories.edit(tx, self.post, CAPTION if before.facts.caption == "first" else CAPTION_BACK)
             case "the edit is applied or refused":
                 apply.apply_edits([self.post])
             case "it is deleted":
                 with self.engine.begin() as tx:
-                    assert deletion.delete(tx, rows.WORKSPACE, [self.post]).posts == [self.post]
+                    assert deletion.delete(tx, factories.WORKSPACE, [self.post]).posts == [self.post]
             case "an operator retries" | "an operator retries --not-sent":
                 with self.engine.begin() as tx:
                     locked = posts_store.lock_posts(tx, [self.post], "wait")

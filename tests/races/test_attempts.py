@@ -8,19 +8,19 @@ from sqlalchemy import Engine, text
 from shared.store import db
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
-from tests import rows
+from tests import factories
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         yield engine
 
 
 def test_giving_back_waits_for_no_edit_and_names_what_is_owed_still(engine: Engine) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx)
-        first, second, ended = (rows.edit(tx, post, {"caption": caption}) for caption in "abc")
+        post = factories.post(tx)
+        first, second, ended = (factories.edit(tx, post, {"caption": caption}) for caption in "abc")
         tx.execute(text("UPDATE edits SET attempts = 1"))
         tx.execute(
             text("""UPDATE edits SET status = 'rejected', finalized_at = now(), error_code = 'discarded',
@@ -36,4 +36,4 @@ def test_giving_back_waits_for_no_edit_and_names_what_is_owed_still(engine: Engi
         another.execute(text("SELECT 1 FROM edits WHERE id = :id FOR NO KEY UPDATE NOWAIT"), {"id": second})
     with db.autocommit_relaxed() as relaxed:
         assert edits_store.give_back_attempts(relaxed, owed) == set()
-    assert [rows.row(engine, "edits", edit).attempts for edit in (first, second, ended)] == [0, 0, 1]
+    assert [factories.row(engine, "edits", edit).attempts for edit in (first, second, ended)] == [0, 0, 1]

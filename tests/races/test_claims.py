@@ -11,14 +11,14 @@ from sqlalchemy import Engine, text
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
 from shared.store import db
-from tests import rows
-from tests.worker.outside import (
+from tests import factories
+from tests.worker.fake_services import (
     MADE,
     Outside,
     attempts,
     expire,
+    fake_services,
     in_thread,
-    outside,
     publish_now,
     render_now,
     until,
@@ -28,7 +28,7 @@ from worker.follow_ups import SNOOZE, FollowUps, Publish
 from worker.outbound.call_pool import CallPool
 from worker.render import Rendering
 
-__all__ = ["outside"]
+__all__ = ["fake_services"]
 
 CONTENT = {"contentType": "slides", "contentUrl": ["https://cdn.example.com/8.jpg", "https://cdn.example.com/9.jpg"]}
 
@@ -46,14 +46,14 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
 @pytest.fixture
 def due(engine: Engine) -> str:
     with engine.begin() as tx:
-        return rows.post(tx, scheduled_time=rows.soon(-5))
+        return factories.post(tx, scheduled_time=factories.soon(-5))
 
 
 @pytest.fixture
-def slides(engine: Engine, outside: Outside) -> str:
-    outside.usual = MADE
+def slides(engine: Engine, fake_services: FakeServices) -> str:
+    fake_services.usual = MADE
     with engine.begin() as tx:
-        return rows.slides(tx)
+        return factories.slides(tx)
 
 
 class Pause:
@@ -84,11 +84,11 @@ def someone_waits_for_a_lock(engine: Engine) -> bool:
 
 def queued(engine: Engine, post: str, changes: dict[str, Any]) -> str:
     with engine.begin() as tx:
-        return rows.edit(tx, post, changes)
+        return factories.edit(tx, post, changes)
 
 
 def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause(monkeypatch, claims_store, "take_claims")
     with in_thread(lambda: publish_now((due, 1))):
@@ -97,14 +97,14 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
         with in_thread(lambda: apply.apply_edits([due])):
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
-    ended = rows.row(engine, "edits", edit)
+    ended = factories.row(engine, "edits", edit)
     assert (ended.status, ended.error_code) == ("rejected", "cannot_edit")
     assert ended.error_details[0]["message"] in {"being published", "posted"}
-    assert outside.asked[0].post["caption"] == "first"
+    assert fake_services.asked[0].post["caption"] == "first"
 
 
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
     edit = queued(engine, due, {"caption": "in time"})
@@ -114,13 +114,13 @@ def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_
         assert publish.claim({due: 1}, done) == []
         assert (done.outcomes, done.follow_ups.snoozes) == ({due: "contended"}, [(SNOOZE, Publish(due, 1))])
         pause.go.set()
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
     assert publish_now((due, 1))[0] == {due: "done"}
-    assert outside.asked[0].post["caption"] == "in time"
+    assert fake_services.asked[0].post["caption"] == "in time"
 
 
 def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed = publish.claim({due: 1}, publish.Published())
     pause = Pause(monkeypatch, claims_store, "finish_publishes")
@@ -131,13 +131,13 @@ def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
         with in_thread(lambda: apply.apply_edits([due])):
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
-    ended = rows.row(engine, "edits", edit)
+    ended = factories.row(engine, "edits", edit)
     assert (ended.status, ended.error_details[0]["message"]) == ("rejected", "posted")
-    assert outside.asked == []
+    assert fake_services.asked == []
 
 
 def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[Pause] = []
 
@@ -149,19 +149,19 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
         return Reply("done", {})
 
     edits: list[str] = []
-    outside.usual = edited
+    fake_services.usual = edited
     with ThreadPoolExecutor(1) as applying, in_thread(lambda: publish_now((due, 1))) as publishing:
         until(lambda: bool(pauses) and pauses[0].reached.is_set())
         publishing.join(0.2)
         assert publishing.is_alive()
-        assert rows.row(engine, "posts", due).status == "generated"
+        assert factories.row(engine, "posts", due).status == "generated"
         pauses[0].go.set()
-    assert rows.row(engine, "posts", due).status == "posted"
-    assert rows.row(engine, "edits", edits[0]).error_details[0]["message"] == "being published"
+    assert factories.row(engine, "posts", due).status == "posted"
+    assert factories.row(engine, "edits", edits[0]).error_details[0]["message"] == "being published"
 
 
 def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_never_lands(
-    engine: Engine, outside: Outside, slides: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, slides: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause(monkeypatch, claims_store, "take_claims")
     edited = threading.Event()
@@ -170,7 +170,7 @@ def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_ne
         assert edited.wait(10)
         return MADE
 
-    outside.replies = [late]
+    fake_services.replies = [late]
     outcomes: list[str] = []
     with in_thread(lambda: outcomes.append(render_now(slides)[0])):
         assert pause.reached.wait(10)
@@ -179,8 +179,8 @@ def test_a_content_edit_that_waits_for_a_render_claim_drops_it_and_the_result_ne
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
         edited.set()
-    stored = rows.row(engine, "posts", slides)
-    assert (outcomes, rows.row(engine, "edits", edit).status) == (["stale"], "applied")
+    stored = factories.row(engine, "posts", slides)
+    assert (outcomes, factories.row(engine, "edits", edit).status) == (["stale"], "applied")
     assert (stored.status, stored.claim_kind, stored.rendered_url) == ("pending_render", None, None)
 
 
@@ -198,7 +198,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
     assert finished[0].outcome == "stale"
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.content_revision, stored.rendered_url) == ("pending_render", 2, None)
 
 
@@ -214,12 +214,12 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
         with in_thread(lambda: render._finish(job, Reply("refused", message="no image"))):
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
-    assert rows.row(engine, "posts", slides).status == "pending_render"
+    assert factories.row(engine, "posts", slides).status == "pending_render"
 
 
 @pytest.mark.parametrize("expired", [False, True], ids=["a due post", "an expired claim"])
 def test_of_many_workers_on_one_post_one_claims_and_one_calls(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch, *, expired: bool
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, *, expired: bool
 ) -> None:
     if expired:
         publish.claim({due: 1}, publish.Published())

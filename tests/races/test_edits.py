@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.store import db
-from tests import rows, sizes
+from tests import factories, sizes
 from tests.faults.actors import Actor, stopping_points, waits_for_a_lock
 from tests.faults.conftest import seed
 from tests.faults.evidence import gather, snapshot
@@ -26,7 +26,7 @@ __all__ = ["seed"]
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine, stopping_points():
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine, stopping_points():
         yield engine
 
 
@@ -38,12 +38,12 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(engine: Engine, *captions: str) -> tuple[str, list[str]]:
     with engine.begin() as tx:
-        post = rows.post(tx)
-        return post, [rows.edit(tx, post, {"caption": caption}) for caption in captions]
+        post = factories.post(tx)
+        return post, [factories.edit(tx, post, {"caption": caption}) for caption in captions]
 
 
 def honest(engine: Engine, *posts: str) -> None:
-    """The oracle finds nothing: each of the posts began as `rows.post` makes it."""
+    """The oracle finds nothing: each of the posts began as `factories.post` makes it."""
     first = {}
     for post_id, post in snapshot(engine, posts).items():
         first[post_id] = type(post)(post_id, post.fields | {"caption": "first"}, 1, post.render_as_video, None)
@@ -82,7 +82,7 @@ def test_an_edit_accepted_while_the_second_worker_waits_is_read_after_the_wait_a
         lost = beside.submit(loser.start)
         waits_for_a_lock(engine)
         with engine.begin() as tx:
-            late = rows.edit(tx, post, {"caption": "two"})
+            late = factories.edit(tx, post, {"caption": "two"})
         winner.go_on()
         lost.result(timeout=10)
     assert [end.id for end in winner.result().results] == [first]
@@ -103,8 +103,11 @@ def test_a_person_who_holds_a_post_makes_its_edit_wait_and_no_other(engine: Engi
         ended = beside.submit(worker.start)
         assert "FOR NO KEY UPDATE" in waits_for_a_lock(engine)
         # The neighbour is through and committed while the worker waits; the held one has cost nothing.
-        assert rows.row(engine, "edits", now).status == "applied"
-        assert (rows.row(engine, "edits", waiting).status, rows.row(engine, "edits", waiting).attempts) == ("queued", 0)
+        assert factories.row(engine, "edits", now).status == "applied"
+        assert (factories.row(engine, "edits", waiting).status, factories.row(engine, "edits", waiting).attempts) == (
+            "queued",
+            0,
+        )
         assert not ended.done()
         person.execute(
             text("UPDATE posts SET caption = 'by hand', revision = revision + 1 WHERE id = :id"), {"id": held}
@@ -113,7 +116,7 @@ def test_a_person_who_holds_a_post_makes_its_edit_wait_and_no_other(engine: Engi
         ended.result(timeout=10)
     ends = {end.id: end for end in worker.result().results}
     assert ends[waiting].before == {"caption": "by hand"}, "decided on what the row is, not on what it was"
-    assert (ends[waiting].revision, rows.row(engine, "edits", waiting).attempts) == (3, 1)
+    assert (ends[waiting].revision, factories.row(engine, "edits", waiting).attempts) == (3, 1)
 
 
 def test_a_post_held_longer_than_a_worker_waits_is_rung_again_and_never_dropped(engine: Engine) -> None:
@@ -147,7 +150,7 @@ def test_recording_edits_waits_for_nobody_who_holds_their_post(engine: Engine) -
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
         api.execute(text("SET LOCAL lock_timeout = 100"))
         for post in (held, free):
-            rows.edit(api, post, {"caption": "recorded"})
+            factories.edit(api, post, {"caption": "recorded"})
 
 
 def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
@@ -174,7 +177,7 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
         barrier.wait()
         for number in range(count):
             with engine.begin() as tx:
-                rows.edit(tx, post, {"caption": str(number)})
+                factories.edit(tx, post, {"caption": str(number)})
         eventually(lambda: _queued(engine) == 0, within=30)
         over.set()
         works = list(running)
@@ -195,7 +198,7 @@ def test_many_workers_on_one_post_apply_a_thousand_edits_of_every_size_once_and_
     first = snapshot(engine, [post])
     with engine.begin() as tx:
         bodies = [sizes.any_size(rng, {"caption": str(number)}, f"n{number}", 0.05) for number in range(sizes.QUEUED)]
-        edits = [rows.edit(tx, post, body) for body in bodies]
+        edits = [factories.edit(tx, post, body) for body in bodies]
     barrier = threading.Barrier(4)
 
     def work(_: int) -> list[Applied]:
@@ -209,7 +212,7 @@ def test_many_workers_on_one_post_apply_a_thousand_edits_of_every_size_once_and_
         ended = [end for done in workers.map(work, range(4)) for applied in done for end in applied.results]
     by_revision = sorted(ended, key=lambda end: end.revision or 0)
     assert [end.id for end in by_revision] == edits
-    assert rows.row(engine, "posts", post).revision == sizes.QUEUED + 1
+    assert factories.row(engine, "posts", post).revision == sizes.QUEUED + 1
     assert judge(gather(engine, first)) == []
 
 
@@ -240,7 +243,7 @@ def test_many_processes_on_one_post_apply_each_edit_once_and_in_order(
         worker.says("ready", within=30)
     for number in range(count):
         with engine.begin() as tx:
-            rows.edit(tx, post, {"caption": str(number)})
+            factories.edit(tx, post, {"caption": str(number)})
     eventually(lambda: _queued(engine) == 0, within=30)
     eventually(lambda: any("last" in worker.output() for worker in workers), within=10)
     said = [line.split() for worker in workers for line in worker.output().splitlines() if line.startswith("ended")]

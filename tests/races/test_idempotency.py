@@ -23,16 +23,16 @@ from shared.settings import settings
 from shared.store import db
 from shared.store.edits import NewEdit
 from shared.store.keys import Key
-from tests import rows
+from tests import factories
 from tests.faults.actors import waits_for_a_lock
 from tests.waiting import until
 
-OWNER = Key(rows.KEY_ID, rows.WORKSPACE, "tests", frozenset(), None)
+OWNER = Key(factories.KEY_ID, factories.WORKSPACE, "tests", frozenset(), None)
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -54,7 +54,7 @@ class Gate:
 
 def new_edit(post: str, key: str | None = "again", caption: str = "once") -> NewEdit:
     return NewEdit(
-        *(new_id("edit"), post, rows.WORKSPACE, {"caption": caption}, None, rows.KEY_ID, "tests", "req_test"),
+        *(new_id("edit"), post, factories.WORKSPACE, {"caption": caption}, None, factories.KEY_ID, "tests", "req_test"),
         key=key, fingerprint="ab" * 32 if key else None,
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ def test_a_repeat_is_not_refused_by_what_became_true_while_the_first_was_on_its_
 ) -> None:
     """The first is judged, the post goes out, the repeat comes through another process, the first is recorded."""
     with engine.begin() as tx:
-        post = rows.post(tx)
+        post = factories.post(tx)
     gate, looks = Gate(), []
     monkeypatch.setattr(recording.edits_store, "insert_edits", gate.before(recording.edits_store.insert_edits))
 
@@ -125,7 +125,7 @@ def test_a_key_that_stays_in_hand_is_a_503_that_says_so_and_its_neighbours_are_r
 ) -> None:
     """A process that froze with the key in hand: the repeat must not be told that nothing was accepted."""
     with engine.begin() as tx:
-        post = rows.post(tx)
+        post = factories.post(tx)
     gate = Gate()
     monkeypatch.setattr(recording.edits_store, "insert_edits", gate.before(recording.edits_store.insert_edits))
     with ThreadPoolExecutor(1) as elsewhere:
@@ -151,7 +151,7 @@ def test_whatever_crosses_what_a_key_has_one_result() -> None:
     with ThreadPoolExecutor(3) as threads:
         for number in range(200):
             with db.transaction() as tx:
-                post = rows.post(tx)
+                post = factories.post(tx)
             begin = threading.Barrier(3)
             spins = [chance.randrange(40_000) for _ in range(3)]
 
@@ -183,7 +183,7 @@ def test_whatever_crosses_what_a_key_has_one_result() -> None:
 
 
 def created(key: str) -> Any:
-    body = {"accountIds": [rows.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
+    body = {"accountIds": [factories.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
     with db.transaction() as tx:
         return creation.create(tx, creation.Asked(OWNER, new_posts.parse(body, "video"), key, "ab" * 32, 60.0))
 
@@ -205,7 +205,7 @@ def test_a_repeated_creation_waits_for_the_first_though_its_account_is_gone_by_n
         first = elsewhere.submit(created, "create")
         assert gate.reached.wait(10)
         with engine.begin() as tx:
-            tx.execute(text("DELETE FROM accounts WHERE id = :id"), {"id": rows.TIKTOK})
+            tx.execute(text("DELETE FROM accounts WHERE id = :id"), {"id": factories.TIKTOK})
         again = elsewhere.submit(created, "create")
         try:
             assert "pg_advisory_xact_lock" in waits_for_a_lock(engine)
@@ -242,9 +242,9 @@ def test_a_key_that_stays_in_hand_too_long_is_a_503_for_creations_too(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDRAFT_LOCK_TIMEOUT", "0.2")
-    rows.forget_caches()
+    factories.forget_caches()
     with db.transaction() as frozen:
-        recording.idempotency_store.take(frozen, [(rows.KEY_ID, "create")])
+        recording.idempotency_store.take(frozen, [(factories.KEY_ID, "create")])
         with pytest.raises(errors.KeyInHand):
             created("create")
     assert created("create").posts

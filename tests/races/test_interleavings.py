@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from shared.domain.service_answers import Reply
 from shared.local.postgres import PostgreSQL
 from shared.store import StaleWriteError, db
-from tests import rows
+from tests import factories
 from tests.conftest import TEMPLATE
 from tests.faults.actors import POINTS, Actor, Answer, InOneThread, stopping_points
 from tests.faults.evidence import Exchange, PostRow, gather, snapshot
@@ -95,8 +95,8 @@ class Interleavings(RuleBasedStateMachine):
     def create(self, focus: int) -> None:
         self.focus = focus
         with self.engine.begin() as tx:
-            due, later = rows.post(tx, scheduled_time=rows.soon(-5)), rows.post(tx)
-            self.posts = [due, later, rows.slides(tx, scheduled_time=rows.soon(-5))]
+            due, later = factories.post(tx, scheduled_time=factories.soon(-5)), factories.post(tx)
+            self.posts = [due, later, factories.slides(tx, scheduled_time=factories.soon(-5))]
         self.first = snapshot(self.engine, self.posts)
         self.messages = [("publish", due, 1), ("render", self.posts[2], 1)]
 
@@ -148,9 +148,9 @@ class Interleavings(RuleBasedStateMachine):
     def accept(self, post: int, patch: dict[str, Any], tag: int | None) -> None:
         body = patch | ({"scheduledTime": local(patch["scheduledTime"])} if "scheduledTime" in patch else {})
         number, post_id = len(self.exchanges), self.posts[post]
-        request = f"r{next(rows.numbers)}"
+        request = f"r{next(factories.numbers)}"
         with self.engine.begin() as tx:
-            edit = rows.edit(tx, post_id, body, if_match=None if tag is None else (f'"{tag}"',))
+            edit = factories.edit(tx, post_id, body, if_match=None if tag is None else (f'"{tag}"',))
             tx.execute(
                 text("UPDATE edits SET request_id = :request, created_at = created_at - :age WHERE id = :id"),
                 {"request": request, "id": edit, "age": ACCEPTED},
@@ -340,7 +340,7 @@ TestMoreInterleavings.settings = settings(FIXED, max_examples=300, stateful_step
 @pytest.fixture(scope="module", autouse=True)
 def _stage(postgres: PostgreSQL) -> Iterator[None]:
     url = postgres.create_database("interleavings", template=TEMPLATE)
-    with pytest.MonkeyPatch.context() as patch, rows.set_up(patch, url), stopping_points():
+    with pytest.MonkeyPatch.context() as patch, factories.set_up(patch, url), stopping_points():
         # Pooled: each step looks at everything, and a session for each look would cost more than the looking.
         Interleavings.engine = create_engine(url)
         yield

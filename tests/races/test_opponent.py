@@ -24,12 +24,12 @@ from shared.local.postgres import PostgreSQL
 from shared.store import failures
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
-from tests import rows
+from tests import factories
 from tests.conftest import TEMPLATE
 from tests.faults.evidence import Call, PostRow, gather, snapshot
 from tests.faults.oracle import judge, verdict
 from tests.reference_services.opponent import InThread, Opponent, in_thread
-from tests.worker.outside import at
+from tests.worker.fake_services import at
 from worker import apply, publish, published
 from worker.outbound import connections
 from worker.outbound.call_pool import Completed
@@ -96,7 +96,7 @@ class Playing(RuleBasedStateMachine):
     def create(self, seed: int) -> None:
         self.opponent.seed, self.opponent.calm = seed, False
         with self.engine.begin() as tx:
-            self.posts = [rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(POSTS)]
+            self.posts = [factories.post(tx, scheduled_time=factories.soon(-5)) for _ in range(POSTS)]
         self.first = snapshot(self.engine, self.posts)
 
     @rule(what=st.sampled_from(HAPPENINGS), post=st.sampled_from([0, 0, 1]), pick=st.integers(0, 99), changes=CHANGES)
@@ -124,7 +124,7 @@ class Playing(RuleBasedStateMachine):
                 self.away = not self.away
             case "a post is deleted" if pick % 3 == 0:
                 with self.engine.begin() as tx:
-                    deletion.delete(tx, rows.WORKSPACE, [post_id])
+                    deletion.delete(tx, factories.WORKSPACE, [post_id])
             case "an operator retries":
                 self.retry(post_id)
             case "an operator has looked":
@@ -151,10 +151,10 @@ class Playing(RuleBasedStateMachine):
     def edit(self, post_id: str, changes: dict[str, Any]) -> None:
         body = at(changes["minutes"]) if "minutes" in changes else changes
         with self.engine.begin() as tx:
-            edit = rows.edit(tx, post_id, body)
+            edit = factories.edit(tx, post_id, body)
             tx.execute(text("UPDATE edits SET created_at = now() - interval '2 hours' WHERE id = :id"), {"id": edit})
         apply.apply_edits([post_id])
-        event(f"an edit is {rows.row(self.engine, 'edits', edit).status}")
+        event(f"an edit is {factories.row(self.engine, 'edits', edit).status}")
 
     def retry(self, post_id: str, *, not_sent: bool = False) -> None:
         with self.engine.begin() as tx:
@@ -182,7 +182,7 @@ class Playing(RuleBasedStateMachine):
         return [key for post, key in self.opponent.effects if post == post_id]
 
     def _row(self, post_id: str) -> Any:
-        return rows.row(self.engine, "posts", post_id)
+        return factories.row(self.engine, "posts", post_id)
 
     # What must hold.
 
@@ -278,7 +278,7 @@ def _stage(postgres: PostgreSQL) -> Iterator[None]:
         patch.setenv("REDRAFT_PUBLISHER_URL", running.url)
         patch.setenv("REDRAFT_SERVICE_SECRET", SECRET)
         patch.setenv("REDRAFT_SERVICE_TIMEOUT", str(PATIENCE))
-        with rows.set_up(patch, url):
+        with factories.set_up(patch, url):
             Playing.engine, Playing.running = create_engine(url), running
             yield
             Playing.engine.dispose()

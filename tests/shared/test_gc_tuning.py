@@ -9,7 +9,7 @@ import pytest
 
 from api import app
 from shared import gc_tuning
-from tests import rows
+from tests import factories
 from tests.processes import ROOT
 
 WORKER = """
@@ -45,7 +45,7 @@ def test_an_api_process_settles_when_it_has_started_and_no_longer_than_it_serves
         async with app._built.router.lifespan_context(app._built):
             return gc.get_freeze_count()
 
-    with rows.set_up(monkeypatch, database_url, redis_url):
+    with factories.set_up(monkeypatch, database_url, redis_url):
         assert asyncio.run(frozen()) > 10_000
     assert gc.get_freeze_count() == 0
 

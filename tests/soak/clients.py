@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests import rows
+from tests import factories
 from tests.faults.load import AGAIN, patch
 from tests.soak.connection import Answer, Connection, UnansweredError
 from tests.soak.log import Log
@@ -74,7 +74,7 @@ class Clients:
 
     async def _client(self, number: int) -> None:
         rng = random.Random(f"{self.seed}/{number}")
-        connection = Connection(self.port, rows.SECRET)
+        connection = Connection(self.port, factories.SECRET)
         tags: dict[str, str] = {}
         sent = 0
         try:

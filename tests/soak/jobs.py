@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests import rows
+from tests import factories
 from tests.soak.connection import Connection, UnansweredError
 from tests.soak.posts import BULK_ACCOUNT
 
@@ -27,7 +27,7 @@ class Jobs:
     stuck: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
-        connection = Connection(self.port, rows.SECRET)
+        connection = Connection(self.port, factories.SECRET)
         number, forward = 0, True
         try:
             while not self.over.is_set():

@@ -10,7 +10,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from tests import rows
+from tests import factories
 from tests.soak.stack import Stack
 
 EVERY = 2.0
@@ -46,7 +46,7 @@ def look_after(running: Stack, share: float) -> int:
             failed = list(tx.execute(_FAILED, {"limit": AT_ONCE}).scalars())
     except OperationalError:
         return 1
-    headers = {"Authorization": f"Bearer {rows.SECRET}"}
+    headers = {"Authorization": f"Bearer {factories.SECRET}"}
     api_url = f"http://127.0.0.1:{running.api_port}"
     with suppress(httpx.HTTPError), httpx.Client(base_url=api_url, headers=headers, trust_env=False) as api:
         for post_id in failed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import PostRow, snapshot
 
 HOT, COLD, SLIDES, BULK = 20, 20_000, 400, 2_000
@@ -45,8 +45,8 @@ class Posts:
     def make(self) -> None:
         """All but the due ones."""
         with self.engine.begin() as tx:
-            rows.workspace(tx)
-            rows.account(tx, BULK_ACCOUNT)
+            factories.workspace(tx)
+            factories.account(tx, BULK_ACCOUNT)
         self.hot = self._add("post_hot_", HOT, first=3 * DAYS)
         self.cold = [
             *self._add("post_cold_", COLD, first=3 * DAYS, step=60),
@@ -82,13 +82,13 @@ class Posts:
         first: int,
         step: int = 0,
         slides: bool = False,
-        account: str = rows.TIKTOK,
+        account: str = factories.TIKTOK,
     ) -> list[str]:
         given = {"prefix": prefix, "count": count, "first": first, "step": step, "slides": slides, "account": account}
         ids = [f"{prefix}{number:06}" for number in range(1, count + 1)]
         try:
             with self.engine.begin() as tx:
-                tx.execute(_INSERT, given | {"workspace": rows.WORKSPACE})
+                tx.execute(_INSERT, given | {"workspace": factories.WORKSPACE})
         finally:
             # Also where the commit's answer was lost: what is there is judged.
             self.first |= self._stand(ids)

@@ -87,10 +87,10 @@ def render(run: Run, told: Sequence[tuple[str, str]]) -> str:
     found, tally = run.verdict, run.tally
     head = HEAD.format(clients=run.options.clients, hot=HOT, cold=COLD, slides=SLIDES, bulk=BULK)
     answers = ", ".join(f"{count:,} x {name}" for name, count in sorted(tally.answers.items()))
-    ends = [
+    results = [
         ("accepted (answered 2xx)", f"{tally.accepted:,}"),
-        ("edits with a row", f"{sum(found.ends.values()):,}, of these {found.moves:,} moves by bulk jobs"),
-        *((name, f"{found.ends.get(name, 0):,}") for name in ("applied", "rejected", "failed", "queued")),
+        ("edits with a row", f"{sum(found.results.values()):,}, of these {found.moves:,} moves by bulk jobs"),
+        *((name, f"{found.results.get(name, 0):,}") for name in ("applied", "rejected", "failed", "queued")),
         *((f"**{name}**", f"**{count}**") for name, count in found.broken.items()),
         ("posts", ", ".join(f"{count:,} {status}" for status, count in sorted(found.posts.items()))),
         ("publishes", f"{found.published:,} keys in {found.calls:,} calls of the publisher"),
@@ -109,7 +109,7 @@ def render(run: Run, told: Sequence[tuple[str, str]]) -> str:
         ("duration", f"{run.seconds:.0f} s of load, {tally.accepted / max(run.seconds, 1):,.0f} edits a second")
     )
     parts = [head, f"Verdict: **{'clean' if run.clean else 'not clean'}**.\n", _table(("", ""), about)]
-    parts += ["## Ends\n", _table(("", ""), ends)]
+    parts += ["## Ends\n", _table(("", ""), results)]
     if found.words:
         parts.append(
             "\n".join(["What was broken, the first of it:\n", *(f"- {words}" for words in found.words)]) + "\n"

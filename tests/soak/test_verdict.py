@@ -11,7 +11,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.faults.evidence import Exchange
 from tests.faults.test_oracle import DUE, History
 from tests.processes import Processes
@@ -23,7 +23,7 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -92,7 +92,7 @@ def test_an_honest_run_is_clean_and_counted(history: History, tmp_path: Path) ->
     found = reached(history, tmp_path)
     assert found.words == []
     assert found.clean
-    assert (found.ends, found.judged, found.moves) == ({"applied": 30}, 30, 5)
+    assert (found.results, found.judged, found.moves) == ({"applied": 30}, 30, 5)
     assert (found.exchanges, found.published, found.calls) == (25, 1, 1)
 
 

@@ -26,7 +26,7 @@ NAMES: Mapping[str, str] = {
     "job": "bulk jobs whose figures and rows differ",
 }
 KEPT = 20
-_ENDS = text("SELECT status, count(*) AS edits FROM edits GROUP BY status")
+_RESULTS = text("SELECT status, count(*) AS edits FROM edits GROUP BY status")
 _MOVES = text("SELECT count(*) FROM edits WHERE reschedule_id IS NOT NULL")
 _POSTED = text("SELECT status, count(*) AS posts FROM posts GROUP BY status")
 _OUT = text("SELECT id, status, deleted_at FROM posts")
@@ -46,7 +46,7 @@ class Verdict:
     broken: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(NAMES.values(), 0)))
     words: list[str] = field(default_factory=list)
     story: str = ""
-    ends: dict[str, int] = field(default_factory=dict)
+    results: dict[str, int] = field(default_factory=dict)
     posts: dict[str, int] = field(default_factory=dict)
     moves: int = 0
     published: int = 0
@@ -110,7 +110,7 @@ def _at_the_door(engine: Engine, effects: Sequence[Sequence[str]], found: Verdic
 def _add_up(engine: Engine, found: Verdict) -> None:
     """What the whole tables say, whoever the posts belong to."""
     with engine.connect() as tx:
-        found.ends = {row.status: int(row.edits) for row in tx.execute(_ENDS)}
+        found.results = {row.status: int(row.edits) for row in tx.execute(_RESULTS)}
         found.posts = {row.status: int(row.posts) for row in tx.execute(_POSTED)}
         found.moves = tx.execute(_MOVES).scalar_one()
         wrong = [
@@ -118,5 +118,5 @@ def _add_up(engine: Engine, found: Verdict) -> None:
             for job, status, says, rows, posts in tx.execute(_JOBS)
         ]
     found.add(wrong)
-    if (rows := sum(found.ends.values())) != found.judged:
+    if (rows := sum(found.results.values())) != found.judged:
         found.add([Violation("lost", "all", f"{rows} edits have rows and {found.judged} were judged")])

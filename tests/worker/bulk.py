@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from shared.store import reschedule_freezes
-from tests import jobs, rows
+from tests import factories, jobs
 
 ALL = {"all": True}
 
@@ -20,7 +20,7 @@ def chunks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def posts(engine: Engine, count: int, **columns: Any) -> list[str]:
     with engine.begin() as tx:
-        return [rows.post(tx, **columns) for _ in range(count)]
+        return [factories.post(tx, **columns) for _ in range(count)]
 
 
 @contextmanager
@@ -38,6 +38,6 @@ def edits_locked_by_a_person(engine: Engine, *ids: str) -> Iterator[Connection]:
 
 
 def moved_once(engine: Engine, job: str, ids: list[str]) -> bool:
-    revisions = [rows.row(engine, "posts", post).revision for post in ids]
+    revisions = [factories.row(engine, "posts", post).revision for post in ids]
     audited = [audit.post_id for audit in jobs.audit(engine, job)]
     return revisions == [2] * len(ids) and sorted(audited) == sorted(ids)

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 
 from shared.domain.events import Event
 from shared.store import webhooks as webhooks_store
-from tests import rows
-from tests.worker.outside import Outside
+from tests import factories
+from tests.worker.fake_services import FakeServices
 from worker import webhooks
 from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
@@ -19,7 +19,7 @@ from worker.outbound.call_pool import CallPool
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:1/webhooks")
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -38,7 +38,7 @@ def told(engine: Engine, *posts: str, types: tuple[str, ...] = ("edit.applied",)
     with engine.begin() as tx:
         for kind in types:
             for post in posts:
-                webhooks_store.tell(tx, [Event(kind, rows.WORKSPACE, post, {"postId": post})])
+                webhooks_store.record(tx, [Event(kind, factories.WORKSPACE, post, {"postId": post})])
 
 
 def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:
@@ -46,5 +46,5 @@ def deliver(*posts: str, room: int = 8) -> tuple[dict[str, int], list[str]]:
     return webhooks.deliver(posts, CallPool(room), rung.add), rung.webhooks
 
 
-def sent(outside: Outside) -> list[tuple[str, str]]:
-    return [(json.loads(asked.body)["type"], json.loads(asked.body)["data"]["postId"]) for asked in outside.asked]
+def sent(fake_services: FakeServices) -> list[tuple[str, str]]:
+    return [(json.loads(asked.body)["type"], json.loads(asked.body)["data"]["postId"]) for asked in fake_services.asked]

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.store import db
-from tests import rows
+from tests import factories
 from worker import apply, batch_limits
 from worker.apply import Applied, apply_edits
 
@@ -43,10 +43,10 @@ def test_the_largest_edits_are_applied_in_tasks_that_are_bounded_by_bytes(
     engine: Engine, posts: int, edits: int, changes: dict[str, Any]
 ) -> None:
     with engine.begin() as tx:
-        ids = [rows.slides(tx, render_as_video=False, status="generated") for _ in range(posts)]
+        ids = [factories.slides(tx, render_as_video=False, status="generated") for _ in range(posts)]
         for _ in range(edits):
             for post_id in ids:
-                rows.edit(tx, post_id, changes)
+                factories.edit(tx, post_id, changes)
     done = drained(ids)
     ends = [end for one in done for end in one.results]
     assert len(ends) == len({end.id for end in ends}) == posts * edits
@@ -60,10 +60,10 @@ def test_the_largest_edits_are_applied_in_tasks_that_are_bounded_by_bytes(
 def test_many_posts_of_large_contents_are_read_some_at_a_time(engine: Engine) -> None:
     with engine.begin() as tx:
         content = '["' + '", "'.join(URLS) + '"]'
-        ids = [rows.slides(tx, content_url=content, status="generated", render_as_video=False) for _ in range(120)]
+        ids = [factories.slides(tx, content_url=content, status="generated", render_as_video=False) for _ in range(120)]
         for post_id in ids:
-            rows.edit(tx, post_id, {"caption": "second"})
-        idle = rows.slides(tx, content_url=content, status="generated", render_as_video=False)
+            factories.edit(tx, post_id, {"caption": "second"})
+        idle = factories.slides(tx, content_url=content, status="generated", render_as_video=False)
     done = drained([*ids, idle])
     assert sum(len(one.results) for one in done) == 120
     assert max(len(one.results) for one in done) <= 50
@@ -74,10 +74,10 @@ def test_many_posts_of_large_contents_are_read_some_at_a_time(engine: Engine) ->
 
 def test_what_an_edit_made_of_a_post_is_stored_once(engine: Engine) -> None:
     with engine.begin() as tx:
-        post_id = rows.slides(tx, status="generated", render_as_video=False)
-        edit = rows.edit(tx, post_id, slides())
+        post_id = factories.slides(tx, status="generated", render_as_video=False)
+        edit = factories.edit(tx, post_id, slides())
     apply_edits([post_id])
-    stored = rows.row(engine, "edits", edit)
+    stored = factories.row(engine, "edits", edit)
     assert (stored.after, stored.result.count(URLS[0])) == (None, 1)
 
 
@@ -99,8 +99,8 @@ def test_a_batch_that_fails_again_and_again_is_halved_then_run_one_by_one_and_co
     engine: Engine, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error]
 ) -> None:
     with engine.begin() as tx:
-        ids = [rows.post(tx) for _ in range(6)]
-        edits = [rows.edit(tx, post_id, {"caption": "second"}) for post_id in ids]
+        ids = [factories.post(tx) for _ in range(6)]
+        edits = [factories.edit(tx, post_id, {"caption": "second"}) for post_id in ids]
     batches: list[int] = []
     monkeypatch.setattr(apply.batches, "finalize", failing(error, batches))
     for _ in range(3):
@@ -114,17 +114,17 @@ def test_a_batch_that_fails_again_and_again_is_halved_then_run_one_by_one_and_co
             continue
         break
     assert batches[3:4] == [2]
-    assert {rows.row(engine, "posts", post_id).caption for post_id in ids} == {"second"}
-    assert {rows.row(engine, "edits", edit).attempts for edit in edits} == {1}
+    assert {factories.row(engine, "posts", post_id).caption for post_id in ids} == {"second"}
+    assert {factories.row(engine, "edits", edit).attempts for edit in edits} == {1}
 
 
 def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_queue_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as tx:
-        post_id = rows.post(tx)
-        poison = rows.edit(tx, post_id, {"caption": "poison"})
-        behind = rows.edit(tx, post_id, {"caption": "behind"})
+        post_id = factories.post(tx)
+        poison = factories.edit(tx, post_id, {"caption": "poison"})
+        behind = factories.edit(tx, post_id, {"caption": "behind"})
     settle = apply.batches.finalize
 
     def fail(tx: Any, writes: Any, ends: Any) -> None:
@@ -139,15 +139,15 @@ def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_que
         except DBAPIError:
             continue
         break
-    stored = rows.row(engine, "edits", poison)
+    stored = factories.row(engine, "edits", poison)
     assert (stored.status, stored.error_code, stored.attempts) == ("failed", "internal", 5)
-    assert rows.row(engine, "edits", behind).status == "applied"
+    assert factories.row(engine, "edits", behind).status == "applied"
 
 
 def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with engine.begin() as tx:
-        post_id = rows.post(tx)
-        edit = rows.edit(tx, post_id, {"caption": "second"})
+        post_id = factories.post(tx)
+        edit = factories.edit(tx, post_id, {"caption": "second"})
 
     def lose(tx: Any, *_: Any) -> None:
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
@@ -157,5 +157,5 @@ def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.Mo
         with pytest.raises(DBAPIError) as lost:
             apply_edits([post_id])
         assert db.is_transient(lost.value)
-    stored = rows.row(engine, "edits", edit)
+    stored = factories.row(engine, "edits", edit)
     assert (stored.attempts, stored.deferrals) == (0, 0)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from shared.broker import answers, contended_posts, queue
-from tests import rows
+from tests import factories
 from tests.api.answers import messages_at
 from tests.worker.bulk import locked_by_a_person
 from worker import apply, contended, tasks
@@ -17,7 +17,7 @@ from worker import apply, contended, tasks
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -47,7 +47,7 @@ def test_however_often_a_contended_post_is_rung_for_one_message_comes_back_and_o
     wait = apply._apply_contended
     monkeypatch.setattr(apply, "_apply_contended", lambda post, *rest: waited.append(post) or wait(post, *rest))
     with engine.begin() as tx:
-        post = rows.post(tx)
+        post = factories.post(tx)
     ids = []
     with locked_by_a_person(engine, post):
         for number in range(5):
@@ -58,7 +58,7 @@ def test_however_often_a_contended_post_is_rung_for_one_message_comes_back_and_o
     [bell] = contended_bells(redis_url)
     assert len(messages_at(redis_url, "edits")) == 1
     assert tasks.apply_edits(*bell) == {"applied": 5}
-    assert [rows.row(engine, "edits", edit).status for edit in ids] == ["applied"] * 5
+    assert [factories.row(engine, "edits", edit).status for edit in ids] == ["applied"] * 5
     assert contended_posts.take(None) == {}
 
 
@@ -66,7 +66,7 @@ def test_who_asked_last_is_told_how_the_edits_of_a_contended_post_ended(
     engine: Engine, told: list[tuple[str | None, list[str]]]
 ) -> None:
     with engine.begin() as tx:
-        edit = rows.edit(tx, post := rows.post(tx), {"caption": "x"})
+        edit = factories.edit(tx, post := factories.post(tx), {"caption": "x"})
     contended_posts.ring([post], "me#6")
     contended_posts.ring([post], "me#7")
     tasks.apply_edits([], None)
@@ -80,7 +80,7 @@ def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
     with engine.begin() as tx:
         for number in range(10):
             for whose, edits in (("me", ours), ("you", theirs), ("nobody", taken)):
-                edits.append(rows.edit(tx, post := rows.post(tx), {"caption": "x"}))
+                edits.append(factories.edit(tx, post := factories.post(tx), {"caption": "x"}))
                 contended_posts.ring([post], f"{whose}#{number}")
                 if edits is taken:
                     tx.execute(
@@ -94,7 +94,7 @@ def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
 
 def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine, redis_url: str) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, post := rows.post(tx), {"caption": "x"})
+        factories.edit(tx, post := factories.post(tx), {"caption": "x"})
     contended_posts.ring([post])
     [bell] = contended_bells(redis_url)
     with locked_by_a_person(engine, post):
@@ -105,15 +105,15 @@ def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine
 
 def test_of_more_posts_than_a_message_tries_the_rest_are_tried_by_the_next(engine: Engine, redis_url: str) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx)
-        edits = [rows.edit(tx, post, {"caption": "x"})]
+        post = factories.post(tx)
+        edits = [factories.edit(tx, post, {"caption": "x"})]
     contended_posts.ring([post, *(f"nobody's_{number}" for number in range(queue.DOORBELL_POSTS))])
     for count in (1, 2):
         latest, *_ = contended_bells(redis_url)
         tasks.apply_edits(*latest)
         assert len(contended_bells(redis_url)) == 2, count
     assert contended_posts.take(None) == {}
-    assert [rows.row(engine, "edits", edit).status for edit in edits] == ["applied"]
+    assert [factories.row(engine, "edits", edit).status for edit in edits] == ["applied"]
 
 
 @pytest.mark.usefixtures("engine")
@@ -134,22 +134,22 @@ def test_while_postgresql_is_away_the_message_for_many_contended_posts_does_not_
 def test_an_address_that_nobody_listens_at_costs_a_task_nothing(engine: Engine, redis_url: str) -> None:
     with engine.begin() as tx:
         change = {"scheduledTime": "2031-01-01T09:00", "timezone": "Asia/Tokyo"}
-        edit = rows.edit(tx, post := rows.post(tx), change)
+        edit = factories.edit(tx, post := factories.post(tx), change)
     assert tasks.apply_edits([post], "\ud800#1") == {"applied": 1}
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
 
 
 def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, redis_url: str
 ) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, post := rows.post(tx), {"caption": "first"})
+        factories.edit(tx, post := factories.post(tx), {"caption": "first"})
     contended_posts.ring([post])
     forget = contended_posts.forget
 
     def slow(posts: Collection[str]) -> None:
         with engine.begin() as tx:
-            rows.edit(tx, post, {"caption": "just now"})
+            factories.edit(tx, post, {"caption": "just now"})
         contended_posts.ring([post])
         forget(posts)
 
@@ -160,9 +160,9 @@ def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
 
 def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: Engine, redis_url: str) -> None:
     with engine.begin() as tx:
-        taken, free = rows.post(tx), rows.post(tx)
+        taken, free = factories.post(tx), factories.post(tx)
         for post in (taken, free):
-            rows.edit(tx, post, {"caption": "x"})
+            factories.edit(tx, post, {"caption": "x"})
     contended_posts.ring([taken, free], "me#1")
     with locked_by_a_person(engine, taken):
         [bell] = contended_bells(redis_url)

@@ -8,20 +8,22 @@ from sqlalchemy import Engine
 from shared.domain.service_answers import Reply
 from shared.settings import settings
 from shared.store import webhooks as webhooks_store
-from tests import rows
-from tests.worker.outside import Outside, at, change, outside, publish_now, render_now
+from tests import factories
+from tests.worker.fake_services import FakeServices, at, change, fake_services, publish_now, render_now
 from tests.worker.receiver import engine, events
 from worker import apply, rescue
 
-__all__ = ["engine", "outside"]
+__all__ = ["engine", "fake_services"]
 
 
-def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: Engine, outside: Outside) -> None:
+def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(60), timezone="Asia/Tokyo")
-        poison = rows.edit(tx, post, {"caption": "secret one"})
-        moving = rows.edit(tx, post, {"caption": "secret two"} | at(120))
-        late = rows.edit(tx, post, {"caption": "secret three"}, if_match=['"77"'])
+        post = factories.post(tx, scheduled_time=factories.soon(60), timezone="Asia/Tokyo")
+        poison = factories.edit(tx, post, {"caption": "secret one"})
+        moving = factories.edit(tx, post, {"caption": "secret two"} | at(120))
+        late = factories.edit(tx, post, {"caption": "secret three"}, if_match=['"77"'])
     change(engine, "edits", poison, attempts=5)
     applied = apply.apply_edits([post])
     assert applied.follow_ups.webhooks == [post]
@@ -33,34 +35,34 @@ def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(engine: E
         "edit.rejected",
     ]
     failed, done, moved, rejected = (event.data for event in events(engine))
-    common = {"workspaceId": rows.WORKSPACE, "postId": post}
+    common = {"workspaceId": factories.WORKSPACE, "postId": post}
     assert done == common | {"editId": moving, "revision": 2}
     assert moved == common | {
         "editId": moving,
         "revision": 2,
-        "before": rows.soon(60).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "after": rows.soon(120).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "before": factories.soon(60).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "after": factories.soon(120).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     assert (failed["editId"], failed["error"]["code"], failed["revision"]) == (poison, "internal", 1)
     assert (rejected["editId"], rejected["error"]["code"], rejected["revision"]) == (late, "precondition_failed", 2)
     assert "secret" not in str(events(engine))
 
 
-def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outside) -> None:
-    outside.replies = [Reply("done", {"platformPostId": "tt_1"}), Reply("refused", message="suspended")]
+def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, fake_services: FakeServices) -> None:
+    fake_services.replies = [Reply("done", {"platformPostId": "tt_1"}), Reply("refused", message="suspended")]
     with engine.begin() as tx:
         first, second = (rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(2))
         slides = rows.slides(tx)
     assert publish_now((first, 1))[1].webhooks == [first]
     publish_now((second, 1))
-    outside.replies = [Reply("refused", message="no image")]
+    fake_services.replies = [Reply("refused", message="no image")]
     render_now(slides)
     posted, failed, unrendered = events(engine)
-    stored = rows.row(engine, "posts", first)
+    stored = factories.row(engine, "posts", first)
     assert (posted.type, posted.data) == (
         "post.posted",
         {
-            "workspaceId": rows.WORKSPACE,
+            "workspaceId": factories.WORKSPACE,
             "postId": first,
             "revision": stored.revision,
             "scheduledTime": stored.scheduled_time.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -71,17 +73,17 @@ def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, outside: Outsi
     assert (failed.type, failed.post_id, failed.data["reason"]) == ("post.failed", second, "suspended")
     assert (unrendered.type, unrendered.post_id, unrendered.data["reason"]) == ("post.failed", slides, "no image")
     for event in (failed, unrendered):
-        assert event.data["revision"] == rows.row(engine, "posts", event.post_id).revision == 2
+        assert event.data["revision"] == factories.row(engine, "posts", event.post_id).revision == 2
 
 
 def test_without_a_url_nothing_is_written_down(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REDRAFT_WEBHOOK_URL")
     settings.cache_clear()
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(-5))
-        rows.edit(tx, post, {"caption": "second"})
+        post = factories.post(tx, scheduled_time=factories.soon(-5))
+        factories.edit(tx, post, {"caption": "second"})
     publish_now((post, 1))
     assert events(engine) == []
     assert rescue.rescue() == {}
@@ -89,16 +91,16 @@ def test_without_a_url_nothing_is_written_down(
 
 def test_an_event_stands_or_falls_with_what_it_tells_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx)
-        edit = rows.edit(tx, post, {"caption": "second"})
-    tell = webhooks_store.tell
+        post = factories.post(tx)
+        edit = factories.edit(tx, post, {"caption": "second"})
+    tell = webhooks_store.record
 
     def telling_and_failing(*given: Any) -> Any:
         tell(*given)
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(webhooks_store, "tell", telling_and_failing)
+        patch.setattr(webhooks_store, "record", telling_and_failing)
         with pytest.raises(ZeroDivisionError):
             apply.apply_edits([post])
-    assert (events(engine), rows.row(engine, "edits", edit).status) == ([], "queued")
+    assert (events(engine), factories.row(engine, "edits", edit).status) == ([], "queued")

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.store import db
-from tests import jobs, rows
+from tests import factories, jobs
 from worker.apply import apply_edits
 
 # PostgreSQL plans a statement for good after five runs, and the driver prepares it after five.
@@ -49,12 +49,12 @@ def test_an_edit_reads_a_handful_of_rows_however_much_the_tables_grew_since_its_
     engine: Engine, growth: str
 ) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx)
+        post = factories.post(tx)
     young(engine)
     for number in range(SETTLED):
         edited(engine, post, f"caption {number}")
     with engine.begin() as tx:
-        given = {"workspace": rows.WORKSPACE, "account": rows.TIKTOK, "count": GROWN}
+        given = {"workspace": factories.WORKSPACE, "account": factories.TIKTOK, "count": GROWN}
         tx.execute(text(growth), {name: value for name, value in given.items() if f":{name}" in growth})
     before = index_entries_read(engine)
     edited(engine, post, "and one more")
@@ -65,13 +65,13 @@ def test_a_chunk_reads_its_own_rows_however_much_the_tables_grew_since_its_state
     engine: Engine,
 ) -> None:
     with engine.begin() as tx:
-        ids = [rows.post(tx) for _ in range(5)]
+        ids = [factories.post(tx) for _ in range(5)]
     young(engine)
     for _ in range(SETTLED):
         jobs.done({"filter": {"postIds": ids}, "shift": "PT1H"})
     with engine.begin() as tx:
-        tx.execute(text(_GROW), {"workspace": rows.WORKSPACE, "count": GROWN})
-        given = {"workspace": rows.WORKSPACE, "account": rows.TIKTOK, "count": GROWN}
+        tx.execute(text(_GROW), {"workspace": factories.WORKSPACE, "count": GROWN})
+        given = {"workspace": factories.WORKSPACE, "account": factories.TIKTOK, "count": GROWN}
         tx.execute(text(_GROW_POSTS), given)
     job = jobs.make({"filter": {"postIds": ids}, "shift": "PT1H"})
     before = index_entries_read(engine)

@@ -13,40 +13,44 @@ from tests import rows
 from tests.worker.bulk import edits_locked_by_a_person
 from tests.worker.outside import (
     PAST,
-    Outside,
+    FakeServices,
     at,
     attempts,
     change,
     due,
+    fake_services,
     old_edit,
-    outside,
     publish_now,
 )
 from worker import apply, publish
 from worker.follow_ups import SNOOZE, Publish
 
-__all__ = ["due", "outside"]
+__all__ = ["due", "fake_services"]
 
 
-def test_a_post_that_is_due_is_called_for_once_and_is_posted(engine: Engine, outside: Outside, due: str) -> None:
+def test_a_post_that_is_due_is_called_for_once_and_is_posted(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
     assert publish_now((due, 1))[0] == {due: "done"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.platform_post_id, stored.revision) == ("posted", "tt_1", 2)
     assert (stored.claim_kind, stored.claim_token, stored.posted_at is not None) == (None, None, True)
     (attempt,) = attempts(engine, due)
-    (asked,) = outside.asked
+    (asked,) = fake_services.asked
     assert (asked.kind, asked.key, asked.attempt, asked.body) == ("publish", attempt.idempotency_key, 1, attempt.body)
     assert (attempt.outcome, attempt.schedule_revision) == ("done", 1)
     assert attempt.finished_at >= attempt.started_at
 
 
-def test_the_publisher_is_sent_the_12_fields_and_what_a_render_made(engine: Engine, outside: Outside) -> None:
+def test_the_publisher_is_sent_the_12_fields_and_what_a_render_made(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     with engine.begin() as tx:
-        post = rows.slides(
-            tx, status="generated", scheduled_time=rows.soon(PAST), rendered_url="https://cdn.example.com/made.mp4"
+        post = factories.slides(
+            tx, status="generated", scheduled_time=factories.soon(PAST), rendered_url="https://cdn.example.com/made.mp4"
         )
     publish_now((post, 1))
-    sent = outside.asked[0].post
+    sent = fake_services.asked[0].post
     assert list(sent) == [
         *("postId", "accountId", "platform", "contentType", "contentUrl", "thumbnailUrl", "caption", "soundId"),
         *("timezone", "scheduledTime", "status", "createdAt", "renderedUrl", "slideDuration"),
@@ -54,74 +58,76 @@ def test_the_publisher_is_sent_the_12_fields_and_what_a_render_made(engine: Engi
     assert (sent["renderedUrl"], sent["slideDuration"]) == ("https://cdn.example.com/made.mp4", 4)
 
 
-def test_a_task_run_twice_publishes_once(engine: Engine, outside: Outside, due: str) -> None:
+def test_a_task_run_twice_publishes_once(engine: Engine, fake_services: FakeServices, due: str) -> None:
     publish_now((due, 1), (due, 1))
     assert publish_now((due, 1))[0] == {due: "posted"}
-    assert len(outside.asked) == 1
+    assert len(fake_services.asked) == 1
 
 
-def test_a_message_of_an_earlier_time_ends_as_superseded(engine: Engine, outside: Outside, due: str) -> None:
+def test_a_message_of_an_earlier_time_ends_as_superseded(engine: Engine, fake_services: FakeServices, due: str) -> None:
     change(engine, "posts", due, schedule_revision=3)
     assert publish_now((due, 1), (due, 2))[0] == {due: "superseded"}
     assert publish_now((due, 1), (due, 3))[0] == {due: "done"}
-    assert len(outside.asked) == 1
+    assert len(fake_services.asked) == 1
 
 
-def test_a_deleted_or_unknown_post_is_gone(engine: Engine, outside: Outside, due: str) -> None:
+def test_a_deleted_or_unknown_post_is_gone(engine: Engine, fake_services: FakeServices, due: str) -> None:
     change(engine, "posts", due, deleted_at="sql:now()")
     assert publish_now((due, 1), ("post_nobody", 1))[0] == {due: "gone", "post_nobody": "gone"}
-    assert outside.asked == []
+    assert fake_services.asked == []
 
 
 def test_a_message_that_comes_early_by_the_databases_clock_ends_and_counts_the_rest_in_seconds(
-    engine: Engine, outside: Outside
+    engine: Engine, fake_services: FakeServices
 ) -> None:
     with engine.begin() as tx:
-        near = rows.post(tx, scheduled_time=datetime.now(UTC) + timedelta(seconds=30))
-        far = rows.post(tx, scheduled_time=rows.soon(10))
+        near = factories.post(tx, scheduled_time=datetime.now(UTC) + timedelta(seconds=30))
+        far = factories.post(tx, scheduled_time=factories.soon(10))
     outcomes, rung = publish_now((near, 1), (far, 1))
     assert outcomes == {near: "not_due", far: "not_due"}
     ((seconds, message),) = rung.snoozes
     assert message == Publish(near, 1)
     assert 25 < seconds <= 30
-    assert outside.asked == []
+    assert fake_services.asked == []
 
 
-def test_what_waits_in_the_queue_goes_out_with_the_post(engine: Engine, outside: Outside, due: str) -> None:
+def test_what_waits_in_the_queue_goes_out_with_the_post(engine: Engine, fake_services: FakeServices, due: str) -> None:
     with engine.begin() as tx:
-        edit = rows.edit(tx, due, {"caption": "in time"})
+        edit = factories.edit(tx, due, {"caption": "in time"})
     assert publish_now((due, 1))[0] == {due: "done"}
-    assert outside.asked[0].post["caption"] == "in time"
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert fake_services.asked[0].post["caption"] == "in time"
+    assert factories.row(engine, "edits", edit).status == "applied"
 
 
 def test_an_edit_committed_after_the_ordinary_apply_still_goes_out_with_the_post(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, due, {"caption": "first wave"})
+        factories.edit(tx, due, {"caption": "first wave"})
     ordinary = apply.apply_edits
 
     def slipping_in(post_ids: Any) -> Any:
         applied = ordinary(post_ids)
         with engine.begin() as tx:
-            rows.edit(tx, due, {"caption": "slipped in"})
+            factories.edit(tx, due, {"caption": "slipped in"})
         return applied
 
     monkeypatch.setattr(publish, "apply_edits", slipping_in)
     assert publish_now((due, 1))[0] == {due: "done"}
-    assert outside.asked[0].post["caption"] == "slipped in"
+    assert fake_services.asked[0].post["caption"] == "slipped in"
 
 
-def test_a_waiting_edit_that_moves_the_post_keeps_it_from_going_out(engine: Engine, outside: Outside, due: str) -> None:
+def test_a_waiting_edit_that_moves_the_post_keeps_it_from_going_out(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, due, at(600))
+        factories.edit(tx, due, at(600))
     outcomes, rung = publish_now((due, 1))
     assert (outcomes, rung.snoozes, outside.asked) == ({due: "not_due"}, [], [])
     assert rows.row(engine, "posts", due).schedule_revision == 2
 
 
-def test_a_stream_of_time_edits_cannot_starve_a_publish(engine: Engine, outside: Outside, due: str) -> None:
+def test_a_stream_of_time_edits_cannot_starve_a_publish(engine: Engine, fake_services: FakeServices, due: str) -> None:
     # Each of them moves the fence while the message is being looked at; the post stays due all the same.
     with engine.begin() as tx:
         for minutes in (20, 21, 22):
@@ -132,16 +138,20 @@ def test_a_stream_of_time_edits_cannot_starve_a_publish(engine: Engine, outside:
     assert attempts(engine, due)[0].schedule_revision == 4
 
 
-def test_an_edit_that_makes_the_post_need_a_render_keeps_it_from_going_out(engine: Engine, outside: Outside) -> None:
+def test_an_edit_that_makes_the_post_need_a_render_keeps_it_from_going_out(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     with engine.begin() as tx:
-        post = rows.slides(tx, status="generated", scheduled_time=rows.soon(PAST), rendered_url="https://x.example/1")
-        rows.edit(tx, post, {"soundId": "sound_2"})
+        post = factories.slides(
+            tx, status="generated", scheduled_time=factories.soon(PAST), rendered_url="https://x.example/1"
+        )
+        factories.edit(tx, post, {"soundId": "sound_2"})
     outcomes, rung = publish_now((post, 1))
-    assert (outcomes, rung.renders, outside.asked) == ({post: "pending_render"}, [(post, 2)], [])
+    assert (outcomes, rung.renders, fake_services.asked) == ({post: "pending_render"}, [(post, 2)], [])
 
 
 def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neighbour_is(
-    engine: Engine, outside: Outside, due: str
+    engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
     with engine.begin() as tx:
         neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
@@ -151,16 +161,16 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neigh
         assert outcomes == {due: "edits_first", neighbour: "done"}
         assert rung.snoozes == [(SNOOZE, Publish(due, 1))]
     publish_now((due, 1))
-    assert rows.row(engine, "posts", due).status == "posted"
-    assert outside.asked[-1].post["caption"] == "second"
+    assert factories.row(engine, "posts", due).status == "posted"
+    assert fake_services.asked[-1].post["caption"] == "second"
 
 
 def test_an_isolated_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_calling_for_more(
     engine: Engine, outside: Outside, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
-        tried = rows.edit(tx, due, {"caption": "poison"})
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
+        tried = factories.edit(tx, due, {"caption": "poison"})
     change(engine, "edits", tried, attempts=1)
     # The ordinary apply would run it isolated; here its worker is busy.
     done = publish.Published()
@@ -174,10 +184,10 @@ def test_an_isolated_edit_is_left_to_edits_apply_and_the_publish_comes_back_with
 
 
 def test_a_post_that_a_person_holds_comes_back_and_its_neighbours_go_out(
-    engine: Engine, outside: Outside, due: str
+    engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
         outcomes, rung = publish_now((due, 1), (neighbour, 1))
@@ -185,15 +195,15 @@ def test_a_post_that_a_person_holds_comes_back_and_its_neighbours_go_out(
     assert rung.snoozes == [(SNOOZE, Publish(due, 1))]
 
 
-def test_a_claim_that_has_not_expired_is_nobody_elses(engine: Engine, outside: Outside, due: str) -> None:
+def test_a_claim_that_has_not_expired_is_nobody_elses(engine: Engine, fake_services: FakeServices, due: str) -> None:
     assert len(publish.claim({due: 1}, publish.Published())) == 1
     assert publish_now((due, 1))[0] == {due: "claimed"}
-    assert outside.asked == []
+    assert fake_services.asked == []
 
 
-def test_a_move_and_a_move_back_publish_once_at_the_newest_time(engine: Engine, outside: Outside) -> None:
+def test_a_move_and_a_move_back_publish_once_at_the_newest_time(engine: Engine, fake_services: FakeServices) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=rows.soon(PAST), timezone="Asia/Tokyo")
+        post = factories.post(tx, scheduled_time=factories.soon(PAST), timezone="Asia/Tokyo")
         for minutes in (600, PAST):
             old_edit(tx, post, at(minutes))
     apply.apply_edits([post])
@@ -201,7 +211,7 @@ def test_a_move_and_a_move_back_publish_once_at_the_newest_time(engine: Engine, 
     assert publish_now((post, 2))[0] == {post: "superseded"}
     assert publish_now((post, 3), (post, 3))[0] == {post: "done"}
     assert publish_now((post, 1), (post, 3))[0] == {post: "posted"}
-    assert len(outside.asked) == 1
+    assert len(fake_services.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -213,4 +223,4 @@ def test_a_claim_whose_row_is_not_as_it_was_seen_is_refused_by_its_guard(
     change(engine, "posts", due, claim_kind="publish", claim_token="mine", claim_expires_at="sql:now()")
     with pytest.raises(StaleWriteError), db.transaction() as tx:
         claims_store.take_claims(tx, [NewClaim(due, "publish", "new", status, seen)], 60)
-    assert rows.row(engine, "posts", due).claim_token == "mine"
+    assert factories.row(engine, "posts", due).claim_token == "mine"

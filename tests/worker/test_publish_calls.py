@@ -7,14 +7,14 @@ from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
-from tests import rows
-from tests.worker.outside import (
+from tests import factories
+from tests.worker.fake_services import (
     PAST,
     Outside,
     due,
     expire,
+    fake_services,
     in_thread,
-    outside,
     publish_now,
     publish_rows,
     until,
@@ -23,38 +23,38 @@ from worker import publish
 from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
 
-__all__ = ["due", "outside"]
+__all__ = ["due", "fake_services"]
 
 
 def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
-    engine: Engine, outside: Outside, due: str
+    engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
     def retaken(_: Any) -> Reply:
         expire(engine, due)
         assert len(publish.claim({due: 1}, publish.Published())) == 1
         return Reply("done", {"platformPostId": "late"})
 
-    outside.replies = [retaken]
+    fake_services.replies = [retaken]
     assert publish_now((due, 1))[0] == {due: "stale"}
-    stored = rows.row(engine, "posts", due)
+    stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind, stored.platform_post_id) == ("generated", "publish", None)
     assert publish_rows(engine, due) == [(1, "unknown"), (2, None)]
 
 
 def test_a_claim_too_old_to_begin_is_not_called_for(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (claimed,) = publish.claim({due: 1}, publish.Published())
     old = publish.Called(claimed.attempt, None, claimed.claimed_at, claimed.began - 31)
     assert publish._call(old).kind == "never_started"
-    assert outside.asked == []
+    assert fake_services.asked == []
 
 
 def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
-    engine: Engine, outside: Outside, due: str
+    engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
     people: list[Any] = []
 
     def taken(_: Any) -> Reply:
@@ -63,17 +63,17 @@ def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
             people[0].execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
         return Reply("done", {})
 
-    outside.usual = taken
+    fake_services.usual = taken
     with in_thread(lambda: publish_now((due, 1), (neighbour, 1))):
-        until(lambda: rows.row(engine, "posts", neighbour).status == "posted")
-        assert rows.row(engine, "posts", due).status == "generated"
+        until(lambda: factories.row(engine, "posts", neighbour).status == "posted")
+        assert factories.row(engine, "posts", due).status == "generated"
         people[0].rollback()
         people[0].close()
-    assert rows.row(engine, "posts", due).status == "posted"
+    assert factories.row(engine, "posts", due).status == "posted"
 
 
 def test_a_finish_outlasts_a_database_that_goes_away(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, lost = claims_store.finish_publishes, []
 
@@ -85,14 +85,14 @@ def test_a_finish_outlasts_a_database_that_goes_away(
 
     monkeypatch.setattr(claims_store, "finish_publishes", cut)
     assert publish_now((due, 1))[0] == {due: "done"}
-    assert (lost, len(outside.asked)) == ([1], 1)
+    assert (lost, len(fake_services.asked)) == ([1], 1)
 
 
 def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as tx:
-        second = rows.post(tx, scheduled_time=rows.soon(PAST))
+        second = factories.post(tx, scheduled_time=factories.soon(PAST))
     claim = publish.claim
 
     def surprising(fenced: Any, done: Any) -> Any:
@@ -108,15 +108,17 @@ def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
     assert calls.take(5, 0) == 1
 
 
-def test_posts_beyond_the_room_for_calls_are_claimed_when_there_is_room(engine: Engine, outside: Outside) -> None:
+def test_posts_beyond_the_room_for_calls_are_claimed_when_there_is_room(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     with engine.begin() as tx:
-        posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(7)]
+        posts = [factories.post(tx, scheduled_time=factories.soon(PAST)) for _ in range(7)]
     assert publish_now(*((post, 1) for post in posts), room=2)[0] == dict.fromkeys(posts, "done")
-    assert len(outside.asked) == 7
+    assert len(fake_services.asked) == 7
 
 
 def test_without_room_for_calls_nothing_is_claimed(
-    engine: Engine, outside: Outside, due: str, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publish, "PATIENCE", 0.01)
     calls = CallPool(1)
@@ -126,12 +128,12 @@ def test_without_room_for_calls_nothing_is_claimed(
 
 
 def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_posts(
-    engine: Engine, outside: Outside
+    engine: Engine, fake_services: FakeServices
 ) -> None:
     def statements(count: int) -> int:
         with engine.begin() as tx:
-            posts = [rows.post(tx, scheduled_time=rows.soon(PAST)) for _ in range(count)]
-        with rows.statements() as seen:
+            posts = [factories.post(tx, scheduled_time=factories.soon(PAST)) for _ in range(count)]
+        with factories.statements() as seen:
             called = publish.claim(dict.fromkeys(posts, 1), publish.Published())
         assert len(called) == count
         return len(seen)

@@ -9,7 +9,7 @@ from shared.domain import reschedules
 from shared.domain.lifecycle import ClaimKind
 from shared.domain.reschedules import Outcome
 from shared.domain.times import format_instant, format_local, to_local
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker.apply import apply_edits
 
@@ -26,7 +26,7 @@ def test_every_post_of_a_filter_is_moved_once_and_its_audit_row_is_its_result(en
     assert jobs.counts(job) == ("done", 8, 8, 0, 0)
     for post in ids:
         assert jobs.at(engine, post) == first[post] + timedelta(days=1)
-        stored = rows.row(engine, "posts", post)
+        stored = factories.row(engine, "posts", post)
         assert (stored.revision, stored.schedule_revision, stored.timezone) == (2, 2, "Europe/Paris")
     results = jobs.results(job)
     assert [one.ordinal for one in results] == list(range(8))
@@ -44,16 +44,20 @@ def test_every_post_of_a_filter_is_moved_once_and_its_audit_row_is_its_result(en
         assert audit.before == {"scheduledTime": format_instant(was)}
         assert audit.after == {"scheduledTime": format_instant(now)}
         assert audit.changes == {"move": {"scheduledTime": format_instant(now), "timezone": "Europe/Paris"}}
-        assert (audit.api_key_id, audit.requested_by, audit.workspace_id) == (rows.KEY_ID, "tests", rows.WORKSPACE)
+        assert (audit.api_key_id, audit.requested_by, audit.workspace_id) == (
+            factories.KEY_ID,
+            "tests",
+            factories.WORKSPACE,
+        )
 
 
 def test_the_statement_that_moves_a_post_does_what_the_lifecycle_says(engine: Engine) -> None:
     """`lifecycle.moved` is the rule; the one statement for a thousand posts must not have another."""
     with engine.begin() as tx:
-        moved = rows.post(tx, timezone="Asia/Tokyo", retry_at=rows.soon(5), enqueued_revision=1)
-        rezoned = rows.post(tx, timezone="Asia/Tokyo", retry_at=rows.soon(5), enqueued_revision=1)
-        same = rows.post(tx, timezone="Europe/Paris")
-    soon = rows.soon(600)
+        moved = factories.post(tx, timezone="Asia/Tokyo", retry_at=factories.soon(5), enqueued_revision=1)
+        rezoned = factories.post(tx, timezone="Asia/Tokyo", retry_at=factories.soon(5), enqueued_revision=1)
+        same = factories.post(tx, timezone="Europe/Paris")
+    soon = factories.soon(600)
     local = {zone: format_local(to_local(jobs.at(engine, rezoned), zone)) for zone in ("Europe/Paris",)}
     items = [
         {"postId": moved, "scheduledTime": format_local(to_local(soon, "Asia/Tokyo")), "timezone": "Asia/Tokyo"},
@@ -64,7 +68,7 @@ def test_the_statement_that_moves_a_post_does_what_the_lifecycle_says(engine: En
     counters = {
         post: (row.revision, row.schedule_revision, row.retry_at is None, row.enqueued_revision)
         for post in (moved, rezoned, same)
-        for row in [rows.row(engine, "posts", post)]
+        for row in [factories.row(engine, "posts", post)]
     }
     assert counters == {moved: (2, 2, True, None), rezoned: (2, 1, False, 1), same: (1, 1, True, None)}
     assert jobs.counts(job) == ("done", 3, 3, 0, 0)
@@ -80,16 +84,16 @@ def test_the_statement_that_moves_a_post_does_what_the_lifecycle_says(engine: En
 
 @pytest.mark.usefixtures("chunks_of_three")
 def test_posts_that_may_not_be_edited_are_skipped_with_the_reason_and_unknown_ones_fail(engine: Engine) -> None:
-    claim = {"claim_token": "clm_1", "claim_expires_at": rows.soon(1)}
+    claim = {"claim_token": "clm_1", "claim_expires_at": factories.soon(1)}
     with engine.begin() as tx:
-        rows.workspace(tx, "ws_other", "_other", "sk_other")
-        fine, rendering = rows.post(tx), rows.slides(tx, claim_kind="render", **claim)
-        publishing = rows.post(tx, claim_kind="publish", **claim | {"claim_token": "clm_2"})
-        posted = rows.post(tx, status="posted", posted_at=rows.soon(-5))
-        failed = rows.post(tx, status="failed", failure_reason="no")
-        deleted = rows.post(tx, deleted_at=rows.soon(-1))
-        foreign = rows.post(tx, workspace_id="ws_other", account_id=rows.TIKTOK + "_other")
-        past = rows.post(tx, scheduled_time=rows.soon(5))
+        factories.workspace(tx, "ws_other", "_other", "sk_other")
+        fine, rendering = factories.post(tx), factories.slides(tx, claim_kind="render", **claim)
+        publishing = factories.post(tx, claim_kind="publish", **claim | {"claim_token": "clm_2"})
+        posted = factories.post(tx, status="posted", posted_at=factories.soon(-5))
+        failed = factories.post(tx, status="failed", failure_reason="no")
+        deleted = factories.post(tx, deleted_at=factories.soon(-1))
+        foreign = factories.post(tx, workspace_id="ws_other", account_id=factories.TIKTOK + "_other")
+        past = factories.post(tx, scheduled_time=factories.soon(5))
         odd = 'post_"quoted\\", {and}'
     named = [fine, rendering, publishing, posted, failed, deleted, foreign, past, odd]
     job = jobs.done({"filter": {"postIds": named}, "shift": "-PT10M"})
@@ -105,8 +109,8 @@ def test_posts_that_may_not_be_edited_are_skipped_with_the_reason_and_unknown_on
         odd: ("failed", "not_found"),
     }
     assert jobs.counts(job) == ("done", 9, 2, 4, 3)
-    assert rows.row(engine, "posts", foreign).revision == 1
-    assert rows.row(engine, "posts", rendering).claim_kind == "render"
+    assert factories.row(engine, "posts", foreign).revision == 1
+    assert factories.row(engine, "posts", rendering).claim_kind == "render"
     assert {one.post_id for one in jobs.results(job, outcome=Outcome.FAILED)} == {deleted, foreign, odd}
     assert [one.post_id for one in jobs.results(job, limit=2, start=3)] == sorted(named)[3:5]
     reasons = {reason for _, reason in jobs.told(job).values() if reason}
@@ -123,29 +127,29 @@ def test_every_reason_has_its_words_and_every_kind_of_post_its_answer() -> None:
 def test_a_dry_run_has_the_same_results_and_changes_no_post(engine: Engine) -> None:
     ids = posts(engine, 5, timezone="America/New_York")
     with engine.begin() as tx:
-        ids.append(rows.post(tx, scheduled_time=rows.soon(5), timezone="Asia/Tokyo"))
-        ids.append(rows.post(tx, status="posted", posted_at=rows.soon(-5)))
-        waiting = rows.post(tx, scheduled_time=rows.soon(5), timezone="Asia/Tokyo")
-        later = {"scheduledTime": format_local(to_local(rows.soon(5000), "Asia/Tokyo")), "timezone": "Asia/Tokyo"}
-        edit = rows.edit(tx, waiting, later)
+        ids.append(factories.post(tx, scheduled_time=factories.soon(5), timezone="Asia/Tokyo"))
+        ids.append(factories.post(tx, status="posted", posted_at=factories.soon(-5)))
+        waiting = factories.post(tx, scheduled_time=factories.soon(5), timezone="Asia/Tokyo")
+        later = {"scheduledTime": format_local(to_local(factories.soon(5000), "Asia/Tokyo")), "timezone": "Asia/Tokyo"}
+        edit = factories.edit(tx, waiting, later)
     ids.append(waiting)
-    before = [rows.row(engine, "posts", post) for post in ids]
+    before = [factories.row(engine, "posts", post) for post in ids]
     body = {"filter": {"postIds": [*ids, "post_nobody"]}, "shift": "-PT30M"}
     dry = jobs.done(body | {"dryRun": True})
-    assert [rows.row(engine, "posts", post) for post in ids] == before
-    assert rows.row(engine, "edits", edit).status == "queued"
+    assert [factories.row(engine, "posts", post) for post in ids] == before
+    assert factories.row(engine, "edits", edit).status == "queued"
     assert jobs.audit(engine, dry) == []
     real = jobs.done(body)
     assert jobs.results(dry) == jobs.results(real)
     assert jobs.counts(dry) == jobs.counts(real) == ("done", 9, 6, 2, 1)
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
 
 
 def test_a_chunk_drains_the_queue_of_its_posts_before_it_moves_them(engine: Engine) -> None:
     (post,) = posts(engine, 1)
     with engine.begin() as tx:
         new = {"scheduledTime": "2030-05-01T09:00", "timezone": "Europe/Paris", "caption": "edited"}
-        edit = rows.edit(tx, post, new)
+        edit = factories.edit(tx, post, new)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     jobs.run(job)
     stored = rows.row(engine, "posts", post)
@@ -159,20 +163,20 @@ def test_a_chunk_drains_the_queue_of_its_posts_before_it_moves_them(engine: Engi
 def test_a_post_with_an_edit_that_has_an_attempt_is_skipped_and_its_neighbours_are_moved(engine: Engine) -> None:
     poisoned, fine = posts(engine, 2)
     with engine.begin() as tx:
-        edit = rows.edit(tx, poisoned, {"caption": "poison"})
+        edit = factories.edit(tx, poisoned, {"caption": "poison"})
         tx.execute(text("UPDATE edits SET attempts = 1 WHERE id = :id"), {"id": edit})
     for dry_run in (True, False):
         job = jobs.done({"filter": ALL, "shift": "P1D", "dryRun": dry_run})
         assert jobs.told(job) == {poisoned: ("skipped", "edit_waiting"), fine: ("applied", None)}
-    assert rows.row(engine, "edits", edit).attempts == 1
-    assert rows.row(engine, "posts", poisoned).revision == 1
+    assert factories.row(engine, "edits", edit).attempts == 1
+    assert factories.row(engine, "posts", poisoned).revision == 1
 
 
 def test_a_queue_too_long_for_one_task_is_drained_in_several_and_the_post_moved_last(engine: Engine) -> None:
     (post,) = posts(engine, 1)
     with engine.begin() as tx:
         for number in range(1001):
-            rows.edit(tx, post, {"caption": str(number)})
+            factories.edit(tx, post, {"caption": str(number)})
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     jobs.run(job)
     assert jobs.counts(job) == ("done", 1, 1, 0, 0)
@@ -184,9 +188,9 @@ def test_a_queue_too_long_for_one_task_is_drained_in_several_and_the_post_moved_
 
 def test_a_move_into_the_horizon_marks_and_rings_the_publish(engine: Engine) -> None:
     with engine.begin() as tx:
-        soon = rows.post(tx, scheduled_time=datetime.now(UTC) + timedelta(hours=1, seconds=30))
-        unrendered = rows.slides(tx, scheduled_time=datetime.now(UTC) + timedelta(hours=1, seconds=30))
-        rows.post(tx, scheduled_time=rows.soon(200))
+        soon = factories.post(tx, scheduled_time=datetime.now(UTC) + timedelta(hours=1, seconds=30))
+        unrendered = factories.slides(tx, scheduled_time=datetime.now(UTC) + timedelta(hours=1, seconds=30))
+        factories.post(tx, scheduled_time=factories.soon(200))
     ran = jobs.run(jobs.make({"filter": ALL, "shift": "-PT1H"}))
     assert [due[:2] for one in ran for due in one.follow_ups.publishes] == [(soon, 2)]
     assert rows.row(engine, "posts", soon).enqueued_revision == 2
@@ -197,6 +201,6 @@ def test_moved_posts_meet_later_edits_in_the_order_of_their_revisions(engine: En
     (post,) = posts(engine, 1)
     jobs.done({"filter": ALL, "shift": "P1D"})
     with engine.begin() as tx:
-        edit = rows.edit(tx, post, {"caption": "later"})
+        edit = factories.edit(tx, post, {"caption": "later"})
     apply_edits([post])
-    assert rows.row(engine, "edits", edit).revision == 3
+    assert factories.row(engine, "edits", edit).revision == 3

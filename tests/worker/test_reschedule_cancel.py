@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from shared.store import reschedules as store
 from shared.store.db import transaction
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker import reschedule
 
@@ -23,21 +23,21 @@ def test_cancel_stops_at_the_next_chunk_and_says_what_was_moved(engine: Engine) 
         reschedule.run_chunk(job)
     with transaction() as tx:
         assert store.cancel(tx, "ws_other", job) is None
-        canceled = store.cancel(tx, rows.WORKSPACE, job)
+        canceled = store.cancel(tx, factories.WORKSPACE, job)
     assert canceled is not None
     assert (canceled.status, canceled.applied, canceled.total) == ("canceled", 3, 9)
     assert canceled.finished_at is not None
     assert reschedule.run_chunk(job).outcome == "gone"
     with transaction() as tx:
-        assert store.cancel(tx, rows.WORKSPACE, job) is None
-    assert [rows.row(engine, "posts", post).revision for post in ids] == [2] * 3 + [1] * 6
+        assert store.cancel(tx, factories.WORKSPACE, job) is None
+    assert [factories.row(engine, "posts", post).revision for post in ids] == [2] * 3 + [1] * 6
     assert [one.post_id for one in jobs.results(job)] == ids[:3]
 
 
 def test_nothing_moves_after_a_cancel_was_answered_and_a_chunk_at_work_is_undone(engine: Engine) -> None:
     ids = sorted(posts(engine, 6))
     with engine.begin() as tx:
-        edit = rows.edit(tx, ids[3], {"caption": "waits"})
+        edit = factories.edit(tx, ids[3], {"caption": "waits"})
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     for _ in range(2):
         reschedule.run_chunk(job)
@@ -46,7 +46,7 @@ def test_nothing_moves_after_a_cancel_was_answered_and_a_chunk_at_work_is_undone
 
     def meanwhile(*args: Any, **given: Any) -> Any:
         with transaction() as tx:
-            canceled.append(store.cancel(tx, rows.WORKSPACE, job))
+            canceled.append(store.cancel(tx, factories.WORKSPACE, job))
         return work(*args, **given)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -55,8 +55,8 @@ def test_nothing_moves_after_a_cancel_was_answered_and_a_chunk_at_work_is_undone
     assert (ran.outcome, ran.messages) == ("gone", 0)
     assert (canceled[0].status, canceled[0].applied) == ("canceled", 3)
     assert jobs.counts(job) == ("canceled", 6, 3, 0, 0)
-    assert [rows.row(engine, "posts", post).revision for post in ids] == [2] * 3 + [1] * 3
-    assert (rows.row(engine, "edits", edit).status, rows.row(engine, "edits", edit).attempts) == ("queued", 0)
+    assert [factories.row(engine, "posts", post).revision for post in ids] == [2] * 3 + [1] * 3
+    assert (factories.row(engine, "edits", edit).status, factories.row(engine, "edits", edit).attempts) == ("queued", 0)
     assert reschedule.run_chunk(job).outcome == "gone"
 
 
@@ -67,7 +67,7 @@ def test_a_job_canceled_before_its_freeze_freezes_nothing(engine: Engine) -> Non
 
     def meanwhile(*args: Any) -> Any:
         with transaction() as tx:
-            store.cancel(tx, rows.WORKSPACE, job)
+            store.cancel(tx, factories.WORKSPACE, job)
         return freeze(*args)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.waiting import eventually
 from tests.worker.bulk import ALL, chunks_of_three, edits_locked_by_a_person, locked_by_a_person, moved_once, posts
 from worker import reschedule
@@ -42,14 +42,14 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_moved_when_it_is_free_and_i
 ) -> None:
     ids = sorted(posts(engine, 3))
     with engine.begin() as tx:
-        taken = rows.edit(tx, ids[1], {"caption": "second"})
+        taken = factories.edit(tx, ids[1], {"caption": "second"})
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     with edits_locked_by_a_person(engine, taken):
         assert [reschedule.run_chunk(job).outcome for _ in range(3)] == ["frozen", "moved", "moved"]
         assert jobs.counts(job) == ("running", 3, 2, 0, 0)
     jobs.run(job)
     assert jobs.counts(job) == ("done", 3, 3, 0, 0)
-    assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 3, 2]
+    assert [factories.row(engine, "posts", post).revision for post in ids] == [2, 3, 2]
 
 
 def test_a_contended_post_that_comes_free_within_the_patience_is_moved_by_the_same_task(

@@ -59,7 +59,7 @@ def test_a_chunk_that_ends_its_worker_every_time_fails_the_job_after_five_attemp
     assert outcomes == ["frozen", "moved", "died", "died", "died", "died", "died", "failed", "gone"]
     assert jobs.counts(job) == ("failed", 6, 3, 0, 0)
     assert "again and again" in jobs.job(job).public()["error"]
-    assert [rows.row(engine, "posts", post).revision for post in ids] == [2, 2, 2, 1, 1, 1]
+    assert [factories.row(engine, "posts", post).revision for post in ids] == [2, 2, 2, 1, 1, 1]
 
 
 def test_contended_posts_that_end_their_worker_every_time_fail_the_job_and_waiting_for_them_costs_nothing(
@@ -159,7 +159,7 @@ def test_a_freeze_that_never_comes_to_its_end_fails_the_job(
     # A transaction's own time-out runs from its beginning: set within it, it would not run at all.
     for name, seconds in (("LOCK", "0.1"), ("IDLE_IN_TRANSACTION_SESSION", "0.2"), ("TRANSACTION", "0.3")):
         monkeypatch.setenv(f"REDRAFT_{name}_TIMEOUT", seconds)
-    rows.forget_caches()
+    factories.forget_caches()
     posts(engine, 3)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
 

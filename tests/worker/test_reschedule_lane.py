@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from shared.broker import queue
 from shared.store import reschedules as store
 from shared.store.db import transaction
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, moved_once, posts
 from worker import reschedule, tasks
 
@@ -67,11 +67,11 @@ def lane(monkeypatch: pytest.MonkeyPatch) -> Lane:
 def _other_workspaces(engine: Engine) -> None:
     with engine.begin() as tx:
         for name in ("quiet", "third"):
-            rows.workspace(tx, f"ws_{name}", f"_{name}", f"sk_{name}_0123456789")
+            factories.workspace(tx, f"ws_{name}", f"_{name}", f"sk_{name}_0123456789")
 
 
 def posts_of(engine: Engine, workspace: str, count: int) -> list[str]:
-    return posts(engine, count, workspace_id=workspace, account_id=rows.TIKTOK + workspace.removeprefix("ws"))
+    return posts(engine, count, workspace_id=workspace, account_id=factories.TIKTOK + workspace.removeprefix("ws"))
 
 
 def test_a_job_of_one_post_does_not_wait_behind_twenty_dry_runs_of_another_workspace(
@@ -80,7 +80,7 @@ def test_a_job_of_one_post_does_not_wait_behind_twenty_dry_runs_of_another_works
     posts(engine, 12)
     ours = posts_of(engine, "ws_quiet", 1)
     for _ in range(20):
-        lane.start(DRY, rows.WORKSPACE)
+        lane.start(DRY, factories.WORKSPACE)
     for _ in range(25):
         tasks.run_chunk(lane.messages.popleft())
     job = lane.start(SHIFT, "ws_quiet")
@@ -99,7 +99,7 @@ def test_two_workspaces_have_every_other_turn_whatever_the_number_of_their_jobs(
     posts(engine, 9)
     posts_of(engine, "ws_quiet", 60)
     for _ in range(10):
-        lane.start(DRY, rows.WORKSPACE)
+        lane.start(DRY, factories.WORKSPACE)
     job = lane.start(SHIFT, "ws_quiet")
     lane.run()
     ended = len(lane.worked) - lane.worked[::-1].index(job)
@@ -112,7 +112,9 @@ def test_three_workspaces_take_turns_and_every_message_ends(engine: Engine, lane
     posts(engine, 9)
     posts_of(engine, "ws_quiet", 9)
     posts_of(engine, "ws_third", 9)
-    started = [lane.start(SHIFT, workspace) for workspace in (rows.WORKSPACE, "ws_quiet", "ws_third") for _ in "ab"]
+    started = [
+        lane.start(SHIFT, workspace) for workspace in (factories.WORKSPACE, "ws_quiet", "ws_third") for _ in "ab"
+    ]
     lane.run()
     assert lane.steps == {"frozen": 6, "moved": 18}
     for turn in range(0, 12, 3):
@@ -121,17 +123,17 @@ def test_three_workspaces_take_turns_and_every_message_ends(engine: Engine, lane
 
 
 def jobs_workspace(engine: Engine, job: str) -> str:
-    return str(rows.row(engine, "reschedules", job).workspace_id)
+    return str(factories.row(engine, "reschedules", job).workspace_id)
 
 
 def status(engine: Engine, job: str) -> str:
-    return str(rows.row(engine, "reschedules", job).status)
+    return str(factories.row(engine, "reschedules", job).status)
 
 
 def test_a_message_whose_own_job_was_lost_by_redis_is_made_up_for_by_the_others(engine: Engine, lane: Lane) -> None:
     posts(engine, 9)
     posts_of(engine, "ws_quiet", 3)
-    lane.start(SHIFT, rows.WORKSPACE)
+    lane.start(SHIFT, factories.WORKSPACE)
     lost = jobs.make(SHIFT, "ws_quiet")
     lane.run()
     assert status(engine, lost) == "done"
@@ -139,7 +141,7 @@ def test_a_message_whose_own_job_was_lost_by_redis_is_made_up_for_by_the_others(
 
 def test_a_workspace_alone_goes_on_as_if_there_were_no_turns(engine: Engine, lane: Lane) -> None:
     ids = posts(engine, 9)
-    job = lane.start(SHIFT, rows.WORKSPACE)
+    job = lane.start(SHIFT, factories.WORKSPACE)
     assert lane.run() == 4 + 1, "the freezing, three chunks, and the second of two side by side finds nothing"
     assert moved_once(engine, job, ids)
 
@@ -194,7 +196,7 @@ def test_whose_turn_it_is(engine: Engine) -> None:
     assert turn(others[1]) == mine
     assert turn("rsch_of_nobody") is None
     with transaction() as tx:
-        store.cancel(tx, rows.WORKSPACE, mine)
+        store.cancel(tx, factories.WORKSPACE, mine)
     assert turn(mine) is None, "a message for a job that has ended does nothing"
     assert turn(others[1]) == others[0]
 

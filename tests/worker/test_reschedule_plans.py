@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.domain.times import format_local, to_local
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, posts
 
 __all__ = ["chunks_of_three"]
@@ -17,7 +17,7 @@ __all__ = ["chunks_of_three"]
     ("given", "expected"),
     [
         ({"all": True}, "abcde"),
-        ({"accountIds": [rows.INSTAGRAM]}, "c"),
+        ({"accountIds": [factories.INSTAGRAM]}, "c"),
         ({"platform": "instagram"}, "c"),
         ({"scheduledFrom": "2050-01-01T10:00:00Z"}, "ab"),
         ({"scheduledFrom": "2050-01-01T10:00Z", "scheduledTo": "2050-01-01T11:00:00Z"}, "a"),
@@ -31,17 +31,17 @@ __all__ = ["chunks_of_three"]
 def test_a_filter_means_the_waiting_posts_that_meet_all_its_conditions(
     engine: Engine, given: dict[str, Any], expected: str
 ) -> None:
-    instagram = {"platform": "instagram", "account_id": rows.INSTAGRAM}
+    instagram = {"platform": "instagram", "account_id": factories.INSTAGRAM}
     with engine.begin() as tx:
-        rows.workspace(tx, "ws_other", "_other", "sk_other")
-        rows.post(tx, "a", scheduled_time="2050-01-01T10:00Z")
-        rows.post(tx, "b", scheduled_time="2050-01-01T11:00Z")
-        rows.post(tx, "c", **instagram)
-        rows.slides(tx, "d")
-        rows.post(tx, "e")
-        rows.post(tx, "posted", status="posted", posted_at=rows.soon(-5), scheduled_time="2050-01-01T10:30Z")
-        rows.post(tx, "gone", deleted_at=rows.soon(-1))
-        rows.post(tx, "foreign", workspace_id="ws_other", account_id=rows.TIKTOK + "_other")
+        factories.workspace(tx, "ws_other", "_other", "sk_other")
+        factories.post(tx, "a", scheduled_time="2050-01-01T10:00Z")
+        factories.post(tx, "b", scheduled_time="2050-01-01T11:00Z")
+        factories.post(tx, "c", **instagram)
+        factories.slides(tx, "d")
+        factories.post(tx, "e")
+        factories.post(tx, "posted", status="posted", posted_at=factories.soon(-5), scheduled_time="2050-01-01T10:30Z")
+        factories.post(tx, "gone", deleted_at=factories.soon(-1))
+        factories.post(tx, "foreign", workspace_id="ws_other", account_id=factories.TIKTOK + "_other")
     job = jobs.done({"filter": given, "shift": "P0D", "dryRun": True})
     wanted = expected.split("+") if "+" in expected else list(expected)
     assert [one.post_id for one in jobs.results(job)] == wanted
@@ -59,26 +59,26 @@ def test_a_filter_that_means_nothing_is_done_at_once() -> None:
 @pytest.mark.usefixtures("chunks_of_three")
 def test_a_spread_keeps_the_order_and_sets_its_zone_with_the_first_at_from_and_the_last_at_to(engine: Engine) -> None:
     with engine.begin() as tx:
-        rows.post(tx, "b", scheduled_time=rows.soon(60))
-        rows.post(tx, "a", scheduled_time=rows.soon(60))
-        rows.post(tx, "e", scheduled_time=rows.soon(50), timezone="Asia/Tokyo")
-        rows.post(tx, "c", scheduled_time=rows.soon(90))
-        rows.post(tx, "d", scheduled_time=rows.soon(70))
+        factories.post(tx, "b", scheduled_time=factories.soon(60))
+        factories.post(tx, "a", scheduled_time=factories.soon(60))
+        factories.post(tx, "e", scheduled_time=factories.soon(50), timezone="Asia/Tokyo")
+        factories.post(tx, "c", scheduled_time=factories.soon(90))
+        factories.post(tx, "d", scheduled_time=factories.soon(70))
     ends = {"from": "2030-06-01T09:00", "to": "2030-06-01T10:10", "timezone": "Europe/Paris"}
     job = jobs.done({"filter": ALL, "spread": ends})
     placed = sorted((jobs.at(engine, post), post) for post in "abcde")
     assert [post for _, post in placed] == ["e", "a", "b", "d", "c"]
     wall = [format_local(to_local(at, "Europe/Paris"))[11:] for at, _ in placed]
     assert wall == ["09:00", "09:17", "09:35", "09:52", "10:10"]
-    assert {rows.row(engine, "posts", post).timezone for post in "abcde"} == {"Europe/Paris"}
+    assert {factories.row(engine, "posts", post).timezone for post in "abcde"} == {"Europe/Paris"}
     assert jobs.counts(job) == ("done", 5, 5, 0, 0)
 
 
 def test_a_spread_has_room_only_for_posts_that_wait(engine: Engine) -> None:
     with engine.begin() as tx:
-        rows.post(tx, "a", status="posted", posted_at=rows.soon(-5))
-        rows.post(tx, "b")
-        rows.post(tx, "d")
+        factories.post(tx, "a", status="posted", posted_at=factories.soon(-5))
+        factories.post(tx, "b")
+        factories.post(tx, "d")
     ends = {"from": "2030-06-01T09:00", "to": "2030-06-01T10:00", "timezone": "America/Chicago"}
     job = jobs.done({"filter": {"postIds": ["a", "b", "c", "d"]}, "spread": ends})
     assert [(one.post_id, one.outcome, one.after) for one in jobs.results(job)] == [

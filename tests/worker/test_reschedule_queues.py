@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from shared.store import db
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, posts
 from worker import reschedule, reschedule_chunk
 from worker.apply import apply_edits
@@ -18,7 +18,7 @@ def test_a_post_whose_edit_is_to_run_alone_is_waited_for_and_moved_when_it_has(e
     """Its batches failed at PostgreSQL, and it costs no attempt yet."""
     deferred, fine = posts(engine, 2)
     with engine.begin() as tx:
-        edit = rows.edit(tx, deferred, {"caption": "second"})
+        edit = factories.edit(tx, deferred, {"caption": "second"})
         tx.execute(text("UPDATE edits SET deferrals = 3, started_at = clock_timestamp() WHERE id = :id"), {"id": edit})
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     assert [reschedule.run_chunk(job).messages for _ in range(3)] == [1, 1, 1]
@@ -34,7 +34,7 @@ def test_a_post_whose_edit_was_started_just_now_is_waited_for_and_moved_when_the
     """So it looks while a worker is at the edit aside of its lock, or was frozen there until it lost the lock."""
     frozen, fine = posts(engine, 2)
     with engine.begin() as tx:
-        edit = rows.edit(tx, frozen, {"caption": "second"})
+        edit = factories.edit(tx, frozen, {"caption": "second"})
         at_it = text("UPDATE edits SET attempts = 1, started_at = clock_timestamp() WHERE id = :id")
         tx.execute(at_it, {"id": edit})
     waited = []
@@ -48,13 +48,13 @@ def test_a_post_whose_edit_was_started_just_now_is_waited_for_and_moved_when_the
     for job in waited:
         jobs.run(job)
         assert jobs.counts(job) == ("done", 2, 2, 0, 0)
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
 
 
 def test_a_post_whose_edit_was_tried_is_skipped_when_nobody_tried_it_again_for_long(engine: Engine) -> None:
     poisoned, fine = posts(engine, 2)
     with engine.begin() as tx:
-        edit = rows.edit(tx, poisoned, {"caption": "poison"})
+        edit = factories.edit(tx, poisoned, {"caption": "poison"})
         tx.execute(text("UPDATE edits SET attempts = 4, started_at = clock_timestamp() WHERE id = :id"), {"id": edit})
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     assert [reschedule.run_chunk(job).messages for _ in range(3)] == [1, 1, 1]
@@ -68,11 +68,11 @@ def test_a_dry_run_reckons_with_every_queued_edit_however_many_there_are(engine:
     first, last = sorted(posts(engine, 2, timezone="Asia/Tokyo"))
     with engine.begin() as tx:
         for number in range(1500):
-            rows.edit(tx, first, {"caption": str(number)})
+            factories.edit(tx, first, {"caption": str(number)})
         for post in (first, last):
-            rows.edit(tx, post, {"scheduledTime": "2031-05-01T09:00", "timezone": "Asia/Tokyo"}, if_match=None)
-        rows.edit(tx, first, {"scheduledTime": "2033-05-01T09:00", "timezone": "Asia/Tokyo"}, if_match=['"1502"'])
-        rows.edit(tx, first, {"scheduledTime": "2034-05-01T09:00", "timezone": "Asia/Tokyo"}, if_match=['"1502"'])
+            factories.edit(tx, post, {"scheduledTime": "2031-05-01T09:00", "timezone": "Asia/Tokyo"}, if_match=None)
+        factories.edit(tx, first, {"scheduledTime": "2033-05-01T09:00", "timezone": "Asia/Tokyo"}, if_match=['"1502"'])
+        factories.edit(tx, first, {"scheduledTime": "2034-05-01T09:00", "timezone": "Asia/Tokyo"}, if_match=['"1502"'])
     body = {"filter": ALL, "shift": "P1D"}
     dry = jobs.done(body | {"dryRun": True})
     real = jobs.done(body)
@@ -89,7 +89,7 @@ def test_a_dry_run_that_has_no_time_for_all_queues_reckons_with_the_rest_in_its_
     ids = posts(engine, 3, timezone="Asia/Tokyo")
     with engine.begin() as tx:
         for post in ids:
-            rows.edit(tx, post, {"scheduledTime": "2031-05-01T09:00", "timezone": "Asia/Tokyo"})
+            factories.edit(tx, post, {"scheduledTime": "2031-05-01T09:00", "timezone": "Asia/Tokyo"})
     job = jobs.make({"filter": ALL, "shift": "P1D", "dryRun": True})
     reschedule.run_chunk(job)
     reschedule.run_chunk(job)
@@ -104,7 +104,7 @@ def test_a_dry_run_looks_again_at_a_post_that_changed_while_its_queue_was_read(
 ) -> None:
     (post,) = posts(engine, 1, timezone="Asia/Tokyo")
     with engine.begin() as tx:
-        rows.edit(tx, post, {"scheduledTime": "2031-05-01T09:00", "timezone": "Asia/Tokyo"})
+        factories.edit(tx, post, {"scheduledTime": "2031-05-01T09:00", "timezone": "Asia/Tokyo"})
     job = jobs.make({"filter": ALL, "shift": "P1D", "dryRun": True})
     reschedule.run_chunk(job)
     waiting = reschedule_chunk.moves_store.waiting

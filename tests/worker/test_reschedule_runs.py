@@ -14,7 +14,7 @@ from shared.settings import settings
 from shared.store import reschedule_freezes
 from shared.store import reschedules as store
 from shared.store.db import transaction
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, posts
 from worker import reschedule, rescue
 
@@ -108,7 +108,7 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
     before = jobs.at(engine, moved)
     with engine.begin() as tx:
         tx.execute(text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = :id"), {"id": posted})
-        edit = rows.edit(tx, moved, {"caption": "drained first"})
+        edit = factories.edit(tx, moved, {"caption": "drained first"})
     at = {zone: format_local(to_local(jobs.at(engine, rezoned), zone)) for zone in ("Asia/Tokyo",)}
     items = [
         {"postId": moved, "scheduledTime": "2035-01-01T21:00", "timezone": "Asia/Tokyo"},
@@ -123,11 +123,11 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
         found = tx.execute(text("SELECT type, workspace_id, post_id, data FROM webhook_events ORDER BY seq")).all()
     applied, event = found
     assert (applied.type, applied.data["editId"], applied.data["revision"]) == ("edit.applied", edit, 2)
-    assert tuple(event[:3]) == ("post.rescheduled", rows.WORKSPACE, moved)
+    assert tuple(event[:3]) == ("post.rescheduled", factories.WORKSPACE, moved)
     assert event[3] == {
-        "workspaceId": rows.WORKSPACE,
+        "workspaceId": factories.WORKSPACE,
         "postId": moved,
-        "revision": rows.row(engine, "posts", moved).revision,
+        "revision": factories.row(engine, "posts", moved).revision,
         "before": format_instant(before),
         "after": "2035-01-01T12:00:00Z",
         "editId": audit[moved],

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.domain.ids import new_id
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, moved_once, posts
 from worker import reschedule
 from worker.apply import apply_edits
@@ -38,13 +38,13 @@ def while_a_chunk_is_at_work(job: str, meanwhile: Callable[[], None]) -> None:
 def posted(engine: Engine) -> str:
     """A post of which no job means anything."""
     with engine.begin() as tx:
-        return rows.post(tx, status="posted", posted_at=rows.soon(-5))
+        return factories.post(tx, status="posted", posted_at=factories.soon(-5))
 
 
 def edited(engine: Engine, post: str) -> None:
     """A single edit of that post, made now and ended."""
     with engine.begin() as tx:
-        given = {"id": rows.edit(tx, post, {"caption": "new"}), "now": new_id("edit")}
+        given = {"id": factories.edit(tx, post, {"caption": "new"}), "now": new_id("edit")}
         tx.execute(text("UPDATE edits SET id = :now WHERE id = :id"), given)
     assert len(apply_edits([post]).results) == 1
 
@@ -86,10 +86,10 @@ def test_while_single_edits_wait_a_job_moves_one_chunk_at_a_time(engine: Engine)
 
     def meanwhile() -> None:
         with engine.begin() as tx:
-            edit = rows.edit(tx, other, {"caption": "waits"})
+            edit = factories.edit(tx, other, {"caption": "waits"})
         seen.append(reschedule.run_chunk(job))
         apply_edits([other])
-        assert rows.row(engine, "edits", edit).status == "rejected"
+        assert factories.row(engine, "edits", edit).status == "rejected"
         seen.append(reschedule.run_chunk(job))
 
     while_a_chunk_is_at_work(job, meanwhile)
@@ -138,11 +138,12 @@ def test_single_edits_that_come_one_by_one_keep_a_job_to_one_chunk_at_a_time_for
 
 
 def test_two_jobs_move_their_chunks_in_turn_while_single_edits_come_and_at_once_while_none_do(engine: Engine) -> None:
-    posts(engine, 3, account_id=rows.TIKTOK)
-    posts(engine, 6, account_id=rows.INSTAGRAM)
+    posts(engine, 3, account_id=factories.TIKTOK)
+    posts(engine, 6, account_id=factories.INSTAGRAM)
     other = posted(engine)
     first, second = (
-        jobs.make({"filter": {"accountIds": [account]}, "shift": "P1D"}) for account in (rows.TIKTOK, rows.INSTAGRAM)
+        jobs.make({"filter": {"accountIds": [account]}, "shift": "P1D"})
+        for account in (factories.TIKTOK, factories.INSTAGRAM)
     )
     reschedule.run_chunk(first)
     reschedule.run_chunk(second)

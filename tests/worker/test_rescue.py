@@ -15,7 +15,7 @@ from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as reschedules_store
 from shared.store import schedule as schedule_store
 from shared.store import webhooks as webhooks_store
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL
 from tests.worker.receiver import told
 from tests.worker.test_schedule import seconds, sent
@@ -41,11 +41,11 @@ def forgotten(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:1/webhooks")
     settings.cache_clear()
     with engine.begin() as tx:
-        rows.edit(tx, rows.post(tx), {"caption": "second"})
+        factories.edit(tx, factories.post(tx), {"caption": "second"})
         tx.execute(text("UPDATE edits SET created_at = now() - interval '9 seconds'"))
-        rows.post(tx, scheduled_time=seconds(-9))
-        rows.slides(tx, created_at=seconds(-9))
-        rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
+        factories.post(tx, scheduled_time=seconds(-9))
+        factories.slides(tx, created_at=seconds(-9))
+        factories.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
         tx.execute(
             text("""INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource, created_at)
                            VALUES ('key_1', 'k', '', 'edit_1', now() - interval '9 days')""")

@@ -5,7 +5,7 @@ from sqlalchemy import Engine, text
 
 from shared.store import db
 from shared.store import idempotency as idempotency_store
-from tests import rows
+from tests import factories
 from worker import rescue
 
 DAY_OLD, YOUNG = "1 day 1 second", "23 hours 59 minutes"
@@ -17,7 +17,7 @@ def keep(engine: Engine, count: int, age: str, name: str = "key") -> None:
             text("""INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource, created_at)
                     SELECT :api_key, :name || n, '', 'edit_1', now() - CAST(:age AS interval)
                     FROM generate_series(1, :count) n"""),
-            {"api_key": rows.KEY_ID, "name": name, "age": age, "count": count},
+            {"api_key": factories.KEY_ID, "name": name, "age": age, "count": count},
         )
 
 

@@ -16,7 +16,7 @@ from tests.worker.outside import Outside, change, expire, outside
 from worker import publish, render, rescue, schedule
 from worker.render import Rendering
 
-__all__ = ["outside"]
+__all__ = ["fake_services"]
 
 
 @pytest.fixture
@@ -38,20 +38,20 @@ def seconds(count: float) -> datetime:
 
 def test_posts_within_the_horizon_are_sent_for_once_with_their_time(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        near = rows.post(tx, scheduled_time=seconds(30))
-        rows.post(tx, scheduled_time=seconds(90))
+        near = factories.post(tx, scheduled_time=seconds(30))
+        factories.post(tx, scheduled_time=seconds(90))
     assert schedule.dispatch_due() == 1
-    goes = rows.row(engine, "posts", near).scheduled_time
+    goes = factories.row(engine, "posts", near).scheduled_time
     assert sent == [("posts.publish", [[[near, 1]]], goes)]
     assert schedule.dispatch_due() == 0
-    stored = rows.row(engine, "posts", near)
+    stored = factories.row(engine, "posts", near)
     assert (stored.enqueued_revision, stored.enqueued_at is not None) == (1, True)
 
 
 def test_posts_of_one_moment_share_messages(engine: Engine, sent: list[Any]) -> None:
     goes = seconds(20)
     with engine.begin() as tx:
-        posts = {rows.post(tx, scheduled_time=goes) for _ in range(120)}
+        posts = {factories.post(tx, scheduled_time=goes) for _ in range(120)}
     assert schedule.dispatch_due() == 120
     assert [len(args[0]) for _, args, _ in sent] == [50, 50, 20]
     assert {pair[0] for _, args, _ in sent for pair in args[0]} == posts
@@ -59,7 +59,7 @@ def test_posts_of_one_moment_share_messages(engine: Engine, sent: list[Any]) -> 
 
 def test_a_post_that_moved_is_sent_for_again(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=seconds(30))
+        post = factories.post(tx, scheduled_time=seconds(30))
     schedule.dispatch_due()
     change(engine, "posts", post, schedule_revision=2)
     schedule.dispatch_due()
@@ -68,7 +68,7 @@ def test_a_post_that_moved_is_sent_for_again(engine: Engine, sent: list[Any]) ->
 
 def test_a_post_overdue_by_two_seconds_is_sent_again_every_five_without_a_time(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=seconds(-1), enqueued_revision=1, enqueued_at=seconds(-6))
+        post = factories.post(tx, scheduled_time=seconds(-1), enqueued_revision=1, enqueued_at=seconds(-6))
     assert schedule.dispatch_due() == 0
     change(engine, "posts", post, scheduled_time=seconds(-3))
     assert schedule.dispatch_due() == 1
@@ -80,25 +80,25 @@ def test_a_post_overdue_by_two_seconds_is_sent_again_every_five_without_a_time(e
 
 def test_a_post_that_waits_for_its_next_try_is_sent_for_at_that_time(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        soon = rows.post(tx, scheduled_time=seconds(-60), retry_at=seconds(40))
-        rows.post(tx, scheduled_time=seconds(-60), retry_at=seconds(300))
+        soon = factories.post(tx, scheduled_time=seconds(-60), retry_at=seconds(40))
+        factories.post(tx, scheduled_time=seconds(-60), retry_at=seconds(300))
     assert schedule.dispatch_due() == 1
-    assert sent == [("posts.publish", [[[soon, 1]]], rows.row(engine, "posts", soon).retry_at)]
+    assert sent == [("posts.publish", [[[soon, 1]]], factories.row(engine, "posts", soon).retry_at)]
 
 
 def test_claimed_deleted_and_finished_posts_are_left_alone(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
         past = seconds(-60)
-        rows.post(tx, scheduled_time=past, deleted_at=past)
-        rows.post(tx, scheduled_time=past, status="posted", posted_at=past)
-        rows.post(tx, scheduled_time=past, claim_kind="publish", claim_token="c", claim_expires_at=seconds(9))
-        rows.slides(tx, scheduled_time=past)
+        factories.post(tx, scheduled_time=past, deleted_at=past)
+        factories.post(tx, scheduled_time=past, status="posted", posted_at=past)
+        factories.post(tx, scheduled_time=past, claim_kind="publish", claim_token="c", claim_expires_at=seconds(9))
+        factories.slides(tx, scheduled_time=past)
     assert schedule.dispatch_due() == 0
 
 
 def test_a_post_that_is_moved_away_between_look_and_lock_is_not_sent_for(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=seconds(30))
+        post = factories.post(tx, scheduled_time=seconds(30))
     with engine.begin() as tx:
         (found,) = schedule_store.find_due(tx, "publish", 60, 10)
         assert found.post_id == post
@@ -108,7 +108,7 @@ def test_a_post_that_is_moved_away_between_look_and_lock_is_not_sent_for(engine:
 
 def test_a_post_that_somebody_holds_is_skipped(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        held, free = rows.post(tx, scheduled_time=seconds(30)), rows.post(tx, scheduled_time=seconds(30))
+        held, free = factories.post(tx, scheduled_time=seconds(30)), factories.post(tx, scheduled_time=seconds(30))
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
         assert schedule.dispatch_due() == 1
@@ -134,7 +134,7 @@ def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
 def test_posts_among_held_ones_take_no_more_than_the_queues_room(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "room_in", lambda _: 2)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 2)
     with engine.begin() as tx:
         slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in range(10, 16)]
     with locked_by_a_person(engine, *slides[::2]):
@@ -146,32 +146,34 @@ def test_a_queue_that_is_full_is_not_rung_and_nothing_is_marked(
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=seconds(-30))
-        rows.slides(tx, created_at=seconds(-30))
-    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+        post = factories.post(tx, scheduled_time=seconds(-30))
+        factories.slides(tx, created_at=seconds(-30))
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 0)
     assert rescue.rescue() == {}
     assert sent == []
-    assert rows.row(engine, "posts", post).enqueued_at is None
+    assert factories.row(engine, "posts", post).enqueued_at is None
 
 
 def test_rescue_rings_for_renders_whose_message_was_lost(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        lost = rows.slides(tx, created_at=seconds(-9))
-        rows.slides(tx, created_at=seconds(-9), enqueued_at=seconds(-1))
-        rows.slides(tx, created_at=seconds(-9), retry_at=seconds(9))
-        rows.slides(tx)
+        lost = factories.slides(tx, created_at=seconds(-9))
+        factories.slides(tx, created_at=seconds(-9), enqueued_at=seconds(-1))
+        factories.slides(tx, created_at=seconds(-9), retry_at=seconds(9))
+        factories.slides(tx)
     assert rescue.rescue() == {"renders": 1}
     assert sent == [("posts.render", [lost, 1], None)]
     assert rescue.rescue() == {}
 
 
 def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
-    engine: Engine, outside: Outside, sent: list[Any]
+    engine: Engine, fake_services: FakeServices, sent: list[Any]
 ) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, scheduled_time=seconds(-60), schedule_revision=4)
-        slides = rows.slides(tx, content_revision=7)
-        rows.post(tx, scheduled_time=seconds(-60), claim_kind="publish", claim_token="c", claim_expires_at=seconds(30))
+        post = factories.post(tx, scheduled_time=seconds(-60), schedule_revision=4)
+        slides = factories.slides(tx, content_revision=7)
+        factories.post(
+            tx, scheduled_time=seconds(-60), claim_kind="publish", claim_token="c", claim_expires_at=seconds(30)
+        )
     publish.claim({post: 4}, publish.Published())
     assert render._claim(slides, 7, Rendering()) is not None
     assert rescue.rescue() == {}
@@ -185,11 +187,11 @@ def test_a_forgotten_edit_has_its_turn_however_many_older_ones_wait_for_contende
     engine: Engine, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "DOORBELL_POSTS", 3)
-    monkeypatch.setattr(queue, "room_in", lambda _: 1)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 1)
     with engine.begin() as tx:
-        posts = [rows.post(tx) for _ in range(5)]
+        posts = [factories.post(tx) for _ in range(5)]
         for post in posts:
-            rows.edit(tx, post, {"caption": "second"})
+            factories.edit(tx, post, {"caption": "second"})
         tx.execute(text("UPDATE edits SET created_at = now() - interval '9 seconds'"))
     with locked_by_a_person(engine, *posts[:4]):
         for _ in range(50):  # by lot: three times in five it is the fifth's turn

@@ -13,11 +13,11 @@ from sqlalchemy import Engine, text
 from shared.broker import queue
 from shared.domain.service_answers import Reply
 from shared.store import webhooks as webhooks_store
-from tests.worker.outside import BROKEN, Asked, Outside, change, in_thread, outside
+from tests.worker.fake_services import BROKEN, Asked, FakeServices, change, fake_services, in_thread
 from tests.worker.receiver import deliver, engine, events, sent, told
 from worker import rescue, webhooks
 
-__all__ = ["engine", "outside"]
+__all__ = ["engine", "fake_services"]
 
 
 class FrozenClock:
@@ -29,10 +29,10 @@ class FrozenClock:
         return time.monotonic() + self.frozen_for
 
 
-def test_a_delivery_carries_id_type_time_and_data(engine: Engine, outside: Outside) -> None:
+def test_a_delivery_carries_id_type_time_and_data(engine: Engine, fake_services: FakeServices) -> None:
     told(engine, "post_1")
     assert deliver("post_1") == ({"delivered": 1}, [])
-    (event,), (asked,) = events(engine), outside.asked
+    (event,), (asked,) = events(engine), fake_services.asked
     assert (asked.kind, asked.key, asked.attempt) == ("webhook", event.id, 1)
     assert json.loads(asked.body) == {
         "id": event.id,
@@ -43,19 +43,21 @@ def test_a_delivery_carries_id_type_time_and_data(engine: Engine, outside: Outsi
     assert (event.status, event.finished_at is not None, event.lease_token) == ("delivered", True, None)
 
 
-def test_each_posts_events_go_one_after_the_other_in_their_order(engine: Engine, outside: Outside) -> None:
+def test_each_posts_events_go_one_after_the_other_in_their_order(engine: Engine, fake_services: FakeServices) -> None:
     types = tuple(f"type.{number}" for number in range(5))
     told(engine, "post_1", "post_2", types=types)
     assert deliver("post_1", "post_2")[0] == {"delivered": 10}
     for post in ("post_1", "post_2"):
-        assert [kind for kind, of in sent(outside) if of == post] == list(types)
+        assert [kind for kind, of in sent(fake_services) if of == post] == list(types)
 
 
-def test_an_event_that_is_not_taken_holds_back_those_of_its_own_post_only(engine: Engine, outside: Outside) -> None:
+def test_an_event_that_is_not_taken_holds_back_those_of_its_own_post_only(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     told(engine, "post_1", "post_2", types=("type.1", "type.2"))
-    outside.usual = lambda asked: BROKEN if '"post_1"' in asked.body else Reply("done")
+    fake_services.usual = lambda asked: BROKEN if '"post_1"' in asked.body else Reply("done")
     assert deliver("post_1", "post_2")[0] == {"queued": 1, "delivered": 2}
-    assert [kind for kind, of in sent(outside) if of == "post_1"] == ["type.1"]
+    assert [kind for kind, of in sent(fake_services) if of == "post_1"] == ["type.1"]
     first, second = events(engine, "post_1")
     assert (first.tries, first.message, second.tries) == (1, "503", 0)
     assert datetime.now(UTC) < first.lease_expires_at < datetime.now(UTC) + timedelta(seconds=3)
@@ -63,36 +65,36 @@ def test_an_event_that_is_not_taken_holds_back_those_of_its_own_post_only(engine
     assert deliver("post_1")[0] == {}
 
 
-def test_the_next_try_repeats_id_and_body(engine: Engine, outside: Outside) -> None:
+def test_the_next_try_repeats_id_and_body(engine: Engine, fake_services: FakeServices) -> None:
     told(engine, "post_1", types=("type.1", "type.2"))
-    outside.replies = [BROKEN]
+    fake_services.replies = [BROKEN]
     deliver("post_1")
     change(engine, "webhook_events", events(engine)[0].id, lease_expires_at="sql:now()")
     assert deliver("post_1")[0] == {"delivered": 2}
-    first, second, _ = outside.asked
+    first, second, _ = fake_services.asked
     assert (first.key, first.body) == (second.key, second.body)
     assert (first.attempt, second.attempt) == (1, 2)
 
 
-def test_a_receiver_that_names_a_time_is_asked_again_then(engine: Engine, outside: Outside) -> None:
+def test_a_receiver_that_names_a_time_is_asked_again_then(engine: Engine, fake_services: FakeServices) -> None:
     told(engine, "post_1")
-    outside.replies = [Reply("not_now", retry_after=100)]
+    fake_services.replies = [Reply("not_now", retry_after=100)]
     assert deliver("post_1")[0] == {"queued": 1}
     wait = events(engine)[0].lease_expires_at - datetime.now(UTC)
     assert timedelta(seconds=90) < wait < timedelta(seconds=115)
 
 
 def test_a_receiver_that_wants_no_more_of_an_event_ends_it_and_the_next_one_goes(
-    engine: Engine, outside: Outside
+    engine: Engine, fake_services: FakeServices
 ) -> None:
     told(engine, "post_1", types=("type.1", "type.2"))
-    outside.replies = [Reply("refused", message="the service answered 410")]
+    fake_services.replies = [Reply("refused", message="the service answered 410")]
     assert deliver("post_1")[0] == {"dead": 1, "delivered": 1}
     first, second = events(engine)
     assert (first.status, first.message, second.status) == ("dead", "the service answered 410", "delivered")
 
 
-def test_two_workers_at_once_deliver_each_event_once_and_in_order(engine: Engine, outside: Outside) -> None:
+def test_two_workers_at_once_deliver_each_event_once_and_in_order(engine: Engine, fake_services: FakeServices) -> None:
     posts = [f"post_{number}" for number in range(10)]
     types = tuple(f"type.{number}" for number in range(4))
     told(engine, *posts, types=types)
@@ -106,10 +108,12 @@ def test_two_workers_at_once_deliver_each_event_once_and_in_order(engine: Engine
         list(workers.map(work, range(4)))
     assert {event.status for event in events(engine)} == {"delivered"}
     for post in posts:
-        assert [kind for kind, of in sent(outside) if of == post] == list(types)
+        assert [kind for kind, of in sent(fake_services) if of == post] == list(types)
 
 
-def test_an_event_that_is_being_delivered_is_nobody_elses_and_no_lock_is_held(engine: Engine, outside: Outside) -> None:
+def test_an_event_that_is_being_delivered_is_nobody_elses_and_no_lock_is_held(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     told(engine, "post_1")
 
     def meanwhile(_: Asked) -> Reply:
@@ -118,12 +122,12 @@ def test_an_event_that_is_being_delivered_is_nobody_elses_and_no_lock_is_held(en
             tx.execute(text("SELECT 1 FROM webhook_events FOR UPDATE NOWAIT"))
         return Reply("done")
 
-    outside.replies = [meanwhile]
+    fake_services.replies = [meanwhile]
     assert deliver("post_1")[0] == {"delivered": 1}
-    assert len(outside.asked) == 1
+    assert len(fake_services.asked) == 1
 
 
-def test_a_delivery_whose_lease_was_lost_changes_nothing(engine: Engine, outside: Outside) -> None:
+def test_a_delivery_whose_lease_was_lost_changes_nothing(engine: Engine, fake_services: FakeServices) -> None:
     told(engine, "post_1")
     event = events(engine)[0].id
 
@@ -131,13 +135,13 @@ def test_a_delivery_whose_lease_was_lost_changes_nothing(engine: Engine, outside
         change(engine, "webhook_events", event, lease_token="another", tries=2)
         return Reply("done")
 
-    outside.replies = [lost]
+    fake_services.replies = [lost]
     assert deliver("post_1")[0] == {}
     assert (events(engine)[0].status, events(engine)[0].lease_token) == ("queued", "another")
 
 
 def test_a_worker_that_froze_between_its_lease_and_its_call_does_not_send(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told(engine, "post_1", types=("type.1", "type.2"))
     lease, clock = webhooks_store.lease, FrozenClock()
@@ -155,12 +159,12 @@ def test_a_worker_that_froze_between_its_lease_and_its_call_does_not_send(
     monkeypatch.setattr(webhooks, "time", clock)
     monkeypatch.setattr(webhooks_store, "lease", freezing)
     assert deliver("post_1")[0] == {}
-    assert [kind for kind, _ in sent(outside)] == ["type.1", "type.2"]
+    assert [kind for kind, _ in sent(fake_services)] == ["type.1", "type.2"]
     assert {event.status for event in events(engine)} == {"delivered"}
 
 
 def test_a_lease_that_became_too_old_and_is_ours_still_is_let_go_and_delivered_later(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told(engine, "post_1")
     lease, clock = webhooks_store.lease, FrozenClock()
@@ -175,50 +179,54 @@ def test_a_lease_that_became_too_old_and_is_ours_still_is_let_go_and_delivered_l
         patch.setattr(webhooks_store, "lease", freezing)
         assert deliver("post_1")[0] == {"queued": 1}
     (event,) = events(engine)
-    assert (outside.asked, event.message) == ([], "its lease had become too old to begin")
+    assert (fake_services.asked, event.message) == ([], "its lease had become too old to begin")
     change(engine, "webhook_events", event.id, lease_expires_at="sql:clock_timestamp()")
     assert deliver("post_1")[0] == {"delivered": 1}
 
 
-def test_the_sequence_rises_for_each_post_and_a_repeat_has_its_own_again(engine: Engine, outside: Outside) -> None:
+def test_the_sequence_rises_for_each_post_and_a_repeat_has_its_own_again(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     told(engine, "post_1", "post_2", types=("type.1", "type.2", "type.3"))
-    outside.replies = [BROKEN]
+    fake_services.replies = [BROKEN]
     deliver("post_1", "post_2")
     change(engine, "webhook_events", events(engine, "post_1")[0].id, lease_expires_at="sql:clock_timestamp()")
     deliver("post_1", "post_2")
-    said = [json.loads(asked.body)["data"] for asked in outside.asked]
+    said = [json.loads(asked.body)["data"] for asked in fake_services.asked]
     for post in ("post_1", "post_2"):
         numbers = [one["sequence"] for one in said if one["postId"] == post]
         assert numbers == sorted(numbers)
         assert list(dict.fromkeys(numbers)) == [event.seq for event in events(engine, post)]
 
 
-def test_an_event_that_nobody_took_for_a_day_is_dead_and_the_next_one_goes(engine: Engine, outside: Outside) -> None:
+def test_an_event_that_nobody_took_for_a_day_is_dead_and_the_next_one_goes(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     told(engine, "post_1", types=("type.1", "type.2"))
     first = events(engine)[0].id
-    outside.replies = [BROKEN, BROKEN]
+    fake_services.replies = [BROKEN, BROKEN]
     change(engine, "webhook_events", first, created_at="sql:now() - interval '23 hours 59 minutes'")
     assert deliver("post_1")[0] == {"queued": 1}
     change(engine, "webhook_events", first, created_at="sql:now() - interval '24 hours'", lease_expires_at="sql:now()")
     assert deliver("post_1")[0] == {"dead": 1, "delivered": 1}
-    assert [kind for kind, _ in sent(outside)] == ["type.1", "type.1", "type.2"]
+    assert [kind for kind, _ in sent(fake_services)] == ["type.1", "type.1", "type.2"]
     with engine.connect() as tx:
         (dead,) = webhooks_store.dead(tx, 10)
     assert (dead.id, dead.message, dead.tries) == (first, "503", 2)
 
 
 def test_a_task_does_not_stay_for_ever_with_a_long_story(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told(engine, "post_1", types=("type.1", "type.2", "type.3"))
     monkeypatch.setattr(webhooks, "SHIFT", 0.3)
-    outside.usual = lambda _: (threading.Event().wait(0.2), Reply("done"))[1]
+    fake_services.usual = lambda _: (threading.Event().wait(0.2), Reply("done"))[1]
     counts, rung = deliver("post_1")
     assert (counts["delivered"] < 3, rung) == (True, ["post_1"])
 
 
 def test_rescue_rings_for_events_that_were_forgotten(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rung: list[str] = []
     monkeypatch.setattr(queue, "ring_webhooks", rung.extend)
@@ -234,7 +242,9 @@ def test_rescue_rings_for_events_that_were_forgotten(
     assert rung == ["post_lost", "post_free"]
 
 
-def test_what_was_delivered_a_week_ago_is_dropped_and_the_dead_stay(engine: Engine, outside: Outside) -> None:
+def test_what_was_delivered_a_week_ago_is_dropped_and_the_dead_stay(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     told(engine, "post_1", types=("type.1", "type.2", "type.3"))
     deliver("post_1")
     old, dead, _ = (event.id for event in events(engine))
@@ -245,7 +255,7 @@ def test_what_was_delivered_a_week_ago_is_dropped_and_the_dead_stay(engine: Engi
 
 
 def test_delivery_outlasts_a_database_that_goes_away(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, lost = webhooks_store.finish, []
 
@@ -259,4 +269,4 @@ def test_delivery_outlasts_a_database_that_goes_away(
     told(engine, "post_1")
     with in_thread(lambda: deliver("post_1")):
         pass
-    assert (len(outside.asked), events(engine)[0].status) == (1, "delivered")
+    assert (len(fake_services.asked), events(engine)[0].status) == (1, "delivered")

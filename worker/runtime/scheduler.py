@@ -31,7 +31,7 @@ class Scheduler(CeleryScheduler):
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send, if its queue has room. While Redis is away that cannot be known, and nothing is sent."""
         full = settings().queue_full
-        if queue.room_in(task_names.QUEUE_OF[entry.task]) <= max(0, full - _WAITING_AT_MOST[entry.task]):
+        if queue.free_capacity(task_names.QUEUE_OF[entry.task]) <= max(0, full - _WAITING_AT_MOST[entry.task]):
             log.debug("beat_waits", task=entry.task)
             return
         super().apply_entry(entry, producer)

@@ -45,20 +45,20 @@ def _take_turns(connection: Connection) -> None:
         time.sleep(0.1)
 
 
-def _hurry(connection: Connection) -> None:
+def _limit_lock_waits(connection: Connection) -> None:
     connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
 
 
 def _migrated(connection: Connection, deadline: float) -> bool:
     """Each migration is a transaction of its own: what was done stays done. False if somebody holds what it needs."""
-    _hurry(connection)
+    _limit_lock_waits(connection)
     connection.commit()
     context.configure(
         connection=connection,
         target_metadata=metadata,
         transaction_per_migration=True,
         # A migration that builds an index may be patient; the next one may not.
-        on_version_apply=lambda **_: _hurry(connection),
+        on_version_apply=lambda **_: _limit_lock_waits(connection),
     )
     try:
         with context.begin_transaction():

@@ -10,7 +10,7 @@ import pytest
 from api.http.authentication import FRESH
 from api.models.operations import OPERATIONS, Operation
 from shared.store import keys as keys_store
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error
 from tests.stack import Running
 from tests.waiting import eventually
@@ -34,7 +34,7 @@ def secrets(stack: Running) -> dict[frozenset[str], str]:
     with stack.engine.begin() as tx:
         for count in range(len(keys_store.SCOPES) + 1):
             for scopes in combinations(keys_store.SCOPES, count):
-                made[frozenset(scopes)] = keys_store.create_key(tx, rows.WORKSPACE, f"of {scopes}", scopes, None)
+                made[frozenset(scopes)] = keys_store.create_key(tx, factories.WORKSPACE, f"of {scopes}", scopes, None)
     return made
 
 
@@ -80,8 +80,8 @@ def test_health_needs_no_key(stranger: httpx.Client, operation: Operation) -> No
 
 def test_a_revoked_key_is_shut_out_within_a_second_and_a_new_one_let_in_at_once(stack: Running) -> None:
     with stack.engine.begin() as tx:
-        secret = keys_store.create_key(tx, rows.WORKSPACE, "short-lived", ["posts:read"], None)
-        (made,) = [one for one in keys_store.keys_of(tx, rows.WORKSPACE) if one.key.name == "short-lived"]
+        secret = keys_store.create_key(tx, factories.WORKSPACE, "short-lived", ["posts:read"], None)
+        (made,) = [one for one in keys_store.keys_of(tx, factories.WORKSPACE) if one.key.name == "short-lived"]
     with client(stack, secret) as http:
         assert http.get("/v1/accounts").status_code == 200
         with stack.engine.begin() as tx:
@@ -98,5 +98,5 @@ def test_a_key_that_was_unknown_is_let_in_soon_after_it_is_made(stack: Running) 
     with client(stack, secret) as http:
         assert http.get("/v1/accounts").status_code == 401
         with stack.engine.begin() as tx:
-            keys_store.create_key(tx, rows.WORKSPACE, "made late", ["posts:read"], None, secret=secret)
+            keys_store.create_key(tx, factories.WORKSPACE, "made late", ["posts:read"], None, secret=secret)
         eventually(lambda: http.get("/v1/accounts").status_code == 200, within=5)

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from api.http.cursors import CURSOR_MAX, Seal
 from shared.store import secrets as secrets_store
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error, fields
 from tests.stack import Running
 
@@ -71,8 +71,8 @@ def test_a_cursor_shows_neither_its_place_nor_how_large_that_is() -> None:
 @pytest.fixture(scope="module")
 def tenant(stack: Running) -> Iterator[httpx.Client]:
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_alone", "_alone", "sk_alone")
-        tx.execute(text("UPDATE api_keys SET rate_limit = 100000 WHERE id = :id"), {"id": f"{rows.KEY_ID}_alone"})
+        factories.workspace(tx, "ws_alone", "_alone", "sk_alone")
+        tx.execute(text("UPDATE api_keys SET rate_limit = 100000 WHERE id = :id"), {"id": f"{factories.KEY_ID}_alone"})
     with client(stack, "sk_alone") as http:
         yield http
 
@@ -172,7 +172,7 @@ def record(http: httpx.Client) -> Recording:
     def page(path: str, shown: str = "") -> None:
         ask("GET", path, shown, params={"limit": "1"})
 
-    accounts = [f"{rows.TIKTOK}_alone", f"{rows.INSTAGRAM}_alone"]
+    accounts = [f"{factories.TIKTOK}_alone", f"{factories.INSTAGRAM}_alone"]
     when = (datetime.now(UTC) + timedelta(days=2)).strftime("%Y-%m-%dT12:00")
     new = {"contentUrl": "https://a.example/b.mp4", "scheduledTime": when, "timezone": "Asia/Tokyo"}
     # One by one: of two that are made together chance says which is listed first.
@@ -207,9 +207,9 @@ def test_nothing_that_the_api_gives_shows_what_other_workspaces_do(stack: Runnin
     before = record(tenant)
     # Another workspace works hard: the numbers that all share go up by a trillion.
     with stack.engine.begin() as tx:
-        busy = rows.post(tx)
+        busy = factories.post(tx)
         for number in range(50):
-            rows.edit(tx, busy, {"caption": f"secret {number}"})
+            factories.edit(tx, busy, {"caption": f"secret {number}"})
         tx.execute(text("ALTER TABLE edits ALTER COLUMN seq RESTART WITH 1000000000000"))
     for _ in range(20):
         stack.patch(busy, {"caption": "theirs"})

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from shared.telemetry.log_rates import BURST
-from tests import rows
+from tests import factories
 from tests.api.http.test_hostile_requests import HEAD, connect, send
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -125,4 +125,4 @@ def test_each_refusal_has_a_line_with_its_code(quiet: Running) -> None:
         quiet.http.request(method, path, json=body, headers={"X-Request-Id": f"refused-{number}"})
         line = eventually(lambda of=f"refused-{number}": line_about(quiet, of), within=5)
         assert re.search(rf"code\W+{code}\b", line), line
-    assert rows.SECRET not in quiet.api.output()
+    assert factories.SECRET not in quiet.api.output()

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from api.http import headers, reading
 from api.models.operations import OPERATIONS
 from shared.domain.errors import InvalidRequest
-from tests import rows
+from tests import factories
 from tests.api.answers import error, fields
 from tests.stack import Running
 
@@ -221,7 +221,7 @@ def test_a_precondition_that_can_never_be_met_is_a_412_that_says_why_and_leaves_
 
 @pytest.mark.parametrize(("given", "why"), NEVER)
 def test_a_precondition_is_judged_last(stack: Running, given: dict[str, str], why: str) -> None:
-    posted = stack.post(status="posted", posted_at=rows.soon(-5))
+    posted = stack.post(status="posted", posted_at=factories.soon(-5))
     assert error(stack.patch(posted, {"caption": "x"}, **given), 409)["code"] == "cannot_edit"
     assert stack.patch("post_nowhere", {"caption": "x"}, **given).status_code == 404
     assert stack.patch(stack.post(), {"caption": 1}, **given).status_code == 400
@@ -300,8 +300,8 @@ def test_every_route_refuses_a_query_parameter_that_it_does_not_know(stack: Runn
         "editPost": {"caption": "x"},
         "deletePosts": {"postIds": [post]},
         "createReschedule": {"filter": {"all": True}, "shift": "P1D"},
-        "createVideos": {"accountIds": [rows.TIKTOK], "contentUrl": "https://a.example/b.mp4"},
-        "createSlideshows": {"accountIds": [rows.TIKTOK], "contentUrls": ["https://a.example/b.jpg"]},
+        "createVideos": {"accountIds": [factories.TIKTOK], "contentUrl": "https://a.example/b.mp4"},
+        "createSlideshows": {"accountIds": [factories.TIKTOK], "contentUrls": ["https://a.example/b.jpg"]},
     }.get(operation.name)
     before = [stack.scalar(f"SELECT count(*) FROM {table}") for table in ("edits", "posts", "reschedules")]
     for query in ("dryRun=true", "dry_run", "=", "x=1&x=2"):

@@ -12,11 +12,11 @@ from starlette.requests import Request
 
 from api.http import reading
 from shared.domain.errors import InvalidRequest
-from tests import rows
+from tests import factories
 from tests.api.answers import error
 from tests.stack import Running
 
-HEAD = b"Host: x\r\nAuthorization: Bearer " + rows.SECRET.encode() + b"\r\n"
+HEAD = b"Host: x\r\nAuthorization: Bearer " + factories.SECRET.encode() + b"\r\n"
 JSON = b"Content-Type: application/json\r\n"
 PATCH = b"PATCH /v1/posts/post_hostile HTTP/1.1\r\n" + HEAD + JSON
 
@@ -177,7 +177,7 @@ def test_paths_and_queries_of_any_bytes_are_answered_in_the_envelope(stack: Runn
     ],
 )
 def test_a_host_is_a_host_and_changes_nothing(stack: Running, host: bytes, status: int) -> None:
-    key = b"Authorization: Bearer " + rows.SECRET.encode() + b"\r\n"
+    key = b"Authorization: Bearer " + factories.SECRET.encode() + b"\r\n"
     for raw in (
         b"GET /v1/nowhere HTTP/1.1\r\nHost: " + host + b"\r\n" + key + b"\r\n",
         b"PATCH /v1/posts/post_nowhere HTTP/1.1\r\nHost: " + host + b"\r\n" + key + JSON
@@ -209,7 +209,7 @@ def test_a_host_is_a_host_and_changes_nothing(stack: Running, host: bytes, statu
 )
 def test_headers_that_cannot_be_meant_are_refused(stack: Running, header: str, value: str, status: int) -> None:
     given = {"Content-Type": "application/json", "Content-Length": "15", header: value}
-    key = b"" if header == "Authorization" else b"Authorization: Bearer " + rows.SECRET.encode() + b"\r\n"
+    key = b"" if header == "Authorization" else b"Authorization: Bearer " + factories.SECRET.encode() + b"\r\n"
     lines = "".join(f"{name}: {text}\r\n" for name, text in given.items()).encode("latin-1")
     raw = b"PATCH /v1/posts/post_hostile HTTP/1.1\r\nHost: x\r\n" + key + lines + b'\r\n{"caption":"x"}'
     assert error_of(send(stack, raw))[0] == status

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from api.http import limits
 from api.http.limits import RateLimits, Usage
 from shared.store.keys import Key
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error
 from tests.processes import Server
 from tests.stack import Running
@@ -144,7 +144,7 @@ def test_without_redis_a_process_counts_by_itself_from_where_it_was(own_valkey: 
 def limited(stack: Running) -> str:
     secret = "sk_limited_0123456789"
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_limited", "_limited", secret)
+        factories.workspace(tx, "ws_limited", "_limited", secret)
         tx.execute(text("UPDATE api_keys SET rate_limit = 8 WHERE id = 'key_test_limited'"))
     return secret
 
@@ -194,7 +194,7 @@ def test_keys_without_a_limit_and_strangers_are_told_of_none_and_never_reach_red
 def test_a_flood_over_the_limit_is_cut_at_the_limit(stack: Running) -> None:
     secret = "sk_flood_0123456789"
     with stack.engine.begin() as tx:
-        rows.workspace(tx, "ws_flood", "_flood", secret)
+        factories.workspace(tx, "ws_flood", "_flood", secret)
         tx.execute(text("UPDATE api_keys SET rate_limit = 50 WHERE id = 'key_test_flood'"))
     eventually(lambda: time.time() % 60 < 40, within=25)
     with client(stack, secret) as http, ThreadPoolExecutor(20) as clients:

@@ -11,13 +11,13 @@ from sqlalchemy import text
 
 from shared.domain.times import format_instant
 from shared.store.reads import PAGE_BYTES
-from tests import rows
+from tests import factories
 from tests.api.answers import client, error, fields
 from tests.stack import Running
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 WORKSPACE, SECRET = "ws_lists", "sk_lists_0123456789"
-INSTAGRAM, TIKTOK = f"{rows.INSTAGRAM}_lists", f"{rows.TIKTOK}_lists"
+INSTAGRAM, TIKTOK = f"{factories.INSTAGRAM}_lists", f"{factories.TIKTOK}_lists"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def listed(stack: Running) -> list[dict[str, Any]]:
     """60 posts of all kinds, some created at the same instant, newest first as the API must list them."""
     made = []
     with stack.engine.begin() as tx:
-        rows.workspace(tx, WORKSPACE, "_lists", SECRET)
+        factories.workspace(tx, WORKSPACE, "_lists", SECRET)
         for number in range(60):
             status = ("generated", "pending_render", "posted", "failed")[number % 4]
             columns: dict[str, Any] = {
@@ -45,10 +45,10 @@ def listed(stack: Running) -> list[dict[str, Any]]:
                 "posted_at": EPOCH if status == "posted" else None,
                 "failure_reason": "refused" if status == "failed" else None,
             }
-            post = rows.slides(tx, **columns) if number % 5 == 0 else rows.post(tx, **columns)
+            post = factories.slides(tx, **columns) if number % 5 == 0 else factories.post(tx, **columns)
             made.append(columns | {"id": post, "content_type": "slides" if number % 5 == 0 else "video"})
-        rows.post(tx, workspace_id=WORKSPACE, deleted_at=EPOCH)
-        rows.post(tx)
+        factories.post(tx, workspace_id=WORKSPACE, deleted_at=EPOCH)
+        factories.post(tx)
     return sorted(made, key=lambda row: (row["created_at"], row["id"]), reverse=True)
 
 
@@ -118,7 +118,7 @@ def test_a_page_has_fifty_posts_of_twelve_fields_unless_asked_otherwise(
             lambda row: EPOCH + timedelta(minutes=10) < row["scheduled_time"] <= EPOCH + timedelta(minutes=20),
         ),
         ({"accountId": "acc_nowhere"}, None),
-        ({"accountId": rows.TIKTOK}, None),
+        ({"accountId": factories.TIKTOK}, None),
         ({"scheduledFrom": "2026-01-01T00:20:00Z", "scheduledTo": "2026-01-01T00:10:00Z"}, None),
     ],
 )
@@ -244,7 +244,7 @@ def test_edits_are_listed_newest_first_with_their_fates(stack: Running) -> None:
 def test_edits_are_found_by_when_they_were_accepted(stack: Running) -> None:
     post = stack.post()
     with stack.engine.begin() as tx:
-        made = [rows.edit(tx, post, {"caption": str(number)}) for number in range(4)]
+        made = [factories.edit(tx, post, {"caption": str(number)}) for number in range(4)]
         for number, edit in enumerate(made):
             at = EPOCH + timedelta(hours=number)
             tx.execute(text("UPDATE edits SET created_at = :at WHERE id = :id"), {"at": at, "id": edit})
@@ -261,8 +261,8 @@ def test_edits_are_found_by_when_they_were_accepted(stack: Running) -> None:
 def test_accounts_are_listed_with_their_platform_and_name(stack: Running) -> None:
     assert stack.http.get("/v1/accounts").json() == {
         "data": [
-            {"accountId": rows.INSTAGRAM, "platform": "instagram", "name": rows.INSTAGRAM},
-            {"accountId": rows.TIKTOK, "platform": "tiktok", "name": rows.TIKTOK},
+            {"accountId": factories.INSTAGRAM, "platform": "instagram", "name": factories.INSTAGRAM},
+            {"accountId": factories.TIKTOK, "platform": "tiktok", "name": factories.TIKTOK},
         ],
         "hasMore": False,
         "nextCursor": None,
@@ -275,10 +275,10 @@ def test_a_page_is_bounded_in_bytes_and_the_rest_is_on_the_next(stack: Running) 
     urls = ["https://cdn.example.com/" + "a" * 2_000 + f"/{number}.jpg" for number in range(35)]
     change = json.dumps({"contentUrl": urls, "caption": "c" * 4_000})
     with stack.engine.begin() as tx:
-        rows.workspace(tx, workspace, "_large", secret)
+        factories.workspace(tx, workspace, "_large", secret)
         made = [
-            rows.slides(
-                tx, workspace_id=workspace, account_id=f"{rows.TIKTOK}_large", content_url=json.dumps(urls),
+            factories.slides(
+                tx, workspace_id=workspace, account_id=f"{factories.TIKTOK}_large", content_url=json.dumps(urls),
                 caption="c" * 4_000,
             )
             for _ in range(40)

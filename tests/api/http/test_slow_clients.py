@@ -15,7 +15,7 @@ from shared.local import commands
 from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -25,7 +25,7 @@ IDLE, SLOW, LARGE, FEW = 10_000, 1_000, 100, 256
 SPARE = 500
 AT_ONCE = 1.0
 MEBIBYTE = 2**20
-HEAD = b"PATCH /v1/posts/post_slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + rows.SECRET.encode() + b"\r\n"
+HEAD = b"PATCH /v1/posts/post_slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + factories.SECRET.encode() + b"\r\n"
 BODY = HEAD + b"Content-Type: application/json\r\nContent-Length: 60000\r\n\r\n" + b'{"caption": "'
 
 

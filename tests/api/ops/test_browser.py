@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.api.ops.browser import DESKTOP, PHONE, Browser, missing
 from tests.stack import Running
 from tests.waiting import eventually
@@ -66,7 +66,7 @@ def url(stack: Running, path: str) -> str:
 
 def failed_edit(stack: Running, post_id: str, changes: dict[str, Any]) -> str:
     with stack.engine.begin() as tx:
-        edit_id = rows.edit(tx, post_id, changes)
+        edit_id = factories.edit(tx, post_id, changes)
         tx.execute(text(f"UPDATE edits SET {FAILED} WHERE id = :id"), {"id": edit_id})
     return edit_id
 
@@ -127,7 +127,7 @@ def test_an_edit_is_discarded_in_two_steps(stack: Running, browser: Browser) -> 
 
 
 def test_posts_that_failed_are_found_by_their_reason_and_put_back(stack: Running, browser: Browser) -> None:
-    refused = {"status": "failed", "failed_at": rows.soon(-9), "failure_reason": "suspended", "caption": "out"}
+    refused = {"status": "failed", "failed_at": factories.soon(-9), "failure_reason": "suspended", "caption": "out"}
     posts = [stack.post(**refused) for _ in range(2)]
     browser.open(url(stack, "/ops"))
     assert "failed posts" in browser.text("#standing")
@@ -155,8 +155,8 @@ def test_an_id_from_flower_is_found_in_the_search_box(stack: Running, browser: B
 def test_a_bulk_job_is_watched_to_its_end(stack: Running, browser: Browser) -> None:
     with stack.engine.begin() as tx:
         for _ in range(2500):
-            rows.post(tx, account_id=rows.INSTAGRAM, platform="instagram", scheduled_time=rows.soon(600))
-    made = stack.http.post("/v1/reschedules", json={"filter": {"accountIds": [rows.INSTAGRAM]}, "shift": "P1D"})
+            factories.post(tx, account_id=factories.INSTAGRAM, platform="instagram", scheduled_time=factories.soon(600))
+    made = stack.http.post("/v1/reschedules", json={"filter": {"accountIds": [factories.INSTAGRAM]}, "shift": "P1D"})
     assert made.status_code == 202, made.text
     browser.open(url(stack, "/ops/jobs"))
     browser.link(made.json()["id"]).click()
@@ -183,11 +183,11 @@ def test_a_page_waits_while_it_is_paused(stack: Running, browser: Browser) -> No
 def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     stack: Running, browser: Browser, size: tuple[int, int], scheme: str
 ) -> None:
-    post = stack.post(scheduled_time=rows.soon(-30), retry_at=rows.soon(30))
+    post = stack.post(scheduled_time=factories.soon(-30), retry_at=factories.soon(30))
     failed = failed_edit(stack, post, {"caption": "long" * 100, "soundId": "7" * 60})
     stack.patch(post, {"soundId": "8" * 200})
     browser.look(size, scheme)
-    refused = {"status": "failed", "failed_at": rows.soon(-9), "failure_reason": "refused " + "at length " * 40}
+    refused = {"status": "failed", "failed_at": factories.soon(-9), "failure_reason": "refused " + "at length " * 40}
     out = stack.post(**refused)
     reason = f"/failed/{md5(refused['failure_reason'].encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
     pages = ["", "/edits", "/edits?status=failed", f"/edits/{failed}", f"/posts/{post}", "/late", "/jobs", "/webhooks"]

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.api.answers import messages
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
@@ -41,7 +41,7 @@ def ops(stack: Running) -> Iterator[httpx.Client]:
 
 
 def failed(stack: Running, reason: str = "suspended", **columns: Any) -> str:
-    gone = {"scheduled_time": rows.soon(-5), "failed_at": datetime.now(UTC)}
+    gone = {"scheduled_time": factories.soon(-5), "failed_at": datetime.now(UTC)}
     return stack.post(**gone | {"status": "failed", "failure_reason": reason} | columns)
 
 
@@ -221,7 +221,7 @@ def test_a_form_that_is_not_whole_or_an_address_that_is_none_does_nothing(stack:
 @pytest.mark.parametrize(("act", "status"), [("requeue", "queued"), ("discard", "rejected")])
 def test_what_was_done_to_an_edit_stands_on_its_page(stack: Running, ops: httpx.Client, act: str, status: str) -> None:
     with stack.engine.begin() as tx:
-        edit = rows.edit(tx, rows.post(tx), {"caption": "mine"})
+        edit = factories.edit(tx, factories.post(tx), {"caption": "mine"})
         tx.execute(
             text("""UPDATE edits SET status = 'failed', attempts = 5, finalized_at = clock_timestamp(),
                         error_code = 'internal', error_message = 'out of memory' WHERE id = :id"""),
@@ -239,7 +239,10 @@ def test_what_was_done_to_an_edit_stands_on_its_page(stack: Running, ops: httpx.
 
 def test_a_late_post_says_the_publishers_own_answer(stack: Running, ops: httpx.Client) -> None:
     post = stack.post(
-        scheduled_time=rows.soon(-5), claim_kind="publish", claim_token="clm_late", claim_expires_at=rows.soon(-1)
+        scheduled_time=factories.soon(-5),
+        claim_kind="publish",
+        claim_token="clm_late",
+        claim_expires_at=factories.soon(-1),
     )
     publish_try(stack, post, "misconfigured", "the service answered 401")
     with stack.engine.begin() as tx:

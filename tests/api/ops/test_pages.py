@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -47,7 +47,7 @@ def change(stack: Running, statement: str, **given: Any) -> None:
 
 def edit(stack: Running, post_id: str, changes: dict[str, Any], state: str = FAILED) -> str:
     with stack.engine.begin() as tx:
-        edit_id = rows.edit(tx, post_id, changes)
+        edit_id = factories.edit(tx, post_id, changes)
         tx.execute(text(f"UPDATE edits SET {state} WHERE id = :id"), {"id": edit_id})
     return edit_id
 
@@ -79,7 +79,7 @@ def test_without_a_password_the_page_is_off_and_says_how_to_set_one(stack: Runni
 @pytest.mark.parametrize("path", ["/ops", "/ops/edits", "/ops/edits/x", "/ops/posts/x", "/ops/style.css", "/ops/x"])
 def test_every_address_wants_the_password(stack: Running, path: str) -> None:
     assert stack.api is not None
-    for headers in ({}, {"Authorization": f"Bearer {rows.SECRET}"}, {"Authorization": "Basic !"}):
+    for headers in ({}, {"Authorization": f"Bearer {factories.SECRET}"}, {"Authorization": "Basic !"}):
         answer = httpx.get(stack.api.url + path, headers=headers, trust_env=False)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith('Basic realm="')
@@ -205,7 +205,7 @@ def test_a_post_that_somebody_holds_costs_the_operator_a_second_and_a_sentence(
 
 
 def test_a_post_tells_its_edits_and_tries_in_one_story(stack: Running, ops: httpx.Client) -> None:
-    post = stack.post(content_url='"https://cdn.example.com/a.mp4?signature=hush"', scheduled_time=rows.soon(-9))
+    post = stack.post(content_url='"https://cdn.example.com/a.mp4?signature=hush"', scheduled_time=factories.soon(-9))
     failed = edit(stack, post, {"caption": "mine"})
     change(
         stack,
@@ -322,7 +322,7 @@ def test_nothing_secret_is_shown(stack: Running, ops: httpx.Client) -> None:
     [done] = stack.edits_of(post)
     pages = [read(ops, path) for path in ("/ops", "/ops/edits", f"/ops/edits/{done.id}", f"/ops/posts/{post}")]
     for page in pages:
-        for secret in (rows.SECRET, rows.SECRET[-6:], "hush", PASSWORD, "redis://", "postgresql"):
+        for secret in (factories.SECRET, factories.SECRET[-6:], "hush", PASSWORD, "redis://", "postgresql"):
             assert secret not in page
     assert "b.mp4?…" in pages[2]
 

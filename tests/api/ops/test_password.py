@@ -12,7 +12,7 @@ from sqlalchemy import text
 from shared.domain.guessing import FREE
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import guesses, rows
+from tests import factories, guesses
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
 

@@ -11,7 +11,7 @@ from api.ops import access
 from api.ops import plots as ops_plots
 from shared.domain.ids import new_id
 from shared.store import overview
-from tests import rows
+from tests import factories
 
 
 def test_the_last_hour_counts_what_was_recorded_and_how_long_it_waited(database_url: str) -> None:
@@ -43,7 +43,7 @@ def test_lateness_is_told_minute_by_minute_and_says_where_it_was_cut_off(
         for minutes, late in ((30, 2), (30, 5), (10, 1), (90, 9)):
             due = now.replace(second=10) - timedelta(minutes=minutes)
             gone = due + timedelta(seconds=late)
-            post = rows.post(tx, status="posted", scheduled_time=due, posted_at=gone)
+            post = factories.post(tx, status="posted", scheduled_time=due, posted_at=gone)
             tx.execute(
                 text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
                             claim_token, started_at, finished_at, outcome)

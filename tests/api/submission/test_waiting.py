@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from api import app
 from api.submission import doorbell, submission, waiting
-from shared.domain.queued_edits import End
-from tests import rows
+from shared.domain.queued_edits import EditResult
+from tests import factories
 from tests.api.answers import messages_at
 from tests.waiting import until
 from worker.apply import apply_edits
@@ -23,14 +23,14 @@ AT_ONCE = {"Prefer": "respond-async"}
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
 @pytest.fixture
 def post(engine: Engine) -> str:
     with engine.begin() as tx:
-        return rows.post(tx)
+        return factories.post(tx)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     over = threading.Event()
     look_up = waiting._read_ends
 
-    def slow(edit_ids: list[str]) -> dict[str, End]:
+    def slow(edit_ids: list[str]) -> dict[str, EditResult]:
         over.wait(30)
         return look_up(edit_ids)
 
@@ -58,7 +58,7 @@ def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def served() -> AsyncIterator[httpx.AsyncClient]:
     """The API in this process, on the test's own database."""
     transport = httpx.ASGITransport(app.app)
-    headers = {"Authorization": f"Bearer {rows.SECRET}"}
+    headers = {"Authorization": f"Bearer {factories.SECRET}"}
     async with (
         app._built.router.lifespan_context(app._built),
         httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http,
@@ -101,7 +101,7 @@ def test_an_edit_is_shown_as_it_is_when_the_wait_for_it_is_over(monkeypatch: pyt
         assert (await http.get(where, headers={"Prefer": "wait=0"})).json()["status"] == "queued"
         begun = asyncio.Event()
 
-        def wait(*given: Any) -> asyncio.Future[End | None]:
+        def wait(*given: Any) -> asyncio.Future[EditResult | None]:
             begun.set()
             return really_wait(*given)
 
@@ -122,7 +122,7 @@ def test_edits_that_nobody_waits_for_gather_behind_one_bell_until_somebody_waits
     monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 60)
     monkeypatch.setattr(doorbell, "LONGEST_PATIENCE", 60)
     with engine.begin() as tx:
-        a, b, c, d = (rows.post(tx) for _ in range(4))
+        a, b, c, d = (factories.post(tx) for _ in range(4))
 
     def rung() -> list[list[str]]:
         return [arguments[0] for arguments, _ in messages_at(redis_url, "edits")]

@@ -1,4 +1,4 @@
-"""The rows of BENCHMARKS.md: which module measures which, in the order in which they run."""
+"""The measurements of docs/performance.md: which module measures which, in the order in which they run."""
 
 from collections.abc import Sequence
 from importlib import import_module

@@ -18,7 +18,7 @@ EDITS_OF_ONE = 1_000
 # At a tenth of the goal it would take 50 s.
 DRAINED_WITHIN = 180
 # All by the database's clock. Work starts with the first attempt that was counted.
-_ENDS = """
+_RESULTS = """
     SELECT count(*) FILTER (WHERE status = 'applied'), count(*),
            extract(epoch FROM max(finalized_at) - min(started_at))::float8
     FROM edits
@@ -85,7 +85,7 @@ def _row_5(bench: Bench, template: str) -> Section:
                 _drained(stage, worker)
                 spent = busy.since()
             with stage.sql() as sql:
-                applied, all_of_them, seconds = sql.execute(_ENDS).fetchone()
+                applied, all_of_them, seconds = sql.execute(_RESULTS).fetchone()
                 moved = sql.execute(_MOVED).fetchone()[0]
             if not applied == all_of_them == moved == data.POSTS:
                 raise WrongMeasureError(f"{applied} of {all_of_them} edits were applied, {moved} posts moved")

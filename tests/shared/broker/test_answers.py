@@ -1,4 +1,4 @@
-"""Answers between processes: announced by one, heard by the other, through a Redis that comes and goes (SPEC 7)."""
+"""Answers between processes: announced by one, heard by the other, through a Redis that comes and goes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -13,13 +13,13 @@ import structlog.testing
 from shared.broker import answers, redis_connection
 from shared.broker.answers import Answer, Listener
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End
-from tests import rows
+from shared.domain.queued_edits import EditResult
+from tests import factories
 from tests.faults.proxy import Proxy
 from tests.waiting import until
 
-END = End("edit_1", EditStatus.APPLIED, 4, result={"caption": "ü"})
-REJECTED = End(
+END = EditResult("edit_1", EditStatus.APPLIED, 4, result={"caption": "ü"})
+REJECTED = EditResult(
     "edit_2", EditStatus.REJECTED, 4, error_code="cannot_edit", error_message="no", error_details=[{"a": "b"}]
 )
 
@@ -27,11 +27,11 @@ REJECTED = End(
 @contextmanager
 def redis_at(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[None]:
     monkeypatch.setenv("REDRAFT_REDIS_URL", url)
-    rows.forget_caches()
+    factories.forget_caches()
     try:
         yield
     finally:
-        rows.forget_caches()
+        factories.forget_caches()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import structlog
 
 from shared import task_names
 from shared.broker import celery_message, queue, redis_connection
-from tests import rows
+from tests import factories
 
 DIFFERENT = {
     ("headers", "id"),
@@ -29,10 +29,10 @@ ARGS = [["post_1", "post_ü"], "redraft:answers:1#2"]
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Iterator[redis.Redis]:
     monkeypatch.setenv("REDRAFT_REDIS_URL", redis_url)
-    rows.forget_caches()
+    factories.forget_caches()
     with redis.Redis.from_url(redis_url) as client:
         yield client
-    rows.forget_caches()
+    factories.forget_caches()
 
 
 def on(broker: redis.Redis, name: str) -> dict[str, Any]:
@@ -87,10 +87,10 @@ def test_a_countdown_is_the_instant_that_celery_would_have_named(broker: redis.R
 def test_a_broker_that_is_away_is_told_of_by_false(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "log", structlog.get_logger())  # a logger keeps the stream of its first line
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
-    rows.forget_caches()
+    factories.forget_caches()
     assert not queue.ring_edits(["post_1"])
     assert not asyncio.run(rung_on_a_loop(["post_1"]))
-    assert queue.room_in("edits") == 0
+    assert queue.free_capacity("edits") == 0
 
 
 def test_a_doorbell_of_an_event_loop_is_the_same_message(broker: redis.Redis) -> None:

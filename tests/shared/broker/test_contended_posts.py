@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from shared.broker import contended_posts
-from tests import rows
+from tests import factories
 from tests.api.answers import messages_at
 from tests.processes import Server
 from tests.waiting import eventually
@@ -14,7 +14,7 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[str]:
-    with rows.set_up(monkeypatch, database_url, redis_url):
+    with factories.set_up(monkeypatch, database_url, redis_url):
         yield redis_url
 
 
@@ -90,7 +90,7 @@ def test_a_message_that_got_lost_is_believed_in_for_a_while_only(monkeypatch: py
 def test_without_redis_nobody_is_known_and_nothing_raised(
     monkeypatch: pytest.MonkeyPatch, database_url: str, own_valkey: Server
 ) -> None:
-    with rows.set_up(monkeypatch, database_url, own_valkey.url):
+    with factories.set_up(monkeypatch, database_url, own_valkey.url):
         own_valkey.process.kill()
         contended_posts.ring(["a"])
         contended_posts.forget(["a"])

@@ -19,7 +19,7 @@ from shared.broker import queue
 from shared.cli import probes
 from shared.cli.doctor import doctor
 from shared.cli.findings import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
-from tests import rows
+from tests import factories
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
 from tests.waiting import eventually
@@ -40,7 +40,7 @@ def told() -> tuple[int, Any]:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         yield engine
 
 
@@ -58,7 +58,7 @@ def run(engine: Engine, statement: str, **given: Any) -> None:
 def test_a_healthy_stack_is_well_and_without_beat_and_workers_it_is_not(
     monkeypatch: pytest.MonkeyPatch, database_url: str, own_valkey: Server, processes: Processes
 ) -> None:
-    with rows.set_up(monkeypatch, database_url, own_valkey.url):
+    with factories.set_up(monkeypatch, database_url, own_valkey.url):
         environment = {"REDRAFT_DATABASE_URL": database_url, "REDRAFT_REDIS_URL": own_valkey.url}
         everything = f"--queues={','.join(task_names.QUEUES)}"
         worker = processes.start("worker", "edits", everything, **environment)
@@ -99,7 +99,7 @@ def test_a_healthy_stack_is_well_and_without_beat_and_workers_it_is_not(
 def test_a_beat_that_sends_nothing_because_its_messages_wait_is_not_taken_for_dead(
     monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str
 ) -> None:
-    with rows.set_up(monkeypatch, database_url, redis_url), redis.Redis.from_url(redis_url) as broker:
+    with factories.set_up(monkeypatch, database_url, redis_url), redis.Redis.from_url(redis_url) as broker:
         monkeypatch.setattr(probes, "LISTEN", 0.1)
         monkeypatch.setattr(probes, "REPLIES_WITHIN", 0.1)
         monkeypatch.setenv("REDRAFT_DISPATCH_PERIOD", "0.1")
@@ -111,14 +111,14 @@ def test_a_beat_that_sends_nothing_because_its_messages_wait_is_not_taken_for_de
 
 def test_a_database_in_order_has_nothing_to_be_found(engine: Engine) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, rows.post(tx), {"caption": "just now"})
-        rows.post(tx, status="posted", posted_at=rows.soon(-5), scheduled_time=rows.soon(-5))
+        factories.edit(tx, factories.post(tx), {"caption": "just now"})
+        factories.post(tx, status="posted", posted_at=factories.soon(-5), scheduled_time=factories.soon(-5))
     assert found(engine) == {}
 
 
 def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
     with engine.begin() as tx:
-        old = rows.edit(tx, rows.post(tx), {"caption": "a"})
+        old = factories.edit(tx, factories.post(tx), {"caption": "a"})
     run(engine, "UPDATE edits SET created_at = now() - interval '5 min' WHERE id = :id", id=old)
     finding = found(engine).pop("old_edits")
     assert "1 edit in the queue; the oldest waits for 5 min" in finding.what
@@ -128,9 +128,9 @@ def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
     ("columns", "why"),
     [
         ({}, "look for beat"),
-        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": rows.soon(-1)}, "it was put back"),
-        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": rows.soon(600)}, "being published now"),
-        ({"retry_at": rows.soon(600)}, "the next one comes in"),
+        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": factories.soon(-1)}, "it was put back"),
+        ({"claim_kind": "publish", "claim_token": "t", "claim_expires_at": factories.soon(600)}, "being published now"),
+        ({"retry_at": factories.soon(600)}, "the next one comes in"),
         ({"status": "pending_render"}, "waits for its render"),
     ],
 )
@@ -138,10 +138,10 @@ def test_a_post_that_should_have_gone_out_is_found_with_the_reason(
     engine: Engine, columns: dict[str, Any], why: str
 ) -> None:
     with engine.begin() as tx:
-        late = rows.post(tx, scheduled_time=rows.soon(-5), **columns)
-        rows.post(tx, scheduled_time=rows.soon(5), **columns)
+        late = factories.post(tx, scheduled_time=factories.soon(-5), **columns)
+        factories.post(tx, scheduled_time=factories.soon(5), **columns)
         if not columns:
-            rows.post(tx, scheduled_time=rows.soon(-5), deleted_at=rows.soon(-6))
+            factories.post(tx, scheduled_time=factories.soon(-5), deleted_at=factories.soon(-6))
     [(code, finding)] = found(engine).items()
     assert code == "late_posts"
     assert finding.what.startswith("1 post")
@@ -151,7 +151,7 @@ def test_a_post_that_should_have_gone_out_is_found_with_the_reason(
 
 def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -> None:
     with engine.begin() as tx:
-        failed = rows.edit(tx, rows.post(tx), {"caption": "a"})
+        failed = factories.edit(tx, factories.post(tx), {"caption": "a"})
         tx.execute(
             text("UPDATE edits SET status = 'failed', error_code = 'internal', finalized_at = now() WHERE id = :id"),
             {"id": failed},
@@ -182,10 +182,10 @@ def test_of_late_posts_one_is_named_for_each_kind_of_reason() -> None:
 def test_posts_that_failed_within_a_day_are_found_with_their_reasons(engine: Engine) -> None:
     with engine.begin() as tx:
         for reason, hours in (("suspended", 1), ("suspended", 2), ("publisher_unavailable", 3), ("suspended", 30)):
-            failed = {"status": "failed", "failure_reason": reason, "failed_at": rows.soon(-60 * hours)}
-            rows.post(tx, scheduled_time=rows.soon(-60 * hours), **failed)
+            failed = {"status": "failed", "failure_reason": reason, "failed_at": factories.soon(-60 * hours)}
+            factories.post(tx, scheduled_time=factories.soon(-60 * hours), **failed)
         # One that was put in as failed, as the demo's are, failed at a time that nobody knows.
-        rows.post(tx, status="failed", failure_reason="suspended", scheduled_time=rows.soon(-5))
+        factories.post(tx, status="failed", failure_reason="suspended", scheduled_time=factories.soon(-5))
     finding = found(engine).pop("failed_posts")
     assert finding.what == "3 posts failed within a day: 2 suspended; 1 publisher_unavailable"
     assert "redraft posts retry --reason" in finding.todo
@@ -193,7 +193,7 @@ def test_posts_that_failed_within_a_day_are_found_with_their_reasons(engine: Eng
 
 def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
     with engine.begin() as tx:
-        claimed = rows.post(tx, claim_kind="publish", claim_token="t", claim_expires_at=rows.soon(9))
+        claimed = factories.post(tx, claim_kind="publish", claim_token="t", claim_expires_at=factories.soon(9))
         tx.execute(
             text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
                         claim_token, finished_at, outcome, message)
@@ -210,7 +210,7 @@ def test_a_session_that_idles_in_a_transaction_is_named_with_what_it_holds_up(
 ) -> None:
     monkeypatch.setattr(probes, "SESSION_IDLE", 0.2)
     with engine.begin() as tx:
-        home = rows.post(tx)
+        home = factories.post(tx)
     take = text("SELECT pg_backend_pid() FROM posts WHERE id = :id FOR UPDATE")
 
     def wait_for_it() -> None:
@@ -243,7 +243,7 @@ def test_pending_and_unknown_migrations_are_found(engine: Engine) -> None:
 
 def test_a_redis_that_forgets_or_drops_is_found(monkeypatch: pytest.MonkeyPatch, own_valkey: Server) -> None:
     monkeypatch.setenv("REDRAFT_REDIS_URL", own_valkey.url)
-    rows.forget_caches()
+    factories.forget_caches()
 
     def codes() -> set[str]:
         return {finding.code for finding in diagnose(Facts(None, probes._redis(), None))}
@@ -254,7 +254,7 @@ def test_a_redis_that_forgets_or_drops_is_found(monkeypatch: pytest.MonkeyPatch,
         assert codes() == {"redis_eviction"}
         client.config_set("appendonly", "no")
         assert codes() == {"redis_eviction", "redis_persistence"}
-    rows.forget_caches()
+    factories.forget_caches()
 
 
 def test_servers_that_do_not_answer_are_named_once_each_and_passwords_are_not(
@@ -263,7 +263,7 @@ def test_servers_that_do_not_answer_are_named_once_each_and_passwords_are_not(
     monkeypatch.setenv("REDRAFT_DATABASE_URL", "postgresql+psycopg://user:hushhush@127.0.0.1:9/name")
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://:hushhush@127.0.0.1:9/0")
     monkeypatch.setenv("REDRAFT_PUBLISHER_URL", "http://127.0.0.1:9/publish?token=hushhush")
-    rows.forget_caches()
+    factories.forget_caches()
     result = redraft("--json")
     assert result.exit_code == 1
     codes = [finding["code"] for finding in json.loads(result.stdout)["findings"]]
@@ -318,7 +318,7 @@ def test_a_postgresql_that_is_too_old_is_named_and_asked_nothing_more(monkeypatc
     with old_postgresql("17.6") as old:
         monkeypatch.setenv("REDRAFT_DATABASE_URL", old)
         monkeypatch.setenv("REDRAFT_REDIS_URL", NOWHERE)
-        rows.forget_caches()
+        factories.forget_caches()
         code, said = told()
         shown = redraft().output
     assert code == 1

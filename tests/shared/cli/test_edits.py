@@ -15,7 +15,7 @@ from shared.domain import edit_histories
 from shared.store import operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
-from tests import rows
+from tests import factories
 from tests.waiting import eventually
 from worker import apply
 
@@ -37,18 +37,18 @@ def answer(*arguments: str) -> Any:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
 def post(engine: Engine, **columns: Any) -> str:
     with engine.begin() as tx:
-        return rows.post(tx, **columns)
+        return factories.post(tx, **columns)
 
 
 def edit(engine: Engine, post_id: str, changes: dict[str, Any], state: str = "", **given: Any) -> str:
     with engine.begin() as tx:
-        edit_id = rows.edit(tx, post_id, changes, **given)
+        edit_id = factories.edit(tx, post_id, changes, **given)
         if state:
             tx.execute(text(f"UPDATE edits SET {state} WHERE id = :id"), {"id": edit_id})
     return edit_id
@@ -62,7 +62,7 @@ def applied(engine: Engine, post_id: str, changes: dict[str, Any]) -> str:
     """An edit that the worker's own code has applied."""
     edit_id = edit(engine, post_id, changes)
     apply.apply_edits([post_id])
-    assert rows.row(engine, "edits", edit_id).status == "applied"
+    assert factories.row(engine, "edits", edit_id).status == "applied"
     return edit_id
 
 
@@ -72,20 +72,20 @@ def test_a_requeued_edit_comes_last_with_no_attempts_and_is_applied(engine: Engi
     later = applied(engine, home, {"soundId": "7"})
     waiting = edit(engine, home, {"caption": "waiting"})
     assert answer("requeue", poison, "--yes") == [{"editId": poison, "done": True, "rung": True}]
-    row = rows.row(engine, "edits", poison)
+    row = factories.row(engine, "edits", poison)
     assert (row.status, row.attempts, row.started_at, row.finalized_at, row.error_code) == ("queued", 0) + (None,) * 3
-    assert row.seq > rows.row(engine, "edits", waiting).seq > rows.row(engine, "edits", later).seq
+    assert row.seq > factories.row(engine, "edits", waiting).seq > factories.row(engine, "edits", later).seq
     apply.apply_edits([home])
-    assert rows.row(engine, "posts", home).caption == "mine"
-    assert rows.row(engine, "edits", poison).revision == rows.row(engine, "edits", waiting).revision + 1
+    assert factories.row(engine, "posts", home).caption == "mine"
+    assert factories.row(engine, "edits", poison).revision == factories.row(engine, "edits", waiting).revision + 1
 
 
 def test_a_requeue_rings_for_its_post(engine: Engine) -> None:
     home = post(engine)
     poison = failed(engine, home, {"caption": "mine"})
-    assert queue.room_in("edits") == 1000
+    assert queue.free_capacity("edits") == 1000
     answer("requeue", poison, "--yes")
-    assert queue.room_in("edits") == 999
+    assert queue.free_capacity("edits") == 999
 
 
 def test_before_it_asks_it_names_the_later_changes_that_would_be_overwritten(engine: Engine) -> None:
@@ -99,9 +99,9 @@ def test_before_it_asks_it_names_the_later_changes_that_would_be_overwritten(eng
     assert f"caption as {newer} set it" in said_no.output
     assert '"newer" -> "old"' in said_no.output
     assert harmless not in said_no.output
-    assert rows.row(engine, "edits", poison).status == "failed"
+    assert factories.row(engine, "edits", poison).status == "failed"
     assert redraft("requeue", poison, says="y\n").exit_code == 0
-    assert rows.row(engine, "edits", poison).status == "queued"
+    assert factories.row(engine, "edits", poison).status == "queued"
 
 
 def test_a_move_by_a_bulk_job_counts_as_a_later_change_of_the_time(engine: Engine) -> None:
@@ -130,7 +130,7 @@ def test_what_was_agreed_to_is_what_is_done(engine: Engine) -> None:
     assert isinstance(ended, operator_actions.NotDone)
     assert ended.prospect is not None
     assert len(ended.prospect.overwrites) == 1
-    assert rows.row(engine, "edits", poison).status == "failed"
+    assert factories.row(engine, "edits", poison).status == "failed"
     with transaction() as tx:
         assert isinstance(
             operator_actions.requeue(tx, poison, Actor("kim"), ended.prospect.mark), operator_actions.Done
@@ -140,7 +140,7 @@ def test_what_was_agreed_to_is_what_is_done(engine: Engine) -> None:
 def test_it_says_beforehand_that_the_edit_would_be_refused_or_that_the_post_would_go_out_at_once(
     engine: Engine,
 ) -> None:
-    gone_out = post(engine, status="posted", posted_at=rows.soon(-1))
+    gone_out = post(engine, status="posted", posted_at=factories.soon(-1))
     refused = answer("show", failed(engine, gone_out, {"caption": "late"}))["requeue"]
     assert "posted" in refused["refusal"]
     waits = post(engine)
@@ -159,14 +159,14 @@ def test_only_a_failed_edit_is_requeued(engine: Engine) -> None:
     fine = applied(engine, home, {"caption": "a"})
     refused = redraft("requeue", fine, "--yes")
     assert (refused.exit_code, "Only failed edits" in refused.output) == (1, True)
-    assert rows.row(engine, "edits", fine).status == "applied"
+    assert factories.row(engine, "edits", fine).status == "applied"
 
 
 def test_a_requeue_waits_for_whoever_holds_the_post_and_then_says_who_to_ask(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDRAFT_LOCK_TIMEOUT", "0.2")
-    rows.forget_caches()
+    factories.forget_caches()
     home = post(engine)
     poison = failed(engine, home, {"caption": "a"})
     with engine.begin() as other:
@@ -174,7 +174,7 @@ def test_a_requeue_waits_for_whoever_holds_the_post_and_then_says_who_to_ask(
         refused = redraft("requeue", poison, "--yes")
     assert refused.exit_code == 1
     assert "redraft doctor" in refused.output
-    assert rows.row(engine, "edits", poison).status == "failed"
+    assert factories.row(engine, "edits", poison).status == "failed"
 
 
 @pytest.mark.parametrize("state", ["", FAILED])
@@ -183,24 +183,24 @@ def test_a_discarded_edit_is_rejected_for_good_and_the_rest_of_the_queue_goes_on
     unwanted = edit(engine, home, {"caption": "unwanted"}, state)
     wanted = edit(engine, home, {"soundId": "7"})
     assert answer("discard", unwanted, "--yes")[0]["done"] is True
-    row = rows.row(engine, "edits", unwanted)
+    row = factories.row(engine, "edits", unwanted)
     assert (row.status, row.error_code, row.revision, row.before) == ("rejected", "discarded", 1, None)
     assert row.finalized_at is not None
-    assert queue.room_in("edits") == 999
+    assert queue.free_capacity("edits") == 999
     apply.apply_edits([home])
-    assert rows.row(engine, "edits", wanted).status == "applied"
-    assert rows.row(engine, "posts", home).caption == "first"
+    assert factories.row(engine, "edits", wanted).status == "applied"
+    assert factories.row(engine, "posts", home).caption == "first"
 
 
 def test_what_took_effect_is_not_discarded(engine: Engine) -> None:
     fine = applied(engine, post(engine), {"caption": "a"})
     assert redraft("discard", fine, "--yes").exit_code == 1
-    assert rows.row(engine, "edits", fine).status == "applied"
+    assert factories.row(engine, "edits", fine).status == "applied"
 
 
 def test_a_discard_tells_the_receiver_of_webhooks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDRAFT_WEBHOOK_URL", "http://127.0.0.1:9/hook")
-    rows.forget_caches()
+    factories.forget_caches()
     home = post(engine)
     answer("discard", failed(engine, home, {"caption": "a"}), "--yes")
     with engine.connect() as tx:
@@ -211,7 +211,7 @@ def test_the_story_of_an_edit_has_its_times_and_says_what_to_do(engine: Engine) 
     home = post(engine)
     done = applied(engine, home, {"caption": "a"})
     story = answer("show", done)
-    row = rows.row(engine, "edits", done)
+    row = factories.row(engine, "edits", done)
     assert story["before"] == {"caption": "first"}
     assert story["createdAt"] < story["startedAt"] < story["finalizedAt"]
     assert (story["lockWaitMs"], story["revision"], story["requestId"]) == (0, 2, row.request_id)
@@ -234,7 +234,7 @@ def test_lists_filter_by_status_and_post_and_are_cut_off(engine: Engine) -> None
     assert listed("--post", one) == [fourth, third, first]
     assert listed("--post", one, "--status", "failed") == [first]
     assert listed("--limit", "1") == [fourth]
-    assert listed("--workspace", rows.WORKSPACE, "--status", "applied") == []
+    assert listed("--workspace", factories.WORKSPACE, "--status", "applied") == []
     assert redraft("list", "--workspace", "nobody").exit_code == 2
 
 
@@ -252,13 +252,13 @@ def test_nothing_in_a_story_steers_the_terminal_or_gives_a_signed_url_away(engin
 def test_what_a_decision_overwrites_is_kept_with_who_made_it(engine: Engine, verb: str, status: str) -> None:
     """Red before: a requeue nulled the error, the attempts and the times, and nothing said that it had been made."""
     poison = failed(engine, post(engine), {"caption": "mine"})
-    stood = rows.row(engine, "edits", poison)
+    stood = factories.row(engine, "edits", poison)
     answer(verb, poison, "--yes", "--by", "Kim")
-    assert rows.row(engine, "edits", poison).status == status
+    assert factories.row(engine, "edits", poison).status == status
     with engine.connect() as tx:
         [act] = tx.execute(text("SELECT * FROM acts")).all()
     assert (act.actor, act.api_key_id, act.action, act.from_state) == ("Kim", None, verb, "failed")
-    assert (act.subject, act.subject_id, act.workspace_id) == ("edit", poison, rows.WORKSPACE)
+    assert (act.subject, act.subject_id, act.workspace_id) == ("edit", poison, factories.WORKSPACE)
     assert act.before == {
         "status": "failed",
         "place": stood.seq,
@@ -301,21 +301,21 @@ def test_an_unknown_edit_is_refused_with_what_to_type() -> None:
 def test_a_script_has_to_say_yes_itself(engine: Engine) -> None:
     poison = failed(engine, post(engine), {"caption": "a"})
     assert redraft("requeue", poison, "--json").exit_code == 2
-    assert rows.row(engine, "edits", poison).status == "failed"
+    assert factories.row(engine, "edits", poison).status == "failed"
 
 
 def test_several_are_decided_one_by_one(engine: Engine) -> None:
     home = post(engine)
     some = [failed(engine, home, {"caption": str(number)}) for number in range(3)]
     assert redraft("requeue", *some, says="y\nn\ny\n").exit_code == 1
-    states = [rows.row(engine, "edits", one).status for one in some]
+    states = [factories.row(engine, "edits", one).status for one in some]
     assert states == ["queued", "failed", "queued"]
 
 
 def test_without_redis_it_is_done_all_the_same_and_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:9/0")
-    rows.forget_caches()
+    factories.forget_caches()
     poison = failed(engine, post(engine), {"caption": "a"})
     result = redraft("requeue", poison, "--yes")
-    assert (result.exit_code, "rescue finds it" in result.output) == (0, True), result.output
-    eventually(lambda: rows.row(engine, "edits", poison).status == "queued", within=1)
+    assert (result.exit_code, "rescue finds the edit" in result.output) == (0, True), result.output
+    eventually(lambda: factories.row(engine, "edits", poison).status == "queued", within=1)

@@ -15,11 +15,20 @@ from shared.cli import post_retries
 from shared.cli import posts as command
 from shared.domain import edit_histories
 from shared.domain.service_answers import Reply
-from tests import rows
-from tests.worker.outside import MADE, Outside, attempts, change, expire, outside, publish_now, render_now
+from tests import factories
+from tests.worker.fake_services import (
+    MADE,
+    FakeServices,
+    attempts,
+    change,
+    expire,
+    fake_services,
+    publish_now,
+    render_now,
+)
 from worker import apply
 
-__all__ = ["outside"]
+__all__ = ["fake_services"]
 
 REFUSED = Reply("refused", message="suspended")
 BROKEN = Reply("server_error", message="503")
@@ -31,7 +40,7 @@ def redraft(*arguments: str, says: str | None = None) -> Result:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -51,27 +60,27 @@ def retried(*arguments: str, code: int = 0) -> dict[str, str | None]:
 
 def due(engine: Engine, **columns: Any) -> str:
     with engine.begin() as tx:
-        return rows.post(tx, scheduled_time=rows.soon(-5), **columns)
+        return factories.post(tx, scheduled_time=factories.soon(-5), **columns)
 
 
-def failed(engine: Engine, outside: Outside, reply: Reply = REFUSED, tries: int = 1) -> str:
+def failed(engine: Engine, fake_services: FakeServices, reply: Reply = REFUSED, tries: int = 1) -> str:
     post = due(engine)
-    outside.replies = [reply] * tries
+    fake_services.replies = [reply] * tries
     for _ in range(tries):
         publish_now((post, 1))
-        if rows.row(engine, "posts", post).claim_kind:
+        if factories.row(engine, "posts", post).claim_kind:
             expire(engine, post)
-    assert rows.row(engine, "posts", post).status == "failed"
+    assert factories.row(engine, "posts", post).status == "failed"
     return post
 
 
 def test_a_refused_post_is_due_again_open_to_edits_and_keeps_its_key_while_its_body_stays(
-    engine: Engine, outside: Outside, rung: list[Any]
+    engine: Engine, fake_services: FakeServices, rung: list[Any]
 ) -> None:
-    post = failed(engine, outside)
+    post = failed(engine, fake_services)
     assert retried(post) == {post: "due"}
     assert rung == [("posts.publish", [[[post, 1]]])]
-    stored = rows.row(engine, "posts", post)
+    stored = factories.row(engine, "posts", post)
     assert (stored.status, stored.claim_kind, stored.failure_reason, stored.failed_at) == (
         "generated",
         None,
@@ -80,39 +89,41 @@ def test_a_refused_post_is_due_again_open_to_edits_and_keeps_its_key_while_its_b
     )
     assert (stored.revision, stored.enqueued_revision, stored.retry_at) == (3, 1, None)
     assert publish_now((post, 1))[0] == {post: "done"}
-    first, second = outside.asked
+    first, second = fake_services.asked
     assert (first.key, first.body, second.attempt) == (second.key, second.body, 2)
 
 
-def test_a_post_mended_by_an_edit_after_its_retry_goes_out_under_a_new_key(engine: Engine, outside: Outside) -> None:
-    post = failed(engine, outside)
+def test_a_post_mended_by_an_edit_after_its_retry_goes_out_under_a_new_key(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    post = failed(engine, fake_services)
     retried(post)
     with engine.begin() as tx:
-        rows.edit(tx, post, {"caption": "mended"})
+        factories.edit(tx, post, {"caption": "mended"})
     assert publish_now((post, 1))[0] == {post: "done"}
-    assert outside.asked[0].key != outside.asked[1].key
+    assert fake_services.asked[0].key != fake_services.asked[1].key
 
 
 @pytest.mark.parametrize(("reply", "tries"), [(Reply("unknown"), 3), (BROKEN, 10)], ids=["unknown", "unavailable"])
 def test_a_post_that_may_have_gone_out_comes_back_closed_to_edits_under_its_old_key_and_body(
-    engine: Engine, outside: Outside, rung: list[Any], reply: Reply, tries: int
+    engine: Engine, fake_services: FakeServices, rung: list[Any], reply: Reply, tries: int
 ) -> None:
-    post = failed(engine, outside, reply, tries)
+    post = failed(engine, fake_services, reply, tries)
     assert retried(post) == {post: "closed"}
     assert rung == [("posts.publish", [[[post, 1]]])]
     with engine.begin() as tx:
-        edit = rows.edit(tx, post, {"caption": "another"})
+        edit = factories.edit(tx, post, {"caption": "another"})
     apply.apply_edits([post])
-    assert rows.row(engine, "edits", edit).error_details[0]["message"] == "being published"
+    assert factories.row(engine, "edits", edit).error_details[0]["message"] == "being published"
     assert publish_now((post, 1))[0] == {post: "done"}
-    assert len({(asked.key, asked.body) for asked in outside.asked}) == 1
-    assert outside.asked[-1].attempt == tries + 1
+    assert len({(asked.key, asked.body) for asked in fake_services.asked}) == 1
+    assert fake_services.asked[-1].attempt == tries + 1
 
 
-def test_tries_before_a_retry_do_not_count_against_the_post(engine: Engine, outside: Outside) -> None:
-    post = failed(engine, outside, Reply("unknown"), 3)
+def test_tries_before_a_retry_do_not_count_against_the_post(engine: Engine, fake_services: FakeServices) -> None:
+    post = failed(engine, fake_services, Reply("unknown"), 3)
     retried(post)
-    outside.replies = [Reply("unknown")] * 2
+    fake_services.replies = [Reply("unknown")] * 2
     for _ in range(2):
         assert publish_now((post, 1))[0] == {post: "unknown"}
         expire(engine, post)
@@ -120,20 +131,22 @@ def test_tries_before_a_retry_do_not_count_against_the_post(engine: Engine, outs
     assert [row.forgiven for row in attempts(engine, post)] == [True] * 3 + [False] * 3
 
 
-def test_a_post_that_failed_in_its_render_is_rendered_again(engine: Engine, outside: Outside, rung: list[Any]) -> None:
+def test_a_post_that_failed_in_its_render_is_rendered_again(
+    engine: Engine, fake_services: FakeServices, rung: list[Any]
+) -> None:
     with engine.begin() as tx:
-        slides = rows.slides(tx, content_revision=4)
-    outside.replies = [REFUSED]
+        slides = factories.slides(tx, content_revision=4)
+    fake_services.replies = [REFUSED]
     render_now(slides, 4)
     assert retried(slides) == {slides: "render"}
     assert rung == [("posts.render", [slides, 4])]
-    outside.usual = MADE
+    fake_services.usual = MADE
     assert render_now(slides, 4)[0] == "done"
 
 
-def test_posts_are_chosen_by_reason_and_by_when_they_failed(engine: Engine, outside: Outside) -> None:
-    old, new = failed(engine, outside), failed(engine, outside)
-    unknown = failed(engine, outside, Reply("unknown"), 3)
+def test_posts_are_chosen_by_reason_and_by_when_they_failed(engine: Engine, fake_services: FakeServices) -> None:
+    old, new = failed(engine, fake_services), failed(engine, fake_services)
+    unknown = failed(engine, fake_services, Reply("unknown"), 3)
     change(engine, "posts", old, failed_at="sql:'2026-03-01T11:59Z'")
     change(engine, "posts", new, failed_at="sql:'2026-03-01T12:00Z'")
     assert retried("--reason", "publish_outcome_unknown") == {unknown: "closed"}
@@ -142,27 +155,34 @@ def test_posts_are_chosen_by_reason_and_by_when_they_failed(engine: Engine, outs
     assert retried("--since", "2026-01-01T00:00Z") == {}
 
 
-def test_a_reason_matches_a_part_and_workspace_and_account_narrow_the_choice(engine: Engine, outside: Outside) -> None:
-    here, there, other = (failed(engine, outside) for _ in range(3))
-    change(engine, "posts", there, account_id=rows.INSTAGRAM)
+def test_a_reason_matches_a_part_and_workspace_and_account_narrow_the_choice(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    here, there, other = (failed(engine, fake_services) for _ in range(3))
+    change(engine, "posts", there, account_id=factories.INSTAGRAM)
     with engine.begin() as tx:
-        rows.workspace(tx, "ws_other", "_other", "sk_test_other")
+        factories.workspace(tx, "ws_other", "_other", "sk_test_other")
     change(engine, "posts", other, workspace_id="ws_other")
-    assert retried("--reason", "SUSPEND", "--account", rows.INSTAGRAM) == {there: "due"}
+    assert retried("--reason", "SUSPEND", "--account", factories.INSTAGRAM) == {there: "due"}
     assert retried("--reason", "banned") == {}
     assert retried("--workspace", "ws_other") == {other: "due"}
     assert redraft("retry", "--workspace", "nobody", "--yes").exit_code == 2
-    assert retried("--account", rows.TIKTOK) == {here: "due"}
+    assert retried("--account", factories.TIKTOK) == {here: "due"}
 
 
-def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, outside: Outside) -> None:
-    post = failed(engine, outside)
-    before = rows.row(engine, "posts", post)
+def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, fake_services: FakeServices) -> None:
+    post = failed(engine, fake_services)
+    before = factories.row(engine, "posts", post)
     retried(post, "--by", "Kim")
     with engine.connect() as tx:
         (act,) = tx.execute(text("SELECT * FROM acts"))
     assert (act.actor, act.api_key_id, act.action) == ("Kim", None, "retry")
-    assert (act.subject, act.subject_id, act.workspace_id, act.from_state) == ("post", post, rows.WORKSPACE, "failed")
+    assert (act.subject, act.subject_id, act.workspace_id, act.from_state) == (
+        "post",
+        post,
+        factories.WORKSPACE,
+        "failed",
+    )
     assert abs((act.at - datetime.now(UTC)).total_seconds()) < 60
     # PostgreSQL leaves the noughts at a fraction's end away.
     assert datetime.fromisoformat(act.before.pop("failedAt")) == before.failed_at
@@ -172,30 +192,30 @@ def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, outside
         "revision": 2,
         "retryAt": None,
         "renderTries": 0,
-        "idempotencyKey": outside.asked[0].key,
+        "idempotencyKey": fake_services.asked[0].key,
     }
 
 
 def test_only_the_operators_word_opens_a_post_that_may_have_gone_out_and_it_is_kept(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post = failed(engine, outside, Reply("unknown"), 3)
+    post = failed(engine, fake_services, Reply("unknown"), 3)
     monkeypatch.setattr("getpass.getuser", lambda: "robin")
     assert retried(post, "--not-sent") == {post: "due"}
     with engine.begin() as tx:
         acts = tx.execute(text("SELECT actor, action FROM acts")).all()
-        edit = rows.edit(tx, post, {"caption": "another"})
+        edit = factories.edit(tx, post, {"caption": "another"})
     assert acts == [("robin", "retry_not_sent")]
     apply.apply_edits([post])
-    assert rows.row(engine, "edits", edit).status == "applied"
+    assert factories.row(engine, "edits", edit).status == "applied"
     assert [row.not_sent for row in attempts(engine, post)] == [True] * 3
     assert publish_now((post, 1))[0] == {post: "done"}
-    assert outside.asked[-1].key != outside.asked[0].key
+    assert fake_services.asked[-1].key != fake_services.asked[0].key
 
 
-def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, outside: Outside) -> None:
-    failed(engine, outside)
-    post = failed(engine, outside, Reply("unknown", message="timed out"), 3)
+def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, fake_services: FakeServices) -> None:
+    failed(engine, fake_services)
+    post = failed(engine, fake_services, Reply("unknown", message="timed out"), 3)
     first, rest = redraft("retry", "--since", "2026-01-01T00:00Z", "--yes").output.split("2 failed posts.\n")
     assert "publish_outcome_unknown (timed out)" in " ".join(first.split())
     assert rest.startswith("  1 publish_outcome_unknown\n  1 suspended\n")
@@ -204,10 +224,10 @@ def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, o
 
 
 def test_a_post_that_was_tried_again_since_it_was_seen_is_left_alone(
-    engine: Engine, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The operator's word that it did not go out is about the tries that the operator has seen."""
-    post = failed(engine, outside, Reply("unknown"), 3)
+    post = failed(engine, fake_services, Reply("unknown"), 3)
     preview = post_retries.preview
 
     def meanwhile(*given: Any, **named: Any) -> None:
@@ -216,33 +236,33 @@ def test_a_post_that_was_tried_again_since_it_was_seen_is_left_alone(
 
     monkeypatch.setattr(post_retries, "preview", meanwhile)
     result = redraft("retry", post, "--not-sent", "--yes")
-    assert (result.exit_code, rows.row(engine, "posts", post).status) == (1, "failed")
+    assert (result.exit_code, factories.row(engine, "posts", post).status) == (1, "failed")
     assert post in result.output
 
 
-def test_posts_that_did_not_fail_are_named_and_left_alone(engine: Engine, outside: Outside) -> None:
-    post, other = failed(engine, outside), due(engine)
-    before = rows.row(engine, "posts", other)
+def test_posts_that_did_not_fail_are_named_and_left_alone(engine: Engine, fake_services: FakeServices) -> None:
+    post, other = failed(engine, fake_services), due(engine)
+    before = factories.row(engine, "posts", other)
     assert retried(post, other, "post_nobody", code=1) == {post: "due", other: None, "post_nobody": None}
-    assert rows.row(engine, "posts", other) == before
+    assert factories.row(engine, "posts", other) == before
 
 
-def test_a_post_that_somebody_holds_is_left_and_named(engine: Engine, outside: Outside) -> None:
-    post, held = failed(engine, outside), failed(engine, outside)
+def test_a_post_that_somebody_holds_is_left_and_named(engine: Engine, fake_services: FakeServices) -> None:
+    post, held = failed(engine, fake_services), failed(engine, fake_services)
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
         assert retried(post, held, code=1) == {post: "due", held: None}
-    assert rows.row(engine, "posts", held).status == "failed"
+    assert factories.row(engine, "posts", held).status == "failed"
 
 
-def test_a_person_sees_which_and_is_asked(engine: Engine, outside: Outside) -> None:
-    post = failed(engine, outside)
+def test_a_person_sees_which_and_is_asked(engine: Engine, fake_services: FakeServices) -> None:
+    post = failed(engine, fake_services)
     refused = redraft("retry", post, says="n\n")
-    assert (refused.exit_code, rows.row(engine, "posts", post).status) == (1, "failed")
+    assert (refused.exit_code, factories.row(engine, "posts", post).status) == (1, "failed")
     assert post in refused.output
     assert "suspended" in refused.output
     agreed = redraft("retry", post, says="y\n")
-    assert (agreed.exit_code, rows.row(engine, "posts", post).status) == (0, "generated")
+    assert (agreed.exit_code, factories.row(engine, "posts", post).status) == (0, "generated")
     assert f"{post} is due again." in agreed.output
 
 
@@ -258,9 +278,9 @@ def test_what_cannot_be_meant_is_refused_with_what_to_do(engine: Engine, argumen
 
 def test_what_is_late_is_listed_with_what_holds_it_up(engine: Engine) -> None:
     late = due(engine)
-    closed = due(engine, claim_kind="publish", claim_token="c", claim_expires_at=rows.soon(2))
+    closed = due(engine, claim_kind="publish", claim_token="c", claim_expires_at=factories.soon(2))
     with engine.begin() as tx:
-        rows.post(tx)
+        factories.post(tx)
     told = json.loads(redraft("stuck", "--json").stdout)
     assert {one["postId"] for one in told} == {late, closed}
     assert "being published" in redraft("stuck").output
@@ -269,14 +289,16 @@ def test_what_is_late_is_listed_with_what_holds_it_up(engine: Engine) -> None:
     assert redraft("stuck").stderr == ""
 
 
-def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(engine: Engine, outside: Outside) -> None:
+def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(
+    engine: Engine, fake_services: FakeServices
+) -> None:
     """Red before: it said that a worker had died of every post between two tries whose claim's time was over."""
     post = due(engine)
-    outside.replies = [Reply("misconfigured", message="the service answered 401: token expired")] * 2
+    fake_services.replies = [Reply("misconfigured", message="the service answered 401: token expired")] * 2
     publish_now((post, 1))
     [told] = json.loads(redraft("stuck", "--json").stdout)
     assert (told["reason"], told["triesUsed"], told["triesMost"]) == ("misconfigured", 1, 10)
-    assert told["nextTryAt"] == edit_histories.moment(rows.row(engine, "posts", post).claim_expires_at)
+    assert told["nextTryAt"] == edit_histories.moment(factories.row(engine, "posts", post).claim_expires_at)
     expire(engine, post)
     shown = " ".join(redraft("stuck").output.split())
     assert "the publisher is set up wrongly (the service answered 401: token expired)" in shown
@@ -287,9 +309,9 @@ def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(engine:
     assert "2 of 10 tries" in " ".join(redraft("stuck").output.split())
 
 
-def test_stuck_says_died_of_a_post_whose_worker_did(engine: Engine, outside: Outside) -> None:
+def test_stuck_says_died_of_a_post_whose_worker_did(engine: Engine, fake_services: FakeServices) -> None:
     post = due(engine)
-    outside.replies = [BROKEN]
+    fake_services.replies = [BROKEN]
     publish_now((post, 1))
     expire(engine, post)
     with engine.begin() as tx:
@@ -299,10 +321,12 @@ def test_stuck_says_died_of_a_post_whose_worker_did(engine: Engine, outside: Out
     assert "the worker that made try 1 died or hangs" in told["why"]
 
 
-def test_failed_posts_are_listed_by_reason_time_workspace_and_account(engine: Engine, outside: Outside) -> None:
-    old, new = failed(engine, outside), failed(engine, outside)
-    unknown = failed(engine, outside, Reply("unknown", message="timed out"), 3)
-    change(engine, "posts", old, failed_at="sql:'2026-03-01T11:59Z'", account_id=rows.INSTAGRAM)
+def test_failed_posts_are_listed_by_reason_time_workspace_and_account(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    old, new = failed(engine, fake_services), failed(engine, fake_services)
+    unknown = failed(engine, fake_services, Reply("unknown", message="timed out"), 3)
+    change(engine, "posts", old, failed_at="sql:'2026-03-01T11:59Z'", account_id=factories.INSTAGRAM)
     waits = due(engine)
 
     def listed(*arguments: str) -> list[str]:
@@ -311,8 +335,8 @@ def test_failed_posts_are_listed_by_reason_time_workspace_and_account(engine: En
     assert listed("--status", "failed") == [unknown, new, old]
     assert listed("--status", "failed", "--reason", "SUSPEND") == [new, old]
     assert listed("--status", "failed", "--since", "2026-03-01T12:00Z") == [unknown, new]
-    assert listed("--status", "failed", "--account", rows.INSTAGRAM) == [old]
-    assert listed("--status", "failed", "--workspace", rows.WORKSPACE, "--limit", "1") == [unknown]
+    assert listed("--status", "failed", "--account", factories.INSTAGRAM) == [old]
+    assert listed("--status", "failed", "--workspace", factories.WORKSPACE, "--limit", "1") == [unknown]
     assert listed("--status", "generated") == [waits]
     assert listed() == [waits, unknown, new, old]
     [first, *_] = json.loads(redraft("list", "--status", "failed", "--json").stdout)
@@ -332,14 +356,14 @@ def test_a_reason_and_a_time_are_asked_of_failed_posts_only(engine: Engine, argu
     assert (refused.exit_code, "--status failed" in refused.stderr) == (2, True)
 
 
-def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine, outside: Outside) -> None:
+def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine, fake_services: FakeServices) -> None:
     post = due(engine)
     with engine.begin() as tx:
-        edit = rows.edit(tx, post, {"caption": "\x1b[31mred"})
-    outside.replies = [REFUSED]
+        edit = factories.edit(tx, post, {"caption": "\x1b[31mred"})
+    fake_services.replies = [REFUSED]
     publish_now((post, 1))
     shown = redraft("show", post).output
-    key = outside.asked[0].key
+    key = fake_services.asked[0].key
     for words in (f"{post} in", "failed", f"try 1 of {key}: refused: suspended", edit, f"redraft posts retry {post}"):
         assert words in shown
     assert "\x1b" not in shown

@@ -12,7 +12,7 @@ from shared.cli.main import app
 from shared.domain.ids import new_id
 from shared.settings import settings
 from shared.store import retention
-from tests import rows
+from tests import factories
 
 OLD, YOUNG = "now() - interval '100 days'", "now() - interval '80 days'"
 
@@ -21,7 +21,7 @@ OLD, YOUNG = "now() - interval '100 days'", "now() - interval '80 days'"
 def engine(database_url):
     engine = create_engine(database_url, poolclass=pool.NullPool)
     with engine.begin() as tx:
-        rows.workspace(tx)
+        factories.workspace(tx)
     return engine
 
 
@@ -86,7 +86,7 @@ def job(engine, row_id, when=OLD, status="done", **columns):
 
 def post(engine, post_id, **columns):
     with engine.begin() as tx:
-        rows.post(tx, post_id)
+        factories.post(tx, post_id)
         for name, value in columns.items():
             tx.execute(text(f"UPDATE posts SET {name} = {value} WHERE id = :id"), {"id": post_id})
     return post_id
@@ -98,7 +98,7 @@ def attempt(engine, post_id, when=OLD):
             text(f"""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
                          claim_token, started_at, finished_at, outcome)
                      VALUES (:post, 1, 'pub_1', '{{}}', 1, :token, {when}, {when}, 'unknown')"""),
-            {"post": post_id, "token": f"clm_{post_id}_{next(rows.numbers)}"},
+            {"post": post_id, "token": f"clm_{post_id}_{next(factories.numbers)}"},
         )
 
 

@@ -25,7 +25,7 @@ from shared.cli.reschedule import reschedule
 from shared.cli.reschedule_csv import BadFileError, judged
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -60,12 +60,12 @@ def idle(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
 @pytest.fixture
 def account(stack: Running) -> str:
     with stack.engine.begin() as tx:
-        return rows.account(tx, f"acc_{next(numbers):03}")
+        return factories.account(tx, f"acc_{next(numbers):03}")
 
 
 def environment(stack: Running) -> dict[str, str]:
     assert stack.api is not None
-    return {"REDRAFT_API_URL": stack.api.url, "REDRAFT_API_KEY": rows.SECRET}
+    return {"REDRAFT_API_URL": stack.api.url, "REDRAFT_API_KEY": factories.SECRET}
 
 
 def command(stack: Running, *arguments: str, stdin: str | None = None) -> Result:
@@ -162,7 +162,7 @@ def test_a_dry_run_previews_the_moves_and_every_reason_against_one_and_has_the_s
     assert [line.split()[0] for line in result.stdout.splitlines()[1:11]] == ids[:10]
     assert "… and 2 more" in result.stdout
     assert "12 of 12 posts would be moved." in result.stdout
-    posted = stack.post(account_id=account, status="posted", posted_at=rows.soon(-5))
+    posted = stack.post(account_id=account, status="posted", posted_at=factories.soon(-5))
     named = ["--post", ids[0], "--post", posted]
     result = command(stack, *named, "--shift", "P1D", "--dry-run")
     assert result.exit_code == 3, result.output
@@ -187,7 +187,7 @@ def test_filters_and_spreads_reach_the_api_as_they_are(stack: Running, account: 
 
 
 def test_json_is_the_ended_job_and_nothing_else_on_standard_output(stack: Running, account: str) -> None:
-    post = stack.post(account_id=account, status="posted", posted_at=rows.soon(-5))
+    post = stack.post(account_id=account, status="posted", posted_at=factories.soon(-5))
     for more, dry_run in ((["--yes"], False), (["--dry-run"], True)):
         result = command(stack, "--post", post, "--shift", "P1D", "--json", *more)
         assert result.exit_code == 3
@@ -198,13 +198,13 @@ def test_json_is_the_ended_job_and_nothing_else_on_standard_output(stack: Runnin
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say one of --shift"),
+        ([], "give one of --shift"),
         (["--shift", "P1D"], "say which posts"),
         (["--shift", "P1M", "--all"], "shift must be an ISO 8601 duration"),
         (["--shift", "P1D", "--all", "--platform", "tiktok"], "filter.all means every waiting post"),
         (["--shift", "P1D", "--from", "yesterday"], "filter.scheduledFrom must be an RFC 3339 time"),
         (["--shift", "P1D", "--csv", "moves.csv"], "not --shift and --csv together"),
-        (["--csv", "moves.csv", "--account", "a"], "leave out what chooses posts"),
+        (["--csv", "moves.csv", "--account", "a"], "leave out the options that choose posts"),
         (["--csv", "/nowhere/moves.csv"], "cannot be read"),
         (["--spread-from", "2031-02-01T09:00", "--all"], "spread.to is missing"),
         (["--watch", "rsch_nobody"], "Reschedule rsch_nobody not found"),

@@ -15,10 +15,10 @@ TIKTOK, SLIDES = ("tiktok", "video", False), ("tiktok", "slides", False)
 RENDERED, INSTAGRAM = ("tiktok", "slides", True), ("instagram", "video", False)
 
 
-def said(caption: str, subject: tuple[str, str, bool], *, stands: bool = False) -> list[str]:
+def said(caption: str, subject: tuple[str, str, bool], *, unchanged: bool = False) -> list[str]:
     platform, kind, rendered = subject
     faults = Faults()
-    captions.check(caption, captions.limits_of(platform, kind, render_as_video=rendered), faults, stands=stands)
+    captions.check(caption, captions.limits_of(platform, kind, render_as_video=rendered), faults, unchanged=unchanged)
     error = faults.error()
     if error is None:
         return []
@@ -75,7 +75,7 @@ def test_all_that_is_wrong_is_said() -> None:
 
 
 def test_a_caption_that_stands_is_said_to_stand() -> None:
-    (message,) = said("x" * 2_201, TIKTOK, stands=True)
+    (message,) = said("x" * 2_201, TIKTOK, unchanged=True)
     assert "stands as it is" in message
     assert "send a shorter one with the new content" in message
 

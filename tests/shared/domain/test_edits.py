@@ -1,4 +1,4 @@
-"""Every rule of SPEC 4 about a PATCH's body as a table, then what must hold for any JSON at all."""
+"""Every rule of docs/api.md about a PATCH's body as a table, then what must hold for any JSON at all."""
 
 import dataclasses
 from dataclasses import dataclass

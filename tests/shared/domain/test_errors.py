@@ -1,4 +1,4 @@
-"""Every error has its code and its words, and keeps them on its way through a broker and the edit's row (SPEC 4)."""
+"""Every error has its code and its words, and keeps them on its way through a broker and the edit's row."""
 
 import pickle
 

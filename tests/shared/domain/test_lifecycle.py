@@ -1,4 +1,4 @@
-"""decide(): the full table of SPEC 2, status x claim x edit, and the counters that each cell moves."""
+"""decide(): the full table of docs/lifecycle.md, status x claim x edit, and the counters that each cell moves."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -72,7 +72,7 @@ CLAIMS: list[tuple[Status, ClaimKind | None]] = [
 
 
 def expected(post: PostFacts, edit: str) -> dict[str, Any] | str:
-    """SPEC 2's table once more, by hand: what an edit makes of a post, or the label of its refusal."""
+    """The table of docs/lifecycle.md once more, by hand: what an edit makes of a post, or the label of its refusal."""
     if post.status in {Status.POSTED, Status.FAILED}:
         return post.status.value
     if post.claim is ClaimKind.PUBLISH:
@@ -169,7 +169,7 @@ def test_a_refusal_for_its_status_comes_before_its_precondition() -> None:
 
 def test_every_status_is_in_the_table_and_every_move_in_it_is_to_a_status() -> None:
     assert set(STATES) == set(Status)
-    assert all(state.moves_to <= set(Status) and state.story for state in STATES.values())
+    assert all(state.moves_to <= set(Status) and state.description for state in STATES.values())
 
 
 def test_only_slides_as_video_need_a_render() -> None:

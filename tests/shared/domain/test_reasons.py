@@ -58,8 +58,8 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
             past("unknown", 2),
             "unknown",
             (
-                "nobody knows whether its last try went out (timed out); 2 of 3 tries are used up; the next one comes "
-                "in 12 s"
+                "it is not known whether its last try went out (timed out); 2 of 3 tries are used up; "
+                "the next one comes in 12 s"
             ),
         ),
         (

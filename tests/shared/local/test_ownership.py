@@ -11,7 +11,7 @@ from shared.cli.places import stack_of
 from shared.local import ownership
 from shared.local.datadir import DataDir, private_folder
 from shared.local.errors import LocalError
-from shared.local.ownership import ScheduleFacts, fault
+from shared.local.ownership import FileFacts, fault
 from shared.local.postgres import FOR_TESTS_ONLY, PostgreSQL
 from tests.processes import Processes, data_dir
 
@@ -31,35 +31,29 @@ def home():
 @pytest.mark.parametrize(
     ("seen", "on_the_way", "found"),
     [
-        pytest.param(ScheduleFacts("folder", US, 0o700), False, None, id="ours"),
-        pytest.param(ScheduleFacts("folder", US, 0o711), False, None, id="others pass through"),
-        pytest.param(ScheduleFacts("folder", US, 0o755), False, None, id="others look"),
-        pytest.param(ScheduleFacts("folder", US, 0o757), False, "mode", id="others write"),
-        pytest.param(ScheduleFacts("folder", US, 0o1777), False, "mode", id="the sticky bit does not make it ours"),
-        pytest.param(ScheduleFacts("folder", US, 0o775), False, "mode", id="a group writes"),
-        pytest.param(ScheduleFacts("folder", US, 0o775, private_group=True), False, "mode", id="be it our own"),
-        pytest.param(ScheduleFacts("folder", STRANGER, 0o700), False, "owner", id="a stranger's"),
-        pytest.param(ScheduleFacts("file", US, 0o600), False, None, id="our file"),
-        pytest.param(ScheduleFacts("file", US, 0o644), False, None, id="others read it"),
-        pytest.param(ScheduleFacts("file", US, 0o664), False, "mode", id="a group writes it"),
-        pytest.param(ScheduleFacts("file", US, 0o602), False, "mode", id="others write it"),
-        pytest.param(ScheduleFacts("file", STRANGER, 0o644), False, "owner", id="a stranger's file"),
-        pytest.param(ScheduleFacts("link", US, 0o777), False, "link", id="a link, though ours"),
-        pytest.param(ScheduleFacts("link", US, 0o777), True, None, id="on the way it is followed"),
-        pytest.param(ScheduleFacts("link", STRANGER, 0o777), True, "owner", id="not a stranger's"),
-        pytest.param(ScheduleFacts("folder", ROOT, 0o755), True, None, id="root's"),
-        pytest.param(ScheduleFacts("folder", ROOT, 0o1777), True, None, id="as /tmp: nobody can touch what is ours"),
-        pytest.param(
-            ScheduleFacts("folder", ROOT, 0o777), True, "mode", id="others could put another folder in its place"
-        ),
-        pytest.param(ScheduleFacts("folder", US, 0o775), True, "mode", id="a group could"),
-        pytest.param(
-            ScheduleFacts("folder", US, 0o775, private_group=True), True, None, id="we are alone in that group"
-        ),
-        pytest.param(
-            ScheduleFacts("folder", US, 0o777, private_group=True), True, "mode", id="and the rest of the world"
-        ),
-        pytest.param(ScheduleFacts("folder", STRANGER, 0o755), True, "owner", id="a stranger could, in his own"),
+        pytest.param(FileFacts("folder", US, 0o700), False, None, id="ours"),
+        pytest.param(FileFacts("folder", US, 0o711), False, None, id="others pass through"),
+        pytest.param(FileFacts("folder", US, 0o755), False, None, id="others look"),
+        pytest.param(FileFacts("folder", US, 0o757), False, "mode", id="others write"),
+        pytest.param(FileFacts("folder", US, 0o1777), False, "mode", id="the sticky bit does not make it ours"),
+        pytest.param(FileFacts("folder", US, 0o775), False, "mode", id="a group writes"),
+        pytest.param(FileFacts("folder", US, 0o775, private_group=True), False, "mode", id="be it our own"),
+        pytest.param(FileFacts("folder", STRANGER, 0o700), False, "owner", id="a stranger's"),
+        pytest.param(FileFacts("file", US, 0o600), False, None, id="our file"),
+        pytest.param(FileFacts("file", US, 0o644), False, None, id="others read it"),
+        pytest.param(FileFacts("file", US, 0o664), False, "mode", id="a group writes it"),
+        pytest.param(FileFacts("file", US, 0o602), False, "mode", id="others write it"),
+        pytest.param(FileFacts("file", STRANGER, 0o644), False, "owner", id="a stranger's file"),
+        pytest.param(FileFacts("link", US, 0o777), False, "link", id="a link, though ours"),
+        pytest.param(FileFacts("link", US, 0o777), True, None, id="on the way it is followed"),
+        pytest.param(FileFacts("link", STRANGER, 0o777), True, "owner", id="not a stranger's"),
+        pytest.param(FileFacts("folder", ROOT, 0o755), True, None, id="root's"),
+        pytest.param(FileFacts("folder", ROOT, 0o1777), True, None, id="as /tmp: nobody can touch what is ours"),
+        pytest.param(FileFacts("folder", ROOT, 0o777), True, "mode", id="others could put another folder in its place"),
+        pytest.param(FileFacts("folder", US, 0o775), True, "mode", id="a group could"),
+        pytest.param(FileFacts("folder", US, 0o775, private_group=True), True, None, id="we are alone in that group"),
+        pytest.param(FileFacts("folder", US, 0o777, private_group=True), True, "mode", id="and the rest of the world"),
+        pytest.param(FileFacts("folder", STRANGER, 0o755), True, "owner", id="a stranger could, in his own"),
     ],
 )
 def test_what_others_could_change(seen, on_the_way, found):

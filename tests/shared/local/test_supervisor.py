@@ -105,7 +105,7 @@ def test_a_pool_does_not_outlive_its_killed_child(keep):
 
 def test_a_forked_process_that_asks_for_it_dies_with_its_parent(processes, mark):
     script = (
-        "import os, time; from shared.local.tether import die_with_parent\n"
+        "import os, time; from shared.local.die_with_parent import die_with_parent\n"
         "if os.fork() == 0: die_with_parent(); print('set', flush=True)\n"
         "time.sleep(600)"
     )

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.store import db
-from tests import rows
+from tests import factories
 from tests.processes import ROOT
 
 TOGETHER = 8
@@ -21,7 +21,7 @@ TOGETHER = 8
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         yield engine
 
 

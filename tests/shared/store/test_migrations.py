@@ -16,7 +16,7 @@ import shared
 from shared.local.postgres import PostgreSQL
 from shared.settings import Settings
 from shared.store import db
-from tests import rows
+from tests import factories
 from tests.processes import Processes
 from tests.shared.cli.test_roles import REDRAFT
 from tests.waiting import eventually
@@ -42,7 +42,7 @@ _END = text("""
 @pytest.fixture
 def url(postgres: PostgreSQL) -> Iterator[str]:
     """An empty database without any tables."""
-    name = f"test_migrations_{next(rows.numbers)}"
+    name = f"test_migrations_{next(factories.numbers)}"
     yield postgres.create_database(name)
     postgres.drop_database(name)
 
@@ -59,8 +59,8 @@ def made(engine: Engine, revision: str) -> str:
     """The tables of that revision, and a post."""
     db.migrate(engine.url.render_as_string(hide_password=False), revision)
     with engine.begin() as tx:
-        rows.workspace(tx)
-        return rows.post(tx)
+        factories.workspace(tx)
+        return factories.post(tx)
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:

@@ -9,14 +9,14 @@ from sqlalchemy import Engine, text
 from shared.store import operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
-from tests import rows
+from tests import factories
 
 FAILED = "status = 'failed', finalized_at = now(), error_code = 'internal', error_message = 'x'"
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url) as engine:
+    with factories.set_up(monkeypatch, database_url) as engine:
         yield engine
 
 
@@ -26,8 +26,8 @@ def test_a_page_goes_on_behind_an_edit_that_was_requeued_since(engine: Engine, k
     the list would end.
     """
     with engine.begin() as tx:
-        post = rows.post(tx)
-        made = [rows.edit(tx, post, {"caption": str(number)}) for number in range(6)]
+        post = factories.post(tx)
+        made = [factories.edit(tx, post, {"caption": str(number)}) for number in range(6)]
         if kind != "queued":
             tx.execute(text(f"UPDATE edits SET {FAILED}"))
     asked: dict[str, Any] = {
@@ -55,7 +55,7 @@ def test_a_page_goes_on_behind_an_edit_that_was_requeued_since(engine: Engine, k
 @pytest.mark.parametrize("after", ["edit_1", 7])
 def test_a_place_of_another_list_begins_from_the_beginning(engine: Engine, after: Any) -> None:
     with engine.begin() as tx:
-        edit = rows.edit(tx, rows.post(tx), {"caption": "one"})
+        edit = factories.edit(tx, factories.post(tx), {"caption": "one"})
     asked = {"status": "queued"} if isinstance(after, str) else {"status": None}
     with transaction() as tx:
         assert [one.id for one in operator_actions.edits(tx, **asked, after=after)] == [edit]

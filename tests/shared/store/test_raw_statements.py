@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.settings import settings
 from shared.store import db, raw_statements
-from tests import rows, sizes
+from tests import factories, sizes
 from tests.waiting import eventually
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -17,7 +17,7 @@ END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         yield engine
 
 
@@ -49,7 +49,7 @@ def test_of_statements_sent_together_one_that_fails_undoes_them_all_and_shows_no
         )
     assert not db.is_transient(failed.value)
     with db.transaction() as tx:
-        assert raw_statements.rows(tx, "SELECT count(*) FROM workspaces WHERE id <> $1", rows.WORKSPACE) == [(0,)]
+        assert raw_statements.rows(tx, "SELECT count(*) FROM workspaces WHERE id <> $1", factories.WORKSPACE) == [(0,)]
 
 
 def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_time(
@@ -109,7 +109,9 @@ def test_a_trip_begins_its_own_transaction_and_is_rolled_back_with_it() -> None:
         tx.rollback()
     with db.transaction() as tx:
         # Each of them again: what was prepared outlives the transaction, and a failure of its neighbours.
-        assert raw_statements.rows_together(tx, ("SELECT id FROM workspaces WHERE id <> $1", rows.WORKSPACE)) == [[]]
+        assert raw_statements.rows_together(tx, ("SELECT id FROM workspaces WHERE id <> $1", factories.WORKSPACE)) == [
+            []
+        ]
         assert raw_statements.changed_together(tx, (made, "ws_2")) == [1]
 
 

@@ -10,14 +10,14 @@ from sqlalchemy.exc import IntegrityError
 
 from shared.store import db
 from shared.store.tables import metadata
-from tests import rows
+from tests import factories
 
 
 @pytest.fixture
 def engine(database_url: str) -> Engine:
     engine = create_engine(database_url, poolclass=pool.NullPool)
     with engine.begin() as tx:
-        rows.workspace(tx)
+        factories.workspace(tx)
     return engine
 
 
@@ -58,15 +58,15 @@ def test_the_order_column_is_an_identity_without_a_cache(engine: Engine) -> None
     [
         ({"status": "being_published"}, "ck_posts_status"),
         ({"status": "posted"}, "posted_has_its_time"),
-        ({"status": "generated", "posted_at": rows.soon()}, "posted_has_its_time"),
+        ({"status": "generated", "posted_at": factories.soon()}, "posted_has_its_time"),
         ({"status": "failed"}, "failed_has_its_reason"),
         (
             {"status": "failed", "failure_reason": "x", "claim_kind": "publish", "claim_token": "t",
-             "claim_expires_at": rows.soon()},
+             "claim_expires_at": factories.soon()},
             "publish_claim_only_in_generated",
         ),
         (
-            {"claim_kind": "render", "claim_token": "t", "claim_expires_at": rows.soon()},
+            {"claim_kind": "render", "claim_token": "t", "claim_expires_at": factories.soon()},
             "render_claim_only_in_pending_render",
         ),
         ({"claim_kind": "publish"}, "claim_all_or_none"),
@@ -76,7 +76,7 @@ def test_the_order_column_is_an_identity_without_a_cache(engine: Engine) -> None
 )  # fmt: skip
 def test_the_database_refuses_posts_that_cannot_be(engine: Engine, columns: dict[str, Any], constraint: str) -> None:
     with pytest.raises(IntegrityError, match=constraint), engine.begin() as tx:
-        rows.post(tx, **columns)
+        factories.post(tx, **columns)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,6 @@ def test_the_database_refuses_posts_that_cannot_be(engine: Engine, columns: dict
 )
 def test_the_database_refuses_edits_that_cannot_be(engine: Engine, change: str, constraint: str) -> None:
     with engine.begin() as tx:
-        edit = rows.edit(tx, rows.post(tx), {"caption": "x"})
+        edit = factories.edit(tx, factories.post(tx), {"caption": "x"})
     with pytest.raises(IntegrityError, match=constraint), engine.begin() as tx:
         tx.execute(text(f"UPDATE edits SET {change} WHERE id = :id"), {"id": edit})

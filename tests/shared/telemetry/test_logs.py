@@ -10,11 +10,11 @@ import structlog
 from sqlalchemy import text
 
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.settings import settings
 from shared.telemetry import logs
 from shared.telemetry.log_rates import BURST, Rates
-from tests import rows
+from tests import factories
 from tests.stack import running
 from tests.waiting import eventually
 
@@ -253,9 +253,9 @@ def test_edits_that_were_not_applied_are_told_one_by_one_and_those_that_were_at_
         QueuedEdit(f"edit_{n}", n, "post_1", {"caption": CAPTION}, None, now, 0, "tests", 0, 2, now) for n in (1, 2, 3)
     ]
     ends = [
-        End("edit_1", EditStatus.APPLIED, 2, {}, {"caption": CAPTION}),
-        End("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", error_message=CAPTION),
-        End("edit_3", EditStatus.FAILED, error_code="internal"),
+        EditResult("edit_1", EditStatus.APPLIED, 2, {}, {"caption": CAPTION}),
+        EditResult("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", error_message=CAPTION),
+        EditResult("edit_3", EditStatus.FAILED, error_code="internal"),
     ]
     logs.edits_finalized(ends, read)
     refused, failed, batch = lines()
@@ -273,7 +273,7 @@ def planted(postgres, valkey):
     with running(url, valkey.url(1000), "edits", REDRAFT_LOG_LEVEL="DEBUG", REDRAFT_LOG_FORMAT="json") as stack:
         stack.http.headers["Authorization"] = f"Bearer {KEY}"
         assert stack.patch("post_1", {"caption": CAPTION}).status_code == 401
-        stack.http.headers["Authorization"] = f"Bearer {rows.SECRET}"
+        stack.http.headers["Authorization"] = f"Bearer {factories.SECRET}"
         yield stack
     postgres.drop_database("logs")
 
@@ -339,7 +339,7 @@ def test_nothing_that_a_client_sent_is_in_any_line_of_any_process(planted):
     assert "RaiseException (SQLSTATE P0001)" in said
     assert "PLANTED" not in said
     assert KEY not in said
-    assert rows.SECRET not in said
+    assert factories.SECRET not in said
 
 
 def test_every_line_of_an_api_and_a_worker_is_json_but_celerys_farewell(planted):

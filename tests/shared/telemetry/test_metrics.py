@@ -12,10 +12,10 @@ import yaml
 from shared import task_names
 from shared.broker import redis_connection, worker_metrics
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import End, QueuedEdit
+from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.store import gauges
 from shared.telemetry import metrics
-from tests import rows
+from tests import factories
 
 DOCS = Path(__file__).parents[3] / "docs"
 DASHBOARD = json.loads((DOCS / "grafana-dashboard.json").read_text())
@@ -41,9 +41,9 @@ def sample(name, **labels):
 @pytest.fixture
 def redis_here(monkeypatch, redis_url):
     monkeypatch.setenv("REDRAFT_REDIS_URL", redis_url)
-    rows.forget_caches()
+    factories.forget_caches()
     yield
-    rows.forget_caches()
+    factories.forget_caches()
 
 
 def worker(name, place=0):
@@ -67,20 +67,21 @@ def test_edits_are_counted_by_their_end_with_their_age_and_their_wait():
         QueuedEdit("edit_2", 2, "post_1", {}, None, accepted, 0, "tests", 0, 2, accepted + timedelta(seconds=2)),
     ]
     ends = [
-        End("edit_1", EditStatus.APPLIED, 2, lock_wait_ms=30),
-        End("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", lock_wait_ms=0),
+        EditResult("edit_1", EditStatus.APPLIED, 2, lock_wait_ms=30),
+        EditResult("edit_2", EditStatus.REJECTED, 2, error_code="cannot_edit", lock_wait_ms=0),
     ]
     names = ("redraft_edit_seconds_sum", "redraft_edit_seconds_count", "redraft_lock_wait_seconds_sum")
     before = [sample(name) for name in names]
     applied = sample("redraft_edits_total", outcome="applied")
-    metrics.edits_finalized(ends, read, began=10.0, ended=10.5)
+    metrics.edits_finalized(ends, read, began=10.0, finished_at=10.5)
     assert [round(sample(name) - was, 6) for name, was in zip(names, before, strict=True)] == [5.0, 2, 0.03]
     assert sample("redraft_edits_total", outcome="applied") == applied + 1
 
 
 def test_an_edit_that_failed_unread_is_counted_without_an_age():
     before = sample("redraft_edit_seconds_count"), sample("redraft_edits_total", outcome="failed")
-    metrics.edits_finalized([End("edit_x", EditStatus.FAILED, error_code="internal")], [], began=0, ended=1)
+    unread = EditResult("edit_x", EditStatus.FAILED, error_code="internal")
+    metrics.edits_finalized([unread], [], began=0, finished_at=1)
     after = sample("redraft_edit_seconds_count"), sample("redraft_edits_total", outcome="failed")
     assert after == (before[0], before[1] + 1)
 

@@ -7,7 +7,7 @@ from weakref import WeakSet
 import pytest
 
 from shared.domain.service_answers import Reply
-from tests.worker.outside import in_thread
+from tests.worker.fake_services import in_thread
 from worker.outbound import call_pool as module
 from worker.outbound.call_pool import CallPool, Completed, InFlight, finish_or_keep
 

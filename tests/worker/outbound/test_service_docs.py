@@ -14,7 +14,7 @@ from shared.domain import events, service_answers
 from shared.local.datadir import free_port
 from shared.settings import Settings
 from shared.store.tables import metadata
-from tests import rows
+from tests import factories
 from tests.processes import Processes
 from tests.reference_services import client, signatures, verification
 from tests.reference_services.client import Reference
@@ -74,7 +74,7 @@ def start(processes: Processes, tmp_path: Path) -> Start:
     """Starts a publisher as a reader of the page would; its URL."""
 
     def started(code: str) -> str:
-        port, folder = free_port(), tmp_path / f"publisher_{next(rows.numbers)}"
+        port, folder = free_port(), tmp_path / f"publisher_{next(factories.numbers)}"
         folder.mkdir()
         (folder / "signatures.py").write_text(codes()[0])
         (folder / "publisher.py").write_text(code.replace('"publisher.db"', repr(str(folder / "publisher.db"))))

@@ -11,7 +11,7 @@ from celery import Celery
 from shared import task_names
 from shared.broker import queue
 from shared.settings import settings
-from tests import rows
+from tests import factories
 from tests.processes import Processes
 from tests.stack import Running
 from tests.waiting import eventually
@@ -32,7 +32,7 @@ class Bench:
         self.app.now = lambda: self.now
         self.app.conf.beat_schedule = {name: {"task": name, "schedule": period} for name, period in PERIODS.items()}
         monkeypatch.setattr(celery.beat.Scheduler, "apply_entry", lambda _, entry, __: self._send(entry.task))
-        monkeypatch.setattr(queue, "room_in", lambda _: max(0, settings().queue_full - self.waiting))
+        monkeypatch.setattr(queue, "free_capacity", lambda _: max(0, settings().queue_full - self.waiting))
         self.scheduler = Scheduler(self.app, lazy=False)
         self.scheduler.__dict__["producer"] = None
 
@@ -58,7 +58,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_each_task_is_sent_once_a_period(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "room_in", lambda _: settings().queue_full)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: settings().queue_full)
     sent = bench.pass_by(20)
     assert (sent.count(DISPATCH), sent.count(RESCUE)) == (20, 4)
 
@@ -84,9 +84,9 @@ def test_workers_that_keep_up_with_little_still_get_every_rescue(bench: Bench) -
 
 
 def test_nothing_is_sent_while_redis_cannot_say_how_many_wait(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 0)
     assert bench.pass_by(20) == []
-    monkeypatch.setattr(queue, "room_in", lambda _: settings().queue_full)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: settings().queue_full)
     assert DISPATCH in bench.pass_by(2)
 
 
@@ -109,7 +109,7 @@ def test_without_workers_the_queue_of_a_running_beat_stays_short_and_with_them_a
     with redis.Redis.from_url(redis_url) as broker:
         eventually(lambda: beat.output().count("beat_waits") > 200, within=40)
         assert broker.llen("ops") == 2 * queue.WAITING_BEATS == beat.output().count("Sending due task")
-        post = running.post(scheduled_time=rows.soon(0))
+        post = running.post(scheduled_time=factories.soon(0))
         running.start_worker("ops")
         eventually(lambda: running.row("posts", post).enqueued_at, within=20)
         eventually(lambda: beat.output().count("Sending due task") > 4 * queue.WAITING_BEATS, within=20)

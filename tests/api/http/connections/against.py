@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tests import rows
+from tests import factories
 from tests.api.http.connections.hostile import Crowd
 from tests.api.http.connections.peers import OTHER, exchange
 from tests.processes import Process
@@ -26,10 +26,10 @@ def large_pages(database_url: str, redis_url: str) -> Iterator[Running]:
     """A workspace whose pages are as large as pages get, and another one beside it."""
     with running(database_url, redis_url, "edits") as stack:
         with stack.engine.begin() as tx:
-            rows.workspace(tx, OTHER.workspace, OTHER.suffix, OTHER.secret)
+            factories.workspace(tx, OTHER.workspace, OTHER.suffix, OTHER.secret)
             urls = json.dumps(["https://cdn.example.com/" + "a" * 2_000 + f"/{number}.jpg" for number in range(35)])
             for _ in range(20):
-                rows.slides(tx, content_url=urls)
+                factories.slides(tx, content_url=urls)
         yield stack
 
 
@@ -85,7 +85,7 @@ def summary(crowd: Crowd, watched: Watched) -> str:
 
 def against(stack: Running, api: Process, *, seconds: float, each: int, beat: float) -> tuple[Crowd, Watched]:
     """The crowd against that API; afterwards all is as it was before."""
-    post = stack.post(workspace_id=OTHER.workspace, account_id=rows.TIKTOK + OTHER.suffix)
+    post = stack.post(workspace_id=OTHER.workspace, account_id=factories.TIKTOK + OTHER.suffix)
     process = psutil.Process(api.pid)
     before = process.num_fds()
     crowd, watched = Crowd(api.port or 0, each=each, beat=beat), Watched(process)

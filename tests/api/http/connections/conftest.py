@@ -7,7 +7,7 @@ import pytest
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests import rows
+from tests import factories
 from tests.api.http.connections.peers import OTHER
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.stack import Running, running
@@ -21,5 +21,5 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database(f"connections_{number}", template=TEMPLATE)
     with running(url, valkey.url(LOGICAL_DATABASES - 200 - number), "edits") as stack:
         with stack.engine.begin() as tx:
-            rows.workspace(tx, OTHER.workspace, OTHER.suffix, OTHER.secret)
+            factories.workspace(tx, OTHER.workspace, OTHER.suffix, OTHER.secret)
         yield stack

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tests import rows
+from tests import factories
 from tests.waiting import eventually
 
 
@@ -22,7 +22,7 @@ class Tenant:
 
     @property
     def accounts(self) -> set[str]:
-        return {rows.TIKTOK + self.suffix, rows.INSTAGRAM + self.suffix}
+        return {factories.TIKTOK + self.suffix, factories.INSTAGRAM + self.suffix}
 
     def head(self, method: str, path: str, *more: str) -> bytes:
         """A head but for the blank line at its end. `more` are whole header lines."""
@@ -30,7 +30,7 @@ class Tenant:
         return "".join(f"{line}\r\n" for line in lines).encode()
 
 
-ONE = Tenant(rows.WORKSPACE, "", rows.SECRET)
+ONE = Tenant(factories.WORKSPACE, "", factories.SECRET)
 OTHER = Tenant("ws_other", "_other", "sk_other_0123456789")
 NOBODY = Tenant("", "", "sk_wrong")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import rows
+from tests import factories
 from tests.stack import Running
 
 JAVA, CURL = shutil.which("java"), shutil.which("curl")
@@ -22,7 +22,7 @@ def url(stack: Running, post: str) -> str:
 def test_the_http_client_of_the_jdk(stack: Running) -> None:
     post = stack.post()
     source = Path(__file__).with_name("OfferHttp2.java")
-    command = [str(JAVA), "-Xmx64m", str(source), url(stack, post), rows.SECRET, "5"]
+    command = [str(JAVA), "-Xmx64m", str(source), url(stack, post), factories.SECRET, "5"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     answers = [line.split(" ", 2) for line in ran.stdout.splitlines()]
     assert [(status, version) for status, version, _ in answers] == [("200", "HTTP_1_1")] * 5
@@ -36,7 +36,7 @@ def test_curl_with_http2(stack: Running, length: int) -> None:
     post = stack.post()
     command = [
         *(str(CURL), "--silent", "--show-error", "--noproxy", "*", "--http2", "--request", "PATCH", url(stack, post)),
-        *("--header", f"Authorization: Bearer {rows.SECRET}", "--header", "Content-Type: application/json"),
+        *("--header", f"Authorization: Bearer {factories.SECRET}", "--header", "Content-Type: application/json"),
         *("--data", json.dumps({"caption": "c" * length}), "--write-out", "\n%{http_code}"),
         *(["--header", "Expect: 100-continue"] if length > 1_000 else []),
     ]

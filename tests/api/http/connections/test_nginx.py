@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from shared.local.datadir import free_port
-from tests import rows
+from tests import factories
 from tests.api.http.connections.peers import ONE, OTHER, Answer, Tenant, exchange
 from tests.processes import Processes
 from tests.stack import Running
@@ -70,7 +70,7 @@ def proxy(stack: Running, processes: Processes, tmp_path: Path) -> Iterator[int]
 
 def test_no_answer_reaches_another_client(stack: Running, proxy: int) -> None:
     """Half of all requests offer an upgrade, and carry a whole other request of their own workspace as their body."""
-    theirs = stack.post(workspace_id=OTHER.workspace, account_id=rows.TIKTOK + OTHER.suffix)
+    theirs = stack.post(workspace_id=OTHER.workspace, account_id=factories.TIKTOK + OTHER.suffix)
     posts = {ONE: stack.post(), OTHER: theirs}
     crossed = asyncio.run(crowd(proxy, posts))
     assert not crossed, f"{len(crossed)} of {2 * CLIENTS * REQUESTS}: {crossed[:3]}"

@@ -16,9 +16,9 @@ from shared import task_names
 from shared.domain.service_answers import Reply
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
-from tests import rows, sizes
+from tests import factories, sizes
 from tests.faults.evidence import Call
-from tests.worker.outside import at
+from tests.worker.fake_services import at
 from worker import apply, publish, render, rescue
 from worker.follow_ups import SNOOZE, FollowUps, Publish
 from worker.outbound.call_pool import Completed
@@ -37,7 +37,7 @@ def made_of(post: dict[str, Any]) -> str:
 
 
 @dataclass
-class World:
+class Simulation:
     """Some posts, the messages that are under way, and the calls that are being made."""
 
     engine: Engine
@@ -62,9 +62,9 @@ class World:
         with self.engine.begin() as tx:
             for number in range(self.size):
                 if number % 2:
-                    self.posts.append(rows.post(tx, scheduled_time=rows.soon(-5)))
+                    self.posts.append(factories.post(tx, scheduled_time=factories.soon(-5)))
                 else:
-                    self.posts.append(rows.slides(tx, scheduled_time=rows.soon(-5)))
+                    self.posts.append(factories.slides(tx, scheduled_time=factories.soon(-5)))
                     self.renders[self.posts[-1]].append(1)
         for post in self.posts:
             self.publishes[post].append(1)
@@ -87,8 +87,10 @@ class World:
             flood = sizes.QUEUED if self.large and self.flooded is None and self.lucky(0.1) else 0
             self.flooded = post if flood else self.flooded
             for _ in range(1 + self.lucky(0.2) + flood):
-                edit_id = f"edit_{next(rows.numbers):07}"
-                new.append(NewEdit(edit_id, post, rows.WORKSPACE, self.changes(), None, rows.KEY_ID, "t", edit_id))
+                edit_id = f"edit_{next(factories.numbers):07}"
+                new.append(
+                    NewEdit(edit_id, post, factories.WORKSPACE, self.changes(), None, factories.KEY_ID, "t", edit_id)
+                )
             if self.lucky(0.8):
                 self.bells.add(post)
         with self.engine.begin() as tx:

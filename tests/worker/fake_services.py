@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, text
 
 from shared.domain.service_answers import Reply
-from tests import rows
+from tests import factories
 from worker import publish, render
 from worker.follow_ups import FollowUps
 from worker.outbound import services
@@ -44,7 +44,7 @@ class Asked:
 
 
 @dataclass
-class Outside:
+class FakeServices:
     """Answers each call with the next of `replies` (a Reply, or a function of the call), then with `usual`."""
 
     usual: Any = DONE
@@ -59,16 +59,16 @@ class Outside:
 
 
 @pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> Outside:
-    outside = Outside()
-    monkeypatch.setattr(services, "call", outside)
-    return outside
+def fake_services(monkeypatch: pytest.MonkeyPatch) -> FakeServices:
+    fake_services = FakeServices()
+    monkeypatch.setattr(services, "call", fake_services)
+    return fake_services
 
 
 @pytest.fixture
 def due(engine: Engine) -> str:
     with engine.begin() as tx:
-        return rows.post(tx, scheduled_time=rows.soon(PAST))
+        return factories.post(tx, scheduled_time=factories.soon(PAST))
 
 
 def publish_now(*pairs: tuple[str, int], room: int = 8) -> tuple[dict[str, str], FollowUps]:
@@ -108,13 +108,13 @@ def change(engine: Engine, table: str, row_id: str, **columns: Any) -> None:
 
 def at(minutes: float) -> dict[str, str]:
     """An edit's time, so many minutes from now; in a zone without DST, so that tests pass on every day."""
-    local = (rows.soon(minutes) + timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M")
+    local = (factories.soon(minutes) + timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M")
     return {"scheduledTime": local, "timezone": "Asia/Tokyo"}
 
 
 def old_edit(tx: Connection, post_id: str, changes: dict[str, Any]) -> str:
     """An edit that was accepted three hours ago and has waited since: a time before now was in the future then."""
-    edit_id = rows.edit(tx, post_id, changes)
+    edit_id = factories.edit(tx, post_id, changes)
     tx.execute(text("UPDATE edits SET created_at = now() - interval '3 hours' WHERE id = :id"), {"id": edit_id})
     return edit_id
 

@@ -1,4 +1,4 @@
-"""The scene of a fault: a running stack, posts under load, a diary of what struck, and the oracle at the end."""
+"""The test harness of a fault: a running stack, posts under load, a log of the faults, and the oracle at the end."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from tests import rows
+from tests import factories
 from tests.faults.evidence import Call, Exchange, PostRow, clock, gather, snapshot
 from tests.faults.load import Load
 from tests.faults.oracle import judge, verdict
@@ -18,7 +18,7 @@ from tests.waiting import eventually
 RESCUE_PERIOD = 5.0
 
 
-class Scene(Running):
+class Harness(Running):
     """One running Redraft that a test may strike. Everything random in it comes from `seed`."""
 
     def __init__(self, processes: Processes, database_url: str, redis_url: str, seed: int, **environment: str) -> None:
@@ -34,7 +34,7 @@ class Scene(Running):
     def populate(self, count: int = 20, **columns: Any) -> list[str]:
         """Posts for the load, remembered as they are now."""
         with self.engine.begin() as tx:
-            ids = [rows.post(tx, **columns) for _ in range(count)]
+            ids = [factories.post(tx, **columns) for _ in range(count)]
         self.remember(ids)
         return ids
 
@@ -42,14 +42,14 @@ class Scene(Running):
         """These posts are judged too, from how they stand now."""
         self.first |= snapshot(self.engine, post_ids)
 
-    def start_api(self) -> "Scene":
+    def start_api(self) -> "Harness":
         """Start an API, or the next one; clients turn to it once it answers."""
         super().start_api()
         assert self.api is not None
         self.address = self.api.url
         return self
 
-    def start_ops(self) -> "Scene":
+    def start_ops(self) -> "Harness":
         """Rescue and dispatch, rung by beat."""
         self.start_worker("ops")
         self.start_beat()
@@ -61,7 +61,7 @@ class Scene(Running):
 
     @contextmanager
     def load(self, posts: Sequence[str], **options: Any) -> Iterator[Load]:
-        """Load while the block runs, from this scene's seed; what its clients were told counts at the end."""
+        """Load while the block runs, from this harness's seed; what its clients were told counts at the end."""
         load = Load(lambda: self.address, posts, self.seed + len(self.loads), **options)
         self.loads.append(load)
         with load:
