@@ -105,7 +105,7 @@ def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: flo
         rejected = deletion_store.reject_queue(tx, going)
         news = events.of_edits([end for _, end in rejected], {end.id: locked[post_id] for post_id, end in rejected})
         news += [events.deleted(post, done.at) for post in going]
-        done.webhooks = webhooks_store.tell(tx, news)
+        done.webhooks = webhooks_store.record(tx, news)
         done.finalized = [end.id for _, end in rejected]
         done.posts = [post.facts.id for post in going]
         for post_id in done.posts:

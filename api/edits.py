@@ -85,7 +85,7 @@ def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str])
     )
 
 
-def answer(end: End, preference: Preference, replayed: dict[str, str]) -> Response:
+def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) -> Response:
     """The answer to the PATCH that made this edit: the post as the edit left it, or why the edit was refused."""
     if end.status is EditStatus.APPLIED:
         named = {

@@ -151,7 +151,7 @@ async def _answered(
     return edits.accepted(queued, preference, replayed)
 
 
-def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, End | None]:
+def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, EditResult | None]:
     """An edit and its End, if it has one. Read in this order: an edit shown as queued was queued when it was read."""
     edit = reads.edit(tx, workspace_id, edit_id)
     if edit is None:

@@ -37,7 +37,7 @@ class Applied:
     `announced`: how many of the results, the first ones, were announced already.
     """
 
-    results: list[End] = field(default_factory=list)
+    results: list[EditResult] = field(default_factory=list)
     announced: int = 0
     read: list[QueuedEdit] = field(default_factory=list)
     follow_ups: FollowUps = field(default_factory=FollowUps)
@@ -66,7 +66,7 @@ class Drained:
     """
 
     posts: dict[str, PostFacts]
-    results: list[End] = field(default_factory=list)
+    results: list[EditResult] = field(default_factory=list)
     writes: dict[str, Write] = field(default_factory=dict)
     isolated: list[str] = field(default_factory=list)
     remaining: list[str] = field(default_factory=list)
@@ -127,7 +127,7 @@ def drain(
         drained.remaining = [post_id for post_id in left if post_id not in {*drained.isolated, *follow_ups.contended}]
     if webhooks_store.wanted():
         happened = events.of_edits(drained.results, {edit.id: locked[edit.post_id] for edit in queue.edits})
-        follow_ups.webhooks += webhooks_store.tell(tx, happened)
+        follow_ups.webhooks += webhooks_store.record(tx, happened)
     return drained
 
 
@@ -135,7 +135,7 @@ def _unless_spent(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedE
     """The isolated edit; none where its attempts are spent: it then becomes `failed` without running again."""
     if queue and queue[0].attempts >= settings().edit_attempts:
         message = f"Gave up after {queue[0].attempts} attempts: each one stopped its worker or was too much for it"
-        drained.results.append(End(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
+        drained.results.append(EditResult(queue[0].id, EditStatus.FAILED, error_code="internal", error_message=message))
         return []
     return list(queue)
 
@@ -146,7 +146,7 @@ def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -
     decision = lifecycle.decide(facts, patch, edit.created_at, edit.if_match)
     if isinstance(decision, lifecycle.Reject):
         details = [{"field": detail.field, "message": detail.message} for detail in decision.details]
-        result = End(
+        result = EditResult(
             edit.id,
             EditStatus.REJECTED,
             facts.revision,
@@ -159,7 +159,7 @@ def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -
         after = decision.after
         was, now = posts.difference(facts, after)
         body = posts.public_json(post, after)
-        result = End(edit.id, EditStatus.APPLIED, after.revision, was, now, body, lock_wait_ms=lock_wait_ms)
+        result = EditResult(edit.id, EditStatus.APPLIED, after.revision, was, now, body, lock_wait_ms=lock_wait_ms)
         drained.posts[edit.post_id] = after
     drained.results.append(result)
 
@@ -175,7 +175,7 @@ def _enqueue(before: PostFacts, after: PostFacts, now: datetime | None) -> Any:
 
 def apply_edits(
     post_ids: Iterable[str],
-    announce: Callable[[Sequence[End]], object] | None = None,
+    announce: Callable[[Sequence[EditResult]], object] | None = None,
     known: Callable[[Sequence[str]], Collection[str]] | None = None,
 ) -> Applied:
     """Apply what is queued for these posts.

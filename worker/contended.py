@@ -13,7 +13,7 @@ from worker.apply import Applied, apply_edits
 from worker.follow_ups import FollowUps
 
 
-def retry(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
+def retry(token: str | None) -> tuple[Applied, dict[str, list[EditResult]]]:
     """Apply the edits of contended posts. Returned: what was applied, and the results to announce, by address.
 
     `token`: the one that this message carries (shared/broker/contended_posts.py).
@@ -30,7 +30,7 @@ def retry(token: str | None) -> tuple[Applied, dict[str, list[End]]]:
         applied.follow_ups.edits = sorted({*applied.follow_ups.edits, *edits_store.posts_with_a_queue(tx, free)})
     # One answer for each API process, with the results of its own posts. Each post was rung for by as many bells as it
     # has edits, and all those bells were answered before.
-    announced: dict[str, list[End]] = defaultdict(list)
+    announced: dict[str, list[EditResult]] = defaultdict(list)
     address_of: dict[str, str] = {}
     post_of = {edit.id: edit.post_id for edit in applied.read}
     for result in applied.results:

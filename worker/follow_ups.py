@@ -89,7 +89,7 @@ class FollowUps:
         contended_posts.ring(self.contended, reply_to)
         # A claim that waits for edits comes back four times a second. While no worker serves the queue of edits, these
         # rings must not fill it.
-        if self.edits_first and queue.room_in("edits"):
+        if self.edits_first and queue.free_capacity("edits"):
             queue.ring_edits(self.edits_first)
         queue.ring_webhooks(self.webhooks)
 

@@ -146,7 +146,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
                 ready.append(Called(attempt, history, now, began))
             outcomes[post_id] = taken.verdict
             _snooze(taken.verdict, facts, post, drained, follow_ups, now=now)
-        claims_store.end_attempts(tx, lost)
+        claims_store.finish_attempts(tx, lost)
         follow_ups.webhooks += write_finishes(tx, spent, locked)
         claims_store.take_claims(tx, claims, config.claim_expiry)
         claims_store.record_attempts(tx, [called.attempt for called in ready])

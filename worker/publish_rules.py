@@ -36,7 +36,7 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
         return Taken(verdict)
     lost = None
     if post.claim_token is not None:
-        lost = AttemptEnd(post.claim_token, Outcome.UNKNOWN, "its worker was gone")
+        lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, "its worker was gone")
         give_up = history and retries.before_retaking(history.past, limits)
         if give_up:
             failed = Finish(facts.id, post.claim_token, "failed", failure_reason=give_up.reason)

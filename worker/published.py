@@ -67,11 +67,11 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
         locked = posts_store.lock_posts(tx, [one.item.attempt.post_id for one in completed], "skip")
         ours = [one for one in completed if one.item.attempt.post_id in locked]
         now = posts_store.clock(tx)
-        tries: list[AttemptEnd] = []
+        tries: list[AttemptResult] = []
         finishes: list[Finish] = []
         for one in ours:
             attempt, reply = one.item.attempt, one.reply
-            tries.append(AttemptEnd(attempt.claim_token, reply.kind, reply.message))
+            tries.append(AttemptResult(attempt.claim_token, reply.kind, reply.message))
             if locked[attempt.post_id].claim_token == attempt.claim_token:
                 finishes.append(finish := _conclude(one.item, reply, now))
                 outcomes[attempt.post_id] = "failed" if finish.status == "failed" else reply.kind
@@ -79,7 +79,7 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
                     follow_ups.publishes.append(Publish(attempt.post_id, attempt.schedule_revision, finish.until))
             else:
                 outcomes[attempt.post_id] = "stale"
-        claims_store.end_attempts(tx, tries)
+        claims_store.finish_attempts(tx, tries)
         follow_ups.webhooks = write_finishes(tx, finishes, locked)
     done.outcomes |= outcomes
     done.follow_ups.add(follow_ups)
@@ -102,7 +102,7 @@ def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[s
             happened.append(events.posted(post, now.revision, now.posted_at, finish.platform_post_id))
         elif finish.failure_reason is not None:
             happened.append(events.failed(post, now.revision, finish.failure_reason))
-    return webhooks_store.tell(tx, happened)
+    return webhooks_store.record(tx, happened)
 
 
 def limits() -> Limits:

@@ -75,7 +75,7 @@ class Ran:
         self.follow_ups.add(done.committed())
         self.outcome = "planned" if done.job.dry_run else "moved"
         left = progress.chunks - progress.chunks_done
-        self.messages = int(left > 0 or progress.held > 0)
+        self.messages = int(left > 0 or progress.contended > 0)
         self.delay = 0.0 if left and not room else SNOOZE
         self.shown = f"{done.job.id} {progress.chunks_done} of {progress.chunks} chunks done"
 
@@ -185,7 +185,7 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: ChunkAttempts, ran: R
         ran.outcome = "busy"
         return ()
     ran.snooze("contended")
-    ran.shown = f"{job.id} {job.held} posts locked elsewhere"
+    ran.shown = f"{job.id} {job.contended} posts locked elsewhere"
     return chunks_store.contended_chunks(tx, job_id, CONTENDED_CHUNKS_A_TASK)
 
 
@@ -224,7 +224,7 @@ def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wai
         if wait:
             posts_store.wait_at_most(tx, wait)
         done = work(tx, job, chunk, wanted, attempts=attempts, when_locked="wait" if wait else "skip")
-        done.contended += [one for one in chunk.held if one not in wanted]
+        done.contended += [one for one in chunk.contended if one not in wanted]
         progress = _write_down(tx, done)
     ran.take(done, progress, room=False)
     return bool(done.contended)

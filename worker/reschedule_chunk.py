@@ -63,7 +63,7 @@ class Pass:
     has_receiver: bool
     moves: list[Moved] = field(default_factory=list)
     stays: list[Moved] = field(default_factory=list)
-    outcomes: list[Told] = field(default_factory=list)
+    outcomes: list[OutcomeRow] = field(default_factory=list)
     contended: list[int] = field(default_factory=list)
     follow_ups: FollowUps = field(default_factory=FollowUps)
     events: list[Event] = field(default_factory=list)
@@ -106,7 +106,7 @@ class Pass:
         failed = sum(one[1] == Outcome.FAILED for one in self.outcomes)
         applied = sum(one[1] == Outcome.APPLIED for one in self.outcomes) + len(self.moves) + len(self.stays)
         skipped = len(self.outcomes) + len(self.moves) + len(self.stays) - failed - applied
-        return Step(chunks, len(self.contended) - len(self.chunk.held), applied, skipped, failed)
+        return Step(chunks, len(self.contended) - len(self.chunk.contended), applied, skipped, failed)
 
 
 def undecided(chunk: Chunk) -> list[int]:
@@ -133,7 +133,7 @@ def work(
         now, waiting = moves_store.moment(tx, ids)
         posts = posts_store.read_schedules(tx, ids)
     else:
-        posts = posts_store.lock_seen(tx, ids, when_locked)
+        posts = posts_store.lock_schedules(tx, ids, when_locked)
         now, waiting = moves_store.moment(tx, [post.id for post in posts])
     soon = now + timedelta(seconds=settings().horizon)
     done = Pass(job, chunk, now, soon, has_receiver=webhooks_store.wanted())
@@ -213,7 +213,7 @@ def _predicted_at_once(tx: Connection, waiting: Sequence[str]) -> dict[str, Curr
                     facts = decision.after
             predicted[post_id] = reschedules.seen(facts)
     predicted |= _isolated(tx, isolated)
-    for now in posts_store.read_seen(tx, list(found)):
+    for now in posts_store.read_schedules(tx, list(found)):
         if now != reschedules.seen(found[now.id].facts):
             predicted[now.id] = None
     return predicted

@@ -39,7 +39,7 @@ def mark(kind: Kind, room: int) -> Iterator[list[Marked]]:
 def dispatch_due() -> int:
     """Enqueue the publishes that come due within the horizon, while their queue has room. Returned: how many."""
     sent = 0
-    for marked in mark("publish", queue.room_in("publish") * queue.PUBLISHES_A_MESSAGE):
+    for marked in mark("publish", queue.free_capacity("publish") * queue.PUBLISHES_A_MESSAGE):
         FollowUps(publishes=[Publish(post.post_id, post.revision, post.at) for post in marked]).send()
         sent += len(marked)
     return sent
@@ -48,7 +48,7 @@ def dispatch_due() -> int:
 def dispatch_renders() -> int:
     """Enqueue renders whose message was lost or never sent, while their queue has room. Returned: how many."""
     sent = 0
-    for marked in mark("render", queue.room_in("render")):
+    for marked in mark("render", queue.free_capacity("render")):
         FollowUps(renders=[Render(post.post_id, post.revision) for post in marked]).send()
         sent += len(marked)
     return sent

@@ -89,5 +89,5 @@ async def _act(request: Request, done: str, act: Callable[..., Done | NotDone], 
     if isinstance(result, NotDone):
         return await _edit_page(request, f"{result.why}.", "warn", 409)
     log.info("operator_decided", done=done, edit_id=edit_id, post_id=result.post_id, by=context.config.ops_user)
-    context.ring(edits=[result.post_id], webhooks=result.told)
+    context.ring(edits=[result.post_id], webhooks=result.webhooks)
     return RedirectResponse(f"/ops/edits/{quote(edit_id)}?done={done}", 303)

@@ -14,7 +14,7 @@ from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, message, page, read
-from shared.domain.edit_histories import EditStory
+from shared.domain.edit_histories import EditHistory
 from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
@@ -142,7 +142,7 @@ def _waits(facts: PostFacts) -> bool:
 
 
 def _timeline(
-    post: Post, edits: list[EditStory], tries: list[overview.Try], acts: list[Recorded]
+    post: Post, edits: list[EditHistory], tries: list[overview.Try], acts: list[Recorded]
 ) -> list[tuple[datetime, str, str, str | None]]:
     """(when, how it looks, what happened, where to read on), the oldest first."""
     kinds = {"applied": "good", "failed": "bad", "rejected": "warn", "done": "good", "refused": "bad", "unknown": "bad"}

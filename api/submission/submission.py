@@ -244,7 +244,7 @@ class Submission:
         metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))
 
     def _on_answer(self, answer: Answer) -> None:
-        self.waiting.resolve(answer.ends)
+        self.waiting.resolve(answer.results)
         self.waiting.look_up(self.bell.answered(answer.bell, more=answer.more))
 
     def _left(self, finalized: Iterable[str]) -> None:

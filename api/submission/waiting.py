@@ -87,7 +87,7 @@ class Waiting:
         """How many requests may get a result at any moment. A look-up found the others' edits still queued."""
         return len(self._places) - self._still_queued
 
-    def wait(self, edit_id: str, seconds: float, owner: str) -> asyncio.Future[End | None]:
+    def wait(self, edit_id: str, seconds: float, owner: str) -> asyncio.Future[EditResult | None]:
         """A future that gets the edit's End, or None after `seconds`. `owner`: the request's workspace.
 
         The caller has to know that the edit was queued a moment ago. An edit that may be older is read first: the wait
@@ -110,7 +110,7 @@ class Waiting:
             for waiter in waiters:
                 waiter.until = min(waiter.until, self._limit)
 
-    def resolve(self, ends: dict[str, End]) -> None:
+    def resolve(self, ends: dict[str, EditResult]) -> None:
         """Hand out results, by edit id, that a worker announced or a look-up found."""
         for edit_id, end in ends.items():
             for waiter in self._by_edit.pop(edit_id, ()):
@@ -175,7 +175,7 @@ class Waiting:
     async def _look(self, edit_ids: list[str]) -> dict[str, None]:
         """Read the results of these edits in one query, and hand them out. Never raises."""
         wanted = [edit_id for edit_id in edit_ids if edit_id in self._by_edit]
-        ends, found = dict[str, End](), bool(wanted)
+        ends, found = dict[str, EditResult](), bool(wanted)
         try:
             if wanted:
                 ends = await self._loop.run_in_executor(self._thread, _read_ends, wanted)
@@ -193,6 +193,6 @@ class Waiting:
         return dict.fromkeys(edit_ids)
 
 
-def _read_ends(edit_ids: list[str]) -> dict[str, End]:
+def _read_ends(edit_ids: list[str]) -> dict[str, EditResult]:
     with transaction() as tx:
         return edits_store.results_of(tx, edit_ids)

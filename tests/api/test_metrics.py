@@ -94,8 +94,8 @@ def own_api(database_url, redis_url):
 def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
     past, soon = "now() - interval '40 seconds'", "now() + interval '20 seconds'"
     with own_api.engine.begin() as tx:
-        old = rows.edit(tx, rows.post(tx), {"caption": "waits"})
-        failed = rows.edit(tx, rows.post(tx), {"caption": "fails"})
+        old = factories.edit(tx, factories.post(tx), {"caption": "waits"})
+        failed = factories.edit(tx, factories.post(tx), {"caption": "fails"})
         tx.execute(text("UPDATE edits SET created_at = now() - interval '1 hour' WHERE id = :id"), {"id": old})
         tx.execute(
             text("UPDATE edits SET status = 'failed', error_code = 'internal', finalized_at = now() WHERE id = :id"),
@@ -202,7 +202,7 @@ def test_a_figure_of_the_database_is_shown_again_for_some_seconds(own_api):
     began = time.monotonic()
     first = total(scrape(own_api), "redraft_edits_queued")
     with own_api.engine.begin() as tx:
-        rows.edit(tx, rows.post(tx), {"caption": "new"})
+        factories.edit(tx, factories.post(tx), {"caption": "new"})
     repeated = total(scrape(own_api), "redraft_edits_queued")
     assert repeated == first or time.monotonic() - began > page.FRESH
     eventually(lambda: total(scrape(own_api), "redraft_edits_queued") == first + 1, within=STALE, every=0.3)

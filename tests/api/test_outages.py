@@ -63,7 +63,7 @@ def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: E
             await context.write(slow, unsure="look")
         assert not isinstance(raised.value, Unsure)
         await until(lambda: bool(finished))
-        assert await context.write(lambda tx: rows.post(tx, caption="next"), unsure="look")
+        assert await context.write(lambda tx: factories.post(tx, caption="next"), unsure="look")
 
     run_scenario(scenario)
     assert captions(engine) == ["next"]
@@ -81,7 +81,7 @@ def test_a_commit_that_nobody_answered_is_said_to_be_open(engine: Engine, monkey
     async def scenario(context: Context) -> None:
         monkeypatch.setattr(context_room, "transaction", lose_connection)
         with pytest.raises(Unsure, match="look there") as raised:
-            await context.write(lambda tx: rows.post(tx, caption="there"), unsure="look there")
+            await context.write(lambda tx: factories.post(tx, caption="there"), unsure="look there")
         assert raised.value.retry_after >= 1
 
     run_scenario(scenario)
@@ -108,7 +108,7 @@ def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPat
 
 def test_a_connection_lost_before_the_commit_leaves_nothing_and_says_so(engine: Engine) -> None:
     def lose_connection(tx: Connection) -> None:
-        rows.post(tx)
+        factories.post(tx)
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     async def scenario(context: Context) -> None:

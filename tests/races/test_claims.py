@@ -14,7 +14,7 @@ from shared.store import db
 from tests import factories
 from tests.worker.fake_services import (
     MADE,
-    Outside,
+    FakeServices,
     attempts,
     expire,
     fake_services,
@@ -37,7 +37,7 @@ CONTENT = {"contentType": "slides", "contentUrl": ["https://cdn.example.com/8.jp
 def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
     # An edit's patience with a held row is 50 ms; here the one who holds it must be seen to be waited for.
     monkeypatch.setattr(apply, "WAIT_FOR_LOCKS", 1.9)
-    with rows.set_up(monkeypatch, database_url, redis_url) as engine:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
         with db.engine().connect(), db.autocommit_relaxed():  # made once, before threads ask for it
             pass
         yield engine
@@ -234,5 +234,5 @@ def test_of_many_workers_on_one_post_one_claims_and_one_calls(
         pause.go.set()
         outcomes = sorted(one.result().outcomes[due] for one in running)
     assert outcomes == ["contended"] * 7 + ["done"]
-    assert len(outside.asked) == 1
+    assert len(fake_services.asked) == 1
     assert [row.outcome for row in attempts(engine, due)] == (["unknown"] if expired else []) + ["done"]

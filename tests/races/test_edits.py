@@ -65,7 +65,7 @@ def test_of_two_workers_on_one_post_the_second_waits_and_finds_nothing_left_to_d
         lost.result(timeout=10)
     assert [end.id for end in winner.result().results] == edits
     assert loser.result().results == []
-    assert rows.row(engine, "posts", post).revision == 3
+    assert factories.row(engine, "posts", post).revision == 3
     honest(engine, post)
 
 
@@ -127,7 +127,7 @@ def test_a_post_held_longer_than_a_worker_waits_is_rung_again_and_never_dropped(
         applied = apply_edits([held])
         assert time.monotonic() - started < 2
         assert (applied.follow_ups.contended, applied.results) == ([held], [])
-        assert rows.row(engine, "edits", waiting).attempts == 0
+        assert factories.row(engine, "edits", waiting).attempts == 0
     assert [end.id for end in apply_edits(applied.follow_ups.contended).results] == [waiting]
 
 
@@ -186,7 +186,7 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
     assert sorted(end.revision or 0 for end in ended) == list(range(2, count + 2))
     assert met, "nobody ever found the post held"
     assert sum(any(applied.results for applied in work) for work in works) >= 2
-    assert rows.row(engine, "posts", post).caption == str(count - 1)
+    assert factories.row(engine, "posts", post).caption == str(count - 1)
     honest(engine, post)
 
 

@@ -13,7 +13,7 @@ from shared.domain.queued_edits import EditResult
 from shared.store import db, operator_actions
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
-from tests import rows
+from tests import factories
 from tests.worker.bulk import edits_locked_by_a_person
 from worker import apply
 from worker.apply import apply_edits
@@ -33,7 +33,7 @@ def test_edits_of_one_post_are_applied_in_the_order_in_which_they_were_accepted(
     applied = apply_edits([post])
     assert [end.id for end in applied.results] == ids
     assert [end.revision for end in applied.results] == list(range(2, 22))
-    stored = rows.row(engine, "posts", post)
+    stored = factories.row(engine, "posts", post)
     assert (stored.caption, stored.revision, stored.schedule_revision) == ("caption 19", 21, 1)
 
 
@@ -56,8 +56,8 @@ def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts
         with engine.begin() as tx:
             posts = [factories.post(tx) for _ in range(count)]
             for post in posts:
-                rows.edit(tx, post, {"caption": "second"})
-        with rows.statements() as seen:
+                factories.edit(tx, post, {"caption": "second"})
+        with factories.statements() as seen:
             assert len(apply_edits(posts).results) == count
         return len(seen)
 
@@ -123,7 +123,7 @@ def test_an_isolated_edit_runs_by_itself_and_the_rest_of_its_queue_is_rung_for(e
     applied = apply_edits([post, other])
     assert [end.id for end in applied.results] == [first, neighbour, tried]
     assert applied.follow_ups.edits == [post]
-    assert rows.row(engine, "edits", tried).attempts == 2
+    assert factories.row(engine, "edits", tried).attempts == 2
     assert [end.id for end in apply_edits(applied.follow_ups.edits).results] == [after]
 
 
@@ -136,8 +136,8 @@ def test_an_edit_whose_attempts_are_spent_fails_unrun_and_the_rest_goes_on(engin
     applied = apply_edits([post])
     assert [(end.id, end.status) for end in applied.results] == [(poison, EditStatus.FAILED)]
     apply_edits(applied.follow_ups.edits)
-    assert rows.row(engine, "edits", after).status == "applied"
-    assert rows.row(engine, "posts", post).caption == "after"
+    assert factories.row(engine, "edits", after).status == "applied"
+    assert factories.row(engine, "posts", post).caption == "after"
 
 
 def test_an_edit_that_raises_costs_its_neighbours_nothing_but_an_isolated_run(
@@ -179,7 +179,7 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
         with pytest.raises(Exception, match="terminat") as lost:
             apply_edits([post])
     assert db.is_transient(lost.value)
-    assert (rows.row(engine, "edits", edit).attempts, rows.row(engine, "edits", edit).status) == (0, "queued")
+    assert (factories.row(engine, "edits", edit).attempts, factories.row(engine, "edits", edit).status) == (0, "queued")
     assert len(apply_edits([post]).results) == 1
 
 
@@ -270,7 +270,7 @@ def test_a_post_that_a_person_holds_delays_its_own_edits_only_and_costs_no_attem
         applied = apply_edits([held, free])
         assert [end.id for end in applied.results if end.id != waiting] == [applied.results[0].id]
         assert (len(applied.results), applied.follow_ups.contended) == (1, [held])
-        assert rows.row(engine, "edits", waiting).attempts == 0
+        assert factories.row(engine, "edits", waiting).attempts == 0
     assert [end.id for end in apply_edits(applied.follow_ups.contended).results] == [waiting]
 
 
@@ -289,7 +289,7 @@ def test_an_edit_whose_row_a_person_holds_delays_its_own_post_only_and_costs_no_
         assert (set(applied.follow_ups.contended), applied.follow_ups.edits) == ({post}, [])
         again = apply_edits(applied.follow_ups.contended)
         assert (again.results, set(again.follow_ups.contended), again.follow_ups.edits) == ([], {post}, [])
-        assert [rows.row(engine, "edits", edit).attempts for edit in (taken, behind)] == [attempts, 0]
+        assert [factories.row(engine, "edits", edit).attempts for edit in (taken, behind)] == [attempts, 0]
     ends = apply_edits([post]).results + apply_edits([post]).results
     assert [end.id for end in ends] == [taken, behind]
     assert {end.status for end in ends} == {
@@ -318,16 +318,16 @@ def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes
     assert [factories.row(engine, "edits", edit).attempts for edit in (taken, free)] == [1, 0]
     people[0].close()
     apply.EditAttempts.give_back()
-    assert [rows.row(engine, "edits", edit).attempts for edit in (taken, free)] == [0, 0]
+    assert [factories.row(engine, "edits", edit).attempts for edit in (taken, free)] == [0, 0]
 
 
 def test_the_long_queue_of_a_post_one_of_whose_edits_a_person_holds_does_not_ring_without_end(
     engine: Engine,
 ) -> None:
     with engine.begin() as tx:
-        post, free = rows.post(tx), rows.post(tx)
-        taken, *_ = [rows.edit(tx, post, {"caption": f"later {number}"}) for number in range(1001)]
-        behind = rows.edit(tx, free, {"caption": "now"})
+        post, free = factories.post(tx), factories.post(tx)
+        taken, *_ = [factories.edit(tx, post, {"caption": f"later {number}"}) for number in range(1001)]
+        behind = factories.edit(tx, free, {"caption": "now"})
     with edits_locked_by_a_person(engine, taken):
         applied = apply_edits([post, free])
         assert (applied.results, set(applied.follow_ups.contended), applied.follow_ups.edits) == ([], {post}, [free])
@@ -349,7 +349,7 @@ def test_a_task_stops_at_a_thousand_edits_and_rings_on(engine: Engine) -> None:
     applied = apply_edits([post])
     assert (len(applied.results), applied.follow_ups.edits) == (1000, [post])
     assert len(apply_edits(applied.follow_ups.edits).results) == 1
-    assert rows.row(engine, "posts", post).caption == "1000"
+    assert factories.row(engine, "posts", post).caption == "1000"
 
 
 def test_a_move_of_a_post_that_waits_for_its_render_leaves_the_renders_mark_alone(engine: Engine) -> None:
@@ -358,5 +358,5 @@ def test_a_move_of_a_post_that_waits_for_its_render_leaves_the_renders_mark_alon
         local = factories.soon(300).strftime("%Y-%m-%dT%H:%M")
         factories.edit(tx, post, {"scheduledTime": local, "timezone": "Europe/London"})
     applied = apply_edits([post])
-    stored = rows.row(engine, "posts", post)
+    stored = factories.row(engine, "posts", post)
     assert (stored.schedule_revision, stored.enqueued_revision, applied.follow_ups.renders) == (2, 1, [])

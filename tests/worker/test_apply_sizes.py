@@ -68,8 +68,8 @@ def test_many_posts_of_large_contents_are_read_some_at_a_time(engine: Engine) ->
     assert sum(len(one.results) for one in done) == 120
     assert max(len(one.results) for one in done) <= 50
     assert not any(one.follow_ups.contended for one in done)
-    assert {rows.row(engine, "posts", post_id).caption for post_id in ids} == {"second"}
-    assert rows.row(engine, "posts", ids[0]).content_url == URLS
+    assert {factories.row(engine, "posts", post_id).caption for post_id in ids} == {"second"}
+    assert factories.row(engine, "posts", ids[0]).content_url == URLS
 
 
 def test_what_an_edit_made_of_a_post_is_stored_once(engine: Engine) -> None:

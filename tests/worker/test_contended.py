@@ -52,7 +52,7 @@ def test_however_often_a_contended_post_is_rung_for_one_message_comes_back_and_o
     with locked_by_a_person(engine, post):
         for number in range(5):
             with engine.begin() as tx:
-                ids.append(rows.edit(tx, post, {"caption": f"hot {number}"}))
+                ids.append(factories.edit(tx, post, {"caption": f"hot {number}"}))
             assert tasks.apply_edits([post], f"me#{number + 1}") == {"contended": 1}
     assert waited == [post]
     [bell] = contended_bells(redis_url)

@@ -51,8 +51,8 @@ def test_the_ends_of_edits_are_told_in_their_order_and_never_a_caption(
 def test_a_post_that_goes_out_or_fails_is_told_of(engine: Engine, fake_services: FakeServices) -> None:
     fake_services.replies = [Reply("done", {"platformPostId": "tt_1"}), Reply("refused", message="suspended")]
     with engine.begin() as tx:
-        first, second = (rows.post(tx, scheduled_time=rows.soon(-5)) for _ in range(2))
-        slides = rows.slides(tx)
+        first, second = (factories.post(tx, scheduled_time=factories.soon(-5)) for _ in range(2))
+        slides = factories.slides(tx)
     assert publish_now((first, 1))[1].webhooks == [first]
     publish_now((second, 1))
     fake_services.replies = [Reply("refused", message="no image")]

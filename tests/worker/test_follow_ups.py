@@ -71,7 +71,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
         return True
 
     monkeypatch.setattr(queue, "send", send)
-    monkeypatch.setattr(queue, "room_in", lambda _: 1)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 1)
     monkeypatch.setattr(
         contended_posts, "ring", lambda posts, reply_to: posts and sent.append(("contended", posts, reply_to))
     )
@@ -125,7 +125,7 @@ def test_snoozes_of_the_same_seconds_share_messages_and_others_do_not(sent: Sent
 def test_a_claim_that_waits_for_edits_does_not_fill_a_queue_of_edits_that_no_worker_serves(
     sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 0)
     FollowUps(edits=["p"], edits_first=["q"]).send()
     assert sent == [("edits.apply", [["p"], None], None, None)]
 

@@ -40,7 +40,7 @@ def young(engine: Engine) -> None:
 
 def edited(engine: Engine, post: str, caption: str) -> None:
     with engine.begin() as tx:
-        rows.edit(tx, post, {"caption": caption})
+        factories.edit(tx, post, {"caption": caption})
     assert len(apply_edits([post]).results) == 1
 
 

@@ -9,9 +9,9 @@ from sqlalchemy import Engine, text
 from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
-from tests import rows
+from tests import factories
 from tests.worker.bulk import edits_locked_by_a_person
-from tests.worker.outside import (
+from tests.worker.fake_services import (
     PAST,
     FakeServices,
     at,
@@ -123,8 +123,8 @@ def test_a_waiting_edit_that_moves_the_post_keeps_it_from_going_out(
     with engine.begin() as tx:
         factories.edit(tx, due, at(600))
     outcomes, rung = publish_now((due, 1))
-    assert (outcomes, rung.snoozes, outside.asked) == ({due: "not_due"}, [], [])
-    assert rows.row(engine, "posts", due).schedule_revision == 2
+    assert (outcomes, rung.snoozes, fake_services.asked) == ({due: "not_due"}, [], [])
+    assert factories.row(engine, "posts", due).schedule_revision == 2
 
 
 def test_a_stream_of_time_edits_cannot_starve_a_publish(engine: Engine, fake_services: FakeServices, due: str) -> None:
@@ -154,8 +154,8 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neigh
     engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
     with engine.begin() as tx:
-        neighbour = rows.post(tx, scheduled_time=rows.soon(PAST))
-        taken = rows.edit(tx, due, {"caption": "second"})
+        neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
+        taken = factories.edit(tx, due, {"caption": "second"})
     with edits_locked_by_a_person(engine, taken):
         outcomes, rung = publish_now((due, 1), (neighbour, 1))
         assert outcomes == {due: "edits_first", neighbour: "done"}
@@ -166,7 +166,7 @@ def test_a_post_one_of_whose_edits_a_person_holds_is_not_published_and_its_neigh
 
 
 def test_an_isolated_edit_is_left_to_edits_apply_and_the_publish_comes_back_without_calling_for_more(
-    engine: Engine, outside: Outside, due: str
+    engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
     with engine.begin() as tx:
         neighbour = factories.post(tx, scheduled_time=factories.soon(PAST))
@@ -178,8 +178,8 @@ def test_an_isolated_edit_is_left_to_edits_apply_and_the_publish_comes_back_with
     assert [called.attempt.post_id for called in claimed] == [neighbour]
     assert done.outcomes[due] == "edits_first"
     assert (done.follow_ups.edits_first, done.follow_ups.snoozes) == ([due], [(SNOOZE, Publish(due, 1))])
-    assert rows.row(engine, "edits", tried).attempts == 1
-    stored = rows.row(engine, "posts", due)
+    assert factories.row(engine, "edits", tried).attempts == 1
+    stored = factories.row(engine, "posts", due)
     assert (stored.claim_kind, stored.enqueued_revision, stored.enqueued_at is not None) == (None, 1, True)
 
 

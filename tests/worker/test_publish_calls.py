@@ -10,7 +10,7 @@ from shared.store import claims as claims_store
 from tests import factories
 from tests.worker.fake_services import (
     PAST,
-    Outside,
+    FakeServices,
     due,
     expire,
     fake_services,
@@ -104,7 +104,7 @@ def test_a_surprise_in_the_claim_loses_no_call_that_is_being_made(
     calls = CallPool(1)
     with pytest.raises(ZeroDivisionError):
         publish.publish([(due, 1), (second, 1)], calls, FollowUps().add)
-    assert rows.row(engine, "posts", due).status == "posted"
+    assert factories.row(engine, "posts", due).status == "posted"
     assert calls.take(5, 0) == 1
 
 
@@ -124,7 +124,7 @@ def test_without_room_for_calls_nothing_is_claimed(
     calls = CallPool(1)
     assert calls.take(1, 0) == 1
     assert publish.publish([(due, 1)], calls, FollowUps().add).outcomes == {due: "busy"}
-    assert rows.row(engine, "posts", due).claim_kind is None
+    assert factories.row(engine, "posts", due).claim_kind is None
 
 
 def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_posts(

@@ -106,7 +106,7 @@ def test_a_caption_edit_does_not_cut_the_wait_for_the_next_try_short_but_a_move_
     fake_services.replies = [NEVER]
     publish_now((due, 1))
     with engine.begin() as tx:
-        rows.edit(tx, due, {"caption": "second"})
+        factories.edit(tx, due, {"caption": "second"})
     assert publish_now((due, 1))[0] == {due: "not_due"}
     with engine.begin() as tx:
         old_edit(tx, due, at(-9))

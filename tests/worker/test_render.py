@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Reply
-from tests import rows
+from tests import factories
 from tests.worker.bulk import edits_locked_by_a_person
-from tests.worker.outside import MADE, Outside, at, change, expire, outside, publish_now, render_now
+from tests.worker.fake_services import MADE, FakeServices, at, change, expire, fake_services, publish_now, render_now
 from worker import apply, render
 from worker.follow_ups import SNOOZE, Render
 from worker.render import Rendering
@@ -114,7 +114,7 @@ def test_a_content_edit_during_a_render_keeps_the_old_result_out_and_queues_the_
 
     fake_services.replies = [edited]
     outcome, rung = render_now(slides)
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (outcome, rung.renders, rung.snoozes) == ("stale", [], [])
     assert (stored.status, stored.rendered_url, stored.claim_kind) == ("pending_render", None, None)
     assert render_now(slides, 1)[0] == "superseded"
@@ -170,7 +170,7 @@ def test_an_edit_that_waits_mends_a_render_that_fails(engine: Engine, fake_servi
 
 
 def test_a_failing_render_does_not_fail_the_post_over_the_head_of_an_isolated_edit(
-    engine: Engine, outside: Outside, slides: str
+    engine: Engine, fake_services: FakeServices, slides: str
 ) -> None:
     def edited(_: Any) -> Reply:
         change(engine, "edits", queued(engine, slides, CONTENT), attempts=1)
@@ -179,7 +179,7 @@ def test_a_failing_render_does_not_fail_the_post_over_the_head_of_an_isolated_ed
     fake_services.replies = [edited]
     outcome, rung = render_now(slides)
     assert (outcome, rung.edits_first, rung.snoozes) == ("edits_first", [slides], [(SNOOZE, Render(slides, 1))])
-    stored = rows.row(engine, "posts", slides)
+    stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.claim_kind, stored.render_tries) == ("pending_render", None, 0)
 
 
@@ -194,13 +194,15 @@ def test_a_claim_comes_back_while_a_person_holds_an_edit(
     assert render._claim(slides, 1, done) is not None
 
 
-def test_a_claim_does_not_run_an_isolated_edit_and_comes_back(engine: Engine, outside: Outside, slides: str) -> None:
+def test_a_claim_does_not_run_an_isolated_edit_and_comes_back(
+    engine: Engine, fake_services: FakeServices, slides: str
+) -> None:
     change(engine, "edits", queued(engine, slides, {"caption": "poison"}), attempts=2)
     done = Rendering()
     assert render._claim(slides, 1, done) is None
     assert (done.outcome, done.follow_ups.edits_first) == ("edits_first", [slides])
     assert done.follow_ups.snoozes == [(SNOOZE, Render(slides, 1))]
-    assert rows.row(engine, "posts", slides).enqueued_at is not None
+    assert factories.row(engine, "posts", slides).enqueued_at is not None
 
 
 def test_a_render_of_a_post_that_a_person_holds_comes_back(
@@ -209,7 +211,7 @@ def test_a_render_of_a_post_that_a_person_holds_comes_back(
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": slides})
         outcome, rung = render_now(slides)
-    assert (outcome, rung.snoozes, outside.asked) == ("contended", [(SNOOZE, Render(slides, 1))], [])
+    assert (outcome, rung.snoozes, fake_services.asked) == ("contended", [(SNOOZE, Render(slides, 1))], [])
 
 
 @pytest.mark.parametrize("kind", ["server_error", "never_started", "unknown"])

@@ -152,10 +152,10 @@ def test_a_chunk_drains_the_queue_of_its_posts_before_it_moves_them(engine: Engi
         edit = factories.edit(tx, post, new)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     jobs.run(job)
-    stored = rows.row(engine, "posts", post)
+    stored = factories.row(engine, "posts", post)
     assert format_instant(stored.scheduled_time) == "2030-05-02T07:00:00Z"
     assert (stored.caption, stored.timezone, stored.revision) == ("edited", "Europe/Paris", 3)
-    stored_edit = rows.row(engine, "edits", edit)
+    stored_edit = factories.row(engine, "edits", edit)
     assert (stored_edit.status, stored_edit.revision) == ("applied", 2)
     assert jobs.audit(engine, job)[0].revision == 3
 
@@ -193,8 +193,8 @@ def test_a_move_into_the_horizon_marks_and_rings_the_publish(engine: Engine) -> 
         factories.post(tx, scheduled_time=factories.soon(200))
     ran = jobs.run(jobs.make({"filter": ALL, "shift": "-PT1H"}))
     assert [due[:2] for one in ran for due in one.follow_ups.publishes] == [(soon, 2)]
-    assert rows.row(engine, "posts", soon).enqueued_revision == 2
-    assert rows.row(engine, "posts", unrendered).enqueued_revision is None
+    assert factories.row(engine, "posts", soon).enqueued_revision == 2
+    assert factories.row(engine, "posts", unrendered).enqueued_revision is None
 
 
 def test_moved_posts_meet_later_edits_in_the_order_of_their_revisions(engine: Engine) -> None:

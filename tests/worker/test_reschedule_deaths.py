@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.store import StaleWriteError, db
-from tests import jobs, rows
+from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, locked_by_a_person, moved_once, posts
 from worker import reschedule, reschedule_chunk
 

@@ -10,9 +10,9 @@ from sqlalchemy import Engine, text
 from shared import task_names
 from shared.broker import queue
 from shared.store import schedule as schedule_store
-from tests import rows
+from tests import factories
 from tests.worker.bulk import locked_by_a_person
-from tests.worker.outside import Outside, change, expire, outside
+from tests.worker.fake_services import FakeServices, change, expire, fake_services
 from worker import publish, render, rescue, schedule
 from worker.render import Rendering
 
@@ -121,8 +121,10 @@ def test_posts_behind_any_number_of_held_ones_are_sent_for_at_once(
     monkeypatch.setattr(schedule, "BATCH", 3)
     with engine.begin() as tx:
         # Eight at one moment, so that pages end among them.
-        posts = [rows.post(tx, scheduled_time=goes) for goes in [seconds(10)] * 8 + [seconds(20)] * 4]
-        slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in (10, 11, 12, 13)]
+        posts = [factories.post(tx, scheduled_time=goes) for goes in [seconds(10)] * 8 + [seconds(20)] * 4]
+        slides = [
+            factories.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in (10, 11, 12, 13)
+        ]
     with locked_by_a_person(engine, *posts[:7], *slides[:3]):
         assert schedule.dispatch_due() == 5
         assert schedule.dispatch_renders() == 1
@@ -136,7 +138,9 @@ def test_posts_among_held_ones_take_no_more_than_the_queues_room(
 ) -> None:
     monkeypatch.setattr(queue, "free_capacity", lambda _: 2)
     with engine.begin() as tx:
-        slides = [rows.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in range(10, 16)]
+        slides = [
+            factories.slides(tx, created_at=seconds(-9), scheduled_time=seconds(after)) for after in range(10, 16)
+        ]
     with locked_by_a_person(engine, *slides[::2]):
         assert schedule.dispatch_renders() == 2
     assert [args[0] for _, args, _ in sent] == [slides[1], slides[3]]
@@ -205,8 +209,8 @@ def test_expired_claims_have_their_turn_however_many_of_contended_posts_there_ar
     monkeypatch.setattr(rescue, "EXPIRED_AT_ONCE", 3)
     ends = [seconds(after) for after in range(-9, -4)]
     with engine.begin() as tx:
-        posts = [rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=end) for end in ends]
-        slides = [rows.slides(tx, claim_kind="render", claim_token="c", claim_expires_at=end) for end in ends]
+        posts = [factories.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=end) for end in ends]
+        slides = [factories.slides(tx, claim_kind="render", claim_token="c", claim_expires_at=end) for end in ends]
     with locked_by_a_person(engine, *posts[:4], *slides[:4]):
         for _ in range(50):  # by lot, too
             rescue.rescue()
@@ -216,7 +220,7 @@ def test_expired_claims_have_their_turn_however_many_of_contended_posts_there_ar
 
 def test_an_expired_claim_of_a_contended_post_is_not_rung_for_again_and_again(engine: Engine, sent: list[Any]) -> None:
     with engine.begin() as tx:
-        post = rows.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
+        post = factories.post(tx, claim_kind="publish", claim_token="c", claim_expires_at=seconds(-9))
     with locked_by_a_person(engine, post):
         assert [rescue.rescue() for _ in range(3)] == [{}, {}, {}]
     assert rescue.rescue() == {"claims": 1}

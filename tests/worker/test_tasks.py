@@ -58,7 +58,7 @@ def test_what_comes_early_is_sent_again_by_the_seconds_that_are_left(
 ) -> None:
     goes = datetime.now(UTC) + timedelta(seconds=30)
     with engine.begin() as tx:
-        posts = [rows.post(tx, scheduled_time=goes) for _ in range(2)]
+        posts = [factories.post(tx, scheduled_time=goes) for _ in range(2)]
     assert tasks.publish_posts([[post, 1] for post in posts]) == {"not_due": 2}
     ((task, (pairs,), countdown),) = sent
     assert (task, sorted(pairs)) == ("posts.publish", [[post, 1] for post in posts])
@@ -73,7 +73,7 @@ def test_while_nobody_works_on_edits_a_claim_that_waits_for_them_does_not_fill_t
         change_id = factories.edit(tx, post, {"caption": "poison"})
     change(engine, "edits", change_id, attempts=1)
     monkeypatch.setattr("worker.publish.apply_edits", lambda _: Applied())
-    monkeypatch.setattr(queue, "room_in", lambda _: 0)
+    monkeypatch.setattr(queue, "free_capacity", lambda _: 0)
     assert tasks.publish_posts([[post, 1]]) == {"edits_first": 1}
     assert sent == [("posts.publish", [[[post, 1]]], 0.25)]
     monkeypatch.setattr(queue, "free_capacity", lambda _: 1)

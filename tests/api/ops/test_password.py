@@ -110,7 +110,7 @@ def test_who_has_been_right_has_a_pass_and_does_not_wait_for_what_others_guess(o
 def test_a_form_survives_the_wait(own_api: Running) -> None:
     assert own_api.api is not None
     with own_api.engine.begin() as tx:
-        edit_id = rows.edit(tx, rows.post(tx), {"caption": "x"})
+        edit_id = factories.edit(tx, factories.post(tx), {"caption": "x"})
         tx.execute(
             text(
                 """UPDATE edits SET status = 'failed', attempts = 5, finalized_at = clock_timestamp(),

@@ -52,10 +52,10 @@ def test_lateness_is_told_minute_by_minute_and_says_where_it_was_cut_off(
             )
         lateness = overview.lateness(tx, now)
         assert {place: late for place, late in enumerate(lateness.worst) if late is not None} == {29: 5.0, 49: 1.0}
-        assert not lateness.cut
+        assert not lateness.truncated
         tx.execute(text("DELETE FROM publish_attempts WHERE started_at < now() - interval '1 h'"))
         monkeypatch.setattr(overview, "TRIES_LOOKED_AT", 2)
-        assert overview.lateness(tx, now).cut
+        assert overview.lateness(tx, now).truncated
         assert "of the newest" in ops_plots.of(None, overview.lateness(tx, now), now)[0].summary
 
 

@@ -144,7 +144,7 @@ def test_whoever_waits_for_a_held_post_holds_no_lone_edit_up(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, post: str
 ) -> None:
     with engine.begin() as tx:
-        locked = [rows.post(tx) for _ in range(3)]
+        locked = [factories.post(tx) for _ in range(3)]
 
     async def scenario(http: httpx.AsyncClient) -> None:
         wait = {"Prefer": "wait=30"}
