@@ -42,6 +42,18 @@ _UNDER_WAY = """
            + (SELECT count(*) FROM posts WHERE status = 'generated' AND scheduled_time < now() + interval '3 minutes')
            + (SELECT count(*) FROM reschedules WHERE status IN ('queued', 'running'))
 """
+_LEFT_OVER = """
+    SELECT row_to_json(p)::text FROM (
+        SELECT id, status, claim_kind, claim_expires_at, retry_at, enqueued_at, scheduled_time, schedule_revision,
+               enqueued_revision, deleted_at, now() AS now, (
+            SELECT jsonb_agg(jsonb_build_array(try_number, started_at, finished_at, outcome,
+                                               claim_token = posts.claim_token) ORDER BY try_number)
+            FROM publish_attempts a WHERE a.post_id = posts.id) AS tries
+        FROM posts WHERE claim_kind IS NOT NULL OR status = 'pending_render'
+            OR (status = 'generated' AND scheduled_time < now() + interval '3 minutes')
+        ORDER BY scheduled_time LIMIT 20) p
+"""
+"""What stands in the way of rest, and all that its rows say."""
 
 
 def main() -> int:
@@ -137,6 +149,9 @@ def _run_empty(running: Stack, run: Run) -> None:
         if not queued and not others:
             run.quiet = time.monotonic() - began
         time.sleep(0.25)  # how often it is asked
+    if run.quiet is None:
+        with psycopg.connect(running.dsn, connect_timeout=5) as connection:
+            run.left_over = [row for (row,) in connection.execute(_LEFT_OVER)]
 
 
 def _parse() -> argparse.Namespace:

@@ -48,6 +48,7 @@ class Run:
     seconds: float = 0.0
     drained: float | None = None
     quiet: float | None = None
+    left_over: list[str] = field(default_factory=list)
     verdict: Verdict = field(default_factory=Verdict)
     door: dict[str, Any] = field(default_factory=dict)
     surprises: Counter[str] = field(default_factory=Counter)
@@ -77,7 +78,7 @@ def summary(run: Run) -> str:
         *run.verdict.words,
     ]
     if run.quiet is None:
-        said.append("it never came to rest")
+        said += ["it never came to rest; under way are", *run.left_over]
     if run.jobs.stuck:
         said.append(f"jobs that did not end: {', '.join(run.jobs.stuck)}")
     return "\n".join([*said, "clean" if run.clean else "NOT clean"])
