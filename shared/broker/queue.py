@@ -127,7 +127,7 @@ def ring_contended(token: str, countdown: float) -> bool:
     """A doorbell for posts that were locked elsewhere. It names no post: the worker reads them from Redis
     (shared/broker/contended_posts.py). `token` identifies the message.
     """
-    return send(EDITS_APPLY, [[], token], shown="held posts", countdown=countdown)
+    return send(EDITS_APPLY, [[], token], shown="locked posts", countdown=countdown)
 
 
 def enqueue_publish(due: Sequence[tuple[str, int, datetime | None]], countdown: float | None = None) -> bool:
