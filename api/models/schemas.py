@@ -101,8 +101,8 @@ def _plain(base: type[BaseModel], *, optional: bool) -> Any:
     return create_model(f"Plain{base.__name__}", __base__=base, **given)
 
 
-class Post(_plain(Shown, optional=False)):  # type: ignore[misc]  # made from the list of fields
-    """A post: 12 fields."""
+class PostContent(Shown):
+    """What stands before those texts, in the order of the answer."""
 
     post_id: Id = Field(examples=["post_abc123"])
     account_id: Id = Field(examples=["acc_1a2b3c4d5e"])
@@ -110,6 +110,11 @@ class Post(_plain(Shown, optional=False)):  # type: ignore[misc]  # made from th
     content_type: ContentType
     content_url: str | list[str] = Field(description="video: one URL; slides: an array of them")
     thumbnail_url: str | None
+
+
+class Post(_plain(PostContent, optional=False)):  # type: ignore[misc]  # made from the list of fields
+    """A post: 12 fields."""
+
     sound_id: str | None
     timezone: str | None = Field(description="null: it was created without a time")
     scheduled_time: Instant

@@ -89,7 +89,7 @@ def test_a_cycle_through_another_function_and_three_tables_is_found(plant: Plant
         """
 def backwards(tx, ends, ids):
     with transaction() as tx:
-        claims.end_attempts(tx, ends)
+        claims.finish_attempts(tx, ends)
         further(tx, ids)
 
 

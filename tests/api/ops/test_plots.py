@@ -63,7 +63,7 @@ def test_a_plot_ends_at_a_round_number_and_shows_every_minute_there_is() -> None
     rounds = [(0, 1), (0.03, 0.05), (1, 1), (1.1, 2), (26, 50), (200, 200), (201, 500), (5e5, 5e5), (0.001, 0.001)]
     assert [ops_plots.ceiling(most) for most, _ in rounds] == pytest.approx([top for _, top in rounds])
     now = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-    [plot] = ops_plots.of(None, overview.Lateness([None] * 58 + [0.0, 3.0], cut=False), now)
+    [plot] = ops_plots.of(None, overview.Lateness([None] * 58 + [0.0, 3.0], truncated=False), now)
     assert [bar.label for bar in plot.bars] == ["11:59: 0 ms", "12:00: 3.0 s"]
     assert all(bar.height >= 1.5 for bar in plot.bars)
     assert plot.rows[0] == ("11:01", "none went out")
