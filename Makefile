@@ -41,7 +41,7 @@ check: $(VENV)/testing ## style, types, import contracts
 	$(BIN)/lint-imports --no-cache
 
 test: check ## everything that CI runs
-	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud where no advisories are in reach
 	$(BIN)/python -m tests.dependencies.audit $(VENV)/audit/bin/pip-audit
