@@ -140,8 +140,15 @@ def _unless_spent(queue: Sequence[QueuedEdit], drained: Drained) -> list[QueuedE
     return list(queue)
 
 
+class NewerEditError(Exception):
+    """An edit has fields that this worker does not know. It costs attempts and ends as `failed`, for a requeue."""
+
+
 def _decide(edit: QueuedEdit, post: Post, drained: Drained, lock_wait_ms: int) -> None:
     facts = drained.posts[edit.post_id]
+    if unknown := EditPatch.unknown_in(edit.changes):
+        # Applied without them it would be lost without a word.
+        raise NewerEditError(f"the API that accepted this edit is newer than this worker: {', '.join(unknown)}")
     patch = EditPatch.from_changes(edit.changes)
     decision = lifecycle.decide(facts, patch, edit.created_at, edit.if_match)
     if isinstance(decision, lifecycle.Reject):

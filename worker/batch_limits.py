@@ -7,6 +7,7 @@ be a statement that PostgreSQL refuses and a task that outgrows its machine.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.domain.edits import PLAIN
 from shared.domain.lifecycle import PostFacts
 from shared.domain.queued_edits import QueuedEdit
 
@@ -83,4 +84,5 @@ def size_of(post: PostFacts) -> int:
     """The bytes of a post's JSON, about."""
     content = post.content_url
     urls = len(content) if isinstance(content, str) else sum(map(len, content)) + 3 * len(content)
-    return _REST_OF_A_POST + urls + (len(post.caption) if post.caption.isascii() else len(post.caption.encode()))
+    texts = [getattr(post, plain.attribute) or "" for plain in PLAIN]
+    return _REST_OF_A_POST + urls + sum(len(text) if text.isascii() else len(text.encode()) for text in texts)

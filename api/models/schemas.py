@@ -113,7 +113,7 @@ class PostContent(Shown):
 
 
 class Post(_plain(PostContent, optional=False)):  # type: ignore[misc]  # made from the list of fields
-    """A post: 12 fields."""
+    """A post."""
 
     sound_id: str | None
     timezone: str | None = Field(description="null: it was created without a time")

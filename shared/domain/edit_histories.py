@@ -22,6 +22,7 @@ GROUPS: Final[Mapping[str, str]] = {plain.name: plain.name for plain in PLAIN} |
     "contentUrl": "content",
     "soundId": "sound",
 }
+_PLAIN: Final = frozenset(plain.name for plain in PLAIN)
 WAITS_TOO_LONG: Final = timedelta(seconds=30)
 
 
@@ -220,7 +221,7 @@ def without_secrets(value: Any) -> Any:
             return f"{value.partition('?')[0]}?…"
         return value
     if isinstance(value, dict):
-        return {name: one if name == "caption" else without_secrets(one) for name, one in value.items()}
+        return {name: one if name in _PLAIN else without_secrets(one) for name, one in value.items()}
     if isinstance(value, list):
         return [without_secrets(one) for one in value]
     return value

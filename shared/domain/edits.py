@@ -67,6 +67,11 @@ class EditPatch:
             changes["soundId"] = self.sound_id
         return changes
 
+    @staticmethod
+    def unknown_in(changes: Mapping[str, object]) -> list[str]:
+        """The fields of a stored edit that this version does not know: a newer version accepted them."""
+        return [name for name in changes if name not in FIELDS]
+
     @classmethod
     def from_changes(cls, changes: Mapping[str, object]) -> "EditPatch":
         """The patch whose `changes()` these are. Nothing is validated: the API validated it when it was accepted.

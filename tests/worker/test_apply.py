@@ -1,6 +1,7 @@
 """Applying queued edits: order, results, counters, attempts, and contended posts."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -164,6 +165,19 @@ def test_an_edit_that_raises_costs_its_neighbours_nothing_but_an_isolated_run(
     ended = {edit: factories.row(engine, "edits", edit) for edit in (poison, after, neighbour)}
     assert [ended[edit].status for edit in (poison, after, neighbour)] == ["failed", "applied", "applied"]
     assert (ended[poison].attempts, ended[after].attempts, ended[neighbour].attempts) == (5, 2, 2)
+
+
+def test_an_edit_of_a_newer_version_is_never_applied_without_the_field_that_is_unknown_here(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post, other = factories.post(tx), factories.post(tx)
+        newer = factories.edit(tx, post, {"caption": "known", "altText": "unknown"})
+        neighbour = factories.edit(tx, other, {"caption": "mine"})
+    for _ in range(12):
+        with suppress(apply.NewerEditError):
+            apply_edits([post, other])
+    assert factories.row(engine, "edits", newer).status == "failed"
+    assert factories.row(engine, "posts", post).caption != "known"
+    assert factories.row(engine, "edits", neighbour).status == "applied"
 
 
 def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
