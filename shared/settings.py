@@ -98,10 +98,11 @@ class Settings(BaseSettings):
     )
     tries_never_started: int = Field(
         default=10,
+        ge=1,
         description="How often a call is tried within an hour: one that never started, or was answered 5xx or 401.",
     )
-    tries_unknown: int = Field(default=3, description="How often a call is tried if its outcome is unknown.")
-    edit_attempts: int = Field(default=5, description="How many workers an edit may end before it is `failed`.")
+    tries_unknown: int = Field(default=3, ge=1, description="How often a call is tried if its outcome is unknown.")
+    edit_attempts: int = Field(default=5, ge=1, description="How many workers an edit may end before it is `failed`.")
     queue_full: int = Field(
         default=1000, description="Dispatch and rescue ring a queue only while it holds fewer messages."
     )

@@ -60,6 +60,8 @@ def retry(
 
     if bool(post_ids) == any(given is not None for given in (reason, since, workspace, account)):
         refuse("Which posts? Name them, or say which with --reason, --since, --workspace and --account.")
+    if reason is not None and not reason.strip():
+        refuse("--reason is empty, and would match every failed post. Say a part of the reason, or leave it out.")
     if as_json and not yes:
         refuse("--json asks no questions: give --yes too.")
     begins = parse_since(since)

@@ -167,6 +167,8 @@ def test_a_reason_matches_a_part_and_workspace_and_account_narrow_the_choice(
     assert retried("--reason", "banned") == {}
     assert retried("--workspace", "ws_other") == {other: "due"}
     assert redraft("retry", "--workspace", "nobody", "--yes").exit_code == 2
+    # A variable that was never set must not choose every failed post.
+    assert redraft("retry", "--reason", "", "--not-sent", "--yes").exit_code == 2
     assert retried("--account", factories.TIKTOK) == {here: "due"}
 
 

@@ -86,6 +86,14 @@ def test_a_variable_that_holds_what_it_cannot_is_named_without_what_it_holds(mon
     assert "hushhush" not in said
 
 
+@pytest.mark.parametrize("name", ["REDRAFT_TRIES_NEVER_STARTED", "REDRAFT_TRIES_UNKNOWN", "REDRAFT_EDIT_ATTEMPTS"])
+def test_a_limit_of_no_tries_at_all_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With none, a post that was put back would fail without a call."""
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(StartError, match=f"{name}: Input should be greater than or equal to 1"):
+        settings()
+
+
 @pytest.mark.parametrize("role", ["api", "worker", "worker --queues=edits", "beat", "flower", "migrate", "up"])
 @pytest.mark.parametrize("wrong", ["settings", "database", "variable"])
 def test_a_role_that_cannot_work_does_not_start_and_says_why_in_one_line(
