@@ -170,14 +170,20 @@ def _seconds(value: str, most: float) -> float:
 
 def likes_better(accept: Iterable[str], kind: str, other: str) -> bool:
     """Whether Accept prefers one media type to another (RFC 9110, 12.5.1). False if it prefers neither."""
+    ranges = {name: (name, f"{name.partition('/')[0]}/*", "*/*") for name in (kind, other)}
+    wanted = {*ranges[kind], *ranges[other]}
     liked: dict[str, float] = {}
     for element in elements(accept):
-        name, *parameters = (piece.strip(" \t") for piece in element.lower().split(";"))
-        quality = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        name, *parameters = element.lower().split(";")
+        # A head has room for thirty thousand media types, and few of them matter here.
+        if (name := name.strip(" \t")) not in wanted:
+            continue
+        stripped = (piece.strip(" \t") for piece in parameters)
+        quality = next((piece[2:] for piece in stripped if piece.startswith("q=")), "1")
         if _QUALITY.fullmatch(quality):
             liked[name] = float(quality)
 
     def quality_of(name: str) -> float:
-        return liked.get(name, liked.get(f"{name.partition('/')[0]}/*", liked.get("*/*", 0.0)))
+        return next((liked[each] for each in ranges[name] if each in liked), 0.0)
 
     return quality_of(kind) > quality_of(other)
