@@ -36,6 +36,16 @@ class Flood:
     after: dict[str, int]
     edits: int
 
+    @property
+    def settled(self) -> dict[str, int]:
+        """Memory after the first part of the flood, in which pools and caches reach their size."""
+        return self.samples[int(len(self.samples) * SETTLED)][1]
+
+    @property
+    def end(self) -> dict[str, int]:
+        """Memory at the flood's last sample."""
+        return self.samples[-1][1]
+
 
 def measure(bench: Bench, numbers: Sequence[int]) -> list[Section]:
     seconds = bench.options.flood_seconds
@@ -76,10 +86,9 @@ def _section(bench: Bench, usual: Flood, large: Flood) -> Section:
     names = sorted(usual.at_rest)
     counted = [name for name in names if name in ("api", "beat") or name.startswith("worker")]
     for flood, inputs in ((usual, ""), (large, " of the largest inputs")):
-        settled, end = flood.samples[int(len(flood.samples) * SETTLED)][1], flood.samples[-1][1]
         workers = [name for name in counted if name.startswith("worker")]
         for what, of in (("API", ["api"]), ("workers", workers), ("beat", ["beat"])):
-            before, later = (sum(held.get(name, 0) for name in of) for held in (settled, end))
+            before, later = (sum(held.get(name, 0) for name in of) for held in (flood.settled, flood.end))
             goal = f"of {what} after a third of the flood{inputs}, at its end (flat)"
             section.goals.append(Goal(goal, GROWTH * 100, later / before * 100, at_least=False, form="{} %"))
     section.header = ["MiB", "at rest", "after a third of the flood", "at its end", "at rest again",
@@ -87,7 +96,7 @@ def _section(bench: Bench, usual: Flood, large: Flood) -> Section:
     for name in names:
         held = [usual.at_rest]
         for flood in (usual, large):
-            held += [flood.samples[int(len(flood.samples) * SETTLED)][1], flood.samples[-1][1], flood.after]
+            held += [flood.settled, flood.end, flood.after]
         section.rows.append([name, *(f"{one.get(name, 0) / MIB:.0f}" for one in held)])
     section.notes.append(
         f"A flood of {usual.seconds / 60:.1f} minutes, {usual.edits:,} edits; then one of {large.seconds / 60:.1f} "
