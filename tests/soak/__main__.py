@@ -35,22 +35,23 @@ HERE = Path(__file__).parent
 FOLDER = Path("/var/tmp")  # noqa: S108 - a folder of our own is made in it, by mkdtemp
 LOOK_EVERY = 5.0
 QUIET_WITHIN = 300.0
-# Nothing under way: no edit queued, no post claimed, due soon or to be rendered, no job at work.
-_UNDER_WAY = """
+# A post that is claimed, to be rendered or due soon.
+_POST_UNDER_WAY = """claim_kind IS NOT NULL OR status = 'pending_render'
+    OR (status = 'generated' AND scheduled_time < now() + interval '3 minutes')"""
+# Nothing under way: no edit queued, no such post, no job at work.
+_UNDER_WAY = f"""
     SELECT (SELECT count(*) FROM edits WHERE status = 'queued'),
-           (SELECT count(*) FROM posts WHERE claim_kind IS NOT NULL OR status = 'pending_render')
-           + (SELECT count(*) FROM posts WHERE status = 'generated' AND scheduled_time < now() + interval '3 minutes')
+           (SELECT count(*) FROM posts WHERE {_POST_UNDER_WAY})
            + (SELECT count(*) FROM reschedules WHERE status IN ('queued', 'running'))
 """
-_LEFT_OVER = """
+_LEFT_OVER = f"""
     SELECT row_to_json(p)::text FROM (
         SELECT id, status, claim_kind, claim_expires_at, retry_at, enqueued_at, scheduled_time, schedule_revision,
                enqueued_revision, deleted_at, now() AS now, (
             SELECT jsonb_agg(jsonb_build_array(try_number, started_at, finished_at, outcome,
                                                claim_token = posts.claim_token) ORDER BY try_number)
             FROM publish_attempts a WHERE a.post_id = posts.id) AS tries
-        FROM posts WHERE claim_kind IS NOT NULL OR status = 'pending_render'
-            OR (status = 'generated' AND scheduled_time < now() + interval '3 minutes')
+        FROM posts WHERE {_POST_UNDER_WAY}
         ORDER BY scheduled_time LIMIT 20) p
 """
 """What stands in the way of rest, and all that its rows say."""
