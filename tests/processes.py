@@ -4,7 +4,7 @@
 
     def test_something(processes, database_url, redis_url):
         worker = processes.start("worker", "edits", REDRAFT_DATABASE_URL=database_url, REDRAFT_REDIS_URL=redis_url)
-        eventually(lambda: "ready" in worker.output(), within=10)
+        eventually(lambda: "ready" in worker.output(), within=30)
         worker.kill()
 
 The fixture `processes` (tests/conftest.py) ends whatever is left after each test and prints the output of a failed one.
@@ -27,6 +27,8 @@ from shared.local import commands, die_with_parent
 from shared.local.datadir import DataDir, free_port
 from shared.local.postgres import FOR_TESTS_ONLY, PostgreSQL
 from shared.local.valkey import Valkey
+from tests import preloaded
+from tests.preloaded import PreloadedProcess
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent
@@ -46,19 +48,23 @@ class Process:
     """A running process with its own session. Its pool and other descendants are its tree."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, cwd: Path = ROOT) -> None:
-        """`command` is made by `die_with_parent.command`, so that it dies with pytest."""
+        """`command` is made by `die_with_parent.command`, so that it dies with pytest, or may be started preloaded."""
         self.name = name
         self.port: int | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._popen = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            cwd=cwd,
-            start_new_session=True,
-        )
+        self._popen: subprocess.Popen[bytes] | PreloadedProcess
+        if preloaded.possible(command, environment):
+            self._popen = PreloadedProcess(command, environment, cwd, self._log)
+        else:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                cwd=cwd,
+                start_new_session=True,
+            )
         self.pid = self._popen.pid
 
     @property
@@ -165,7 +171,9 @@ class Processes:
         `environment` comes over that of pytest, which holds no REDRAFT_ setting.
         """
         argv, port, name = self._command(role, arguments)
-        process = Process(name, die_with_parent.command(argv), {**os.environ, "PYTHONUNBUFFERED": "1", **environment})
+        whole = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
+        command = argv if preloaded.possible(argv, whole) else die_with_parent.command(argv)
+        process = Process(name, command, whole)
         process.port = port
         self.all.append(process)
         return process
@@ -225,12 +233,12 @@ class Server:
                 raise RuntimeError(f"{child.name} ended: {self.process.output()[-4000:]}")
             return self.server.answers()
 
-        eventually(answers, within=20, because=f"{child.name} answers")
+        eventually(answers, within=30, because=f"{child.name} answers")
 
     def stop(self) -> None:
         """A clean shutdown: data on disk, clients told."""
         self.process.signal(self.server.child().stop_signal)
-        self.process.wait(within=10)
+        self.process.wait(within=30)
 
     def close(self) -> None:
         if self._process is not None:

@@ -41,7 +41,7 @@ class Running:
             except httpx.TransportError:
                 return False
 
-        eventually(up, within=20, because="the API answers")
+        eventually(up, within=30, because="the API answers")
         return self
 
     def start_worker(self, queue: str = "edits", *arguments: str) -> Process:

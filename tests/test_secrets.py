@@ -95,7 +95,7 @@ class Everything:
 
         self._hearing = threading.Thread(target=hear, daemon=True)
         self._hearing.start()
-        eventually(lambda: self.events, within=20, because="the receiver hears a heartbeat")
+        eventually(lambda: self.events, within=30, because="the receiver hears a heartbeat")
 
     def close(self) -> None:
         """Before Redis goes, of which the receiver would complain."""
@@ -227,7 +227,7 @@ def _trouble(stack: Everything) -> None:
         )
     answer = stack.http.patch(f"/v1/posts/{post}", json={"caption": f"{CAPTION}?"}, headers={"Prefer": "wait=1"})
     assert answer.status_code == 202, answer.text
-    eventually(lambda: "SQLSTATE P0001" in stack.process.output(), within=10, because="the worker tells of its failure")
+    eventually(lambda: "SQLSTATE P0001" in stack.process.output(), within=30, because="the worker tells of its failure")
     with stack.engine.begin() as tx:
         tx.execute(text("DROP TRIGGER shout ON posts"))
     with psycopg.connect(stack.places["databaseUrl"].replace("+psycopg", "")) as person:
@@ -237,7 +237,7 @@ def _trouble(stack: Everything) -> None:
             """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> ''"""
         )
-    eventually(lambda: stack.scalar("SELECT count(*) FROM edits WHERE status = 'queued'") == 0, within=20)
+    eventually(lambda: stack.scalar("SELECT count(*) FROM edits WHERE status = 'queued'") == 0, within=30)
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ def lived(everything: Everything) -> Everything:
     eventually(lambda: everything.scalar(under_way) == 0, within=30, every=0.1, because="nothing is under way")
     # All seven tasks, each to its end: the events of the last ones come a moment later.
     eventually(
-        lambda: _succeeded(everything) == set(task_names.QUEUE_OF), within=15, because="every task's end was heard"
+        lambda: _succeeded(everything) == set(task_names.QUEUE_OF), within=30, because="every task's end was heard"
     )
     return everything
 

@@ -102,7 +102,7 @@ def test_queued_edits_end_rejected_in_the_same_transaction_and_whoever_waits_is_
     post = stack.post()
     with frozen(stack), ThreadPoolExecutor(1) as clients:
         waits = clients.submit(stack.patch, post, {"caption": "never"}, Prefer="wait=30")
-        eventually(lambda: stack.edits_of(post), within=10, because="the edit is queued")
+        eventually(lambda: stack.edits_of(post), within=30, because="the edit is queued")
         assert delete(stack, post).json()["deleted"] == [post]
         answer = waits.result(timeout=10)
     assert error(answer, 404)["message"] == f"Post {post} not found"
@@ -239,7 +239,7 @@ def waits(engine: Engine) -> None:
     """Until one backend waits for another's transaction."""
     eventually(
         lambda: blocked(engine) == 1,
-        within=10,
+        within=30,
         because="the loser waits",
     )
 

@@ -29,7 +29,7 @@ def test_a_repeat_in_flight_joins_the_first_and_both_get_the_one_result(stack: R
     with ThreadPoolExecutor(2) as clients:
         with locked(stack, post):
             first = clients.submit(stack.patch, post, {"caption": "once"}, **key)
-            eventually(lambda: stack.edits_of(post), within=10)
+            eventually(lambda: stack.edits_of(post), within=30)
             repeat = clients.submit(stack.patch, post, {"caption": "once"}, **key)
             other = stack.patch(post, {"caption": "other"}, **key)
             assert error(other, 422)["code"] == "idempotency_key_reused"
@@ -109,7 +109,7 @@ def test_a_first_request_that_waits_in_one_process_is_joined_through_another(sta
     with here, ThreadPoolExecutor(2) as clients:
         with locked(stack, post):
             first = clients.submit(here.patch, f"/v1/posts/{post}", json={"caption": "one"}, headers=key)
-            eventually(lambda: stack.edits_of(post), within=10)
+            eventually(lambda: stack.edits_of(post), within=30)
             repeat = clients.submit(stack.patch, post, {"caption": "one"}, **key)
         answers = [first.result(timeout=20), repeat.result(timeout=20)]
     assert [(answer.status_code, answer.content) for answer in answers] == [(200, answers[0].content)] * 2

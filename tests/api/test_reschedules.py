@@ -54,7 +54,7 @@ def finished_job(stack: Running, job_id: str) -> dict[str, Any]:
         job: dict[str, Any] = stack.http.get(f"{PATH}/{job_id}").json()
         return job if job["status"] not in {"queued", "running"} else None
 
-    found = eventually(look, within=20, because="the job ends")
+    found = eventually(look, within=30, because="the job ends")
     assert found is not None
     return found
 
@@ -308,7 +308,7 @@ def test_nothing_of_another_workspace_can_be_seen_named_or_moved(stack: Running,
                 found = other.get(f"{PATH}/{mine}").json()
                 return found if found["status"] == "done" else None
 
-            assert eventually(look, within=20)["applied"] == 0
+            assert eventually(look, within=30)["applied"] == 0
     assert stack.row("posts", post).revision == 2
 
 

@@ -42,7 +42,7 @@ def test_a_failed_post_is_due_again_and_what_stood_there_is_kept(stack: Running)
     assert (act["actor"], act["api_key_id"], act["action"]) == ("tests", factories.KEY_ID, "retry")
     assert (act["request_id"], act["before"]["failureReason"]) == ("req_mended", "suspended")
     assert datetime.fromisoformat(act["at"]) <= datetime.now(UTC)
-    eventually(lambda: [[post, 1]] in [args[0] for args, _ in messages(stack, "publish")], within=10)
+    eventually(lambda: [[post, 1]] in [args[0] for args, _ in messages(stack, "publish")], within=30)
 
 
 def test_a_post_that_may_have_gone_out_comes_back_closed(stack: Running) -> None:

@@ -56,7 +56,7 @@ def walk(stack: Running) -> Iterator[Walk]:
     post = stack.post()
     edit = stack.patch(post, {"caption": "theirs"}).headers["edit-id"]
     job = stack.http.post("/v1/reschedules", json={"filter": {"postIds": [post]}, "shift": "P1D"}).json()["id"]
-    eventually(lambda: stack.http.get(f"/v1/reschedules/{job}").json()["status"] == "done", within=20)
+    eventually(lambda: stack.http.get(f"/v1/reschedules/{job}").json()["status"] == "done", within=30)
     with client(stack, SECRET) as http:
         yield Walk(http, post, edit, job)
 
@@ -164,7 +164,7 @@ def job(walk: Walk) -> None:
         made = walk.http.post("/v1/reschedules", json=body)
         assert made.status_code == 202, made.text
         path = made.headers["location"]
-        eventually(lambda path=path: walk.http.get(path).json()["status"] == "done", within=20)
+        eventually(lambda path=path: walk.http.get(path).json()["status"] == "done", within=30)
         for one in walk.http.get(f"{path}/results").json()["data"]:
             found.setdefault(one["postId"], set()).add((one["outcome"], one["reason"], one["before"]))
     assert found == {

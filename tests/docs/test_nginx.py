@@ -62,7 +62,7 @@ def proxy(stack: Running, processes: Processes, tmp_path: Path) -> Iterator[http
                 return client.get("/healthz").status_code == 200
             return False
 
-        eventually(up, within=20, because="nginx passes requests on")
+        eventually(up, within=30, because="nginx passes requests on")
         yield client
     nginx.stop()
 

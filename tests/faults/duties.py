@@ -30,7 +30,7 @@ def nobody_holds_anything(harness: Harness) -> None:
     assert (
         harness.scalar("SELECT count(*) FROM webhook_events WHERE lease_token IS NOT NULL AND status = 'queued'") == 0
     )
-    eventually(lambda: harness.locks_left() == [], within=20, because="no transaction is left open")
+    eventually(lambda: harness.locks_left() == [], within=30, because="no transaction is left open")
 
 
 def left(harness: Harness, posts: Sequence[str], status: str) -> int:
@@ -155,7 +155,7 @@ class Deliveries(Duty):
         with self.harness.load(self.harness.populate(10), clients=2, pause=0.8):
             eventually(self.begun, within=30, every=0.1, because="the first of it is told")
             yield
-        self.harness.drained(within=20)
+        self.harness.drained(within=30)
 
     def begun(self) -> bool:
         return bool(self.harness.scalar("SELECT count(*) FROM webhook_events WHERE status = 'delivered'"))
@@ -197,7 +197,7 @@ class Moves(Duty):
             self.jobs = [started(self.harness)]
             eventually(self.begun, within=30, every=0.05, because="its first chunks are moved")
             yield
-        self.harness.drained(within=20)
+        self.harness.drained(within=30)
 
     def more(self) -> None:
         if self.ended():

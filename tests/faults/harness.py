@@ -65,7 +65,7 @@ class Harness(Running):
         load = Load(lambda: self.address, posts, self.seed + len(self.loads), **options)
         self.loads.append(load)
         with load:
-            eventually(lambda: load.accepted > 5, within=20, because="the load is under way")
+            eventually(lambda: load.accepted > 5, within=30, because="the load is under way")
             self.note("the load is under way")
             yield load
             self.note(f"the load ends, {load.accepted} accepted")

@@ -17,7 +17,7 @@ def start_crashing_api(harness: Harness) -> Process:
     assert "tests.faults.crashing_api:app" in planted
     api = harness.processes.start(planted, **harness.environment)
     api.port = port
-    eventually(lambda: _up(api), within=20, because="the planted API answers")
+    eventually(lambda: _up(api), within=30, because="the planted API answers")
     return api
 
 
@@ -50,7 +50,7 @@ def test_row_18_an_api_killed_around_its_commit_leaves_one_edit_when_the_client_
     headers = {"Authorization": f"Bearer {factories.SECRET}", "Idempotency-Key": "once", "X-Request-Id": "mine"}
     with pytest.raises(httpx.TransportError):
         httpx.patch(f"{crashing.url}/v1/posts/{post}", json=body, headers=headers, timeout=20, trust_env=False)
-    assert crashing.wait(within=5) == -9
+    assert crashing.wait(within=30) == -9
     assert f"struck _{point}" in crashing.output()
     harness.note(f"the API was killed {point}")
     assert len(harness.edits_of(post)) == (0 if point == "before_commit" else 1)

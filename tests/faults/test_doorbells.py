@@ -218,7 +218,7 @@ def test_row_10_lost_doubled_late_and_reordered_doorbells_change_nothing(
         harness.note(f"bells: {middleman.fates}")
     harness.drained(within=2 * RESCUE_PERIOD)
     with redis.Redis.from_url(own_valkey.url) as client:
-        eventually(lambda: not client.llen("behind") and not client.hlen("unacked"), within=20)
+        eventually(lambda: not client.llen("behind") and not client.hlen("unacked"), within=30)
     middleman.over.set()
     middleman.join()
     assert worker.running

@@ -22,8 +22,8 @@ def test_row_17_two_of_everything_is_the_same_as_one(harness: Harness, reference
             harness.processes.start("worker", name, f"--hostname={name}@{number}", **harness.environment)
         harness.start_beat()
     posted(harness, *posts, within=60)
-    eventually(lambda: harness.queued() == 0, within=20)
-    eventually(lambda: {harness.row("posts", post).status for post in slides} == {"generated"}, within=20)
+    eventually(lambda: harness.queued() == 0, within=30)
+    eventually(lambda: {harness.row("posts", post).status for post in slides} == {"generated"}, within=30)
     assert {harness.row("edits", edit).attempts for edit in edited.values()} == {1}
     calls = judged(harness, reference)
     assert sorted(call["post_id"] for call in calls) == sorted(posts)

@@ -50,7 +50,7 @@ def test_row_12_an_edit_whose_lock_holder_is_terminated_is_applied_by_the_next_a
     with harness.load(posts[:5], clients=3):
         for number in range(2):
             slow = harness.send(posts[6], {"caption": f"slow {number}"}, f"slow-{number}", Prefer="respond-async")
-            eventually(lambda edit=slow.edit_id: f"struck slow {edit}" in worker.output(), within=10)
+            eventually(lambda edit=slow.edit_id: f"struck slow {edit}" in worker.output(), within=30)
             ended = eventually(lambda: terminate_idle(harness), within=SLOW)
             harness.note(f"terminated {ended} backends that held locks")
             end = harness.http.get(f"/v1/edits/{slow.edit_id}", headers={"Prefer": "wait=20"}).json()
@@ -71,7 +71,7 @@ def test_row_12_a_worker_frozen_under_its_lock_delays_its_post_only_and_changes_
     worker = harness.crashing_worker()
     # Before the load: of the posts of its own batch it holds the locks too.
     frozen = harness.send(post, {"caption": "freeze"}, "freeze", Prefer="respond-async")
-    eventually(lambda: f"struck freeze {frozen.edit_id}" in worker.output(), within=10)
+    eventually(lambda: f"struck freeze {frozen.edit_id}" in worker.output(), within=30)
     since = time.time()
     with harness.load(posts[:5], clients=3) as load:
         found = re.search(r"struck freeze \S+ in (\d+)", worker.output())
@@ -96,7 +96,7 @@ def test_row_12_a_worker_frozen_under_its_lock_delays_its_post_only_and_changes_
             os.kill(child, signal.SIGCONT)
         harness.note(f"{child} is thawed")
         eventually(
-            lambda: "task_put_off" in worker.output(), within=10, because="the thawed one finds its session gone"
+            lambda: "task_put_off" in worker.output(), within=30, because="the thawed one finds its session gone"
         )
         assert (harness.row("posts", post), harness.edits_of(post)) == before
     harness.drained(within=2 * RESCUE_PERIOD)

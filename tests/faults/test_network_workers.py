@@ -103,7 +103,7 @@ def cut(harness: Harness, reference: Reference, queue: str, where: str, rounds: 
         with at.duty.under_way():
             for _ in range(rounds):
                 reset = rng.random() < 0.5
-                eventually(lambda: at.proxy.open > 0, within=10, because="it has connected again")
+                eventually(lambda: at.proxy.open > 0, within=30, because="it has connected again")
                 harness.note(f"cut {at.proxy.cut(reset=reset)} connections by {'RST' if reset else 'FIN'}")
                 at.lasts(rng.uniform(0.2, 1.0))
         at.ends()

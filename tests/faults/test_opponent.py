@@ -91,7 +91,7 @@ def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counte
     seen = play(harness, opponent, posts, random.Random(harness.seed), seconds)
     opponent.calm()
     eventually(lambda: all_end(harness, posts), within=60, every=0.3, because="every post has an end")
-    harness.drained(within=20)
+    harness.drained(within=30)
 
     journal = opponent.journal()
     effects = Counter(post for post, _ in journal["effects"])

@@ -64,7 +64,7 @@ def test_what_is_said_passes_both_ways_and_so_does_the_end(proxy: Proxy, server:
     with connected(proxy) as wire:
         assert said(wire, b"hello") == b"hello"
         assert (proxy.open, dict(proxy.passed)) == (1, {"up": 5, "down": 5})
-    eventually(lambda: (server.ended, proxy.open) == (1, 0), within=5)
+    eventually(lambda: (server.ended, proxy.open) == (1, 0), within=30)
 
 
 @pytest.mark.parametrize("reset", [True, False])
@@ -77,7 +77,7 @@ def test_a_cut_reaches_both_ends(proxy: Proxy, server: Server, reset: bool) -> N
                 wire.recv(1)
         else:
             assert wire.recv(1) == b""
-        eventually(lambda: (server.ended, proxy.open) == (2, 0), within=5)
+        eventually(lambda: (server.ended, proxy.open) == (2, 0), within=30)
         assert server.resets == (2 if reset else 0)
     with connected(proxy) as anew:
         assert said(anew, b"again") == b"again"

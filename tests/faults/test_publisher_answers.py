@@ -28,7 +28,7 @@ def test_row_23_a_repeat_that_meets_the_first_still_under_way_is_neither_the_end
     harness.start_api().start_ops()
     for name in ("edits", "publish"):
         harness.start_worker(name)
-    eventually(lambda: "not_now" in attempts(harness.engine, post), within=20, because="the second try is answered 409")
+    eventually(lambda: "not_now" in attempts(harness.engine, post), within=30, because="the second try is answered 409")
     refused_as_being_published(harness, post, "while the first is under way")
     posted(harness, post)
     statuses = went_out_once(harness, reference, post)
@@ -81,7 +81,7 @@ def test_row_23_a_publisher_at_work_is_asked_again_until_it_went_out(
     harness.start_api().start_ops()
     for name in ("edits", "publish"):
         harness.start_worker(name)
-    eventually(lambda: reference.calls("publish"), within=10)
+    eventually(lambda: reference.calls("publish"), within=30)
     refused_as_being_published(harness, post, "while it is at work")
     posted(harness, post)
     went_out_once(harness, reference, post)

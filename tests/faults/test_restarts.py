@@ -24,7 +24,7 @@ def roll(harness: Harness, rounds: int) -> None:
     with harness.load(posts) as load:
         for number in range(rounds):
             harness.send(posts[5], {"caption": f"linger-8 {number}"}, f"linger-{number}", Prefer="respond-async")
-            eventually(lambda: "struck linger-8" in workers["edits"].output(), within=10)
+            eventually(lambda: "struck linger-8" in workers["edits"].output(), within=30)
             for name, old in workers.items():
                 workers[name] = harness.crashing_worker() if name == "edits" else harness.start_worker(name)
                 _leave(harness, old, load)
@@ -68,9 +68,9 @@ def restart_postgres(harness: Harness, postgres: Server, rounds: list[int]) -> N
     with harness.load(posts) as load:
         for number, how in enumerate(rounds):
             harness.send(posts[5], {"caption": f"slow {number}"}, f"slow-{number}", Prefer="respond-async")
-            eventually(lambda n=number: worker.output().count("struck slow") > n, within=20)
+            eventually(lambda n=number: worker.output().count("struck slow") > n, within=30)
             postgres.process.signal(how)
-            postgres.process.wait(within=20)
+            postgres.process.wait(within=30)
             harness.note(f"PostgreSQL was ended by {signal.Signals(how).name}")
             down = harness.send(posts[6], {"caption": "down"}, f"down-{number}", Prefer="respond-async")
             assert (down.status, "retry-after" in down.headers) == (503, True), down

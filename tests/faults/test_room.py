@@ -42,7 +42,7 @@ def test_row_20_redis_out_of_memory_leaves_queued_edits_that_are_applied_when_it
             answer = harness.send(posts[6], {"caption": name}, name, Prefer="respond-async")
             assert answer.status == 202, answer
             time.sleep(0.1)
-        eventually(lambda: figure(harness, 'redraft_doorbells_total{outcome="failed"}') > failed, within=10)
+        eventually(lambda: figure(harness, 'redraft_doorbells_total{outcome="failed"}') > failed, within=30)
         client.config_set("maxmemory", 0)
         harness.note("Redis has room again")
         assert load.slowest(since=since) < 25
@@ -112,12 +112,12 @@ def test_row_21_a_flower_that_is_frozen_or_gone_has_no_effect(
     with harness.load(posts) as load, redis.Redis.from_url(own_valkey.url) as client:
         flower.freeze()
         pids = (flower.pid, *flower.tree())
-        eventually(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED}, within=5)
+        eventually(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED}, within=30)
         since = time.time()
-        eventually(lambda: time.time() > since + 10, within=15)
+        eventually(lambda: time.time() > since + 10, within=30)
         flower.kill()
         gone = time.time()
-        eventually(lambda: time.time() > gone + 5, within=10)
+        eventually(lambda: time.time() > gone + 5, within=30)
         assert load.slowest(since=since) < 3
         assert client.info("memory")["used_memory"] < 64 * MEBIBYTE
     harness.drained(within=RESCUE_PERIOD)

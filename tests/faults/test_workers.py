@@ -33,7 +33,7 @@ def kill_every_second(harness: Harness, kills: int) -> None:
             workers.remove(victim)
             workers.append(harness.processes.start("worker", "edits", PLANTED, **harness.environment))
             time.sleep(1)
-            eventually(lambda before=before: load.accepted > before, within=20, because="clients are still answered")
+            eventually(lambda before=before: load.accepted > before, within=30, because="clients are still answered")
         eventually(lambda: all("ready." in worker.output() for worker in workers), within=60)
     harness.drained(within=2 * RESCUE_PERIOD)
     assert harness.judge() >= 20
@@ -79,7 +79,7 @@ def test_row_03_an_edit_that_kills_its_child_each_time_fails_and_takes_nobody_wi
     worker = harness.crashing_worker()
     poison = harness.send(post, {"caption": "poison 1"}, "poison", Prefer="respond-async")
     behind = [harness.send(post, {"caption": f"behind {n}"}, f"behind-{n}", Prefer="respond-async") for n in range(3)]
-    eventually(lambda: "struck poison" in worker.output(), within=20)
+    eventually(lambda: "struck poison" in worker.output(), within=30)
     with harness.load([other, *posts[:3]], clients=2) as load:
         answer = harness.http.get(f"/v1/edits/{poison.edit_id}", headers={"Prefer": "wait=30"}).json()
         assert (answer["status"], answer["attempts"], answer["error"]["code"]) == ("failed", 5, "internal")

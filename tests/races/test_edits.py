@@ -245,7 +245,7 @@ def test_many_processes_on_one_post_apply_each_edit_once_and_in_order(
         with engine.begin() as tx:
             factories.edit(tx, post, {"caption": str(number)})
     eventually(lambda: _queued(engine) == 0, within=30)
-    eventually(lambda: any("last" in worker.output() for worker in workers), within=10)
+    eventually(lambda: any("last" in worker.output() for worker in workers), within=30)
     said = [line.split() for worker in workers for line in worker.output().splitlines() if line.startswith("ended")]
     assert len(said) == len({edit for _, edit, _ in said}) == count
     assert sorted(int(revision) for *_, revision in said) == list(range(2, count + 2))

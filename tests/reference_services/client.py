@@ -50,7 +50,7 @@ class Reference:
             except httpx.TransportError:
                 return False
 
-        eventually(answers, within=20, because="the reference services answer")
+        eventually(answers, within=30, because="the reference services answer")
         return self.process
 
     def journal(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Played:
         """Start it, or start it again where it was: what it did it still knows, what was under way is lost."""
         command = [sys.executable, "-m", "tests.reference_services.opponent"]
         self.process = self.processes.start(command, *self._arguments, REDRAFT_SERVICE_SECRET=SECRET)
-        self.process.says("the opponent plays", within=20)
+        self.process.says("the opponent plays", within=30)
         return self.process
 
     def restart(self) -> None:

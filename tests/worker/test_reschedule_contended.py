@@ -64,7 +64,7 @@ def test_a_contended_post_that_comes_free_within_the_patience_is_moved_by_the_sa
     task = threading.Thread(target=lambda: ran.append(reschedule.run_chunk(job)))
     with locked_by_a_person(engine, ids[0]):
         task.start()
-        eventually(lambda: waits_for(engine, "%FROM posts%FOR NO KEY UPDATE%"), within=5)
+        eventually(lambda: waits_for(engine, "%FROM posts%FOR NO KEY UPDATE%"), within=30)
     task.join()
     assert (ran[0].messages, jobs.counts(job)) == (0, ("done", 2, 2, 0, 0))
     assert moved_once(engine, job, ids)

@@ -87,7 +87,7 @@ def test_a_revoked_key_is_shut_out_within_a_second_and_a_new_one_let_in_at_once(
         with stack.engine.begin() as tx:
             keys_store.revoke_key(tx, made.key.id)
         began = time.monotonic()
-        eventually(lambda: http.get("/v1/accounts").status_code == 401, within=5)
+        eventually(lambda: http.get("/v1/accounts").status_code == 401, within=30)
         # The rule's second, and what this machine took to ask.
         assert time.monotonic() - began < FRESH + 1
         assert error(http.get("/v1/accounts"), 401)["message"] == "Invalid or missing API key"
@@ -99,4 +99,4 @@ def test_a_key_that_was_unknown_is_let_in_soon_after_it_is_made(stack: Running) 
         assert http.get("/v1/accounts").status_code == 401
         with stack.engine.begin() as tx:
             keys_store.create_key(tx, factories.WORKSPACE, "made late", ["posts:read"], None, secret=secret)
-        eventually(lambda: http.get("/v1/accounts").status_code == 200, within=5)
+        eventually(lambda: http.get("/v1/accounts").status_code == 200, within=30)

@@ -77,17 +77,17 @@ def test_a_failed_edit_is_found_its_story_read_requeued_and_seen_applied(stack: 
     stack.patch(post, {"caption": "Third pour"})
     browser.open(url(stack, "/ops"))
     browser.link(failed).click()
-    timeline = eventually(lambda: browser.text("#story"), within=10)
+    timeline = eventually(lambda: browser.text("#story"), within=30)
     for word in ("accepted", "failed", "It never took effect", "Second pour", "attempts"):
         assert word in timeline
     assert browser.text("#requeue") == "Requeue, overwriting 1 later change"
     assert "Third pour" in browser.text("#decide")
     browser.find("#requeue").click()
-    eventually(lambda: "It is queued again" in browser.text(".notice"), within=10)
+    eventually(lambda: "It is queued again" in browser.text(".notice"), within=30)
     # Nobody reloads: the page looks again by itself.
-    eventually(lambda: "it took effect" in browser.text("#story"), within=15, every=0.2)
+    eventually(lambda: "it took effect" in browser.text("#story"), within=30, every=0.2)
     assert stack.row("posts", post).caption == "Second pour"
-    eventually(lambda: browser.text("#deciding") == "", within=5, every=0.2)
+    eventually(lambda: browser.text("#deciding") == "", within=30, every=0.2)
     assert browser.said() == []
 
 
@@ -110,10 +110,10 @@ def test_it_is_done_with_the_keyboard_alone(stack: Running, browser: Browser) ->
 
     reach(f"/ops/edits/{failed}")
     browser.press(ENTER)
-    eventually(lambda: browser.address.endswith(failed), within=5)
+    eventually(lambda: browser.address.endswith(failed), within=30)
     reach("requeue")
     browser.press(ENTER)
-    eventually(lambda: stack.row("edits", failed).status == "applied", within=10)
+    eventually(lambda: stack.row("edits", failed).status == "applied", within=30)
 
 
 def test_an_edit_is_discarded_in_two_steps(stack: Running, browser: Browser) -> None:
@@ -122,7 +122,7 @@ def test_an_edit_is_discarded_in_two_steps(stack: Running, browser: Browser) -> 
     assert browser.text("#discard") == ""
     browser.find("#decide summary").click()
     browser.find("#discard").click()
-    eventually(lambda: "discarded, for good" in browser.text(".notice"), within=10)
+    eventually(lambda: "discarded, for good" in browser.text(".notice"), within=30)
     assert stack.row("edits", failed).error_code == "discarded"
 
 
@@ -132,12 +132,12 @@ def test_posts_that_failed_are_found_by_their_reason_and_put_back(stack: Running
     browser.open(url(stack, "/ops"))
     assert "failed posts" in browser.text("#standing")
     browser.link("failed posts").click()
-    eventually(lambda: "suspended" in browser.text("#reasons"), within=5)
+    eventually(lambda: "suspended" in browser.text("#reasons"), within=30)
     browser.link("Retry").click()
-    eventually(lambda: browser.text("#retry") == "Retry 2 posts", within=5)
+    eventually(lambda: browser.text("#retry") == "Retry 2 posts", within=30)
     assert browser.text("#live") == "", "a page that is not looked at again has no button to pause that"
     browser.find("#retry").click()
-    eventually(lambda: "2 posts are tried again" in browser.text(".notice"), within=10)
+    eventually(lambda: "2 posts are tried again" in browser.text(".notice"), within=30)
     assert [stack.row("posts", post).status for post in posts] == ["generated"] * 2
     browser.open(url(stack, f"/ops/posts/{posts[0]}"))
     assert "put back by ops; it was failed: suspended" in browser.text("#story")
@@ -148,7 +148,7 @@ def test_an_id_from_flower_is_found_in_the_search_box(stack: Running, browser: B
     post = stack.post()
     browser.open(url(stack, "/ops"))
     browser.find("#q").type(f"({post} +3){ENTER}")
-    eventually(lambda: browser.address == url(stack, f"/ops/posts/{post}"), within=5)
+    eventually(lambda: browser.address == url(stack, f"/ops/posts/{post}"), within=30)
     assert post in browser.text("h1")
 
 
@@ -175,7 +175,7 @@ def test_a_page_waits_while_it_is_paused(stack: Running, browser: Browser) -> No
     browser.run(look)
     assert "edit applied" not in browser.text("#story")
     browser.find("#live").click()
-    eventually(lambda: "edit applied" in browser.text("#story"), within=10, every=0.2)
+    eventually(lambda: "edit applied" in browser.text("#story"), within=30, every=0.2)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -122,7 +122,7 @@ def test_all_posts_of_a_reason_are_put_back_with_the_count_first(stack: Running,
     }
     assert sorted(act.subject_id for act in kept) == sorted(posts)
     assert all(act.request_id.startswith("req_") for act in kept)
-    eventually(lambda: set(posts) <= {pair[0] for args, _ in messages(stack, "publish") for pair in args[0]}, within=10)
+    eventually(lambda: set(posts) <= {pair[0] for args, _ in messages(stack, "publish") for pair in args[0]}, within=30)
 
 
 def test_what_failed_since_the_operator_looked_is_not_put_back_and_holds_nobody_up(

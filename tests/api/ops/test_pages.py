@@ -68,7 +68,7 @@ def form(ops: httpx.Client, edit_id: str, act: str) -> dict[str, str]:
 
 def test_without_a_password_the_page_is_off_and_says_how_to_set_one(stack: Running) -> None:
     api = stack.processes.start("api", **stack.environment | {"REDRAFT_OPS_PASSWORD": ""})
-    eventually(lambda: "running on http" in api.output(), within=20)
+    eventually(lambda: "running on http" in api.output(), within=30)
     for path in ("/ops", "/ops/edits", "/ops/style.css"):
         answer = httpx.get(api.url + path, auth=(USER, ""), trust_env=False)
         assert answer.status_code == 404
@@ -117,7 +117,7 @@ def test_a_failed_edit_is_found_read_and_requeued_and_then_applied(stack: Runnin
     assert newer in page
     answer = ops.post(f"/ops/edits/{failed}/requeue", data=form(ops, failed, "requeue"), headers=OURS)
     assert (answer.status_code, answer.headers["location"]) == (303, f"/ops/edits/{failed}?done=requeued")
-    eventually(lambda: stack.row("edits", failed).status == "applied", within=10)
+    eventually(lambda: stack.row("edits", failed).status == "applied", within=30)
     assert stack.row("posts", post).caption == "mine & <b>yours</b>"
     assert "queued again" in read(ops, answer.headers["location"])
 

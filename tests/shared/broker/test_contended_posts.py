@@ -81,7 +81,7 @@ def test_a_message_that_got_lost_is_believed_in_for_a_while_only(monkeypatch: py
     contended_posts.ring(["a"])
     with redis.Redis.from_url(url) as broker:
         broker.delete("edits")
-        eventually(lambda: not broker.exists(contended_posts.RUNG), within=10)
+        eventually(lambda: not broker.exists(contended_posts.RUNG), within=30)
     assert contended_posts.known(["a"]) == set()
     contended_posts.ring(["b"])
     assert contended_posts.take(*bells(url)).keys() == {"a", "b"}

@@ -226,7 +226,7 @@ def test_a_session_that_idles_in_a_transaction_is_named_with_what_it_holds_up(
                 finding = found(engine).get("idle_transaction")
                 return finding if finding and "holds up 1 other" in finding.what else None
 
-            finding = eventually(named, within=5)
+            finding = eventually(named, within=30)
             assert not waiting.done()
         waiting.result(timeout=5)
     assert f"Session {pid} " in finding.what

@@ -238,7 +238,7 @@ def test_the_three_are_commands_of_redraft_in_a_real_process(
     def real(*arguments: str) -> tuple[int | None, str]:
         main = [sys.executable, "-m", "shared.cli.main"]
         process = processes.start(main, *arguments, REDRAFT_DATABASE_URL=database_url)
-        process.wait(within=20)
+        process.wait(within=30)
         return process.returncode, process.output()
 
     assert real("workspaces", "create", "Harbor Coffee")[0] == 0

@@ -224,7 +224,7 @@ def test_a_person_is_told_in_one_line(home, processes: Processes):
     for command in (["up"], ["flower"], ["workspaces", "list"], ["doctor"]):
         environment = {"REDRAFT_REDIS_URL": "redis://127.0.0.1:9/0"} if command == ["flower"] else {}
         said = processes.start([*redraft, *command, f"--data-dir={home}"], **environment)
-        assert said.wait(within=20) == 1, said.output()
+        assert said.wait(within=30) == 1, said.output()
         assert "Other users may write to" in said.output()
         assert len(said.output().strip().splitlines()) == 1, said.output()
     home.chmod(0o711)

@@ -236,7 +236,7 @@ def test_a_killed_pytest_leaves_no_server(processes, tmp_path):
     )
     run = processes.start([sys.executable, "-c", script], TMPDIR=str(tmp_path))
     # Both words: they are written one after the other.
-    eventually(lambda: re.search(r"pid \d+\n", run.output()), within=10)
+    eventually(lambda: re.search(r"pid \d+\n", run.output()), within=30)
     server = int(run.output().split()[1])
     run.signal(signal.SIGKILL)
 
@@ -247,4 +247,4 @@ def test_a_killed_pytest_leaves_no_server(processes, tmp_path):
             return True
         return False
 
-    eventually(gone, within=5)
+    eventually(gone, within=30)

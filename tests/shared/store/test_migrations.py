@@ -106,7 +106,7 @@ class OldCode:
     def goes_on(self, worked: "Future[None] | None" = None, edits: int = 5) -> None:
         """So many more edits are made from now on."""
         aim = self.applied + edits
-        eventually(lambda: self.applied >= aim or (worked is not None and worked.done()), within=20)
+        eventually(lambda: self.applied >= aim or (worked is not None and worked.done()), within=30)
 
 
 def revision_of(engine: Engine) -> str:
@@ -141,7 +141,7 @@ def test_a_migration_that_has_to_wait_lets_everybody_else_pass(engine: Engine) -
         for _ in range(2):
             # It asks, gives way, and asks again.
             for present in (1, 0):
-                eventually(lambda present=present: rows_of(engine, waits) == present, within=10, every=0.005)
+                eventually(lambda present=present: rows_of(engine, waits) == present, within=30, every=0.005)
                 assert not migrating.done()
         old.goes_on(edits=20)
         assert not migrating.done()

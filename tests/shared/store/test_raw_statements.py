@@ -64,7 +64,7 @@ def test_a_session_that_idles_behind_statements_sent_together_is_ended_in_its_ti
             with engine.connect() as other:
                 return not raw_statements.rows(other, "SELECT 1 FROM pg_stat_activity WHERE pid = $1", backend)
 
-        eventually(gone, within=5)
+        eventually(gone, within=30)
         tx.invalidate()
     hasty.dispose()
 

@@ -292,7 +292,7 @@ def test_a_request_and_its_edit_and_its_task_are_joined_by_their_ids(planted):
     post = planted.post()
     answer = planted.patch(post, {"caption": CAPTION}, **{"X-Request-Id": "req-joined"})
     edit = answer.headers["edit-id"]
-    (line,) = eventually(lambda: told(planted, request_id="req-joined", event="answered"), within=5)
+    (line,) = eventually(lambda: told(planted, request_id="req-joined", event="answered"), within=30)
     assert (line["status"], line["edit_id"], line["post_id"]) == (200, edit, post)
     (batch,) = [line for line in told(planted, event="edits_ended") if edit in line["edits"]]
     received = told(planted, event=f"Task edits.apply[{batch['task_id']}] received")
@@ -303,7 +303,7 @@ def test_a_refused_edit_is_told_with_its_post_and_its_code(planted):
     post = planted.post()
     answer = planted.patch(post, {"caption": CAPTION}, **{"If-Match": '"77"'})
     assert answer.status_code == 412
-    (line,) = eventually(lambda: told(planted, edit_id=answer.headers["edit-id"], event="edit_ended"), within=5)
+    (line,) = eventually(lambda: told(planted, edit_id=answer.headers["edit-id"], event="edit_ended"), within=30)
     assert (line["post_id"], line["code"], line["level"]) == (post, "precondition_failed", "info")
     assert line["task_id"]
 
@@ -327,12 +327,12 @@ def test_nothing_that_a_client_sent_is_in_any_line_of_any_process(planted):
         tx.execute(text("CREATE TRIGGER shout BEFORE UPDATE ON posts FOR EACH ROW EXECUTE FUNCTION shout()"))
     answer = planted.patch(post, {"caption": f"{CAPTION}!"}, Prefer="wait=1")
     assert answer.status_code == 202
-    eventually(lambda: "raised unexpected" in output(planted), within=10, because="the worker tells of its failure")
+    eventually(lambda: "raised unexpected" in output(planted), within=30, because="the worker tells of its failure")
     with planted.engine.begin() as tx:
         tx.execute(text("DROP TRIGGER shout ON posts"))
         tx.execute(text("CREATE TRIGGER shout BEFORE INSERT ON edits FOR EACH ROW EXECUTE FUNCTION shout()"))
     assert planted.patch(post, {"caption": CAPTION}).status_code == 500
-    eventually(lambda: told(planted, event="answered", status=500), within=5)
+    eventually(lambda: told(planted, event="answered", status=500), within=30)
     with planted.engine.begin() as tx:
         tx.execute(text("DROP TRIGGER shout ON edits"))
     said = output(planted)

@@ -200,7 +200,7 @@ def test_real_processes_send_one_trace_for_an_edit(database_url, redis_url, coll
             tasks = {span.trace_id for service, span in taken if service == "redraft-edits"}
             return requests & tasks
 
-        eventually(joined, within=10, because="the task's span lies in the request's trace")
+        eventually(joined, within=30, because="the task's span lies in the request's trace")
     said = "\n".join(str(span) for _, span in taken)
     assert answer.headers["edit-id"] in said
     assert "PLANTED" not in said

@@ -87,7 +87,7 @@ def start(processes: Processes, tmp_path: Path) -> Start:
                 return True
             return False
 
-        eventually(listens, within=20)
+        eventually(listens, within=30)
         return f"http://127.0.0.1:{port}/publish"
 
     return started

@@ -111,8 +111,8 @@ def test_without_workers_the_queue_of_a_running_beat_stays_short_and_with_them_a
         assert broker.llen("ops") == 2 * queue.WAITING_BEATS == beat.output().count("Sending due task")
         post = running.post(scheduled_time=factories.soon(0))
         running.start_worker("ops")
-        eventually(lambda: running.row("posts", post).enqueued_at, within=20)
-        eventually(lambda: beat.output().count("Sending due task") > 4 * queue.WAITING_BEATS, within=20)
+        eventually(lambda: running.row("posts", post).enqueued_at, within=30)
+        eventually(lambda: beat.output().count("Sending due task") > 4 * queue.WAITING_BEATS, within=30)
         assert broker.llen("ops") <= 2 * queue.WAITING_BEATS
 
 

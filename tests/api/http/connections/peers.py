@@ -71,7 +71,7 @@ class Peer:
         """Each as a segment of its own: the next is sent when the server has read the one before."""
         for segment in segments:
             self.socket.sendall(segment)
-            eventually(self._read_by_the_server, within=10, every=0.001, because="the server reads the segment")
+            eventually(self._read_by_the_server, within=30, every=0.001, because="the server reads the segment")
         return self
 
     def _read_by_the_server(self) -> bool:

@@ -63,7 +63,7 @@ def proxy(stack: Running, processes: Processes, tmp_path: Path) -> Iterator[int]
             return stack.http.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
         return False
 
-    eventually(up, within=20, because="nginx passes requests on")
+    eventually(up, within=30, because="nginx passes requests on")
     yield port
     nginx.stop()
 
