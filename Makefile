@@ -7,6 +7,9 @@ EDITS ?= 100000
 # Tests run side by side in so many processes, each with servers of its own. They wait more than they work.
 JOBS ?= 3
 
+# Without it each process compiles our modules anew when it starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: up test check audit faults model fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 

