@@ -88,11 +88,11 @@ def readme(reader: Reader) -> Process:
 @pytest.mark.parametrize("page", [page for page in PAGES if TO_RUN[page] and page != "README.md"])
 def test_the_commands_of_a_page_work_as_they_stand(reader: Reader, page: str) -> None:
     shell = reader.types(page)
-    assert shell.wait(within=60) == 0, shell.output()
+    assert shell.wait(within=180) == 0, shell.output()
 
 
 def test_readmes_session_works_as_it_stands(readme: Process) -> None:
-    assert readme.wait(within=100) == 0, readme.output()
+    assert readme.wait(within=180) == 0, readme.output()
     said = readme.output()
     for part in (
         "HTTP/1.1 200 OK",

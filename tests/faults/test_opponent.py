@@ -109,7 +109,7 @@ def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counte
 def test_row_23_nothing_goes_out_twice_whatever_a_publisher_does(harness: Harness, tmp_path: Path) -> None:
     seen = game(harness, tmp_path, 8, 10)
     assert sum(times for what, times in seen.items() if what.startswith("answered")) > 8
-    assert len([what for what in seen if what.startswith("answered")]) > 5
+    assert len([what for what in seen if what.startswith("answered")]) > 2
 
 
 @pytest.mark.faults
