@@ -9,11 +9,15 @@ import re
 import socket
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from shared.domain import service_answers
@@ -190,7 +194,7 @@ def test_a_broken_twin_of_the_sample_fails_for_what_it_lacks(
     restart = check is verification.a_key_survives_a_restart
     sample.write(*changes, *([(AFTER, HOLD)] if restart else []))
     sample.start()
-    under_test = publisher(sample, effects=effects, restart=restart, patience=3.0)
+    under_test = publisher(sample, effects=effects, restart=restart, patience=5.0)
     assert not verification.verified(under_test, [check, verification.each_key_has_one_effect])
     said = capsys.readouterr().out
     assert says in said
@@ -224,7 +228,7 @@ def test_the_page_is_right_as_typed(processes: Processes, tmp_path: Path) -> Non
     shell = processes.start(["sh", "-c", script], PORT=port, NO_PROXY="127.0.0.1")
     assert shell.wait(within=120) == 0, shell.output()
     assert shell.output() == printed.text
-    assert int(re.findall(r"They publish (\d+) posts", (ROOT / PAGE).read_text())[0]) == len(
+    assert int(re.findall(r"They\s+publish (\d+) posts", (ROOT / PAGE).read_text())[0]) == len(
         (tmp_path / "platform.jsonl").read_text().splitlines()
     )
 
@@ -289,6 +293,50 @@ def test_the_reference_publisher_passes_the_verification_as_typed(processes: Pro
 
 def heard(status: int, seconds: float) -> Heard:
     return Heard(status, "", service_answers.read("publish", status, b""), seconds)
+
+
+class Late(Publisher):
+    """Its second request of two begins only when `may_begin` is set."""
+
+    may_begin = threading.Event()
+
+    def post(self, body: str, key: str, attempt: int = 1, **given: Any) -> httpx.Response:
+        if attempt == 2:
+            assert self.may_begin.wait(10)
+        return super().post(body, key, attempt, **given)
+
+
+def received(connection: socket.socket, size: int) -> bytes:
+    """The first `size` bytes of the request's body."""
+    said = b""
+    while len(said.partition(b"\r\n\r\n")[2]) < size:
+        said += connection.recv(65536)
+    return said.partition(b"\r\n\r\n")[2]
+
+
+def test_the_last_bytes_of_two_requests_wait_for_each_other() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+        server.settimeout(10)
+        under_test = Late(f"http://127.0.0.1:{server.getsockname()[1]}", SECRET)
+        body = under_test.body()
+        both = thread.submit(under_test.at_once, body, "pub_1")
+        first, _ = server.accept()
+        assert received(first, len(body) - 1) == body[:-1].encode()
+        first.settimeout(0.3)
+        with first:
+            try:
+                with pytest.raises(TimeoutError):
+                    first.recv(1)
+            finally:
+                under_test.may_begin.set()
+            second, _ = server.accept()
+            with second:
+                assert received(second, len(body)) == body.encode()
+                assert first.recv(1) == body[-1:].encode()
+                first.sendall(answer)
+                second.sendall(answer)
+                assert all(heard.done for heard in both.result(10))
 
 
 @pytest.mark.parametrize(
