@@ -110,6 +110,9 @@ class Services:
             await self._call(KINDS[path], headers, body, send)
         elif path == "/journal":
             await answer(send, 200, {"calls": [asdict(entry) for entry in self.entries], "effects": len(self.effects)})
+        elif path == "/effects":
+            published = [{"key": key} | made for key, made in self.effects.items() if "platformPostId" in made]
+            await answer(send, 200, published)
         elif path == "/behave" and scope["method"] == "POST":
             asked = json.loads(body)
             self.behaviours = [Behaviour(**one) for one in asked]
