@@ -59,16 +59,24 @@ class Reply:
         return Outcome(self.kind)
 
 
-def read(service: Service, status: int, body: bytes | None, retry_after: float | None = None) -> Reply:
-    """What an answer means. `body`: None where it was longer than we read. `data` is the answer's object, unchecked."""
+def read(
+    service: Service, status: int, body: bytes | None, retry_after: float | None = None, *, ended: bool = True
+) -> Reply:
+    """What an answer means. `body`: None where it was longer than we read. `data` is the answer's object, unchecked.
+
+    `ended`: the answer says itself where it ends. Else only the end of the connection does.
+    """
     said = _object(body)
     if service == "webhook":
         return _read_receipt(status, body, said, retry_after)
     if 200 <= status < 300:
-        if status == 202 or (said is not None and said.get("status") == "processing"):
+        if status == 202 or _at_work(said):
             return Reply(Outcome.PROCESSING, message="the service is still at work", retry_after=retry_after)
         if said is None and (body is None or body.strip()):
             return Reply(Outcome.SERVER_ERROR, message=_not_ours(status, body), retry_after=retry_after)
+        if said is None and not ended:
+            # A body may have been on its way: "still at work", for one.
+            return Reply(Outcome.UNKNOWN, message=f"the answer {status} was cut off before its body")
         return Reply(Outcome.DONE, said or {})
     outcome = _of_status(status)
     return Reply(outcome, message=_words(status, said, outcome), retry_after=retry_after)
@@ -104,6 +112,11 @@ def _object(body: bytes | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return said if isinstance(said, dict) else None
+
+
+def _at_work(said: dict[str, Any] | None) -> bool:
+    status = (said or {}).get("status")
+    return isinstance(status, str) and status.lower() == "processing"
 
 
 def _not_ours(status: int, body: bytes | None) -> str:

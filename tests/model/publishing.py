@@ -29,7 +29,7 @@ from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import failures
 from shared.store.claims import Attempt, AttemptResult, Finish, History
 from worker import publish_rules
-from worker.retries import OUTCOME_UNKNOWN, Limits
+from worker.retries import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE, Limits
 
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EXPIRY: Final = timedelta(seconds=60)
@@ -319,7 +319,10 @@ def broken(state: State) -> Iterator[str]:
     if (state.open or state.facts.deleted) and state.effects:
         yield CLOSED
     failed = state.facts.status is Status.FAILED
-    if state.doubt and (state.open or state.facts.deleted or (failed and state.reason != OUTCOME_UNKNOWN)):
+    refused = failed and state.reason not in {OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE}
+    if (refused and state.effects) or (
+        state.doubt and (state.open or state.facts.deleted or (failed and state.reason != OUTCOME_UNKNOWN))
+    ):
         yield UNKNOWN_STAYS
 
 

@@ -82,6 +82,15 @@ def a_refusal_of_a_repeat_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "what_next", twin)
 
 
+def a_refusal_after_a_server_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twin(reply: Reply, past: Past, **given: object) -> Step:
+        if reply.outcome is Outcome.REFUSED and not past.uncertain:
+            return GiveUp(reply.message or "refused")
+        return what_next(reply, past, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(retries, "what_next", twin)
+
+
 def a_409_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(reply: Reply, past: Past, **given: object) -> Step:
         if reply.outcome is Outcome.NOT_NOW:
@@ -200,6 +209,7 @@ def each_try_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TWINS: list[tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = [
     (a_refusal_of_a_repeat_is_a_refusal, UNKNOWN_STAYS, 4),
+    (a_refusal_after_a_server_error_is_a_refusal, UNKNOWN_STAYS, 5),
     (a_409_is_a_refusal, CLOSED, 3),
     (a_409_is_a_refusal, ONCE, 6),
     (a_server_error_means_not_sent, CLOSED, 6),

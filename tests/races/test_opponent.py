@@ -204,6 +204,9 @@ class Playing(RuleBasedStateMachine):
                 assert not effects, self.story(post_id)
             if row.status == "failed" and post_id in doubts:
                 assert row.failure_reason == "publish_outcome_unknown", self.story(post_id)
+            if effects and row.status == "failed":
+                said = {"publish_outcome_unknown", "publisher_unavailable"}
+                assert row.failure_reason in said, self.story(post_id)
             if effects and row.status == "generated":
                 assert row.claim_kind == "publish", self.story(post_id)
 

@@ -154,6 +154,21 @@ def test_a_refusal_of_a_repeat_says_nothing_of_the_first_try(
 
 
 @pytest.mark.parametrize("reply", [UNKNOWN, BROKEN, BUSY, AT_WORK, SET_UP_WRONGLY], ids=lambda reply: reply.kind)
+def test_the_words_of_a_refusal_never_become_the_reason_of_a_post_that_may_have_gone_out(
+    engine: Engine, fake_services: FakeServices, due: str, reply: Reply
+) -> None:
+    fake_services.replies = [reply, REFUSED, REFUSED]
+    assert next_try(engine, due) == {due: reply.kind}
+    for _ in range(2):
+        assert next_try(engine, due) == {due: "failed"}
+        assert factories.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
+        assert attempts(engine, due)[-1].message == "caption too long"
+        assert put_back(due) == "closed"
+    assert next_try(engine, due) == {due: "done"}
+    assert one_key(fake_services)
+
+
+@pytest.mark.parametrize("reply", [UNKNOWN, BROKEN, BUSY, AT_WORK, SET_UP_WRONGLY], ids=lambda reply: reply.kind)
 def test_whatever_may_have_been_sent_keeps_its_key_through_refusals_retries_and_refused_connections(
     engine: Engine, fake_services: FakeServices, due: str, reply: Reply
 ) -> None:

@@ -21,6 +21,10 @@ LOGIN = b"\n<!doctype html><title>Log in</title>"
         (202, b"", Reply("processing", message="the service is still at work")),
         (202, LOGIN, Reply("processing", message="the service is still at work")),
         (200, b'{"status": "processing"}', Reply("processing", message="the service is still at work")),
+        (200, b'{"status": "Processing"}', Reply("processing", message="the service is still at work")),
+        (201, b'{"status": "PROCESSING"}', Reply("processing", message="the service is still at work")),
+        (200, b'{"status": ["processing"]}', Reply("done", {"status": ["processing"]})),
+        (200, b'{"error": {"message": "no"}}', Reply("done", {"error": {"message": "no"}})),
         (200, LOGIN, Reply("server_error", message="the service answered 200 with a page where a JSON object belongs")),
         (
             200,
