@@ -6,7 +6,7 @@ Pure: a reply, the earlier tries under the same key, the time and the limits in;
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.domain.service_answers import Outcome, Past, Reply
+from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
 
 # Nine waits, each three times the one before up to a quarter of an hour, come to 43 minutes on average and 57 at most:
 # the ten tries are spread over the hour that a publisher may be away, and the first of them come soon.
@@ -35,7 +35,7 @@ class Limits:
     """How often a request is tried.
 
     `effect`: a call has an effect outside that must not happen twice. A publish has one. A render has none: a call of
-    unknown outcome is then one more failure.
+    unknown outcome is then one more failure. `keeps_keys`: the seconds for which the publisher must remember a key.
     """
 
     failures: int = 10
@@ -43,6 +43,7 @@ class Limits:
     unavailable: str = PUBLISHER_UNAVAILABLE
     refused: str = "refused by the publisher"
     effect: bool = True
+    keeps_keys: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No more tries: the post fails with this reason."""
+    """No more tries: the post fails with this reason. `message`: the last words, where they say more."""
 
     reason: str
+    message: str | None = None
 
 
 Step = Done | Retry | GiveUp
@@ -130,10 +132,13 @@ def backoff(tries: int, jitter: float) -> timedelta:
     return timedelta(seconds=most / 2 + jitter * most / 2)
 
 
-def before_retaking(past: Past, limits: Limits = Limits()) -> GiveUp | None:
+def before_retaking(past: Past, now: datetime, limits: Limits = Limits()) -> GiveUp | None:
     """GiveUp where an expired claim must not be taken once more; else None.
 
     Each worker that had the claim may have died in its call, and only here can those tries be counted. `past` includes
-    the try without an outcome.
+    the try without an outcome. And the key may have grown too old meanwhile: workers were stopped, or an operator put
+    the post back days later.
     """
+    if past.key_too_old(now, limits.keeps_keys):
+        return GiveUp(OUTCOME_UNKNOWN, KEY_TOO_OLD)
     return GiveUp(OUTCOME_UNKNOWN) if past.unknown >= limits.unknown else None

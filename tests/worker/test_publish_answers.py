@@ -238,9 +238,9 @@ def test_rows_tell_of_tries_what_the_pure_rule_tells(engine: Engine) -> None:
             for place, outcome in enumerate(tries):
                 tx.execute(
                     text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
-                                claim_token, started_at, finished_at, outcome, forgiven, not_sent)
+                                claim_token, started_at, finished_at, outcome, forgiven, not_sent, platform_post_id)
                             VALUES (:post, 1, 'pub_1', '{}', :number, :token, :at, :ended, :outcome, :forgiven,
-                                :not_sent)"""),
+                                :not_sent, :platform_post_id)"""),
                     {
                         "post": post,
                         "number": place + 1,
@@ -248,17 +248,21 @@ def test_rows_tell_of_tries_what_the_pure_rule_tells(engine: Engine) -> None:
                         "at": at(place),
                         "ended": at(place) if outcome else None,
                         "outcome": outcome and outcome.value,
+                        "platform_post_id": "tt_1" if outcome is Outcome.DONE else None,
                         "forgiven": place < forgiven,
                         "not_sent": place < forgiven and not_sent,
                     },
                 )
         with engine.begin() as tx:
             read = claims_store.histories(tx, [post])[post]
-        expected = Past.of((outcome or Outcome.UNKNOWN, at(place)) for place, outcome in enumerate(tries[:forgiven]))
-        if forgiven:
+        expected = Past()
+        for place, outcome in enumerate(tries):
+            if place == forgiven and forgiven:
+                expected = expected.forgiven(not_sent=not_sent)
+            platform_post_id = "tt_1" if outcome is Outcome.DONE else None
+            expected = expected.with_try(outcome or Outcome.UNKNOWN, at(place), platform_post_id)
+        if forgiven == len(tries):
             expected = expected.forgiven(not_sent=not_sent)
-        for place, outcome in enumerate(tries[forgiven:], start=forgiven):
-            expected = expected.with_try(outcome or Outcome.UNKNOWN, at(place))
         assert read.past == expected, (number, tries, forgiven, not_sent)
         assert read.tries == len(tries)
 

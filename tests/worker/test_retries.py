@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.domain.service_answers import Outcome, Past, Reply, read
+from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply, read
 from worker.retries import Done, GiveUp, Limits, Retry, Step, backoff, before_retaking, wait, what_next
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -208,8 +208,15 @@ def test_an_unknown_try_of_before_an_operators_retry_is_still_unknown() -> None:
 
 
 def test_a_claim_whose_holders_all_died_is_not_retaken_for_ever() -> None:
-    assert before_retaking(Past(unknown=2)) is None
-    assert before_retaking(Past(unknown=3)) == GiveUp("publish_outcome_unknown")
+    assert before_retaking(Past(unknown=2), NOW) is None
+    assert before_retaking(Past(unknown=3), NOW) == GiveUp("publish_outcome_unknown")
+
+
+def test_a_claim_whose_key_the_publisher_may_have_forgotten_is_not_retaken() -> None:
+    past = Past(maybe_sent=True, maybe_since=NOW - 23 * HOUR)
+    assert before_retaking(past, NOW - timedelta(seconds=1)) is None
+    assert before_retaking(past, NOW) == GiveUp("publish_outcome_unknown", KEY_TOO_OLD)
+    assert before_retaking(past, NOW, Limits(keeps_keys=2 * 86_400)) is None
 
 
 def test_a_render_whose_outcome_is_unknown_has_failed_and_no_more() -> None:
