@@ -12,7 +12,7 @@ from api.context import context_of, storable
 from api.http import authentication, reading
 from api.http.problems import request_id
 from shared.domain.errors import Conflict, Detail, NotFound
-from shared.domain.lifecycle import etag
+from shared.domain.lifecycle import Status, etag
 from shared.domain.posts import Post, detailed
 from shared.store import failures
 from shared.store import posts as posts_store
@@ -53,6 +53,9 @@ def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retrie
     locked = posts_store.lock_posts(tx, [post_id], "wait")
     done = failures.retry(tx, locked.values(), Actor(key.name, key.id, asked_by))
     if not done:
+        if failures.keys_too_old(tx, [post_id]) and locked[post_id].facts.status is Status.FAILED:
+            message = f"Post {post_id} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(post_id)}"
+            raise Conflict(message, details=[Detail("status", Status.FAILED.value)])
         status = locked[post_id].facts.status.value
         raise Conflict("Only posts with status 'failed' can be retried", details=[Detail("status", status)])
     now, _ = posts_store.read_posts(tx, [post_id])

@@ -102,6 +102,11 @@ class Settings(BaseSettings):
         description="How often a call is tried within an hour: one that never started, or was answered 5xx or 401.",
     )
     tries_unknown: int = Field(default=3, ge=1, description="How often a call is tried if its outcome is unknown.")
+    publisher_keeps_keys: float = Field(
+        default=86400.0,
+        description="How long your publisher remembers an `Idempotency-Key` that it did not refuse. "
+        "Redraft sends no request under a key that is about that old.",
+    )
     edit_attempts: int = Field(default=5, ge=1, description="How many workers an edit may end before it is `failed`.")
     queue_full: int = Field(
         default=1000, description="Dispatch and rescue ring a queue only while it holds fewer messages."

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
@@ -129,7 +129,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         now = posts_store.clock(tx)
         claims: list[NewClaim] = []
         lost: list[AttemptResult] = []
-        spent: list[Finish] = []
+        finishes: list[Finish] = []
         for post_id, post in locked.items():
             facts, history = drained.posts.get(post_id, post.facts), past.get(post_id)
             taken = (
@@ -139,15 +139,15 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
             )
             if taken.lost is not None:
                 lost.append(taken.lost)
-            if taken.gives_up is not None:
-                spent.append(taken.gives_up)
+            if taken.finish is not None:
+                finishes.append(taken.finish)
             if (attempt := taken.attempt) is not None:
                 claims.append(NewClaim(post_id, "publish", attempt.claim_token, facts.status, post.claim_token))
                 ready.append(Called(attempt, history, now, began))
             outcomes[post_id] = taken.verdict
             _snooze(taken.verdict, facts, post, drained, follow_ups, now=now)
         claims_store.finish_attempts(tx, lost)
-        follow_ups.webhooks += write_finishes(tx, spent, locked)
+        follow_ups.webhooks += write_finishes(tx, finishes, locked)
         claims_store.take_claims(tx, claims, config.claim_expiry)
         claims_store.record_attempts(tx, [called.attempt for called in ready])
         if follow_ups.edits_first:
@@ -191,8 +191,12 @@ def _snooze(
 
 
 def _call(called: Called) -> Reply:
-    """Call for a claim, unless it is so old (a frozen process) that another worker may have taken it."""
-    if time.monotonic() - called.began > settings().claim_expiry / 2:
+    """Call for a claim, unless it is so old (a frozen process) that another worker may have taken it, or its key is."""
+    age, attempt = time.monotonic() - called.began, called.attempt
+    if age > settings().claim_expiry / 2:
         return Reply(Outcome.NEVER_STARTED, message="its claim had become too old to begin")
-    attempt = called.attempt
-    return services.call("publish", attempt.body, attempt.idempotency_key, attempt.try_number, called.claimed_at)
+    now = called.claimed_at + timedelta(seconds=age)
+    refused = publish_rules.before_calling(attempt, called.history, now, limits())
+    return refused or services.call(
+        "publish", attempt.body, attempt.idempotency_key, attempt.try_number, called.claimed_at
+    )

@@ -10,7 +10,7 @@ from uuid import uuid4
 from shared.domain import posts
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
-from shared.domain.service_answers import Outcome, Past, Reply
+from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
 from shared.store.claims import Attempt, AttemptResult, Finish, History
 from worker import retries
 from worker.retries import Limits
@@ -20,13 +20,14 @@ from worker.retries import Limits
 class Taken:
     """What a claim decides about one post. `verdict`: `claim` where `attempt` is to be made, else why it is not.
 
-    `lost`: the outcome of the try under an expired claim, which its worker never wrote. `gives_up`: the post fails.
+    `lost`: the outcome of the try under an expired claim, which its worker never wrote. `finish`: the post fails, or it
+    went out by an earlier try.
     """
 
     verdict: str
     attempt: Attempt | None = None
     lost: AttemptResult | None = None
-    gives_up: Finish | None = None
+    finish: Finish | None = None
 
 
 def take(facts: PostFacts, post: Post, history: History | None, now: datetime, limits: Limits) -> Taken:
@@ -37,10 +38,11 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
     lost = None
     if post.claim_token is not None:
         lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, "its worker was gone")
-        give_up = history and retries.before_retaking(history.past, limits)
+        if history is not None and history.past.done:
+            return Taken("done", lost=lost, finish=_posted(facts.id, post.claim_token, history.past))
+        give_up = history and retries.before_retaking(history.past, now, limits)
         if give_up:
-            failed = Finish(facts.id, post.claim_token, "failed", failure_reason=give_up.reason)
-            return Taken("failed", lost=lost, gives_up=failed)
+            return Taken("failed", lost=lost, finish=_failed(facts.id, post.claim_token, give_up))
     return Taken("claim", _attempt(facts, post, history, retaken=post.claim_token is not None), lost)
 
 
@@ -87,22 +89,52 @@ def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: 
     return Attempt(facts.id, facts.schedule_revision, key, body, number, f"clm_{uuid4().hex}")
 
 
+def before_calling(attempt: Attempt, history: History | None, now: datetime, limits: Limits) -> Reply | None:
+    """The reply in place of a call that must not begin under its key any more; else None.
+
+    A claim that was retaken has been asked before (`take`). This is for a post that was open although it may have gone
+    out, as an older version left it. The post is closed by this reply, and its next claim fails it.
+    """
+    if history is None or history.idempotency_key != attempt.idempotency_key:
+        return None
+    too_old = history.past.key_too_old(now, limits.keeps_keys)
+    return Reply(Outcome.NEVER_STARTED, message=KEY_TOO_OLD) if too_old else None
+
+
 def conclude(
-    attempt: Attempt, history: History | None, reply: Reply, *, now: datetime, jitter: float, limits: Limits
+    attempt: Attempt,
+    history: History | None,
+    reply: Reply,
+    *,
+    now: datetime,
+    jitter: float,
+    limits: Limits,
+    latest: History | None = None,
 ) -> Finish:
     """What becomes of a post after its call: posted, failed, open for edits, or closed until the next try.
 
-    `history`: the tries before this one, as they stood when it was claimed. `jitter`: 0 to 1, spreads the waits.
+    `history`: the tries before this one, as they stood when it was claimed. `latest`: all tries as they stand now; an
+    earlier one may have been answered 2xx meanwhile. `jitter`: 0 to 1, spreads the waits.
     """
     post_id, token = attempt.post_id, attempt.claim_token
+    if latest is not None and latest.past.done:
+        return _posted(post_id, token, latest.past)
     known = history is not None and history.idempotency_key == attempt.idempotency_key
     past = history.past if history is not None and known else Past()
     step = retries.what_next(reply, past, now=now, jitter=jitter, limits=limits)
     if isinstance(step, retries.Done):
         return Finish(post_id, token, "posted", platform_post_id=reply.data.get("platformPostId"))
     if isinstance(step, retries.GiveUp):
-        return Finish(post_id, token, "failed", failure_reason=step.reason)
+        return _failed(post_id, token, step)
     if step.free:
         return Finish(post_id, token, "generated", retry_at=step.at)
     # This call or one before it may have been sent: the post stays closed, whatever the latest try saw.
     return Finish(post_id, token, "generated", until=step.at)
+
+
+def _posted(post_id: str, token: str, past: Past) -> Finish:
+    return Finish(post_id, token, "posted", platform_post_id=past.platform_post_id)
+
+
+def _failed(post_id: str, token: str, step: retries.GiveUp) -> Finish:
+    return Finish(post_id, token, "failed", failure_reason=step.reason, failure_message=step.message)

@@ -11,13 +11,13 @@ from sqlalchemy import Connection
 
 from shared.domain import events
 from shared.domain.posts import Post
-from shared.domain.service_answers import Reply
+from shared.domain.service_answers import Outcome, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
 from shared.store.claims import Attempt, AttemptResult, Finish, History
-from shared.store.db import transaction
+from shared.store.db import autocommit, transaction
 from worker import publish_rules
 from worker.follow_ups import FollowUps, Publish
 from worker.outbound.call_pool import Completed, finish_or_keep, transactions
@@ -43,12 +43,14 @@ class Published:
     """What a publish task did, and what must be rung for below its latest commits.
 
     `outcomes`: post -> one word for operators. `unconfirmed`: claims that this task does not call for, because the
-    answer to their COMMIT was lost; they may be in the rows all the same.
+    answer to their COMMIT was lost; they may be in the rows all the same. `recorded`: tokens of tries whose results
+    were recorded while their posts were locked elsewhere.
     """
 
     outcomes: dict[str, str] = field(default_factory=dict)
     follow_ups: FollowUps = field(default_factory=FollowUps)
     unconfirmed: list[Called] = field(default_factory=list)
+    recorded: set[str] = field(default_factory=set)
 
     def summary(self) -> dict[str, int]:
         return dict(Counter(self.outcomes.values()))
@@ -56,7 +58,37 @@ class Published:
 
 def finish(completed: Sequence[Completed[Called]], done: Published) -> list[Completed[Called]]:
     """Write down the outcomes of calls. Returned: those to try again, since another session has locked the row."""
-    return finish_or_keep(completed, lambda some: _finish(some, done), settings().claim_expiry)
+    return finish_or_keep(completed, lambda some: _finish_or_record(some, done), settings().claim_expiry)
+
+
+def _finish_or_record(completed: Sequence[Completed[Called]], done: Published) -> list[Completed[Called]]:
+    """Finish what can be locked. Of the rest, record the results, and return it.
+
+    The lock may outlast the claim, and this worker may die before the lock is gone. The result must not be lost: the
+    next claim would ask the publisher again. `publish_attempts` has no foreign key to posts, so its rows are free.
+    """
+    rest = _finish(completed, done)
+    new = [one for one in rest if one.item.attempt.claim_token not in done.recorded]
+    if new:
+        with transactions, autocommit() as tx:
+            for one in new:
+                claims_store.finish_attempt_alone(tx, _result(one))
+                attempt = one.item.attempt
+                done.recorded.add(attempt.claim_token)
+                log.info(
+                    "post_locked_elsewhere",
+                    post_id=attempt.post_id,
+                    outcome=one.reply.kind,
+                    attempt=attempt.try_number,
+                    meaning="the result of the try is recorded; the post is finished when the lock is gone",
+                )
+    return rest
+
+
+def _result(completed: Completed[Called]) -> AttemptResult:
+    reply = completed.reply
+    token, platform_post_id = completed.item.attempt.claim_token, reply.data.get("platformPostId")
+    return AttemptResult(token, reply.kind, reply.message, platform_post_id)
 
 
 def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Completed[Called]]:
@@ -67,19 +99,22 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
         locked = posts_store.lock_posts(tx, [one.item.attempt.post_id for one in completed], "skip")
         ours = [one for one in completed if one.item.attempt.post_id in locked]
         now = posts_store.clock(tx)
-        tries: list[AttemptResult] = []
+        claims_store.finish_attempts(tx, [_result(one) for one in ours])
+        # An earlier try may have been answered 2xx since this one was claimed, by a worker that was slower.
+        repeats = [
+            one.item.attempt for one in ours if one.item.attempt.try_number > 1 and one.reply.kind != Outcome.DONE
+        ]
+        latest = claims_store.histories(tx, [attempt.post_id for attempt in repeats]) if repeats else {}
         finishes: list[Finish] = []
         for one in ours:
             attempt, reply = one.item.attempt, one.reply
-            tries.append(AttemptResult(attempt.claim_token, reply.kind, reply.message))
             if locked[attempt.post_id].claim_token == attempt.claim_token:
-                finishes.append(finish := _conclude(one.item, reply, now))
-                outcomes[attempt.post_id] = "failed" if finish.status == "failed" else reply.kind
+                finishes.append(finish := _conclude(one.item, reply, now, latest.get(attempt.post_id)))
+                outcomes[attempt.post_id] = _word(finish, reply)
                 if finish.until is not None and finish.until <= now + timedelta(seconds=settings().horizon):
                     follow_ups.publishes.append(Publish(attempt.post_id, attempt.schedule_revision, finish.until))
             else:
                 outcomes[attempt.post_id] = "stale"
-        claims_store.finish_attempts(tx, tries)
         follow_ups.webhooks = write_finishes(tx, finishes, locked)
     done.outcomes |= outcomes
     done.follow_ups.add(follow_ups)
@@ -108,9 +143,20 @@ def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[s
 def limits() -> Limits:
     """How often a publish is tried."""
     config = settings()
-    return Limits(failures=config.tries_never_started, unknown=config.tries_unknown)
+    return Limits(
+        failures=config.tries_never_started,
+        unknown=config.tries_unknown,
+        keeps_keys=config.publisher_keeps_keys,
+    )
 
 
-def _conclude(called: Called, reply: Reply, now: datetime) -> Finish:
+def _conclude(called: Called, reply: Reply, now: datetime, latest: History | None) -> Finish:
     jitter = random.random()  # noqa: S311  -- spreads retries, guards nothing
-    return publish_rules.conclude(called.attempt, called.history, reply, now=now, jitter=jitter, limits=limits())
+    return publish_rules.conclude(
+        called.attempt, called.history, reply, now=now, jitter=jitter, limits=limits(), latest=latest
+    )
+
+
+def _word(finish: Finish, reply: Reply) -> str:
+    """What became of a post, for operators."""
+    return {"failed": "failed", "posted": "done"}.get(finish.status, reply.kind)

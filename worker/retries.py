@@ -6,7 +6,7 @@ Pure: a reply, the earlier tries under the same key, the time and the limits in;
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shared.domain.service_answers import Outcome, Past, Reply
+from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
 
 # Nine waits, each three times the one before up to a quarter of an hour, come to 43 minutes on average and 57 at most:
 # the ten tries are spread over the hour that a publisher may be away, and the first of them come soon.
@@ -16,9 +16,12 @@ LONGEST_WAIT = 900.0
 WITHIN = timedelta(hours=1)
 
 # Seconds until a service is asked again that is at work and does not say for how long. No service is asked sooner than
-# after SHORTEST_WAIT: an answer of "Retry-After: 0" must not make a loop.
+# after SHORTEST_WAIT, nor sooner than after SHARE of the time for which it has asked to wait: an answer of
+# "Retry-After: 0" must not make a loop.
 POLL_AFTER = 10.0
 SHORTEST_WAIT = 1.0
+SHARE = 1 / 60
+ASKS_TO_WAIT = frozenset({Outcome.PROCESSING, Outcome.NOT_NOW})
 # Many posts get the same "Retry-After: 60". Their calls are spread over a tenth of it, and none comes before it.
 SPREAD = 0.1
 
@@ -32,7 +35,7 @@ class Limits:
     """How often a request is tried.
 
     `effect`: a call has an effect outside that must not happen twice. A publish has one. A render has none: a call of
-    unknown outcome is then one more failure.
+    unknown outcome is then one more failure. `keeps_keys`: the seconds for which the publisher must remember a key.
     """
 
     failures: int = 10
@@ -40,6 +43,7 @@ class Limits:
     unavailable: str = PUBLISHER_UNAVAILABLE
     refused: str = "refused by the publisher"
     effect: bool = True
+    keeps_keys: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No more tries: the post fails with this reason."""
+    """No more tries: the post fails with this reason. `message`: the last words, where they say more."""
 
     reason: str
+    message: str | None = None
 
 
 Step = Done | Retry | GiveUp
@@ -78,12 +83,15 @@ def what_next(reply: Reply, past: Past, *, now: datetime, jitter: float, limits:
     if outcome is Outcome.DONE:
         return Done()
     if outcome is Outcome.REFUSED:
-        # A refusal of a repeat says nothing about the first try: the service may refuse because the first went out.
-        return GiveUp(OUTCOME_UNKNOWN if known.uncertain else reply.message or limits.refused)
+        # A refusal of a repeat says nothing about an earlier try: the service may refuse because that one went out.
+        return GiveUp(OUTCOME_UNKNOWN if limits.effect and known.maybe_sent else reply.message or limits.refused)
     if _spent(outcome, known, now, limits):
         unsure = known.uncertain or known.accepted
         return GiveUp(OUTCOME_UNKNOWN if limits.effect and unsure else limits.unavailable)
-    retry_at = now + wait(reply, known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown, jitter)
+    tries = known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown
+    since = known.busy_since if outcome is Outcome.NOT_NOW else known.working_since
+    asking = now - since if since is not None and outcome in ASKS_TO_WAIT else timedelta()
+    retry_at = now + wait(reply, tries, jitter, asking)
     return Retry(retry_at, free=outcome is Outcome.NEVER_STARTED and not known.maybe_sent)
 
 
@@ -101,20 +109,21 @@ def _spent(outcome: Outcome, known: Past, now: datetime, limits: Limits) -> bool
     return since is not None and now - since >= WITHIN
 
 
-def wait(reply: Reply, tries: int, jitter: float) -> timedelta:
+def wait(reply: Reply, tries: int, jitter: float, asking: timedelta = timedelta()) -> timedelta:
     """How long to wait before the next call: as the service asks, else by `backoff`; a quarter of an hour at most.
 
-    Where a service fails and names a time, the wait is the longer of that time and `backoff`.
+    `asking`: how long the service has asked to wait by now. The wait is a sixtieth of it at least: a service that
+    answers "Retry-After: 0" for an hour is asked some 300 times, not 3,600 times. Where a service fails and names a
+    time, the wait is the longer of that time and `backoff`.
     """
     asked = reply.retry_after
     if asked is None and reply.outcome is Outcome.PROCESSING:
         asked = POLL_AFTER
-    if asked is None:
-        return backoff(tries, jitter)
-    seconds = max(asked, SHORTEST_WAIT) * (1 + SPREAD * jitter)
-    if reply.outcome not in {Outcome.PROCESSING, Outcome.NOT_NOW}:
-        seconds = max(seconds, backoff(tries, jitter).total_seconds())
-    return timedelta(seconds=min(seconds, LONGEST_WAIT))
+    spread = 1 + SPREAD * jitter
+    backed_off = backoff(tries, jitter).total_seconds()
+    named = backed_off if asked is None else max(asked, SHORTEST_WAIT) * spread
+    least = asking.total_seconds() * SHARE * spread if reply.outcome in ASKS_TO_WAIT else backed_off
+    return timedelta(seconds=min(max(named, least), LONGEST_WAIT))
 
 
 def backoff(tries: int, jitter: float) -> timedelta:
@@ -123,10 +132,13 @@ def backoff(tries: int, jitter: float) -> timedelta:
     return timedelta(seconds=most / 2 + jitter * most / 2)
 
 
-def before_retaking(past: Past, limits: Limits = Limits()) -> GiveUp | None:
+def before_retaking(past: Past, now: datetime, limits: Limits = Limits()) -> GiveUp | None:
     """GiveUp where an expired claim must not be taken once more; else None.
 
     Each worker that had the claim may have died in its call, and only here can those tries be counted. `past` includes
-    the try without an outcome.
+    the try without an outcome. And the key may have grown too old meanwhile: workers were stopped, or an operator put
+    the post back days later.
     """
+    if past.key_too_old(now, limits.keeps_keys):
+        return GiveUp(OUTCOME_UNKNOWN, KEY_TOO_OLD)
     return GiveUp(OUTCOME_UNKNOWN) if past.unknown >= limits.unknown else None

@@ -20,6 +20,11 @@ AT_ONCE: Final = 1000
 TOGETHER: Final = 500
 """Posts in one transaction."""
 
+KEYS_TOO_OLD: Final = (
+    "may have gone out, and their keys are older than the publisher must remember: those are left as they are. "
+    "Look at the platform first; the page of each post says what to do."
+)
+
 _GROUP = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,6}", re.ASCII)
 
@@ -32,11 +37,12 @@ async def list_reasons(request: Request) -> Response:
 
 
 def _notice(request: Request) -> str | None:
-    done, left = asked(request, "done") or "", asked(request, "left") or "0"
-    if not _COUNT.fullmatch(done) or not _COUNT.fullmatch(left):
+    done, left, old = asked(request, "done") or "", asked(request, "left") or "0", asked(request, "old") or "0"
+    if not all(_COUNT.fullmatch(count) for count in (done, left, old)):
         return None
     notice = f"{int(done):,} {'post is' if int(done) == 1 else 'posts are'} tried again."
-    return notice + (f" {int(left):,} had changed or were locked elsewhere, and are left as they are." * (left != "0"))
+    notice += f" {int(left):,} had changed or were locked elsewhere, and are left as they are." * (left != "0")
+    return notice + f" {int(old):,} {KEYS_TOO_OLD}" * (old != "0")
 
 
 @page("/ops/failed/{group}")
@@ -83,11 +89,13 @@ async def retry_reason(request: Request) -> Response:
     batch = await read(request, failures.of_group, group, until, AT_ONCE)
     if not batch or failures.mark(batch) != fields.get("seen"):
         return await _page(request, "These posts have changed since you looked; look again.", 409)
-    context, actor, done = context_of(request), operator(request), 0
+    context, actor, done, too_old = context_of(request), operator(request), 0, 0
     for start in range(0, len(batch), TOGETHER):
         seen = {post.id: post.revision for post in batch[start : start + TOGETHER]}
-        done += len(await retried(context, seen, actor))
-    return RedirectResponse(f"/ops/failed?done={done}&left={len(batch) - done}", 303)
+        some, old = await retried(context, seen, actor)
+        done, too_old = done + len(some), too_old + len(old)
+    left = f"&left={len(batch) - done - too_old}" + (f"&old={too_old}" if too_old else "")
+    return RedirectResponse(f"/ops/failed?done={done}{left}", 303)
 
 
 def _instant(given: str) -> datetime | None:

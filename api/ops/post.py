@@ -33,6 +33,10 @@ DONE: Final = {
     "closed": "It may have gone out: it is tried again under its old key, and is closed to edits.",
     "render": "It is rendered again.",
 }
+TOO_OLD: Final = (
+    f"It {failures.KEY_TOO_OLD}. So the publisher is not asked again. Look at the platform first. If it did not go "
+    'out, press "It did not go out".'
+)
 
 log = structlog.get_logger(__name__)
 
@@ -118,23 +122,31 @@ async def _retry(request: Request, *, not_sent: bool) -> Response:
         return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
     revision = fields.get("seen", "")
     seen = {post_id: int(revision) if revision.isascii() and revision.isdecimal() and len(revision) < 19 else 0}
-    done = await retried(context_of(request), seen, operator(request), not_sent=not_sent)
+    done, too_old = await retried(context_of(request), seen, operator(request), not_sent=not_sent)
+    if too_old and not not_sent:
+        return await _page(request, TOO_OLD, "warn", 409)
     if not done:
         return await _page(request, "It has changed since you looked, or is locked elsewhere; look again.", "warn", 409)
     return RedirectResponse(f"/ops/posts/{quote(post_id)}?done={done[0].back}", 303)
 
 
-async def retried(context: Context, seen: dict[str, int], actor: Actor, *, not_sent: bool = False) -> list[Retried]:
-    """Retry these posts in one transaction, each only at the revision in `seen`, and ring for them below the commit."""
+async def retried(
+    context: Context, seen: dict[str, int], actor: Actor, *, not_sent: bool = False
+) -> tuple[list[Retried], list[str]]:
+    """Retry these posts in one transaction, each only at the revision in `seen`, and ring for them below the commit.
 
-    def put_back(tx: Connection) -> list[Retried]:
-        return failures.retry_unchanged(tx, seen, actor, not_sent=not_sent)
+    Returned too: those that stay as they are since they may have gone out and their keys are too old.
+    """
 
-    done = await context.write(put_back, unsure=UNSURE)
+    def put_back(tx: Connection) -> tuple[list[Retried], list[str]]:
+        done = failures.retry_unchanged(tx, seen, actor, not_sent=not_sent)
+        return done, failures.keys_too_old(tx, seen.keys() - {one.post_id for one in done})
+
+    done, too_old = await context.write(put_back, unsure=UNSURE)
     log.info("operator_decided", done="retried", posts=len(done), not_sent=not_sent, by=actor.name)
     publishes, renders = failures.to_ring(done)
     context.ring(publishes=publishes, renders=renders)
-    return done
+    return done, too_old
 
 
 def _waits(facts: PostFacts) -> bool:

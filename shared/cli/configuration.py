@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from shared.domain.start_rules import RULES, contradictions, variable
+from shared.domain.start_rules import MINIMA, RULES, contradictions, variable
 from shared.settings import Settings
 
 _HEAD: Final = """\
@@ -62,6 +62,8 @@ def _relations() -> Iterator[str]:
     yield from ("", "## Relations between settings", "", "A start is refused where one of these does not hold:", "")
     for rule in RULES:
         yield f"- `{variable(rule.one)}` must {rule.must} `{variable(rule.other)}`. Reason: {rule.why}."
+    for one in MINIMA:
+        yield f"- `{variable(one.name)}` must be at least {one.least:g}. Reason: {one.why}."
     above_zero = ", ".join(f"`{variable(name)}`" for name in _above_zero())
     yield from ("", f"These must be above 0, and finite: {above_zero}.")
 

@@ -81,18 +81,23 @@ def retry(
         preview(found, now, not_sent=not_sent)
         if not yes:
             typer.confirm(f"Try {'it' if len(found) == 1 else f'all {len(found):,}'} again?", abort=True)
-    done = _retry({post.id: post.revision for post in found}, data_dir, operator_name(by), not_sent=not_sent)
-    left = sorted(known - {one.post_id for one in done})
+    seen = {post.id: post.revision for post in found}
+    done, too_old = _retry(seen, data_dir, operator_name(by), not_sent=not_sent)
+    left = sorted(known - {one.post_id for one in done} - set(too_old))
     if as_json:
-        rows = [{"postId": one.post_id, "done": True, "back": one.back} for one in done]
-        say_json(rows + [{"postId": post_id, "done": False, "back": None} for post_id in missing + left])
+        rows = [{"postId": one.post_id, "done": True, "back": one.back, "why": None} for one in done]
+        kept = {"did_not_fail": missing, "changed_or_locked": left, "key_too_old": too_old}
+        ids = [(post_id, why) for why, some in kept.items() for post_id in some]
+        say_json(rows + [{"postId": post_id, "done": False, "back": None, "why": why} for post_id, why in ids])
     else:
-        _tell(done, len(found), left)
-    if missing or left:
+        _tell(done, len(found), left, too_old)
+    if missing or left or too_old:
         raise typer.Exit(1)
 
 
-def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
+def _tell(done: "list[Retried]", found: int, left: list[str], too_old: list[str]) -> None:
+    from shared.store import failures  # noqa: PLC0415 - as above
+
     for one in done[:SHOWN]:
         echo(f"{one.post_id} {WORDS[one.back]}.")
     echo(f"{len(done):,} of {found:,} failed posts are tried again.")
@@ -101,6 +106,10 @@ def _tell(done: "list[Retried]", found: int, left: list[str]) -> None:
             f"{len(left):,} are locked by another session or have changed; try again: {' '.join(left[:SHOWN])}",
             err=True,
         )
+    if too_old:
+        some = " ".join(too_old[:SHOWN]) + (" …" if len(too_old) > SHOWN else "")
+        count = "1 is left as it is: it" if len(too_old) == 1 else f"{len(too_old):,} are left as they are: each"
+        echo(f"{count} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(some)}", err=True)
 
 
 def parse_since(given: str | None) -> datetime | None:
@@ -153,22 +162,25 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
     say(rows, headings, as_json=as_json, none="There are no such posts.", shorten="reason")
 
 
-def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "list[Retried]":
+def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "tuple[list[Retried], list[str]]":
     """Retry some hundred posts in a transaction, and ring for them after its commit.
 
     Left out are posts that are locked elsewhere, and posts whose revision is no longer the one that the operator has
-    `seen`: a try may have been made since.
+    `seen`: a try may have been made since. Returned second: posts that may have gone out and whose keys are too old.
     """
     from shared.broker import queue  # noqa: PLC0415 - as above
     from shared.store import failures  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 
     done: list[Retried] = []
+    too_old: list[str] = []
     found, post_ids = parts(data_dir), list(seen)
     for start in range(0, len(post_ids), TOGETHER):
         with database(data_dir) as tx:
             together = {post_id: seen[post_id] for post_id in post_ids[start : start + TOGETHER]}
             some = failures.retry_unchanged(tx, together, Actor(by), not_sent=not_sent)
+            if not not_sent:
+                too_old += failures.keys_too_old(tx, together.keys() - {one.post_id for one in some})
         done += some
         if found.redis_url:
             # What is not rung for, rescue and dispatch find within seconds.
@@ -176,4 +188,4 @@ def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> 
                 publishes, renders = failures.to_ring(some)
                 queue.enqueue_publish(publishes)
                 queue.enqueue_renders(renders)
-    return done
+    return done, too_old

@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
@@ -15,6 +15,7 @@ from pydantic_core import from_json
 Service = Literal["publish", "render", "webhook"]
 
 MESSAGE_LIMIT: Final = 500
+KEY_MARGIN: Final = 3600.0
 RETRY_AFTER_LIMIT: Final = 64
 """Characters of a Retry-After that are looked at: a date has 29."""
 
@@ -38,6 +39,11 @@ FAILURES: Final = frozenset({Outcome.NEVER_STARTED, Outcome.SERVER_ERROR, Outcom
 NOT_SENT: Final = frozenset({Outcome.NEVER_STARTED, Outcome.REFUSED})
 """Outcomes after which the request has certainly had no effect. All others may have had one."""
 
+KEY_TOO_OLD: Final = (
+    "its key is older than the publisher must remember, so no request was sent: "
+    "look at the platform whether it went out"
+)
+
 NOT_NOW: Final = frozenset({408, 409, 421, 423, 425, 429})
 MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407})
 
@@ -59,16 +65,24 @@ class Reply:
         return Outcome(self.kind)
 
 
-def read(service: Service, status: int, body: bytes | None, retry_after: float | None = None) -> Reply:
-    """What an answer means. `body`: None where it was longer than we read. `data` is the answer's object, unchecked."""
+def read(
+    service: Service, status: int, body: bytes | None, retry_after: float | None = None, *, ended: bool = True
+) -> Reply:
+    """What an answer means. `body`: None where it was longer than we read. `data` is the answer's object, unchecked.
+
+    `ended`: the answer says itself where it ends. Else only the end of the connection does.
+    """
     said = _object(body)
     if service == "webhook":
         return _read_receipt(status, body, said, retry_after)
     if 200 <= status < 300:
-        if status == 202 or (said is not None and said.get("status") == "processing"):
+        if status == 202 or _at_work(said):
             return Reply(Outcome.PROCESSING, message="the service is still at work", retry_after=retry_after)
         if said is None and (body is None or body.strip()):
             return Reply(Outcome.SERVER_ERROR, message=_not_ours(status, body), retry_after=retry_after)
+        if said is None and not ended:
+            # A body may have been on its way: "still at work", for one.
+            return Reply(Outcome.UNKNOWN, message=f"the answer {status} was cut off before its body")
         return Reply(Outcome.DONE, said or {})
     outcome = _of_status(status)
     return Reply(outcome, message=_words(status, said, outcome), retry_after=retry_after)
@@ -104,6 +118,11 @@ def _object(body: bytes | None) -> dict[str, Any] | None:
     except ValueError:
         return None
     return said if isinstance(said, dict) else None
+
+
+def _at_work(said: dict[str, Any] | None) -> bool:
+    status = (said or {}).get("status")
+    return isinstance(status, str) and status.lower() == "processing"
 
 
 def _not_ours(status: int, body: bytes | None) -> str:
@@ -156,12 +175,14 @@ def _date(value: str) -> datetime | None:
 class Past:
     """What is known of the tries under one key. `histories` in shared/store/claims.py computes it from the rows.
 
-    The counts and times begin anew when an operator retries. The three flags do not: only an operator's statement that
-    the request had no effect resets them. Times are aware, UTC.
+    The counts and their times begin anew when an operator retries. What begins with `uncertain` does not: only an
+    operator's statement that the request had no effect resets that. Times are aware, UTC.
 
     `uncertain`: a try ended unknown. Only a 2xx under the same key resolves that.
     `accepted`: a try was answered "still at work".
     `maybe_sent`: a try may have had its effect. Key and body must not change.
+    `maybe_since`: when the first such try began. The age of the key counts from there.
+    `done`: a try was answered 2xx. The post is out, as `platform_post_id` if the publisher gave that.
     """
 
     failures: int = 0
@@ -173,9 +194,13 @@ class Past:
     uncertain: bool = False
     accepted: bool = False
     maybe_sent: bool = False
+    maybe_since: datetime | None = None
+    done: bool = False
+    platform_post_id: str | None = None
 
-    def with_try(self, outcome: Outcome, started_at: datetime) -> "Past":
+    def with_try(self, outcome: Outcome, started_at: datetime, platform_post_id: str | None = None) -> "Past":
         """The same after one more try that ended so."""
+        done, maybe = self.done or outcome is Outcome.DONE, outcome not in NOT_SENT
         failed, busy, working = outcome in FAILURES, outcome is Outcome.NOT_NOW, outcome is Outcome.PROCESSING
         return replace(
             self,
@@ -185,16 +210,35 @@ class Past:
             failing_since=self.failing_since or (started_at if failed else None),
             busy_since=self.busy_since or (started_at if busy else None),
             working_since=self.working_since or (started_at if working else None),
-            uncertain=self.uncertain or outcome is Outcome.UNKNOWN,
+            uncertain=(self.uncertain or outcome is Outcome.UNKNOWN) and not done,
             accepted=self.accepted or working,
-            maybe_sent=self.maybe_sent or (outcome not in NOT_SENT and outcome is not Outcome.DONE),
+            maybe_sent=self.maybe_sent or maybe,
+            maybe_since=self.maybe_since or (started_at if maybe else None),
+            done=done,
+            platform_post_id=self.platform_post_id or platform_post_id,
         )
 
     def forgiven(self, *, not_sent: bool = False) -> "Past":
         """The same after an operator's retry; `not_sent`: the operator said that the request had no effect."""
         if not_sent:
             return Past()
-        return Past(uncertain=self.uncertain, accepted=self.accepted, maybe_sent=self.maybe_sent)
+        return Past(
+            uncertain=self.uncertain,
+            accepted=self.accepted,
+            maybe_sent=self.maybe_sent,
+            maybe_since=self.maybe_since,
+            done=self.done,
+            platform_post_id=self.platform_post_id,
+        )
+
+    def key_too_old(self, now: datetime, keeps: float) -> bool:
+        """Whether no request may begin under this key any more: the publisher may forget it soon, or has.
+
+        `keeps`: the seconds for which a publisher must remember a key. The margin before that is an hour, or a sixth
+        where that is less. It covers the time from a claim to its call, and clocks that differ.
+        """
+        longest = timedelta(seconds=keeps - min(KEY_MARGIN, keeps / 6))
+        return self.maybe_since is not None and now - self.maybe_since >= longest
 
     @classmethod
     def of(cls, tries: Iterable[tuple[Outcome, datetime]]) -> "Past":

@@ -14,7 +14,7 @@ OLDEST_POSTGRESQL: Final = 18
 _TIMES: Final = (
     *("rescue_period", "dispatch_period", "horizon", "lock_timeout", "idle_in_transaction_session_timeout"),
     *("transaction_timeout", "service_timeout", "claim_expiry", "visibility_timeout", "grace", "redis_timeout"),
-    *("database_patience", "idempotency_hours"),
+    *("database_patience", "idempotency_hours", "publisher_keeps_keys"),
 )
 
 
@@ -99,6 +99,24 @@ RULES: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """The least that a setting may be."""
+
+    name: str
+    least: float
+    why: str
+
+
+MINIMA: Final = (
+    Minimum(
+        "publisher_keeps_keys",
+        7200,
+        "an hour of tries under one key has to fit, and an hour for clocks that differ",
+    ),
+)
+
+
 NAMED: Final = frozenset({*_TIMES, *(name for rule in RULES for name in (rule.one, rule.other))})
 """The settings that the rules are about."""
 
@@ -115,6 +133,10 @@ def contradictions(values: Mapping[str, float]) -> list[str]:
         f"{variable(rule.other)}={_number(values[rule.other])}: {rule.why}"
         for rule in RULES
         if not rule.holds(values[rule.one], values[rule.other])
+    ] + [
+        f"{variable(one.name)}={_number(values[one.name])} must be at least {_number(one.least)}: {one.why}"
+        for one in MINIMA
+        if values[one.name] < one.least
     ]
 
 

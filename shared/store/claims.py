@@ -1,14 +1,14 @@
 """Claims: taking a post for a render or a publish, and the guarded ways out of it (docs/lifecycle.md)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.domain.service_answers import FAILURES, NOT_SENT, Outcome, Past
+from shared.domain.service_answers import FAILURES, NOT_SENT, Past
 from shared.store import counted
 
 
@@ -92,12 +92,16 @@ _HISTORY = text("""
             min(started_at) FILTER (WHERE NOT forgiven AND outcome = ANY(:failures)) AS failing_since,
             min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'not_now') AS busy_since,
             min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'processing') AS working_since,
-            bool_or(NOT not_sent AND (outcome = 'unknown' OR outcome IS NULL)) AS uncertain,
+            bool_or(NOT not_sent AND (outcome = 'unknown' OR outcome IS NULL))
+                AND NOT bool_or(NOT not_sent AND coalesce(outcome, '') = 'done') AS uncertain,
             bool_or(NOT not_sent AND coalesce(outcome, '') = 'processing') AS accepted,
-            bool_or(NOT not_sent AND coalesce(outcome, '') <> ALL(:harmless)) AS maybe_sent
+            bool_or(NOT not_sent AND coalesce(outcome, '') <> ALL(:harmless)) AS maybe_sent,
+            min(started_at) FILTER (WHERE NOT not_sent AND coalesce(outcome, '') <> ALL(:harmless)) AS maybe_since,
+            bool_or(NOT not_sent AND coalesce(outcome, '') = 'done') AS done,
+            min(platform_post_id) FILTER (WHERE NOT not_sent) AS platform_post_id
         FROM publish_attempts a WHERE a.post_id = l.post_id AND a.idempotency_key = l.idempotency_key) t""")
 _FAILURES = [outcome.value for outcome in FAILURES]
-HARMLESS = [outcome.value for outcome in NOT_SENT | {Outcome.DONE}]
+HARMLESS = [outcome.value for outcome in NOT_SENT]
 
 
 def histories(tx: Connection, post_ids: Iterable[str]) -> dict[str, History]:
@@ -116,18 +120,38 @@ class AttemptResult:
     token: str
     outcome: str
     message: str | None
+    platform_post_id: str | None = None
 
 
+# A 2xx counts however late it comes: "unknown" then only said that its worker was gone.
 _FINISH_ATTEMPTS = text("""
-    UPDATE publish_attempts a SET outcome = r.outcome, message = r.message, finished_at = clock_timestamp()
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(token text, outcome text, message text)
-    WHERE a.claim_token = r.token AND a.outcome IS NULL""")
+    UPDATE publish_attempts a SET outcome = r.outcome, message = r.message, platform_post_id = r.platform_post_id,
+        finished_at = clock_timestamp()
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+        token text, outcome text, message text, platform_post_id text)
+    WHERE a.claim_token = r.token
+        AND (a.outcome IS NULL OR (a.outcome = 'unknown' AND r.outcome = 'done'))""")
 
 
 def finish_attempts(tx: Connection, results: Sequence[AttemptResult]) -> None:
-    """Record the results of tries. A try that has a result keeps it."""
+    """Record the results of tries of locked posts. A try keeps the result that it has, save where a 2xx comes late."""
     if results:
         tx.execute(_FINISH_ATTEMPTS, {"rows": to_json(results).decode()})
+
+
+# One row a statement, which commits at once: so that it waits for no second lock while it holds one.
+_FINISH_ONE_ATTEMPT = text("""
+    UPDATE publish_attempts SET outcome = :outcome, message = :message, platform_post_id = :platform_post_id,
+        finished_at = clock_timestamp()
+    WHERE claim_token = :token AND (outcome IS NULL OR (outcome = 'unknown' AND :outcome = 'done'))""")
+
+
+def finish_attempt_alone(tx: Connection, result: AttemptResult) -> None:
+    """Record the result of a try whose post is locked elsewhere, on a connection where each statement commits.
+
+    The next claim of the post then knows how the try ended, although its worker could not finish the post.
+    """
+    tx.execute(_FINISH_ONE_ATTEMPT, asdict(result))
 
 
 _FORGIVE = text("""
@@ -154,6 +178,7 @@ class Finish:
     status: Literal["posted", "failed", "generated"]
     platform_post_id: str | None = None
     failure_reason: str | None = None
+    failure_message: str | None = None
     until: datetime | None = None
     retry_at: datetime | None = None
 
@@ -161,6 +186,7 @@ class Finish:
 _FINISH = text("""
     UPDATE posts p SET
         status = r.status, platform_post_id = r.platform_post_id, failure_reason = r.failure_reason,
+        failure_message = r.failure_message,
         posted_at = CASE WHEN r.status = 'posted' THEN clock_timestamp() END,
         failed_at = CASE WHEN r.status = 'failed' THEN clock_timestamp() END,
         revision = p.revision + CASE WHEN r.status = 'generated' THEN 0 ELSE 1 END,
@@ -168,8 +194,8 @@ _FINISH = text("""
         claim_kind = CASE WHEN r.until IS NOT NULL THEN p.claim_kind END,
         claim_token = CASE WHEN r.until IS NOT NULL THEN p.claim_token END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        post_id text, token text, status text, platform_post_id text, failure_reason text, until timestamptz,
-        retry_at timestamptz)
+        post_id text, token text, status text, platform_post_id text, failure_reason text,
+        failure_message text, until timestamptz, retry_at timestamptz)
     WHERE p.id = r.post_id AND p.claim_token = r.token AND p.claim_kind = 'publish' AND p.status = 'generated'
     RETURNING p.id, p.posted_at, p.revision""")
 

@@ -12,6 +12,8 @@ from sqlalchemy import Connection, text
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status, needs_render
 from shared.domain.posts import Post
+from shared.domain.service_answers import Past
+from shared.settings import settings
 from shared.store import acts as acts_store
 from shared.store import claims as claims_store
 from shared.store import counted
@@ -19,6 +21,8 @@ from shared.store import posts as posts_store
 from shared.store.acts import Act, Actor
 
 LOOKED_AT = 10_000
+KEY_TOO_OLD = "may have gone out, and its key is older than the publisher must remember"
+LOOK_FIRST = "Look at the platform first. If it did not go out: redraft posts retry {} --not-sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +156,16 @@ class PutBack:
     claim: ClaimKind | None = None
 
 
-def put_back(post: PostFacts, *, maybe_sent: bool) -> PutBack:
-    """What an operator's retry makes of a failed post that may have gone out, or certainly did not. Pure."""
-    if maybe_sent:
+def put_back(
+    post: PostFacts, past: Past, now: datetime, *, keeps_keys: float, not_sent: bool = False
+) -> PutBack | None:
+    """What an operator's retry makes of a failed post. None: it stays as it is, since it may have gone out and its key
+    is too old. `past`: its tries under the latest key; `not_sent`: the operator says that none had an effect. Pure.
+    """
+    if past.maybe_sent and not not_sent:
+        # A post that went out by an answer that came late is finished without another request.
+        if past.key_too_old(now, keeps_keys) and not past.done:
+            return None
         return PutBack("closed", Status.GENERATED, ClaimKind.PUBLISH)
     if post.rendered_url is None and needs_render(post.content_type, render_as_video=post.render_as_video):
         return PutBack("render", Status.PENDING_RENDER)
@@ -179,6 +190,15 @@ def retry_unchanged(
     locked = posts_store.lock_posts(tx, seen, "skip")
     same = [post for post_id, post in locked.items() if post.facts.revision == seen[post_id]]
     return retry(tx, same, actor, not_sent=not_sent)
+
+
+def keys_too_old(tx: Connection, post_ids: Iterable[str]) -> list[str]:
+    """Which of these failed posts `retry` leaves as they are without the operator's word: they may have gone out, and
+    their keys are older than the publisher must remember.
+    """
+    found = claims_store.histories(tx, post_ids)
+    now, keeps = posts_store.clock(tx), settings().publisher_keeps_keys
+    return sorted(i for i, one in found.items() if one.past.key_too_old(now, keeps) and not one.past.done)
 
 
 _RETRY = text("""
@@ -208,18 +228,22 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
 
     What was tried before no longer counts against them. Key and body stay: a post that may have gone out comes back
     closed to edits, its publish claim expired, so that it is taken up with both and can never go out twice. `not_sent`
-    is the operator's word that it did not go out: the post comes back open.
+    is the operator's word that it did not go out: the post comes back open. Without it, posts with a key that is too
+    old stay as they are (`keys_too_old` names them).
     """
     failed = [post for post in posts if post.facts.status is Status.FAILED and not post.facts.deleted]
     past = claims_store.histories(tx, [post.facts.id for post in failed])
     before = {row[0]: row[1] for row in tx.execute(_BEFORE, {"ids": [post.facts.id for post in failed]})}
+    now, keeps_keys = posts_store.clock(tx), settings().publisher_keeps_keys
     rows: list[dict[str, object]] = []
     done: list[Retried] = []
     acts: list[Act] = []
     for post in failed:
         facts, history = post.facts, past.get(post.facts.id)
-        maybe_sent = history is not None and history.past.maybe_sent
-        put = put_back(facts, maybe_sent=maybe_sent and not not_sent)
+        tries = history.past if history is not None else Past()
+        put = put_back(facts, tries, now, keeps_keys=keeps_keys, not_sent=not_sent)
+        if put is None:
+            continue
         rows.append(
             {
                 "id": facts.id,
@@ -230,13 +254,13 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
             }
         )
         revision = facts.content_revision if put.status is Status.PENDING_RENDER else facts.schedule_revision
-        action = acts_store.RETRY_NOT_SENT if maybe_sent and not_sent else acts_store.RETRY
+        action = acts_store.RETRY_NOT_SENT if tries.maybe_sent and not_sent else acts_store.RETRY
         overwritten = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
         acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, overwritten))
         done.append(Retried(facts.id, put.back, revision, facts.scheduled_time))
     if not rows:
         return []
-    claims_store.forgive(tx, past, not_sent=not_sent)
+    claims_store.forgive(tx, [one.post_id for one in done], not_sent=not_sent)
     waits = {row[0]: row[1] for row in tx.execute(_RETRY, {"rows": to_json(rows).decode()})}
     counted(len(waits), len(rows), "retry")
     acts_store.record(tx, actor, acts)

@@ -53,6 +53,24 @@ def test_a_post_that_may_have_gone_out_comes_back_closed(stack: Running) -> None
     assert refused["details"] == [{"field": "status", "message": "being published"}]
 
 
+def test_a_post_whose_key_the_publisher_may_have_forgotten_stays_failed_and_says_what_to_do(stack: Running) -> None:
+    post = stack.post(**FAILED)
+    publish_try(stack, post, "unknown")
+    with stack.engine.begin() as tx:
+        days = "UPDATE publish_attempts SET started_at = now() - interval '3 days' WHERE post_id = :id"
+        tx.execute(text(days), {"id": post})
+    before = stack.row("posts", post)
+    answer = retry(stack, post)
+    refused = error(answer, 409)
+    assert (refused["code"], fields(answer)) == ("conflict", ["status"])
+    assert refused["message"] == (
+        f"Post {post} may have gone out, and its key is older than the publisher must remember. "
+        f"Look at the platform first. If it did not go out: redraft posts retry {post} --not-sent"
+    )
+    assert stack.row("posts", post) == before
+    assert stack.scalar("SELECT count(*) FROM acts WHERE subject_id = :id", id=post) == 0
+
+
 def test_a_post_that_failed_in_its_render_is_rendered_again(stack: Running) -> None:
     post = stack.slides(**FAILED)
     assert retry(stack, post).json()["status"] == "pending_render"

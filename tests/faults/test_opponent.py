@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from shared.domain.service_answers import KEY_TOO_OLD
 from tests.faults.evidence import Call
 from tests.faults.harness import Harness
 from tests.faults.publishing import due
@@ -104,6 +105,61 @@ def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counte
     seen.update(f"answered {call['status']}" for call in journal["calls"])
     print(dict(seen.most_common()))
     return seen
+
+
+DAYS = text("""
+    UPDATE publish_attempts SET started_at = started_at - interval '3 days',
+        finished_at = finished_at - interval '3 days'""")
+
+
+def weekend(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counter[str]:
+    """A game; then three days without workers, after which the publisher knows no key any more. How posts ended."""
+    opponent = Played(harness.processes, harness.seed, tmp_path / "journal")
+    harness.environment |= opponent.environment | {
+        "REDRAFT_SERVICE_TIMEOUT": "1", "REDRAFT_CLAIM_EXPIRY": "4", "REDRAFT_RESCUE_PERIOD": "1",
+    }  # fmt: skip
+    harness.start_api().start_ops()
+    publisher = harness.start_worker("publish")
+    posts = due(harness, count)
+    chance, until = random.Random(harness.seed), time.monotonic() + seconds
+    while time.monotonic() < until:
+        if chance.random() < 0.3:
+            harness.http.post(f"/v1/posts/{chance.choice(posts)}/retry")
+        waits_end(harness, posts)
+        time.sleep(0.1)  # how often it is done
+    publisher.kill()
+    opponent.restart()  # and what was under way comes to nothing
+    opponent.forget()
+    opponent.calm()
+    with harness.engine.begin() as tx:
+        tx.execute(DAYS)
+    harness.start_worker("publish")
+
+    def ended() -> bool:
+        waits_end(harness, posts, claims=True)
+        rows = [harness.row("posts", post) for post in posts]
+        left = [f"{row.id} {row.status} {row.claim_kind}" for row in rows if row.status not in {"posted", "failed"}]
+        assert not left, left
+        return True
+
+    eventually(ended, within=60, every=0.3, because="every post has an end")
+    effects = Counter(post for post, _ in opponent.journal()["effects"])
+    assert [post for post, times in effects.items() if times > 1] == [], "went out twice"
+    seen = Counter[str]()
+    for post in posts:
+        row = harness.row("posts", post)
+        seen[f"{row.status} {row.failure_reason or ''}".strip()] += 1
+        assert row.status == "failed" or effects[post] == 1
+        if row.failure_message == KEY_TOO_OLD:
+            refused = harness.http.post(f"/v1/posts/{post}/retry")
+            assert (refused.status_code, "--not-sent" in refused.text) == (409, True)
+            seen["too old"] += 1
+    print(dict(seen))
+    return seen
+
+
+def test_row_23_a_weekend_without_workers_makes_nothing_go_out_twice(harness: Harness, tmp_path: Path) -> None:
+    assert weekend(harness, tmp_path, 12, 3)["too old"]
 
 
 def test_row_23_nothing_goes_out_twice_whatever_a_publisher_does(harness: Harness, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 may do to it, in every order. Each decision is the product's own; only what its statements write is said once more here
 (tests/model/test_rows.py holds the two together).
 
-Assumed of the publisher, as docs/services.md asks: a key has one effect at most; a request may have its effect before
-its answer, long after it, or never; 2xx says that the key's effect has happened; a refusal says that this one request
+Assumed of the publisher, as docs/services.md asks: a key has one effect at most, for as long as the publisher must
+remember it; after that the same key is a new one to it. A request may have its effect before its answer, long after it,
+or never; 2xx says that the key's effect has happened; a refusal says that this one request
 has none and never will, and nothing of others; a request that never started has none. Assumed of an operator who says
 "not sent": that this is true, also of what is still under way.
 
@@ -29,13 +30,15 @@ from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import failures
 from shared.store.claims import Attempt, AttemptResult, Finish, History
 from worker import publish_rules
-from worker.retries import OUTCOME_UNKNOWN, Limits
+from worker.retries import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE, Limits
 
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EXPIRY: Final = timedelta(seconds=60)
 LATER: Final = timedelta(minutes=5)
 LIMITS: Final = Limits(failures=2, unknown=2)
 """Fewer tries than by default: what follows the last one must lie within the depth that is searched."""
+KEEPS: Final = timedelta(seconds=LIMITS.keeps_keys)
+"""How long the publisher remembers a key that it has not refused."""
 
 ALL_ANSWERS: Final = tuple(Outcome)
 ANSWERS: Final = tuple(outcome for outcome in Outcome if outcome is not Outcome.MISCONFIGURED)
@@ -59,10 +62,12 @@ class Holder(NamedTuple):
 class State(NamedTuple):
     """The row of a post, its tries under the latest key, the workers that live, and what is at the publisher.
 
-    `waiting`: the try without an outcome, by its claim's token, and when it began. `effects`: keys whose effect may
-    have happened or may still; `done`: those of them of which a 2xx told. `bodies`: what came under each key. `doubt`:
-    a try ended without an answer, and no 2xx came since. `edits`, `acts`: how many more edits and operators' retries
-    there will be.
+    `waiting`: the try without an outcome, by its claim's token, and when it began. `gone`: tries that a claim wrote
+    down as unknown, for want of an answer. `remembers`: the keys that the publisher has not refused, when the first
+    such request came, and how often it had forgotten the key by then. `effects`: keys, with that number, whose effect
+    may have happened or may still; `done`: keys of which a 2xx told. `bodies`: what came under each key. `doubt`: a try
+    ended without an answer, and no 2xx came since. `edits`, `acts`: how many more edits and operators' retries there
+    will be.
     """
 
     now: datetime
@@ -73,10 +78,12 @@ class State(NamedTuple):
     reason: str | None = None
     history: History | None = None
     waiting: tuple[str, datetime] | None = None
+    gone: frozenset[str] = frozenset()
     queued: str | None = None
     holders: tuple[Holder, ...] = ()
     bodies: tuple[tuple[str, str], ...] = ()
-    effects: frozenset[str] = frozenset()
+    remembers: tuple[tuple[str, datetime, int], ...] = ()
+    effects: frozenset[tuple[str, int]] = frozenset()
     done: frozenset[str] = frozenset()
     doubt: bool = False
     edits: int = 2
@@ -140,12 +147,24 @@ def steps(state: State, answers: tuple[Outcome, ...] = ANSWERS, holders: int = 2
     yield from _people(state)
     if (later := passes(state)) is not None:
         yield "time passes", later
+    if (much_later := forgotten(state)) is not None:
+        yield "time passes until the publisher has forgotten the key", much_later
 
 
 def passes(state: State) -> State | None:
     """The clock at the next moment that anything waits for."""
     times = [time for time in (state.expires, state.retry_at, state.facts.scheduled_time) if time and time > state.now]
     return state._replace(now=min(times)) if times else None
+
+
+def forgotten(state: State) -> State | None:
+    """The clock at the moment when the publisher has forgotten the latest key that it knows."""
+    known = [came + KEEPS for _, came, _ in state.remembers if came + KEEPS > state.now]
+    if not known or state.facts.status is Status.POSTED:
+        return None
+    # A call that has not begun by then never begins: its claim is too old.
+    holders = (one if one.reply else one._replace(reply=Outcome.NEVER_STARTED) for one in state.holders)
+    return state._replace(now=max(known), holders=tuple(holders))
 
 
 # Workers
@@ -155,11 +174,16 @@ def claims(state: State) -> Iterator[Step]:
     """A worker's claim: apply what is queued, decide, write, commit."""
     drained = _applied(state) if state.facts.claim is not ClaimKind.PUBLISH else state
     taken = publish_rules.take(drained.facts, state.post, state.past, state.now, LIMITS)
-    if taken.attempt is None and taken.gives_up is None:
+    if taken.attempt is None and taken.finish is None:
         return
-    after = drained if taken.lost is None else ended(drained, taken.lost)
-    if taken.gives_up is not None:
-        yield "a claim gives up", finished(after, taken.gives_up)
+    after = drained
+    if taken.lost is not None:
+        after = ended(drained, taken.lost)
+        if after.waiting != drained.waiting:
+            after = after._replace(gone=after.gone | {taken.lost.token})
+    if taken.finish is not None:
+        label = "a claim finds the 2xx" if taken.finish.status == "posted" else "a claim gives up"
+        yield label, finished(after, taken.finish)
         return
     assert taken.attempt is not None
     attempt, past = taken.attempt, state.past
@@ -191,6 +215,9 @@ def _workers(state: State, answers: tuple[Outcome, ...]) -> Iterator[Step]:
         else:
             after = finish(state, holder)
             yield "a worker finishes", after._replace(holders=others)
+            kept = ended(state, _result(holder))
+            if kept != state:
+                yield "a worker finds the post locked, and keeps the answer", kept
             if not holder.again and after.token == holder.attempt.claim_token:
                 # The answer of its COMMIT is lost: it will finish once more. Where the post is not its own any more,
                 # that is what any late finish is.
@@ -207,29 +234,51 @@ def sent(state: State, attempt: Attempt, answer: Outcome) -> State:
     if answer is Outcome.REFUSED:
         return state
     done = state.done | {key} if answer is Outcome.DONE else state.done
-    return state._replace(effects=state.effects | {key}, done=done)
+    state, times = _remembered(state, key)
+    return state._replace(effects=state.effects | {(key, times)}, done=done)
+
+
+def _remembered(state: State, key: str) -> tuple[State, int]:
+    """The publisher looks the key up, and how often it had forgotten that key before."""
+    known = next((one for one in state.remembers if one[0] == key), None)
+    if known is not None and state.now - known[1] < KEEPS:
+        return state, known[2]
+    times = 0 if known is None else known[2] + 1
+    others = (one for one in state.remembers if one[0] != key)
+    return state._replace(remembers=(*others, (key, state.now, times))), times
 
 
 def finish(state: State, holder: Holder) -> State:
     """As worker/published.py: how the try ended is kept; the post is the holder's as long as the token is."""
     attempt, answer = holder.attempt, holder.reply
     assert answer is not None
-    state = ended(state, AttemptResult(attempt.claim_token, answer, None))
+    state = ended(state, _result(holder))
     if state.token != attempt.claim_token:
         return state
     asks = QUARTER if answer in {Outcome.NOT_NOW, Outcome.PROCESSING} else None
     reply = Reply(answer, message=None if answer is Outcome.DONE else "no", retry_after=asks)
-    end = publish_rules.conclude(attempt, holder.history, reply, now=state.now, jitter=0.0, limits=LIMITS)
+    end = publish_rules.conclude(
+        attempt, holder.history, reply, now=state.now, jitter=0.0, limits=LIMITS, latest=state.past
+    )
     return finished(state, end)
 
 
+def _result(holder: Holder) -> AttemptResult:
+    assert holder.reply is not None
+    return AttemptResult(holder.attempt.claim_token, holder.reply, None)
+
+
 def ended(state: State, end: AttemptResult) -> State:
-    """`end_attempts`: the first word on each try stands."""
+    """`finish_attempts`: the first result of each try stands, save where a 2xx comes late."""
+    if state.history is not None and end.token in state.gone and end.outcome == Outcome.DONE:
+        past = state.history.past.with_try(Outcome.DONE, state.now)
+        gone = state.gone - {end.token}
+        return state._replace(history=replace(state.history, past=past), gone=gone, doubt=False)
     if state.waiting is None or state.waiting[0] != end.token or state.history is None:
         return state
     outcome = Outcome(end.outcome)
     past = state.history.past.with_try(outcome, state.waiting[1])
-    doubt = state.doubt or outcome is Outcome.UNKNOWN
+    doubt = (state.doubt or outcome is Outcome.UNKNOWN) and not past.done
     return state._replace(history=replace(state.history, past=past), waiting=None, doubt=doubt)
 
 
@@ -258,9 +307,10 @@ def _people(state: State) -> Iterator[Step]:
     if deletion.refusal(state.facts) is None:
         yield "it is deleted", state._replace(facts=replace(state.facts, deleted=True), retry_at=None, queued=None)
     if state.facts.status is Status.FAILED and state.acts:
-        yield "an operator retries", _put_back(state, not_sent=False)
-        if not state.done:
-            yield "an operator retries --not-sent", _put_back(state, not_sent=True)
+        if (back := _put_back(state, not_sent=False)) is not None:
+            yield "an operator retries", back
+        if not state.done and (back := _put_back(state, not_sent=True)) is not None:
+            yield "an operator retries --not-sent", back
 
 
 def _applied(state: State) -> State:
@@ -278,10 +328,13 @@ def _applied(state: State) -> State:
     return state._replace(queued=None, facts=decision.after, retry_at=None if anew else state.retry_at)
 
 
-def _put_back(state: State, *, not_sent: bool) -> State:
-    """`failures.retry`."""
-    past = state.past
-    put = failures.put_back(state.facts, maybe_sent=past is not None and past.past.maybe_sent and not not_sent)
+def _put_back(state: State, *, not_sent: bool) -> State | None:
+    """`failures.retry`; None where it leaves the post as it is."""
+    past, keeps = state.past, LIMITS.keeps_keys
+    tries = past.past if past is not None else Past()
+    put = failures.put_back(state.facts, tries, state.now, keeps_keys=keeps, not_sent=not_sent)
+    if put is None:
+        return None
     state = state._replace(
         facts=replace(state.facts, status=put.status, claim=put.claim),
         token="clm_operator" if put.claim else None,
@@ -293,7 +346,9 @@ def _put_back(state: State, *, not_sent: bool) -> State:
         acts=state.acts - 1,
     )
     # An operator's word is true, or it is worth nothing: what was under way has come to nothing.
-    return state._replace(holders=(), effects=frozenset(), doubt=False) if not_sent else state
+    if not not_sent:
+        return state
+    return state._replace(holders=(), gone=frozenset(), remembers=(), effects=frozenset(), doubt=False)
 
 
 # What must hold
@@ -319,7 +374,10 @@ def broken(state: State) -> Iterator[str]:
     if (state.open or state.facts.deleted) and state.effects:
         yield CLOSED
     failed = state.facts.status is Status.FAILED
-    if state.doubt and (state.open or state.facts.deleted or (failed and state.reason != OUTCOME_UNKNOWN)):
+    refused = failed and state.reason not in {OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE}
+    if (refused and state.effects) or (
+        state.doubt and (state.open or state.facts.deleted or (failed and state.reason != OUTCOME_UNKNOWN))
+    ):
         yield UNKNOWN_STAYS
 
 
@@ -393,7 +451,7 @@ def same(state: State, *, rows_only: bool = False) -> tuple[object, ...]:
         return (
             number(history.idempotency_key), number(history.body), past.failures, past.unknown, past.waits,
             ago(past.failing_since), ago(past.busy_since), ago(past.working_since), past.uncertain, past.accepted,
-            past.maybe_sent,
+            past.maybe_sent, past.done, past.key_too_old(state.now, LIMITS.keeps_keys),
         )  # fmt: skip
 
     facts = state.facts
@@ -412,5 +470,8 @@ def same(state: State, *, rows_only: bool = False) -> tuple[object, ...]:
     )  # fmt: skip
     return (
         row, holders, state.queued, tuple((number(key), number(body)) for key, body in state.bodies),
-        frozenset(map(number, state.effects)), frozenset(map(number, state.done)), state.doubt, state.edits, state.acts,
+        frozenset(number(one.attempt.claim_token) for one in state.holders if one.attempt.claim_token in state.gone),
+        tuple((number(key), times, state.now - came >= KEEPS) for key, came, times in state.remembers),
+        frozenset((number(key), times) for key, times in state.effects), frozenset(map(number, state.done)),
+        state.doubt, state.edits, state.acts,
     )  # fmt: skip

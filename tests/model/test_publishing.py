@@ -11,7 +11,7 @@ import pytest
 
 from api import deletion
 from shared.domain import posts, reschedules, service_answers
-from shared.domain.lifecycle import PostFacts, Status
+from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
 from shared.store.claims import Attempt, History
@@ -40,7 +40,8 @@ EVERYTHING = [
     "a worker claims", "a worker claims, one is dead", "a claim gives up", "a worker finishes",
     "a worker finishes unheard", "an edit of the caption is recorded", "an edit of the time is recorded",
     "the edit is applied or refused", "it is deleted", "an operator retries", "an operator retries --not-sent",
-    "time passes",
+    "time passes", "time passes until the publisher has forgotten the key", "a claim finds the 2xx",
+    "a worker finds the post locked, and keeps the answer",
 ]  # fmt: skip
 
 
@@ -76,6 +77,15 @@ what_next, passes, attempt_of = retries.what_next, publishing.passes, publish_ru
 def a_refusal_of_a_repeat_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(reply: Reply, past: Past, **given: object) -> Step:
         if reply.outcome is Outcome.REFUSED:
+            return GiveUp(reply.message or "refused")
+        return what_next(reply, past, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(retries, "what_next", twin)
+
+
+def a_refusal_after_a_server_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twin(reply: Reply, past: Past, **given: object) -> Step:
+        if reply.outcome is Outcome.REFUSED and not past.uncertain:
             return GiveUp(reply.message or "refused")
         return what_next(reply, past, **given)  # type: ignore[arg-type]
 
@@ -153,6 +163,16 @@ def a_bulk_job_moves_a_claimed_post(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reschedules, "_REFUSALS", twin)
 
 
+def a_key_never_grows_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Past, "key_too_old", lambda *_: False)
+
+
+def a_retry_makes_the_key_young_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    forgiven = Past.forgiven
+    monkeypatch.setattr(Past, "forgiven", lambda past, **given: replace(forgiven(past, **given), maybe_since=None))
+    monkeypatch.setattr(failures, "put_back", lambda *_, **__: PutBack("closed", Status.GENERATED, ClaimKind.PUBLISH))
+
+
 def dead_workers_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "before_retaking", lambda *_: None)
 
@@ -200,12 +220,13 @@ def each_try_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 TWINS: list[tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = [
     (a_refusal_of_a_repeat_is_a_refusal, UNKNOWN_STAYS, 4),
+    (a_refusal_after_a_server_error_is_a_refusal, UNKNOWN_STAYS, 5),
     (a_409_is_a_refusal, CLOSED, 3),
     (a_409_is_a_refusal, ONCE, 6),
     (a_server_error_means_not_sent, CLOSED, 6),
     (a_retry_forgets_the_key, CLOSED, 5),
     (a_retry_forgets_the_key, UNKNOWN_STAYS, 5),
-    (a_retry_forgets_the_key, ONCE, 8),
+    (a_retry_forgets_the_key, ONCE, 7),
     (a_retry_opens_the_post, CLOSED, 5),
     (an_expired_claim_is_no_claim, CLOSED, 3),
     (an_expired_claim_is_no_claim, ONCE, 6),
@@ -214,6 +235,8 @@ TWINS: list[tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = [
     (a_late_finish_counts, CLOSED, 5),
     (a_claimed_post_can_be_deleted, CLOSED, 2),
     (a_bulk_job_moves_a_claimed_post, CLOSED, 2),
+    (a_key_never_grows_too_old, ONCE, 5),
+    (a_retry_makes_the_key_young_again, ONCE, 7),
     (dead_workers_are_not_counted, ENDS, 1),
     (not_now_has_no_end, ENDS, 1),
     (a_claim_between_tries_has_no_time, ENDS, 1),

@@ -20,8 +20,18 @@ from worker import apply, publish, published
 from worker.outbound.call_pool import Completed
 from worker.published import Called, Published
 
-SEED, STORIES, LONG = 20, 20, 18
-WEIGHTS = {"a call": 0.4, "a worker": 6, "a claim": 9, "time": 8, "an edit": 0.7, "it is deleted": 0.2}
+SEED, STORIES, LONG = 21, 24, 18
+WEIGHTS = {
+    "time passes until": 0.5,
+    "a worker finds the post locked": 9,
+    "a call ends done": 1,
+    "a call": 0.4,
+    "a worker": 6,
+    "a claim": 9,
+    "time": 8,
+    "an edit": 0.7,
+    "it is deleted": 0.2,
+}
 
 
 class Lived:
@@ -44,9 +54,15 @@ class Lived:
                     called.attempt.idempotency_key
                 )
                 assert called.attempt.try_number == attempt.try_number
-            case "a claim gives up":
+            case "a claim gives up" | "a claim finds the 2xx":
                 assert publish.claim({self.post: 1}, Published()) == []
-            case "time passes":
+            case "a worker finds the post locked, and keeps the answer":
+                with self.engine.begin() as person:
+                    person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": self.post})
+                    ((token, answer),) = self.kept(before, after)
+                    completed = Completed(self.called[token], reply_of(answer), time.monotonic())
+                    assert published.finish([completed], Published()) == [completed]
+            case "time passes" | "time passes until the publisher has forgotten the key":
                 self.time_passes((after.now - before.now).total_seconds(), after)
             case "an edit of the caption is recorded":
                 with self.engine.begin() as tx:
@@ -73,9 +89,19 @@ class Lived:
         ends = label.removeprefix("a call ends ").partition(",")[0] if label.startswith("a call") else None
         answer = Outcome(ends) if ends else of(before)[token].reply
         assert answer is not None
-        asks = QUARTER if answer in {Outcome.NOT_NOW, Outcome.PROCESSING} else None
-        reply = Reply(answer, message=None if answer is Outcome.DONE else "no", retry_after=asks)
-        assert published.finish([Completed(self.called[token], reply, time.monotonic())], Published()) == []
+        assert published.finish([Completed(self.called[token], reply_of(answer), time.monotonic())], Published()) == []
+
+    @staticmethod
+    def kept(before: State, after: State) -> list[tuple[str, Outcome]]:
+        """The tries whose answers were written down between these states."""
+        found = []
+        for one in before.holders:
+            token = one.attempt.claim_token
+            open_before = token in before.gone or (before.waiting is not None and before.waiting[0] == token)
+            open_after = token in after.gone or (after.waiting is not None and after.waiting[0] == token)
+            if open_before and not open_after and one.reply is not None:
+                found.append((token, one.reply))
+        return found
 
     def time_passes(self, seconds: float, after: State) -> None:
         """What began before lies further back; what the model's clock has come to is due here too."""
@@ -121,8 +147,16 @@ class Lived:
         return bool(tx.execute(asked, {"id": self.post}).scalar_one())
 
 
+def reply_of(answer: Outcome) -> Reply:
+    asks = QUARTER if answer in {Outcome.NOT_NOW, Outcome.PROCESSING} else None
+    return Reply(answer, message=None if answer is Outcome.DONE else "no", retry_after=asks)
+
+
 def shape(past: Past) -> tuple[object, ...]:
-    since = [time is None for time in (past.failing_since, past.busy_since, past.working_since)]
+    if past.done:
+        # Nothing is decided by the rest any more: the next claim finishes the post.
+        return past.done, past.maybe_sent, past.maybe_since is None, past.uncertain
+    since = [time is None for time in (past.failing_since, past.busy_since, past.working_since, past.maybe_since)]
     return past.failures, past.unknown, past.waits, past.uncertain, past.accepted, past.maybe_sent, *since
 
 
@@ -151,5 +185,7 @@ def test_the_model_and_the_rows_live_through_the_same_stories(engine: Engine, mo
                 raise AssertionError("\n  ".join([f"seed {SEED}, story {number}:", *story])) from error
             state = after
     wanted = ["a worker claims", "a claim gives up", "a worker finishes", "a worker finishes unheard", "time passes"]
+    wanted += ["a worker finds the post locked, and keeps the answer", "a claim finds the 2xx"]
+    wanted += ["time passes until the publisher has forgotten the key"]
     wanted += ["the edit is applied or refused", "an operator retries", "an operator retries --not-sent"]
     assert [label for label in wanted if not seen[label]] == [], seen

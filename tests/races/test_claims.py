@@ -1,12 +1,15 @@
 """Claims and finishes against edits and against each other: two real connections, and proof that the loser waited."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
@@ -25,7 +28,7 @@ from tests.worker.fake_services import (
 )
 from worker import apply, publish, render
 from worker.follow_ups import SNOOZE, FollowUps, Publish
-from worker.outbound.call_pool import CallPool
+from worker.outbound.call_pool import CallPool, Completed
 from worker.render import Rendering
 
 __all__ = ["fake_services"]
@@ -73,11 +76,12 @@ class Pause:
         monkeypatch.setattr(place, name, paused)
 
 
-def someone_waits_for_a_lock(engine: Engine) -> bool:
+def someone_waits_for_a_lock(engine: Engine, table: str = "posts") -> bool:
     with engine.connect() as look:
         waiting = look.execute(
             text("""SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                    AND wait_event_type = 'Lock' AND query ILIKE '%posts%'""")
+                    AND wait_event_type = 'Lock' AND query ILIKE :table"""),
+            {"table": f"%{table}%"},
         )
         return bool(waiting.scalar_one())
 
@@ -215,6 +219,56 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
             until(lambda: someone_waits_for_a_lock(engine))
             pause.go.set()
     assert factories.row(engine, "posts", slides).status == "pending_render"
+
+
+def test_a_2xx_that_comes_while_a_person_holds_the_post_past_its_claim_is_kept_and_ends_the_post_without_a_call(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    (called,) = publish.claim({due: 1}, publish.Published())
+    answered = Completed(called, Reply("done", {"platformPostId": "tt_1"}), time.monotonic() - 61)
+    with engine.connect() as person, capture_logs() as logs:
+        person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
+        # It waits for nothing: the person holds the post all the while.
+        assert publish.finish([answered], publish.Published()) == []
+        with pytest.raises(OperationalError, match="could not obtain lock"), engine.connect() as other:
+            other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE NOWAIT"), {"id": due})
+        (row,) = attempts(engine, due)
+        assert (row.outcome, row.platform_post_id) == ("done", "tt_1")
+        contended = publish.Published()
+        assert publish.claim({due: 1}, contended) == []
+        assert contended.outcomes == {due: "contended"}
+    assert [line["event"] for line in logs if line["event"] in {"post_locked_elsewhere", "finish_given_up"}] == [
+        "post_locked_elsewhere",
+        "finish_given_up",
+    ]
+    assert factories.row(engine, "posts", due).status == "generated"
+    expire(engine, due)
+    assert publish_now((due, 1))[0] == {due: "done"}
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id) == ("posted", "tt_1")
+    assert fake_services.asked == []
+    assert len(attempts(engine, due)) == 1
+
+
+def test_a_2xx_that_waits_for_the_claim_that_writes_its_try_off_is_recorded_after_it(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = publish.claim({due: 1}, publish.Published())
+    expire(engine, due)
+    answered = Completed(first, Reply("done", {"platformPostId": "tt_1"}), time.monotonic())
+    pause = Pause(monkeypatch, claims_store, "take_claims")
+    second: list[publish.Called] = []
+    kept: list[Completed[publish.Called]] = []
+    with in_thread(lambda: second.extend(publish.claim({due: 1}, publish.Published()))):
+        assert pause.reached.wait(10)
+        with in_thread(lambda: kept.extend(publish.finish([answered], publish.Published()))):
+            until(lambda: someone_waits_for_a_lock(engine, "publish_attempts"))
+            pause.go.set()
+    assert kept == [answered]
+    assert [(row.outcome, row.platform_post_id) for row in attempts(engine, due)] == [("done", "tt_1"), (None, None)]
+    refused = Completed(second[0], Reply("refused", message="no"), time.monotonic())
+    assert publish.finish([refused], publish.Published()) == []
+    assert factories.row(engine, "posts", due).platform_post_id == "tt_1"
 
 
 @pytest.mark.parametrize("expired", [False, True], ids=["a due post", "an expired claim"])

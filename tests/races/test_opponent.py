@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -41,7 +41,7 @@ POSTS = 2
 HAPPENINGS = [
     *["a worker claims"] * 5, *["a call is made"] * 5, *["a call is finished"] * 4, *["time passes"] * 4,
     *["an edit comes"] * 2, "a worker dies", "the publisher restarts", "the publisher is away", "a post is deleted",
-    *["an operator retries"] * 2, "an operator has looked",
+    *["an operator retries"] * 2, "an operator has looked", "days pass",
 ]  # fmt: skip
 CHANGES = st.sampled_from([{"caption": "second"}, {"caption": "first"}, {"soundId": "7001"}, {"minutes": -10}])
 
@@ -52,6 +52,7 @@ ATTEMPTS = text("""
 PASSES = text("""
     UPDATE posts SET claim_expires_at = CASE WHEN claim_kind IS NOT NULL THEN now() END,
         retry_at = CASE WHEN retry_at IS NOT NULL THEN now() END WHERE id = :id""")
+DAYS = text("UPDATE publish_attempts SET started_at = started_at - interval '3 days' WHERE post_id = ANY(:ids)")
 HOUR = text("UPDATE publish_attempts SET started_at = started_at - interval '25 minutes' WHERE post_id = :id")
 
 
@@ -125,6 +126,8 @@ class Playing(RuleBasedStateMachine):
             case "a post is deleted" if pick % 3 == 0:
                 with self.engine.begin() as tx:
                     deletion.delete(tx, factories.WORKSPACE, [post_id])
+            case "days pass" if pick % 2 == 0:
+                self.days_pass()
             case "an operator retries":
                 self.retry(post_id)
             case "an operator has looked":
@@ -147,6 +150,22 @@ class Playing(RuleBasedStateMachine):
             tx.execute(PASSES, {"id": post_id})
             if far:
                 tx.execute(HOUR, {"id": post_id})
+
+    def days_pass(self) -> None:
+        """The publisher forgets its keys. What was under way has ended by then; what had not begun never will."""
+        for worker in [*self.workers, *self.dead]:
+            if worker.thread is not None:
+                worker.thread.join(30)
+            else:
+                worker.called = replace(worker.called, began=worker.called.began - 3 * 86400)
+        # A request that its caller has given up may not have been read yet.
+        if not self.away:
+            self.running.stop()
+            self.running.start()
+        with self.engine.begin() as tx:
+            tx.execute(DAYS, {"ids": self.posts})
+        self.opponent.forget()
+        event("days passed")
 
     def edit(self, post_id: str, changes: dict[str, Any]) -> None:
         body = at(changes["minutes"]) if "minutes" in changes else changes
@@ -204,8 +223,16 @@ class Playing(RuleBasedStateMachine):
                 assert not effects, self.story(post_id)
             if row.status == "failed" and post_id in doubts:
                 assert row.failure_reason == "publish_outcome_unknown", self.story(post_id)
+            if effects and row.status == "failed":
+                said = {"publish_outcome_unknown", "publisher_unavailable"}
+                assert row.failure_reason in said, self.story(post_id)
             if effects and row.status == "generated":
                 assert row.claim_kind == "publish", self.story(post_id)
+
+    def _key_too_old(self, post_id: str) -> bool:
+        with self.engine.connect() as tx:
+            too_old = failures.keys_too_old(tx, [post_id]) == [post_id]
+        return too_old and self._row(post_id).status == "failed"
 
     def _doubts(self) -> set[str]:
         with self.engine.connect() as tx:
@@ -220,7 +247,7 @@ class Playing(RuleBasedStateMachine):
         return [Call(one.at, one.key, one.body, one.status) for one in self.opponent.came if one.post_id in self.posts]
 
     def teardown(self) -> None:
-        """Then all goes well: whatever was failed is retried, and each post goes out or is deleted."""
+        """Then all goes well: what had failed is retried. Each post goes out or is deleted, or its key is too old."""
         if not self.posts:
             return
         if self.away:
@@ -241,7 +268,8 @@ class Playing(RuleBasedStateMachine):
         self.nothing_goes_out_twice()
         for post_id in self.posts:
             row = self._row(post_id)
-            assert row.status == "posted" or row.deleted_at is not None, self.story(post_id)
+            ended = row.status == "posted" or row.deleted_at is not None
+            assert ended or self._key_too_old(post_id), self.story(post_id)
         first = {post_id: row for post_id, row in self.first.items() if post_id not in self.disclaimed}
         journal = [call for call in self._journal() if json.loads(call.body)["post"]["postId"] in first]
         violations = judge(evidence := gather(self.engine, first, (), journal))

@@ -102,6 +102,10 @@ class Played:
         self.process.kill()
         self.start()
 
+    def forget(self) -> None:
+        """From now on every key is new to it, as after a day."""
+        assert httpx.post(f"{self.url}/forget", timeout=10, trust_env=False).status_code == 200
+
     def calm(self) -> None:
         """From now on all goes well."""
         assert httpx.post(f"{self.url}/calm", timeout=10, trust_env=False).status_code == 200

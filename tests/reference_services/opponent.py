@@ -1,12 +1,14 @@
 """A publisher that plays against us: it may do what it is asked, before its answer, long after or never, and answers
 whatever docs/services.md has a meaning for, late, twice, a byte at a time, half or not at all. It keeps its word in
-four things only: a key has its effect once; a 2xx with an object says that the effect is there; a request that was
-refused has none; and what it did it knows after a restart, though not what it was about to do.
+four things only: a key has its effect once, until it is told to forget its keys; a 2xx with an object says that the
+effect is there; a request that was refused has none; and what it did it knows after a restart, though not what it was
+about to do.
 
     python -m tests.reference_services.opponent --seed 7 --journal FILE
 
 Below HTTP, on a socket: no framework answers half or twice. `GET /journal` tells what came and what took effect,
-`POST /calm` ends the game: from then on all goes well. Renders always go well.
+`POST /calm` ends the game: from then on all goes well. `POST /forget` lets it forget every key, as after a day: then a
+key has its effect once more. Renders always go well.
 """
 
 import argparse
@@ -56,6 +58,8 @@ class Opponent:
     calm: bool = False
     came: list[Came] = field(default_factory=list)
     effects: list[tuple[str, str]] = field(default_factory=list)
+    _known: set[tuple[int, str]] = field(default_factory=set)
+    _forgot: int = 0
     _calls: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _server: asyncio.Server | None = None
@@ -67,6 +71,9 @@ class Opponent:
                 what, value = json.loads(line)
                 if what == "effect":
                     self.effects.append((value[0], value[1]))
+                    self._known.add((self._forgot, value[1]))
+                elif what == "forgot":
+                    self._forgot = value
                 else:
                     self.came.append(Came(**value))
                     self._calls[value["post_id"]] += 1
@@ -104,7 +111,8 @@ class Opponent:
         if life != self._lives:
             writer.transport.abort()
             return
-        self._begin(self._connection(reader, writer))
+        # A task that is cancelled before its first step never comes to its own end.
+        self._begin(self._connection(reader, writer)).add_done_callback(lambda _: writer.close())
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -131,6 +139,8 @@ class Opponent:
             said = self.journal()
         elif path == "/calm":
             self.calm = True
+        elif path == "/forget":
+            self.forget()
         writer.write(answer(200, json.dumps(said)))
         await writer.drain()
         return True
@@ -145,27 +155,34 @@ class Opponent:
         # The same game again from the same seed, in whatever order posts come.
         chance = random.Random(f"{self.seed}/{post_id}/{self._calls[post_id]}")
         move = Move("before") if self.calm else play(chance, self.patience)
+        forgot = self._forgot
         came = Came(time.time(), key, int(headers["redraft-attempt"]), post_id, raw.decode(), ours, move=str(move))
         self.came.append(came)
         if move.effect == "before":
-            self.do(post_id, key)
+            self.do(post_id, key, forgot)
         await asyncio.sleep(move.waits)
         if move.effect == "after":
-            self._begin(self._later(move.later, post_id, key))
+            self._begin(self._later(move.later, post_id, key, forgot))
         try:
             return await self._answer(move, came, writer, chance)
         finally:
             self._keep("came", asdict(came))
 
-    async def _later(self, seconds: float, post_id: str, key: str) -> None:
+    async def _later(self, seconds: float, post_id: str, key: str, forgot: int) -> None:
         await asyncio.sleep(seconds)
-        self.do(post_id, key)
+        self.do(post_id, key, forgot)
 
-    def do(self, post_id: str, key: str) -> None:
-        """The effect, once for each key."""
-        if (post_id, key) not in self.effects:
+    def do(self, post_id: str, key: str, forgot: int) -> None:
+        """The effect, once for each key. `forgot`: how often it had forgotten its keys when the request came."""
+        if (forgot, key) not in self._known:
+            self._known.add((forgot, key))
             self.effects.append((post_id, key))
             self._keep("effect", [post_id, key])
+
+    def forget(self) -> None:
+        """From now on every key is new."""
+        self._forgot += 1
+        self._keep("forgot", self._forgot)
 
     async def _answer(self, move: Move, came: Came, writer: asyncio.StreamWriter, chance: random.Random) -> bool:
         said = json.dumps({"platformPostId": sha256(came.key.encode()).hexdigest()[:12]}) if move.done else move.said

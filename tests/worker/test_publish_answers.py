@@ -154,6 +154,21 @@ def test_a_refusal_of_a_repeat_says_nothing_of_the_first_try(
 
 
 @pytest.mark.parametrize("reply", [UNKNOWN, BROKEN, BUSY, AT_WORK, SET_UP_WRONGLY], ids=lambda reply: reply.kind)
+def test_the_words_of_a_refusal_never_become_the_reason_of_a_post_that_may_have_gone_out(
+    engine: Engine, fake_services: FakeServices, due: str, reply: Reply
+) -> None:
+    fake_services.replies = [reply, REFUSED, REFUSED]
+    assert next_try(engine, due) == {due: reply.kind}
+    for _ in range(2):
+        assert next_try(engine, due) == {due: "failed"}
+        assert factories.row(engine, "posts", due).failure_reason == "publish_outcome_unknown"
+        assert attempts(engine, due)[-1].message == "caption too long"
+        assert put_back(due) == "closed"
+    assert next_try(engine, due) == {due: "done"}
+    assert one_key(fake_services)
+
+
+@pytest.mark.parametrize("reply", [UNKNOWN, BROKEN, BUSY, AT_WORK, SET_UP_WRONGLY], ids=lambda reply: reply.kind)
 def test_whatever_may_have_been_sent_keeps_its_key_through_refusals_retries_and_refused_connections(
     engine: Engine, fake_services: FakeServices, due: str, reply: Reply
 ) -> None:
@@ -223,9 +238,9 @@ def test_rows_tell_of_tries_what_the_pure_rule_tells(engine: Engine) -> None:
             for place, outcome in enumerate(tries):
                 tx.execute(
                     text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
-                                claim_token, started_at, finished_at, outcome, forgiven, not_sent)
+                                claim_token, started_at, finished_at, outcome, forgiven, not_sent, platform_post_id)
                             VALUES (:post, 1, 'pub_1', '{}', :number, :token, :at, :ended, :outcome, :forgiven,
-                                :not_sent)"""),
+                                :not_sent, :platform_post_id)"""),
                     {
                         "post": post,
                         "number": place + 1,
@@ -233,17 +248,21 @@ def test_rows_tell_of_tries_what_the_pure_rule_tells(engine: Engine) -> None:
                         "at": at(place),
                         "ended": at(place) if outcome else None,
                         "outcome": outcome and outcome.value,
+                        "platform_post_id": "tt_1" if outcome is Outcome.DONE else None,
                         "forgiven": place < forgiven,
                         "not_sent": place < forgiven and not_sent,
                     },
                 )
         with engine.begin() as tx:
             read = claims_store.histories(tx, [post])[post]
-        expected = Past.of((outcome or Outcome.UNKNOWN, at(place)) for place, outcome in enumerate(tries[:forgiven]))
-        if forgiven:
+        expected = Past()
+        for place, outcome in enumerate(tries):
+            if place == forgiven and forgiven:
+                expected = expected.forgiven(not_sent=not_sent)
+            platform_post_id = "tt_1" if outcome is Outcome.DONE else None
+            expected = expected.with_try(outcome or Outcome.UNKNOWN, at(place), platform_post_id)
+        if forgiven == len(tries):
             expected = expected.forgiven(not_sent=not_sent)
-        for place, outcome in enumerate(tries[forgiven:], start=forgiven):
-            expected = expected.with_try(outcome or Outcome.UNKNOWN, at(place))
         assert read.past == expected, (number, tries, forgiven, not_sent)
         assert read.tries == len(tries)
 

@@ -1,5 +1,6 @@
 """The calls of a publish: capacity for them, and their finishes, which outlast a locked row and a restart."""
 
+import time
 from typing import Any
 
 import pytest
@@ -9,8 +10,12 @@ from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
 from tests import factories
 from tests.worker.fake_services import (
+    BROKEN,
+    NEVER,
     PAST,
+    UNKNOWN,
     FakeServices,
+    attempts,
     due,
     expire,
     fake_services,
@@ -25,6 +30,8 @@ from worker.outbound.call_pool import CallPool
 
 __all__ = ["due", "fake_services"]
 
+REFUSED = Reply("refused", message="no such account")
+
 
 def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
     engine: Engine, fake_services: FakeServices, due: str
@@ -32,13 +39,41 @@ def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
     def retaken(_: Any) -> Reply:
         expire(engine, due)
         assert len(publish.claim({due: 1}, publish.Published())) == 1
-        return Reply("done", {"platformPostId": "late"})
+        return BROKEN
 
     fake_services.replies = [retaken]
     assert publish_now((due, 1))[0] == {due: "stale"}
     stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.claim_kind, stored.platform_post_id) == ("generated", "publish", None)
     assert publish_rows(engine, due) == [(1, "unknown"), (2, None)]
+
+
+@pytest.mark.parametrize(
+    "reply", [UNKNOWN, REFUSED, NEVER, BROKEN, None], ids=lambda reply: getattr(reply, "kind", "died")
+)
+def test_a_2xx_that_comes_after_its_claim_was_retaken_ends_the_post_whatever_the_next_try_is_answered(
+    engine: Engine, fake_services: FakeServices, due: str, reply: Reply | None
+) -> None:
+    (first,) = publish.claim({due: 1}, publish.Published())
+    expire(engine, due)
+    (second,) = publish.claim({due: 1}, publish.Published())
+    done = Reply("done", {"platformPostId": "late"})
+    finished = publish.Published()
+    assert publish.finish([publish.Completed(first, done, time.monotonic())], finished) == []
+    assert finished.outcomes == {due: "stale"}
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.claim_token) == ("generated", second.attempt.claim_token)
+    if reply is None:
+        expire(engine, due)
+        assert publish_now((due, 1))[0] == {due: "done"}
+    else:
+        assert publish.finish([publish.Completed(second, reply, time.monotonic())], finished) == []
+        assert finished.outcomes == {due: "done"}
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id, stored.claim_kind) == ("posted", "late", None)
+    assert publish_rows(engine, due) == [(1, "done"), (2, reply.kind if reply else "unknown")]
+    assert attempts(engine, due)[0].platform_post_id == "late"
+    assert fake_services.asked == []
 
 
 def test_a_claim_too_old_to_begin_is_not_called_for(

@@ -5,19 +5,21 @@ from typing import Any
 
 import pytest
 
-from shared.domain.service_answers import Outcome, Past, Reply, read
+from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply, read
 from worker.retries import Done, GiveUp, Limits, Retry, Step, backoff, before_retaking, wait, what_next
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 FIRST = Past()
 AFTER_UNKNOWN = Past(unknown=1, uncertain=True, maybe_sent=True)
+AFTER_BROKEN = Past(failures=1, failing_since=NOW, maybe_sent=True)
 RENDERS = Limits(unavailable="renderer_unavailable", refused="refused by the renderer", effect=False)
 
 BODIES: dict[str, bytes] = {
     "no body": b"",
     "object": b'{"platformPostId": "tt_1"}',
     "processing": b'{"status": "processing"}',
+    "Processing": b'{"status": "Processing"}',
     "error": b'{"error": {"message": "caption too long"}}',
     "no object": b'["ok"]',
     "login page": b"<!doctype html><title>Log in</title>",
@@ -35,7 +37,7 @@ def again(seconds: float, *, free: bool = False) -> Retry:
 def table(status: int, form: str, *, repeat: bool) -> Step:
     """docs/services.md once more, in other words. The wait of a first failure is 2 s, of a second one 6 s."""
     backed_off = again(6 if repeat else 2)
-    if status == 202 or (200 <= status <= 299 and form == "processing"):
+    if status == 202 or (200 <= status <= 299 and form.lower() == "processing"):
         return again(10 * 1.1)
     if 200 <= status <= 299:
         return backed_off if form in {"no object", "login page"} else Done()
@@ -48,11 +50,13 @@ def table(status: int, form: str, *, repeat: bool) -> Step:
 
 
 @pytest.mark.parametrize("form", BODIES)
-@pytest.mark.parametrize("past", [FIRST, AFTER_UNKNOWN], ids=["first", "after an unknown try"])
-def test_every_status_with_every_body_first_and_after_an_unknown_try(form: str, past: Past) -> None:
+@pytest.mark.parametrize(
+    "past", [FIRST, AFTER_UNKNOWN, AFTER_BROKEN], ids=["first", "after an unknown try", "after a server error"]
+)
+def test_every_status_with_every_body_first_and_after_a_try_that_may_have_been_sent(form: str, past: Past) -> None:
     for status in range(100, 600):
         step = what_next(read("publish", status, BODIES[form]), past, now=NOW, jitter=1.0)
-        assert step == table(status, form, repeat=past is AFTER_UNKNOWN), status
+        assert step == table(status, form, repeat=past is not FIRST), status
 
 
 @pytest.mark.parametrize("form", BODIES)
@@ -98,6 +102,29 @@ def test_a_wait_that_is_asked_for_is_kept_and_bounded(outcome: Outcome, asks: fl
     assert timedelta(seconds=seconds) <= latest.at - NOW <= timedelta(seconds=min(900, max(2 * seconds, 2)))
 
 
+@pytest.mark.parametrize("outcome", [Outcome.PROCESSING, Outcome.NOT_NOW])
+@pytest.mark.parametrize(
+    ("asks", "minutes", "seconds"),
+    [(0, 0, 1), (0, 1, 1), (0, 2, 2), (0, 30, 30), (0, 59, 59), (20, 10, 20), (20, 30, 30), (900, 59, 900)],
+)
+def test_the_longer_a_service_asks_to_wait_the_longer_is_each_wait(
+    outcome: Outcome, asks: float, minutes: float, seconds: float
+) -> None:
+    asking = timedelta(minutes=minutes)
+    since = NOW - asking
+    past = Past(waits=9, busy_since=since) if outcome is Outcome.NOT_NOW else Past(working_since=since)
+    assert next_after(outcome, past, asks=asks, jitter=0.0) == again(seconds)
+    assert wait(Reply(outcome, retry_after=asks), 9, 1.0, asking) == timedelta(seconds=min(900, seconds * 1.1))
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PROCESSING, Outcome.NOT_NOW])
+def test_a_service_that_says_at_once_for_an_hour_is_asked_some_300_times(outcome: Outcome) -> None:
+    now, past, asked = NOW, Past(), 0
+    while isinstance(step := what_next(Reply(outcome, retry_after=0), past, now=now, jitter=0.0), Retry):
+        past, now, asked = past.with_try(outcome, now), step.at, asked + 1
+    assert 250 < asked < 350
+
+
 def test_a_failing_service_that_asks_for_less_than_the_backoff_gets_the_backoff() -> None:
     assert wait(Reply(Outcome.SERVER_ERROR, retry_after=1), 5, 1.0) == backoff(5, 1.0)
 
@@ -139,7 +166,7 @@ def test_not_now_uses_up_no_try_and_ends_after_an_hour() -> None:
 
 def test_still_at_work_uses_up_no_try_and_is_unknown_after_an_hour() -> None:
     working = Past(failures=9, unknown=2, working_since=NOW - timedelta(minutes=59))
-    assert next_after(Outcome.PROCESSING, working, jitter=0.0) == again(10)
+    assert next_after(Outcome.PROCESSING, working, jitter=0.0) == again(59)
     assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR)) == GiveUp("publish_outcome_unknown")
 
 
@@ -148,8 +175,23 @@ def test_a_publisher_that_took_the_post_and_then_went_away_leaves_it_unknown() -
     assert next_after(Outcome.NEVER_STARTED, taken) == GiveUp("publish_outcome_unknown")
 
 
-def test_a_publisher_that_took_the_post_and_then_refuses_it_has_the_last_word() -> None:
-    step = what_next(Reply("refused", message="caption too long"), Past(accepted=True), now=NOW, jitter=0.0)
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.NEVER_STARTED, Outcome.REFUSED, Outcome.DONE}))
+def test_a_refusal_after_any_try_that_may_have_been_sent_leaves_the_outcome_unknown(outcome: Outcome) -> None:
+    refused = Reply(Outcome.REFUSED, message="caption too long")
+    past = Past.of([(outcome, NOW), (Outcome.NEVER_STARTED, NOW)])
+    for before in (past, past.forgiven()):
+        assert what_next(refused, before, now=NOW, jitter=0.0) == GiveUp("publish_outcome_unknown")
+    assert what_next(refused, past.forgiven(not_sent=True), now=NOW, jitter=0.0) == GiveUp("caption too long")
+    assert what_next(refused, past, now=NOW, jitter=0.0, limits=RENDERS) == GiveUp("caption too long")
+
+
+def test_a_refusal_after_tries_that_certainly_had_no_effect_has_the_last_word() -> None:
+    step = what_next(
+        Reply(Outcome.REFUSED, message="caption too long"),
+        Past.of([(Outcome.NEVER_STARTED, NOW)] * 3),
+        now=NOW,
+        jitter=0.0,
+    )
     assert step == GiveUp("caption too long")
 
 
@@ -166,8 +208,15 @@ def test_an_unknown_try_of_before_an_operators_retry_is_still_unknown() -> None:
 
 
 def test_a_claim_whose_holders_all_died_is_not_retaken_for_ever() -> None:
-    assert before_retaking(Past(unknown=2)) is None
-    assert before_retaking(Past(unknown=3)) == GiveUp("publish_outcome_unknown")
+    assert before_retaking(Past(unknown=2), NOW) is None
+    assert before_retaking(Past(unknown=3), NOW) == GiveUp("publish_outcome_unknown")
+
+
+def test_a_claim_whose_key_the_publisher_may_have_forgotten_is_not_retaken() -> None:
+    past = Past(maybe_sent=True, maybe_since=NOW - 23 * HOUR)
+    assert before_retaking(past, NOW - timedelta(seconds=1)) is None
+    assert before_retaking(past, NOW) == GiveUp("publish_outcome_unknown", KEY_TOO_OLD)
+    assert before_retaking(past, NOW, Limits(keeps_keys=2 * 86_400)) is None
 
 
 def test_a_render_whose_outcome_is_unknown_has_failed_and_no_more() -> None:

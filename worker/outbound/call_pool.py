@@ -159,7 +159,10 @@ def finish_or_keep(
         log.warning("finish_put_off", calls=len(completed), error=type(error).__name__)
         rest = list(completed)
     now = time.monotonic()
-    return [one for one in rest if now - one.at < keep_for]
+    kept = [one for one in rest if now - one.at < keep_for]
+    if len(kept) < len(rest):
+        log.warning("finish_given_up", calls=len(rest) - len(kept), after=keep_for)
+    return kept
 
 
 def _allow_files(calls: int) -> None:

@@ -37,13 +37,15 @@ class CutOffError(Exception):
 class Answer:
     """An answer's status and body; `body` is None where it was longer than ANSWER_LIMIT, and cut off there.
 
-    `retry_after`, `date`: those headers as they came.
+    `retry_after`, `date`: those headers as they came. `ended`: its headers say where it ends. Else only the end of the
+    connection does, and it may have been cut off.
     """
 
     status: int
     body: bytes | None
     retry_after: str | None = None
     date: str | None = None
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class _Reading:
     def answer(self, *, whole: bool = True) -> Answer:
         """The answer that was read; without its body if not `whole`."""
         body = b"".join(self.chunks) if whole else None
-        return Answer(self.status, body, self.headers.get(b"retry-after"), self.headers.get(b"date"))
+        return Answer(self.status, body, self.headers.get(b"retry-after"), self.headers.get(b"date"), self.complete)
 
 
 _idle: dict[Target, list[_Connection]] = {}

@@ -59,7 +59,7 @@ def _called(kind: Service, body: str, key: str, attempt: int, at: datetime) -> R
         return Reply(Outcome.UNKNOWN, message=readable(str(error)))
     now = at + timedelta(seconds=time.monotonic() - began)
     asked = service_answers.retry_after(answer.retry_after, answer.date, now)
-    reply = service_answers.read(kind, answer.status, answer.body, asked)
+    reply = service_answers.read(kind, answer.status, answer.body, asked, ended=answer.ended)
     if reply.outcome is Outcome.DONE and kind != "webhook":
         return _published(reply.data) if kind == "publish" else _rendered(reply.data)
     return reply

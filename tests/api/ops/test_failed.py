@@ -161,6 +161,28 @@ def test_a_post_that_is_locked_elsewhere_is_left_and_counted(stack: Running, ops
     assert statuses(stack, [free, locked]) == ["generated", "failed"]
 
 
+def test_posts_whose_keys_the_publisher_may_have_forgotten_are_left_and_counted(
+    stack: Running, ops: httpx.Client
+) -> None:
+    free, old = failed(stack), failed(stack)
+    publish_try(stack, old, "unknown")
+    with stack.engine.begin() as tx:
+        tx.execute(text("UPDATE publish_attempts SET started_at = now() - interval '3 days'"))
+    path = group(ops, "suspended")
+    answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
+    assert answer.headers["location"] == "/ops/failed?done=1&left=0&old=1"
+    page = read(ops, answer.headers["location"])
+    assert "1 post is tried again. 1 may have gone out, and their keys are older than the publisher must" in page
+    assert "tried again" not in read(ops, "/ops/failed?done=1&left=0&old=x")
+    assert statuses(stack, [free, old]) == ["generated", "failed"]
+    one = f"/ops/posts/{old}"
+    answer = ops.post(f"{one}/retry", data=fields(ops, one, f"{one}/retry"), headers=OURS)
+    assert answer.status_code == 409
+    assert "It may have gone out, and its key is older than the publisher must remember." in answer.text
+    answer = ops.post(f"{one}/retry-not-sent", data=fields(ops, one, f"{one}/retry-not-sent"), headers=OURS)
+    assert answer.headers["location"] == f"{one}?done=due"
+
+
 def test_one_post_is_put_back_and_its_page_keeps_why_it_had_failed(stack: Running, ops: httpx.Client) -> None:
     post = failed(stack)
     path = f"/ops/posts/{post}"

@@ -198,6 +198,27 @@ def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, fake_se
     }
 
 
+def test_a_post_whose_key_the_publisher_may_have_forgotten_is_left_and_the_command_says_what_to_do(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    old, new = failed(engine, fake_services, Reply("unknown"), 3), failed(engine, fake_services)
+    with engine.begin() as tx:
+        tx.execute(
+            text("UPDATE publish_attempts SET started_at = now() - interval '3 days' WHERE post_id = :id"), {"id": old}
+        )
+    result = redraft("retry", old, new, "--yes")
+    assert result.exit_code == 1
+    assert "1 of 2 failed posts are tried again." in result.output
+    said = " ".join(result.output.split())
+    assert "1 is left as it is: it may have gone out, and its key is older than the publisher must remember." in said
+    assert f"If it did not go out: redraft posts retry {old} --not-sent" in said
+    assert "have changed" not in said
+    assert factories.row(engine, "posts", old).status == "failed"
+    answer = redraft("retry", old, "--yes", "--json")
+    assert json.loads(answer.stdout) == [{"postId": old, "done": False, "back": None, "why": "key_too_old"}]
+    assert retried(old, "--not-sent") == {old: "due"}
+
+
 def test_only_the_operators_word_opens_a_post_that_may_have_gone_out_and_it_is_kept(
     engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:

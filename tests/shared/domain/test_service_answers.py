@@ -21,6 +21,10 @@ LOGIN = b"\n<!doctype html><title>Log in</title>"
         (202, b"", Reply("processing", message="the service is still at work")),
         (202, LOGIN, Reply("processing", message="the service is still at work")),
         (200, b'{"status": "processing"}', Reply("processing", message="the service is still at work")),
+        (200, b'{"status": "Processing"}', Reply("processing", message="the service is still at work")),
+        (201, b'{"status": "PROCESSING"}', Reply("processing", message="the service is still at work")),
+        (200, b'{"status": ["processing"]}', Reply("done", {"status": ["processing"]})),
+        (200, b'{"error": {"message": "no"}}', Reply("done", {"error": {"message": "no"}})),
         (200, LOGIN, Reply("server_error", message="the service answered 200 with a page where a JSON object belongs")),
         (
             200,
@@ -120,8 +124,17 @@ def test_what_is_known_of_tries_adds_up() -> None:
     past = Past.of([(Outcome.NEVER_STARTED, at(0)), (Outcome.REFUSED, at(1))])
     assert past == Past(failures=1, failing_since=at(0))
     past = Past.of([(Outcome.NOT_NOW, at(0)), (Outcome.NOT_NOW, at(1)), (Outcome.SERVER_ERROR, at(2))])
-    assert past == Past(failures=1, waits=2, busy_since=at(0), failing_since=at(2), maybe_sent=True)
+    assert past == Past(failures=1, waits=2, busy_since=at(0), failing_since=at(2), maybe_sent=True, maybe_since=at(0))
     past = Past.of([(Outcome.UNKNOWN, at(0)), (Outcome.PROCESSING, at(1)), (Outcome.REFUSED, at(2))])
-    assert past == Past(unknown=1, working_since=at(1), uncertain=True, accepted=True, maybe_sent=True)
-    assert past.forgiven() == Past(uncertain=True, accepted=True, maybe_sent=True)
+    lasting = {"uncertain": True, "accepted": True, "maybe_sent": True, "maybe_since": at(0)}
+    assert past == Past(unknown=1, working_since=at(1), **lasting)
+    assert past.forgiven() == Past(**lasting)
+    assert past.forgiven(not_sent=True) == Past()
+    assert past.forgiven().with_try(Outcome.UNKNOWN, at(9)).maybe_since == at(0)
+
+
+def test_a_2xx_ends_all_doubt_whatever_came_before_and_comes_after() -> None:
+    past = Past().with_try(Outcome.UNKNOWN, NOW).with_try(Outcome.DONE, NOW, "tt_1").with_try(Outcome.UNKNOWN, NOW)
+    assert past == Past(unknown=2, maybe_sent=True, maybe_since=NOW, done=True, platform_post_id="tt_1")
+    assert past.forgiven() == Past(maybe_sent=True, maybe_since=NOW, done=True, platform_post_id="tt_1")
     assert past.forgiven(not_sent=True) == Past()

@@ -62,6 +62,9 @@ def defaults(**changed: float) -> dict[str, float]:
         pytest.param({"lock_timeout": 0}, ["LOCK_TIMEOUT=0: it must be above 0"], id="0 is no limit to PostgreSQL"),
         pytest.param({"grace": -1}, ["GRACE=-1: it must be above 0"]),
         pytest.param({"horizon": float("nan")}, ["HORIZON=nan: it must be above 0"]),
+        pytest.param({"publisher_keeps_keys": 7200}, []),
+        pytest.param({"publisher_keeps_keys": 7199}, ["PUBLISHER_KEEPS_KEYS=7199 must be at least 7200"]),
+        pytest.param({"publisher_keeps_keys": float("inf")}, ["PUBLISHER_KEEPS_KEYS=inf: it must be above 0 and fin"]),
         pytest.param({"claim_expiry": float("inf")}, ["CLAIM_EXPIRY=inf: it must be above 0 and finite"]),
     ],
 )

@@ -321,6 +321,40 @@ def test_an_answer_without_a_length_ends_with_its_connection(wire: ScriptedServe
     assert made() == Reply("done", {"platformPostId": "tt"})
 
 
+@pytest.mark.parametrize(
+    "head", ["HTTP/1.1 {} OK\r\n", "HTTP/1.1 {} OK\r\nConnection: close\r\n", "HTTP/1.0 {} OK\r\n"]
+)
+@pytest.mark.parametrize("body", ["", " \r\n"])
+def test_an_empty_answer_that_only_the_end_of_its_connection_ends_may_have_been_cut_off(
+    wire: ScriptedServer, head: str, body: str
+) -> None:
+    def closes(status: int) -> None:
+        whole = (head.format(status) + "\r\n" + body).encode()
+        wire.handler = lambda wire, end: (wire.read(end), end.sendall(whole))[1]
+
+    closes(200)
+    assert made() == Reply("unknown", message="the answer 200 was cut off before its body")
+    assert made("webhook").kind == "done"
+    closes(202)
+    assert made().kind == "processing"
+    closes(422)
+    assert made() == Reply("refused", message="the service answered 422")
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+    ids=["204", "a length of 0", "no chunk"],
+)
+def test_an_empty_answer_that_says_its_end_is_done(wire: ScriptedServer, whole: bytes) -> None:
+    wire.handler = lambda wire, end: (wire.read(end), end.sendall(whole))[1]
+    assert made() == Reply("done", {"platformPostId": None})
+
+
 def test_100_continue_is_not_the_answer(wire: ScriptedServer) -> None:
     said(wire, b"HTTP/1.1 100 Continue\r\n\r\n" + answer(422, b'{"error": {"message": "no"}}'))
     assert made() == Reply("refused", message="no")

@@ -1,0 +1,228 @@
+"""How long a key is used: a publisher may forget it after a day, and would then publish a second time."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+
+from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
+from shared.settings import settings
+from shared.store import claims as claims_store
+from shared.store import db, failures
+from shared.store import posts as posts_store
+from shared.store.acts import Actor
+from shared.store.claims import AttemptResult
+from tests import factories
+from tests.worker.fake_services import (
+    BROKEN,
+    DONE,
+    NEVER,
+    UNKNOWN,
+    FakeServices,
+    attempts,
+    change,
+    due,
+    expire,
+    fake_services,
+    publish_now,
+    publish_rows,
+)
+from worker import publish
+
+__all__ = ["due", "fake_services"]
+
+REFUSED = Reply("refused", message="no such account")
+MAYBE = [
+    UNKNOWN,
+    BROKEN,
+    Reply("not_now", message="slow down"),
+    Reply("processing", message="at work"),
+    Reply("misconfigured", message="the service answered 401"),
+]
+
+
+def next_try(engine: Engine, post: str) -> str:
+    """How the next try ends, made as soon as it is due."""
+    if factories.row(engine, "posts", post).claim_kind:
+        expire(engine, post)
+    change(engine, "posts", post, retry_at=None)
+    return publish_now((post, 1))[0][post]
+
+
+def time_passes(engine: Engine, post: str, **given: float) -> None:
+    """Every try so far lies further back."""
+    with engine.begin() as tx:
+        tx.execute(
+            text("UPDATE publish_attempts SET started_at = started_at - :passed WHERE post_id = :id"),
+            {"id": post, "passed": timedelta(**given)},
+        )
+
+
+def put_back(post: str, *, not_sent: bool = False) -> list[str]:
+    with db.transaction() as tx:
+        locked = posts_store.lock_posts(tx, [post], "wait")
+        return [one.back for one in failures.retry(tx, locked.values(), Actor("kim"), not_sent=not_sent)]
+
+
+def too_old(post: str) -> bool:
+    with db.transaction() as tx:
+        return failures.keys_too_old(tx, [post]) == [post]
+
+
+def spent(engine: Engine, fake_services: FakeServices, post: str) -> None:
+    """Three tries without an answer: failed."""
+    fake_services.replies = [UNKNOWN] * 3
+    assert [next_try(engine, post) for _ in range(3)] == ["unknown", "unknown", "failed"]
+
+
+@pytest.mark.parametrize("reply", MAYBE, ids=lambda reply: reply.kind)
+def test_a_request_begins_only_while_the_publisher_must_remember_the_key(
+    engine: Engine, fake_services: FakeServices, due: str, reply: Reply
+) -> None:
+    fake_services.replies = [reply, UNKNOWN]
+    assert next_try(engine, due) == reply.kind
+    time_passes(engine, due, hours=22, minutes=59)
+    assert next_try(engine, due) == "unknown"
+    time_passes(engine, due, minutes=2)
+    assert next_try(engine, due) == "failed"
+    assert len(fake_services.asked) == 2
+    stored = factories.row(engine, "posts", due)
+    assert (stored.failure_reason, stored.failure_message) == ("publish_outcome_unknown", KEY_TOO_OLD)
+
+
+def test_a_worker_that_died_days_ago_is_not_followed_by_another_request(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    assert len(publish.claim({due: 1}, publish.Published())) == 1
+    time_passes(engine, due, days=3)
+    assert next_try(engine, due) == "failed"
+    assert fake_services.asked == []
+    assert publish_rows(engine, due) == [(1, "unknown")]
+
+
+@pytest.mark.parametrize("reply", [NEVER, REFUSED], ids=lambda reply: reply.kind)
+def test_a_key_under_which_nothing_can_have_gone_out_never_grows_too_old(
+    engine: Engine, fake_services: FakeServices, due: str, reply: Reply
+) -> None:
+    fake_services.replies = [reply]
+    next_try(engine, due)
+    time_passes(engine, due, days=3)
+    if reply is REFUSED:
+        assert (too_old(due), put_back(due)) == (False, ["due"])
+    assert next_try(engine, due) == "done"
+    assert len({asked.key for asked in fake_services.asked}) == 1
+
+
+def test_a_retry_days_later_puts_nothing_back_and_keeps_no_act(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    spent(engine, fake_services, due)
+    before = factories.row(engine, "posts", due)
+    time_passes(engine, due, days=3)
+    assert (put_back(due), too_old(due)) == ([], True)
+    assert factories.row(engine, "posts", due) == before
+    assert [row.forgiven for row in attempts(engine, due)] == [False] * 3
+    with engine.connect() as tx:
+        assert tx.execute(text("SELECT count(*) FROM acts")).scalar_one() == 0
+
+
+def test_a_retry_makes_no_key_young_again(engine: Engine, fake_services: FakeServices, due: str) -> None:
+    spent(engine, fake_services, due)
+    time_passes(engine, due, hours=20)
+    assert put_back(due) == ["closed"]
+    fake_services.replies = [UNKNOWN]
+    assert next_try(engine, due) == "unknown"
+    time_passes(engine, due, hours=4)
+    assert next_try(engine, due) == "failed"
+    assert len(fake_services.asked) == 4
+    assert put_back(due) == []
+
+
+def test_an_operators_word_makes_the_key_young_again(engine: Engine, fake_services: FakeServices, due: str) -> None:
+    spent(engine, fake_services, due)
+    time_passes(engine, due, days=3)
+    assert put_back(due, not_sent=True) == ["due"]
+    fake_services.replies = [UNKNOWN, DONE]
+    assert next_try(engine, due) == "unknown"
+    time_passes(engine, due, hours=20)
+    assert next_try(engine, due) == "done"
+    assert len({asked.key for asked in fake_services.asked}) == 1
+
+
+def test_a_post_that_was_open_although_it_may_have_gone_out_is_not_called_for_and_then_fails(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    """As a version left it that took a refusal for the end of all doubt."""
+    fake_services.replies = [UNKNOWN]
+    next_try(engine, due)
+    change(engine, "posts", due, claim_kind=None, claim_token=None, claim_expires_at=None)
+    time_passes(engine, due, days=3)
+    assert next_try(engine, due) == "never_started"
+    assert factories.row(engine, "posts", due).claim_kind == "publish"
+    assert attempts(engine, due)[-1].message == KEY_TOO_OLD
+    assert next_try(engine, due) == "failed"
+    assert len(fake_services.asked) == 1
+
+
+def test_a_call_that_would_begin_too_late_is_not_made_however_young_its_claim_was(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDRAFT_CLAIM_EXPIRY", "600")
+    settings.cache_clear()
+    fake_services.replies = [UNKNOWN]
+    next_try(engine, due)
+    time_passes(engine, due, hours=22, minutes=58)
+    expire(engine, due)
+    (called,) = publish.claim({due: 1}, publish.Published())
+    late = publish.Called(called.attempt, called.history, called.claimed_at, called.began - 240)
+    assert publish._call(late) == Reply("never_started", message=KEY_TOO_OLD)
+    assert publish._call(called) == DONE
+    settings.cache_clear()
+
+
+def test_a_post_whose_2xx_came_late_is_posted_after_a_retry_without_a_call_however_old_its_key(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    spent(engine, fake_services, due)
+    with db.transaction() as tx:
+        posts_store.lock_posts(tx, [due], "wait")
+        late = AttemptResult(attempts(engine, due)[1].claim_token, "done", None, "tt_late")
+        claims_store.finish_attempts(tx, [late])
+    assert publish_rows(engine, due) == [(1, "unknown"), (2, "done"), (3, "unknown")]
+    time_passes(engine, due, days=3)
+    assert (too_old(due), put_back(due)) == (False, ["closed"])
+    assert next_try(engine, due) == "done"
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id) == ("posted", "tt_late")
+    assert len(fake_services.asked) == 3
+
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("keeps", "age", "old"),
+    [
+        (DAY, 0, False),
+        (DAY, DAY - 3601, False),
+        (DAY, DAY - 3600, True),
+        (DAY, 10 * DAY, True),
+        (7200, 5999, False),
+        (7200, 6000, True),
+        (12, 9.9, False),
+        (12, 10, True),
+        (30 * DAY, 30 * DAY - 3601, False),
+        (30 * DAY, 30 * DAY - 3600, True),
+    ],
+)
+def test_a_key_is_too_old_an_hour_or_a_sixth_before_the_publisher_may_forget_it(
+    keeps: float, age: float, *, old: bool
+) -> None:
+    now = factories.soon()
+    first = now - timedelta(seconds=age)
+    past = Past.of([(Outcome.NEVER_STARTED, first - timedelta(days=9)), (Outcome.UNKNOWN, first), (Outcome.DONE, now)])
+    assert past.maybe_since == first
+    for one in (past, past.forgiven()):
+        assert one.key_too_old(now, keeps) is old
+    assert not past.forgiven(not_sent=True).key_too_old(now, keeps)
+    assert not Past().key_too_old(now, keeps)
