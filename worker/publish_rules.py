@@ -36,11 +36,10 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
         return Taken(verdict)
     lost = None
     if post.claim_token is not None:
-        lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, "its worker was gone")
+        lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, retries.WORKER_GONE)
         give_up = history and retries.before_retaking(history.past, limits)
         if give_up:
-            failed = Finish(facts.id, post.claim_token, "failed", failure_reason=give_up.reason)
-            return Taken("failed", lost=lost, gives_up=failed)
+            return Taken("failed", lost=lost, gives_up=_failed(facts.id, post.claim_token, give_up))
     return Taken("claim", _attempt(facts, post, history, retaken=post.claim_token is not None), lost)
 
 
@@ -101,8 +100,19 @@ def conclude(
     if isinstance(step, retries.Done):
         return Finish(post_id, token, "posted", platform_post_id=reply.data.get("platformPostId"))
     if isinstance(step, retries.GiveUp):
-        return Finish(post_id, token, "failed", failure_reason=step.reason)
+        return _failed(post_id, token, step)
     if step.free:
         return Finish(post_id, token, "generated", retry_at=step.at)
     # This call or one before it may have been sent: the post stays closed, whatever the latest try saw.
     return Finish(post_id, token, "generated", until=step.at)
+
+
+def _failed(post_id: str, token: str, step: retries.GiveUp) -> Finish:
+    return Finish(
+        post_id,
+        token,
+        "failed",
+        failure_reason=step.reason,
+        failure_class=step.failure,
+        failure_message=step.message,
+    )
