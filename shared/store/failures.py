@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared.domain import failure_classes
+from shared.domain.failure_classes import FailureClass
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status, needs_render
 from shared.domain.posts import Post
@@ -24,48 +26,87 @@ LOOKED_AT = 10_000
 @dataclass(frozen=True, slots=True)
 class FailedPost:
     """A post that failed, and why. `failed_at` is not known of posts that were put in as failed. `answer`: the last
-    words on its latest try at going out. `maybe_sent`: it may have gone out.
+    words of publisher or renderer, where there were any. `maybe_sent`: it may have gone out.
     """
 
     id: str
     workspace_id: str
     account_id: str
+    failure: FailureClass
     reason: str
+    answer: str | None
     scheduled_time: datetime
     failed_at: datetime | None
     revision: int
-    answer: str | None
     maybe_sent: bool
 
+    @property
+    def words(self) -> str:
+        """The last answer, else the reason."""
+        return self.answer or self.reason
 
-_MEANT = """p.status = 'failed' AND p.deleted_at IS NULL
-        AND (CAST(:reason AS text) IS NULL OR strpos(lower(p.failure_reason), lower(:reason)) > 0)
+
+_TEXTS = " ".join(f"WHEN '{reason}' THEN '{kind}'" for reason, kind in failure_classes.BY_REASON.items())
+CLASS = f"coalesce(p.failure_class, CASE p.failure_reason {_TEXTS} ELSE '{FailureClass.REFUSED}' END)"
+"""The class of a failed post `p`, in SQL; the same as `failure_classes.of_row`."""
+
+# A post that failed before its class was recorded has its last words beside its latest try (ix_publish_attempts_post).
+_ANSWER = """coalesce(p.failure_message, CASE WHEN p.failure_class IS NULL THEN (
+        SELECT a.message FROM publish_attempts a WHERE a.post_id = p.id ORDER BY a.id DESC LIMIT 1) END)"""
+# What lists show, in one text: any part of it can be typed.
+_SHOWN = f"concat_ws(' ', {CLASS} || ':', {_ANSWER}, p.failure_reason)"
+_COLUMNS = f"""p.id, p.workspace_id, p.account_id, {CLASS} AS failure, p.failure_reason, {_ANSWER} AS answer,
+        p.scheduled_time, p.failed_at, p.revision"""
+# Both halves by ix_posts_failed, in its order: those whose time of failure is known, the latest first; then the others.
+_LATEST = f"""(SELECT * FROM (
+        (SELECT {_COLUMNS} FROM posts p WHERE {{meant}} AND p.failed_at IS NOT NULL
+         ORDER BY p.failed_at DESC, p.id LIMIT :{{most}})
+        UNION ALL
+        (SELECT {_COLUMNS} FROM posts p WHERE {{meant}} AND p.failed_at IS NULL ORDER BY p.id LIMIT :{{most}})) halves
+    ORDER BY failed_at DESC NULLS LAST, id LIMIT :{{most}})"""
+_FAILED_POST = "p.status = 'failed' AND p.deleted_at IS NULL"
+_MEANT = f"""{_FAILED_POST}
+        AND (CAST(:reason AS text) IS NULL OR strpos(lower({_SHOWN}), lower(:reason)) > 0)
         AND (CAST(:since AS timestamptz) IS NULL OR p.failed_at >= :since)
         AND (CAST(:workspace AS text) IS NULL OR p.workspace_id = :workspace)
         AND (CAST(:account AS text) IS NULL OR p.account_id = :account)
         AND (CAST(:ids AS text[]) IS NULL OR p.id = ANY(:ids))"""
-# Of a group the first to be looked at are the newest (ix_posts_failed), and so many at most: a page must stay quick.
-_NEWEST = """(SELECT * FROM posts WHERE status = 'failed' AND deleted_at IS NULL
-        AND (CAST(:until AS timestamptz) IS NULL OR failed_at IS NULL OR failed_at <= :until)
-    ORDER BY failed_at DESC LIMIT :looked_at)"""
-_WITH_ANSWER = """
-    SELECT p.id, p.workspace_id, p.account_id, p.failure_reason, p.scheduled_time, p.failed_at, p.revision, l.message,
-        coalesce((SELECT bool_or(NOT a.not_sent AND coalesce(a.outcome, '') <> ALL(:harmless)) FROM publish_attempts a
-                  WHERE a.post_id = p.id AND a.idempotency_key = l.idempotency_key), false)
-    FROM (SELECT p.* FROM {source} p WHERE {meant} ORDER BY p.failed_at DESC NULLS LAST, p.id LIMIT :limit) p
+# Of all failed posts only the newest are looked at for a page: it must stay quick, however many there are.
+_NEWEST = _LATEST.format(
+    meant=f"""{_FAILED_POST}
+        AND (CAST(:since AS timestamptz) IS NULL OR p.failed_at >= :since)
+        AND (CAST(:until AS timestamptz) IS NULL OR p.failed_at IS NULL OR p.failed_at <= :until)""",
+    most="looked_at",
+)
+# ix_publish_attempts_post, for each post that is shown.
+_WITH_DOUBT = """
+    SELECT p.*, coalesce((
+        SELECT bool_or(NOT a.not_sent AND coalesce(a.outcome, '') <> ALL(:harmless)) FROM publish_attempts a
+        WHERE a.post_id = p.id AND a.idempotency_key = l.idempotency_key), false)
+    FROM {source} p
     LEFT JOIN LATERAL (
-        SELECT message, idempotency_key FROM publish_attempts WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
+        SELECT idempotency_key FROM publish_attempts WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
     ORDER BY p.failed_at DESC NULLS LAST, p.id"""
-_FAILED = text(_WITH_ANSWER.format(source="posts", meant=_MEANT))
-_GROUP = text(_WITH_ANSWER.format(source=_NEWEST, meant="md5(p.failure_reason) = :group"))
+_GROUP_ID = "md5(concat_ws(chr(31), failure, failure_reason, answer))"
+_FAILED = text(_WITH_DOUBT.format(source=_LATEST.format(meant=_MEANT, most="limit")))
+_GROUP = text(
+    _WITH_DOUBT.format(
+        source=f"(SELECT * FROM {_NEWEST} newest WHERE failure = :group OR {_GROUP_ID} = :group LIMIT :limit)"
+    )
+)
+
+
+def _failed_post(row: Sequence[Any]) -> FailedPost:
+    post_id, workspace, account, failure, *rest = row
+    return FailedPost(post_id, workspace, account, FailureClass(failure), *rest)
 
 
 def failed_posts(
     tx: Connection, *, ids: Sequence[str] | None = None, reason: str | None = None, since: datetime | None = None,
     workspace_id: str | None = None, account_id: str | None = None, limit: int,
 ) -> list[FailedPost]:  # fmt: skip
-    """Failed posts, the latest first: these, or those that all the given filters match. `reason`: a part of it, in
-    small or capital letters.
+    """Failed posts, the latest first: these, or those that all the given filters match. `reason`: a part of the class,
+    of the last words or of the reason, as lists show them, in small or capital letters.
     """
     given = {
         "ids": list(ids) if ids is not None else None,
@@ -76,53 +117,93 @@ def failed_posts(
         "limit": limit,
         "harmless": claims_store.HARMLESS,
     }
-    return [FailedPost(*row) for row in tx.execute(_FAILED, given)]
+    return [_failed_post(row) for row in tx.execute(_FAILED, given)]
 
 
 @dataclass(frozen=True, slots=True)
 class FailedGroup:
-    """Failed posts of one reason. `id` names the reason in an address; `newest`: when the latest of them failed."""
+    """Failed posts of one class with the same reason and last words. `id` names the group in an address; `newest`:
+    when the latest of them failed.
+    """
 
     id: str
+    failure: FailureClass
     reason: str
+    answer: str | None
     count: int
     newest: datetime | None
+
+    @property
+    def words(self) -> str:
+        """The last answer, else the reason."""
+        return self.answer or self.reason
+
+
+def label(failed: FailedPost | FailedGroup) -> str:
+    """The class and the last words, as lists show them: `--reason` takes any part of it."""
+    return f"{failed.failure}: {failed.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedClass:
+    """Failed posts of one class. `words`: those of the latest of them."""
+
+    failure: FailureClass
+    count: int
+    newest: datetime | None
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
 class FailedGroups:
-    """The most frequent reasons first. `total`: all posts that were looked at; `reasons`: how many reasons they have;
-    `truncated`: there are more posts than were looked at. `now`: the database's clock.
+    """The most frequent groups first. `total`: all posts that were looked at; `distinct`: how many groups they make;
+    `classes`: the same posts by class alone; `truncated`: there are more posts than were looked at. `now`: the
+    database's clock.
     """
 
     groups: list[FailedGroup]
+    classes: list[FailedClass]
     total: int
-    reasons: int
+    distinct: int
     truncated: bool
     now: datetime
 
 
-_GROUPS = text("""
-    SELECT md5(failure_reason), failure_reason, count(*), max(failed_at), sum(count(*)) OVER (), count(*) OVER ()
-    FROM (SELECT failure_reason, failed_at FROM posts
-          WHERE status = 'failed' AND deleted_at IS NULL
-            AND (CAST(:since AS timestamptz) IS NULL OR failed_at >= :since)
-          ORDER BY failed_at DESC LIMIT :looked_at) newest
-    GROUP BY failure_reason ORDER BY count(*) DESC, max(failed_at) DESC NULLS LAST, failure_reason LIMIT :limit""")
+_GROUPS = text(f"""
+    SELECT {_GROUP_ID}, failure, failure_reason, answer, count(*), max(failed_at), sum(count(*)) OVER (),
+        count(*) OVER ()
+    FROM {_NEWEST} newest
+    GROUP BY failure, failure_reason, answer
+    ORDER BY count(*) DESC, max(failed_at) DESC NULLS LAST, failure, failure_reason, answer LIMIT :limit""")
+_CLASSES = text(f"""
+    SELECT * FROM (
+        SELECT DISTINCT ON (failure) failure, count(*) OVER (PARTITION BY failure) AS posts, failed_at,
+            coalesce(answer, failure_reason)
+        FROM {_NEWEST} newest ORDER BY failure, failed_at DESC NULLS LAST) classes
+    ORDER BY posts DESC, failure""")
+
+
+def classes(tx: Connection, since: datetime | None = None) -> list[FailedClass]:
+    """The newest LOOKED_AT failed posts by class (ix_posts_failed); `since`: those that failed since then."""
+    found = tx.execute(_CLASSES, {"since": since, "until": None, "looked_at": LOOKED_AT})
+    return [FailedClass(FailureClass(failure), count, newest, words) for failure, count, newest, words in found]
 
 
 def groups(tx: Connection, since: datetime | None = None, limit: int = 100) -> FailedGroups:
-    """The newest LOOKED_AT failed posts by reason (ix_posts_failed); `since`: those that failed since then."""
-    found = tx.execute(_GROUPS, {"since": since, "looked_at": LOOKED_AT, "limit": limit}).all()
-    total, reasons = (int(found[0][4]), int(found[0][5])) if found else (0, 0)
-    grouped = [FailedGroup(*row[:4]) for row in found]
-    return FailedGroups(grouped, total, reasons, total >= LOOKED_AT, posts_store.clock(tx))
+    """The newest LOOKED_AT failed posts by group (ix_posts_failed); `since`: those that failed since then."""
+    given = {"since": since, "until": None, "looked_at": LOOKED_AT, "limit": limit}
+    found = tx.execute(_GROUPS, given).all()
+    total, distinct = (int(found[0][6]), int(found[0][7])) if found else (0, 0)
+    grouped = [FailedGroup(row[0], FailureClass(row[1]), *row[2:6]) for row in found]
+    return FailedGroups(grouped, classes(tx, since), total, distinct, total >= LOOKED_AT, posts_store.clock(tx))
 
 
 def of_group(tx: Connection, group: str, until: datetime | None, limit: int) -> list[FailedPost]:
-    """The newest failed posts of a FailedGroup's id, of the newest LOOKED_AT. `until`: those that failed by then."""
-    given = {"group": group, "until": until, "looked_at": LOOKED_AT, "limit": limit, "harmless": claims_store.HARMLESS}
-    return [FailedPost(*row) for row in tx.execute(_GROUP, given)]
+    """The newest failed posts of a FailedGroup's id or of a class, of the newest LOOKED_AT. `until`: those that
+    failed by then.
+    """
+    given: dict[str, object] = {"group": group, "since": None, "until": until, "looked_at": LOOKED_AT, "limit": limit}
+    return [_failed_post(row) for row in tx.execute(_GROUP, given | {"harmless": claims_store.HARMLESS})]
 
 
 def mark(posts: Iterable[FailedPost]) -> str:
@@ -183,6 +264,8 @@ def retry_unchanged(
 
 _RETRY = text("""
     UPDATE posts p SET status = r.status, failure_reason = NULL, failed_at = NULL, revision = p.revision + 1,
+        failure_class = NULL, failure_message = NULL,
+        render_outcome = NULL, render_message = NULL, render_answered_at = NULL,
         retry_at = NULL, render_tries = 0, render_waits_since = NULL,
         claim_kind = r.claim_kind, claim_token = r.claim_token,
         claim_expires_at = CASE WHEN r.claim_kind IS NOT NULL THEN clock_timestamp() END,
@@ -198,6 +281,7 @@ _RETRY = text("""
 # What the retry overwrites, as people see it.
 _BEFORE = text("""
     SELECT id, jsonb_build_object('status', status, 'failureReason', failure_reason, 'failedAt', failed_at,
+        'failureClass', failure_class, 'failureMessage', failure_message,
         'revision', revision, 'retryAt', retry_at, 'renderTries', render_tries)
     FROM posts WHERE id = ANY(:ids)""")
 

@@ -100,7 +100,7 @@ def test_a_publisher_that_refuses_everybody_fails_nothing_early_and_keeps_every_
             assert next_try(engine, post) == {post: "misconfigured" if number < 10 else "failed"}
         with engine.begin() as tx:
             answered = {label: value for _, label, value in gauges.read(tx, "answers", 1.0, 60.0)}
-            seen = health.set_up_wrongly(tx)
+            seen = health.set_up_wrongly(health.publisher_answers(tx))
         assert answered["misconfigured"] == (2 if number < 10 else 0)
         assert seen == ((2, "the service answered 401") if number < 10 else (0, ""))
     stored = factories.row(engine, "posts", due)
