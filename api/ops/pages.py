@@ -33,6 +33,7 @@ from shared.store import webhooks as webhooks_store
 __all__ = ["router"]
 
 FEW, PAGE, MANY = 10, 50, 200
+LOOKED_AT = 1000
 SEARCHED = 10_000
 IDS_AT_ONCE = 20
 
@@ -76,7 +77,7 @@ async def show_overview(request: Request) -> Response:
 
 def _set_up_wrongly(tx: Connection) -> list[tuple[str, int, str]]:
     """(service, how many posts, its words) of each service that answers every post alike."""
-    answers = {"publisher": health.publisher_answers(tx), "renderer": health.renderer_answers(tx)}
+    answers = {"publisher": health.publisher_answers(tx, LOOKED_AT), "renderer": health.renderer_answers(tx, LOOKED_AT)}
     found = [(service, *health.set_up_wrongly(one)) for service, one in answers.items()]
     return [one for one in found if one[1]]
 

@@ -24,7 +24,7 @@ from shared.cli.workspaces import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.store.failures import FailedPost, Retried
+    from shared.store.failures import FailedGroups, FailedPost, Retried
 
 TOGETHER: Final = 500
 MOST: Final = 100_000
@@ -134,6 +134,18 @@ def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None
     unsure = sum(post.maybe_sent for post in found)
     if unsure:
         echo(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
+
+
+def say_groups(found: "FailedGroups") -> None:
+    """How many posts failed in the same way, whatever the list above has room for."""
+    from shared.store import failures  # noqa: PLC0415 - as above
+
+    at_least = "At least " if found.truncated else ""
+    echo(f"{at_least}{found.total:,} failed post{'' if found.total == 1 else 's'} by class and last words:")
+    for group in found.groups:
+        echo(f"  {group.count:,} {failures.label(group)}")
+    if found.distinct > len(found.groups):
+        echo(f"  and {found.distinct - len(found.groups):,} groups more")
 
 
 def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shared.cli.post_retries import parse_since, retry, say_failed
+from shared.cli.post_retries import parse_since, retry, say_failed, say_groups
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
@@ -70,6 +70,9 @@ def list_posts(
             found = failures.failed_posts(
                 tx, reason=reason, since=begins, workspace_id=home, account_id=account, limit=limit + 1
             )
+            groups = failures.groups(
+                tx, since=begins, limit=SHOWN, reason=reason, workspace_id=home, account_id=account
+            )
             now = posts_store.clock(tx)
         else:
             listed = operator_actions.posts(
@@ -78,6 +81,8 @@ def list_posts(
     if status is PostStatus.FAILED:
         say_failed(found[:limit], now, as_json=as_json)
         truncated = len(found) > limit
+        if found and not as_json:
+            say_groups(groups)
     else:
         _say_posts(listed[:limit], as_json=as_json)
         truncated = len(listed) > limit
@@ -240,12 +245,14 @@ def _another_try(post_id: str, *, maybe_sent: bool) -> list[str]:
     """Whether a failed post may have gone out, and what can be done about it."""
     retry_it = f"redraft posts retry {post_id}"
     if not maybe_sent:
-        return [f"\nIt did not go out. Another try, open to edits: {retry_it}"]
+        return ["\nIt did not go out. Another try, which leaves it open to edits:", f"  {retry_it}"]
     return [
-        "\nIt may have gone out. Another try asks again under its old key with its old body, closed to edits:",
+        "\nIt may have gone out. Another try asks again under its old key with its old",
+        "body, and the post is closed to edits:",
         f"  {retry_it}",
-        "If you have looked on the platform and know that it did not go out, say so with --not-sent. It",
-        "comes back open to edits, and may go out under a new key. Your word is kept with your name:",
+        "If you have looked on the platform and know that it did not go out, say so with",
+        "--not-sent. It comes back open to edits, and may go out under a new key. Your",
+        "word is kept with your name:",
         f"  {retry_it} --not-sent",
     ]
 

@@ -58,23 +58,25 @@ _SHOWN = f"concat_ws(' ', {CLASS} || ':', {_ANSWER}, p.failure_reason)"
 _COLUMNS = f"""p.id, p.workspace_id, p.account_id, {CLASS} AS failure, p.failure_reason, {_ANSWER} AS answer,
         p.scheduled_time, p.failed_at, p.revision"""
 # Both halves by ix_posts_failed, in its order: those whose time of failure is known, the latest first; then the others.
+# The second half is not sorted by id, for PostgreSQL would then walk the primary key, and so all posts there are.
 _LATEST = f"""(SELECT * FROM (
         (SELECT {_COLUMNS} FROM posts p WHERE {{meant}} AND p.failed_at IS NOT NULL
          ORDER BY p.failed_at DESC, p.id LIMIT :{{most}})
         UNION ALL
-        (SELECT {_COLUMNS} FROM posts p WHERE {{meant}} AND p.failed_at IS NULL ORDER BY p.id LIMIT :{{most}})) halves
+        (SELECT {_COLUMNS} FROM posts p WHERE {{meant}} AND p.failed_at IS NULL
+         ORDER BY p.failed_at DESC LIMIT :{{most}})) halves
     ORDER BY failed_at DESC NULLS LAST, id LIMIT :{{most}})"""
 _FAILED_POST = "p.status = 'failed' AND p.deleted_at IS NULL"
-_MEANT = f"""{_FAILED_POST}
+_FILTER = f"""{_FAILED_POST}
         AND (CAST(:reason AS text) IS NULL OR strpos(lower({_SHOWN}), lower(:reason)) > 0)
         AND (CAST(:since AS timestamptz) IS NULL OR p.failed_at >= :since)
         AND (CAST(:workspace AS text) IS NULL OR p.workspace_id = :workspace)
-        AND (CAST(:account AS text) IS NULL OR p.account_id = :account)
+        AND (CAST(:account AS text) IS NULL OR p.account_id = :account)"""
+_MEANT = f"""{_FILTER}
         AND (CAST(:ids AS text[]) IS NULL OR p.id = ANY(:ids))"""
 # Of all failed posts only the newest are looked at for a page: it must stay quick, however many there are.
 _NEWEST = _LATEST.format(
-    meant=f"""{_FAILED_POST}
-        AND (CAST(:since AS timestamptz) IS NULL OR p.failed_at >= :since)
+    meant=f"""{_FILTER}
         AND (CAST(:until AS timestamptz) IS NULL OR p.failed_at IS NULL OR p.failed_at <= :until)""",
     most="looked_at",
 )
@@ -183,27 +185,40 @@ _CLASSES = text(f"""
     ORDER BY posts DESC, failure""")
 
 
+_ALL: dict[str, object] = {"reason": None, "since": None, "until": None, "workspace": None, "account": None}
+_NEWEST_OF_ALL = _ALL | {"looked_at": LOOKED_AT}
+
+
 def classes(tx: Connection, since: datetime | None = None) -> list[FailedClass]:
     """The newest LOOKED_AT failed posts by class (ix_posts_failed); `since`: those that failed since then."""
-    found = tx.execute(_CLASSES, {"since": since, "until": None, "looked_at": LOOKED_AT})
+    return _classes(tx, _NEWEST_OF_ALL | {"since": since})
+
+
+def _classes(tx: Connection, given: Mapping[str, object]) -> list[FailedClass]:
+    found = tx.execute(_CLASSES, given)
     return [FailedClass(FailureClass(failure), count, newest, words) for failure, count, newest, words in found]
 
 
-def groups(tx: Connection, since: datetime | None = None, limit: int = 100) -> FailedGroups:
-    """The newest LOOKED_AT failed posts by group (ix_posts_failed); `since`: those that failed since then."""
-    given = {"since": since, "until": None, "looked_at": LOOKED_AT, "limit": limit}
-    found = tx.execute(_GROUPS, given).all()
+def groups(
+    tx: Connection, since: datetime | None = None, limit: int = 100, *, reason: str | None = None,
+    workspace_id: str | None = None, account_id: str | None = None,
+) -> FailedGroups:  # fmt: skip
+    """The newest LOOKED_AT failed posts that all the given filters match, by group (ix_posts_failed). The filters are
+    those of `failed_posts`.
+    """
+    given = _NEWEST_OF_ALL | {"reason": reason, "since": since, "workspace": workspace_id, "account": account_id}
+    found = tx.execute(_GROUPS, given | {"limit": limit}).all()
     total, distinct = (int(found[0][6]), int(found[0][7])) if found else (0, 0)
     grouped = [FailedGroup(row[0], FailureClass(row[1]), *row[2:6]) for row in found]
-    return FailedGroups(grouped, classes(tx, since), total, distinct, total >= LOOKED_AT, posts_store.clock(tx))
+    return FailedGroups(grouped, _classes(tx, given), total, distinct, total >= LOOKED_AT, posts_store.clock(tx))
 
 
 def of_group(tx: Connection, group: str, until: datetime | None, limit: int) -> list[FailedPost]:
     """The newest failed posts of a FailedGroup's id or of a class, of the newest LOOKED_AT. `until`: those that
     failed by then.
     """
-    given: dict[str, object] = {"group": group, "since": None, "until": until, "looked_at": LOOKED_AT, "limit": limit}
-    return [_failed_post(row) for row in tx.execute(_GROUP, given | {"harmless": claims_store.HARMLESS})]
+    given = _NEWEST_OF_ALL | {"group": group, "until": until, "limit": limit, "harmless": claims_store.HARMLESS}
+    return [_failed_post(row) for row in tx.execute(_GROUP, given)]
 
 
 def mark(posts: Iterable[FailedPost]) -> str:

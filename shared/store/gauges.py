@@ -12,7 +12,7 @@ from sqlalchemy import Connection, TextClause, text
 from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
 from shared.store.failures import CLASS
-from shared.store.health import RENDERS, WAITS_SINCE
+from shared.store.health import MANY, RENDERS, WAITS_SINCE
 from shared.store.schedule import OVERDUE
 
 
@@ -89,7 +89,7 @@ STATEMENTS: Mapping[str, TextClause] = {
     "render_answers": text(f"""
         SELECT {_counts("render_outcome", "redraft_renders_answered", _RENDER_ANSWERS)},
             coalesce(extract(epoch FROM clock_timestamp() - {WAITS_SINCE}), 0) AS redraft_renderer_waiting_seconds
-        FROM {RENDERS} answered"""),
+        FROM {RENDERS.format(many=MANY)} answered"""),
     # What failed within a day and was not put back (ix_posts_failed); of many the newest, so that a publisher that
     # refuses everything does not make a scrape slow.
     "failed": text(f"""

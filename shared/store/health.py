@@ -79,21 +79,23 @@ _DEAD_EVENTS = text("""
         SELECT finished_at FROM webhook_events WHERE status = 'dead' ORDER BY seq DESC LIMIT :many) dead""")
 
 
+MANY = 10_000
+
 RENDERS = """(
         (SELECT render_outcome, render_message, render_answered_at, render_waits_since FROM posts
          WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
-         ORDER BY scheduled_time LIMIT 10000)
+         ORDER BY scheduled_time LIMIT {many})
         UNION ALL
         (SELECT render_outcome, render_message, render_answered_at, render_waits_since FROM posts
-         WHERE claim_kind = 'render' ORDER BY claim_expires_at LIMIT 10000))"""
-"""The latest answer of the renderer for posts that wait for a render, or are being rendered once more."""
+         WHERE claim_kind = 'render' ORDER BY claim_expires_at LIMIT {many}))"""
+"""The renderer's latest answer for posts that wait for a render, or are being rendered once more: `many` of each."""
 WAITS_SINCE = "min(render_waits_since) FILTER (WHERE render_outcome IN ('not_now', 'processing'))"
 """Since when the renderer has asked to wait, or has been at work, for the one of RENDERS that waits longest."""
 
 # Of many claims the first to expire (ix_posts_claims), and the latest try of each (ix_publish_attempts_post).
 _PUBLISHES = """(
         SELECT last.* FROM (
-            SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT 10000) claimed
+            SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT :many) claimed
         CROSS JOIN LATERAL (
             SELECT outcome, message, finished_at FROM publish_attempts a
             WHERE a.post_id = claimed.id AND outcome IS NOT NULL ORDER BY a.id DESC LIMIT 1) last)"""
@@ -102,9 +104,11 @@ _BY_OUTCOME = """
     FROM {source} answers(outcome, message, answered_at{more}) WHERE outcome IS NOT NULL
     ORDER BY outcome, answered_at DESC"""
 _PUBLISHER = text(_BY_OUTCOME.format(source=_PUBLISHES, more=""))
-_RENDERER = text(_BY_OUTCOME.format(source=RENDERS, more=", waits_since"))
+_RENDERER = text(_BY_OUTCOME.format(source=RENDERS.format(many=":many"), more=", waits_since"))
 # ix_posts_unrendered, ix_posts_claims
-_RENDERER_WAITS = text(f"SELECT extract(epoch FROM clock_timestamp() - {WAITS_SINCE}) FROM {RENDERS} answers")
+_RENDERER_WAITS = text(
+    f"SELECT extract(epoch FROM clock_timestamp() - {WAITS_SINCE}) FROM {RENDERS.format(many=':many')} answers"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +120,21 @@ class Answered:
     words: str
 
 
-def publisher_answers(tx: Connection) -> list[Answered]:
-    """What the publisher last answered for posts that it is asked about again; 10,000 are looked at."""
-    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in tx.execute(_PUBLISHER)]
+def publisher_answers(tx: Connection, many: int = MANY) -> list[Answered]:
+    """What the publisher last answered for posts that it is asked about again; so many posts are looked at."""
+    found = tx.execute(_PUBLISHER, {"many": many})
+    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in found]
 
 
-def renderer_answers(tx: Connection) -> list[Answered]:
+def renderer_answers(tx: Connection, many: int = MANY) -> list[Answered]:
     """The same of the renderer."""
-    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in tx.execute(_RENDERER)]
+    found = tx.execute(_RENDERER, {"many": many})
+    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in found]
 
 
-def renderer_waits(tx: Connection) -> float:
+def renderer_waits(tx: Connection, many: int = MANY) -> float:
     """For how many seconds the renderer has asked to wait, or has been at work, for the post that waits longest."""
-    return float(tx.execute(_RENDERER_WAITS).scalar_one() or 0.0)
+    return float(tx.execute(_RENDERER_WAITS, {"many": many}).scalar_one() or 0.0)
 
 
 def set_up_wrongly(answers: Iterable[Answered]) -> tuple[int, str]:
@@ -142,7 +148,7 @@ def stalled_jobs(tx: Connection, age: float) -> list[str]:
     return list(tx.execute(_STALLED, {"age": age}).scalars())
 
 
-def dead_events(tx: Connection, many: int = 10_000) -> tuple[int, datetime | None]:
+def dead_events(tx: Connection, many: int = MANY) -> tuple[int, datetime | None]:
     """How many events the receiver did not take (at most `many`), and when the latest was given up."""
     count, latest = tx.execute(_DEAD_EVENTS, {"many": many}).one()
     return count, latest

@@ -348,4 +348,4 @@ def test_a_post_that_failed_in_its_render_shows_the_renderers_last_words(stack: 
         "the renderer asked to wait, or was at work, for an hour; it did not go out; the last word was: queue full"
         in page
     )
-    assert 'render busy</span> queue full <span class="muted">(reason: renderer_unavailable)</span>' in page
+    assert 'render_busy</span> queue full <span class="muted">(reason: renderer_unavailable)</span>' in page
