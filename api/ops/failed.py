@@ -13,7 +13,7 @@ from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from api.ops.post import retried
 from shared.domain.failure_classes import MEANINGS, FailureClass
-from shared.store import failures
+from shared.store import failed_posts
 
 SHOWN: Final = 100
 AT_ONCE: Final = 1000
@@ -29,7 +29,7 @@ _COUNT = re.compile(r"[0-9]{1,6}", re.ASCII)
 @page("/ops/failed")
 async def list_groups(request: Request) -> Response:
     """Why posts failed: by class, and by class with the last words, the most frequent first."""
-    found = await read(request, failures.groups)
+    found = await read(request, failed_posts.groups)
     return html(
         request,
         "failed.html",
@@ -60,8 +60,8 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
     if not _GROUP.fullmatch(group):
         return message(request, 404, "No such group", "There is no such group of failed posts.")
     # Posts that fail after this moment are not among those that the operator sees and agrees to.
-    until = (await read(request, failures.groups, None, 1)).now
-    posts = await read(request, failures.of_group, group, until, AT_ONCE + 1)
+    until = (await read(request, failed_posts.groups, None, 1)).now
+    posts = await read(request, failed_posts.of_group, group, until, AT_ONCE + 1)
     now, batch = until, posts[:AT_ONCE]
     path = f"/ops/failed/{group}/retry"
     return html(
@@ -80,7 +80,7 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
         more=len(posts) > AT_ONCE,
         maybe_sent=sum(post.maybe_sent for post in batch),
         until=until.isoformat(),
-        mark=failures.mark(batch),
+        mark=failed_posts.mark(batch),
         token=access.token(context_of(request).config, path),
     )
 
@@ -92,8 +92,8 @@ async def retry_group(request: Request) -> Response:
     until = _instant(fields.get("until", ""))
     if until is None or not _GROUP.fullmatch(group):
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
-    batch = await read(request, failures.of_group, group, until, AT_ONCE)
-    if not batch or failures.mark(batch) != fields.get("seen"):
+    batch = await read(request, failed_posts.of_group, group, until, AT_ONCE)
+    if not batch or failed_posts.mark(batch) != fields.get("seen"):
         return await _page(request, "These posts have changed since you looked; look again.", 409)
     context, actor, done = context_of(request), operator(request), 0
     for start in range(0, len(batch), TOGETHER):

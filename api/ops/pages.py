@@ -26,7 +26,7 @@ from shared.domain.edit_histories import EditHistory
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY
 from shared.domain.lifecycle import EditStatus
-from shared.store import failures, health, operator_actions, overview
+from shared.store import failed_posts, health, operator_actions, overview
 from shared.store import late as late_store
 from shared.store import webhooks as webhooks_store
 
@@ -50,8 +50,8 @@ async def show_overview(request: Request) -> Response:
         _depths(),
     )
     now = summary.now if summary else datetime.now(UTC)
-    refused = await perhaps(request, failures.groups, None, FEW // 2)
-    of_a_day = await perhaps(request, failures.classes, now - timedelta(days=1)) or []
+    refused = await perhaps(request, failed_posts.groups, None, FEW // 2)
+    of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
     wrongly = await perhaps(request, _set_up_wrongly) or []
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)

@@ -20,11 +20,12 @@ from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
 from shared.store import acts as acts_store
-from shared.store import failures, operator_actions, overview
+from shared.store import failed_posts, failures, operator_actions, overview
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
-from shared.store.failures import FailedPost, Retried
+from shared.store.failed_posts import FailedPost
+from shared.store.failures import Retried
 from shared.store.late import RenderTry
 
 FEW, MOST = 10, 50
@@ -94,7 +95,7 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
     found, now = posts_store.read_posts(tx, [post_id])
     if now is None or post_id not in found:
         return None
-    post, failed = found[post_id], failures.failed_posts(tx, ids=[post_id], limit=1)
+    post, failed = found[post_id], failed_posts.find(tx, ids=[post_id], limit=1)
     return _History(
         post,
         now,

@@ -24,7 +24,8 @@ from shared.cli.workspaces import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.store.failures import FailedGroups, FailedPost, Retried
+    from shared.store.failed_posts import FailedGroups, FailedPost
+    from shared.store.failures import Retried
 
 TOGETHER: Final = 500
 MOST: Final = 100_000
@@ -57,7 +58,7 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Put failed posts back to due. One that may have gone out is asked about again under its old key."""
-    from shared.store import failures  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import failed_posts  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     if bool(post_ids) == any(given is not None for given in (reason, since, workspace, account)):
@@ -72,7 +73,7 @@ def retry(
     wanted = list(dict.fromkeys(post_ids or []))
     with database(data_dir) as tx:
         workspace_id = find_workspace(tx, workspace).id if workspace is not None else None
-        found = failures.failed_posts(
+        found = failed_posts.find(
             tx, ids=wanted or None, reason=reason, since=begins, workspace_id=workspace_id, account_id=account,
             limit=MOST,
         )  # fmt: skip
@@ -120,13 +121,13 @@ def parse_since(given: str | None) -> datetime | None:
 
 def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None:
     """Show what a retry would put back, before asking."""
-    from shared.store import failures  # noqa: PLC0415 - as above
+    from shared.store import failed_posts  # noqa: PLC0415 - as above
 
     say_failed(found[:SHOWN], now, as_json=False)
     if len(found) > SHOWN:
         echo(f"and {len(found) - SHOWN:,} more")
     echo(f"{len(found):,} failed post{'' if len(found) == 1 else 's'}.")
-    groups = Counter(failures.label(post) for post in found)
+    groups = Counter(failed_posts.label(post) for post in found)
     for label, count in groups.most_common(GROUPS):
         echo(f"  {count:,} {label}")
     if len(groups) > GROUPS:
@@ -138,12 +139,12 @@ def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None
 
 def say_groups(found: "FailedGroups") -> None:
     """How many posts failed in the same way, whatever the list above has room for."""
-    from shared.store import failures  # noqa: PLC0415 - as above
+    from shared.store import failed_posts  # noqa: PLC0415 - as above
 
     at_least = "At least " if found.truncated else ""
     echo(f"{at_least}{found.total:,} failed post{'' if found.total == 1 else 's'} by class and last words:")
     for group in found.groups:
-        echo(f"  {group.count:,} {failures.label(group)}")
+        echo(f"  {group.count:,} {failed_posts.label(group)}")
     if found.distinct > len(found.groups):
         echo(f"  and {found.distinct - len(found.groups):,} groups more")
 
@@ -151,7 +152,7 @@ def say_groups(found: "FailedGroups") -> None:
 def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -> None:
     """Failed posts as a table, or as JSON. `now`: the database's clock, for times such as `3 min ago`."""
     from shared.domain import edit_histories, histories  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import failures  # noqa: PLC0415
+    from shared.store import failed_posts  # noqa: PLC0415
 
     rows = [
         {
@@ -171,7 +172,7 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
         for row, post in zip(rows, found, strict=True):
             row["failedAt"] = histories.away(post.failed_at, now) if post.failed_at else "not known"
             row["maybeSent"] = "maybe" if post.maybe_sent else "no"
-            row["reason"] = failures.label(post)
+            row["reason"] = failed_posts.label(post)
     headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "class: last words"}
     say(rows, headings, as_json=as_json, none="There are no such posts.", shorten="reason")
 

@@ -58,7 +58,7 @@ def list_posts(
     as_json: AsJson = False,
 ) -> None:
     """List posts, the newest first; failed ones, the latest failure first, with class and last words of each."""
-    from shared.store import failures, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import failed_posts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
@@ -67,10 +67,10 @@ def list_posts(
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
         if status is PostStatus.FAILED:
-            found = failures.failed_posts(
+            found = failed_posts.find(
                 tx, reason=reason, since=begins, workspace_id=home, account_id=account, limit=limit + 1
             )
-            groups = failures.groups(
+            groups = failed_posts.groups(
                 tx, since=begins, limit=SHOWN, reason=reason, workspace_id=home, account_id=account
             )
             now = posts_store.clock(tx)
@@ -155,7 +155,7 @@ def show(
 ) -> None:
     """Show one post's history: its state, its latest tries and edits, and who retried it."""
     from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import acts, failures, operator_actions, overview  # noqa: PLC0415
+    from shared.store import acts, failed_posts, operator_actions, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
 
@@ -165,7 +165,7 @@ def show(
         edits = operator_actions.edits(tx, status=None, post_id=post_id, workspace_id=None, limit=SHOWN)
         done = acts.of(tx, post_id, SHOWN)
         why = late_store.why(tx, [post_id])
-        failed = failures.failed_posts(tx, ids=[post_id], limit=1)
+        failed = failed_posts.find(tx, ids=[post_id], limit=1)
         rendered = late_store.last_render(tx, post_id)
     post = found.get(post_id)
     if post is None or now is None:

@@ -27,7 +27,7 @@ from shared.cli.service_findings import FAILED_WITHIN, NAMED_AT_MOST
 from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.settings import settings
-from shared.store import db, failures, health, overview, prerequisites
+from shared.store import db, failed_posts, health, overview, prerequisites
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
@@ -113,7 +113,7 @@ def _database(url: str) -> DatabaseFacts:
             overview.limit_statements(tx, PATIENCE * 2)
             summary = overview.summary(tx)
             late = late_store.late_posts(tx, NAMED_AT_MOST)
-            failed = failures.groups(tx, since=summary.now - FAILED_WITHIN, limit=NAMED_AT_MOST)
+            failed = failed_posts.groups(tx, since=summary.now - FAILED_WITHIN, limit=NAMED_AT_MOST)
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
             stalled = health.stalled_jobs(tx, JOB_STALLED)
             dead, _ = health.dead_events(tx)
@@ -128,7 +128,7 @@ def _database(url: str) -> DatabaseFacts:
             oldest=summary.now - summary.oldest if summary.oldest else None,
             failed=summary.failed,
             failed_posts=failed.total,
-            failed_groups=tuple((failures.label(group), group.count) for group in failed.groups),
+            failed_groups=tuple((failed_posts.label(group), group.count) for group in failed.groups),
             failed_classes={one.failure: Said(one.count, one.words) for one in failed.classes},
             late=summary.late,
             latest=tuple(

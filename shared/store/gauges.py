@@ -11,7 +11,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
-from shared.store.failures import CLASS
+from shared.store.failed_posts import CLASS
 from shared.store.health import MANY, RENDERS, WAITS_SINCE
 from shared.store.schedule import OVERDUE
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, TextClause, create_engine, pool, text
 
 from shared.domain.failure_classes import BY_REASON, FailureClass, of_row
 from shared.local.postgres import PostgreSQL
-from shared.store import failures, gauges, health
+from shared.store import failed_posts, gauges, health
 from tests.conftest import TEMPLATE
 
 FAILED, OTHERS = 20_000, 10_000
@@ -59,7 +59,7 @@ ASKED = {
     "limit": 51,
     "harmless": ["done"],
 }
-LOOKED_AT = failures._ALL | {"looked_at": 500}
+LOOKED_AT = failed_posts._ALL | {"looked_at": 500}
 
 
 def plan(engine: Engine, statement: TextClause, given: dict[str, Any]) -> str:
@@ -70,13 +70,13 @@ def plan(engine: Engine, statement: TextClause, given: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("statement", "given", "index"),
     [
-        (failures._FAILED, ASKED, "ix_posts_failed"),
-        (failures._FAILED, ASKED | {"reason": "misconfigured"}, "ix_posts_failed"),
-        (failures._FAILED, ASKED | {"ids": ["post_7"], "limit": 1}, "pk_posts"),
-        (failures._GROUPS, LOOKED_AT | {"limit": 100}, "ix_posts_failed"),
-        (failures._CLASSES, LOOKED_AT, "ix_posts_failed"),
+        (failed_posts._FAILED, ASKED, "ix_posts_failed"),
+        (failed_posts._FAILED, ASKED | {"reason": "misconfigured"}, "ix_posts_failed"),
+        (failed_posts._FAILED, ASKED | {"ids": ["post_7"], "limit": 1}, "pk_posts"),
+        (failed_posts._GROUPS, LOOKED_AT | {"limit": 100}, "ix_posts_failed"),
+        (failed_posts._CLASSES, LOOKED_AT, "ix_posts_failed"),
         (
-            failures._GROUP,
+            failed_posts._GROUP,
             LOOKED_AT | {"group": "misconfigured", "limit": 100, "harmless": ["done"]},
             "ix_posts_failed",
         ),
@@ -101,7 +101,7 @@ def test_it_reads_an_index_and_never_all_posts(
 
 
 def test_a_list_comes_from_its_index_in_order_and_looks_at_no_more_than_it_shows(engine: Engine) -> None:
-    found = plan(engine, failures._FAILED, ASKED)
+    found = plan(engine, failed_posts._FAILED, ASKED)
     [newest] = [line for line in found.splitlines() if "ix_posts_failed" in line and "Index Scan using" in line][:1]
     assert float(newest.partition("(actual rows=")[2].split()[0]) <= 52, found
 
@@ -109,10 +109,8 @@ def test_a_list_comes_from_its_index_in_order_and_looks_at_no_more_than_it_shows
 def test_the_statements_tell_the_class_that_the_pure_rule_tells(engine: Engine) -> None:
     """Every class with every reason that could stand beside it, and without one."""
     with engine.begin() as tx:
-        asked = text(f"SELECT {failures.CLASS} FROM (SELECT :recorded AS failure_class, :reason AS failure_reason) p")
-        asked = text(
-            str(asked).replace(":recorded", "CAST(:recorded AS text)").replace(":reason", "CAST(:reason AS text)")
-        )
+        given = "SELECT CAST(:recorded AS text) AS failure_class, CAST(:reason AS text) AS failure_reason"
+        asked = text(f"SELECT {failed_posts.CLASS} FROM ({given}) p")
         for recorded in [None, *FailureClass]:
             for reason in [*BY_REASON, "suspended"]:
                 told = tx.execute(asked, {"recorded": recorded, "reason": reason}).scalar_one()
@@ -121,23 +119,28 @@ def test_the_statements_tell_the_class_that_the_pure_rule_tells(engine: Engine) 
 
 def test_posts_whose_time_of_failure_is_unknown_come_last_and_none_comes_twice(engine: Engine) -> None:
     with engine.connect() as tx:
-        found = failures.failed_posts(tx, limit=FAILED + 1)
-        newest = failures.groups(tx, limit=3)
+        found = failed_posts.find(tx, limit=FAILED + 1)
+        newest = failed_posts.groups(tx, limit=3)
     assert len({post.id for post in found}) == FAILED
     times = [post.failed_at for post in found]
     known = [at for at in times if at is not None]
     assert times == [*sorted(known, reverse=True), *[None] * (FAILED // 100)]
-    assert (newest.total, newest.truncated, newest.distinct, len(newest.groups)) == (failures.LOOKED_AT, True, 10, 3)
-    assert sum(one.count for one in newest.classes) == failures.LOOKED_AT
+    assert (newest.total, newest.truncated, newest.distinct, len(newest.groups)) == (
+        failed_posts.LOOKED_AT,
+        True,
+        10,
+        3,
+    )
+    assert sum(one.count for one in newest.classes) == failed_posts.LOOKED_AT
     assert {one.failure for one in newest.classes} == {FailureClass.MISCONFIGURED, FailureClass.UNAVAILABLE}
 
 
 def test_a_group_is_put_together_of_what_failed_by_then(engine: Engine) -> None:
     with engine.connect() as tx:
-        [first, *_] = failures.groups(tx, limit=1).groups
-        posts = failures.of_group(tx, first.id, None, failures.LOOKED_AT)
-        none = failures.of_group(tx, first.id, datetime(2020, 1, 1, tzinfo=UTC), failures.LOOKED_AT)
-        whole = failures.of_group(tx, first.failure, None, 7)
+        [first, *_] = failed_posts.groups(tx, limit=1).groups
+        posts = failed_posts.of_group(tx, first.id, None, failed_posts.LOOKED_AT)
+        none = failed_posts.of_group(tx, first.id, datetime(2020, 1, 1, tzinfo=UTC), failed_posts.LOOKED_AT)
+        whole = failed_posts.of_group(tx, first.failure, None, 7)
     assert len(posts) == first.count
     assert {(post.failure, post.reason, post.words) for post in posts} == {(first.failure, first.reason, first.words)}
     assert [post.failed_at for post in none] == [None] * len(none)
