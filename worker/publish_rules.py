@@ -37,7 +37,7 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
         return Taken(verdict)
     lost = None
     if post.claim_token is not None:
-        lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, "its worker was gone")
+        lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, retries.WORKER_GONE)
         if history is not None and history.past.done:
             return Taken("done", lost=lost, finish=_posted(facts.id, post.claim_token, history.past))
         give_up = history and retries.before_retaking(history.past, now, limits)
@@ -137,4 +137,11 @@ def _posted(post_id: str, token: str, past: Past) -> Finish:
 
 
 def _failed(post_id: str, token: str, step: retries.GiveUp) -> Finish:
-    return Finish(post_id, token, "failed", failure_reason=step.reason, failure_message=step.message)
+    return Finish(
+        post_id,
+        token,
+        "failed",
+        failure_reason=step.reason,
+        failure_class=step.failure,
+        failure_message=step.message,
+    )

@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Connection
 
 from shared.domain import events, posts
+from shared.domain.failure_classes import RENDERER_UNAVAILABLE, FailureClass
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
@@ -21,7 +22,7 @@ from shared.store import db
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
 from shared.store import webhooks as webhooks_store
-from shared.store.claims import NewClaim
+from shared.store.claims import NewClaim, RenderAnswer
 from shared.store.db import transaction
 from worker import retries
 from worker.apply import apply_edits, drain
@@ -30,6 +31,9 @@ from worker.follow_ups import SNOOZE, FollowUps, Publish, Render
 from worker.outbound import services
 from worker.publish_rules import anew
 from worker.retries import Limits
+
+NEVER_ENDED = retries.GiveUp(RENDERER_UNAVAILABLE, FailureClass.RENDER_UNAVAILABLE, retries.WORKER_GONE)
+"""What becomes of a post whose renders all ended with their workers."""
 
 log = structlog.get_logger(__name__)
 
@@ -116,11 +120,12 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
                 retaken = facts.claim is not None
                 if retaken and job.number > settings().tries_never_started:
                     # Each worker that had the claim died in its call. Only here can those tries be counted.
-                    token = post.claim_token or ""
-                    done.follow_ups.webhooks += _give_up(tx, post, token, retries.RENDERER_UNAVAILABLE)
+                    done.follow_ups.webhooks += _give_up(tx, post, post.claim_token or "", NEVER_ENDED, Outcome.UNKNOWN)
                     done.outcome, job = "failed", None
                 else:
                     from_token = post.claim_token if retaken else None
+                    if from_token is not None:
+                        claims_store.lose_render(tx, post_id, from_token, retries.WORKER_GONE)
                     claim = NewClaim(post_id, "render", job.token, facts.status, from_token)
                     claims_store.take_claims(tx, [claim], settings().claim_expiry)
     done.follow_ups.add(drained.committed())
@@ -172,6 +177,7 @@ def _finish(job: Job, reply: Reply) -> Rendering:
 def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
     """Drain the queue, since an edit may have mended the post; then snooze the render, or fail the post."""
     post_id, token = job.post_id, job.token
+    answer = RenderAnswer(outcome, reply.message)
     with EditAttempts() as attempts, transaction() as tx:
         locked = posts_store.lock_posts(tx, [post_id], "wait")
         drained = drain(tx, locked, attempts)
@@ -180,7 +186,7 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
             done.outcome = "stale"
         elif drained.unfinished:
             # The edits that are left may mend the post too. It is given back at no cost, and comes after them.
-            claims_store.give_render_back(tx, post_id, token, now, 0)
+            claims_store.give_render_back(tx, post_id, token, now, answer, tries=0)
             schedule_store.mark_again(tx, [post_id])
             done.outcome = "edits_first"
             done.follow_ups.edits_first.append(post_id)
@@ -190,20 +196,21 @@ def _fail(job: Job, reply: Reply, outcome: Outcome, done: Rendering) -> None:
             since = claims_store.render_waits_since(tx, post_id) if waits else None
             step = _after(reply, job, now, since)
             if isinstance(step, retries.Retry):
-                claims_store.give_render_back(tx, post_id, token, step.at, 0 if waits else 1, waits=waits)
+                claims_store.give_render_back(tx, post_id, token, step.at, answer, tries=0 if waits else 1, waits=waits)
                 wait = step.at - now
                 if wait <= timedelta(seconds=settings().horizon):
                     done.follow_ups.snooze(wait.total_seconds(), Render(post_id, post.facts.content_revision))
             elif isinstance(step, retries.GiveUp):
-                done.follow_ups.webhooks += _give_up(tx, post, token, step.reason)
+                done.follow_ups.webhooks += _give_up(tx, post, token, step, outcome)
                 done.outcome = "failed"
     done.follow_ups.add(drained.committed())
 
 
-def _give_up(tx: Connection, post: Post, token: str, reason: str) -> list[str]:
+def _give_up(tx: Connection, post: Post, token: str, step: retries.GiveUp, outcome: Outcome) -> list[str]:
     """Fail the render. Returned: the posts to ring the webhooks for, below the commit."""
-    revision = claims_store.fail_render(tx, post.facts.id, token, reason)
-    return webhooks_store.record(tx, [events.failed(post, revision, reason)]) if webhooks_store.wanted() else []
+    answer = RenderAnswer(outcome, step.message)
+    revision = claims_store.fail_render(tx, post.facts.id, token, answer, reason=step.reason, failure=step.failure)
+    return webhooks_store.record(tx, [events.failed(post, revision, step.reason)]) if webhooks_store.wanted() else []
 
 
 def _after(reply: Reply, job: Job, now: datetime, waits_since: datetime | None) -> retries.Step:
@@ -211,7 +218,7 @@ def _after(reply: Reply, job: Job, now: datetime, waits_since: datetime | None) 
     past = Past(failures=job.number - 1, busy_since=waits_since, working_since=waits_since)
     limits = Limits(
         failures=settings().tries_never_started,
-        unavailable=retries.RENDERER_UNAVAILABLE,
+        unavailable=RENDERER_UNAVAILABLE,
         refused="refused by the renderer",
         effect=False,
     )

@@ -6,6 +6,8 @@ Pure: a reply, the earlier tries under the same key, the time and the limits in;
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from shared.domain import failure_classes
+from shared.domain.failure_classes import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE, FailureClass
 from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
 
 # Nine waits, each three times the one before up to a quarter of an hour, come to 43 minutes on average and 57 at most:
@@ -25,9 +27,7 @@ ASKS_TO_WAIT = frozenset({Outcome.PROCESSING, Outcome.NOT_NOW})
 # Many posts get the same "Retry-After: 60". Their calls are spread over a tenth of it, and none comes before it.
 SPREAD = 0.1
 
-PUBLISHER_UNAVAILABLE = "publisher_unavailable"
-RENDERER_UNAVAILABLE = "renderer_unavailable"
-OUTCOME_UNKNOWN = "publish_outcome_unknown"
+WORKER_GONE = "its worker was gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No more tries: the post fails with this reason. `message`: the last words, where they say more."""
+    """No more tries: the post fails with this reason, of this class. `message`: the last answer's words."""
 
     reason: str
+    failure: FailureClass
     message: str | None = None
 
 
@@ -84,15 +85,27 @@ def what_next(reply: Reply, past: Past, *, now: datetime, jitter: float, limits:
         return Done()
     if outcome is Outcome.REFUSED:
         # A refusal of a repeat says nothing about an earlier try: the service may refuse because that one went out.
-        return GiveUp(OUTCOME_UNKNOWN if limits.effect and known.maybe_sent else reply.message or limits.refused)
+        if limits.effect and known.maybe_sent:
+            return _in_doubt(reply.message)
+        return GiveUp(reply.message or limits.refused, _class_of(outcome, limits), reply.message)
     if _spent(outcome, known, now, limits):
         unsure = known.uncertain or known.accepted
-        return GiveUp(OUTCOME_UNKNOWN if limits.effect and unsure else limits.unavailable)
+        if limits.effect and unsure:
+            return _in_doubt(reply.message)
+        return GiveUp(limits.unavailable, _class_of(outcome, limits), reply.message)
     tries = known.waits if outcome is Outcome.NOT_NOW else known.failures + known.unknown
     since = known.busy_since if outcome is Outcome.NOT_NOW else known.working_since
     asking = now - since if since is not None and outcome in ASKS_TO_WAIT else timedelta()
     retry_at = now + wait(reply, tries, jitter, asking)
     return Retry(retry_at, free=outcome is Outcome.NEVER_STARTED and not known.maybe_sent)
+
+
+def _in_doubt(message: str | None) -> GiveUp:
+    return GiveUp(OUTCOME_UNKNOWN, FailureClass.UNKNOWN, message)
+
+
+def _class_of(outcome: Outcome, limits: Limits) -> FailureClass:
+    return failure_classes.after(outcome, render=not limits.effect)
 
 
 def _spent(outcome: Outcome, known: Past, now: datetime, limits: Limits) -> bool:
@@ -140,5 +153,5 @@ def before_retaking(past: Past, now: datetime, limits: Limits = Limits()) -> Giv
     the post back days later.
     """
     if past.key_too_old(now, limits.keeps_keys):
-        return GiveUp(OUTCOME_UNKNOWN, KEY_TOO_OLD)
-    return GiveUp(OUTCOME_UNKNOWN) if past.unknown >= limits.unknown else None
+        return _in_doubt(KEY_TOO_OLD)
+    return _in_doubt(WORKER_GONE) if past.unknown >= limits.unknown else None

@@ -1,4 +1,4 @@
-"""Failed posts on the operators' pages: by reason with counts, and a retry of all posts of a reason."""
+"""Failed posts on the operators' pages: by class and last words with counts, and a retry of all posts of a group."""
 
 import re
 from datetime import UTC, datetime
@@ -12,11 +12,12 @@ from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from api.ops.post import retried
-from shared.store import failures
+from shared.domain.failure_classes import MEANINGS, FailureClass
+from shared.store import failed_posts
 
 SHOWN: Final = 100
 AT_ONCE: Final = 1000
-"""Posts that one press of the button retries. The page says so if the reason has more."""
+"""Posts that one press of the button retries. The page says so if the group has more."""
 TOGETHER: Final = 500
 """Posts in one transaction."""
 
@@ -25,15 +26,24 @@ KEYS_TOO_OLD: Final = (
     "Look at the platform first; the page of each post says what to do."
 )
 
-_GROUP = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_GROUP = re.compile(rf"[0-9a-f]{{32}}|{'|'.join(FailureClass)}", re.ASCII)
+"""The address of a group: its id, or a class."""
 _COUNT = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 
 @page("/ops/failed")
-async def list_reasons(request: Request) -> Response:
-    """Why posts failed, the most frequent reason first."""
-    found = await read(request, failures.groups)
-    return html(request, "failed.html", here="/ops/failed", now=found.now, found=found, notice=_notice(request))
+async def list_groups(request: Request) -> Response:
+    """Why posts failed: by class, and by class with the last words, the most frequent first."""
+    found = await read(request, failed_posts.groups)
+    return html(
+        request,
+        "failed.html",
+        here="/ops/failed",
+        now=found.now,
+        found=found,
+        meanings=MEANINGS,
+        notice=_notice(request),
+    )
 
 
 def _notice(request: Request) -> str | None:
@@ -46,48 +56,50 @@ def _notice(request: Request) -> str | None:
 
 
 @page("/ops/failed/{group}")
-async def show_reason(request: Request) -> Response:
-    """The posts that failed for one reason, and the button that puts them back."""
+async def show_group(request: Request) -> Response:
+    """The posts of one group or class, and the button that puts them back."""
     return await _page(request)
 
 
 async def _page(request: Request, notice: str | None = None, status: int = 200) -> Response:
     group = request.path_params["group"]
     if not _GROUP.fullmatch(group):
-        return message(request, 404, "No such reason", "There is no such reason.")
+        return message(request, 404, "No such group", "There is no such group of failed posts.")
     # Posts that fail after this moment are not among those that the operator sees and agrees to.
-    until = (await read(request, failures.groups, None, 1)).now
-    posts = await read(request, failures.of_group, group, until, AT_ONCE + 1)
+    until = (await read(request, failed_posts.groups, None, 1)).now
+    posts = await read(request, failed_posts.of_group, group, until, AT_ONCE + 1)
     now, batch = until, posts[:AT_ONCE]
     path = f"/ops/failed/{group}/retry"
     return html(
         request,
-        "failed_reason.html",
+        "failed_group.html",
         status,
         here="/ops/failed",
         now=now,
         notice=notice,
         notice_kind="warn",
         group=group,
+        whole_class=group in MEANINGS,
+        meanings=MEANINGS,
         posts=batch,
         shown=SHOWN,
         more=len(posts) > AT_ONCE,
         maybe_sent=sum(post.maybe_sent for post in batch),
         until=until.isoformat(),
-        mark=failures.mark(batch),
+        mark=failed_posts.mark(batch),
         token=access.token(context_of(request).config, path),
     )
 
 
 @page("/ops/failed/{group}/retry", "POST")
-async def retry_reason(request: Request) -> Response:
-    """Retry the posts that the operator saw. If the reason has other posts by now, do nothing."""
+async def retry_group(request: Request) -> Response:
+    """Retry the posts that the operator saw. If the group has other posts by now, do nothing."""
     fields, group = await form(request), request.path_params["group"]
     until = _instant(fields.get("until", ""))
     if until is None or not _GROUP.fullmatch(group):
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
-    batch = await read(request, failures.of_group, group, until, AT_ONCE)
-    if not batch or failures.mark(batch) != fields.get("seen"):
+    batch = await read(request, failed_posts.of_group, group, until, AT_ONCE)
+    if not batch or failed_posts.mark(batch) != fields.get("seen"):
         return await _page(request, "These posts have changed since you looked; look again.", 409)
     context, actor, done, too_old = context_of(request), operator(request), 0, 0
     for start in range(0, len(batch), TOGETHER):

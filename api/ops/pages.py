@@ -5,7 +5,7 @@ Rendered here from the files in templates/, without a build step. Pages load not
 
 import asyncio
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlencode
 
 import redis
@@ -24,8 +24,9 @@ from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, rou
 from shared.broker import queue
 from shared.domain.edit_histories import EditHistory
 from shared.domain.errors import printable
+from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY
 from shared.domain.lifecycle import EditStatus
-from shared.store import failures, health, operator_actions, overview
+from shared.store import failed_posts, health, operator_actions, overview
 from shared.store import late as late_store
 from shared.store import webhooks as webhooks_store
 
@@ -49,8 +50,9 @@ async def show_overview(request: Request) -> Response:
         _depths(),
     )
     now = summary.now if summary else datetime.now(UTC)
-    refused = await perhaps(request, failures.groups, None, FEW // 2)
-    wrongly, publisher_says = await perhaps(request, health.set_up_wrongly, LOOKED_AT) or (0, "")
+    refused = await perhaps(request, failed_posts.groups, None, FEW // 2)
+    of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
+    wrongly = await perhaps(request, _set_up_wrongly) or []
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
@@ -62,7 +64,8 @@ async def show_overview(request: Request) -> Response:
         failed=failed,
         refused=refused,
         wrongly=wrongly,
-        publisher_says=publisher_says,
+        failed_classes=[one for one in of_a_day if one.failure in SET_UP_WRONGLY],
+        meanings=MEANINGS,
         late=late,
         jobs=jobs,
         dead=dead,
@@ -70,6 +73,13 @@ async def show_overview(request: Request) -> Response:
         depths=depths,
         plots=ops_plots.of(minutes, lateness, now),
     )
+
+
+def _set_up_wrongly(tx: Connection) -> list[tuple[str, int, str]]:
+    """(service, how many posts, its words) of each service that answers every post alike."""
+    answers = {"publisher": health.publisher_answers(tx, LOOKED_AT), "renderer": health.renderer_answers(tx, LOOKED_AT)}
+    found = [(service, *health.set_up_wrongly(one)) for service, one in answers.items()]
+    return [one for one in found if one[1]]
 
 
 async def _depths() -> dict[str, int] | None:

@@ -20,11 +20,13 @@ from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
 from shared.store import acts as acts_store
-from shared.store import failures, operator_actions, overview
+from shared.store import failed_posts, failures, operator_actions, overview
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
+from shared.store.failed_posts import FailedPost
 from shared.store.failures import Retried
+from shared.store.late import RenderTry
 
 FEW, MOST = 10, 50
 UNSURE: Final = "PostgreSQL did not answer in time. The retry may have been done: look at the posts first."
@@ -43,7 +45,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """All that the page shows, newest first. `maybe_sent`: a failed post that may have gone out."""
+    """All that the page shows, newest first. `failed`: why and how, of a failed post; `rendered`: its last render,
+    where that did not end well.
+    """
 
     post: Post
     now: datetime
@@ -51,7 +55,8 @@ class _History:
     tries: list[overview.Try]
     acts: list[Recorded]
     reason: Reason
-    maybe_sent: bool
+    failed: FailedPost | None
+    rendered: RenderTry | None
 
 
 @page("/ops/posts/{post_id}")
@@ -80,8 +85,10 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         late=late,
         reason=found.reason,
         acts=found.acts,
-        maybe_sent=found.maybe_sent,
-        timeline=_timeline(post, found.edits, found.tries, found.acts),
+        failed=found.failed,
+        rendered=found.rendered,
+        maybe_sent=found.failed is not None and found.failed.maybe_sent,
+        timeline=_timeline(found),
         truncated=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
         retry_token=access.token(config, f"{path}/retry"),
         not_sent_token=access.token(config, f"{path}/retry-not-sent"),
@@ -92,7 +99,7 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
     found, now = posts_store.read_posts(tx, [post_id])
     if now is None or post_id not in found:
         return None
-    post, failed = found[post_id], failures.failed_posts(tx, ids=[post_id], limit=1)
+    post, failed = found[post_id], failed_posts.find(tx, ids=[post_id], limit=1)
     return _History(
         post,
         now,
@@ -100,7 +107,8 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
         overview.tries(tx, post_id, MOST),
         acts_store.of(tx, post_id, MOST),
         late_store.why(tx, [post_id])[post_id],
-        maybe_sent=bool(failed and failed[0].maybe_sent),
+        failed=failed[0] if failed else None,
+        rendered=late_store.last_render(tx, post_id),
     )
 
 
@@ -153,23 +161,25 @@ def _waits(facts: PostFacts) -> bool:
     return facts.status in (Status.GENERATED, Status.PENDING_RENDER) and not facts.deleted
 
 
-def _timeline(
-    post: Post, edits: list[EditHistory], tries: list[overview.Try], acts: list[Recorded]
-) -> list[tuple[datetime, str, str, str | None]]:
+def _timeline(found: _History) -> list[tuple[datetime, str, str, str | None]]:
     """(when, how it looks, what happened, where to read on), the oldest first."""
     kinds = {"applied": "good", "failed": "bad", "rejected": "warn", "done": "good", "refused": "bad", "unknown": "bad"}
-    lines: list[tuple[datetime, str, str, str | None]] = [(post.created_at, "", "created", None)]
-    for edit in edits:
+    lines: list[tuple[datetime, str, str, str | None]] = [(found.post.created_at, "", "created", None)]
+    for edit in found.edits:
         link, name = f"/ops/edits/{quote(edit.id)}", f"{asked_for(edit.changes)} by {edit.requested_by}"
         if edit.finalized_at is None:
             lines.append((edit.created_at, "warn", f"edit accepted, and waiting: {name}", link))
         else:
             lines.append((edit.finalized_at, kinds.get(edit.status, ""), f"edit {edit.status}: {name}", link))
-    for one in tries:
+    for one in found.tries:
         lines.append((one.started_at, "", f"publish, try {one.number}", None))
         if one.finished_at is not None:
             outcome = (one.outcome or "").replace("_", " ")
             said = f": {one.message}" if one.message else ""
             lines.append((one.finished_at, kinds.get(one.outcome or "", "warn"), f"publish {outcome}{said}", None))
-    lines += [(act.at, "", act.words(), None) for act in acts]
+    if (render := found.rendered) is not None:
+        said = f": {render.message}" if render.message else ""
+        words = f"render {render.outcome.replace('_', ' ')}{said}"
+        lines.append((render.answered_at, kinds.get(render.outcome, "warn"), words, None))
+    lines += [(act.at, "", act.words(), None) for act in found.acts]
     return sorted(lines, key=lambda one: one[0])

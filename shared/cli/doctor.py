@@ -8,7 +8,7 @@ from shared.cli.places import parts, reaching
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, refuse, say_json
 
 if TYPE_CHECKING:
-    from shared.cli.findings import Facts
+    from shared.cli.facts import Facts
 
 
 def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:

@@ -4,10 +4,11 @@ Pure. shared/cli/probes.py asks the parts; this judges what they said.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
+from shared.cli.facts import DatabaseFacts, Facts, Finding, RedisFacts, WorkerFacts
+from shared.cli.service_findings import NAMED_AT_MOST, counted, failed_posts, services
 from shared.domain.edit_histories import duration, listed
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
@@ -17,115 +18,6 @@ SKEW: Final = 1.0
 SESSION_IDLE: Final = 10.0
 SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
-NAMED_AT_MOST: Final = 5
-FAILED_WITHIN: Final = timedelta(days=1)
-"""A post that failed longer ago stays on the operators' page, but is no finding any more: many are never put back."""
-REASON_SHOWN: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: a stable code for scripts, what it is, and what to do."""
-
-    code: str
-    what: str
-    todo: str
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """One of the broker's queues: its messages, and the workers that take from it."""
-
-    name: str
-    depth: int
-    workers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """A post that should have gone out, and why its row and tries say that it has not. `code`: the kind of reason."""
-
-    post_id: str
-    late: timedelta
-    why: str
-    code: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A session that holds a transaction open for long."""
-
-    pid: int
-    who: str
-    idle: bool
-    seconds: float
-    blocks: int
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseFacts:
-    """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
-
-    `failed_posts`: posts that failed within FAILED_WITHIN; `failed_reasons`: the most frequent ones, with counts.
-    `set_up_wrongly`: posts that the publisher answers as it would answer any, and `publisher_says` what.
-    `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
-    """
-
-    skew: float
-    skew_within: float
-    pending: tuple[str, ...] = ()
-    unknown: tuple[str, ...] = ()
-    queued: int = 0
-    oldest: timedelta | None = None
-    failed: int = 0
-    late: int = 0
-    latest: tuple[Late, ...] = ()
-    holders: tuple[Holder, ...] = ()
-    stalled: tuple[str, ...] = ()
-    dead_events: int = 0
-    set_up_wrongly: int = 0
-    publisher_says: str = ""
-    failed_posts: int = 0
-    failed_reasons: tuple[tuple[str, int], ...] = ()
-    version: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RedisFacts:
-    """What Redis said of itself. `saved`: how it keeps things on disk: `aof`, `rdb`, `nothing`, or `unknown` where it
-    does not tell.
-    """
-
-    policy: str
-    saved: str
-    saving_fails: bool = False
-    used: int = 0
-    most: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
-    """What the broker and its workers said. `skews`: each worker's clock minus this machine's, in seconds.
-
-    `beat`: whether beat was heard, None where that cannot be told.
-    """
-
-    queues: tuple[Queue, ...]
-    skews: Mapping[str, float] = field(default_factory=dict)
-    beat: bool | None = True
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that was asked. None: that part did not answer; `unreachable` says so of each, by its name."""
-
-    database: DatabaseFacts | None
-    redis: RedisFacts | None
-    workers: WorkerFacts | None
-    unreachable: Mapping[str, str] = field(default_factory=dict)
-    now: datetime | None = None
-    queue_full: int = 1000
-    webhooks_wanted: bool = False
 
 
 def diagnose(facts: Facts) -> list[Finding]:
@@ -139,7 +31,9 @@ def diagnose(facts: Facts) -> list[Finding]:
     if facts.redis is not None:
         found += _redis(facts.redis)
     if facts.database is not None:
+        found += services(facts.database)
         found += _database(facts.database)
+        found += failed_posts(facts.database)
         found += _clocks(facts.database, facts.workers)
     return found
 
@@ -176,7 +70,7 @@ def _migrations(database: DatabaseFacts) -> Iterable[Finding]:
     if database.pending:
         yield Finding(
             "pending_migrations",
-            f"The database lacks {_count(len(database.pending), 'migration')}: {listed(database.pending)}",
+            f"The database lacks {counted(len(database.pending), 'migration')}: {listed(database.pending)}",
             "Run `redraft migrate`; the code that runs now survives it.",
         )
     if database.unknown:
@@ -191,7 +85,7 @@ def _workers(workers: WorkerFacts, facts: Facts) -> Iterable[Finding]:
     for queue in workers.queues:
         idle = queue.name == "webhooks" and not facts.webhooks_wanted and not queue.depth
         if not queue.workers and not idle:
-            waiting = f", and {_count(queue.depth, 'message')} wait there" if queue.depth else ""
+            waiting = f", and {counted(queue.depth, 'message')} wait there" if queue.depth else ""
             yield Finding(
                 "no_worker",
                 f"No worker takes from the queue {queue.name}{waiting}",
@@ -243,18 +137,10 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
 
 
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
-    if database.set_up_wrongly:
-        yield Finding(
-            "publisher_set_up_wrongly",
-            f"The publisher answers {_count(database.set_up_wrongly, 'post')} as it would any: "
-            f"{database.publisher_says}",
-            "Check REDRAFT_PUBLISHER_URL, REDRAFT_SERVICE_SECRET and what the publisher itself needs to log in. Posts "
-            "are tried for an hour; those that fail meanwhile: `redraft posts retry --reason publisher_unavailable`.",
-        )
     if database.oldest is not None and database.oldest > EDIT_WAITS:
         yield Finding(
             "old_edits",
-            f"{_count(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
+            f"{counted(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
             "See which with `redraft edits list --status queued`. A missing worker or a session that holds the post is "
             "named here too, if it is one of those.",
         )
@@ -265,11 +151,11 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
         shown = [f"{one.post_id} ({duration(one.late)}: {one.why})" for one in first]
         yield Finding(
             "late_posts",
-            f"{_count(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",
+            f"{counted(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",
             "See them with `redraft posts stuck`, one with `redraft posts show POST`.",
         )
     for holder in database.holders:
-        blocking = f", and holds up {_count(holder.blocks, 'other')}" if holder.blocks else ""
+        blocking = f", and holds up {counted(holder.blocks, 'other')}" if holder.blocks else ""
         doing = "does nothing in an open transaction" if holder.idle else "is in one transaction"
         yield Finding(
             "idle_transaction" if holder.idle else "long_transaction",
@@ -279,16 +165,8 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
     if database.failed:
         yield Finding(
             "failed_edits",
-            f"{_count(database.failed, 'failed edit')} wait for your decision",
+            f"{counted(database.failed, 'failed edit')} wait for your decision",
             "See them with `redraft edits list --status failed`; then `redraft edits requeue` or `discard` each.",
-        )
-    if database.failed_posts:
-        shown = [f"{count:,} {_shortened(reason)}" for reason, count in database.failed_reasons[:NAMED_AT_MOST]]
-        yield Finding(
-            "failed_posts",
-            f"{_count(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
-            "See them with `redraft posts list --status failed`, or by reason on the operators' page. Repair the "
-            "cause, then `redraft posts retry --reason WORDS`.",
         )
     if database.stalled:
         yield Finding(
@@ -299,7 +177,7 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
     if database.dead_events:
         yield Finding(
             "dead_webhooks",
-            f"{_count(database.dead_events, 'event')} that the receiver of webhooks did not take within a day",
+            f"{counted(database.dead_events, 'event')} that the receiver of webhooks did not take within a day",
             "Repair the receiver; the operators' page lists what was given up.",
         )
 
@@ -316,13 +194,5 @@ def _clocks(database: DatabaseFacts, workers: WorkerFacts | None) -> Iterable[Fi
             yield Finding("clock_skew", f"The clock of worker {name} is {_off(off)} the database's", todo)
 
 
-def _shortened(reason: str) -> str:
-    return reason if len(reason) <= REASON_SHOWN else f"{reason[: REASON_SHOWN - 1]}…"
-
-
 def _off(seconds: float) -> str:
     return f"{duration(timedelta(seconds=abs(seconds)))} {'ahead of' if seconds > 0 else 'behind'}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

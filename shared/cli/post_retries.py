@@ -24,12 +24,13 @@ from shared.cli.workspaces import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shared.store.failures import FailedPost, Retried
+    from shared.store.failed_posts import FailedGroups, FailedPost
+    from shared.store.failures import Retried
 
 TOGETHER: Final = 500
 MOST: Final = 100_000
 SHOWN: Final = 20
-REASONS: Final = 5
+GROUPS: Final = 5
 CLOSED: Final = "those are tried under their old keys, and closed to edits"
 OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
 WORDS: Final = {
@@ -42,7 +43,9 @@ WORDS: Final = {
 def retry(
     post_ids: Annotated[list[str] | None, typer.Argument(metavar="POST...", help="These posts.")] = None,
     *,
-    reason: Annotated[str | None, typer.Option(help="Posts whose reason holds these words.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Posts whose class, last words or reason hold this, as lists show it.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
     workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
     account: Annotated[str | None, typer.Option(help="Those of this account, by id.")] = None,
@@ -55,20 +58,22 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Put failed posts back to due. One that may have gone out is asked about again under its old key."""
-    from shared.store import failures  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import failed_posts  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     if bool(post_ids) == any(given is not None for given in (reason, since, workspace, account)):
         refuse("Which posts? Name them, or say which with --reason, --since, --workspace and --account.")
     if reason is not None and not reason.strip():
-        refuse("--reason is empty, and would match every failed post. Say a part of the reason, or leave it out.")
+        refuse(
+            "--reason is empty, and would match every failed post. Say a part of what the list shows, or leave it out."
+        )
     if as_json and not yes:
         refuse("--json asks no questions: give --yes too.")
     begins = parse_since(since)
     wanted = list(dict.fromkeys(post_ids or []))
     with database(data_dir) as tx:
         workspace_id = find_workspace(tx, workspace).id if workspace is not None else None
-        found = failures.failed_posts(
+        found = failed_posts.find(
             tx, ids=wanted or None, reason=reason, since=begins, workspace_id=workspace_id, account_id=account,
             limit=MOST,
         )  # fmt: skip
@@ -125,20 +130,38 @@ def parse_since(given: str | None) -> datetime | None:
 
 def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None:
     """Show what a retry would put back, before asking."""
+    from shared.store import failed_posts  # noqa: PLC0415 - as above
+
     say_failed(found[:SHOWN], now, as_json=False)
     if len(found) > SHOWN:
         echo(f"and {len(found) - SHOWN:,} more")
     echo(f"{len(found):,} failed post{'' if len(found) == 1 else 's'}.")
-    for reason, count in Counter(post.reason for post in found).most_common(REASONS):
-        echo(f"  {count:,} {reason}")
+    groups = Counter(failed_posts.label(post) for post in found)
+    for label, count in groups.most_common(GROUPS):
+        echo(f"  {count:,} {label}")
+    if len(groups) > GROUPS:
+        echo(f"  and {len(groups) - GROUPS:,} groups more")
     unsure = sum(post.maybe_sent for post in found)
     if unsure:
         echo(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
 
 
+def say_groups(found: "FailedGroups") -> None:
+    """How many posts failed in the same way, whatever the list above has room for."""
+    from shared.store import failed_posts  # noqa: PLC0415 - as above
+
+    at_least = "At least " if found.truncated else ""
+    echo(f"{at_least}{found.total:,} failed post{'' if found.total == 1 else 's'} by class and last words:")
+    for group in found.groups:
+        echo(f"  {group.count:,} {failed_posts.label(group)}")
+    if found.distinct > len(found.groups):
+        echo(f"  and {found.distinct - len(found.groups):,} groups more")
+
+
 def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -> None:
     """Failed posts as a table, or as JSON. `now`: the database's clock, for times such as `3 min ago`."""
     from shared.domain import edit_histories, histories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import failed_posts  # noqa: PLC0415
 
     rows = [
         {
@@ -148,6 +171,7 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
             "failedAt": edit_histories.moment(post.failed_at),
             "scheduledTime": edit_histories.moment(post.scheduled_time),
             "maybeSent": post.maybe_sent,
+            "class": post.failure.value,
             "reason": post.reason,
             "lastAnswer": post.answer,
         }
@@ -157,8 +181,8 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
         for row, post in zip(rows, found, strict=True):
             row["failedAt"] = histories.away(post.failed_at, now) if post.failed_at else "not known"
             row["maybeSent"] = "maybe" if post.maybe_sent else "no"
-            row["reason"] = post.reason if post.answer in {None, post.reason} else f"{post.reason} ({post.answer})"
-    headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "reason"}
+            row["reason"] = failed_posts.label(post)
+    headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "class: last words"}
     say(rows, headings, as_json=as_json, none="There are no such posts.", shorten="reason")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shared.cli.post_retries import parse_since, retry, say_failed
+from shared.cli.post_retries import parse_since, retry, say_failed, say_groups
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
@@ -22,6 +22,7 @@ from shared.cli.workspaces import (
 if TYPE_CHECKING:
     from shared.domain.posts import Post
     from shared.domain.reasons import Reason
+    from shared.store.late import RenderTry
     from shared.store.operator_actions import ListedPost
 
 app = typer.Typer(help="Posts: which are late, why one failed, and another try.", no_args_is_help=True)
@@ -46,7 +47,9 @@ app.command("retry")(retry)
 def list_posts(
     *,
     status: Annotated[PostStatus | None, typer.Option(help="Only these.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Failed posts whose reason holds these words.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Failed posts whose class, last words or reason hold this.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
     workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
     account: Annotated[str | None, typer.Option(help="Those of this account, by id.")] = None,
@@ -54,8 +57,8 @@ def list_posts(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List posts, the newest first; failed ones, the latest failure first, with the reason of each."""
-    from shared.store import failures, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
+    """List posts, the newest first; failed ones, the latest failure first, with class and last words of each."""
+    from shared.store import failed_posts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
@@ -64,8 +67,11 @@ def list_posts(
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
         if status is PostStatus.FAILED:
-            found = failures.failed_posts(
+            found = failed_posts.find(
                 tx, reason=reason, since=begins, workspace_id=home, account_id=account, limit=limit + 1
+            )
+            groups = failed_posts.groups(
+                tx, since=begins, limit=SHOWN, reason=reason, workspace_id=home, account_id=account
             )
             now = posts_store.clock(tx)
         else:
@@ -75,6 +81,8 @@ def list_posts(
     if status is PostStatus.FAILED:
         say_failed(found[:limit], now, as_json=as_json)
         truncated = len(found) > limit
+        if found and not as_json:
+            say_groups(groups)
     else:
         _say_posts(listed[:limit], as_json=as_json)
         truncated = len(listed) > limit
@@ -147,7 +155,7 @@ def show(
 ) -> None:
     """Show one post's history: its state, its latest tries and edits, and who retried it."""
     from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import acts, operator_actions, overview  # noqa: PLC0415
+    from shared.store import acts, failed_posts, operator_actions, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
 
@@ -157,6 +165,8 @@ def show(
         edits = operator_actions.edits(tx, status=None, post_id=post_id, workspace_id=None, limit=SHOWN)
         done = acts.of(tx, post_id, SHOWN)
         why = late_store.why(tx, [post_id])
+        failed = failed_posts.find(tx, ids=[post_id], limit=1)
+        rendered = late_store.last_render(tx, post_id)
     post = found.get(post_id)
     if post is None or now is None:
         refuse(f"There is no post {post_id}.")
@@ -166,6 +176,10 @@ def show(
         "renderedUrl": edit_histories.without_secrets(post.facts.rendered_url),
         "why": why[post_id].words,
         **_reason_as_json(why[post_id]),
+        "failure": {"class": failed[0].failure.value, "lastAnswer": failed[0].answer, "maybeSent": failed[0].maybe_sent}
+        if failed
+        else None,
+        "lastRender": rendered and _render_as_json(rendered),
         "claim": post.facts.claim,
         "claimExpiresAt": edit_histories.moment(post.claim_expires_at),
         "retryAt": edit_histories.moment(post.retry_at),
@@ -208,10 +222,13 @@ def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
         lines.append(f"  {'claim':<15} {facts.claim}, {until}")
     if post.retry_at is not None:
         lines.append(f"  {'next try':<15} {shown['retryAt']}")
+    if (rendered := shown["lastRender"]) is not None:
+        said = f": {rendered['message']}" if rendered["message"] else ""
+        lines.append(f"  {'last render':<15} {rendered['answeredAt']} {rendered['outcome']}{said}")
     if shown["tries"]:
         lines.append("Its latest tries at going out:")
     for one in shown["tries"]:
-        outcome = f"{one['outcome'] or 'not outcome'}{': ' + one['message'] if one['message'] else ''}"
+        outcome = f"{one['outcome'] or 'no outcome yet'}{': ' + one['message'] if one['message'] else ''}"
         lines.append(f"  {one['startedAt']} try {one['number']} of {one['key']}: {outcome}")
     if shown["edits"]:
         lines.append("Its latest edits (redraft edits show EDIT tells more):")
@@ -219,9 +236,32 @@ def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
     if shown["acts"]:
         lines.append("What was done to it:")
     lines += [f"  {act['at']} {act['words']}" for act in shown["acts"]]
-    if facts.status == "failed":
-        lines.append(f"\nAnother try: redraft posts retry {facts.id}")
+    if shown["failure"] is not None:
+        lines += _another_try(facts.id, maybe_sent=shown["failure"]["maybeSent"])
     return lines
+
+
+def _another_try(post_id: str, *, maybe_sent: bool) -> list[str]:
+    """Whether a failed post may have gone out, and what can be done about it."""
+    retry_it = f"redraft posts retry {post_id}"
+    if not maybe_sent:
+        return ["\nIt did not go out. Another try, which leaves it open to edits:", f"  {retry_it}"]
+    return [
+        "\nIt may have gone out. Another try asks again under its old key with its old",
+        "body, and the post is closed to edits:",
+        f"  {retry_it}",
+        "If you have looked on the platform and know that it did not go out, say so with",
+        "--not-sent. It comes back open to edits, and may go out under a new key. Your",
+        "word is kept with your name:",
+        f"  {retry_it} --not-sent",
+    ]
+
+
+def _render_as_json(rendered: "RenderTry") -> dict[str, Any]:
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
+
+    at = edit_histories.moment(rendered.answered_at)
+    return {"outcome": rendered.outcome, "message": rendered.message, "answeredAt": at, "triesUsed": rendered.tries}
 
 
 def _reason_as_json(reason: "Reason") -> dict[str, Any]:

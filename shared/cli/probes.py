@@ -2,10 +2,10 @@
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -21,23 +21,13 @@ from sqlalchemy.exc import DBAPIError
 from shared import task_names
 from shared.broker import queue, redis_connection
 from shared.broker.queue import depths
-from shared.cli.findings import (
-    FAILED_WITHIN,
-    JOB_STALLED,
-    NAMED_AT_MOST,
-    SESSION_IDLE,
-    SESSION_LONG,
-    DatabaseFacts,
-    Facts,
-    Holder,
-    Late,
-    Queue,
-    RedisFacts,
-    WorkerFacts,
-)
+from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, Queue, RedisFacts, Said, WorkerFacts
+from shared.cli.findings import JOB_STALLED, SESSION_IDLE, SESSION_LONG
+from shared.cli.service_findings import FAILED_WITHIN, NAMED_AT_MOST
+from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.settings import settings
-from shared.store import db, failures, health, overview, prerequisites
+from shared.store import db, failed_posts, health, overview, prerequisites
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
@@ -123,11 +113,12 @@ def _database(url: str) -> DatabaseFacts:
             overview.limit_statements(tx, PATIENCE * 2)
             summary = overview.summary(tx)
             late = late_store.late_posts(tx, NAMED_AT_MOST)
-            refused = failures.groups(tx, since=summary.now - FAILED_WITHIN, limit=NAMED_AT_MOST)
+            failed = failed_posts.groups(tx, since=summary.now - FAILED_WITHIN, limit=NAMED_AT_MOST)
             holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
             stalled = health.stalled_jobs(tx, JOB_STALLED)
             dead, _ = health.dead_events(tx)
-            wrongly, words = health.set_up_wrongly(tx)
+            publisher, renderer = health.publisher_answers(tx), health.renderer_answers(tx)
+            renderer_waits = timedelta(seconds=health.renderer_waits(tx))
         return DatabaseFacts(
             skew,
             within,
@@ -136,8 +127,9 @@ def _database(url: str) -> DatabaseFacts:
             queued=summary.queued,
             oldest=summary.now - summary.oldest if summary.oldest else None,
             failed=summary.failed,
-            failed_posts=refused.total,
-            failed_reasons=tuple((group.reason, group.count) for group in refused.groups),
+            failed_posts=failed.total,
+            failed_groups=tuple((failed_posts.label(group), group.count) for group in failed.groups),
+            failed_classes={one.failure: Said(one.count, one.words) for one in failed.classes},
             late=summary.late,
             latest=tuple(
                 Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late
@@ -145,12 +137,17 @@ def _database(url: str) -> DatabaseFacts:
             holders=tuple(_holder(one) for one in holders),
             stalled=tuple(stalled),
             dead_events=dead,
-            set_up_wrongly=wrongly,
-            publisher_says=words,
+            publisher=_said(publisher),
+            renderer=_said(renderer),
+            renderer_waits=renderer_waits,
             version=version,
         )
     finally:
         engine.dispose()
+
+
+def _said(answers: Iterable[health.Answered]) -> dict[Outcome, Said]:
+    return {one.outcome: Said(one.count, one.words) for one in answers}
 
 
 def _holder(session: health.Session) -> Holder:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from shared.domain import failure_classes
 from shared.domain.edit_histories import duration
+from shared.domain.failure_classes import FailureClass
 from shared.domain.lifecycle import ClaimKind, Status
 from shared.domain.service_answers import FAILURES, Outcome, Past
-
-UNKNOWN: Final = "publish_outcome_unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Row:
     """What a post's row says. `retry_at`: not tried before; `enqueued_at`: last sent to the workers. Times aware.
 
     `render_tries`: renders that failed; `render_waits`: the renderer has said "not now" or "still at work".
+    `render_outcome` and `render_message`: how its latest render ended, in the renderer's words. `failure_class`: None
+    where the post failed before classes were recorded; `failure_message`: the last answer's words.
     """
 
     id: str
@@ -56,6 +58,10 @@ class Row:
     render_tries: int = 0
     render_waits: bool = False
     failure_reason: str | None = None
+    failure_class: str | None = None
+    failure_message: str | None = None
+    render_outcome: str | None = None
+    render_message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ def of(row: Row, last: LastTry | None, past: Past, now: datetime, limits: Limits
     if row.status == Status.POSTED:
         return Reason("posted", "it went out")
     if row.status == Status.FAILED:
-        return _failed(row, last)
+        return _failed(row, last, past)
     if row.claim is not None:
         publishing = row.claim == ClaimKind.PUBLISH
         return _publishing(row, last, past, now, limits) if publishing else _rendering(row, now, limits)
@@ -88,13 +94,19 @@ def of(row: Row, last: LastTry | None, past: Past, now: datetime, limits: Limits
     return _unclaimed(row, now)
 
 
-def _failed(row: Row, last: LastTry | None) -> Reason:
+def _failed(row: Row, last: LastTry | None, past: Past) -> Reason:
     reason = row.failure_reason or "no reason is known"
+    failure = failure_classes.of_row(row.failure_class, row.failure_reason)
     words = f"it failed: {reason}"
-    if reason == UNKNOWN:
-        words += "; it may have gone out"
-    if last is not None and last.message and last.message != reason:
-        words += f"; the last word on try {last.number} was: {last.message}"
+    if failure is not FailureClass.UNKNOWN:
+        words += f"; {failure_classes.MEANINGS[failure]}"
+    words += "; it may have gone out" if past.maybe_sent or failure is FailureClass.UNKNOWN else "; it did not go out"
+    said = row.failure_message
+    if row.failure_class is None and last is not None:
+        said = last.message
+    if said and said != reason:
+        tried = f" on try {last.number}" if last is not None and said == last.message else ""
+        words += f"; the last word{tried} was: {said}"
     return Reason("failed", words)
 
 
@@ -123,27 +135,36 @@ def _publishing(row: Row, last: LastTry | None, past: Past, now: datetime, limit
 
 
 _ANSWERED: Final = {
-    Outcome.PROCESSING: "the publisher is still at work on it",
-    Outcome.NOT_NOW: "the publisher asks to wait",
-    Outcome.NEVER_STARTED: "the publisher could not be reached",
-    Outcome.MISCONFIGURED: "the publisher is set up wrongly",
-    Outcome.SERVER_ERROR: "the publisher failed",
-    Outcome.UNKNOWN: "it is not known whether its last try went out",
+    Outcome.PROCESSING: "the {} is still at work on it",
+    Outcome.NOT_NOW: "the {} asks to wait",
+    Outcome.NEVER_STARTED: "the {} could not be reached",
+    Outcome.MISCONFIGURED: "the {} is set up wrongly",
+    Outcome.SERVER_ERROR: "the {} failed",
+    Outcome.REFUSED: "the {} refused it",
 }
+AT_WORK: Final = "the service is still at work"
+"""The message of an answer that says nothing more than its outcome."""
+
+
+def _said(service: str, outcome: Outcome, message: str | None) -> str:
+    """An answer in words, and the service's own words beside it."""
+    ended = _ANSWERED.get(outcome, f"its last try ended {outcome.value}").format(service)
+    if outcome is Outcome.UNKNOWN:
+        lost = {"publisher": "it is not known whether its last try went out", "renderer": "its last render got lost"}
+        ended = lost[service]
+    return f"{ended} ({message})" if message and message != AT_WORK else ended
 
 
 def _answered(last: LastTry, past: Past, next_at: datetime, now: datetime, limits: Limits) -> Reason:
     """Between two tries: what was answered, how many tries are used up, and when the next one comes."""
     outcome = Outcome(last.outcome or Outcome.UNKNOWN)
-    what = _ANSWERED.get(outcome, f"its last try ended {outcome.value}")
-    said = f" ({last.message})" if last.message and last.message != "the service is still at work" else ""
     tries = most = None
     if outcome in FAILURES:
         tries, most = past.failures, limits.failures
     elif outcome is Outcome.UNKNOWN:
         tries, most = past.unknown, limits.unknown
     counted = f"; {tries} of {most} tries are used up" if tries is not None else f"; that was try {last.number}"
-    words = f"{what}{said}{counted}; {_next(next_at, now)}"
+    words = f"{_said('publisher', outcome, last.message)}{counted}; {_next(next_at, now)}"
     return Reason(outcome.value, words, tries, most, next_at)
 
 
@@ -153,6 +174,8 @@ def _rendering(row: Row, now: datetime, limits: Limits) -> Reason:
         words = f"the worker that made try {number} to render it died or hangs; rescue takes it over within seconds"
         return Reason("render_died", words, number, limits.failures)
     words = f"it is being rendered now: try {number} of {limits.failures}"
+    if row.render_outcome is not None:
+        words += f"; before that {_said('renderer', Outcome(row.render_outcome), row.render_message)}"
     return Reason("rendering", words, row.render_tries, limits.failures)
 
 
@@ -160,12 +183,23 @@ def _between_tries(row: Row, last: LastTry | None, past: Past, now: datetime, li
     """Free, and not tried before `retry_at`."""
     at = row.retry_at or now
     if row.status == Status.PENDING_RENDER:
-        what = "the renderer asks to wait, or is still at work" if row.render_waits else "its last render failed"
-        words = f"{what}; {row.render_tries} of {limits.failures} tries are used up; {_next(at, now)}"
-        return Reason("between_renders", words, row.render_tries, limits.failures, at)
+        return _between_renders(row, at, now, limits)
     if last is not None and last.outcome is not None and not last.forgiven:
         return _answered(last, past, at, now, limits)
     return Reason("between_tries", f"its last try failed; {_next(at, now)}", next_at=at)
+
+
+def _between_renders(row: Row, at: datetime, now: datetime, limits: Limits) -> Reason:
+    """What the renderer answered, how many tries are used up, and when the next one comes. A row that an older version
+    wrote has no answer.
+    """
+    code = "between_renders"
+    what = "the renderer asks to wait, or is still at work" if row.render_waits else "its last render failed"
+    if row.render_outcome is not None:
+        code = f"render_{row.render_outcome}"
+        what = _said("renderer", Outcome(row.render_outcome), row.render_message)
+    words = f"{what}; {row.render_tries} of {limits.failures} tries are used up; {_next(at, now)}"
+    return Reason(code, words, row.render_tries, limits.failures, at)
 
 
 def _unclaimed(row: Row, now: datetime) -> Reason:

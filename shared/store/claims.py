@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
-from shared.domain.service_answers import FAILURES, NOT_SENT, Past
+from shared.domain.failure_classes import FailureClass
+from shared.domain.service_answers import FAILURES, NOT_SENT, Outcome, Past
 from shared.store import counted
 
 
@@ -170,7 +171,8 @@ def forgive(tx: Connection, post_ids: Iterable[str], *, not_sent: bool = False) 
 @dataclass(frozen=True, slots=True)
 class Finish:
     """What becomes of a claimed post after its publish was called for, or given up. `until`: the claim stays and
-    expires then, at the time of the next try; `retry_at`: the post is free again, to be tried not before.
+    expires then, at the time of the next try; `retry_at`: the post is free again, to be tried not before. A failed one
+    has its reason, its class and, where there was an answer, the answer's words.
     """
 
     post_id: str
@@ -178,6 +180,7 @@ class Finish:
     status: Literal["posted", "failed", "generated"]
     platform_post_id: str | None = None
     failure_reason: str | None = None
+    failure_class: FailureClass | None = None
     failure_message: str | None = None
     until: datetime | None = None
     retry_at: datetime | None = None
@@ -186,7 +189,7 @@ class Finish:
 _FINISH = text("""
     UPDATE posts p SET
         status = r.status, platform_post_id = r.platform_post_id, failure_reason = r.failure_reason,
-        failure_message = r.failure_message,
+        failure_class = r.failure_class, failure_message = r.failure_message,
         posted_at = CASE WHEN r.status = 'posted' THEN clock_timestamp() END,
         failed_at = CASE WHEN r.status = 'failed' THEN clock_timestamp() END,
         revision = p.revision + CASE WHEN r.status = 'generated' THEN 0 ELSE 1 END,
@@ -194,7 +197,7 @@ _FINISH = text("""
         claim_kind = CASE WHEN r.until IS NOT NULL THEN p.claim_kind END,
         claim_token = CASE WHEN r.until IS NOT NULL THEN p.claim_token END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        post_id text, token text, status text, platform_post_id text, failure_reason text,
+        post_id text, token text, status text, platform_post_id text, failure_reason text, failure_class text,
         failure_message text, until timestamptz, retry_at timestamptz)
     WHERE p.id = r.post_id AND p.claim_token = r.token AND p.claim_kind = 'publish' AND p.status = 'generated'
     RETURNING p.id, p.posted_at, p.revision""")
@@ -223,19 +226,22 @@ _HELD = "WHERE id = :id AND claim_token = :token AND claim_kind = 'render' AND s
 _RENDERED = text(f"""
     UPDATE posts SET status = 'generated', rendered_url = :rendered_url,
         thumbnail_url = coalesce(:thumbnail_url, thumbnail_url), revision = revision + 1, render_tries = 0,
-        render_waits_since = NULL,
+        render_waits_since = NULL, render_outcome = NULL, render_message = NULL, render_answered_at = NULL,
         enqueued_revision = CASE WHEN scheduled_time <= clock_timestamp() + make_interval(secs => :horizon)
                                  THEN schedule_revision END,
         enqueued_at = clock_timestamp(), {_UNCLAIMED} {_HELD}
     RETURNING schedule_revision, enqueued_revision IS NOT NULL, scheduled_time, scheduled_time <= clock_timestamp()""")
+_ANSWERED = "render_outcome = :outcome, render_message = :message, render_answered_at = clock_timestamp()"
 _RENDER_FAILED = text(f"""
-    UPDATE posts SET status = 'failed', failure_reason = :reason, failed_at = clock_timestamp(),
-        revision = revision + 1, render_waits_since = NULL, {_UNCLAIMED} {_HELD}
+    UPDATE posts SET status = 'failed', failure_reason = :reason, failure_class = :failure, failure_message = :message,
+        failed_at = clock_timestamp(), revision = revision + 1, render_waits_since = NULL, {_ANSWERED},
+        {_UNCLAIMED} {_HELD}
     RETURNING revision""")
 _RENDER_GIVEN_BACK = text(f"""
     UPDATE posts SET retry_at = :retry_at, render_tries = render_tries + :tries,
-        render_waits_since = coalesce(render_waits_since, CASE WHEN :waits THEN clock_timestamp() END),
+        render_waits_since = coalesce(render_waits_since, CASE WHEN :waits THEN clock_timestamp() END), {_ANSWERED},
         {_UNCLAIMED} {_HELD}""")
+_RENDER_LOST = text(f"UPDATE posts SET {_ANSWERED} {_HELD}")
 _RENDER_WAITS_SINCE = text("SELECT render_waits_since FROM posts WHERE id = :id")
 
 
@@ -258,11 +264,29 @@ def finish_rendered(
     return Rendered(*row) if row else None
 
 
-def fail_render(tx: Connection, post_id: str, token: str, reason: str) -> int:
-    """The render of a locked post gave up; the post's revision."""
-    revisions = list(tx.execute(_RENDER_FAILED, {"id": post_id, "token": token, "reason": reason}).scalars())
+@dataclass(frozen=True, slots=True)
+class RenderAnswer:
+    """How a try at a render ended, and the renderer's words."""
+
+    outcome: Outcome
+    message: str | None
+
+
+def fail_render(
+    tx: Connection, post_id: str, token: str, answer: RenderAnswer, *, reason: str, failure: FailureClass
+) -> int:
+    """The render of a locked post gave up after this last answer; the post's revision."""
+    given = {"id": post_id, "token": token, "outcome": answer.outcome.value, "message": answer.message}
+    given |= {"reason": reason, "failure": failure.value}
+    revisions = list(tx.execute(_RENDER_FAILED, given).scalars())
     counted(len(revisions), 1, "fail_render")
     return int(revisions[0])
+
+
+def lose_render(tx: Connection, post_id: str, token: str, message: str) -> None:
+    """Record the try under an expired claim of a locked post, whose worker never wrote how it ended."""
+    given = {"id": post_id, "token": token, "outcome": Outcome.UNKNOWN.value, "message": message}
+    counted(tx.execute(_RENDER_LOST, given).rowcount, 1, "lose_render")
 
 
 def render_waits_since(tx: Connection, post_id: str) -> datetime | None:
@@ -272,12 +296,14 @@ def render_waits_since(tx: Connection, post_id: str) -> datetime | None:
 
 
 def give_render_back(
-    tx: Connection, post_id: str, token: str, retry_at: datetime, tries: int, *, waits: bool = False
-) -> None:
-    """The locked post may be rendered again, not before `retry_at`; `tries` (0 or 1) is added to its
-    render tries. `waits`: the renderer asked to wait.
+    tx: Connection, post_id: str, token: str, retry_at: datetime, answer: RenderAnswer, *, tries: int,
+    waits: bool = False,
+) -> None:  # fmt: skip
+    """The locked post may be rendered again, not before `retry_at`, and keeps the answer of its latest try. `tries`
+    (0 or 1) is added to its render tries. `waits`: the renderer asked to wait.
     """
     given = {"id": post_id, "token": token, "retry_at": retry_at, "tries": tries, "waits": waits}
+    given |= {"outcome": answer.outcome.value, "message": answer.message}
     counted(tx.execute(_RENDER_GIVEN_BACK, given).rowcount, 1, "give_render_back")
 
 

@@ -1,9 +1,8 @@
-"""Failed posts: finding them, and putting them back to due for an operator or a client."""
+"""Putting failed posts back to due, for an operator or a client; failed_posts.py finds them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Literal
 
 from pydantic_core import to_json
@@ -20,119 +19,8 @@ from shared.store import counted
 from shared.store import posts as posts_store
 from shared.store.acts import Act, Actor
 
-LOOKED_AT = 10_000
 KEY_TOO_OLD = "may have gone out, and its key is older than the publisher must remember"
 LOOK_FIRST = "Look at the platform first. If it did not go out: redraft posts retry {} --not-sent"
-
-
-@dataclass(frozen=True, slots=True)
-class FailedPost:
-    """A post that failed, and why. `failed_at` is not known of posts that were put in as failed. `answer`: the last
-    words on its latest try at going out. `maybe_sent`: it may have gone out.
-    """
-
-    id: str
-    workspace_id: str
-    account_id: str
-    reason: str
-    scheduled_time: datetime
-    failed_at: datetime | None
-    revision: int
-    answer: str | None
-    maybe_sent: bool
-
-
-_MEANT = """p.status = 'failed' AND p.deleted_at IS NULL
-        AND (CAST(:reason AS text) IS NULL OR strpos(lower(p.failure_reason), lower(:reason)) > 0)
-        AND (CAST(:since AS timestamptz) IS NULL OR p.failed_at >= :since)
-        AND (CAST(:workspace AS text) IS NULL OR p.workspace_id = :workspace)
-        AND (CAST(:account AS text) IS NULL OR p.account_id = :account)
-        AND (CAST(:ids AS text[]) IS NULL OR p.id = ANY(:ids))"""
-# Of a group the first to be looked at are the newest (ix_posts_failed), and so many at most: a page must stay quick.
-_NEWEST = """(SELECT * FROM posts WHERE status = 'failed' AND deleted_at IS NULL
-        AND (CAST(:until AS timestamptz) IS NULL OR failed_at IS NULL OR failed_at <= :until)
-    ORDER BY failed_at DESC LIMIT :looked_at)"""
-_WITH_ANSWER = """
-    SELECT p.id, p.workspace_id, p.account_id, p.failure_reason, p.scheduled_time, p.failed_at, p.revision, l.message,
-        coalesce((SELECT bool_or(NOT a.not_sent AND coalesce(a.outcome, '') <> ALL(:harmless)) FROM publish_attempts a
-                  WHERE a.post_id = p.id AND a.idempotency_key = l.idempotency_key), false)
-    FROM (SELECT p.* FROM {source} p WHERE {meant} ORDER BY p.failed_at DESC NULLS LAST, p.id LIMIT :limit) p
-    LEFT JOIN LATERAL (
-        SELECT message, idempotency_key FROM publish_attempts WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
-    ORDER BY p.failed_at DESC NULLS LAST, p.id"""
-_FAILED = text(_WITH_ANSWER.format(source="posts", meant=_MEANT))
-_GROUP = text(_WITH_ANSWER.format(source=_NEWEST, meant="md5(p.failure_reason) = :group"))
-
-
-def failed_posts(
-    tx: Connection, *, ids: Sequence[str] | None = None, reason: str | None = None, since: datetime | None = None,
-    workspace_id: str | None = None, account_id: str | None = None, limit: int,
-) -> list[FailedPost]:  # fmt: skip
-    """Failed posts, the latest first: these, or those that all the given filters match. `reason`: a part of it, in
-    small or capital letters.
-    """
-    given = {
-        "ids": list(ids) if ids is not None else None,
-        "reason": reason,
-        "since": since,
-        "workspace": workspace_id,
-        "account": account_id,
-        "limit": limit,
-        "harmless": claims_store.HARMLESS,
-    }
-    return [FailedPost(*row) for row in tx.execute(_FAILED, given)]
-
-
-@dataclass(frozen=True, slots=True)
-class FailedGroup:
-    """Failed posts of one reason. `id` names the reason in an address; `newest`: when the latest of them failed."""
-
-    id: str
-    reason: str
-    count: int
-    newest: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class FailedGroups:
-    """The most frequent reasons first. `total`: all posts that were looked at; `reasons`: how many reasons they have;
-    `truncated`: there are more posts than were looked at. `now`: the database's clock.
-    """
-
-    groups: list[FailedGroup]
-    total: int
-    reasons: int
-    truncated: bool
-    now: datetime
-
-
-_GROUPS = text("""
-    SELECT md5(failure_reason), failure_reason, count(*), max(failed_at), sum(count(*)) OVER (), count(*) OVER ()
-    FROM (SELECT failure_reason, failed_at FROM posts
-          WHERE status = 'failed' AND deleted_at IS NULL
-            AND (CAST(:since AS timestamptz) IS NULL OR failed_at >= :since)
-          ORDER BY failed_at DESC LIMIT :looked_at) newest
-    GROUP BY failure_reason ORDER BY count(*) DESC, max(failed_at) DESC NULLS LAST, failure_reason LIMIT :limit""")
-
-
-def groups(tx: Connection, since: datetime | None = None, limit: int = 100) -> FailedGroups:
-    """The newest LOOKED_AT failed posts by reason (ix_posts_failed); `since`: those that failed since then."""
-    found = tx.execute(_GROUPS, {"since": since, "looked_at": LOOKED_AT, "limit": limit}).all()
-    total, reasons = (int(found[0][4]), int(found[0][5])) if found else (0, 0)
-    grouped = [FailedGroup(*row[:4]) for row in found]
-    return FailedGroups(grouped, total, reasons, total >= LOOKED_AT, posts_store.clock(tx))
-
-
-def of_group(tx: Connection, group: str, until: datetime | None, limit: int) -> list[FailedPost]:
-    """The newest failed posts of a FailedGroup's id, of the newest LOOKED_AT. `until`: those that failed by then."""
-    given = {"group": group, "until": until, "looked_at": LOOKED_AT, "limit": limit, "harmless": claims_store.HARMLESS}
-    return [FailedPost(*row) for row in tx.execute(_GROUP, given)]
-
-
-def mark(posts: Iterable[FailedPost]) -> str:
-    """Names these posts as they stand: a retry that was agreed to is a retry of these, and of no others."""
-    seen = [(post.id, post.revision) for post in posts]
-    return sha256(repr(seen).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +91,8 @@ def keys_too_old(tx: Connection, post_ids: Iterable[str]) -> list[str]:
 
 _RETRY = text("""
     UPDATE posts p SET status = r.status, failure_reason = NULL, failed_at = NULL, revision = p.revision + 1,
+        failure_class = NULL, failure_message = NULL,
+        render_outcome = NULL, render_message = NULL, render_answered_at = NULL,
         retry_at = NULL, render_tries = 0, render_waits_since = NULL,
         claim_kind = r.claim_kind, claim_token = r.claim_token,
         claim_expires_at = CASE WHEN r.claim_kind IS NOT NULL THEN clock_timestamp() END,
@@ -218,6 +108,7 @@ _RETRY = text("""
 # What the retry overwrites, as people see it.
 _BEFORE = text("""
     SELECT id, jsonb_build_object('status', status, 'failureReason', failure_reason, 'failedAt', failed_at,
+        'failureClass', failure_class, 'failureMessage', failure_message,
         'revision', revision, 'retryAt', retry_at, 'renderTries', render_tries)
     FROM posts WHERE id = ANY(:ids)""")
 

@@ -4,11 +4,15 @@ They are read at scrape time. So they are right after any restart, and without a
 with a time limit of its own: a slow group does not hide the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, TextClause, text
 
+from shared.domain.failure_classes import FailureClass
+from shared.domain.service_answers import Outcome
+from shared.store.failed_posts import CLASS
+from shared.store.health import MANY, RENDERS, WAITS_SINCE
 from shared.store.schedule import OVERDUE
 
 
@@ -20,6 +24,20 @@ class Gauge:
     help: str
     label: str = ""
 
+
+def _counts(column: str, gauge: str, values: Iterable[str]) -> str:
+    """A count for each value of a column, as the columns of one labelled gauge."""
+    return ", ".join(f"count(*) FILTER (WHERE {column} = '{value}') AS {gauge}__{value}" for value in values)
+
+
+_RENDER_ANSWERS = (
+    Outcome.MISCONFIGURED,
+    Outcome.NEVER_STARTED,
+    Outcome.NOT_NOW,
+    Outcome.PROCESSING,
+    Outcome.SERVER_ERROR,
+    Outcome.UNKNOWN,
+)
 
 # By the partial indexes alone, whatever the tables have grown to. What is due is judged by the database's clock.
 STATEMENTS: Mapping[str, TextClause] = {
@@ -66,18 +84,17 @@ STATEMENTS: Mapping[str, TextClause] = {
         CROSS JOIN LATERAL (
             SELECT outcome FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
             ORDER BY a.id DESC LIMIT 1) last"""),
-    # What failed within a day and was not put back; of many the newest, so that a publisher that refuses everything
-    # does not make a scrape slow.
-    "failed": text("""
-        SELECT count(*) FILTER (WHERE failure_reason = 'publish_outcome_unknown') AS redraft_posts_failed__unknown,
-            count(*) FILTER (WHERE failure_reason = 'publisher_unavailable')
-                AS redraft_posts_failed__publisher_unavailable,
-            count(*) FILTER (WHERE failure_reason = 'renderer_unavailable')
-                AS redraft_posts_failed__renderer_unavailable,
-            count(*) FILTER (WHERE failure_reason NOT IN (
-                'publish_outcome_unknown', 'publisher_unavailable', 'renderer_unavailable'))
-                AS redraft_posts_failed__refused
-        FROM (SELECT failure_reason FROM posts
+    # Posts that a renderer has answered for: those between two tries by ix_posts_unrendered, the soonest of many, and
+    # those that are being rendered again by ix_posts_claims.
+    "render_answers": text(f"""
+        SELECT {_counts("render_outcome", "redraft_renders_answered", _RENDER_ANSWERS)},
+            coalesce(extract(epoch FROM clock_timestamp() - {WAITS_SINCE}), 0) AS redraft_renderer_waiting_seconds
+        FROM {RENDERS.format(many=MANY)} answered"""),
+    # What failed within a day and was not put back (ix_posts_failed); of many the newest, so that a publisher that
+    # refuses everything does not make a scrape slow.
+    "failed": text(f"""
+        SELECT {_counts("failure", "redraft_posts_failed", FailureClass)}
+        FROM (SELECT {CLASS} AS failure FROM posts p
               WHERE status = 'failed' AND deleted_at IS NULL AND failed_at > now() - interval '1 day'
               ORDER BY failed_at DESC LIMIT 10000) failed"""),
     "jobs": text("""
@@ -124,9 +141,18 @@ GAUGES: Mapping[str, Gauge] = {
             "answer",
         ),
         Gauge(
+            "redraft_renders_answered",
+            "Posts that wait for their next render, by what the renderer's last answer meant.",
+            "answer",
+        ),
+        Gauge(
+            "redraft_renderer_waiting_seconds",
+            "How long the renderer has asked to wait, or has been at work, for the post that has waited longest.",
+        ),
+        Gauge(
             "redraft_posts_failed",
-            "Posts that failed within a day and were not put back, by the kind of reason; 10,000 at most.",
-            "reason",
+            "Posts that failed within a day and were not put back, by the class of failure; 10,000 at most.",
+            "class",
         ),
         Gauge("redraft_jobs", "Bulk jobs that have not ended.", "status"),
         Gauge("redraft_jobs_posts", "Posts of the bulk jobs that have not ended."),

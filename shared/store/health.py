@@ -2,10 +2,13 @@
 which sessions hold locks for too long.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
+
+from shared.domain.service_answers import Outcome
 
 _TAKES_WRITES = text("SELECT current_setting('transaction_read_only') = 'off'")
 
@@ -76,19 +79,68 @@ _DEAD_EVENTS = text("""
         SELECT finished_at FROM webhook_events WHERE status = 'dead' ORDER BY seq DESC LIMIT :many) dead""")
 
 
-_SET_UP_WRONGLY = text("""
-    SELECT count(*), max(last.message)
-    FROM (SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT :many) claimed
-    CROSS JOIN LATERAL (
-        SELECT outcome, message FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
-        ORDER BY a.id DESC LIMIT 1) last
-    WHERE last.outcome = 'misconfigured'""")
+MANY = 10_000
+
+RENDERS = """(
+        (SELECT render_outcome, render_message, render_answered_at, render_waits_since FROM posts
+         WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
+         ORDER BY scheduled_time LIMIT {many})
+        UNION ALL
+        (SELECT render_outcome, render_message, render_answered_at, render_waits_since FROM posts
+         WHERE claim_kind = 'render' ORDER BY claim_expires_at LIMIT {many}))"""
+"""The renderer's latest answer for posts that wait for a render, or are being rendered once more: `many` of each."""
+WAITS_SINCE = "min(render_waits_since) FILTER (WHERE render_outcome IN ('not_now', 'processing'))"
+"""Since when the renderer has asked to wait, or has been at work, for the one of RENDERS that waits longest."""
+
+# Of many claims the first to expire (ix_posts_claims), and the latest try of each (ix_publish_attempts_post).
+_PUBLISHES = """(
+        SELECT last.* FROM (
+            SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT :many) claimed
+        CROSS JOIN LATERAL (
+            SELECT outcome, message, finished_at FROM publish_attempts a
+            WHERE a.post_id = claimed.id AND outcome IS NOT NULL ORDER BY a.id DESC LIMIT 1) last)"""
+_BY_OUTCOME = """
+    SELECT DISTINCT ON (outcome) outcome, count(*) OVER (PARTITION BY outcome), message
+    FROM {source} answers(outcome, message, answered_at{more}) WHERE outcome IS NOT NULL
+    ORDER BY outcome, answered_at DESC"""
+_PUBLISHER = text(_BY_OUTCOME.format(source=_PUBLISHES, more=""))
+_RENDERER = text(_BY_OUTCOME.format(source=RENDERS.format(many=":many"), more=", waits_since"))
+# ix_posts_unrendered, ix_posts_claims
+_RENDERER_WAITS = text(
+    f"SELECT extract(epoch FROM clock_timestamp() - {WAITS_SINCE}) FROM {RENDERS.format(many=':many')} answers"
+)
 
 
-def set_up_wrongly(tx: Connection, many: int = 10_000) -> tuple[int, str]:
-    """How many posts the publisher answers as it would answer any (401, 404, a redirect), and its words."""
-    count, words = tx.execute(_SET_UP_WRONGLY, {"many": many}).one()
-    return count, words or ""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How many posts between two tries had this last answer; `words` of the latest of them."""
+
+    outcome: Outcome
+    count: int
+    words: str
+
+
+def publisher_answers(tx: Connection, many: int = MANY) -> list[Answered]:
+    """What the publisher last answered for posts that it is asked about again; so many posts are looked at."""
+    found = tx.execute(_PUBLISHER, {"many": many})
+    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in found]
+
+
+def renderer_answers(tx: Connection, many: int = MANY) -> list[Answered]:
+    """The same of the renderer."""
+    found = tx.execute(_RENDERER, {"many": many})
+    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in found]
+
+
+def renderer_waits(tx: Connection, many: int = MANY) -> float:
+    """For how many seconds the renderer has asked to wait, or has been at work, for the post that waits longest."""
+    return float(tx.execute(_RENDERER_WAITS, {"many": many}).scalar_one() or 0.0)
+
+
+def set_up_wrongly(answers: Iterable[Answered]) -> tuple[int, str]:
+    """How many posts a service answers as it would answer any (401, 404, a redirect), and its words."""
+    found = [(one.count, one.words) for one in answers if one.outcome is Outcome.MISCONFIGURED]
+    return found[0] if found else (0, "")
 
 
 def stalled_jobs(tx: Connection, age: float) -> list[str]:
@@ -96,7 +148,7 @@ def stalled_jobs(tx: Connection, age: float) -> list[str]:
     return list(tx.execute(_STALLED, {"age": age}).scalars())
 
 
-def dead_events(tx: Connection, many: int = 10_000) -> tuple[int, datetime | None]:
+def dead_events(tx: Connection, many: int = MANY) -> tuple[int, datetime | None]:
     """How many events the receiver did not take (at most `many`), and when the latest was given up."""
     count, latest = tx.execute(_DEAD_EVENTS, {"many": many}).one()
     return count, latest

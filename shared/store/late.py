@@ -1,7 +1,7 @@
 """Posts that should have gone out, and why a post has not: its row and its tries, read for shared/domain/reasons.py."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import Connection, text
@@ -16,12 +16,13 @@ from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED
 _ROWS = text("""
     SELECT clock_timestamp(), p.id, p.status, p.scheduled_time, p.deleted_at IS NOT NULL, p.claim_kind, p.claim_token,
         p.claim_expires_at, p.retry_at, p.enqueued_at, p.render_tries, p.render_waits_since IS NOT NULL,
-        p.failure_reason, l.try_number, l.claim_token, l.started_at, l.outcome, l.message, l.forgiven
+        p.failure_reason, p.failure_class, p.failure_message, p.render_outcome, p.render_message,
+        l.try_number, l.claim_token, l.started_at, l.outcome, l.message, l.forgiven
     FROM posts p LEFT JOIN LATERAL (
         SELECT try_number, claim_token, started_at, outcome, message, forgiven FROM publish_attempts
         WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
     WHERE p.id = ANY(:ids)""")
-_OF_ROW = 12
+_OF_ROW = len(fields(Row))
 
 
 def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
@@ -37,6 +38,29 @@ def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
         latest = LastTry(*last) if last[0] is not None else None
         found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class RenderTry:
+    """How the latest render of a post ended, while the post waits for its next one or has failed. `tries`: how many
+    of its tries are used up.
+    """
+
+    outcome: str
+    message: str | None
+    answered_at: datetime
+    tries: int
+
+
+_RENDER_TRY = text("""
+    SELECT render_outcome, render_message, render_answered_at, render_tries FROM posts
+    WHERE id = :id AND render_outcome IS NOT NULL""")
+
+
+def last_render(tx: Connection, post_id: str) -> RenderTry | None:
+    """What the renderer last answered for a post (the primary key); None where there was no answer, or a render."""
+    row = tx.execute(_RENDER_TRY, {"id": post_id}).one_or_none()
+    return RenderTry(*row) if row else None
 
 
 @dataclass(frozen=True, slots=True)

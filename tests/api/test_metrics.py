@@ -116,9 +116,20 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
             (unrendered, f"scheduled_time = {soon}"),
         ):
             tx.execute(text(f"UPDATE posts SET {what} WHERE id = :id"), {"id": post})
-        for reason, hours in (("suspended", 1), ("publisher_unavailable", 2), ("publish_outcome_unknown", 30)):
+        for reason, failure, hours in (
+            ("suspended", None, 1),
+            ("publisher_unavailable", None, 2),
+            ("publisher_unavailable", "misconfigured", 2),
+            ("publisher_unavailable", "busy", 2),
+            ("publish_outcome_unknown", "refused", 2),
+            ("renderer_unavailable", "render_misconfigured", 2),
+            ("publish_outcome_unknown", None, 30),
+        ):
             gone = {"status": "failed", "failure_reason": reason, "failed_at": factories.soon(-60 * hours)}
-            factories.post(tx, **gone)
+            factories.post(tx, failure_class=failure, **gone)
+        for outcome in ("misconfigured", "server_error", "processing"):
+            waits = {"retry_at": factories.soon(1), "render_outcome": outcome, "render_answered_at": factories.soon(-1)}
+            factories.slides(tx, render_waits_since=factories.soon(-15), **waits)
         tx.execute(
             text("""INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, status, total, chunks,
                         applied, touched_at)
@@ -140,9 +151,16 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
         posts_unsent=1,
         posts_between_tries=1,
         posts_unrendered=1,
-        posts_failed__refused=1,
-        posts_failed__publisher_unavailable=1,
+        posts_failed__refused=2,
+        posts_failed__unavailable=1,
+        posts_failed__misconfigured=1,
+        posts_failed__busy=1,
+        posts_failed__render_misconfigured=1,
         posts_failed__unknown=0,
+        renders_answered__misconfigured=1,
+        renders_answered__server_error=1,
+        renders_answered__processing=1,
+        renders_answered__unknown=0,
         claims__publish=1,
         claims_expired__publish=1,
         claims_expired__render=0,
@@ -157,6 +175,7 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
     assert 40 <= total(found, "redraft_posts_late_seconds") < 140
     assert 40 <= total(found, "redraft_claimed_late_seconds") < 140
     assert 180 <= total(found, "redraft_jobs_untouched_seconds") < 280
+    assert 900 <= total(found, "redraft_renderer_waiting_seconds") < 1060
 
 
 def test_a_lock_that_somebody_holds_and_somebody_waits_for_is_seen(own_api):

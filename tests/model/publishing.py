@@ -24,13 +24,14 @@ from typing import Final, NamedTuple
 from api import deletion
 from shared.domain import lifecycle, posts, reschedules
 from shared.domain.edits import EditPatch
+from shared.domain.failure_classes import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE
 from shared.domain.lifecycle import Apply, ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import failures
 from shared.store.claims import Attempt, AttemptResult, Finish, History
 from worker import publish_rules
-from worker.retries import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE, Limits
+from worker.retries import Limits
 
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EXPIRY: Final = timedelta(seconds=60)

@@ -11,6 +11,7 @@ import pytest
 
 from api import deletion
 from shared.domain import posts, reschedules, service_answers
+from shared.domain.failure_classes import FailureClass
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
@@ -77,7 +78,7 @@ what_next, passes, attempt_of = retries.what_next, publishing.passes, publish_ru
 def a_refusal_of_a_repeat_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(reply: Reply, past: Past, **given: object) -> Step:
         if reply.outcome is Outcome.REFUSED:
-            return GiveUp(reply.message or "refused")
+            return GiveUp(reply.message or "refused", FailureClass.REFUSED)
         return what_next(reply, past, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(retries, "what_next", twin)
@@ -95,7 +96,7 @@ def a_refusal_after_a_server_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch)
 def a_409_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(reply: Reply, past: Past, **given: object) -> Step:
         if reply.outcome is Outcome.NOT_NOW:
-            return GiveUp(reply.message or "refused")
+            return GiveUp(reply.message or "refused", FailureClass.REFUSED)
         return what_next(reply, past, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(retries, "what_next", twin)

@@ -32,6 +32,7 @@ from tests.worker.fake_services import (
     publish_rows,
 )
 from worker import apply, publish
+from worker.published import Published
 
 __all__ = ["due", "fake_services"]
 
@@ -100,7 +101,7 @@ def test_a_publisher_that_refuses_everybody_fails_nothing_early_and_keeps_every_
             assert next_try(engine, post) == {post: "misconfigured" if number < 10 else "failed"}
         with engine.begin() as tx:
             answered = {label: value for _, label, value in gauges.read(tx, "answers", 1.0, 60.0)}
-            seen = health.set_up_wrongly(tx)
+            seen = health.set_up_wrongly(health.publisher_answers(tx))
         assert answered["misconfigured"] == (2 if number < 10 else 0)
         assert seen == ((2, "the service answered 401") if number < 10 else (0, ""))
     stored = factories.row(engine, "posts", due)
@@ -110,6 +111,44 @@ def test_a_publisher_that_refuses_everybody_fails_nothing_early_and_keeps_every_
     fake_services.usual = DONE
     assert next_try(engine, due) == {due: "done"}
     assert len({asked.key for asked in fake_services.asked if asked.post["postId"] == due}) == 1
+
+
+@pytest.mark.parametrize(
+    ("replies", "kept"),
+    [
+        ([REFUSED], ("refused", "caption too long")),
+        ([Reply("refused", message="publish_outcome_unknown")], ("refused", "publish_outcome_unknown")),
+        ([SET_UP_WRONGLY] * 10, ("misconfigured", "the service answered 401")),
+        ([*[SET_UP_WRONGLY] * 9, BROKEN], ("unavailable", "503")),
+        ([NEVER] * 10, ("unavailable", "connection refused")),
+        ([UNKNOWN] * 3, ("unknown", "timed out")),
+        ([UNKNOWN, REFUSED], ("unknown", "caption too long")),
+        ([UNKNOWN, *[SET_UP_WRONGLY] * 10], ("unknown", "the service answered 401")),
+    ],
+    ids=lambda given: ", ".join(given) if isinstance(given, tuple) else "",
+)
+def test_a_post_that_fails_keeps_the_class_and_the_last_words(
+    engine: Engine, fake_services: FakeServices, due: str, replies: list[Reply], kept: tuple[str, str]
+) -> None:
+    fake_services.replies = list(replies)
+    for _ in replies:
+        change(engine, "posts", due, retry_at=None)
+        next_try(engine, due)
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.failure_class, stored.failure_message) == ("failed", *kept)
+
+
+def test_a_post_whose_workers_all_died_is_of_unknown_outcome(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    fake_services.replies = [UNKNOWN] * 2
+    next_try(engine, due)
+    next_try(engine, due)
+    expire(engine, due)
+    publish.claim({due: 1}, Published())
+    assert next_try(engine, due) == {due: "failed"}
+    stored = factories.row(engine, "posts", due)
+    assert (stored.failure_class, stored.failure_message) == ("unknown", "its worker was gone")
 
 
 def test_a_publisher_at_work_is_asked_again_with_the_same_bytes_and_the_post_stays_closed(

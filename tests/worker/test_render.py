@@ -181,6 +181,7 @@ def test_a_failing_render_does_not_fail_the_post_over_the_head_of_an_isolated_ed
     assert (outcome, rung.edits_first, rung.snoozes) == ("edits_first", [slides], [(SNOOZE, Render(slides, 1))])
     stored = factories.row(engine, "posts", slides)
     assert (stored.status, stored.claim_kind, stored.render_tries) == ("pending_render", None, 0)
+    assert last_answer(engine, slides) == ("refused", "slide 2 is no image", True)
 
 
 def test_a_claim_comes_back_while_a_person_holds_an_edit(
@@ -231,6 +232,70 @@ def test_a_render_that_may_work_later_is_tried_again_under_the_same_key(
     assert len({(asked.key, asked.body) for asked in fake_services.asked}) == 1
     assert [asked.attempt for asked in fake_services.asked] == [1, 2]
     assert factories.row(engine, "posts", slides).render_tries == 0
+
+
+def last_answer(engine: Engine, post: str) -> tuple[Any, ...]:
+    """What the row keeps of the latest render: outcome, words, and whether it came just now."""
+    stored = factories.row(engine, "posts", post)
+    at = stored.render_answered_at
+    return stored.render_outcome, stored.render_message, at and datetime.now(UTC) - at < timedelta(minutes=1)
+
+
+NO_ANSWER = (None, None, None)
+GONE = ("unknown", "its worker was gone", True)
+ANSWERS = [
+    Reply("misconfigured", message="the service answered 401"),
+    Reply("server_error", message="503"),
+    Reply("never_started", message="connection refused"),
+    Reply("unknown", message="timed out"),
+    Reply("not_now", message="slow down"),
+    Reply("processing", message="the service is still at work"),
+]
+
+
+@pytest.mark.parametrize("reply", ANSWERS, ids=lambda reply: reply.kind)
+def test_what_the_renderer_answers_is_kept_until_a_render_is_done_or_the_content_changes(
+    engine: Engine, fake_services: FakeServices, slides: str, reply: Reply
+) -> None:
+    """Red before: a renderer that refused everybody was seen nowhere."""
+    fake_services.replies = [reply, reply]
+    render_now(slides)
+    assert last_answer(engine, slides) == (reply.kind, reply.message, True)
+    queued(engine, slides, {"caption": "another"})
+    apply.apply_edits([slides])
+    assert last_answer(engine, slides) == (reply.kind, reply.message, True)
+    queued(engine, slides, CONTENT)
+    apply.apply_edits([slides])
+    assert last_answer(engine, slides) == NO_ANSWER
+    render_now(slides, 2)
+    assert last_answer(engine, slides) == (reply.kind, reply.message, True)
+    change(engine, "posts", slides, retry_at=None)
+    assert render_now(slides, 2)[0] == "done"
+    assert last_answer(engine, slides) == NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("reply", "failure"),
+    [
+        (Reply("refused", message="slide 2 is no image"), "render_refused"),
+        (ANSWERS[0], "render_misconfigured"),
+        (ANSWERS[1], "render_unavailable"),
+        (ANSWERS[2], "render_unavailable"),
+        (ANSWERS[3], "render_unavailable"),
+        (ANSWERS[4], "render_busy"),
+        (ANSWERS[5], "render_busy"),
+    ],
+    ids=lambda given: given.kind if isinstance(given, Reply) else given,
+)
+def test_a_post_that_fails_in_its_render_keeps_the_class_and_the_last_words(
+    engine: Engine, fake_services: FakeServices, slides: str, reply: Reply, failure: str
+) -> None:
+    fake_services.replies = [reply]
+    change(engine, "posts", slides, render_tries=9, render_waits_since="sql:now() - interval '1 hour'")
+    assert render_now(slides)[0] == "failed"
+    stored = factories.row(engine, "posts", slides)
+    assert (stored.status, stored.failure_class, stored.failure_message) == ("failed", failure, reply.message)
+    assert last_answer(engine, slides) == (reply.kind, reply.message, True)
 
 
 @pytest.mark.parametrize("kind", ["processing", "not_now"])
@@ -307,6 +372,7 @@ def test_an_expired_claim_is_retaken_and_counts_as_a_try(
     lost = claimed(slides)
     assert render_now(slides)[0] == "claimed"
     expire(engine, slides)
+    fake_services.replies = [lambda _: MADE if last_answer(engine, slides) == GONE else BROKEN]
     assert render_now(slides)[0] == "done"
     (asked,) = fake_services.asked
     assert (asked.key, asked.body, asked.attempt) == (lost.key, lost.body, 2)
@@ -319,5 +385,8 @@ def test_a_render_whose_holders_die_every_time_is_given_up(
         assert claimed(slides) is not None
         expire(engine, slides)
     assert render_now(slides)[0] == "failed"
-    assert factories.row(engine, "posts", slides).failure_reason == "renderer_unavailable"
+    stored = factories.row(engine, "posts", slides)
+    assert (stored.failure_reason, stored.failure_class) == ("renderer_unavailable", "render_unavailable")
+    assert stored.failure_message == "its worker was gone"
+    assert last_answer(engine, slides) == GONE
     assert fake_services.asked == []

@@ -1,10 +1,12 @@
 """What comes next: the whole table of docs/services.md, every status, with and without an unknown try before. Pure."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply, read
 from worker.retries import Done, GiveUp, Limits, Retry, Step, backoff, before_retaking, wait, what_next
 
@@ -14,6 +16,11 @@ FIRST = Past()
 AFTER_UNKNOWN = Past(unknown=1, uncertain=True, maybe_sent=True)
 AFTER_BROKEN = Past(failures=1, failing_since=NOW, maybe_sent=True)
 RENDERS = Limits(unavailable="renderer_unavailable", refused="refused by the renderer", effect=False)
+
+IN_DOUBT = GiveUp("publish_outcome_unknown", FailureClass.UNKNOWN)
+REFUSED = GiveUp("caption too long", FailureClass.REFUSED, "caption too long")
+UNAVAILABLE = GiveUp("publisher_unavailable", FailureClass.UNAVAILABLE)
+NOT_RENDERED = GiveUp("renderer_unavailable", FailureClass.RENDER_UNAVAILABLE)
 
 BODIES: dict[str, bytes] = {
     "no body": b"",
@@ -46,7 +53,7 @@ def table(status: int, form: str, *, repeat: bool) -> Step:
     if 300 <= status <= 399 or status in {401, 403, 404, 405, 407} or status < 200 or status >= 500:
         return backed_off
     words = "caption too long" if form == "error" else f"the service answered {status}"
-    return GiveUp("publish_outcome_unknown" if repeat else words)
+    return replace(IN_DOUBT, message=words) if repeat else GiveUp(words, FailureClass.REFUSED, words)
 
 
 @pytest.mark.parametrize("form", BODIES)
@@ -151,28 +158,32 @@ def test_the_tenth_failure_gives_up_as_unavailable_and_an_hour_is_enough(outcome
         return Past(failures=times, failing_since=since)
 
     assert isinstance(next_after(outcome, failed(8, NOW)), Retry)
-    assert next_after(outcome, failed(9, NOW)) == GiveUp("publisher_unavailable")
+    misconfigured = outcome is Outcome.MISCONFIGURED
+    expected = replace(UNAVAILABLE, failure=FailureClass.MISCONFIGURED) if misconfigured else UNAVAILABLE
+    assert next_after(outcome, failed(9, NOW)) == expected
     assert isinstance(next_after(outcome, failed(2, NOW - timedelta(minutes=59))), Retry)
-    assert next_after(outcome, failed(2, NOW - HOUR)) == GiveUp("publisher_unavailable")
+    assert next_after(outcome, failed(2, NOW - HOUR)) == expected
 
 
 def test_not_now_uses_up_no_try_and_ends_after_an_hour() -> None:
     busy = Past(waits=500, failures=9, busy_since=NOW - timedelta(minutes=59))
     assert isinstance(next_after(Outcome.NOT_NOW, busy), Retry)
-    assert next_after(Outcome.NOT_NOW, Past(waits=3, busy_since=NOW - HOUR)) == GiveUp("publisher_unavailable")
+    assert next_after(Outcome.NOT_NOW, Past(waits=3, busy_since=NOW - HOUR)) == GiveUp(
+        "publisher_unavailable", FailureClass.BUSY
+    )
     unknown = Past(waits=3, busy_since=NOW - HOUR, unknown=1, uncertain=True)
-    assert next_after(Outcome.NOT_NOW, unknown) == GiveUp("publish_outcome_unknown")
+    assert next_after(Outcome.NOT_NOW, unknown) == IN_DOUBT
 
 
 def test_still_at_work_uses_up_no_try_and_is_unknown_after_an_hour() -> None:
     working = Past(failures=9, unknown=2, working_since=NOW - timedelta(minutes=59))
     assert next_after(Outcome.PROCESSING, working, jitter=0.0) == again(59)
-    assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR)) == GiveUp("publish_outcome_unknown")
+    assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR)) == IN_DOUBT
 
 
 def test_a_publisher_that_took_the_post_and_then_went_away_leaves_it_unknown() -> None:
     taken = Past(failures=9, failing_since=NOW, accepted=True, maybe_sent=True)
-    assert next_after(Outcome.NEVER_STARTED, taken) == GiveUp("publish_outcome_unknown")
+    assert next_after(Outcome.NEVER_STARTED, taken) == IN_DOUBT
 
 
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.NEVER_STARTED, Outcome.REFUSED, Outcome.DONE}))
@@ -180,9 +191,10 @@ def test_a_refusal_after_any_try_that_may_have_been_sent_leaves_the_outcome_unkn
     refused = Reply(Outcome.REFUSED, message="caption too long")
     past = Past.of([(outcome, NOW), (Outcome.NEVER_STARTED, NOW)])
     for before in (past, past.forgiven()):
-        assert what_next(refused, before, now=NOW, jitter=0.0) == GiveUp("publish_outcome_unknown")
-    assert what_next(refused, past.forgiven(not_sent=True), now=NOW, jitter=0.0) == GiveUp("caption too long")
-    assert what_next(refused, past, now=NOW, jitter=0.0, limits=RENDERS) == GiveUp("caption too long")
+        assert what_next(refused, before, now=NOW, jitter=0.0) == replace(IN_DOUBT, message="caption too long")
+    assert what_next(refused, past.forgiven(not_sent=True), now=NOW, jitter=0.0) == REFUSED
+    render = what_next(refused, past, now=NOW, jitter=0.0, limits=RENDERS)
+    assert render == replace(REFUSED, failure=FailureClass.RENDER_REFUSED)
 
 
 def test_a_refusal_after_tries_that_certainly_had_no_effect_has_the_last_word() -> None:
@@ -192,40 +204,48 @@ def test_a_refusal_after_tries_that_certainly_had_no_effect_has_the_last_word() 
         now=NOW,
         jitter=0.0,
     )
-    assert step == GiveUp("caption too long")
+    assert step == REFUSED
 
 
 def test_the_third_unknown_outcome_gives_up_as_unknown() -> None:
     assert next_after(Outcome.UNKNOWN, Past(unknown=1, uncertain=True)) == again(6)
-    assert next_after(Outcome.UNKNOWN, Past(unknown=2, uncertain=True)) == GiveUp("publish_outcome_unknown")
+    assert next_after(Outcome.UNKNOWN, Past(unknown=2, uncertain=True)) == IN_DOUBT
 
 
 def test_an_unknown_try_of_before_an_operators_retry_is_still_unknown() -> None:
     past = Past(unknown=3, uncertain=True, maybe_sent=True).forgiven()
     assert isinstance(next_after(Outcome.UNKNOWN, past), Retry)
-    assert next_after(Outcome.REFUSED, past) == GiveUp("publish_outcome_unknown")
-    assert next_after(Outcome.REFUSED, past.forgiven(not_sent=True)) == GiveUp("refused by the publisher")
+    assert next_after(Outcome.REFUSED, past) == IN_DOUBT
+    assert next_after(Outcome.REFUSED, past.forgiven(not_sent=True)) == GiveUp(
+        "refused by the publisher", FailureClass.REFUSED
+    )
 
 
 def test_a_claim_whose_holders_all_died_is_not_retaken_for_ever() -> None:
     assert before_retaking(Past(unknown=2), NOW) is None
-    assert before_retaking(Past(unknown=3), NOW) == GiveUp("publish_outcome_unknown")
+    assert before_retaking(Past(unknown=3), NOW) == replace(IN_DOUBT, message="its worker was gone")
 
 
 def test_a_claim_whose_key_the_publisher_may_have_forgotten_is_not_retaken() -> None:
     past = Past(maybe_sent=True, maybe_since=NOW - 23 * HOUR)
     assert before_retaking(past, NOW - timedelta(seconds=1)) is None
-    assert before_retaking(past, NOW) == GiveUp("publish_outcome_unknown", KEY_TOO_OLD)
+    assert before_retaking(past, NOW) == replace(IN_DOUBT, message=KEY_TOO_OLD)
     assert before_retaking(past, NOW, Limits(keeps_keys=2 * 86_400)) is None
 
 
 def test_a_render_whose_outcome_is_unknown_has_failed_and_no_more() -> None:
     assert next_after(Outcome.UNKNOWN, Past(failures=8), limits=RENDERS) == again(900)
-    assert next_after(Outcome.UNKNOWN, Past(failures=9), limits=RENDERS) == GiveUp("renderer_unavailable")
-    assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR), limits=RENDERS) == GiveUp(
-        "renderer_unavailable"
+    assert next_after(Outcome.UNKNOWN, Past(failures=9), limits=RENDERS) == NOT_RENDERED
+    assert next_after(Outcome.PROCESSING, Past(working_since=NOW - HOUR), limits=RENDERS) == replace(
+        NOT_RENDERED, failure=FailureClass.RENDER_BUSY
     )
-    assert next_after(Outcome.REFUSED, limits=RENDERS) == GiveUp("refused by the renderer")
+    assert next_after(Outcome.REFUSED, limits=RENDERS) == GiveUp("refused by the renderer", FailureClass.RENDER_REFUSED)
+
+
+def test_a_refusal_whose_words_are_those_of_an_unknown_outcome_is_a_refusal() -> None:
+    reply = read("publish", 422, b'{"error": {"message": "publish_outcome_unknown"}}')
+    step = what_next(reply, FIRST, now=NOW, jitter=0.0)
+    assert step == GiveUp("publish_outcome_unknown", FailureClass.REFUSED, "publish_outcome_unknown")
 
 
 def test_whatever_a_publisher_answers_the_tries_end() -> None:

@@ -188,10 +188,12 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     stack.patch(post, {"soundId": "8" * 200})
     browser.look(size, scheme)
     refused = {"status": "failed", "failed_at": factories.soon(-9), "failure_reason": "refused " + "at length " * 40}
+    refused["failure_message"] = f"log in again at https://auth.example.com/{'renew' * 12}"
     out = stack.post(**refused)
-    reason = f"/failed/{md5(refused['failure_reason'].encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
+    parts = ("refused", refused["failure_reason"], refused["failure_message"])
+    reason = f"/failed/{md5(chr(31).join(parts).encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
     pages = ["", "/edits", "/edits?status=failed", f"/edits/{failed}", f"/posts/{post}", "/late", "/jobs", "/webhooks"]
-    pages += ["/failed", reason, f"/posts/{out}"]
+    pages += ["/failed", "/failed/refused", reason, f"/posts/{out}"]
     for path in [*pages, "/search?q=nothing"]:
         browser.open(url(stack, f"/ops{path}"))
         seen, low = browser.run(LOW_CONTRAST)

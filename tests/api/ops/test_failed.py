@@ -69,9 +69,9 @@ def fields(ops: httpx.Client, path: str, action: str) -> dict[str, str]:
     return {name: unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', found[1])}
 
 
-def group(ops: httpx.Client, reason: str) -> str:
-    """The address of a reason's page."""
-    [address] = re.findall(rf'>{reason}</span>.*?href="(/ops/failed/\w+)"', read(ops, "/ops/failed"))[:1]
+def group(ops: httpx.Client, words: str) -> str:
+    """The address of the page of a group with these last words."""
+    [address] = re.findall(rf'>{words}</span>.*?href="(/ops/failed/\w+)"', read(ops, "/ops/failed"))[:1]
     return str(address)
 
 
@@ -103,12 +103,77 @@ def test_posts_are_grouped_by_reason_the_most_frequent_first(stack: Running, ops
     assert found == [("suspended", "3"), ("too &lt;b&gt;long&lt;/b&gt;", "1")]
 
 
+def told_apart(stack: Running, failure: str, words: str, reason: str = "publisher_unavailable") -> str:
+    return failed(stack, reason, failure_class=failure, failure_message=words)
+
+
+def test_what_failed_for_one_reason_is_told_apart_by_class_and_last_words(stack: Running, ops: httpx.Client) -> None:
+    """Red before: a 401, a 503 and a spent 429 were one group, `publisher_unavailable`."""
+    for words, times in (("the service answered 401", 3), ("the service answered 302", 2)):
+        for _ in range(times):
+            told_apart(stack, "misconfigured", words)
+    told_apart(stack, "unavailable", "the service answered 503")
+    told_apart(stack, "refused", "publish_outcome_unknown", "publish_outcome_unknown")
+    page = " ".join(ops.get("/ops/failed").text.split())
+    cell = r"</td> <td[^>]*><span[^>]*>([^<]*)</span>"
+    row = rf'class="badge \w+">([^<]*)</span></span>{cell}{cell}'
+    classes, groups = page.split('id="reasons-title"')
+    assert re.findall(row, classes) == [
+        ("misconfigured", "the publisher is set up wrongly", "5"),
+        ("refused", "the publisher refused it", "1"),
+        ("unavailable", "the publisher failed or could not be reached", "1"),
+    ]
+    assert sorted(re.findall(row, groups)) == [
+        ("misconfigured", "the service answered 302", "2"),
+        ("misconfigured", "the service answered 401", "3"),
+        ("refused", "publish_outcome_unknown", "1"),
+        ("unavailable", "the service answered 503", "1"),
+    ]
+
+
+def test_all_posts_of_a_class_are_put_back_whatever_their_words(stack: Running, ops: httpx.Client) -> None:
+    wrong = [told_apart(stack, "misconfigured", f"the service answered 40{number}") for number in (1, 3, 4)]
+    other = told_apart(stack, "unavailable", "the service answered 503")
+    path = "/ops/failed/misconfigured"
+    page = read(ops, path)
+    assert "The publisher is set up wrongly." in page
+    assert "3 posts failed in this way." in page
+    answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
+    assert answer.headers["location"] == "/ops/failed?done=3&left=0"
+    assert statuses(stack, [*wrong, other]) == ["generated"] * 3 + ["failed"]
+    assert stack.row("posts", wrong[0]).failure_class is None
+    assert {(act.before["failureClass"], act.before["failureMessage"]) for act in acts(stack)} >= {
+        ("misconfigured", "the service answered 401")
+    }
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        ("misconfigured", "the publisher is set up wrongly"),
+        ("render_misconfigured", "the renderer is set up wrongly"),
+    ],
+)
+def test_there_is_a_tile_for_what_failed_because_a_service_is_set_up_wrongly(
+    stack: Running, ops: httpx.Client, failure: str, words: str
+) -> None:
+    told_apart(stack, "unavailable", "the service answered 503")
+    assert "failed within a day" not in read(ops, "/ops")
+    told_apart(stack, failure, "the service answered 401")
+    told_apart(stack, failure, "long ago")
+    with stack.engine.begin() as tx:
+        tx.execute(text("UPDATE posts SET failed_at = now() - interval '25 hours' WHERE failure_message = 'long ago'"))
+    tile = f'href="/ops/failed/{failure}"><span class="figure">1</span> failed within a day: {words}</a>'
+    assert tile in read(ops, "/ops")
+
+
 def test_all_posts_of_a_reason_are_put_back_with_the_count_first(stack: Running, ops: httpx.Client) -> None:
-    posts, other = [failed(stack) for _ in range(3)], failed(stack, "too long")
+    recorded = {"failure_class": "refused", "failure_message": "suspended"}
+    posts, other = [failed(stack, **recorded) for _ in range(3)], failed(stack, "too long")
     publish_try(stack, posts[0], "server_error", "503")
     path = group(ops, "suspended")
     page = read(ops, path)
-    assert "3 posts failed with this reason." in page
+    assert "3 posts failed with these last words." in page
     assert "1 of them may have gone out" in page
     assert all(post in page for post in posts)
     answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
@@ -187,7 +252,7 @@ def test_one_post_is_put_back_and_its_page_keeps_why_it_had_failed(stack: Runnin
     post = failed(stack)
     path = f"/ops/posts/{post}"
     page = read(ops, path)
-    assert "It failed: suspended." in page
+    assert "It failed: suspended; the publisher refused it; it did not go out." in page
     assert "not-sent" not in page
     answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?done=due")
@@ -234,8 +299,8 @@ def test_a_form_that_is_not_whole_or_an_address_that_is_none_does_nothing(stack:
         wrong = fields(ops, one, f"{one}/retry") | {"seen": revision}
         assert ops.post(f"{one}/retry", data=wrong, headers=OURS).status_code == 409
     assert statuses(stack, [post]) == ["failed"]
-    assert "<h1>No such reason" in read(ops, "/ops/failed/x", 404)
-    assert "None of the newest failed posts has this reason" in read(ops, f"/ops/failed/{'0' * 32}")
+    assert "<h1>No such group" in read(ops, "/ops/failed/x", 404)
+    assert "None of the newest failed posts belongs to this group" in read(ops, f"/ops/failed/{'0' * 32}")
     for odd in ("done=x", "done=-1", "done=1&left=y", f"done={'1' * 9}"):
         assert "tried again" not in read(ops, f"/ops/failed?{odd}")
 
@@ -274,3 +339,35 @@ def test_a_late_post_says_the_publishers_own_answer(stack: Running, ops: httpx.C
         page = read(ops, path)
         assert "the publisher is set up wrongly (the service answered 401); 1 of 10 tries are used up" in page
         assert "died" not in page
+
+
+def test_a_late_post_says_the_renderers_own_answer(stack: Running, ops: httpx.Client) -> None:
+    """Red before: the pages knew nothing of what a renderer had answered."""
+    post = stack.post(
+        status="pending_render",
+        scheduled_time=factories.soon(-5),
+        retry_at=factories.soon(5),
+        render_tries=3,
+        render_outcome="misconfigured",
+        render_message="the service answered 401",
+        render_answered_at=datetime.now(UTC),
+    )
+    assert "The renderer answers 1 post as it would any: the service answered 401." in read(ops, "/ops")
+    for path in ("/ops", "/ops/late", f"/ops/posts/{post}"):
+        assert (
+            "the renderer is set up wrongly (the service answered 401); 3 of 10 tries are used up; the next one comes"
+            in read(ops, path)
+        )
+    page = read(ops, f"/ops/posts/{post}")
+    assert "render misconfigured: the service answered 401" in page
+    assert "(3 tries used up)" in page
+
+
+def test_a_post_that_failed_in_its_render_shows_the_renderers_last_words(stack: Running, ops: httpx.Client) -> None:
+    post = told_apart(stack, "render_busy", "queue full", "renderer_unavailable")
+    page = read(ops, f"/ops/posts/{post}")
+    assert (
+        "the renderer asked to wait, or was at work, for an hour; it did not go out; the last word was: queue full"
+        in page
+    )
+    assert 'render_busy</span> queue full <span class="muted">(reason: renderer_unavailable)</span>' in page

@@ -18,7 +18,8 @@ from shared import task_names
 from shared.broker import queue
 from shared.cli import probes
 from shared.cli.doctor import doctor
-from shared.cli.findings import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts, diagnose
+from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts
+from shared.cli.findings import diagnose
 from tests import factories
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
@@ -187,8 +188,75 @@ def test_posts_that_failed_within_a_day_are_found_with_their_reasons(engine: Eng
         # One that was put in as failed, as the demo's are, failed at a time that nobody knows.
         factories.post(tx, status="failed", failure_reason="suspended", scheduled_time=factories.soon(-5))
     finding = found(engine).pop("failed_posts")
-    assert finding.what == "3 posts failed within a day: 2 suspended; 1 publisher_unavailable"
+    assert finding.what == "3 posts failed within a day: 2 refused: suspended; 1 unavailable: publisher_unavailable"
     assert "redraft posts retry --reason" in finding.todo
+
+
+@pytest.mark.parametrize(("failure", "service"), [("misconfigured", "publisher"), ("render_misconfigured", "renderer")])
+def test_posts_that_failed_because_a_service_is_set_up_wrongly_are_found_with_its_words(
+    engine: Engine, failure: str, service: str
+) -> None:
+    """Red before: once its posts had failed, a service that was set up wrongly was seen no more."""
+    with engine.begin() as tx:
+        for words, minutes in (("the service answered 404", 9), ("the service answered 401", 5), ("old", 60 * 30)):
+            factories.post(
+                tx,
+                status="failed",
+                failure_reason=f"{service}_unavailable",
+                failure_class=failure,
+                failure_message=words,
+                failed_at=factories.soon(-minutes),
+                scheduled_time=factories.soon(-60),
+            )
+    findings = found(engine)
+    assert set(findings) == {f"failed_{service}_set_up_wrongly", "failed_posts"}
+    finding = findings[f"failed_{service}_set_up_wrongly"]
+    assert finding.what == (
+        f"2 posts failed within a day because the {service} is set up wrongly; the last word was: "
+        "the service answered 401"
+    )
+    assert f"REDRAFT_{service.upper()}_URL" in finding.todo
+    assert finding.todo.endswith(f"`redraft posts retry --reason {failure}`.")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "words"),
+    [
+        ("misconfigured", "renderer_set_up_wrongly", "The renderer answers 1 post as it would any: "),
+        ("server_error", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
+        ("never_started", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
+        ("unknown", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
+        ("not_now", "renderer_busy", None),
+        ("processing", "renderer_busy", None),
+    ],
+)
+@pytest.mark.parametrize("claimed", [False, True], ids=["between two tries", "being rendered again"])
+def test_a_renderer_that_renders_nothing_is_found(
+    engine: Engine, outcome: str, code: str, words: str | None, *, claimed: bool
+) -> None:
+    claim = {"claim_kind": "render", "claim_token": "t", "claim_expires_at": factories.soon(1)}
+    with engine.begin() as tx:
+        factories.slides(
+            tx,
+            render_outcome=outcome,
+            render_message="it said so",
+            render_answered_at=factories.soon(-1),
+            render_waits_since=factories.soon(-20),
+            **claim if claimed else {"retry_at": factories.soon(1)},
+        )
+        factories.slides(tx)
+    [(found_code, finding)] = found(engine).items()
+    assert found_code == code
+    if words is not None:
+        assert finding.what == f"{words}it said so"
+    else:
+        assert "for 20 min" in finding.what or "for 21 min" in finding.what
+
+
+def test_a_renderer_that_makes_a_post_wait_for_some_minutes_is_no_finding(engine: Engine) -> None:
+    with engine.begin() as tx:
+        factories.slides(tx, render_outcome="processing", render_waits_since=factories.soon(-5))
+    assert found(engine) == {}
 
 
 def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:

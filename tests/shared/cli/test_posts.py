@@ -140,6 +140,8 @@ def test_a_post_that_failed_in_its_render_is_rendered_again(
     render_now(slides, 4)
     assert retried(slides) == {slides: "render"}
     assert rung == [("posts.render", [slides, 4])]
+    stored = factories.row(engine, "posts", slides)
+    assert (stored.render_outcome, stored.render_message, stored.render_answered_at) == (None, None, None)
     fake_services.usual = MADE
     assert render_now(slides, 4)[0] == "done"
 
@@ -172,6 +174,130 @@ def test_a_reason_matches_a_part_and_workspace_and_account_narrow_the_choice(
     assert retried("--account", factories.TIKTOK) == {here: "due"}
 
 
+SET_UP_WRONGLY = Reply("misconfigured", message="the service answered 401: token expired")
+BUSY = Reply("not_now", message="slow down")
+
+
+def busy(engine: Engine, fake_services: FakeServices) -> str:
+    """A post whose publisher has asked to wait for an hour."""
+    post = due(engine)
+    fake_services.replies = [BUSY] * 2
+    publish_now((post, 1))
+    with engine.begin() as tx:
+        tx.execute(
+            text("UPDATE publish_attempts SET started_at = now() - interval '1 hour' WHERE post_id = :id"), {"id": post}
+        )
+    expire(engine, post)
+    publish_now((post, 1))
+    return post
+
+
+def test_what_failed_alike_is_told_apart_by_class_and_words_and_chosen_by_any_part_of_them(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    """Red before: 401, 503 and a spent 429 all read `publisher_unavailable`, and a retry knew no more."""
+    wrong, broken = failed(engine, fake_services, SET_UP_WRONGLY, 10), failed(engine, fake_services, BROKEN, 10)
+    slow, refused = busy(engine, fake_services), failed(engine, fake_services)
+    told = {one["postId"]: one for one in json.loads(redraft("list", "--status", "failed", "--json").stdout)}
+    assert {one["reason"] for one in told.values()} == {"publisher_unavailable", "suspended"}
+    assert [(told[post]["class"], told[post]["lastAnswer"]) for post in (wrong, broken, slow, refused)] == [
+        ("misconfigured", "the service answered 401: token expired"),
+        ("unavailable", "503"),
+        ("busy", "slow down"),
+        ("refused", "suspended"),
+    ]
+    shown = " ".join(redraft("list", "--status", "failed").output.split())
+    assert "misconfigured: the service answered 401: token expired" in shown
+    assert "4 failed posts by class and last words: 1 refused: suspended 1 busy: slow down" in shown
+    for words, posts in (
+        ("misconfigured", {wrong}),
+        ("misconfigured: the service answered 401", {wrong}),
+        ("TOKEN EXPIRED", {wrong}),
+        ("unavailable: 503", {broken}),
+        ("busy", {slow}),
+        ("publisher_unavailable", {wrong, broken, slow}),
+        ("refused: susp", {refused}),
+        ("answered 404", set()),
+    ):
+        listed = json.loads(redraft("list", "--status", "failed", "--reason", words, "--json").stdout)
+        assert {one["postId"] for one in listed} == posts, words
+    assert retried("--reason", "misconfigured") == {wrong: "closed"}
+    stored = factories.row(engine, "posts", wrong)
+    assert (stored.failure_class, stored.failure_message) == (None, None)
+
+
+def test_a_refusal_whose_words_are_publish_outcome_unknown_is_a_refusal(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    post = failed(engine, fake_services, Reply("refused", message="publish_outcome_unknown"))
+    [told] = json.loads(redraft("list", "--status", "failed", "--json").stdout)
+    assert (told["class"], told["maybeSent"]) == ("refused", False)
+    assert "the publisher refused it; it did not go out" in redraft("show", post).output
+    assert retried(post) == {post: "due"}
+
+
+def test_a_post_that_failed_before_classes_were_recorded_shows_what_its_reason_tells(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    post = failed(engine, fake_services, SET_UP_WRONGLY, 10)
+    change(engine, "posts", post, failure_class=None, failure_message=None)
+    [told] = json.loads(redraft("list", "--status", "failed", "--json").stdout)
+    assert (told["class"], told["lastAnswer"]) == ("unavailable", "the service answered 401: token expired")
+    assert retried("--reason", "unavailable: the service answered 401") == {post: "closed"}
+
+
+def test_one_failed_posts_story_says_whether_it_may_have_gone_out_and_what_not_sent_means(
+    engine: Engine, fake_services: FakeServices
+) -> None:
+    refused, unknown = failed(engine, fake_services), failed(engine, fake_services, Reply("unknown"), 3)
+    shown = redraft("show", refused).output
+    assert f"It did not go out. Another try, which leaves it open to edits:\n  redraft posts retry {refused}\n" in shown
+    assert "--not-sent" not in shown
+    shown = redraft("show", unknown).output
+    assert "It may have gone out. Another try asks again under its old key" in shown
+    assert f"  redraft posts retry {unknown} --not-sent\n" in shown
+    assert "Your word is kept with your name" in " ".join(shown.split())
+    told = json.loads(redraft("show", unknown, "--json").stdout)["failure"]
+    assert told == {"class": "unknown", "lastAnswer": None, "maybeSent": True}
+    assert max(len(line) for line in shown[shown.index("It may have gone out") :].splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("reply", "words", "code"),
+    [
+        (
+            SET_UP_WRONGLY,
+            "the renderer is set up wrongly (the service answered 401: token expired); 1 of 10",
+            "misconfigured",
+        ),
+        (BROKEN, "the renderer failed (503); 1 of 10", "server_error"),
+        (Reply("unknown", message="timed out"), "its last render got lost (timed out); 1 of 10", "unknown"),
+        (BUSY, "the renderer asks to wait (slow down); 0 of 10", "not_now"),
+        (
+            Reply("processing", message="the service is still at work"),
+            "the renderer is still at work on it; 0 of 10",
+            "processing",
+        ),
+    ],
+    ids=lambda given: given.kind if isinstance(given, Reply) else "",
+)
+def test_stuck_says_the_renderers_own_answer_the_tries_and_the_next_one(
+    engine: Engine, fake_services: FakeServices, reply: Reply, words: str, code: str
+) -> None:
+    """Red before: nothing that a renderer answered was kept."""
+    with engine.begin() as tx:
+        post = factories.slides(tx, scheduled_time=factories.soon(-5))
+    fake_services.replies = [reply]
+    render_now(post)
+    [told] = json.loads(redraft("stuck", "--json").stdout)
+    assert (told["reason"], told["triesMost"]) == (f"render_{code}", 10)
+    assert told["nextTryAt"] == edit_histories.moment(factories.row(engine, "posts", post).retry_at)
+    for command_line in (("stuck",), ("show", post)):
+        assert f"{words} tries are used up; the next one comes in" in " ".join(redraft(*command_line).output.split())
+    told = json.loads(redraft("show", post, "--json").stdout)["lastRender"]
+    assert (told["outcome"], told["message"]) == (reply.kind, reply.message)
+
+
 def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, fake_services: FakeServices) -> None:
     post = failed(engine, fake_services)
     before = factories.row(engine, "posts", post)
@@ -191,6 +317,8 @@ def test_a_retry_keeps_what_it_overwrites_and_who_did_it(engine: Engine, fake_se
     assert act.before == {
         "status": "failed",
         "failureReason": "suspended",
+        "failureClass": "refused",
+        "failureMessage": "suspended",
         "revision": 2,
         "retryAt": None,
         "renderTries": 0,
@@ -240,8 +368,8 @@ def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, f
     failed(engine, fake_services)
     post = failed(engine, fake_services, Reply("unknown", message="timed out"), 3)
     first, rest = redraft("retry", "--since", "2026-01-01T00:00Z", "--yes").output.split("2 failed posts.\n")
-    assert "publish_outcome_unknown (timed out)" in " ".join(first.split())
-    assert rest.startswith("  1 publish_outcome_unknown\n  1 suspended\n")
+    assert "unknown: timed out" in " ".join(first.split())
+    assert rest.startswith("  1 unknown: timed out\n  1 refused: suspended\n")
     assert "1 of them may have gone out: those are tried under their old keys, and closed to edits." in rest
     assert f"{post} may have gone out: it is tried again" in rest
 

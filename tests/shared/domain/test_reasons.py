@@ -27,6 +27,10 @@ def past(outcome: str, times: int = 3) -> Past:
     return Past.of([(Outcome(outcome), NOW)] * times)
 
 
+def between_renders(outcome: str, message: str, **given: Any) -> Row:
+    return row(status="pending_render", retry_at=SOON, render_outcome=outcome, render_message=message, **given)
+
+
 WAITING = row(**RETAKEN, claim_expires_at=SOON)
 EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
 
@@ -137,6 +141,53 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
             "between_renders",
             "the renderer asks to wait, or is still at work; 0 of 10 tries are used up; the next one comes in 12 s",
         ),
+        # The renderer's own answer, as the publisher's.
+        (
+            between_renders("misconfigured", "the service answered 401: token expired", render_tries=3),
+            None,
+            Past(),
+            "render_misconfigured",
+            (
+                "the renderer is set up wrongly (the service answered 401: token expired); 3 of 10 tries are used up; "
+                "the next one comes in 12 s"
+            ),
+        ),
+        (
+            between_renders("not_now", "slow down", render_waits=True),
+            None,
+            Past(),
+            "render_not_now",
+            "the renderer asks to wait (slow down); 0 of 10 tries are used up; the next one comes in 12 s",
+        ),
+        (
+            between_renders("processing", "the service is still at work", render_waits=True),
+            None,
+            Past(),
+            "render_processing",
+            "the renderer is still at work on it; 0 of 10 tries are used up; the next one comes in 12 s",
+        ),
+        (
+            between_renders("unknown", "timed out", render_tries=1),
+            None,
+            Past(),
+            "render_unknown",
+            "its last render got lost (timed out); 1 of 10 tries are used up; the next one comes in 12 s",
+        ),
+        (
+            row(
+                status="pending_render",
+                claim="render",
+                claim_token="c",
+                claim_expires_at=SOON,
+                render_tries=1,
+                render_outcome="server_error",
+                render_message="503",
+            ),
+            None,
+            Past(),
+            "rendering",
+            "it is being rendered now: try 2 of 10; before that the renderer failed (503)",
+        ),
         (
             row(status="pending_render"),
             None,
@@ -158,7 +209,45 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
             tried("refused", "suspended"),
             Past(),
             "failed",
-            "it failed: suspended",
+            "it failed: suspended; the publisher refused it; it did not go out",
+        ),
+        # A refusal whose words are those of an unknown outcome is a refusal: its class says so.
+        (
+            row(status="failed", failure_reason="publish_outcome_unknown", failure_class="refused"),
+            tried("refused", "publish_outcome_unknown"),
+            Past(),
+            "failed",
+            "it failed: publish_outcome_unknown; the publisher refused it; it did not go out",
+        ),
+        (
+            row(
+                status="failed",
+                failure_reason="publisher_unavailable",
+                failure_class="misconfigured",
+                failure_message="the service answered 401",
+            ),
+            tried("misconfigured", "the service answered 401"),
+            past("misconfigured", 10),
+            "failed",
+            (
+                "it failed: publisher_unavailable; the publisher is set up wrongly; it may have gone out; the last "
+                "word on try 3 was: the service answered 401"
+            ),
+        ),
+        (
+            row(
+                status="failed",
+                failure_reason="renderer_unavailable",
+                failure_class="render_busy",
+                failure_message="queue full",
+            ),
+            None,
+            Past(),
+            "failed",
+            (
+                "it failed: renderer_unavailable; the renderer asked to wait, or was at work, for an hour; it did not "
+                "go out; the last word was: queue full"
+            ),
         ),
         (
             row(status="failed", failure_reason="publish_outcome_unknown"),

@@ -1,0 +1,127 @@
+"""What the parts said when `redraft doctor` asked them, and what a finding is.
+
+Pure. shared/cli/probes.py asks; shared/cli/findings.py and shared/cli/service_findings.py judge.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from shared.domain.failure_classes import FailureClass
+from shared.domain.service_answers import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: a stable code for scripts, what it is, and what to do."""
+
+    code: str
+    what: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One of the broker's queues: its messages, and the workers that take from it."""
+
+    name: str
+    depth: int
+    workers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A post that should have gone out, and why its row and tries say that it has not. `code`: the kind of reason."""
+
+    post_id: str
+    late: timedelta
+    why: str
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A session that holds a transaction open for long."""
+
+    pid: int
+    who: str
+    idle: bool
+    seconds: float
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How many posts had one last answer, or failed in one way; `words`: those of the latest of them."""
+
+    count: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
+
+    `failed_posts`: posts that failed within a day; `failed_groups`: the most frequent groups of them, as lists show
+    each, with counts; `failed_classes`: all of them by class. `publisher` and `renderer`: the last answers for posts
+    between two tries. `renderer_waits`: how long the renderer has made a post wait at most.
+    `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
+    """
+
+    skew: float
+    skew_within: float
+    pending: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    queued: int = 0
+    oldest: timedelta | None = None
+    failed: int = 0
+    late: int = 0
+    latest: tuple[Late, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    stalled: tuple[str, ...] = ()
+    dead_events: int = 0
+    publisher: Mapping[Outcome, Said] = field(default_factory=dict)
+    renderer: Mapping[Outcome, Said] = field(default_factory=dict)
+    renderer_waits: timedelta = timedelta()
+    failed_posts: int = 0
+    failed_groups: tuple[tuple[str, int], ...] = ()
+    failed_classes: Mapping[FailureClass, Said] = field(default_factory=dict)
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisFacts:
+    """What Redis said of itself. `saved`: how it keeps things on disk: `aof`, `rdb`, `nothing`, or `unknown` where it
+    does not tell.
+    """
+
+    policy: str
+    saved: str
+    saving_fails: bool = False
+    used: int = 0
+    most: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What the broker and its workers said. `skews`: each worker's clock minus this machine's, in seconds.
+
+    `beat`: whether beat was heard, None where that cannot be told.
+    """
+
+    queues: tuple[Queue, ...]
+    skews: Mapping[str, float] = field(default_factory=dict)
+    beat: bool | None = True
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that was asked. None: that part did not answer; `unreachable` says so of each, by its name."""
+
+    database: DatabaseFacts | None
+    redis: RedisFacts | None
+    workers: WorkerFacts | None
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    now: datetime | None = None
+    queue_full: int = 1000
+    webhooks_wanted: bool = False

@@ -1,0 +1,101 @@
+"""What `redraft doctor` finds of publisher and renderer: what they answer now, and what failed for it within a day.
+
+Pure, as shared/cli/findings.py.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from shared.cli.facts import DatabaseFacts, Finding, Said
+from shared.domain.edit_histories import duration
+from shared.domain.failure_classes import FailureClass
+from shared.domain.service_answers import FAILURES, Outcome
+
+NAMED_AT_MOST: Final = 5
+FAILED_WITHIN: Final = timedelta(days=1)
+"""A post that failed longer ago stays on the operators' page, but is no finding any more: many are never put back."""
+WAITS_AT_MOST: Final = timedelta(minutes=10)
+"""A renderer that makes a post wait for longer is a finding. After an hour the post fails."""
+WORDS_SHOWN: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """How the findings speak of a service. `failed`: the class of posts that failed because it is set up wrongly."""
+
+    name: str
+    variable: str
+    work: str
+    failed: FailureClass
+
+    @property
+    def check(self) -> str:
+        return f"Check {self.variable}, REDRAFT_SERVICE_SECRET and what the {self.name} itself needs to log in."
+
+
+_PUBLISHER: Final = _Service("publisher", "REDRAFT_PUBLISHER_URL", "Posts", FailureClass.MISCONFIGURED)
+_RENDERER: Final = _Service("renderer", "REDRAFT_RENDERER_URL", "Renders", FailureClass.RENDER_MISCONFIGURED)
+
+
+def services(database: DatabaseFacts) -> Iterable[Finding]:
+    """What publisher and renderer answer for posts that are between two tries."""
+    yield from _answers(_PUBLISHER, database.publisher)
+    yield from _answers(_RENDERER, database.renderer)
+    if database.renderer_waits > WAITS_AT_MOST:
+        yield Finding(
+            "renderer_busy",
+            f"The renderer has asked to wait, or has been at work, for {duration(database.renderer_waits)}",
+            "Look into the renderer: it may be overloaded, or its work may hang. After an hour a post fails.",
+        )
+
+
+def _answers(service: _Service, answers: Mapping[Outcome, Said]) -> Iterable[Finding]:
+    if (wrongly := answers.get(Outcome.MISCONFIGURED)) is not None:
+        yield Finding(
+            f"{service.name}_set_up_wrongly",
+            f"The {service.name} answers {counted(wrongly.count, 'post')} as it would any: {wrongly.words}",
+            f"{service.check} {service.work} are tried for an hour; those that fail meanwhile: `redraft posts retry "
+            f"--reason {service.failed}`.",
+        )
+    failing = [answers[one] for one in (*sorted(FAILURES - {Outcome.MISCONFIGURED}), Outcome.UNKNOWN) if one in answers]
+    if failing:
+        count = sum(said.count for said in failing)
+        words = "; ".join(f"{said.count:,} {_shortened(said.words)}" for said in failing)
+        yield Finding(
+            f"{service.name}_failing",
+            f"The latest try of the {service.name} failed for {counted(count, 'post')}: {words}",
+            f"Look into the {service.name} and its log. {service.work} are tried again for an hour, and "
+            "`redraft posts show POST` says when.",
+        )
+
+
+def failed_posts(database: DatabaseFacts) -> Iterable[Finding]:
+    """What failed within FAILED_WITHIN and was not put back."""
+    for service in (_PUBLISHER, _RENDERER):
+        said = database.failed_classes.get(service.failed)
+        if said is not None:
+            yield Finding(
+                f"failed_{service.name}_set_up_wrongly",
+                f"{counted(said.count, 'post')} failed within a day because the {service.name} is set up wrongly; the "
+                f"last word was: {said.words}",
+                f"{service.check} Then put the posts back: `redraft posts retry --reason {service.failed}`.",
+            )
+    if database.failed_posts:
+        shown = [f"{count:,} {_shortened(label)}" for label, count in database.failed_groups[:NAMED_AT_MOST]]
+        yield Finding(
+            "failed_posts",
+            f"{counted(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
+            "See them with `redraft posts list --status failed`, or by class and last words on the operators' page. "
+            "Repair the cause, then `redraft posts retry --reason WORDS`.",
+        )
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= WORDS_SHOWN else f"{words[: WORDS_SHOWN - 1]}…"
+
+
+def counted(number: int, what: str) -> str:
+    """Such as `3 posts`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
