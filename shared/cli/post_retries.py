@@ -32,6 +32,7 @@ MOST: Final = 100_000
 SHOWN: Final = 20
 GROUPS: Final = 5
 CLOSED: Final = "those are tried under their old keys, and closed to edits"
+TOO_OLD: Final = "the key is older than the publisher must remember, and it is not asked again without --not-sent"
 OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
 WORDS: Final = {
     "due": "is due again",
@@ -78,12 +79,16 @@ def retry(
             limit=MOST,
         )  # fmt: skip
         now = posts_store.clock(tx)
+        unsure = [post.id for post in found if post.maybe_sent and not (as_json or not_sent)]
+        to_leave = len(failures.keys_too_old(tx, unsure)) if unsure else 0
     known = {post.id for post in found}
     missing = [post_id for post_id in wanted if post_id not in known]
     if missing:
         echo(f"{' '.join(missing)} did not fail; `redraft posts show POST` says how one stands.", err=True)
     if found and not as_json:
         preview(found, now, not_sent=not_sent)
+        if to_leave:
+            echo(f"{to_leave:,} of these will be left as failed: {TOO_OLD}.")
         if not yes:
             typer.confirm(f"Try {'it' if len(found) == 1 else f'all {len(found):,}'} again?", abort=True)
     seen = {post.id: post.revision for post in found}

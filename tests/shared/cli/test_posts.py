@@ -340,6 +340,7 @@ def test_a_post_whose_key_the_publisher_may_have_forgotten_is_left_and_the_comma
     said = " ".join(result.output.split())
     assert "1 is left as it is: it may have gone out, and its key is older than the publisher must remember." in said
     assert f"If it did not go out: redraft posts retry {old} --not-sent" in said
+    assert "1 of these will be left as failed: the key is older than the publisher must remember" in said
     assert "have changed" not in said
     assert factories.row(engine, "posts", old).status == "failed"
     answer = redraft("retry", old, "--yes", "--json")
