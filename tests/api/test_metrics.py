@@ -117,8 +117,7 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
         ):
             tx.execute(text(f"UPDATE posts SET {what} WHERE id = :id"), {"id": post})
         for reason, hours in (("suspended", 1), ("publisher_unavailable", 2), ("publish_outcome_unknown", 30)):
-            gone = {"status": "failed", "failure_reason": reason, "failed_at": factories.soon(-60 * hours)}
-            factories.post(tx, **gone)
+            factories.post(tx, status="failed", failure_reason=reason, failed_at=factories.soon(-60 * hours))
         tx.execute(
             text("""INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, status, total, chunks,
                         applied, touched_at)
@@ -244,6 +243,7 @@ def test_without_redis_the_gauges_of_rows_are_shown_all_the_same(database_url, o
 
 def test_with_a_token_set_nobody_reads_it_without(database_url, redis_url):
     with running(database_url, redis_url, REDRAFT_METRICS_TOKEN="scrape-me") as stack:
+        assert stack.api is not None
         url = f"{stack.api.url}/metrics"
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {factories.SECRET}"}):
             answer = httpx.get(url, headers=headers, trust_env=False)

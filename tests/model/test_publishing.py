@@ -14,7 +14,7 @@ from shared.domain import posts, reschedules, service_answers
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
-from shared.store.claims import Attempt, History
+from shared.store.claims import Attempt, AttemptResult, History
 from shared.store.failures import PutBack
 from tests.model import publishing
 from tests.model.publishing import (
@@ -130,7 +130,7 @@ def a_late_finish_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(state: State, holder: Holder) -> State:
         attempt, answer = holder.attempt, holder.reply
         assert answer is not None
-        state = ended(state, publishing.AttemptResult(attempt.claim_token, answer, None))
+        state = ended(state, AttemptResult(attempt.claim_token, answer, None))
         reply = Reply(answer, message=None if answer is Outcome.DONE else "no")
         end = conclude(attempt, holder.history, reply, now=state.now, jitter=0.0, limits=publishing.LIMITS)
         return finished(state, end)

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Reply
+from shared.store import batches, db
 from shared.store import claims as claims_store
-from shared.store import db
 from tests import factories
 from tests.worker.fake_services import (
     MADE,
@@ -25,7 +25,8 @@ from tests.worker.fake_services import (
 )
 from worker import apply, publish, render
 from worker.follow_ups import SNOOZE, FollowUps, Publish
-from worker.outbound.call_pool import CallPool
+from worker.outbound.call_pool import CallPool, Completed
+from worker.published import Published, finish
 from worker.render import Rendering
 
 __all__ = ["fake_services"]
@@ -106,11 +107,11 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
+    pause = Pause(monkeypatch, batches, "finalize", lists=2)
     edit = queued(engine, due, {"caption": "in time"})
     with in_thread(lambda: apply.apply_edits([due])):
         assert pause.reached.wait(10)
-        done = publish.Published()
+        done = Published()
         assert publish.claim({due: 1}, done) == []
         assert (done.outcomes, done.follow_ups.snoozes) == ({due: "contended"}, [(SNOOZE, Publish(due, 1))])
         pause.go.set()
@@ -122,10 +123,10 @@ def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_
 def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claimed = publish.claim({due: 1}, publish.Published())
+    claimed = publish.claim({due: 1}, Published())
     pause = Pause(monkeypatch, claims_store, "finish_publishes")
-    completed = [publish.Completed(claimed[0], Reply("done", {}), 0.0)]
-    with in_thread(lambda: publish.finish(completed, publish.Published())):
+    completed = [Completed(claimed[0], Reply("done", {}), 0.0)]
+    with in_thread(lambda: finish(completed, Published())):
         assert pause.reached.wait(10)
         edit = queued(engine, due, {"caption": "too late"})
         with in_thread(lambda: apply.apply_edits([due])):
@@ -142,7 +143,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
     pauses: list[Pause] = []
 
     def edited(_: Any) -> Reply:
-        pauses.append(Pause(monkeypatch, apply.batches, "finalize", lists=2))
+        pauses.append(Pause(monkeypatch, batches, "finalize", lists=2))
         edits.append(queued(engine, due, {"caption": "too late"}))
         applying.submit(apply.apply_edits, [due])
         assert pauses[0].reached.wait(10)
@@ -189,7 +190,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
+    pause = Pause(monkeypatch, batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     finished: list[Rendering] = []
     with in_thread(lambda: apply.apply_edits([slides])):
@@ -207,7 +208,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
+    pause = Pause(monkeypatch, batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     with in_thread(lambda: apply.apply_edits([slides])):
         assert pause.reached.wait(10)
@@ -222,7 +223,7 @@ def test_of_many_workers_on_one_post_one_claims_and_one_calls(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, *, expired: bool
 ) -> None:
     if expired:
-        publish.claim({due: 1}, publish.Published())
+        publish.claim({due: 1}, Published())
         expire(engine, due)
     pause = Pause(monkeypatch, claims_store, "take_claims")
     calls = CallPool(8)

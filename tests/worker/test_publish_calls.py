@@ -22,6 +22,7 @@ from tests.worker.fake_services import (
 from worker import publish
 from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
+from worker.published import Called, Published
 
 __all__ = ["due", "fake_services"]
 
@@ -31,7 +32,7 @@ def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
 ) -> None:
     def retaken(_: Any) -> Reply:
         expire(engine, due)
-        assert len(publish.claim({due: 1}, publish.Published())) == 1
+        assert len(publish.claim({due: 1}, Published())) == 1
         return Reply("done", {"platformPostId": "late"})
 
     fake_services.replies = [retaken]
@@ -44,8 +45,8 @@ def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
 def test_a_claim_too_old_to_begin_is_not_called_for(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (claimed,) = publish.claim({due: 1}, publish.Published())
-    old = publish.Called(claimed.attempt, None, claimed.claimed_at, claimed.began - 31)
+    (claimed,) = publish.claim({due: 1}, Published())
+    old = Called(claimed.attempt, None, claimed.claimed_at, claimed.began - 31)
     assert publish._call(old).kind == "never_started"
     assert fake_services.asked == []
 
@@ -75,7 +76,8 @@ def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
 def test_a_finish_outlasts_a_database_that_goes_away(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, lost = claims_store.finish_publishes, []
+    finish = claims_store.finish_publishes
+    lost: list[int] = []
 
     def cut(tx: Any, finishes: Any) -> Any:
         if finishes and not lost:
@@ -134,7 +136,7 @@ def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_post
         with engine.begin() as tx:
             posts = [factories.post(tx, scheduled_time=factories.soon(PAST)) for _ in range(count)]
         with factories.statements() as seen:
-            called = publish.claim(dict.fromkeys(posts, 1), publish.Published())
+            called = publish.claim(dict.fromkeys(posts, 1), Published())
         assert len(called) == count
         return len(seen)
 

@@ -187,9 +187,9 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     failed = failed_edit(stack, post, {"caption": "long" * 100, "soundId": "7" * 60})
     stack.patch(post, {"soundId": "8" * 200})
     browser.look(size, scheme)
-    refused = {"status": "failed", "failed_at": factories.soon(-9), "failure_reason": "refused " + "at length " * 40}
-    out = stack.post(**refused)
-    reason = f"/failed/{md5(refused['failure_reason'].encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
+    refused = "refused " + "at length " * 40
+    out = stack.post(status="failed", failed_at=factories.soon(-9), failure_reason=refused)
+    reason = f"/failed/{md5(refused.encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
     pages = ["", "/edits", "/edits?status=failed", f"/edits/{failed}", f"/posts/{post}", "/late", "/jobs", "/webhooks"]
     pages += ["/failed", reason, f"/posts/{out}"]
     for path in [*pages, "/search?q=nothing"]:
