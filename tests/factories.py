@@ -30,7 +30,7 @@ def forget_caches() -> None:
         redis_connection.client().close()
     redis_connection.client.cache_clear()
     if queue.sender.cache_info().currsize:
-        queue.sender().pool.force_close_all()
+        queue.sender().pool.force_close_all()  # type: ignore[attr-defined]  # the stubs leave it out
         queue.sender().close()
     queue.sender.cache_clear()
     settings.cache_clear()

@@ -123,8 +123,9 @@ def serve(requests: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes)
     running: dict[int, socket.socket] = {}
+    awaited: list[socket.socket | int] = [requests, ended]
     while True:
-        ready, _, _ = select.select([requests, ended], [], [])
+        ready, _, _ = select.select(awaited, [], [])
         if ended in ready:
             os.read(ended, 4096)
             _say_who_ended(running)
@@ -165,8 +166,9 @@ def _become(request: dict[str, Any], log: int) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-        sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-        sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        # For mypy the names with underscores are final. This process needs new ones: their descriptors have changed.
+        sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+        sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)  # type: ignore[misc]  # noqa: SIM115
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["cwd"])

@@ -27,7 +27,9 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def seconds(duration):
-    number, unit = re.fullmatch(r"(\d+)(s|m)", duration).groups()
+    found = re.fullmatch(r"(\d+)(s|m)", duration)
+    assert found is not None, duration
+    number, unit = found.groups()
     return int(number) * {"s": 1, "m": 60}[unit]
 
 
@@ -49,8 +51,9 @@ def test_a_services_command_is_one_that_redraft_has_with_these_options(name):
 
 
 def test_the_images_own_command_is_one_that_redraft_has():
-    command = yaml.safe_load(re.search(r"^CMD (\[.*\])", DOCKERFILE, re.MULTILINE)[1])
-    assert yaml.safe_load(re.search(r"^ENTRYPOINT (\[.*\])", DOCKERFILE, re.MULTILINE)[1]) == ["redraft"]
+    [command] = map(yaml.safe_load, re.findall(r"^CMD (\[.*\])", DOCKERFILE, re.MULTILINE))
+    [entrypoint] = map(yaml.safe_load, re.findall(r"^ENTRYPOINT (\[.*\])", DOCKERFILE, re.MULTILINE))
+    assert entrypoint == ["redraft"]
     assert command[0] == "api"
     assert "--host" in redraft("api", "--help").stdout
 
@@ -107,7 +110,7 @@ def test_a_worker_that_lives_is_well(processes, database_url, redis_url):
 
 def test_containers_get_longer_to_end_than_their_tasks_do():
     grace = Settings.model_fields["grace"].default
-    api = int(re.search(r"graceful: int = (\d+)", Path(commands.__file__).read_text())[1])
+    [api] = map(int, re.findall(r"graceful: int = (\d+)", Path(commands.__file__).read_text()))
     for name, service in LONG.items():
         assert seconds(service["stop_grace_period"]) > max(grace, api), name
 

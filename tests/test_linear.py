@@ -499,7 +499,12 @@ def test_what_is_named_here_is_what_there_is() -> None:
 def test_near_misses_are_looked_for_a_few_times_only_whatever_a_body_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costs as much as a whole good item; nobody would be shown more of them."""
     looked: list[str] = []
-    monkeypatch.setattr(fields, "get_close_matches", lambda name, *_, **__: looked.append(name) or [])
+
+    def look(name: str, *_: Any, **__: Any) -> list[str]:
+        looked.append(name)
+        return []
+
+    monkeypatch.setattr(fields, "get_close_matches", look)
     with pytest.raises(RedraftError) as refused:
         reschedule_requests.parse_request({"items": [WRONG] * ITEMS})
     assert len(looked) == len(refused.value.details) == 20

@@ -8,7 +8,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], *, within: float, every: float = 0.02, because: str = "") -> T:
+# `Callable[..., T]`: for `Callable[[], T]` mypy cannot infer a lambda with defaults (`lambda x=x: ...`).
+def eventually(condition: Callable[..., T | None], *, within: float, every: float = 0.02, because: str = "") -> T:
     """The first truthy value of `condition`, asked every `every` seconds; AssertionError after `within` seconds.
 
     An AssertionError from the condition counts as "not yet", and is shown if it never comes true.

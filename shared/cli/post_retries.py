@@ -59,7 +59,7 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Put failed posts back to due. One that may have gone out is asked about again under its old key."""
-    from shared.store import failed_posts  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import failed_posts, failures  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     if bool(post_ids) == any(given is not None for given in (reason, since, workspace, account)):

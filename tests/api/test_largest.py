@@ -1,6 +1,7 @@
 """The largest legal requests are answered like the smallest."""
 
 import random
+from typing import Any
 
 import httpx
 import pytest
@@ -40,10 +41,10 @@ def test_a_page_of_a_hundred_of_the_largest_posts_holds_them_whole(stack: Runnin
     rng = random.Random(1)
     body = sizes.slides("page") | {"caption": sizes.caption(rng, "page")}
     posts = [stack.post(content_type="slides", content_url=_json(body), caption=body["caption"]) for _ in range(100)]
-    found = {}
+    found: dict[str, Any] = {}
     cursor: dict[str, str] = {}
     while cursor is not None:
-        page = stack.http.get("/v1/posts", params={"limit": 100, "contentType": "slides"} | cursor).json()
+        page = stack.http.get("/v1/posts", params={"limit": "100", "contentType": "slides"} | cursor).json()
         found |= {post["postId"]: post for post in page["data"]}
         if not page["hasMore"]:
             break

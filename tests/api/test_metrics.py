@@ -125,11 +125,16 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
             ("renderer_unavailable", "render_misconfigured", 2),
             ("publish_outcome_unknown", None, 30),
         ):
-            gone = {"status": "failed", "failure_reason": reason, "failed_at": factories.soon(-60 * hours)}
-            factories.post(tx, failure_class=failure, **gone)
+            at = factories.soon(-60 * hours)
+            factories.post(tx, status="failed", failure_reason=reason, failed_at=at, failure_class=failure)
         for outcome in ("misconfigured", "server_error", "processing"):
-            waits = {"retry_at": factories.soon(1), "render_outcome": outcome, "render_answered_at": factories.soon(-1)}
-            factories.slides(tx, render_waits_since=factories.soon(-15), **waits)
+            factories.slides(
+                tx,
+                render_waits_since=factories.soon(-15),
+                retry_at=factories.soon(1),
+                render_outcome=outcome,
+                render_answered_at=factories.soon(-1),
+            )
         tx.execute(
             text("""INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, status, total, chunks,
                         applied, touched_at)
@@ -263,6 +268,7 @@ def test_without_redis_the_gauges_of_rows_are_shown_all_the_same(database_url, o
 
 def test_with_a_token_set_nobody_reads_it_without(database_url, redis_url):
     with running(database_url, redis_url, REDRAFT_METRICS_TOKEN="scrape-me") as stack:
+        assert stack.api is not None
         url = f"{stack.api.url}/metrics"
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {factories.SECRET}"}):
             answer = httpx.get(url, headers=headers, trust_env=False)

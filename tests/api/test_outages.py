@@ -17,6 +17,7 @@ from api.context import Context, Unsure
 from shared.broker import queue
 from shared.domain.errors import Unavailable
 from shared.settings import settings
+from shared.store import db
 from tests import factories
 from tests.api.answers import client, error
 from tests.processes import Server
@@ -70,7 +71,7 @@ def test_a_write_that_takes_too_long_is_said_not_to_be_done_and_is_not(engine: E
 
 
 def test_a_commit_that_nobody_answered_is_said_to_be_open(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    transaction = context_room.transaction
+    transaction = db.transaction
 
     @contextmanager
     def lose_connection() -> Iterator[Connection]:
@@ -89,7 +90,7 @@ def test_a_commit_that_nobody_answered_is_said_to_be_open(engine: Engine, monkey
 
 
 def test_a_slow_commit_is_open_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    transaction = context_room.transaction
+    transaction = db.transaction
 
     @contextmanager
     def slow() -> Iterator[Connection]:

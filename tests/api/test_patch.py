@@ -24,7 +24,8 @@ def error(answer: httpx.Response) -> dict[str, Any]:
     assert set(body) == {"error"}
     assert set(body["error"]) - {"details"} == {"code", "message", "requestId"}
     assert body["error"]["requestId"] == answer.headers["x-request-id"]
-    return body["error"]
+    found: dict[str, Any] = body["error"]
+    return found
 
 
 def test_an_edit_answers_200_with_the_twelve_fields_and_its_headers(stack: Running) -> None:
@@ -144,6 +145,7 @@ def test_an_unknown_post_and_another_workspaces_are_the_same_404(stack: Running)
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer sk_wrong", "Basic abc", "Bearer a b"])
 def test_a_missing_or_wrong_key_is_a_401(stack: Running, header: str) -> None:
+    assert stack.api is not None
     answer = httpx.patch(
         f"{stack.api.url}/v1/posts/post_abc123", headers={"Authorization": header}, content=b"{", trust_env=False
     )

@@ -31,7 +31,7 @@ class Walk:
     job: str
     account: str = factories.TIKTOK
 
-    def same(self, ask: Callable[[str], httpx.Response], theirs: str, nobodys: str) -> httpx.Response:
+    def same(self, ask: Callable[..., httpx.Response], theirs: str, nobodys: str) -> httpx.Response:
         """The answer for theirs, which must be the answer for nobody's, but for the name asked for."""
         found, missing = ask(theirs), ask(nobodys)
         assert (found.status_code, without_name(found, theirs)) == (missing.status_code, without_name(missing, nobodys))
@@ -159,7 +159,7 @@ def job(walk: Walk) -> None:
         {"filter": {"accountIds": [walk.account]}, "shift": "P1D"},
         {"filter": {"all": True}, "shift": "P1D"},
     ]
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[tuple[Any, ...]]] = {}
     for body in asked:
         made = walk.http.post("/v1/reschedules", json=body)
         assert made.status_code == 202, made.text

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from shared.local import commands
 from shared.local.datadir import free_port
 from tests.benchmarks import data, parts
 from tests.benchmarks.ground import Stage, WrongMeasureError
-from tests.processes import Processes
+from tests.processes import Process, Processes
 from tests.waiting import eventually
 
 PEERS = "tests.benchmarks.peers"
@@ -96,7 +97,7 @@ def _alive(processes: Processes) -> bool:
     return True
 
 
-def _stop(process: object) -> None:
+def _stop(process: Process) -> None:
     """Ask it to end; who takes too long is killed with its tree by `Processes.close`."""
     if process.running:
         try:
@@ -105,7 +106,7 @@ def _stop(process: object) -> None:
             return
 
 
-def request(url: str, method: str, path: str, body: object = None, **headers: str) -> tuple[int, object]:
+def request(url: str, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
     """One request with our key; the status, 0 if nobody answers, and the parsed body."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=35)
     sent = {"Authorization": f"Bearer {data.SECRET}", "Content-Type": "application/json", **headers}

@@ -95,4 +95,5 @@ class Ledger:
 
     def _read(self, statement: str, *parameters: object) -> tuple[int, ...]:
         with self._stage.sql() as sql:
-            return sql.execute(statement.encode(), parameters).fetchone()
+            [row] = sql.execute(statement.encode(), parameters)
+        return row

@@ -57,7 +57,7 @@ def edits(stage: Stage, *, clients: int, seconds: float, posts: int = data.POSTS
     found = {name: pattern.search(said) for name, pattern in _NUMBER.items()}
     if None in found.values():
         raise WrongMeasureError(f"pgbench said nothing that we know:\n{said[-4000:]}")
-    numbers = {name: float(match[1]) for name, match in found.items()}
+    numbers = {name: float(match[1]) for name, match in found.items() if match is not None}
     if numbers["failed"]:
         raise WrongMeasureError(f"{numbers['failed']:.0f} of pgbench's transactions failed")
     return Load(

@@ -67,8 +67,8 @@ def describe(ground: Ground) -> Sequence[tuple[str, str]]:
     cores = psutil.cpu_count() or 1
     quiet = "" if one_minute < cores / 4 else ": **not a quiet machine, take the figures with care**"
     with psycopg.connect(ground.postgres.url("postgres").replace("+psycopg", "", 1)) as connection:
-        postgres = connection.execute("SHOW server_version").fetchone()
-        chosen = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in POSTGRES_SETTINGS}
+        [(postgres,)] = connection.execute("SHOW server_version")
+        chosen = {name: connection.execute(f"SHOW {name}".encode()).fetchall() for name in POSTGRES_SETTINGS}
     with redis.Redis.from_url(ground.valkey.url()) as client:
         info = client.info("server")
         kept = client.config_get(*VALKEY_SETTINGS)
@@ -79,7 +79,7 @@ def describe(ground: Ground) -> Sequence[tuple[str, str]]:
         ("disk", f"{filesystem(ground.folder)}, 8 kB flushed in {flush_milliseconds(ground.folder):.2f} ms (median)"),
         ("load average before the run", f"{one_minute:.2f}{quiet}"),
         ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
-        ("PostgreSQL", f"{postgres[0]}: " + ", ".join(f"{name} {value[0]}" for name, value in chosen.items())),
+        ("PostgreSQL", f"{postgres}: " + ", ".join(f"{name} {value}" for name, [(value,)] in chosen.items())),
         (
             f"{'Valkey' if 'valkey_version' in info else 'Redis'}",
             f"{info.get('valkey_version', info['redis_version'])}: "

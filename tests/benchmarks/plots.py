@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 Point = tuple[float, float]
 
@@ -184,7 +184,7 @@ def _colours(names: Sequence[str] | Mapping[str, object]) -> dict[str, str]:
 def _labels(ends: Sequence[tuple[Point, str]], colours: Mapping[str, str]) -> list[str]:
     """Names beside the lines' ends, pushed apart where lines end close together."""
     parts = []
-    placed = []
+    placed: list[list[Any]] = []
     for (px, py), name in sorted(ends):
         placed.append([px, py, py, name])
     placed.sort(key=lambda one: one[1])

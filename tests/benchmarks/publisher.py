@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import time
+from typing import cast
 
 import uvloop
 
@@ -20,7 +21,7 @@ class Publisher(asyncio.Protocol):
     delay = 0.2
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's, which is no subclass
         self._buffer = b""
 
     def data_received(self, received: bytes) -> None:

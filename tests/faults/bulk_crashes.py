@@ -12,13 +12,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from shared.store import reschedule_chunks as chunks_store
 from worker import reschedule
 
 SEED, _, ODDS = os.environ["FAULTS_BULK"].partition("/")
 
 _begun: dict[str, int] = {}
-_count = reschedule.chunks_store.count_attempt
-_advance = reschedule.chunks_store.advance
+_count = chunks_store.count_attempt
+_advance = chunks_store.advance
 _take = reschedule.Ran.take
 
 
@@ -50,6 +51,6 @@ def take(self: reschedule.Ran, done: Any, progress: Any, *, room: bool) -> None:
     _take(self, done, progress, room=room)
 
 
-reschedule.chunks_store.count_attempt = count_attempt
-reschedule.chunks_store.advance = advance
+chunks_store.count_attempt = count_attempt
+chunks_store.advance = advance
 reschedule.Ran.take = take  # type: ignore[method-assign]

@@ -3,7 +3,7 @@
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from sqlalchemy import Engine
@@ -59,7 +59,7 @@ def engine(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Engine]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
         harnesses = getattr(item, "harnesses", ())

@@ -21,7 +21,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from shared.domain import lifecycle
 from shared.domain.fields import UNSET
+from shared.store import batches, db
+from shared.store import edits as edits_store
 from worker import apply
 
 SLOW = 2.0
@@ -36,25 +39,25 @@ def _strike(point: str, edit_id: str, signal_number: int | None = None) -> None:
         os.kill(os.getpid(), signal_number)
 
 
-_read = apply.edits_store.queued_edits
-_take = apply.batches.take
-_finalize = apply.batches.finalize
-_decide = apply.lifecycle.decide
-_transaction = apply.transaction
+_read = edits_store.queued_edits
+_take = batches.take
+_finalize = batches.finalize
+_decide = lifecycle.decide
+_transaction = db.transaction
 
 
 def _word(caption: object) -> str:
     return caption.partition(" ")[0] if isinstance(caption, str) else ""
 
 
-def queued_edits(tx: Connection, *asked: Any) -> Any:
-    queue = _read(tx, *asked)
+def queued_edits(tx: Connection, *asked: Any, **named: Any) -> Any:
+    queue = _read(tx, *asked, **named)
     _remember(queue)
     return queue
 
 
-def take(tx: Connection, *asked: Any) -> Any:
-    taken = _take(tx, *asked)
+def take(tx: Connection, *asked: Any, **named: Any) -> Any:
+    taken = _take(tx, *asked, **named)
     _remember(taken.queue)
     return taken
 
@@ -64,10 +67,10 @@ def _remember(queue: Any) -> None:
     _running.update({edit.id: (_word(edit.changes.get("caption")), edit.attempts) for edit in queue.edits})
 
 
-def decide(post: Any, patch: Any, *rest: Any) -> Any:
+def decide(post: Any, patch: Any, *rest: Any, **named: Any) -> Any:
     if patch.caption is not UNSET and _word(patch.caption) == "poison":
         _strike("poison", post.id, signal.SIGKILL)
-    return _decide(post, patch, *rest)
+    return _decide(post, patch, *rest, **named)
 
 
 def finalize(tx: Connection, writes: Sequence[Any], results: Sequence[Any]) -> None:
@@ -99,8 +102,8 @@ def transaction() -> Iterator[Connection]:
             _strike(word, edit_id, signal.SIGKILL)
 
 
-apply.edits_store.queued_edits = queued_edits
-apply.batches.take = take
-apply.batches.finalize = finalize
-apply.lifecycle.decide = decide
-apply.transaction = transaction  # type: ignore[assignment]
+edits_store.queued_edits = queued_edits
+batches.take = take
+batches.finalize = finalize
+lifecycle.decide = decide
+apply.transaction = transaction  # type: ignore[assignment,attr-defined]  # in apply alone

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from api.app import app
-from api.submission import recording
 from api.submission.doorbell import Doorbell
+from shared.store import edits as edits_store
 
 __all__ = ["app"]
 
 _ring_for = Doorbell.ring_for
-_insert_edits = recording.edits_store.insert_edits
+_insert_edits = edits_store.insert_edits
 
 
 def _strike(point: str, post_ids: Iterable[str]) -> None:
@@ -31,7 +31,7 @@ def insert_edits(tx: Any, new: Sequence[Any], accepted_at: Any) -> set[str]:
     return _insert_edits(tx, new, accepted_at)
 
 
-def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]], **how: bool) -> None:
+def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]], **how: Any) -> None:
     pairs = list(pairs)
     _strike("_before_bell", (post_id for post_id, _ in pairs))
     _ring_for(self, pairs, **how)
@@ -41,5 +41,5 @@ def ring_for(self: Doorbell, pairs: Iterable[tuple[str, str]], **how: bool) -> N
             ringing.add_done_callback(lambda _: _strike("_before_answer", [post_id for post_id, _ in pairs]))
 
 
-recording.edits_store.insert_edits = insert_edits
+edits_store.insert_edits = insert_edits
 Doorbell.ring_for = ring_for  # type: ignore[method-assign]

@@ -156,7 +156,8 @@ class Proxy:
 
     def cut(self, *, reset: bool = True) -> int:
         """End every connection, at both ends; how many. `reset`: by RST, else as if the other side had closed."""
-        return self._do(self._cut(reset))
+        connections: int = self._do(self._cut(reset))
+        return connections
 
     def refuse(self) -> None:
         """No new connection until healed. Those that are open go on."""

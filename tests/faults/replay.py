@@ -37,12 +37,12 @@ class Replay:
 
     def run(self, edits: list[EditRow]) -> None:
         """Replay the applied ones. `states` holds the revision and fields that each of them left behind."""
-        applied = [edit for edit in edits if edit.status == "applied" and edit.revision is not None]
-        for edit in sorted(applied, key=lambda edit: (edit.revision, not edit.changing)):
-            self._advance(edit.revision - edit.changing, edit.id)
+        applied = [(edit.revision, edit) for edit in edits if edit.status == "applied" and edit.revision is not None]
+        for revision, edit in sorted(applied, key=lambda one: (one[0], not one[1].changing)):
+            self._advance(revision - edit.changing, edit.id)
             self._check(edit)
-            self.revision = max(self.revision, edit.revision)
-            self.states[edit.id] = (edit.revision, dict(self.fields))
+            self.revision = max(self.revision, revision)
+            self.states[edit.id] = (revision, dict(self.fields))
 
     def _advance(self, revision: int, who: str) -> None:
         """Up to the revision that an edit found. Between two edits only a finished render counts a revision."""

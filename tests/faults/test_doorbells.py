@@ -118,7 +118,7 @@ NO_ENVELOPES = {
 }
 
 
-def empty(client: "redis.Redis[bytes]") -> bool:
+def empty(client: redis.Redis) -> bool:
     """Nothing queued, nothing handed out and not acknowledged."""
     return not any(client.llen(name) for name in task_names.QUEUES) and not client.hlen("unacked")
 

@@ -36,6 +36,7 @@ def play(harness: Harness, opponent: Played, posts: list[str], chance: random.Ra
         what = chance.choices(
             ("edit", "delete", "retry", "time", "claims expire", "restart", "kill"), (8, 0.4, 5, 8, 2, 1, 0.6)
         )[0]
+        said: int | str | None
         if what == "edit":
             said = harness.send(post, {"caption": f"caption {number}"}, f"edit{number}", Prefer="wait=2").status
         elif what == "delete":

@@ -148,7 +148,7 @@ def test_edits_applied_in_another_order_than_answered_and_sent_are_found(history
     assert history.kinds() == set()
     # The same honest rows, had the clients sent them the other way round.
     *before, one, two = history.exchanges
-    moved = {"sent": two.sent, "answered": two.answered}
+    moved: dict[str, Any] = {"sent": two.sent, "answered": two.answered}
     history.exchanges = [*before, replace(two, sent=one.sent, answered=one.answered), replace(one, **moved)]
     assert history.kinds() == {"order"}
 

@@ -112,7 +112,12 @@ def test_a_slow_way_carries_a_window_in_a_round_trip_and_every_byte_in_its_place
     slow = Slow(latency=0.02, window=128 * 1024)
     with Proxy(f"redis://127.0.0.1:{server.server_address[1]}", slow=slow) as proxy, connected(proxy) as wire:
         began = time.monotonic()
-        talking = threading.Thread(target=lambda: (wire.sendall(sent), wire.shutdown(socket.SHUT_WR)))
+
+        def talk() -> None:
+            wire.sendall(sent)
+            wire.shutdown(socket.SHUT_WR)
+
+        talking = threading.Thread(target=talk)
         talking.start()
         heard = b"".join(iter(lambda: wire.recv(65536), b""))
         talking.join(10)

@@ -12,7 +12,7 @@ from tests.waiting import eventually
 __all__ = ["reference"]
 
 
-def went_out_once(harness: Harness, reference: Reference, *posts: str) -> list[str]:
+def went_out_once(harness: Harness, reference: Reference, *posts: str) -> list[int]:
     """Under one key and body each, with one effect each; what the publisher was answered, in order."""
     calls = judged(harness, reference)
     assert len({(call["post_id"], call["key"], call["body"]) for call in calls}) == len(posts)

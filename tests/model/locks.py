@@ -227,8 +227,8 @@ def _walk(module: ModuleType, node: ast.AST) -> Iterator[Lock]:
     if isinstance(node, ast.Attribute) and (thing := _resolve(module, node)) is not None:
         yield from _statements(thing)
         return
-    for part in ast.iter_child_nodes(node):
-        yield from _walk(module, part)
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(module, child)
 
 
 def _called(thing: object) -> Iterator[Lock]:

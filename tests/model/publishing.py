@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from api import deletion
 from shared.domain import lifecycle, posts, reschedules
@@ -121,7 +121,7 @@ class State(NamedTuple):
         return self.facts.deleted or self.facts.status in {Status.POSTED, Status.FAILED}
 
 
-def first(**given: int) -> State:
+def first(**given: Any) -> State:
     """A video that is due."""
     facts = PostFacts(
         "post_1", "tiktok", Status.GENERATED, None, "video", "https://cdn.example.com/a.mp4", None, "first", None,
@@ -139,7 +139,8 @@ def steps(state: State, answers: tuple[Outcome, ...] = ANSWERS, holders: int = 2
     if state.facts.deleted:
         return
     for label, after in claims(state):
-        *before, mine = after.holders if len(after.holders) > len(state.holders) else (*after.holders, None)
+        grown = len(after.holders) > len(state.holders)
+        before, mine = (after.holders[:-1], after.holders[-1]) if grown else (after.holders, None)
         if mine is None or len(before) < holders:
             yield label, after
         else:
@@ -392,7 +393,7 @@ def stuck(state: State, answers: tuple[Outcome, ...], known: set[tuple[object, .
     """
     for habit in [*answers, None]:
         now: State | None = state._replace(holders=(), queued=None)
-        met = []
+        met: list[tuple[object, ...]] = []
         while now is not None and not now.over and len(met) < ROUNDS:
             rows = (habit, same(now, rows_only=True))
             if rows in known:

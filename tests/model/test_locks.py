@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +49,7 @@ def test_rows_of_one_table_are_locked_in_one_order_or_by_whoever_has_their_post(
 
 
 @pytest.fixture
-def plant(tmp_path: Path) -> Plant:
+def plant(tmp_path: Path) -> Iterator[Plant]:
     """Makes a module of the product's own kind out of source text."""
 
     def planted(source: str) -> ModuleType:
@@ -65,7 +65,7 @@ def plant(tmp_path: Path) -> Plant:
         spec.loader.exec_module(module)
         return module
 
-    yield planted  # type: ignore[misc]
+    yield planted
     sys.modules.pop("worker.planted", None)
 
 

@@ -15,7 +15,7 @@ from shared.domain.failure_classes import FailureClass
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
-from shared.store.claims import Attempt, History
+from shared.store.claims import Attempt, AttemptResult, History
 from shared.store.failures import PutBack
 from tests.model import publishing
 from tests.model.publishing import (
@@ -87,7 +87,7 @@ def a_refusal_of_a_repeat_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_refusal_after_a_server_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(reply: Reply, past: Past, **given: object) -> Step:
         if reply.outcome is Outcome.REFUSED and not past.uncertain:
-            return GiveUp(reply.message or "refused")
+            return GiveUp(reply.message or "refused", FailureClass.REFUSED)
         return what_next(reply, past, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(retries, "what_next", twin)
@@ -141,7 +141,7 @@ def a_late_finish_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     def twin(state: State, holder: Holder) -> State:
         attempt, answer = holder.attempt, holder.reply
         assert answer is not None
-        state = ended(state, publishing.AttemptResult(attempt.claim_token, answer, None))
+        state = ended(state, AttemptResult(attempt.claim_token, answer, None))
         reply = Reply(answer, message=None if answer is Outcome.DONE else "no")
         end = conclude(attempt, holder.history, reply, now=state.now, jitter=0.0, limits=publishing.LIMITS)
         return finished(state, end)

@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from shared.domain.service_answers import Reply
+from shared.store import batches, db
 from shared.store import claims as claims_store
-from shared.store import db
 from tests import factories
 from tests.worker.fake_services import (
     MADE,
@@ -29,6 +29,7 @@ from tests.worker.fake_services import (
 from worker import apply, publish, render
 from worker.follow_ups import SNOOZE, FollowUps, Publish
 from worker.outbound.call_pool import CallPool, Completed
+from worker.published import Called, Published, finish
 from worker.render import Rendering
 
 __all__ = ["fake_services"]
@@ -110,11 +111,11 @@ def test_an_edit_that_loses_the_race_to_a_publish_claim_is_rejected(
 def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_with_it(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
+    pause = Pause(monkeypatch, batches, "finalize", lists=2)
     edit = queued(engine, due, {"caption": "in time"})
     with in_thread(lambda: apply.apply_edits([due])):
         assert pause.reached.wait(10)
-        done = publish.Published()
+        done = Published()
         assert publish.claim({due: 1}, done) == []
         assert (done.outcomes, done.follow_ups.snoozes) == ({due: "contended"}, [(SNOOZE, Publish(due, 1))])
         pause.go.set()
@@ -126,10 +127,10 @@ def test_a_publish_that_loses_the_race_to_an_edit_comes_back_and_takes_the_edit_
 def test_an_edit_that_loses_the_race_to_a_finish_is_rejected_as_posted(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claimed = publish.claim({due: 1}, publish.Published())
+    claimed = publish.claim({due: 1}, Published())
     pause = Pause(monkeypatch, claims_store, "finish_publishes")
-    completed = [publish.Completed(claimed[0], Reply("done", {}), 0.0)]
-    with in_thread(lambda: publish.finish(completed, publish.Published())):
+    completed = [Completed(claimed[0], Reply("done", {}), 0.0)]
+    with in_thread(lambda: finish(completed, Published())):
         assert pause.reached.wait(10)
         edit = queued(engine, due, {"caption": "too late"})
         with in_thread(lambda: apply.apply_edits([due])):
@@ -146,7 +147,7 @@ def test_a_finish_that_meets_an_edit_under_way_lands_after_it(
     pauses: list[Pause] = []
 
     def edited(_: Any) -> Reply:
-        pauses.append(Pause(monkeypatch, apply.batches, "finalize", lists=2))
+        pauses.append(Pause(monkeypatch, batches, "finalize", lists=2))
         edits.append(queued(engine, due, {"caption": "too late"}))
         applying.submit(apply.apply_edits, [due])
         assert pauses[0].reached.wait(10)
@@ -193,7 +194,7 @@ def test_a_finished_render_that_waits_for_a_content_edit_does_not_land(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
+    pause = Pause(monkeypatch, batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     finished: list[Rendering] = []
     with in_thread(lambda: apply.apply_edits([slides])):
@@ -211,7 +212,7 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 ) -> None:
     job = render._claim(slides, 1, Rendering())
     assert job is not None
-    pause = Pause(monkeypatch, apply.batches, "finalize", lists=2)
+    pause = Pause(monkeypatch, batches, "finalize", lists=2)
     queued(engine, slides, CONTENT)
     with in_thread(lambda: apply.apply_edits([slides])):
         assert pause.reached.wait(10)
@@ -224,17 +225,17 @@ def test_a_failed_render_that_waits_for_a_content_edit_does_not_fail_the_post(
 def test_a_2xx_that_comes_while_a_person_holds_the_post_past_its_claim_is_kept_and_ends_the_post_without_a_call(
     engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
-    (called,) = publish.claim({due: 1}, publish.Published())
+    (called,) = publish.claim({due: 1}, Published())
     answered = Completed(called, Reply("done", {"platformPostId": "tt_1"}), time.monotonic() - 61)
     with engine.connect() as person, capture_logs() as logs:
         person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
         # It waits for nothing: the person holds the post all the while.
-        assert publish.finish([answered], publish.Published()) == []
+        assert finish([answered], Published()) == []
         with pytest.raises(OperationalError, match="could not obtain lock"), engine.connect() as other:
             other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE NOWAIT"), {"id": due})
         (row,) = attempts(engine, due)
         assert (row.outcome, row.platform_post_id) == ("done", "tt_1")
-        contended = publish.Published()
+        contended = Published()
         assert publish.claim({due: 1}, contended) == []
         assert contended.outcomes == {due: "contended"}
     assert [line["event"] for line in logs if line["event"] in {"post_locked_elsewhere", "finish_given_up"}] == [
@@ -253,21 +254,21 @@ def test_a_2xx_that_comes_while_a_person_holds_the_post_past_its_claim_is_kept_a
 def test_a_2xx_that_waits_for_the_claim_that_writes_its_try_off_is_recorded_after_it(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (first,) = publish.claim({due: 1}, publish.Published())
+    (first,) = publish.claim({due: 1}, Published())
     expire(engine, due)
     answered = Completed(first, Reply("done", {"platformPostId": "tt_1"}), time.monotonic())
     pause = Pause(monkeypatch, claims_store, "take_claims")
-    second: list[publish.Called] = []
-    kept: list[Completed[publish.Called]] = []
-    with in_thread(lambda: second.extend(publish.claim({due: 1}, publish.Published()))):
+    second: list[Called] = []
+    kept: list[Completed[Called]] = []
+    with in_thread(lambda: second.extend(publish.claim({due: 1}, Published()))):
         assert pause.reached.wait(10)
-        with in_thread(lambda: kept.extend(publish.finish([answered], publish.Published()))):
+        with in_thread(lambda: kept.extend(finish([answered], Published()))):
             until(lambda: someone_waits_for_a_lock(engine, "publish_attempts"))
             pause.go.set()
     assert kept == [answered]
     assert [(row.outcome, row.platform_post_id) for row in attempts(engine, due)] == [("done", "tt_1"), (None, None)]
     refused = Completed(second[0], Reply("refused", message="no"), time.monotonic())
-    assert publish.finish([refused], publish.Published()) == []
+    assert finish([refused], Published()) == []
     assert factories.row(engine, "posts", due).platform_post_id == "tt_1"
 
 
@@ -276,7 +277,7 @@ def test_of_many_workers_on_one_post_one_claims_and_one_calls(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, *, expired: bool
 ) -> None:
     if expired:
-        publish.claim({due: 1}, publish.Published())
+        publish.claim({due: 1}, Published())
         expire(engine, due)
     pause = Pause(monkeypatch, claims_store, "take_claims")
     calls = CallPool(8)

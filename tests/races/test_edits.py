@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
 from shared.store import db
+from shared.store import posts as posts_store
 from tests import factories, sizes
 from tests.faults.actors import Actor, stopping_points, waits_for_a_lock
 from tests.faults.conftest import seed
@@ -160,8 +162,13 @@ def test_many_workers_on_one_post_apply_each_edit_once_and_in_order(
     db.engine()
     db._autocommit_relaxed()
     met: list[str] = []
-    wait_at_most = apply.posts_store.wait_at_most
-    monkeypatch.setattr(apply.posts_store, "wait_at_most", lambda *given: (met.append(post), wait_at_most(*given)))
+    wait_at_most = posts_store.wait_at_most
+
+    def noted(*given: Any) -> None:
+        met.append(post)
+        wait_at_most(*given)
+
+    monkeypatch.setattr(posts_store, "wait_at_most", noted)
     count, over = 120, threading.Event()
     barrier = threading.Barrier(6)
 

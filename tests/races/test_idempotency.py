@@ -13,14 +13,17 @@ from sqlalchemy import Connection, Engine, text
 from api import creation, posts, reschedules
 from api.context import Context
 from api.models import new_posts
-from api.submission import recording
 from api.submission.recording import Recorded, Request, Verdict, record_batch
 from shared.domain import errors
 from shared.domain.edits import parse_patch
 from shared.domain.errors import CannotEdit, RedraftError
 from shared.domain.ids import new_id
 from shared.settings import settings
+from shared.store import creation as creation_store
 from shared.store import db
+from shared.store import edits as edits_store
+from shared.store import idempotency as idempotency_store
+from shared.store import reschedules as reschedules_store
 from shared.store.edits import NewEdit
 from shared.store.keys import Key
 from tests import factories
@@ -79,7 +82,7 @@ def test_a_repeat_is_not_refused_by_what_became_true_while_the_first_was_on_its_
     with engine.begin() as tx:
         post = factories.post(tx)
     gate, looks = Gate(), []
-    monkeypatch.setattr(recording.edits_store, "insert_edits", gate.before(recording.edits_store.insert_edits))
+    monkeypatch.setattr(edits_store, "insert_edits", gate.before(edits_store.insert_edits))
 
     async def repeat() -> None:
         context = Context(settings())
@@ -127,7 +130,7 @@ def test_a_key_that_stays_in_hand_is_a_503_that_says_so_and_its_neighbours_are_r
     with engine.begin() as tx:
         post = factories.post(tx)
     gate = Gate()
-    monkeypatch.setattr(recording.edits_store, "insert_edits", gate.before(recording.edits_store.insert_edits))
+    monkeypatch.setattr(edits_store, "insert_edits", gate.before(edits_store.insert_edits))
     with ThreadPoolExecutor(1) as elsewhere:
         frozen = elsewhere.submit(recorded, new_edit(post))
         try:
@@ -171,7 +174,8 @@ def test_whatever_crosses_what_a_key_has_one_result() -> None:
             def out(post: str = post) -> None:
                 goes_out(post)
 
-            done = [threads.submit(at_once, do, spin) for do, spin in zip((patch, patch, out), spins, strict=True)]
+            work: list[Callable[[], Any]] = [patch, patch, out]
+            done = [threads.submit(at_once, do, spin) for do, spin in zip(work, spins, strict=True)]
             verdicts = [one.result(20) for one in done[:2]]
             done[2].result(20)
             with db.transaction() as tx:
@@ -200,7 +204,7 @@ def test_a_repeated_creation_waits_for_the_first_though_its_account_is_gone_by_n
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
-    monkeypatch.setattr(creation.creation_store, "insert_posts", gate.before(creation.creation_store.insert_posts))
+    monkeypatch.setattr(creation_store, "insert_posts", gate.before(creation_store.insert_posts))
     with ThreadPoolExecutor(2) as elsewhere:
         first = elsewhere.submit(created, "create")
         assert gate.reached.wait(10)
@@ -222,7 +226,7 @@ def test_a_repeated_job_waits_for_the_first_though_it_would_be_refused_by_now(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate()
-    monkeypatch.setattr(reschedules.store, "insert_job", gate.before(reschedules.store.insert_job))
+    monkeypatch.setattr(reschedules_store, "insert_job", gate.before(reschedules_store.insert_job))
     with ThreadPoolExecutor(2) as elsewhere:
         first = elsewhere.submit(started, "job")
         assert gate.reached.wait(10)
@@ -244,7 +248,7 @@ def test_a_key_that_stays_in_hand_too_long_is_a_503_for_creations_too(
     monkeypatch.setenv("REDRAFT_LOCK_TIMEOUT", "0.2")
     factories.forget_caches()
     with db.transaction() as frozen:
-        recording.idempotency_store.take(frozen, [(factories.KEY_ID, "create")])
+        idempotency_store.take(frozen, [(factories.KEY_ID, "create")])
         with pytest.raises(errors.KeyInHand):
             created("create")
     assert created("create").posts

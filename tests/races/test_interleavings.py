@@ -209,7 +209,7 @@ class Interleavings(RuleBasedStateMachine):
         stop_at = stop_at if self.paused is None else None
         work = {
             "edits": lambda: self._ring(apply_edits([post_id]).follow_ups),
-            "publish": lambda: publish([(post_id, *revision)], InOneThread(), self._ring),  # type: ignore[arg-type,list-item]
+            "publish": lambda: publish([(post_id, *revision)], InOneThread(), self._ring),  # type: ignore[arg-type]
             "render": lambda: render(post_id, *revision, self._ring),  # type: ignore[call-arg]
         }
         actor = Actor(work[kind], stop_at=stop_at, answer=answer)

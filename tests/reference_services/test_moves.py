@@ -9,7 +9,7 @@ from shared.domain.service_answers import NOT_SENT, Outcome
 from tests.processes import Processes
 from tests.reference_services.client import SECRET, Reference
 from tests.reference_services.moves import Move, play, tame
-from tests.reference_services.verification import Publisher
+from tests.reference_services.under_test import Publisher
 
 
 def outcome(move: Move) -> Outcome:

@@ -55,7 +55,8 @@ class FakeServices:
         asked = Asked(kind, body, key, attempt)
         self.asked.append(asked)
         reply = self.replies.pop(0) if self.replies else self.usual
-        return reply(asked) if callable(reply) else reply
+        said: Reply = reply(asked) if callable(reply) else reply
+        return said
 
 
 @pytest.fixture

@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from shared.domain import lifecycle
 from shared.domain.edit_histories import EditHistory
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult
-from shared.store import db, operator_actions
+from shared.store import batches, db, operator_actions
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
 from tests import factories
 from tests.worker.bulk import edits_locked_by_a_person
 from worker import apply
 from worker.apply import apply_edits
+from worker.attempts import EditAttempts
 
 
 def story(engine: Engine, edit: str) -> EditHistory:
@@ -144,14 +146,14 @@ def test_an_edit_whose_attempts_are_spent_fails_unrun_and_the_rest_goes_on(engin
 def test_an_edit_that_raises_costs_its_neighbours_nothing_but_an_isolated_run(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = apply.lifecycle.decide
+    decide = lifecycle.decide
 
     def raising(post: Any, patch: Any, *rest: Any) -> Any:
         if patch.caption == "poison":
             raise ZeroDivisionError
         return decide(post, patch, *rest)
 
-    monkeypatch.setattr(apply.lifecycle, "decide", raising)
+    monkeypatch.setattr(lifecycle, "decide", raising)
     with engine.begin() as tx:
         post, other = factories.post(tx), factories.post(tx)
         poison = factories.edit(tx, post, {"caption": "poison"})
@@ -189,7 +191,7 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(apply.batches, "finalize", cut)
+        patch.setattr(batches, "finalize", cut)
         with pytest.raises(Exception, match="terminat") as lost:
             apply_edits([post])
     assert db.is_transient(lost.value)
@@ -326,12 +328,12 @@ def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(apply.batches, "finalize", lost_and_held)
+        patch.setattr(batches, "finalize", lost_and_held)
         with pytest.raises(Exception, match="terminat"):
             apply_edits([post, other])
     assert [factories.row(engine, "edits", edit).attempts for edit in (taken, free)] == [1, 0]
     people[0].close()
-    apply.EditAttempts.give_back()
+    EditAttempts.give_back()
     assert [factories.row(engine, "edits", edit).attempts for edit in (taken, free)] == [0, 0]
 
 

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from shared.store import batches as batches_store
 from shared.store import db
 from tests import factories
-from worker import apply, batch_limits
+from worker import batch_limits
 from worker.apply import Applied, apply_edits
 
 CAPTION = "🎉" * 1100
@@ -83,7 +84,7 @@ def test_what_an_edit_made_of_a_post_is_stored_once(engine: Engine) -> None:
 
 def failing(error: type[psycopg.Error], batches: list[int]) -> Any:
     """A settle that PostgreSQL ends each time that it is asked for more than one edit; how many each had."""
-    settle = apply.batches.finalize
+    settle = batches_store.finalize
 
     def fail(tx: Any, writes: Any, ends: Any) -> None:
         batches.append(len(ends))
@@ -102,7 +103,7 @@ def test_a_batch_that_fails_again_and_again_is_halved_then_run_one_by_one_and_co
         ids = [factories.post(tx) for _ in range(6)]
         edits = [factories.edit(tx, post_id, {"caption": "second"}) for post_id in ids]
     batches: list[int] = []
-    monkeypatch.setattr(apply.batches, "finalize", failing(error, batches))
+    monkeypatch.setattr(batches_store, "finalize", failing(error, batches))
     for _ in range(3):
         with pytest.raises(DBAPIError):
             apply_edits(ids)
@@ -125,14 +126,14 @@ def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_que
         post_id = factories.post(tx)
         poison = factories.edit(tx, post_id, {"caption": "poison"})
         behind = factories.edit(tx, post_id, {"caption": "behind"})
-    settle = apply.batches.finalize
+    settle = batches_store.finalize
 
     def fail(tx: Any, writes: Any, ends: Any) -> None:
         if any(write.after.caption in ("poison", "behind") for write in writes) and poison in {end.id for end in ends}:
             raise DBAPIError.instance(None, None, psycopg.errors.OutOfMemory("too much"), psycopg.Error)
         settle(tx, writes, ends)
 
-    monkeypatch.setattr(apply.batches, "finalize", fail)
+    monkeypatch.setattr(batches_store, "finalize", fail)
     for _ in range(20):
         try:
             drained([post_id])
@@ -152,7 +153,7 @@ def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.Mo
     def lose(tx: Any, *_: Any) -> None:
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    monkeypatch.setattr(apply.batches, "finalize", lose)
+    monkeypatch.setattr(batches_store, "finalize", lose)
     for _ in range(4):
         with pytest.raises(DBAPIError) as lost:
             apply_edits([post_id])

@@ -15,7 +15,7 @@ AT = datetime(2026, 5, 1, tzinfo=UTC)
 def post(post_id: str, caption: str = "first", content: str | list[str] = "https://cdn.example.com/a.mp4") -> PostFacts:
     kind = "video" if isinstance(content, str) else "slides"
     given = (None, kind, content, None, caption, None, None, AT, False, None, 1, 1, 1)
-    return PostFacts(post_id, "tiktok", Status.GENERATED, *given)  # type: ignore[arg-type]
+    return PostFacts(post_id, "tiktok", Status.GENERATED, *given)
 
 
 def queued(*edits: tuple[str, int, int, int]) -> list[QueuedEdit]:

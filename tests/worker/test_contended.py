@@ -45,7 +45,12 @@ def test_however_often_a_contended_post_is_rung_for_one_message_comes_back_and_o
 ) -> None:
     waited: list[str] = []
     wait = apply._apply_contended
-    monkeypatch.setattr(apply, "_apply_contended", lambda post, *rest: waited.append(post) or wait(post, *rest))
+
+    def noted(post: str, *rest: Any) -> Any:
+        waited.append(post)
+        return wait(post, *rest)
+
+    monkeypatch.setattr(apply, "_apply_contended", noted)
     with engine.begin() as tx:
         post = factories.post(tx)
     ids = []
@@ -76,7 +81,9 @@ def test_who_asked_last_is_told_how_the_edits_of_a_contended_post_ended(
 def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
     engine: Engine, told: list[tuple[str | None, list[str]]]
 ) -> None:
-    ours, theirs, taken = [], [], []
+    ours: list[str] = []
+    theirs: list[str] = []
+    taken: list[str] = []
     with engine.begin() as tx:
         for number in range(10):
             for whose, edits in (("me", ours), ("you", theirs), ("nobody", taken)):
@@ -98,7 +105,8 @@ def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine
     contended_posts.ring([post])
     [bell] = contended_bells(redis_url)
     with locked_by_a_person(engine, post):
-        for message in (bell, bell, [[], None], ["no list", "no token"]):
+        messages: list[list[Any]] = [bell, bell, [[], None], ["no list", "no token"]]
+        for message in messages:
             assert tasks.apply_edits(*message) == {"contended": 1}
     assert len(contended_bells(redis_url)) == 2, "the one that was, and the one that comes back"
 

@@ -19,7 +19,7 @@ LATER = NOW + timedelta(minutes=1)
 
 def facts(scheduled_time: datetime) -> PostFacts:
     given = (None, "video", "https://cdn.example.com/a.mp4", None, "", None, None, scheduled_time, False, None, 5, 3, 2)
-    return PostFacts("p", "tiktok", Status.GENERATED, *given)  # type: ignore[arg-type]
+    return PostFacts("p", "tiktok", Status.GENERATED, *given)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,13 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
         sent.append((task, args, countdown, eta))
         return True
 
+    def ring(posts: Any, reply_to: str | None) -> None:
+        if posts:
+            sent.append(("contended", posts, reply_to))
+
     monkeypatch.setattr(queue, "send", send)
     monkeypatch.setattr(queue, "free_capacity", lambda _: 1)
-    monkeypatch.setattr(
-        contended_posts, "ring", lambda posts, reply_to: posts and sent.append(("contended", posts, reply_to))
-    )
+    monkeypatch.setattr(contended_posts, "ring", ring)
     return sent
 
 

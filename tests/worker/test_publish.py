@@ -24,6 +24,7 @@ from tests.worker.fake_services import (
 )
 from worker import apply, publish
 from worker.follow_ups import SNOOZE, Publish
+from worker.published import Published
 
 __all__ = ["due", "fake_services"]
 
@@ -173,7 +174,7 @@ def test_an_isolated_edit_is_left_to_edits_apply_and_the_publish_comes_back_with
         tried = factories.edit(tx, due, {"caption": "poison"})
     change(engine, "edits", tried, attempts=1)
     # The ordinary apply would run it isolated; here its worker is busy.
-    done = publish.Published()
+    done = Published()
     claimed = publish.claim({due: 1, neighbour: 1}, done)
     assert [called.attempt.post_id for called in claimed] == [neighbour]
     assert done.outcomes[due] == "edits_first"
@@ -196,7 +197,7 @@ def test_a_post_that_a_person_holds_comes_back_and_its_neighbours_go_out(
 
 
 def test_a_claim_that_has_not_expired_is_nobody_elses(engine: Engine, fake_services: FakeServices, due: str) -> None:
-    assert len(publish.claim({due: 1}, publish.Published())) == 1
+    assert len(publish.claim({due: 1}, Published())) == 1
     assert publish_now((due, 1))[0] == {due: "claimed"}
     assert fake_services.asked == []
 

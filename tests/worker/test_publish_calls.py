@@ -26,7 +26,8 @@ from tests.worker.fake_services import (
 )
 from worker import publish
 from worker.follow_ups import FollowUps
-from worker.outbound.call_pool import CallPool
+from worker.outbound.call_pool import CallPool, Completed
+from worker.published import Called, Published, finish
 
 __all__ = ["due", "fake_services"]
 
@@ -38,7 +39,7 @@ def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
 ) -> None:
     def retaken(_: Any) -> Reply:
         expire(engine, due)
-        assert len(publish.claim({due: 1}, publish.Published())) == 1
+        assert len(publish.claim({due: 1}, Published())) == 1
         return BROKEN
 
     fake_services.replies = [retaken]
@@ -54,12 +55,12 @@ def test_a_finish_that_comes_after_its_claim_was_retaken_changes_nothing(
 def test_a_2xx_that_comes_after_its_claim_was_retaken_ends_the_post_whatever_the_next_try_is_answered(
     engine: Engine, fake_services: FakeServices, due: str, reply: Reply | None
 ) -> None:
-    (first,) = publish.claim({due: 1}, publish.Published())
+    (first,) = publish.claim({due: 1}, Published())
     expire(engine, due)
-    (second,) = publish.claim({due: 1}, publish.Published())
+    (second,) = publish.claim({due: 1}, Published())
     done = Reply("done", {"platformPostId": "late"})
-    finished = publish.Published()
-    assert publish.finish([publish.Completed(first, done, time.monotonic())], finished) == []
+    finished = Published()
+    assert finish([Completed(first, done, time.monotonic())], finished) == []
     assert finished.outcomes == {due: "stale"}
     stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.claim_token) == ("generated", second.attempt.claim_token)
@@ -67,7 +68,7 @@ def test_a_2xx_that_comes_after_its_claim_was_retaken_ends_the_post_whatever_the
         expire(engine, due)
         assert publish_now((due, 1))[0] == {due: "done"}
     else:
-        assert publish.finish([publish.Completed(second, reply, time.monotonic())], finished) == []
+        assert finish([Completed(second, reply, time.monotonic())], finished) == []
         assert finished.outcomes == {due: "done"}
     stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.platform_post_id, stored.claim_kind) == ("posted", "late", None)
@@ -79,8 +80,8 @@ def test_a_2xx_that_comes_after_its_claim_was_retaken_ends_the_post_whatever_the
 def test_a_claim_too_old_to_begin_is_not_called_for(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (claimed,) = publish.claim({due: 1}, publish.Published())
-    old = publish.Called(claimed.attempt, None, claimed.claimed_at, claimed.began - 31)
+    (claimed,) = publish.claim({due: 1}, Published())
+    old = Called(claimed.attempt, None, claimed.claimed_at, claimed.began - 31)
     assert publish._call(old).kind == "never_started"
     assert fake_services.asked == []
 
@@ -110,7 +111,8 @@ def test_a_finish_waits_for_a_row_that_a_person_holds_and_its_neighbours_do_not(
 def test_a_finish_outlasts_a_database_that_goes_away(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, lost = claims_store.finish_publishes, []
+    finish = claims_store.finish_publishes
+    lost: list[int] = []
 
     def cut(tx: Any, finishes: Any) -> Any:
         if finishes and not lost:
@@ -169,7 +171,7 @@ def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_post
         with engine.begin() as tx:
             posts = [factories.post(tx, scheduled_time=factories.soon(PAST)) for _ in range(count)]
         with factories.statements() as seen:
-            called = publish.claim(dict.fromkeys(posts, 1), publish.Published())
+            called = publish.claim(dict.fromkeys(posts, 1), Published())
         assert len(called) == count
         return len(seen)
 

@@ -28,6 +28,7 @@ from tests.worker.fake_services import (
     publish_rows,
 )
 from worker import publish
+from worker.published import Called, Published
 
 __all__ = ["due", "fake_services"]
 
@@ -93,7 +94,7 @@ def test_a_request_begins_only_while_the_publisher_must_remember_the_key(
 def test_a_worker_that_died_days_ago_is_not_followed_by_another_request(
     engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
-    assert len(publish.claim({due: 1}, publish.Published())) == 1
+    assert len(publish.claim({due: 1}, Published())) == 1
     time_passes(engine, due, days=3)
     assert next_try(engine, due) == "failed"
     assert fake_services.asked == []
@@ -173,8 +174,8 @@ def test_a_call_that_would_begin_too_late_is_not_made_however_young_its_claim_wa
     next_try(engine, due)
     time_passes(engine, due, hours=22, minutes=58)
     expire(engine, due)
-    (called,) = publish.claim({due: 1}, publish.Published())
-    late = publish.Called(called.attempt, called.history, called.claimed_at, called.began - 240)
+    (called,) = publish.claim({due: 1}, Published())
+    late = Called(called.attempt, called.history, called.claimed_at, called.began - 240)
     assert publish._call(late) == Reply("never_started", message=KEY_TOO_OLD)
     assert publish._call(called) == DONE
     settings.cache_clear()

@@ -24,6 +24,7 @@ from tests.worker.fake_services import (
     publish_rows,
 )
 from worker import apply, publish
+from worker.published import Published
 
 __all__ = ["due", "fake_services"]
 
@@ -31,7 +32,7 @@ __all__ = ["due", "fake_services"]
 def test_an_expired_claim_is_retaken_with_the_same_key_and_the_byte_identical_body(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (lost,) = publish.claim({due: 1}, publish.Published())
+    (lost,) = publish.claim({due: 1}, Published())
     expire(engine, due)
     # A newer version of ours might build another body out of the same row: what may have been sent is sent again.
     monkeypatch.setattr(posts, "service_body", lambda *_: '{"another": "body"}')
@@ -45,7 +46,7 @@ def test_an_expired_claim_is_retaken_with_the_same_key_and_the_byte_identical_bo
 def test_an_edit_is_refused_while_an_expired_claim_waits_to_be_retaken(
     engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
-    publish.claim({due: 1}, publish.Published())
+    publish.claim({due: 1}, Published())
     expire(engine, due)
     with engine.begin() as tx:
         edit = factories.edit(tx, due, {"caption": "too late"})
@@ -60,7 +61,7 @@ def test_a_claim_whose_holders_die_every_time_is_given_up_as_unknown(
     engine: Engine, fake_services: FakeServices, due: str
 ) -> None:
     for _ in range(3):
-        assert len(publish.claim({due: 1}, publish.Published())) == 1
+        assert len(publish.claim({due: 1}, Published())) == 1
         expire(engine, due)
     assert publish_now((due, 1))[0] == {due: "failed"}
     stored = factories.row(engine, "posts", due)

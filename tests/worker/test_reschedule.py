@@ -1,6 +1,7 @@
 """Bulk jobs in the worker: what they move, what they leave alone, and what they write down."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -84,7 +85,7 @@ def test_the_statement_that_moves_a_post_does_what_the_lifecycle_says(engine: En
 
 @pytest.mark.usefixtures("chunks_of_three")
 def test_posts_that_may_not_be_edited_are_skipped_with_the_reason_and_unknown_ones_fail(engine: Engine) -> None:
-    claim = {"claim_token": "clm_1", "claim_expires_at": factories.soon(1)}
+    claim: dict[str, Any] = {"claim_token": "clm_1", "claim_expires_at": factories.soon(1)}
     with engine.begin() as tx:
         factories.workspace(tx, "ws_other", "_other", "sk_other")
         fine, rendering = factories.post(tx), factories.slides(tx, claim_kind="render", **claim)

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from shared.store import reschedule_freezes as freezes_store
 from shared.store import reschedules as store
 from shared.store.db import transaction
 from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, posts
-from worker import reschedule
+from worker import reschedule, reschedule_chunk
 
 __all__ = ["chunks_of_three"]
 
@@ -41,7 +42,7 @@ def test_nothing_moves_after_a_cancel_was_answered_and_a_chunk_at_work_is_undone
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     for _ in range(2):
         reschedule.run_chunk(job)
-    work: Any = reschedule.work
+    work: Any = reschedule_chunk.work
     canceled: list[Any] = []
 
     def meanwhile(*args: Any, **given: Any) -> Any:
@@ -63,7 +64,7 @@ def test_nothing_moves_after_a_cancel_was_answered_and_a_chunk_at_work_is_undone
 def test_a_job_canceled_before_its_freeze_freezes_nothing(engine: Engine) -> None:
     posts(engine, 3)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
-    freeze: Any = reschedule.freezes_store.freeze
+    freeze: Any = freezes_store.freeze
 
     def meanwhile(*args: Any) -> Any:
         with transaction() as tx:
@@ -71,7 +72,7 @@ def test_a_job_canceled_before_its_freeze_freezes_nothing(engine: Engine) -> Non
         return freeze(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reschedule.freezes_store, "freeze", meanwhile)
+        patch.setattr(freezes_store, "freeze", meanwhile)
         assert reschedule.run_chunk(job).outcome == "gone"
     assert jobs.counts(job) == ("canceled", None, 0, 0, 0)
     with engine.connect() as tx:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from shared.store import posts as posts_store
 from tests import factories, jobs
 from tests.waiting import eventually
 from tests.worker.bulk import ALL, chunks_of_three, edits_locked_by_a_person, locked_by_a_person, moved_once, posts
@@ -77,13 +78,13 @@ def test_a_chunk_that_meets_contended_posts_waits_for_them_less_than_its_patienc
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     reschedule.run_chunk(job)
     waits: list[float] = []
-    wait_at_most = reschedule.posts_store.wait_at_most
+    wait_at_most = posts_store.wait_at_most
 
     def noted(tx: Connection, seconds: float) -> None:
         waits.append(seconds)
         wait_at_most(tx, seconds)
 
-    monkeypatch.setattr(reschedule.posts_store, "wait_at_most", noted)
+    monkeypatch.setattr(posts_store, "wait_at_most", noted)
     with locked_by_a_person(engine, *ids):
         reschedule.run_chunk(job)
     assert waits[0] <= 0.05

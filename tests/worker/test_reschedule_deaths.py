@@ -6,10 +6,14 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from shared.domain import reschedules
 from shared.store import StaleWriteError, db
+from shared.store import reschedule_chunks as chunks_store
+from shared.store import reschedule_freezes as freezes_store
+from shared.store import reschedule_moves as moves_store
 from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, locked_by_a_person, moved_once, posts
-from worker import reschedule, reschedule_chunk
+from worker import reschedule
 
 __all__ = ["chunks_of_three"]
 
@@ -26,7 +30,7 @@ def test_a_death_before_the_commit_leaves_nothing_half_done_and_the_next_task_re
 
     for _ in range(7):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(reschedule.chunks_store, "advance", die)
+            patch.setattr(chunks_store, "advance", die)
             with pytest.raises(Exception, match="terminat") as lost:
                 reschedule.run_chunk(job)
         assert db.is_transient(lost.value)
@@ -42,14 +46,14 @@ def test_a_chunk_that_ends_its_worker_every_time_fails_the_job_after_five_attemp
 ) -> None:
     ids = sorted(posts(engine, 6))
     job = jobs.make({"filter": ALL, "shift": "P1D"})
-    decide = reschedule_chunk.reschedules.decide
+    decide = reschedules.decide
 
     def raising(index: int, post: Any, *rest: Any) -> Any:
         if post.id == ids[4]:
             raise ZeroDivisionError
         return decide(index, post, *rest)
 
-    monkeypatch.setattr(reschedule_chunk.reschedules, "decide", raising)
+    monkeypatch.setattr(reschedules, "decide", raising)
     outcomes = []
     for _ in range(9):
         try:
@@ -77,7 +81,7 @@ def test_contended_posts_that_end_their_worker_every_time_fail_the_job_and_waiti
     def raising(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(reschedule_chunk.reschedules, "decide", raising)
+    monkeypatch.setattr(reschedules, "decide", raising)
     outcomes = []
     for _ in range(7):
         try:
@@ -92,14 +96,14 @@ def test_a_write_that_finds_another_row_than_was_locked_rolls_all_of_its_chunk_b
     posts(engine, 3)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     reschedule.run_chunk(job)
-    move = reschedule_chunk.moves_store.move
+    move = moves_store.move
 
     def late(tx: Connection, *args: Any, **given: Any) -> None:
         tx.execute(text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = (SELECT min(id) FROM posts)"))
         move(tx, *args, **given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reschedule_chunk.moves_store, "move", late)
+        patch.setattr(moves_store, "move", late)
         with pytest.raises(StaleWriteError):
             reschedule.run_chunk(job)
     assert jobs.counts(job) == ("running", 3, 0, 0, 0)
@@ -116,7 +120,7 @@ def test_a_freeze_whose_connection_is_lost_costs_the_job_nothing(
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(reschedule.freezes_store, "freeze", lost)
+        patch.setattr(freezes_store, "freeze", lost)
         for _ in range(7):
             with pytest.raises(DBAPIError) as error:
                 reschedule.run_chunk(job)
@@ -125,7 +129,7 @@ def test_a_freeze_whose_connection_is_lost_costs_the_job_nothing(
     assert moved_once(engine, job, ids)
 
 
-@pytest.mark.parametrize("number", [reschedule.FREEZING, 0], ids=["freeze", "chunk"])
+@pytest.mark.parametrize("number", [chunks_store.FREEZING, 0], ids=["freeze", "chunk"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_counted(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, number: int, when: str
@@ -135,8 +139,8 @@ def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_count
     if number == 0:
         reschedule.run_chunk(job)
     with db.autocommit_relaxed() as relaxed:
-        reschedule.chunks_store.count_attempt(relaxed, job, number)  # one died at it
-    count = reschedule.chunks_store.count_attempt
+        chunks_store.count_attempt(relaxed, job, number)  # one died at it
+    count = chunks_store.count_attempt
 
     def cut(relaxed: Connection, *given: Any) -> int:
         if when == "after":
@@ -145,7 +149,7 @@ def test_an_attempt_whose_counting_is_lost_is_given_back_only_where_it_was_count
         raise AssertionError("unreachable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reschedule.chunks_store, "count_attempt", cut)
+        patch.setattr(chunks_store, "count_attempt", cut)
         with pytest.raises(DBAPIError):
             reschedule.run_chunk(job)
     with db.autocommit_relaxed() as relaxed:
@@ -168,7 +172,7 @@ def test_a_freeze_that_never_comes_to_its_end_fails_the_job(
             tx.execute(text("SELECT set_config('statement_timeout', '50ms', true)"))
         tx.execute(text("SELECT pg_sleep(20)"))
 
-    monkeypatch.setattr(reschedule.freezes_store, "freeze", cut_off)
+    monkeypatch.setattr(freezes_store, "freeze", cut_off)
     outcomes = []
     for _ in range(7):
         try:

@@ -7,6 +7,7 @@ from sqlalchemy import Engine, text
 
 from shared.store import db
 from shared.store import edits as edits_store
+from shared.store import reschedule_moves as moves_store
 from shared.store.edits import Owed
 from tests import factories, jobs
 from tests.worker.bulk import ALL, posts
@@ -107,13 +108,13 @@ def test_a_dry_run_looks_again_at_a_post_that_changed_while_its_queue_was_read(
         factories.edit(tx, post, {"scheduledTime": "2031-05-01T09:00", "timezone": "Asia/Tokyo"})
     job = jobs.make({"filter": ALL, "shift": "P1D", "dryRun": True})
     reschedule.run_chunk(job)
-    waiting = reschedule_chunk.moves_store.waiting
+    waiting = moves_store.waiting
 
     def applied_meanwhile(*given: Any) -> Any:
-        monkeypatch.setattr(reschedule_chunk.moves_store, "waiting", waiting)
+        monkeypatch.setattr(moves_store, "waiting", waiting)
         apply_edits([post])
         return waiting(*given)
 
-    monkeypatch.setattr(reschedule_chunk.moves_store, "waiting", applied_meanwhile)
+    monkeypatch.setattr(moves_store, "waiting", applied_meanwhile)
     jobs.run(job)
     assert [one.after for one in jobs.results(job)] == ["2031-05-02T00:00:00Z"]

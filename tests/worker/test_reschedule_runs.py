@@ -11,6 +11,7 @@ from shared.broker import queue
 from shared.domain.reschedules import Outcome
 from shared.domain.times import format_instant, format_local, to_local
 from shared.settings import settings
+from shared.store import reschedule_chunks as chunks_store
 from shared.store import reschedule_freezes
 from shared.store import reschedules as store
 from shared.store.db import transaction
@@ -142,14 +143,14 @@ def test_a_doubled_message_of_a_new_job_finds_it_frozen_and_does_nothing(
     """It read the job while its twin was freezing it, and has the name of the freezing once the twin has committed."""
     posts(engine, count)
     job = jobs.make({"filter": ALL, "shift": "P1D"})
-    take = reschedule.chunks_store.take
+    take = chunks_store.take
 
     def after_the_twin(*given: Any) -> bool:
-        monkeypatch.setattr(reschedule.chunks_store, "take", take)
+        monkeypatch.setattr(chunks_store, "take", take)
         assert reschedule.run_chunk(job).outcome == "frozen"
         return take(*given)
 
-    monkeypatch.setattr(reschedule.chunks_store, "take", after_the_twin)
+    monkeypatch.setattr(chunks_store, "take", after_the_twin)
     doubled = reschedule.run_chunk(job)
     assert (doubled.outcome, doubled.messages) == ("busy", 0)
     jobs.run(job)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 from shared.domain.ids import new_id
 from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, moved_once, posts
-from worker import reschedule
+from worker import reschedule, reschedule_chunk
 from worker.apply import apply_edits
 
 __all__ = ["chunks_of_three"]
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("chunks_of_three")
 
 def while_a_chunk_is_at_work(job: str, meanwhile: Callable[[], None]) -> None:
     """Run one chunk of the job, and something else when it has been taken and not yet moved."""
-    work: Any = reschedule.work
+    work: Any = reschedule_chunk.work
     begun: list[str] = []
 
     def first(*args: Any, **given: Any) -> Any:
@@ -54,7 +54,8 @@ def test_two_tasks_at_once_move_two_chunks_side_by_side_and_every_post_once(engi
     job = jobs.make({"filter": ALL, "shift": "P1D"})
     assert reschedule.run_chunk(job).messages == 2
     first_is_in, go_on = threading.Event(), threading.Event()
-    work, ran = reschedule.work, []
+    work = reschedule_chunk.work
+    ran: list[reschedule.Ran] = []
 
     def slow(*args: Any, **given: Any) -> Any:
         if not first_is_in.is_set():
@@ -108,7 +109,7 @@ def test_between_two_chunks_a_job_rests_for_a_quarter_of_a_second_while_single_e
     assert (ran := reschedule.run_chunk(job)).outcome == "moved"
     assert (ran.messages, ran.delay) == (1, 0.25)
     later = time.time() + 2.1
-    monkeypatch.setattr(reschedule.time, "time", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later)
     assert reschedule.run_chunk(job).messages == 0
     assert jobs.counts(job) == ("done", 9, 9, 0, 0)
 
@@ -128,9 +129,9 @@ def test_single_edits_that_come_one_by_one_keep_a_job_to_one_chunk_at_a_time_for
         edited(engine, other)
         after = time.time()
         seen.append(reschedule.run_chunk(job).outcome)
-        monkeypatch.setattr(reschedule.time, "time", lambda: before + 1.9)
+        monkeypatch.setattr(time, "time", lambda: before + 1.9)
         seen.append(reschedule.run_chunk(job).outcome)
-        monkeypatch.setattr(reschedule.time, "time", lambda: after + 2.1)
+        monkeypatch.setattr(time, "time", lambda: after + 2.1)
         seen.append(reschedule.run_chunk(job).outcome)
 
     while_a_chunk_is_at_work(job, meanwhile)

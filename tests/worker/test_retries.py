@@ -34,7 +34,8 @@ BODIES: dict[str, bytes] = {
 
 
 def next_after(outcome: Outcome, past: Past = FIRST, *, asks: float | None = None, **given: Any) -> Step:
-    return what_next(Reply(outcome, retry_after=asks), past, **{"now": NOW, "jitter": 1.0} | given)
+    usual: dict[str, Any] = {"now": NOW, "jitter": 1.0}
+    return what_next(Reply(outcome, retry_after=asks), past, **usual | given)
 
 
 def again(seconds: float, *, free: bool = False) -> Retry:

@@ -14,6 +14,7 @@ from tests import factories
 from tests.worker.bulk import locked_by_a_person
 from tests.worker.fake_services import FakeServices, change, expire, fake_services
 from worker import publish, render, rescue, schedule
+from worker.published import Published
 from worker.render import Rendering
 
 __all__ = ["fake_services"]
@@ -178,7 +179,7 @@ def test_rescue_rings_for_expired_claims_under_the_fence_of_their_kind(
         factories.post(
             tx, scheduled_time=seconds(-60), claim_kind="publish", claim_token="c", claim_expires_at=seconds(30)
         )
-    publish.claim({post: 4}, publish.Published())
+    publish.claim({post: 4}, Published())
     assert render._claim(slides, 7, Rendering()) is not None
     assert rescue.rescue() == {}
     expire(engine, post)

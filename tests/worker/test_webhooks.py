@@ -257,7 +257,8 @@ def test_what_was_delivered_a_week_ago_is_dropped_and_the_dead_stay(
 def test_delivery_outlasts_a_database_that_goes_away(
     engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, lost = webhooks_store.finish, []
+    finish = webhooks_store.finish
+    lost: list[int] = []
 
     def cut(tx: Any, deliveries: Any) -> Any:
         if not lost:

@@ -125,7 +125,8 @@ def test_after_its_event_loop_has_ended_it_serves_the_next_one() -> None:
     asked: list[Any] = []
 
     async def never(_: list[str]) -> dict[str, str]:
-        return await asyncio.get_running_loop().create_future()
+        nothing: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+        return await nothing
 
     async def at_once(keys: list[str]) -> dict[str, str]:
         return {key: key.upper() for key in keys}

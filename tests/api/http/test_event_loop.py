@@ -16,6 +16,7 @@ import pytest
 from api import context as contexts
 from api.context import Context
 from api.http import lag
+from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
 from shared.broker import redis_connection
 from shared.domain.errors import Unavailable
 from shared.settings import settings
@@ -23,7 +24,7 @@ from tests.api.answers import error
 from tests.api.http.test_hostile_requests import HEAD, send
 from tests.api.test_metrics import scrape, total
 from tests.stack import Running, running
-from tests.test_linear import BODY_LIMIT, BULK_BODY_LIMIT, JOBS, UNITS, hostile, of
+from tests.test_linear import JOBS, UNITS, hostile, of
 from tests.watchdog import HELD, SAID, held_up
 
 PATHS = ["a-", "a.", "a", "%20", "%1b", "%e2%80%ae", "://", "https://a%40", "sk_", "Bearer%20", "a/", "/"]

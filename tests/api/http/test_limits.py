@@ -118,7 +118,7 @@ def test_a_frozen_redis_costs_fifty_milliseconds_once_in_five_seconds_and_counti
         assert limits.PATIENCE <= waited < 1
         assert (first.remaining, rest[-1].remaining) == (998, 798)
         limiter._without_redis_until = 0.0
-        for _ in range(100):
+        for _again in range(100):
             after = await limiter.hit(KEY, 1000)
             if limiter._without_redis_until == 0.0:
                 break

@@ -187,10 +187,9 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     failed = failed_edit(stack, post, {"caption": "long" * 100, "soundId": "7" * 60})
     stack.patch(post, {"soundId": "8" * 200})
     browser.look(size, scheme)
-    refused = {"status": "failed", "failed_at": factories.soon(-9), "failure_reason": "refused " + "at length " * 40}
-    refused["failure_message"] = f"log in again at https://auth.example.com/{'renew' * 12}"
-    out = stack.post(**refused)
-    parts = ("refused", refused["failure_reason"], refused["failure_message"])
+    why, words = "refused " + "at length " * 40, f"log in again at https://auth.example.com/{'renew' * 12}"
+    out = stack.post(status="failed", failed_at=factories.soon(-9), failure_reason=why, failure_message=words)
+    parts = ("refused", why, words)
     reason = f"/failed/{md5(chr(31).join(parts).encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
     pages = ["", "/edits", "/edits?status=failed", f"/edits/{failed}", f"/posts/{post}", "/late", "/jobs", "/webhooks"]
     pages += ["/failed", "/failed/refused", reason, f"/posts/{out}"]

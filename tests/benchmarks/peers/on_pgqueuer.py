@@ -29,7 +29,7 @@ DEBOUNCE = timedelta(milliseconds=5)
 _RESULT = select(edits.c.id.label("edit_id"), edits.c.revision, edits.c.result)
 
 
-class Driver(PsycopgDriver):
+class Driver(PsycopgDriver):  # type: ignore[misc]  # no types: its package is there for `make bench` only
     """PgQueuer's psycopg driver, listening on a connection of its own.
 
     On a single one each query waits until the wait for a notification is over, up to a second where little happens.
@@ -47,7 +47,8 @@ class Driver(PsycopgDriver):
 
     async def __aenter__(self) -> Self:
         await self._listening.__aenter__()
-        return await super().__aenter__()
+        entered: Self = await super().__aenter__()
+        return entered
 
     async def __aexit__(self, *error: object) -> None:
         await super().__aexit__(*error)

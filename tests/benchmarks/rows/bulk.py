@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from celery import Celery
 
@@ -50,20 +51,22 @@ def _start(running: Running, shift: str) -> str:
     status, job = contenders.request(running.url, "POST", "/v1/reschedules", body)
     if status != 202:
         raise WrongMeasureError(f"POST /v1/reschedules was answered {status}: {job}")
-    return job["id"]
+    job_id: str = job["id"]
+    return job_id
 
 
-def _state(running: Running, job_id: str) -> dict[str, object]:
+def _state(running: Running, job_id: str) -> dict[str, Any]:
     status, job = contenders.request(running.url, "GET", f"/v1/reschedules/{job_id}")
     if status != 200:
         raise WrongMeasureError(f"GET /v1/reschedules/{job_id} was answered {status}: {job}")
-    return job
+    found: dict[str, Any] = job
+    return found
 
 
-def _end(running: Running, job_id: str, within: float = ENDED_WITHIN) -> dict[str, object]:
+def _end(running: Running, job_id: str, within: float = ENDED_WITHIN) -> dict[str, Any]:
     """The job when it is done, with every post applied."""
 
-    def ended() -> dict[str, object] | None:
+    def ended() -> dict[str, Any] | None:
         job = _state(running, job_id)
         return job if job["status"] not in ("queued", "running") else None
 
@@ -77,14 +80,15 @@ def _job(bench: Bench, template: str) -> float:
     """Seconds from the POST to the job's end, as its client sees it."""
     with bench.ground.turn(template) as stage, REDRAFT.running(stage, bench.folder) as running:
         with stage.sql() as sql:
-            times, revisions = sql.execute(_TIMES).fetchone()
-            audit = sql.execute(_AUDIT).fetchone()[0]
+            [(times, revisions)] = sql.execute(_TIMES)
+            [(audit,)] = sql.execute(_AUDIT)
         began = time.monotonic()
         _end(running, _start(running, SHIFT))
         took = time.monotonic() - began
         with stage.sql() as sql:
-            times_after, revisions_after = sql.execute(_TIMES).fetchone()
-            written = sql.execute(_AUDIT).fetchone()[0] - audit
+            [(times_after, revisions_after)] = sql.execute(_TIMES)
+            [(audit_after,)] = sql.execute(_AUDIT)
+    written = audit_after - audit
     moved = (times_after - times) / SECONDS_SHIFTED
     if not moved == revisions_after - revisions == written == data.POSTS:
         raise WrongMeasureError(f"times moved {moved}, revisions {revisions_after - revisions}, audit rows {written}")
@@ -114,16 +118,18 @@ def _one_by_one(bench: Bench, template: str) -> float:
                     app.send_task(f"{name}.move", args=[data.post_id(post), SECONDS_SHIFTED])
             _await_audit(stage, CELERY_POSTS, worker.output)
             with stage.sql() as sql:
-                count, seconds = sql.execute(_ONE_BY_ONE).fetchone()
+                [(count, seconds)] = sql.execute(_ONE_BY_ONE)
     finally:
         processes.close()
-    return count / seconds
+    rate: float = count / seconds
+    return rate
 
 
-def _await_audit(stage: Stage, count: int, output: object) -> None:
+def _await_audit(stage: Stage, count: int, output: Callable[[], str]) -> None:
     def written() -> bool:
         with stage.sql() as sql:
-            return sql.execute(_AUDIT).fetchone()[0] == count
+            [(audit,)] = sql.execute(_AUDIT)
+        return bool(audit == count)
 
     try:
         eventually(written, within=ENDED_WITHIN, every=0.5)

@@ -85,8 +85,8 @@ def _row_5(bench: Bench, template: str) -> Section:
                 _drained(stage, worker)
                 spent = busy.since()
             with stage.sql() as sql:
-                applied, all_of_them, seconds = sql.execute(_RESULTS).fetchone()
-                moved = sql.execute(_MOVED).fetchone()[0]
+                [(applied, all_of_them, seconds)] = sql.execute(_RESULTS)
+                [(moved,)] = sql.execute(_MOVED)
             if not applied == all_of_them == moved == data.POSTS:
                 raise WrongMeasureError(f"{applied} of {all_of_them} edits were applied, {moved} posts moved")
             rates.append(applied / seconds)
@@ -130,11 +130,12 @@ def _edit_one(stage: Stage, worker: Process, post_id: str, count: int) -> float:
     """Seconds from ringing for `count` edits of one post to the end of the last, by the database's clock."""
     with stage.sql() as sql:
         data.queued_edits(sql, [post_id] * count)
-        rung = sql.execute("SELECT clock_timestamp()").fetchone()[0]
+        [(rung,)] = sql.execute("SELECT clock_timestamp()")
     doorbells.ring(stage, [post_id])
     _drained(stage, worker)
     with stage.sql() as sql:
-        applied, in_order, seconds = sql.execute(_ORDER, {"post": post_id, "rung": rung}).fetchone()
+        [(applied, in_order, seconds)] = sql.execute(_ORDER, {"post": post_id, "rung": rung})
     if applied != count or not in_order:
         raise WrongMeasureError(f"{applied} of {count} edits of {post_id} were applied, in order: {in_order}")
-    return seconds
+    took: float = seconds
+    return took

@@ -154,13 +154,14 @@ def _settle(stage: Stage) -> None:
 
     def drained() -> bool:
         with stage.sql() as sql:
-            looks.append(sql.execute(_QUEUED).fetchone())
+            [(queued, recorded)] = sql.execute(_QUEUED)
+        looks.append((queued, recorded))
         return looks[-1][0] == 0 and looks[-4:] == [looks[-1]] * 4
 
     eventually(drained, within=120, every=0.5, because="the flood's edits end")
     with stage.sql() as sql:
         for workspace in (data.WORKSPACE, WORKSPACE):
-            applied, recorded = sql.execute(_APPLIED, [workspace]).fetchone()
+            [(applied, recorded)] = sql.execute(_APPLIED, [workspace])
             if applied != recorded:
                 raise WrongMeasureError(f"{recorded - applied} edits of {workspace} ended otherwise than applied")
 

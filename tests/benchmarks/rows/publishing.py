@@ -42,12 +42,12 @@ def measure(bench: Bench, numbers: Sequence[int]) -> list[Section]:
         bench.say(f"  {number(rate)} posts/s, late by p50 {number(late[50])} s, p99 {number(late[99])} s")
         tasks.append(_no_op_tasks(bench, template))
         bench.say(f"  plain Celery: {number(tasks[-1])} no-op tasks/s")
-    rate, no_op = Figure.of(rates, "posts/s"), Figure.of(tasks, "tasks/s")
+    published, no_op = Figure.of(rates, "posts/s"), Figure.of(tasks, "tasks/s")
     section = Section(10, TITLES[10])
-    section.goals.append(Goal("plain Celery's no-op tasks a second", 1, rate.median / no_op.median))
+    section.goals.append(Goal("plain Celery's no-op tasks a second", 1, published.median / no_op.median))
     section.header = ["", "median (least to most)"]
     section.rows += [
-        ["posts published a second, from their time to the last one's end", rate.full],
+        ["posts published a second, from their time to the last one's end", published.full],
         ["no-op tasks a second, plain Celery's worker", no_op.full],
         *(
             [f"lateness {name}, from its time to the publisher's door", Figure.of((o[p] for o in lateness), "s").full]
@@ -98,7 +98,7 @@ def _publish(bench: Bench, template: str) -> tuple[float, dict[int, float], dict
             spent = busy.since()
         posted, ended = _posted(stage)
         with stage.sql() as sql:
-            attempts, tried = sql.execute(_ATTEMPTS).fetchone()
+            [(attempts, tried)] = sql.execute(_ATTEMPTS)
         _, arrivals = contenders.request(publisher, "GET", "/arrivals")
     called = {post_id for post_id, _, _ in arrivals}
     if not posted == attempts == tried == len(arrivals) == len(called) == DUE:
@@ -113,7 +113,8 @@ def _publish(bench: Bench, template: str) -> tuple[float, dict[int, float], dict
 
 def _posted(stage: Stage) -> tuple[int, float]:
     with stage.sql() as sql:
-        return sql.execute(_POSTED).fetchone()
+        [(posted, ended)] = sql.execute(_POSTED)
+    return posted, ended
 
 
 def _no_op_tasks(bench: Bench, template: str) -> float:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from shared.local.datadir import free_port
 from tests.benchmarks import contenders
@@ -49,7 +50,7 @@ def measure(bench: Bench, numbers: Sequence[int]) -> list[Section]:
     return [section]
 
 
-def _up(home: object) -> tuple[float, float]:
+def _up(home: Path) -> tuple[float, float]:
     """Seconds to /readyz and to the first PATCH answered 200."""
     processes = Processes()
     port = free_port()

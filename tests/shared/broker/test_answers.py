@@ -18,7 +18,7 @@ from tests import factories
 from tests.faults.proxy import Proxy
 from tests.waiting import until
 
-END = EditResult("edit_1", EditStatus.APPLIED, 4, result={"caption": "ü"})
+END = EditResult("edit_1", EditStatus.APPLIED, 4, result='{"caption": "ü"}')
 REJECTED = EditResult(
     "edit_2", EditStatus.REJECTED, 4, error_code="cannot_edit", error_message="no", error_details=[{"a": "b"}]
 )

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import redis
 import typer
-from click.testing import Result
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from shared import task_names
 from shared.broker import queue
@@ -183,8 +182,8 @@ def test_of_late_posts_one_is_named_for_each_kind_of_reason() -> None:
 def test_posts_that_failed_within_a_day_are_found_with_their_reasons(engine: Engine) -> None:
     with engine.begin() as tx:
         for reason, hours in (("suspended", 1), ("suspended", 2), ("publisher_unavailable", 3), ("suspended", 30)):
-            failed = {"status": "failed", "failure_reason": reason, "failed_at": factories.soon(-60 * hours)}
-            factories.post(tx, scheduled_time=factories.soon(-60 * hours), **failed)
+            at = factories.soon(-60 * hours)
+            factories.post(tx, scheduled_time=at, status="failed", failure_reason=reason, failed_at=at)
         # One that was put in as failed, as the demo's are, failed at a time that nobody knows.
         factories.post(tx, status="failed", failure_reason="suspended", scheduled_time=factories.soon(-5))
     finding = found(engine).pop("failed_posts")

@@ -3,15 +3,13 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from click.testing import Result
 from sqlalchemy import Engine, create_engine, pool, text
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from shared.cli import accounts, workspaces
 from shared.cli import keys as keys_command
@@ -35,7 +33,7 @@ def answer(command: str, *arguments: str) -> Any:
 
 
 @pytest.fixture
-def engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setenv("REDRAFT_DATABASE_URL", database_url)
     settings.cache_clear()
     return create_engine(database_url, poolclass=pool.NullPool)
@@ -73,7 +71,7 @@ def test_a_person_sees_the_secret_once_on_a_line_of_its_own_and_a_sentence_that_
     assert len(SECRET.findall(result.output)) == 1
     assert "shown this once" in result.output
     key = find(engine, secret)
-    assert (key.scopes, key.rate_limit) == ({"posts:read"}, 60)
+    assert (key.scopes, key.rate_limit) == (frozenset({"posts:read"}), 60)
     listed = redraft("keys", "list").output + redraft("keys", "list", "--json").output
     assert secret not in listed
     assert secret[-4:] in listed

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from click.testing import Result
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from shared.broker import queue
 from shared.cli import post_retries
@@ -48,7 +47,12 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -
 def rung(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """What is sent: (task, args)."""
     rung: list[tuple[str, Any]] = []
-    monkeypatch.setattr(queue, "send", lambda task, args, **_: bool(rung.append((task, args))) or True)
+
+    def send(task: str, args: Any, **_: Any) -> bool:
+        rung.append((task, args))
+        return True
+
+    monkeypatch.setattr(queue, "send", send)
     return rung
 
 

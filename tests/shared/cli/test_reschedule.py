@@ -17,8 +17,7 @@ from typing import Any
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from shared.cli import reschedule_csv
 from shared.cli.reschedule import reschedule

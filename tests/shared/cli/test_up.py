@@ -53,11 +53,13 @@ class Up:
         """What stack.json says, once it is there."""
         if self.process is None or not self.process.running:
             self.start()
+        assert self.process is not None
         self.process.says("Redraft is up", within=30)
         return json.loads((self.folder / "stack.json").read_text())
 
     def children(self):
         """The pid of each child, by what its command line shows."""
+        assert self.process is not None
         found = {}
         for child in psutil.Process(self.process.pid).children():
             try:

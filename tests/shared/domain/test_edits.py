@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -25,6 +25,10 @@ NOW = datetime(2026, 4, 22, 15, 0, tzinfo=UTC)
 TIME = {"scheduledTime": "2026-05-01T09:00", "timezone": "America/New_York"}
 URL = "https://example.com/a.mp4"
 TABLE = (*edits.FIELDS,)
+LOCAL = times.parse_local("2026-05-01T09:00")
+assert LOCAL is not None
+NO_OBJECTS: list[Any] = [None, True, 1, 1.5, "caption", [], [{"caption": "x"}], {}]
+NO_URLS: list[Any] = [None, False, 7, [URL], {}]
 
 
 def slides(count):
@@ -45,7 +49,7 @@ ACCEPTED = [
     (
         TIME,
         EditPatch(
-            local_time=times.parse_local("2026-05-01T09:00"),
+            local_time=LOCAL,
             timezone="America/New_York",
             instant=datetime(2026, 5, 1, 13, tzinfo=UTC),
         ),
@@ -60,7 +64,7 @@ ACCEPTED = [
         {"caption": "all", **TIME, "contentType": "video", "contentUrl": URL, "soundId": None},
         EditPatch(
             "all",
-            times.parse_local("2026-05-01T09:00"),
+            LOCAL,
             "America/New_York",
             datetime(2026, 5, 1, 13, tzinfo=UTC),
             Content("video", (URL,)),
@@ -79,7 +83,7 @@ def test_a_good_body_is_a_patch_and_comes_back_from_its_changes(body, patch):
 
 REFUSED = [
     # What is no object, or an empty one.
-    *((body, "invalid_request", []) for body in (None, True, 1, 1.5, "caption", [], [{"caption": "x"}], {})),
+    *((body, "invalid_request", []) for body in NO_OBJECTS),
     # Wrong types, and null where it means nothing.
     *(
         ({**TIME, "contentType": "video", "contentUrl": URL, field: value}, "invalid_request", [field])
@@ -90,7 +94,7 @@ REFUSED = [
     *(({**TIME, field: ["x"]}, "invalid_request", [field]) for field in TABLE[:3] + TABLE[5:]),
     *(
         ({"contentType": "slides", "contentUrl": [URL, value]}, "invalid_request", ["contentUrl[1]"])
-        for value in (None, False, 7, [URL], {})
+        for value in NO_URLS
     ),
     # NUL and lone surrogates, wherever a string stands.
     *(
@@ -271,6 +275,7 @@ def test_a_caption_is_held_against_the_limit_of_what_the_edit_makes(body, post, 
     if words is None:
         assert error is None
     else:
+        assert error is not None
         assert (error.code, [detail.field for detail in error.details]) == ("invalid_caption", ["caption"])
         assert words in error.message
 
@@ -316,6 +321,7 @@ def test_what_only_the_post_can_tell_is_judged_by_platform_and_moment_of_accepta
     if code is None:
         assert error is None
     else:
+        assert error is not None
         assert (error.code, [detail.field for detail in error.details]) == (code, [field])
         assert words in error.message
 
@@ -323,6 +329,7 @@ def test_what_only_the_post_can_tell_is_judged_by_platform_and_moment_of_accepta
 def test_of_several_problems_with_the_post_the_first_in_the_table_gives_the_code():
     body = {"soundId": "s", **slides(1), **TIME, "scheduledTime": "2020-01-01T00:00"}
     error = problems_for(parse_patch(body), Subject("instagram"), NOW)
+    assert error is not None
     assert error.code == "invalid_scheduled_time"
     assert [detail.field for detail in error.details] == ["scheduledTime", "contentUrl", "soundId"]
     years_before = NOW - timedelta(days=365 * 8)

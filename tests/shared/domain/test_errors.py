@@ -50,14 +50,18 @@ def test_the_messages_that_the_spec_quotes_are_its_words():
     refused = errors.CannotEdit("posted")
     assert refused.message == "Only posts with status 'generated' or 'pending_render' can be edited"
     assert refused.details == (Detail("status", "posted"),)
-    assert errors.restored(refused.code, refused.message, refused.details).label == "posted"
+    restored = errors.restored(refused.code, refused.message, refused.details)
+    assert isinstance(restored, errors.CannotEdit)
+    assert restored.label == "posted"
     assert "may have been accepted; ask GET /v1/edits/edit_1" in errors.Unavailable(edit_id="edit_1").message
 
 
 def test_an_error_of_another_version_keeps_its_words():
     error = errors.restored("post_on_the_moon", "Come back", [Detail("a", "b")])
     assert (type(error), error.code, error.message) == (errors.Restored, "post_on_the_moon", "Come back")
-    assert errors.restored("precondition_failed", "Read it again").revision is None
+    failed = errors.restored("precondition_failed", "Read it again")
+    assert isinstance(failed, errors.PreconditionFailed)
+    assert failed.revision is None
 
 
 def test_a_name_is_quoted_short_and_printable():

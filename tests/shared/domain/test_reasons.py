@@ -15,11 +15,12 @@ RETAKEN = {"claim": "publish", "claim_token": "clm_1"}
 
 
 def row(**given: Any) -> Row:
-    return Row(**{"id": "post_1", "status": "generated", "scheduled_time": GONE, "enqueued_at": GONE} | given)
+    usual: dict[str, Any] = {"id": "post_1", "status": "generated", "scheduled_time": GONE, "enqueued_at": GONE}
+    return Row(**usual | given)
 
 
 def tried(outcome: str | None, message: str | None = None, **given: Any) -> LastTry:
-    usual = {"number": 3, "claim_token": "clm_1", "started_at": NOW - timedelta(seconds=9)}
+    usual: dict[str, Any] = {"number": 3, "claim_token": "clm_1", "started_at": NOW - timedelta(seconds=9)}
     return LastTry(**usual | {"outcome": outcome, "message": message} | given)
 
 

@@ -1,5 +1,6 @@
 """What answers mean, and both forms of Retry-After: pure."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -126,9 +127,9 @@ def test_what_is_known_of_tries_adds_up() -> None:
     past = Past.of([(Outcome.NOT_NOW, at(0)), (Outcome.NOT_NOW, at(1)), (Outcome.SERVER_ERROR, at(2))])
     assert past == Past(failures=1, waits=2, busy_since=at(0), failing_since=at(2), maybe_sent=True, maybe_since=at(0))
     past = Past.of([(Outcome.UNKNOWN, at(0)), (Outcome.PROCESSING, at(1)), (Outcome.REFUSED, at(2))])
-    lasting = {"uncertain": True, "accepted": True, "maybe_sent": True, "maybe_since": at(0)}
-    assert past == Past(unknown=1, working_since=at(1), **lasting)
-    assert past.forgiven() == Past(**lasting)
+    lasting = Past(uncertain=True, accepted=True, maybe_sent=True, maybe_since=at(0))
+    assert past == replace(lasting, unknown=1, working_since=at(1))
+    assert past.forgiven() == lasting
     assert past.forgiven(not_sent=True) == Past()
     assert past.forgiven().with_try(Outcome.UNKNOWN, at(9)).maybe_since == at(0)
 

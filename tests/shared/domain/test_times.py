@@ -61,7 +61,9 @@ def explicit_changes(data):
 
 def rule_day(year, rule):
     """`Mm.w.d/time` of POSIX TZ: day d (0 = Sunday) of week w (5 = last) of month m, at a local time (02:00)."""
-    month, week, day, hour = re.fullmatch(r"M(\d+)\.(\d)\.(\d)(?:/(\d+))?", rule).groups(default="2")
+    found = re.fullmatch(r"M(\d+)\.(\d)\.(\d)(?:/(\d+))?", rule)
+    assert found is not None, rule
+    month, week, day, hour = found.groups(default="2")
     weeks = calendar.Calendar(firstweekday=6).monthdatescalendar(year, int(month))
     days = [week_[int(day)] for week_ in weeks if week_[int(day)].month == int(month)]
     chosen: date = days[min(int(week), len(days)) - 1]
@@ -73,6 +75,7 @@ def changes_of(name):
     path = resources.files("tzdata").joinpath("zoneinfo", *name.split("/"))
     changes, last, footer = explicit_changes(path.read_bytes())
     found = re.fullmatch(r"(?:[A-Z]+|<[+-]\d+>)(-?\d+)(?:[A-Z]+,(M[^,]+),(M[^,]+))?", footer)
+    assert found is not None, footer
     standard = timedelta(hours=-int(found[1]))
     if found[2] is None:
         assert last == standard
@@ -190,6 +193,7 @@ def test_a_gap_error_survives_pickling():
 
 def test_the_documented_time_is_the_documented_instant():
     local = times.parse_local("2024-04-22T15:00")
+    assert local is not None
     assert times.format_instant(times.to_instant(local, "America/New_York")) == "2024-04-22T19:00:00Z"
 
 
@@ -325,10 +329,14 @@ def test_a_leap_day_is_a_day():
     ],
 )
 def test_a_time_must_lie_in_the_future_and_within_ten_calendar_years(instant, now, expected):
-    message = times.within_reach(times.parse_instant(instant), times.parse_instant(now))
+    at, moment = times.parse_instant(instant), times.parse_instant(now)
+    assert at is not None
+    assert moment is not None
+    message = times.within_reach(at, moment)
     if expected is None:
         assert message is None
     else:
+        assert message is not None
         assert expected in message
         assert instant in message
 

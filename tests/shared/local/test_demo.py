@@ -145,9 +145,9 @@ def test_ends_are_told_as_a_worker_tells_them_each_with_its_tries(engine: Engine
     assert {row.outcome for row in tries} == {"done", "refused", "server_error", "unknown"}
     assert all(row.started_at < row.finished_at < now for row in tries)
     with engine.connect() as tx:
-        ended, _ = posts.read_posts(tx, counts)
+        read, _ = posts.read_posts(tx, counts)
     for row in tries:
-        post = ended[row.post_id]
+        post = read[row.post_id]
         assert row.body == service_body("publish", post, replace(post.facts, status=Status.GENERATED))
 
 
@@ -268,5 +268,5 @@ def test_a_workspace_of_the_users_own_called_demo_is_left_alone(engine: Engine, 
         own = keys.create_workspace(tx, "demo")
     seed(database_url)
     with engine.begin() as tx:
-        assert keys.accounts_of(tx, own) == keys.keys_of(tx, own) == []
+        assert (keys.accounts_of(tx, own), keys.keys_of(tx, own)) == ([], [])
     assert len(all_posts(engine)) == 200

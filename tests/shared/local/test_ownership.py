@@ -13,7 +13,7 @@ from shared.local.datadir import DataDir, private_folder
 from shared.local.errors import LocalError
 from shared.local.ownership import FileFacts, fault
 from shared.local.postgres import FOR_TESTS_ONLY, PostgreSQL
-from tests.processes import Processes, data_dir
+from tests.processes import data_dir
 
 US, ROOT, STRANGER = 1000, 0, 1001
 SEALED = {"PATH", "LANG", "TZ", "HOME"}
@@ -216,7 +216,7 @@ def test_a_command_does_not_believe_a_stack_json_that_others_could_have_written(
         stack_of(home / "nowhere")
 
 
-def test_a_person_is_told_in_one_line(home, processes: Processes):
+def test_a_person_is_told_in_one_line(home, processes):
     home.chmod(0o777)
     (home / "stack.json").touch(mode=0o666)
     (home / "stack.json").chmod(0o666)

@@ -7,6 +7,7 @@ import socket
 import stat
 import sys
 from contextlib import ExitStack, closing
+from typing import Any
 
 import psycopg
 import pytest
@@ -87,7 +88,7 @@ def test_postgresql_sorts_alike_everywhere_and_speaks_utc(postgres):
 
 
 def test_postgresql_asks_for_its_password_and_hides_it_from_process_lists(postgres):
-    wrong = conninfo_to_dict(postgres.url("postgres").replace("+psycopg", ""), password="wrong")
+    wrong: dict[str, Any] = conninfo_to_dict(postgres.url("postgres").replace("+psycopg", ""), password="wrong")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(**wrong)
     assert postgres.password not in " ".join(postgres.child().command())

@@ -91,7 +91,7 @@ def test_lists_hold_what_belongs_to_the_named_workspaces_and_of_none_nothing(tx:
     keys.create_key(tx, other, "theirs", SCOPES, None)
     assert [(one.id, one.platform) for one in keys.accounts_of(tx, home)] == [(mine, "tiktok")]
     assert {one.id for one in keys.accounts_of(tx, home, other)} == {mine, theirs}
-    assert keys.accounts_of(tx) == keys.keys_of(tx) == keys.keys_of(tx, home) == []
+    assert (keys.accounts_of(tx), keys.keys_of(tx), keys.keys_of(tx, home)) == ([], [], [])
     assert len(mine) == len("acc_1a2b3c4d5e")
 
 

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import structlog
@@ -43,9 +45,10 @@ def lines(monkeypatch, capfd):
 
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    read.configure, read.raw = configure, lambda: capfd.readouterr().err
+    reader: Any = read
+    reader.configure, reader.raw = configure, lambda: capfd.readouterr().err
     configure()
-    yield read
+    yield reader
     root.handlers, root.level = handlers, level
     for name in (*logs._CHATTY, *logs._QUIET):
         logging.getLogger(name).setLevel(logging.NOTSET)
@@ -70,7 +73,12 @@ def test_console_lines_are_for_people(lines):
 
 def test_a_line_says_who_asked_only_when_it_is_written(lines):
     asked = []
-    lines.configure(level="INFO", request_id=lambda: asked.append(1) or "req_1", task_id=lambda: None)
+
+    def request_id():
+        asked.append(1)
+        return "req_1"
+
+    lines.configure(level="INFO", request_id=request_id, task_id=lambda: None)
     structlog.get_logger().debug("silent")
     assert asked == []
     structlog.get_logger().info("said")
@@ -219,7 +227,7 @@ def test_a_closed_standard_error_ends_no_request(monkeypatch):
     def gone(*_):
         raise BrokenPipeError
 
-    monkeypatch.setattr(logs.os, "write", gone)
+    monkeypatch.setattr(os, "write", gone)
     structlog.get_logger().info("unheard")
     logging.getLogger("uvicorn.error").info("unheard")
 

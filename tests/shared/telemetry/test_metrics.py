@@ -121,9 +121,8 @@ def test_outcomes_cannot_make_series_without_end():
     run = metrics.counted(task_names.WEBHOOKS_DELIVER, lambda: {f"made_up_{next(words)}": 1})
     for _ in range(1000):
         run()
-    made = [
-        one for one in metrics.RESULTS[task_names.WEBHOOKS_DELIVER].collect()[0].samples if "made_up" in str(one.labels)
-    ]
+    [collected] = metrics.RESULTS[task_names.WEBHOOKS_DELIVER].collect()
+    made = [one for one in collected.samples if "made_up" in str(one.labels)]
     assert len(made) == metrics._OUTCOMES_AT_MOST
 
 
@@ -250,7 +249,7 @@ def test_every_queue_and_every_late_publish_has_an_alert_that_comes_before_it():
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own():
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
         cells = {

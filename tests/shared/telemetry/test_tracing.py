@@ -6,6 +6,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from typing import Any
 
 import celery
 import pytest
@@ -118,8 +119,13 @@ def test_a_doorbell_of_many_requests_is_linked_to_each(spans, monkeypatch):
 
 @installed
 def test_a_message_that_a_task_sends_goes_on_in_its_trace(spans):
-    sent = []
-    tracing.traced(task_names.EDITS_APPLY, lambda: sent.append(tracing.headers([[["post_1", 2]]])) or {})()
+    sent: list[Any] = []
+
+    def send():
+        sent.append(tracing.headers([[["post_1", 2]]]))
+        return {}
+
+    tracing.traced(task_names.EDITS_APPLY, send)()
     task = spans()[task_names.EDITS_APPLY]
     (parent,) = sent[0][tracing.PARENTS]
     assert parent.split("-")[1:3] == [f"{task.context.trace_id:032x}", f"{task.context.span_id:016x}"]
@@ -163,7 +169,7 @@ def collector():
         ExportTraceServiceRequest,
     )
 
-    taken = []
+    taken: list[tuple[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):

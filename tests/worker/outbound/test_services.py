@@ -26,7 +26,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "whsec_test"
 BODY = '{"type": "publish", "post": {"caption": "ünïcode ✨"}}'
 
-Handler = Callable[["ScriptedServer", socket.socket], None]
+Handler = Callable[["ScriptedServer", socket.socket], object]
 
 
 def answer(status: int = 200, body: bytes = b"{}", *, headers: str = "", length: bool = True) -> bytes:
@@ -305,7 +305,11 @@ def test_an_answer_over_a_mebibyte_is_cut_off_and_is_none_of_ours(wire: Scripted
     "cut", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]
 )
 def test_a_connection_closed_before_the_answers_end_is_an_unknown_outcome(wire: ScriptedServer, cut: bytes) -> None:
-    wire.handler = lambda wire, end: (wire.read(end), end.sendall(cut))[1]
+    def half(wire: ScriptedServer, end: socket.socket) -> None:
+        wire.read(end)
+        end.sendall(cut)
+
+    wire.handler = half
     assert made().kind == "unknown"
 
 
@@ -314,10 +318,18 @@ def test_an_answer_that_is_no_http_is_an_unknown_outcome(wire: ScriptedServer) -
     assert made().kind == "unknown"
 
 
+def answering(whole: bytes) -> Handler:
+    """Reads a request, sends these bytes and closes the connection."""
+
+    def handler(wire: ScriptedServer, end: socket.socket) -> None:
+        wire.read(end)
+        end.sendall(whole)
+
+    return handler
+
+
 def test_an_answer_without_a_length_ends_with_its_connection(wire: ScriptedServer) -> None:
-    wire.handler = lambda wire, end: (
-        wire.read(end), end.sendall(answer(200, b'{"platformPostId": "tt"}', length=False))
-    )[1]  # fmt: skip
+    wire.handler = answering(answer(200, b'{"platformPostId": "tt"}', length=False))
     assert made() == Reply("done", {"platformPostId": "tt"})
 
 
@@ -329,8 +341,7 @@ def test_an_empty_answer_that_only_the_end_of_its_connection_ends_may_have_been_
     wire: ScriptedServer, head: str, body: str
 ) -> None:
     def closes(status: int) -> None:
-        whole = (head.format(status) + "\r\n" + body).encode()
-        wire.handler = lambda wire, end: (wire.read(end), end.sendall(whole))[1]
+        wire.handler = answering((head.format(status) + "\r\n" + body).encode())
 
     closes(200)
     assert made() == Reply("unknown", message="the answer 200 was cut off before its body")
@@ -351,7 +362,7 @@ def test_an_empty_answer_that_only_the_end_of_its_connection_ends_may_have_been_
     ids=["204", "a length of 0", "no chunk"],
 )
 def test_an_empty_answer_that_says_its_end_is_done(wire: ScriptedServer, whole: bytes) -> None:
-    wire.handler = lambda wire, end: (wire.read(end), end.sendall(whole))[1]
+    wire.handler = answering(whole)
     assert made() == Reply("done", {"platformPostId": None})
 
 
@@ -445,7 +456,12 @@ def test_a_login_in_the_url_is_sent_as_such_and_never_logged(
 def test_a_tls_handshake_that_fails_never_started(wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDRAFT_PUBLISHER_URL", f"https://127.0.0.1:{wire.port}/")
     settings.cache_clear()
-    wire.handler = lambda _, end: (end.recv(10), end.sendall(b"plain words"))[1]
+
+    def plain(_: ScriptedServer, end: socket.socket) -> None:
+        end.recv(10)
+        end.sendall(b"plain words")
+
+    wire.handler = plain
     assert made().kind == "never_started"
     wire.handler = lambda wire, _: wire.closing.wait(20) and None
     assert bounded(made).kind == "never_started"

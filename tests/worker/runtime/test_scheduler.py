@@ -29,7 +29,7 @@ class Bench:
         self.sent: list[str] = []
         self.waiting = 0
         self.app = Celery(set_as_current=False)
-        self.app.now = lambda: self.now
+        monkeypatch.setattr(self.app, "now", lambda: self.now)
         self.app.conf.beat_schedule = {name: {"task": name, "schedule": period} for name, period in PERIODS.items()}
         monkeypatch.setattr(celery.beat.Scheduler, "apply_entry", lambda _, entry, __: self._send(entry.task))
         monkeypatch.setattr(queue, "free_capacity", lambda _: max(0, settings().queue_full - self.waiting))
@@ -67,7 +67,8 @@ def test_an_hour_without_workers_leaves_a_few_messages_rescues_among_them_and_th
     bench: Bench,
 ) -> None:
     sent = bench.pass_by(3600)
-    assert (sent.count(DISPATCH), len(sent)) == (pytest.approx(queue.WAITING_BEATS, abs=2), 2 * queue.WAITING_BEATS)
+    assert sent.count(DISPATCH) == pytest.approx(queue.WAITING_BEATS, abs=2)
+    assert len(sent) == 2 * queue.WAITING_BEATS
     bench.waiting = 0
     sent = bench.pass_by(6)
     assert (sent.count(DISPATCH), sent.count(RESCUE)) == (6, 1)

@@ -1,6 +1,7 @@
 """The worker's way to Redis keeps what kombu keeps of a message, by fewer steps."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -18,13 +19,13 @@ def connection(own_valkey: Server) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def broker(own_valkey: Server) -> Iterator["redis.Redis[bytes]"]:
+def broker(own_valkey: Server) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(own_valkey.url) as client:
         yield client
 
 
 def test_a_message_is_kept_until_it_is_acknowledged_and_that_takes_no_transaction(
-    connection: Connection, broker: "redis.Redis[bytes]"
+    connection: Connection, broker: redis.Redis
 ) -> None:
     with connection.SimpleQueue("bells") as queue:
         queue.put({"post": "a"})
@@ -36,9 +37,7 @@ def test_a_message_is_kept_until_it_is_acknowledged_and_that_takes_no_transactio
         assert "cmdstat_multi" not in broker.info("commandstats")
 
 
-def test_a_message_that_is_given_back_lies_in_its_queue_again(
-    connection: Connection, broker: "redis.Redis[bytes]"
-) -> None:
+def test_a_message_that_is_given_back_lies_in_its_queue_again(connection: Connection, broker: redis.Redis) -> None:
     with connection.SimpleQueue("bells") as queue:
         queue.put({"post": "a"})
         queue.get(timeout=5).requeue()
@@ -53,7 +52,8 @@ def test_an_end_that_redis_does_not_answer_leaves_room_for_the_next_message(
     options = {"socket_timeout": 0.2}
     with Connection(own_valkey.url, transport_options=options) as connection, connection.SimpleQueue("bells") as queue:
         queue.put({"post": "a"})
-        qos = queue.consumer.channel.qos
+        channel: Any = queue.consumer.channel
+        qos = channel.qos
         qos.prefetch_count = 1
         message = queue.get(timeout=5)
         assert not qos.can_consume()
@@ -65,12 +65,13 @@ def test_an_end_that_redis_does_not_answer_leaves_room_for_the_next_message(
 
 
 def test_an_acknowledgement_that_is_cut_in_the_middle_leaves_nothing_for_good(
-    connection: Connection, broker: "redis.Redis[bytes]"
+    connection: Connection, broker: redis.Redis
 ) -> None:
     with connection.SimpleQueue("bells") as queue:
         queue.put({"post": "a"})
         message = queue.get(timeout=5)
-        qos = queue.consumer.channel.qos
+        channel: Any = queue.consumer.channel
+        qos = channel.qos
         qos.visibility_timeout = 0
         cut = qos._remove_from_indices(message.delivery_tag)
         del cut.command_stack[1:]
@@ -85,7 +86,7 @@ def test_a_channel_has_one_client_as_long_as_its_connections_are_the_same(connec
     first = channel._create_client()
     assert channel._create_client() is first
     assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
-    channel._disconnect_pools()
+    channel._disconnect_pools()  # type: ignore[attr-defined]  # the stubs leave it out
     second = channel._create_client()
     assert second is not first
     assert second.connection_pool is channel.pool

@@ -203,6 +203,6 @@ def test_half_a_request_of_a_client_that_closed_its_side_is_none() -> None:
     async def scenario() -> None:
         for half in (b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na"):
             driven = await (await Driven(reading).send(half)).end()
-            assert (driven.pipe.closed, driven.pipe.sent) == (True, b"")
+            assert (driven.pipe.closed, bytes(driven.pipe.sent)) == (True, b"")
 
     asyncio.run(scenario())
