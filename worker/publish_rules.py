@@ -132,7 +132,19 @@ def conclude(
     return Finish(post_id, token, "generated", until=step.at)
 
 
-def _posted(post_id: str, token: str, past: Past) -> Finish:
+def conclude_late(facts: PostFacts, attempt: Attempt, latest: History | None) -> Finish | None:
+    """What a 2xx makes of a post whose claim the caller has lost: posted, if it has failed meanwhile; else None.
+
+    The failure said that nobody knew whether the post was out. Now it is known. A post that is under way again learns
+    it from its tries. `latest`: all tries under the latest key; a post that came back under another key is left alone.
+    """
+    if facts.status is not Status.FAILED or facts.deleted or latest is None:
+        return None
+    known = latest.idempotency_key == attempt.idempotency_key and latest.past.done
+    return _posted(facts.id, None, latest.past) if known else None
+
+
+def _posted(post_id: str, token: str | None, past: Past) -> Finish:
     return Finish(post_id, token, "posted", platform_post_id=past.platform_post_id)
 
 

@@ -14,6 +14,7 @@ from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
+from shared.store import failures
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
 from shared.store.claims import Attempt, AttemptResult, Finish, History
@@ -92,7 +93,10 @@ def _result(completed: Completed[Called]) -> AttemptResult:
 
 
 def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Completed[Called]]:
-    """Finish what can be locked, fenced by the claims' tokens: a stale finish changes nothing. The rest is returned."""
+    """Finish what can be locked, fenced by the claims' tokens. The rest is returned.
+
+    A stale finish changes nothing, save one: a 2xx says of a post that has failed meanwhile that it is out.
+    """
     outcomes: dict[str, str] = {}
     follow_ups = FollowUps()
     with transactions, transaction() as tx:
@@ -101,20 +105,23 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
         now = posts_store.clock(tx)
         claims_store.finish_attempts(tx, [_result(one) for one in ours])
         # An earlier try may have been answered 2xx since this one was claimed, by a worker that was slower.
-        repeats = [
-            one.item.attempt for one in ours if one.item.attempt.try_number > 1 and one.reply.kind != Outcome.DONE
-        ]
-        latest = claims_store.histories(tx, [attempt.post_id for attempt in repeats]) if repeats else {}
+        asked = [one.item.attempt.post_id for one in ours if _asks_the_tries(one, locked[one.item.attempt.post_id])]
+        latest = claims_store.histories(tx, asked) if asked else {}
         finishes: list[Finish] = []
         for one in ours:
             attempt, reply = one.item.attempt, one.reply
-            if locked[attempt.post_id].claim_token == attempt.claim_token:
+            post = locked[attempt.post_id]
+            if post.claim_token == attempt.claim_token:
                 finishes.append(finish := _conclude(one.item, reply, now, latest.get(attempt.post_id)))
                 outcomes[attempt.post_id] = _word(finish, reply)
                 if finish.until is not None and finish.until <= now + timedelta(seconds=settings().horizon):
                     follow_ups.publishes.append(Publish(attempt.post_id, attempt.schedule_revision, finish.until))
             else:
-                outcomes[attempt.post_id] = "stale"
+                # Of several late answers to one post the first does it.
+                known = latest.get(attempt.post_id) if attempt.post_id not in outcomes else None
+                late = publish_rules.conclude_late(post.facts, attempt, known)
+                finishes += [late] if late else []
+                outcomes.setdefault(attempt.post_id, "done" if late else "stale")
         follow_ups.webhooks = write_finishes(tx, finishes, locked)
     done.outcomes |= outcomes
     done.follow_ups.add(follow_ups)
@@ -125,9 +132,17 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
     return [one for one in completed if one.item.attempt.post_id not in locked]
 
 
+def _asks_the_tries(completed: Completed[Called], post: Post) -> bool:
+    """Whether what becomes of a locked post depends on other tries than this one."""
+    attempt, done = completed.item.attempt, completed.reply.kind == Outcome.DONE
+    return done if post.claim_token != attempt.claim_token else not done and attempt.try_number > 1
+
+
 def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Post]) -> list[str]:
     """Finish locked posts and record their events. Returned: the posts to ring the webhooks for, below the commit."""
-    finished = claims_store.finish_publishes(tx, finishes)
+    late = [one for one in finishes if one.token is None]
+    finished = claims_store.finish_publishes(tx, [one for one in finishes if one.token is not None])
+    finished |= failures.went_out(tx, late, locked)
     if not webhooks_store.wanted():
         return []
     happened = []

@@ -12,6 +12,7 @@ from shared.domain.edit_histories import EditHistory, duration, moment, without_
 DONE: Final[Mapping[str, str]] = {
     "retry": "put back",
     "retry_not_sent": "put back, with the word that it had not gone out",
+    "went_out": "found to be out, by an answer that came late,",
     "requeue": "requeued",
     "discard": "discarded",
 }

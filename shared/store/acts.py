@@ -15,6 +15,8 @@ from shared.domain import histories
 RETRY: Final = "retry"
 RETRY_NOT_SENT: Final = "retry_not_sent"
 """A retry whose operator says that the earlier request had no effect."""
+WENT_OUT: Final = "went_out"
+"""A publisher's answer that came after its post had failed for want of it. Redraft itself is the actor."""
 REQUEUE: Final = "requeue"
 DISCARD: Final = "discard"
 

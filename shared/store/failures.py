@@ -1,6 +1,6 @@
 """Putting failed posts back to due, for an operator or a client; failed_posts.py finds them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -18,6 +18,7 @@ from shared.store import claims as claims_store
 from shared.store import counted
 from shared.store import posts as posts_store
 from shared.store.acts import Act, Actor
+from shared.store.claims import Finish, Finished
 
 KEY_TOO_OLD = "may have gone out, and its key is older than the publisher must remember"
 LOOK_FIRST = "Look at the platform first. If it did not go out: redraft posts retry {} --not-sent"
@@ -156,3 +157,27 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
     counted(len(waits), len(rows), "retry")
     acts_store.record(tx, actor, acts)
     return [one if waits[one.post_id] else Retried(one.post_id, one.back, one.revision, None) for one in done]
+
+
+_WENT_OUT = text("""
+    UPDATE posts p SET status = 'posted', posted_at = clock_timestamp(), platform_post_id = r.platform_post_id,
+        failure_reason = NULL, failure_class = NULL, failure_message = NULL, failed_at = NULL, revision = p.revision + 1
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(post_id text, platform_post_id text)
+    WHERE p.id = r.post_id AND p.status = 'failed' AND p.deleted_at IS NULL
+    RETURNING p.id, p.posted_at, p.revision""")
+
+
+def went_out(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Post]) -> dict[str, Finished]:
+    """Finish locked posts that have failed, and of which a late 2xx says that they are out; how each post stands then.
+    What stood there before is kept in `acts`.
+    """
+    if not finishes:
+        return {}
+    acts = [
+        Act(acts_store.WENT_OUT, "post", post_id, locked[post_id].workspace_id, Status.FAILED, dict(stood))
+        for post_id, stood in tx.execute(_BEFORE, {"ids": [one.post_id for one in finishes]})
+    ]
+    rows = tx.execute(_WENT_OUT, {"rows": to_json(finishes).decode()}).all()
+    counted(len(rows), len(finishes), "went_out")
+    acts_store.record(tx, Actor("redraft"), acts)
+    return {row[0]: Finished(row[1], row[2]) for row in rows}

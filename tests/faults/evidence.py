@@ -108,7 +108,7 @@ class AttemptRow:
 @dataclass(frozen=True, slots=True)
 class PostRow:
     """A post: what GET shows of it that may change, its revision, whether a render would be needed, and how often it
-    was put back after it had failed.
+    was put back after it had failed. `late`: 1 if it failed before an answer told that it was out.
     """
 
     id: str
@@ -117,6 +117,7 @@ class PostRow:
     render_as_video: bool
     posted_at: datetime | None
     retries: int = 0
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,8 @@ def instant(at: datetime) -> str:
 
 
 _POSTS = text("""
-    SELECT p.*, (SELECT count(*) FROM acts a WHERE a.subject_id = p.id AND a.action LIKE 'retry%') AS retries
+    SELECT p.*, (SELECT count(*) FROM acts a WHERE a.subject_id = p.id AND a.action LIKE 'retry%') AS retries,
+        (SELECT count(*) FROM acts a WHERE a.subject_id = p.id AND a.action = 'went_out') AS late
     FROM posts p WHERE id = ANY(:ids)""")
 _EDITS = text(f"""
     SELECT id, post_id, request_id, changes, status, created_at, finalized_at, attempts, revision, before, {AFTER},
@@ -194,4 +196,4 @@ def _post(row: Any) -> PostRow:
         "scheduledTime": instant(row.scheduled_time),
         "status": row.status,
     }
-    return PostRow(row.id, fields, row.revision, row.render_as_video, row.posted_at, row.retries)
+    return PostRow(row.id, fields, row.revision, row.render_as_video, row.posted_at, row.retries, row.late)

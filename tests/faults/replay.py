@@ -96,7 +96,7 @@ class Replay:
 
     def end(self, post: PostRow) -> Iterator[tuple[str, str]]:
         """What is wrong with the post as it stands, if this is all that was done to it."""
-        steps = post.revision - self.revision - 2 * self.retries
+        steps = post.revision - self.revision - 2 * self.retries - post.late
         ended = post.fields["status"] in ENDED
         waits = self.fields["status"] == "pending_render"
         rendered = waits and (post.fields["status"] in ("generated", "posted") or (ended and steps == 2))

@@ -20,7 +20,7 @@ from worker import apply, publish, published
 from worker.outbound.call_pool import Completed
 from worker.published import Called, Published
 
-SEED, STORIES, LONG = 21, 24, 18
+SEED, STORIES, LONG = 22, 24, 18
 WEIGHTS = {
     "time passes until": 0.5,
     "a worker finds the post locked": 9,

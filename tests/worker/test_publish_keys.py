@@ -1,5 +1,6 @@
 """How long a key is used: a publisher may forget it after a day, and would then publish a second time."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,7 @@ from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
 from shared.settings import settings
+from shared.store import acts as acts_store
 from shared.store import claims as claims_store
 from shared.store import db, failures
 from shared.store import posts as posts_store
@@ -28,7 +30,8 @@ from tests.worker.fake_services import (
     publish_rows,
 )
 from worker import publish
-from worker.published import Called, Published
+from worker.outbound.call_pool import Completed
+from worker.published import Called, Published, finish
 
 __all__ = ["due", "fake_services"]
 
@@ -227,3 +230,73 @@ def test_a_key_is_too_old_an_hour_or_a_sixth_before_the_publisher_may_forget_it(
         assert one.key_too_old(now, keeps) is old
     assert not past.forgiven(not_sent=True).key_too_old(now, keeps)
     assert not Past().key_too_old(now, keeps)
+
+
+def written_off(engine: Engine, post: str, monkeypatch: pytest.MonkeyPatch) -> Called:
+    """A post that failed for want of an answer, and the caller that still waits for one."""
+    monkeypatch.setenv("REDRAFT_TRIES_UNKNOWN", "1")
+    settings.cache_clear()
+    (called,) = publish.claim({post: 1}, Published())
+    assert next_try(engine, post) == "failed"
+    assert factories.row(engine, "posts", post).failure_reason == "publish_outcome_unknown"
+    return called
+
+
+def late(called: Called, reply: Reply) -> str:
+    done = Published()
+    assert finish([Completed(called, reply, time.monotonic())], done) == []
+    return done.outcomes[called.attempt.post_id]
+
+
+def test_a_2xx_that_comes_after_its_post_has_failed_for_want_of_it_says_that_it_is_out(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    failed = factories.row(engine, "posts", due)
+    answers = [Completed(called, Reply("done", {"platformPostId": "tt_late"}), time.monotonic())] * 2
+    done = Published()
+    assert finish(answers, done) == []
+    assert done.outcomes == {due: "done"}
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id, stored.revision) == ("posted", "tt_late", failed.revision + 1)
+    assert (stored.failure_reason, stored.failure_class, stored.failure_message, stored.failed_at) == (None,) * 4
+    assert late(called, Reply("done", {"platformPostId": "tt_late"})) == "stale"
+    assert factories.row(engine, "posts", due).revision == stored.revision
+    assert fake_services.asked == []
+    with db.transaction() as tx:
+        (act,) = acts_store.of(tx, due, 5)
+    assert act.before["failureReason"] == "publish_outcome_unknown"
+    assert act.words() == (
+        "found to be out, by an answer that came late, by redraft; it was failed: publish_outcome_unknown"
+    )
+
+
+@pytest.mark.parametrize("reply", [UNKNOWN, BROKEN, REFUSED])
+def test_no_other_late_answer_changes_a_post_that_has_failed(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, reply: Reply
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    failed = factories.row(engine, "posts", due)
+    assert late(called, reply) == "stale"
+    assert factories.row(engine, "posts", due) == failed
+
+
+def test_a_late_2xx_leaves_alone_a_post_that_is_deleted_and_one_that_an_operator_has_put_back(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    with db.transaction() as tx:
+        posts = posts_store.lock_posts(tx, [due], "wait").values()
+        failures.retry(tx, posts, Actor("anna"), not_sent=True)
+    assert late(called, Reply("done", {})) == "stale"
+    assert factories.row(engine, "posts", due).status == "generated"
+    change(
+        engine,
+        "posts",
+        due,
+        status="failed",
+        failure_reason="no",
+        failed_at=factories.soon(),
+        deleted_at=factories.soon(),
+    )
+    assert late(called, Reply("done", {})) == "stale"
