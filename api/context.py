@@ -60,11 +60,11 @@ class Unsure(Unavailable):
 
 
 class _GivenUpError(Exception):
-    """The client was told that nothing was done: roll back."""
+    """The client's answer says that nothing was done: roll back."""
 
 
 class _Once:
-    """Decides once: either the client is told that nothing was done, or the commit goes ahead. Never both."""
+    """Decides once: either the answer says that nothing was done, or the commit goes ahead. Never both."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -135,7 +135,7 @@ def conclude(
 def conclude_late(facts: PostFacts, attempt: Attempt, latest: History | None) -> Finish | None:
     """What a 2xx makes of a post whose claim the caller has lost: posted, if it has failed meanwhile; else None.
 
-    The failure said that nobody knew whether the post was out. Now it is known. A post that is under way again learns
+    Until now it was not known whether the post was out. A post that is under way again learns
     it from its tries. `latest`: all tries under the latest key; a post that came back under another key is left alone.
     """
     if facts.status is not Status.FAILED or facts.deleted or latest is None:

@@ -26,7 +26,7 @@ from worker.follow_ups import SNOOZE, FollowUps, JobStep
 from worker.reschedule_chunk import Pass, undecided, work
 
 SIDE_BY_SIDE = 2
-"""Chunks of one job at a time, where nobody makes single edits: PostgreSQL and Python take turns in each."""
+"""Chunks of one job at a time, while there are no single edits: PostgreSQL and Python take turns in each."""
 
 EDITS_GO_ON = 2.0
 """Seconds after a single edit for which jobs leave room for the next one.

@@ -71,7 +71,7 @@ def rescue_forgotten() -> dict[str, int]:
 
 
 def _ids(given: Any) -> list[str]:
-    """The ids among what a message carries: anybody can put anything on a queue (docs/faults.md)."""
+    """The ids among what a message carries: every client of Redis can put anything on a queue (docs/faults.md)."""
     return [one for one in given if is_id(one)] if isinstance(given, list) else []
 
 

@@ -97,7 +97,7 @@ class Protocol(HttpToolsProtocol):
         """At SIGTERM: requests under way are still answered.
 
         uvicorn tells the app only after that, and closes connections without an answer in the end. A PATCH that waits
-        for a locked post would never hear that its edit is safe. So the app is told first, here.
+        for a locked post would never hear that its edit is safe. So the app hears of it first, here.
         """
         on_shutdown = self.app_state.get("on_shutdown")
         if on_shutdown:

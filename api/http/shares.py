@@ -72,7 +72,7 @@ class Shares:
             del self._of[owner]
 
 
-def anybody(_: str) -> bool:
+def everyone(_: str) -> bool:
     """Admits every owner."""
     return True
 
@@ -104,7 +104,7 @@ class Lines(Generic[T]):
         line.append(one)
         self._count += 1
 
-    def take(self, admits: Callable[[str], bool] = anybody) -> tuple[str, T] | None:
+    def take(self, admits: Callable[[str], bool] = everyone) -> tuple[str, T] | None:
         """The first item of the next line whose owner is admitted, with its owner. That line comes last then."""
         for owner, line in self._lines.items():
             if admits(owner):

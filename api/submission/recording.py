@@ -93,7 +93,7 @@ def _record_batch(batch: Sequence[Request]) -> list[Verdict]:
     one_by_one: list[Verdict] = []
     for request in batch:
         # If PostgreSQL is away for one request, it is away for all. A request that was answered meanwhile must not be
-        # recorded: its client was told that nothing was accepted.
+        # recorded: its answer said that nothing was accepted.
         if away is None and not request.future.done():
             verdict = _record_one(request, perhaps_there=inserting)
             away = verdict if isinstance(verdict, errors.Unavailable) else None
@@ -130,7 +130,7 @@ def _record_one(request: Request, *, perhaps_there: bool) -> Verdict:
         except IntegrityError:
             # The batch's INSERT was committed after our look: look again.
             continue
-        except Exception as error:  # noqa: BLE001  -- the edge: the client is told what is known
+        except Exception as error:  # noqa: BLE001  -- the edge: the answer says what is known
             log.warning("request_failed", edit_id=request.new.id, error=type(error).__name__)
             perhaps_there = perhaps_there and not db.read_only(error)
             return _unknown(request, perhaps_there=perhaps_there) if db.is_transient(error) else errors.Internal()

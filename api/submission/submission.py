@@ -157,7 +157,7 @@ class Submission:
     def _batch(self) -> list[Request]:
         """The next requests of all lines in turn, as many as may be under way."""
         batch: list[Request] = []
-        may_go = self._may_go if self._several() else shares.anybody
+        may_go = self._may_go if self._several() else shares.everyone
         until = self._loop.time() + self._config.database_patience
         letters = 0
         while len(batch) < BATCH and letters < BATCH_LETTERS and (found := self._lines.take(may_go)):

@@ -106,7 +106,7 @@ class RedisFacts:
 class WorkerFacts:
     """What the broker and its workers said. `skews`: each worker's clock minus this machine's, in seconds.
 
-    `beat`: whether beat was heard, None where that cannot be told.
+    `beat`: whether beat was heard, None where that is not known.
     """
 
     queues: tuple[Queue, ...]

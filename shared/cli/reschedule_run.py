@@ -116,7 +116,7 @@ def _check_somebody_can_answer(asked: Asked) -> None:
     """A question into a pipe would wait for ever, or be answered by the next line of a CSV."""
     unasked = asked.yes or asked.dry_run or asked.job["watch"] or asked.job["cancel"]
     if not (unasked or sys.stdin.isatty()):
-        raise ArgumentsError("there is nobody to ask here; say --yes, or --dry-run for a preview")
+        raise ArgumentsError("no person can answer here; say --yes, or --dry-run for a preview")
 
 
 def _api(data_dir: Path) -> tuple[str, str]:
@@ -235,7 +235,7 @@ class Going:
                 typer.echo(json.dumps(job))
 
     def forget_plans(self) -> None:
-        """Interrupted: a dry run that nobody waits for any more need not go on."""
+        """Interrupted: no client waits for this dry run any more, so it need not go on."""
         if self.at_work and self._plan is not None and not self.sent:
             with suppress(RefusedError, UnreachableError):
                 self.client.cancel(self._plan["id"])

@@ -57,9 +57,7 @@ def beat() -> None:
 
 def flower(
     *,
-    address: Annotated[
-        str, typer.Option(help="Where to listen. Its /metrics is open to whoever reaches it.")
-    ] = "127.0.0.1",
+    address: Annotated[str, typer.Option(help="Where to listen. Its /metrics has no password.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 5555,
     data_dir: Annotated[Path, typer.Option(help="Where it keeps its history.")] = Path(".redraft"),
 ) -> None:
@@ -88,7 +86,7 @@ def migrate() -> None:
     from shared.settings import settings  # noqa: PLC0415 - as above
 
     _require("database_url")
-    # Half a second of imports, which whoever is told what to set need not wait for.
+    # Half a second of imports, which a user who has to set something first need not wait for.
     from shared.store.db import migrate as bring_up_to_date  # noqa: PLC0415
 
     bring_up_to_date(settings().database_url)

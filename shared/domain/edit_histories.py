@@ -170,7 +170,7 @@ def advice(edit: EditHistory) -> str:
         )
     return {
         EditStatus.APPLIED: "Nothing to do: it took effect.",
-        EditStatus.REJECTED: "Nothing to do here: the client was told why, and may send another edit."
+        EditStatus.REJECTED: "Nothing to do here: the client knows why, and may send another edit."
         if edit.error_code != "discarded"
         else "Nothing to do: an operator discarded it, and it never took effect.",
     }[EditStatus(edit.status)]

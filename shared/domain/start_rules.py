@@ -54,7 +54,7 @@ RULES: Final = (
     Rule(
         *("service_timeout", "grace", f"be at least {_IN_A_TASK} s below"),
         lambda one, other: one + _IN_A_TASK <= other,
-        "a worker that is told to stop would be killed in the middle of a call",
+        "a worker that has to stop would be killed in the middle of a call",
     ),
     Rule(
         *("transaction_timeout", "grace", f"be more than {_IN_A_TASK} s below"),

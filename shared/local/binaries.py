@@ -17,7 +17,7 @@ Place = Callable[[], Path | None]
 
 
 def _package(name: str) -> Path | None:
-    """Where a package is installed, without importing it: importing these two has effects that nobody asked for."""
+    """Where a package is installed, without importing it: importing these two has unwanted effects."""
     spec = find_spec(name)
     return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
@@ -87,7 +87,7 @@ def major_version(postgres: Path) -> str:
 def identities() -> list[str]:
     """As whom PostgreSQL can run, best first, in the words of `die_with_parent.become`; empty is as we are.
 
-    It refuses root, whoever started it, and a user without a name, as in a container that was given a bare number.
+    It refuses root, and a user without a name, as in a container that was given a bare number.
     Plain `nobody` needs every folder above the binaries and the data to let strangers pass; the other two do not:
     a private user namespace is often forbidden in containers, where the capability usually is not.
     """
@@ -117,7 +117,7 @@ def owner(identity: str) -> tuple[int, int]:
 
 
 def owners() -> set[int]:
-    """Who may own PostgreSQL's folder: whoever it runs as here."""
+    """Who may own PostgreSQL's folder: the user that it runs as here."""
     return {owner(identity)[0] for identity in identities()}
 
 

@@ -75,7 +75,7 @@ class DataDir:
         return str(value)
 
     def port(self, name: str) -> int:
-        """A free port for an embedded server, the same as last time if nobody took it since."""
+        """A free port for an embedded server, the same as last time if it is still free."""
         value = self._kept().get(name)
         if value is None or not port_is_free(int(value)):
             value = free_port()
@@ -91,7 +91,7 @@ def private_folder(path: Path, *, mode: int = 0o700) -> Path:
         ours = {os.geteuid()}
         ownership.refuse(folder, ownership.FileFacts.of(folder.lstat()), ours)
         ownership.refuse_strangers(folder, KEPT_HERE, ours)
-        # As root it is run by somebody else, who owns what it keeps.
+        # As root it runs as another user, who owns what it keeps.
         ownership.refuse_strangers(folder, ("postgres",), ours | binaries.owners())
     except PermissionError as error:
         raise LocalError(f"{path} belongs to another user. Start as that user, {ELSEWHERE}.") from error
@@ -119,7 +119,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now. Somebody may take it before its user does: retry then."""
+    """A free TCP port on loopback. Another process may take it first: retry then."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

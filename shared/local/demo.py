@@ -76,7 +76,7 @@ def seed(database_url: str, *, secret: str | None = None) -> str:
     """Put the demo into a migrated database, or what is missing of it; the secret of its key.
 
     `secret` is the one that the caller keeps from start to start; without it each start makes a new one, and the last
-    start's works no more. A key that somebody revoked works again: whoever starts the demo asks for one that does.
+    start's works no more. A key that was revoked works again: a start of the demo asks for one that does.
     If `post_abc123` can be edited no more, or went overdue while nothing ran, it waits again, some days ahead.
     """
     engine = make_engine(database_url, settings(), pool_size=1, name="redraft-demo")

@@ -56,7 +56,7 @@ def command(
 def die_with_parent(orphan_signal: signal.Signals = signal.SIGKILL) -> None:
     """This process gets `orphan_signal` when its parent dies. Does nothing where the kernel cannot do it.
 
-    Forked children do not inherit it: whoever forks a pool has to call it in each (Celery's prefork pool does).
+    Forked children do not inherit it: a process that forks a pool has to call it in each (Celery's prefork pool does).
     """
     if KERNEL_KILLS:
         _prctl(PR_SET_PDEATHSIG, int(orphan_signal))
@@ -163,7 +163,7 @@ def main() -> None:
         _watch(options.lifeline, options.signal)
     else:
         die_with_parent(signal.Signals(options.signal))
-    if os.getppid() != options.parent:  # it died before we asked to be told
+    if os.getppid() != options.parent:  # it died before we asked for the signal
         sys.exit(1)
     try:
         environment = dict(one.split("=", 1) for one in options.set) if options.sealed else os.environ

@@ -1,7 +1,7 @@
 """Whether what lies on disk is ours alone to change: what we read back decides what we run.
 
 Flower's history is read by pickle, `stack.json` says to which database a command goes, and PostgreSQL's folder is the
-truth. Nobody else may write any of it.
+truth. No other user may write any of it.
 """
 
 import grp
@@ -22,7 +22,7 @@ ELSEWHERE: Final = "or choose another folder with --data-dir"
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What lstat(2) says of one thing. `private_group`: its group is its owner's own, with nobody else in it."""
+    """What lstat(2) says of one thing. `private_group`: its group is its owner's own, with no other member."""
 
     kind: str  # folder, file, link, or other
     owner: int
@@ -37,7 +37,7 @@ class FileFacts:
 
 
 def fault(seen: FileFacts, ours: Collection[int], *, on_the_way: bool = False) -> str | None:
-    """`link`, `owner` or `mode` where somebody else could change it, else None. `ours`: owners that are no strangers.
+    """`link`, `owner` or `mode` where another user could change it, else None. `ours`: owners that are no strangers.
 
     `on_the_way`: it is only passed through. Then a link may stand there, if no stranger made it, and others may write
     if they cannot touch what is not theirs (the sticky bit, as /tmp has it) or if the group is its owner alone.
@@ -115,7 +115,7 @@ def make_folder(path: Path, mode: int) -> None:
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a file of ours, or FileNotFoundError. LocalError: a link, somebody else's, or open to others."""
+    """A descriptor of a file of ours, or FileNotFoundError. LocalError: a link, not ours, or open to others."""
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except PermissionError as error:
@@ -150,7 +150,7 @@ def refuse_strangers(folder: Path, prefixes: Sequence[str], ours: Collection[int
 
 @cache
 def _above_us() -> frozenset[int]:
-    """Who could run anything as us already: root, and whoever owns this very code, or the root of all folders.
+    """Who could run anything as us already: root, and the owners of this very code and of the root of all folders.
 
     The last one is root by another number, in a container with users of its own.
     """
@@ -158,7 +158,7 @@ def _above_us() -> frozenset[int]:
 
 
 def _is_private(group: int, owner: int) -> bool:
-    """Whether a group is a user's own, as many systems make one for each: it has his name, and nobody else is in it."""
+    """Whether a group is a user's own, as many systems make one for each: it has his name and no other member."""
     try:
         found, name = grp.getgrgid(group), pwd.getpwuid(owner).pw_name
     except KeyError:

@@ -36,12 +36,12 @@ SERVER: Mapping[str, str] = {
     "log_timezone": "UTC",
     # Six workers with up to 64 threads each, the API, a person's psql and a test run beside them.
     "max_connections": "300",
-    # Taken as it is used. With PostgreSQL's own 128 MB, ten million old edits made each new one write out somebody's
+    # Taken as it is used. With PostgreSQL's own 128 MB, ten million old edits made each new one write out another
     # pages first: 1.3 writes and 2 evictions an edit, and a fifth to a third fewer edits a second.
     "shared_buffers": "512MB",
     # Half as many checkpoints in a flood: after each, whatever is touched first goes into the WAL as a whole page.
     "max_wal_size": "2GB",
-    "log_checkpoints": "off",  # every five minutes a line that nobody at this terminal needs
+    "log_checkpoints": "off",  # every five minutes a line that no user needs
     "cluster_name": "redraft",
 }
 FOR_TESTS_ONLY: Mapping[str, str] = {"fsync": "off", "full_page_writes": "off"}
@@ -158,7 +158,7 @@ class PostgreSQL:
             except (FileNotFoundError, ValueError):
                 return
             if not self._serves_here(pid):
-                # The number belongs to somebody else now. PostgreSQL would take that for a living server.
+                # The number belongs to another process now. PostgreSQL would take that for a living server.
                 pidfile.unlink(missing_ok=True)
                 return
             time.sleep(0.1)
@@ -203,7 +203,7 @@ class PostgreSQL:
         return True
 
     def create_database(self, name: str = DATABASE, *, template: str | None = None) -> str:
-        """Make a database unless it is there; its URL. Nobody may be connected to the template (20 ms of CPU)."""
+        """Make a database unless it is there; its URL. The template must have no connections (20 ms of CPU)."""
         import psycopg  # noqa: PLC0415 - as above
         from psycopg import sql  # noqa: PLC0415
 
@@ -218,7 +218,7 @@ class PostgreSQL:
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
-        """Remove a database, whoever is still connected to it."""
+        """Remove a database, connections to it included."""
         import psycopg  # noqa: PLC0415 - as above
         from psycopg import sql  # noqa: PLC0415
 

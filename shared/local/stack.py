@@ -274,7 +274,7 @@ class Stack:
 
 
 def _http(url: str) -> int:
-    """The status of a GET, 0 if nobody answers."""
+    """The status of a GET, 0 if there is no answer."""
     import http.client  # noqa: PLC0415 - 40 ms that `redraft --help` should not pay
     import urllib.error  # noqa: PLC0415
     import urllib.request  # noqa: PLC0415

@@ -20,7 +20,7 @@ Say = Callable[[str, str], None]
 # A child that lived this long (seconds) was well: its next death is a first one again.
 WELL = 10.0
 BACKOFF_FIRST, BACKOFF_MOST = 0.1, 5.0
-# After a child's end its last lines are in the pipe already; this bounds the wait for a pipe that somebody else holds.
+# After a child's end its last lines are in the pipe already; this bounds the wait for a pipe that another holds open.
 DRAIN = 1.0
 LONGEST_LINE = 1 << 20
 
@@ -166,7 +166,7 @@ class _Kept:
             self._signal(self.child.stop_signal)
         pump = asyncio.create_task(self._pump(ours))
         code = await process.wait()
-        # Its pool must not outlive it: nobody would count, stop or hear those processes any more.
+        # Its pool must not outlive it: those processes would not be counted, stopped or heard any more.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         self.pid = None

@@ -58,7 +58,7 @@ class Valkey:
 
 
 def answers(url: str) -> bool:
-    """Whether the Redis at that URL answers now, whoever runs it; after at most 2 s."""
+    """Whether the Redis at that URL answers now; after at most 2 s."""
     import redis  # noqa: PLC0415 - 0.15 s that a command which needs no server should not pay
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415

@@ -20,7 +20,7 @@ def refuse(config: Settings) -> None:
 
 
 def refuse_old_postgresql(url: str) -> None:
-    """StartError if that PostgreSQL is too old. One that does not answer says nothing: whoever needs it says that."""
+    """StartError if that PostgreSQL is too old. One that does not answer is no error here: its caller says that."""
     version = postgresql_version(url)
     if version is not None and is_too_old(version):
         raise StartError(

@@ -67,8 +67,8 @@ def work(tx: Connection, job_id: str) -> Work | None:
 
 _NAME = "pg_try_advisory_xact_lock(7340, hashtext(CAST(:id AS text) || '/' || {}))"
 # The list is made first: only the names that are tried one after the other are locked, not those of all open chunks.
-# Who has the lane, one for all jobs, is beside nobody. When an edit came its id says, which begins with its time; so do
-# those of the job's own audit rows, with the job's time, hence `since` lies behind them.
+# One job has the lane, and is alone in it. The id of an edit begins with the time at which the edit came. The ids of
+# the job's own audit rows begin with the job's time, so `since` lies behind them.
 _TAKE_NEXT = text(f"""
     WITH open AS MATERIALIZED (
         SELECT number FROM reschedule_chunks WHERE reschedule_id = :id AND NOT done ORDER BY number LIMIT 16

@@ -144,7 +144,7 @@ def live(tx: Connection, age: float) -> list[tuple[str, bool]]:
     return [(row[0], row[1]) for row in tx.execute(_LIVE, {"age": age})]
 
 
-# The bulk lane is shared by workspaces in turn; one whose jobs nobody has worked on yet comes first. A workspace's last
+# The bulk lane is shared by workspaces in turn; one whose jobs have not begun comes first. A workspace's last
 # turn is the last time that one of its live or newest jobs was touched: no index over that time, which would have every
 # chunk write to it. An older job that ended since had its turns between theirs.
 _LAST_TURN = """(

@@ -113,5 +113,5 @@ _MARK_AGAIN = text("""
 
 
 def mark_again(tx: Connection, ids: Iterable[str]) -> None:
-    """A message for these locked posts goes round again: nobody else need send another meanwhile."""
+    """A message for these locked posts goes round again: no other message is needed meanwhile."""
     tx.execute(_MARK_AGAIN, {"ids": list(ids)})

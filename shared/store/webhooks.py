@@ -78,7 +78,7 @@ _LEASE = text("""
 
 
 def lease(tx: Connection, post_ids: Iterable[str], expiry: float) -> list[Leased]:
-    """Lease the heads of these posts' queues, those that nobody else delivers and whose next try has come."""
+    """Lease the heads of these posts' queues, those that no other worker delivers and whose next try has come."""
     given = {"ids": list(post_ids), "token": new_id("lea"), "expiry": expiry}
     return [Leased(*row) for row in tx.execute(_LEASE, given)]
 

@@ -17,7 +17,7 @@ A_SECOND: Final = 1.0
 """Lines of one kind that are written from then on."""
 
 KINDS_MAX: Final = 500
-"""Kinds that are told apart. Kinds come from our code and not from clients; this holds should that ever be wrong."""
+"""Kinds that are counted apart. Kinds come from our code and not from clients; this holds should that ever be wrong."""
 
 
 @dataclass(slots=True)

@@ -192,7 +192,7 @@ def _speak_safely(record: logging.LogRecord) -> bool:
     elif isinstance(args, tuple):
         record.args = tuple(_redacted_text(arg) if isinstance(arg, BaseException) else arg for arg in args)
     if record.exc_info or record.name == "asyncio":
-        # The error stands below its first line, or is told by its type in `exception`.
+        # The error stands below its first line, or stands as its type in `exception`.
         record.msg, record.args = record.getMessage().strip().partition("\n")[0], ()
     if left_out:
         record.msg, record.args = f"{record.getMessage()} (and {left_out} lines like this one)", ()

@@ -84,7 +84,7 @@ def _cleaned(values: Iterable[Any], most: int) -> list[Any]:
 
 
 def block(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drop the fields that no line may carry, and say which, so that whoever wrote them notices; clean the rest."""
+    """Drop the fields that no line may carry, and say which, so that their author notices; clean the rest."""
     blocked = [name for name in event if BLOCKED.fullmatch(name)]
     for name in blocked:
         del event[name]

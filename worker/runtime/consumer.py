@@ -1,4 +1,4 @@
-"""Celery's consumer, which survives messages that it cannot read: anybody can put anything on a queue.
+"""Celery's consumer, which survives messages that it cannot read: every client of Redis can put anything on a queue.
 
 docs/faults.md, row 10.
 """

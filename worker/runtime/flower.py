@@ -29,7 +29,7 @@ COOKIE: Final = "redraft_flower"
 
 BODY_LIMIT = 64 * 1024
 """Bytes. Forms and task arguments are small, and a body is read before its password is judged: Tornado (6.5) reads
-100 MB where nobody says otherwise."""
+100 MB by default."""
 
 log = structlog.get_logger(__name__)
 _guesses = Guesses()

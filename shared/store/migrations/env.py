@@ -50,7 +50,7 @@ def _limit_lock_waits(connection: Connection) -> None:
 
 
 def _migrated(connection: Connection, deadline: float) -> bool:
-    """Each migration is a transaction of its own: what was done stays done. False if somebody holds what it needs."""
+    """Each migration is a transaction of its own: what was done stays done. False if it met a lock."""
     _limit_lock_waits(connection)
     connection.commit()
     context.configure(
