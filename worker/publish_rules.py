@@ -36,6 +36,8 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
     if verdict != "claim":
         return Taken(verdict)
     lost = None
+    if post.claim_token is None and history is not None and history.past.done:
+        return Taken("done", finish=_posted(facts.id, None, history.past))
     if post.claim_token is not None:
         lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, retries.WORKER_GONE)
         if history is not None and history.past.done:
@@ -43,7 +45,7 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
         give_up = history and retries.before_retaking(history.past, now, limits)
         if give_up:
             return Taken("failed", lost=lost, finish=_failed(facts.id, post.claim_token, give_up))
-    return Taken("claim", _attempt(facts, post, history, retaken=post.claim_token is not None), lost)
+    return Taken("claim", _attempt(facts, post, history, now, limits), lost)
 
 
 def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
@@ -74,15 +76,16 @@ def anew(post: Post, facts: PostFacts) -> bool:
     return (facts.schedule_revision, facts.content_revision) != (was.schedule_revision, was.content_revision)
 
 
-def _attempt(facts: PostFacts, post: Post, history: History | None, *, retaken: bool) -> Attempt:
+def _attempt(facts: PostFacts, post: Post, history: History | None, now: datetime, limits: Limits) -> Attempt:
     """The next try: under the old key where the body is the old one, else under a new key.
 
     Key and body stay as they are where a claim expired, and where a try may have had its effect, also after an operator
-    put the post back: a new key could be a second effect.
+    put the post back: a new key could be a second effect. Where none had one, by an operator's word, a key that the
+    publisher may forget soon is not used any more: what is sent under it next could go out twice.
     """
-    fixed = history is not None and (retaken or history.past.maybe_sent)
+    fixed = history is not None and (post.claim_token is not None or history.past.maybe_sent)
     body = history.body if history is not None and fixed else posts.service_body("publish", post, facts)
-    if history is not None and history.body == body:
+    if history is not None and history.body == body and (fixed or not history.past.key_too_old(now, limits.keeps_keys)):
         key, number = history.idempotency_key, history.tries + 1
     else:
         key, number = f"pub_{uuid4().hex}", 1
@@ -132,16 +135,14 @@ def conclude(
     return Finish(post_id, token, "generated", until=step.at)
 
 
-def conclude_late(facts: PostFacts, attempt: Attempt, latest: History | None) -> Finish | None:
-    """What a 2xx makes of a post whose claim the caller has lost: posted, if it has failed meanwhile; else None.
+def conclude_late(facts: PostFacts, latest: History | None) -> Finish | None:
+    """What a recorded 2xx makes of a post that is not claimed: posted, if it has failed or waits to go out; else None.
 
-    Until now it was not known whether the post was out. A post that is under way again learns
-    it from its tries. `latest`: all tries under the latest key; a post that came back under another key is left alone.
+    Until now it was not known whether the post was out. Now it is known. A post that is claimed again learns it from
+    its tries. `latest`: all tries under the latest key; a 2xx under an older key changes nothing.
     """
-    if facts.status is not Status.FAILED or facts.deleted or latest is None:
-        return None
-    known = latest.idempotency_key == attempt.idempotency_key and latest.past.done
-    return _posted(facts.id, None, latest.past) if known else None
+    unclaimed = facts.status in {Status.FAILED, Status.GENERATED} and facts.claim is None and not facts.deleted
+    return _posted(facts.id, None, latest.past) if unclaimed and latest is not None and latest.past.done else None
 
 
 def _posted(post_id: str, token: str | None, past: Past) -> Finish:

@@ -24,6 +24,8 @@ from worker.follow_ups import FollowUps, Publish
 from worker.outbound.call_pool import Completed, finish_or_keep, transactions
 from worker.retries import Limits
 
+UNNOTICED_AT_ONCE = 500
+
 log = structlog.get_logger(__name__)
 
 
@@ -95,7 +97,7 @@ def _result(completed: Completed[Called]) -> AttemptResult:
 def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Completed[Called]]:
     """Finish what can be locked, fenced by the claims' tokens. The rest is returned.
 
-    A stale finish changes nothing, save one: a 2xx says of a post that has failed meanwhile that it is out.
+    A stale finish changes nothing, save one: a 2xx says that a post is out which has failed or was put back meanwhile.
     """
     outcomes: dict[str, str] = {}
     follow_ups = FollowUps()
@@ -119,7 +121,7 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
             else:
                 # Of several late answers to one post the first does it.
                 known = latest.get(attempt.post_id) if attempt.post_id not in outcomes else None
-                late = publish_rules.conclude_late(post.facts, attempt, known)
+                late = publish_rules.conclude_late(post.facts, known)
                 finishes += [late] if late else []
                 outcomes.setdefault(attempt.post_id, "done" if late else "stale")
         follow_ups.webhooks = write_finishes(tx, finishes, locked)
@@ -130,6 +132,21 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
         if one.reply.kind != "done":
             log.warning("not_published", post_id=attempt.post_id, outcome=one.reply.kind, attempt=attempt.try_number)
     return [one for one in completed if one.item.attempt.post_id not in locked]
+
+
+def finish_unnoticed() -> list[str]:
+    """Finish failed posts of which a 2xx is on record. Returned: these posts.
+
+    The 2xx came while another session had the post locked, and its worker died before the lock was gone, or gave up.
+    """
+    with transaction() as tx:
+        locked = posts_store.lock_posts(tx, failures.unnoticed(tx, UNNOTICED_AT_ONCE), "skip")
+        latest = claims_store.histories(tx, locked) if locked else {}
+        found = [publish_rules.conclude_late(post.facts, latest.get(post_id)) for post_id, post in locked.items()]
+        finishes = [finish for finish in found if finish is not None]
+        webhooks = write_finishes(tx, finishes, locked)
+    FollowUps(webhooks=webhooks).send()
+    return [finish.post_id for finish in finishes]
 
 
 def _asks_the_tries(completed: Completed[Called], post: Post) -> bool:

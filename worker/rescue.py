@@ -13,7 +13,7 @@ from shared.store import reschedules as reschedules_store
 from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.telemetry import logs
-from worker import schedule
+from worker import published, schedule
 from worker.follow_ups import FollowUps, JobStep, Publish, Render
 
 # Younger edits have a doorbell under way; an answer takes milliseconds.
@@ -38,6 +38,7 @@ def rescue() -> dict[str, int]:
         "publishes": schedule.dispatch_due,
         "renders": schedule.dispatch_renders,
         "claims": _claims,
+        "published": _published,
         "reschedules": _reschedules,
         "webhooks": _webhooks,
         "events": _delivered_events,
@@ -80,6 +81,10 @@ def _claims() -> int:
     )
     follow_ups.send()
     return len(follow_ups.publishes) + len(follow_ups.renders)
+
+
+def _published() -> int:
+    return len(published.finish_unnoticed())
 
 
 def _reschedules() -> int:

@@ -152,6 +152,6 @@ def before_retaking(past: Past, now: datetime, limits: Limits = Limits()) -> Giv
     the try without an outcome. And the key may have grown too old meanwhile: workers were stopped, or an operator put
     the post back days later.
     """
-    if past.key_too_old(now, limits.keeps_keys):
+    if past.maybe_sent and past.key_too_old(now, limits.keeps_keys):
         return _in_doubt(KEY_TOO_OLD)
     return _in_doubt(WORKER_GONE) if past.unknown >= limits.unknown else None

@@ -135,6 +135,7 @@ def _publishing(row: Row, last: LastTry | None, past: Past, now: datetime, limit
 
 
 _ANSWERED: Final = {
+    Outcome.DONE: "the publisher has answered that it is out",
     Outcome.PROCESSING: "the {} is still at work on it",
     Outcome.NOT_NOW: "the {} asks to wait",
     Outcome.NEVER_STARTED: "the {} could not be reached",

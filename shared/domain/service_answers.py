@@ -175,13 +175,13 @@ def _date(value: str) -> datetime | None:
 class Past:
     """What is known of the tries under one key. `histories` in shared/store/claims.py computes it from the rows.
 
-    The counts and their times begin anew when an operator retries. What begins with `uncertain` does not: only an
-    operator's statement that the request had no effect resets that. Times are aware, UTC.
+    The counts and their times begin anew when an operator retries. `uncertain`, `accepted` and `maybe_sent` do not:
+    only an operator's statement that the request had no effect resets them. Nothing resets the rest. Times are UTC.
 
     `uncertain`: a try ended unknown. Only a 2xx under the same key resolves that.
     `accepted`: a try was answered "still at work".
     `maybe_sent`: a try may have had its effect. Key and body must not change.
-    `maybe_since`: when the first such try began. The age of the key counts from there.
+    `maybe_since`: when the first such try began. The publisher counts the age of the key from there.
     `done`: a try was answered 2xx. The post is out, as `platform_post_id` if the publisher gave that.
     """
 
@@ -221,7 +221,7 @@ class Past:
     def forgiven(self, *, not_sent: bool = False) -> "Past":
         """The same after an operator's retry; `not_sent`: the operator said that the request had no effect."""
         if not_sent:
-            return Past()
+            return Past(maybe_since=self.maybe_since, done=self.done, platform_post_id=self.platform_post_id)
         return Past(
             uncertain=self.uncertain,
             accepted=self.accepted,

@@ -94,12 +94,13 @@ _HISTORY = text("""
             min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'not_now') AS busy_since,
             min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'processing') AS working_since,
             bool_or(NOT not_sent AND (outcome = 'unknown' OR outcome IS NULL))
-                AND NOT bool_or(NOT not_sent AND coalesce(outcome, '') = 'done') AS uncertain,
+                AND NOT bool_or(coalesce(outcome, '') = 'done') AS uncertain,
             bool_or(NOT not_sent AND coalesce(outcome, '') = 'processing') AS accepted,
             bool_or(NOT not_sent AND coalesce(outcome, '') <> ALL(:harmless)) AS maybe_sent,
-            min(started_at) FILTER (WHERE NOT not_sent AND coalesce(outcome, '') <> ALL(:harmless)) AS maybe_since,
-            bool_or(NOT not_sent AND coalesce(outcome, '') = 'done') AS done,
-            min(platform_post_id) FILTER (WHERE NOT not_sent) AS platform_post_id
+            -- No operator's word changes what the publisher has seen and said.
+            min(started_at) FILTER (WHERE coalesce(outcome, '') <> ALL(:harmless)) AS maybe_since,
+            bool_or(coalesce(outcome, '') = 'done') AS done,
+            min(platform_post_id) AS platform_post_id
         FROM publish_attempts a WHERE a.post_id = l.post_id AND a.idempotency_key = l.idempotency_key) t""")
 _FAILURES = [outcome.value for outcome in FAILURES]
 HARMLESS = [outcome.value for outcome in NOT_SENT]
@@ -163,7 +164,7 @@ _FORGIVE = text("""
 def forgive(tx: Connection, post_ids: Iterable[str], *, not_sent: bool = False) -> None:
     """An operator retries these posts: earlier tries no longer count against them, key and body stay.
 
-    `not_sent`: the operator says that none of them had an effect; key and body may then change.
+    `not_sent`: the operator says that none of them had an effect; body and key may then change.
     """
     tx.execute(_FORGIVE, {"ids": list(post_ids), "not_sent": not_sent})
 

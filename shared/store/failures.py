@@ -51,9 +51,11 @@ def put_back(
     """What an operator's retry makes of a failed post. None: it stays as it is, since it may have gone out and its key
     is too old. `past`: its tries under the latest key; `not_sent`: the operator says that none had an effect. Pure.
     """
+    if past.done:
+        # A 2xx is on record, which no operator's word undoes: the next claim finishes the post without a request.
+        return PutBack("closed", Status.GENERATED, ClaimKind.PUBLISH)
     if past.maybe_sent and not not_sent:
-        # A post that went out by an answer that came late is finished without another request.
-        if past.key_too_old(now, keeps_keys) and not past.done:
+        if past.key_too_old(now, keeps_keys):
             return None
         return PutBack("closed", Status.GENERATED, ClaimKind.PUBLISH)
     if post.rendered_url is None and needs_render(post.content_type, render_as_video=post.render_as_video):
@@ -87,7 +89,11 @@ def keys_too_old(tx: Connection, post_ids: Iterable[str]) -> list[str]:
     """
     found = claims_store.histories(tx, post_ids)
     now, keeps = posts_store.clock(tx), settings().publisher_keeps_keys
-    return sorted(i for i, one in found.items() if one.past.key_too_old(now, keeps) and not one.past.done)
+    return sorted(
+        post_id
+        for post_id, one in found.items()
+        if one.past.maybe_sent and one.past.key_too_old(now, keeps) and not one.past.done
+    )
 
 
 _RETRY = text("""
@@ -130,6 +136,7 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
     rows: list[dict[str, object]] = []
     done: list[Retried] = []
     acts: list[Act] = []
+    opened: list[str] = []
     for post in failed:
         facts, history = post.facts, past.get(post.facts.id)
         tries = history.past if history is not None else Past()
@@ -146,13 +153,16 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
             }
         )
         revision = facts.content_revision if put.status is Status.PENDING_RENDER else facts.schedule_revision
-        action = acts_store.RETRY_NOT_SENT if tries.maybe_sent and not_sent else acts_store.RETRY
+        opens = not_sent and not tries.done
+        opened += [facts.id] if opens else []
+        action = acts_store.RETRY_NOT_SENT if tries.maybe_sent and opens else acts_store.RETRY
         overwritten = before[facts.id] | {"idempotencyKey": history.idempotency_key if history else None}
         acts.append(Act(action, "post", facts.id, post.workspace_id, facts.status, overwritten))
         done.append(Retried(facts.id, put.back, revision, facts.scheduled_time))
     if not rows:
         return []
-    claims_store.forgive(tx, [one.post_id for one in done], not_sent=not_sent)
+    claims_store.forgive(tx, opened, not_sent=True)
+    claims_store.forgive(tx, {one.post_id for one in done} - set(opened))
     waits = {row[0]: row[1] for row in tx.execute(_RETRY, {"rows": to_json(rows).decode()})}
     counted(len(waits), len(rows), "retry")
     acts_store.record(tx, actor, acts)
@@ -161,23 +171,38 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
 
 _WENT_OUT = text("""
     UPDATE posts p SET status = 'posted', posted_at = clock_timestamp(), platform_post_id = r.platform_post_id,
-        failure_reason = NULL, failure_class = NULL, failure_message = NULL, failed_at = NULL, revision = p.revision + 1
+        failure_reason = NULL, failure_class = NULL, failure_message = NULL, failed_at = NULL, retry_at = NULL,
+        revision = p.revision + 1
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(post_id text, platform_post_id text)
-    WHERE p.id = r.post_id AND p.status = 'failed' AND p.deleted_at IS NULL
+    WHERE p.id = r.post_id AND p.status IN ('failed', 'generated') AND p.claim_kind IS NULL AND p.deleted_at IS NULL
     RETURNING p.id, p.posted_at, p.revision""")
 
 
 def went_out(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Post]) -> dict[str, Finished]:
-    """Finish locked posts that have failed, and of which a late 2xx says that they are out; how each post stands then.
-    What stood there before is kept in `acts`.
+    """Finish locked posts that have failed or wait, and of which a late 2xx says that they are out. Returned: how each
+    stands then. What stood there before is kept in `acts`.
     """
     if not finishes:
         return {}
     acts = [
-        Act(acts_store.WENT_OUT, "post", post_id, locked[post_id].workspace_id, Status.FAILED, dict(stood))
+        Act(acts_store.WENT_OUT, "post", post_id, locked[post_id].workspace_id, stood["status"], dict(stood))
         for post_id, stood in tx.execute(_BEFORE, {"ids": [one.post_id for one in finishes]})
     ]
     rows = tx.execute(_WENT_OUT, {"rows": to_json(finishes).decode()}).all()
     counted(len(rows), len(finishes), "went_out")
     acts_store.record(tx, Actor("redraft"), acts)
     return {row[0]: Finished(row[1], row[2]) for row in rows}
+
+
+# Of the posts that failed within an hour the newest (ix_posts_failed), each with its tries (ix_publish_attempts_post).
+_UNNOTICED = text("""
+    SELECT p.id FROM (SELECT id FROM posts WHERE status = 'failed' AND deleted_at IS NULL
+            AND failed_at > now() - interval '1 hour' ORDER BY failed_at DESC LIMIT :looked_at) p
+    WHERE EXISTS (SELECT FROM publish_attempts a WHERE a.post_id = p.id AND a.outcome = 'done')
+    LIMIT :limit""")
+LOOKED_AT = 1000
+
+
+def unnoticed(tx: Connection, limit: int) -> list[str]:
+    """Posts that failed within an hour although one of their tries was answered 2xx, of the newest LOOKED_AT."""
+    return list(tx.execute(_UNNOTICED, {"limit": limit, "looked_at": LOOKED_AT}).scalars())

@@ -153,7 +153,8 @@ def instant(at: datetime) -> str:
 
 _POSTS = text("""
     SELECT p.*, (SELECT count(*) FROM acts a WHERE a.subject_id = p.id AND a.action LIKE 'retry%') AS retries,
-        (SELECT count(*) FROM acts a WHERE a.subject_id = p.id AND a.action = 'went_out') AS late
+        (SELECT count(*) FROM acts a WHERE a.subject_id = p.id AND a.action = 'went_out'
+            AND a.from_state = 'failed') AS late
     FROM posts p WHERE id = ANY(:ids)""")
 _EDITS = text(f"""
     SELECT id, post_id, request_id, changes, status, created_at, finalized_at, attempts, revision, before, {AFTER},

@@ -256,7 +256,7 @@ def finish(state: State, holder: Holder) -> State:
     assert answer is not None
     state = ended(state, _result(holder))
     if state.token != attempt.claim_token:
-        late = publish_rules.conclude_late(state.facts, attempt, state.history) if answer is Outcome.DONE else None
+        late = publish_rules.conclude_late(state.facts, state.history) if answer is Outcome.DONE else None
         return state if late is None else finished(state, late)
     asks = QUARTER if answer in {Outcome.NOT_NOW, Outcome.PROCESSING} else None
     reply = Reply(answer, message=None if answer is Outcome.DONE else "no", retry_after=asks)

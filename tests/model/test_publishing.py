@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from api import deletion
 from shared.domain import posts, reschedules, service_answers
 from shared.domain.failure_classes import FailureClass
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
+from shared.domain.posts import Post
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
 from shared.store.claims import Attempt, AttemptResult, History
@@ -202,8 +204,8 @@ def a_claim_between_tries_has_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def _attempts(monkeypatch: pytest.MonkeyPatch, *, key_stays: bool) -> None:
     _bodies_change(monkeypatch)
 
-    def twin(facts: PostFacts, post: object, history: History | None, *, retaken: bool) -> Attempt:
-        attempt = attempt_of(facts, post, None, retaken=retaken)  # type: ignore[arg-type]
+    def twin(facts: PostFacts, post: Post, history: History | None, *given: Any) -> Attempt:
+        attempt = attempt_of(facts, post, None, *given)
         if history is None or not key_stays:
             return attempt
         return replace(attempt, idempotency_key=history.idempotency_key, try_number=history.tries + 1)

@@ -31,7 +31,7 @@ from tests.worker.fake_services import (
 )
 from worker import publish
 from worker.outbound.call_pool import Completed
-from worker.published import Called, Published, finish
+from worker.published import Called, Published, finish, finish_unnoticed
 
 __all__ = ["due", "fake_services"]
 
@@ -142,7 +142,9 @@ def test_a_retry_makes_no_key_young_again(engine: Engine, fake_services: FakeSer
     assert put_back(due) == []
 
 
-def test_an_operators_word_makes_the_key_young_again(engine: Engine, fake_services: FakeServices, due: str) -> None:
+def test_an_operators_word_that_nothing_went_out_makes_a_new_key_where_the_old_one_is_old(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
     spent(engine, fake_services, due)
     time_passes(engine, due, days=3)
     assert put_back(due, not_sent=True) == ["due"]
@@ -150,7 +152,64 @@ def test_an_operators_word_makes_the_key_young_again(engine: Engine, fake_servic
     assert next_try(engine, due) == "unknown"
     time_passes(engine, due, hours=20)
     assert next_try(engine, due) == "done"
+    first, *_, lost, repeat = (asked.key for asked in fake_services.asked)
+    assert first != lost == repeat
+
+
+def test_no_operators_word_makes_a_key_younger_than_the_publisher_has_it(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    spent(engine, fake_services, due)
+    time_passes(engine, due, hours=20)
+    assert put_back(due, not_sent=True) == ["due"]
+    # The key is repeated, for the publisher still guards it. Then the answers are lost.
+    spent(engine, fake_services, due)
     assert len({asked.key for asked in fake_services.asked}) == 1
+    time_passes(engine, due, hours=5)
+    assert (put_back(due), too_old(due)) == ([], True)
+
+
+def test_a_claim_under_a_key_that_grew_old_since_an_operators_word_is_not_retaken(
+    engine: Engine, fake_services: FakeServices, due: str
+) -> None:
+    spent(engine, fake_services, due)
+    time_passes(engine, due, hours=22, minutes=50)
+    assert put_back(due, not_sent=True) == ["due"]
+    fake_services.replies = [UNKNOWN]
+    assert next_try(engine, due) == "unknown"
+    time_passes(engine, due, minutes=20)
+    asked = len(fake_services.asked)
+    assert next_try(engine, due) == "failed"
+    assert len(fake_services.asked) == asked
+
+
+def test_no_operators_word_undoes_a_2xx_that_is_on_record(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    with db.autocommit() as tx:
+        claims_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
+    assert put_back(due, not_sent=True) == ["closed"]
+    assert [row.not_sent for row in attempts(engine, due)] == [False]
+    assert next_try(engine, due) == "done"
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id, fake_services.asked) == ("posted", "tt_late", [])
+
+
+def test_rescue_finishes_a_failed_post_whose_2xx_was_recorded_by_a_worker_that_died(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    assert finish_unnoticed() == []
+    with db.autocommit() as tx:
+        claims_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
+    with engine.connect() as person:
+        person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
+        assert finish_unnoticed() == []
+    assert finish_unnoticed() == [due]
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id, fake_services.asked) == ("posted", "tt_late", [])
+    assert finish_unnoticed() == []
 
 
 def test_a_post_that_was_open_although_it_may_have_gone_out_is_not_called_for_and_then_fails(
@@ -228,7 +287,7 @@ def test_a_key_is_too_old_an_hour_or_a_sixth_before_the_publisher_may_forget_it(
     assert past.maybe_since == first
     for one in (past, past.forgiven()):
         assert one.key_too_old(now, keeps) is old
-    assert not past.forgiven(not_sent=True).key_too_old(now, keeps)
+    assert past.forgiven(not_sent=True).key_too_old(now, keeps) is old
     assert not Past().key_too_old(now, keeps)
 
 
@@ -281,22 +340,33 @@ def test_no_other_late_answer_changes_a_post_that_has_failed(
     assert factories.row(engine, "posts", due) == failed
 
 
-def test_a_late_2xx_leaves_alone_a_post_that_is_deleted_and_one_that_an_operator_has_put_back(
+def test_a_late_2xx_ends_a_post_that_an_operator_has_put_back_open(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = written_off(engine, due, monkeypatch)
-    with db.transaction() as tx:
-        posts = posts_store.lock_posts(tx, [due], "wait").values()
-        failures.retry(tx, posts, Actor("anna"), not_sent=True)
+    assert put_back(due, not_sent=True) == ["due"]
+    change(engine, "posts", due, scheduled_time=factories.soon(120))
+    assert late(called, Reply("done", {"platformPostId": "tt_late"})) == "done"
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id, fake_services.asked) == ("posted", "tt_late", [])
+
+
+def test_a_claim_of_an_open_post_finds_the_2xx_that_is_on_record(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    assert put_back(due, not_sent=True) == ["due"]
+    with db.autocommit() as tx:
+        claims_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
+    assert next_try(engine, due) == "done"
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id, fake_services.asked) == ("posted", "tt_late", [])
+
+
+def test_a_late_2xx_leaves_a_deleted_post_alone(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    change(engine, "posts", due, deleted_at=factories.soon())
     assert late(called, Reply("done", {})) == "stale"
-    assert factories.row(engine, "posts", due).status == "generated"
-    change(
-        engine,
-        "posts",
-        due,
-        status="failed",
-        failure_reason="no",
-        failed_at=factories.soon(),
-        deleted_at=factories.soon(),
-    )
-    assert late(called, Reply("done", {})) == "stale"
+    assert factories.row(engine, "posts", due).status == "failed"

@@ -161,7 +161,7 @@ def finish_or_keep(
     now = time.monotonic()
     kept = [one for one in rest if now - one.at < keep_for]
     if len(kept) < len(rest):
-        log.warning("finish_given_up", calls=len(rest) - len(kept), after=keep_for)
+        log.warning("finish_given_up", calls=len(rest) - len(kept), seconds=keep_for)
     return kept
 
 
