@@ -40,6 +40,7 @@ LOOK_UP = "(None if new else find(key)) or publish"
 UNSIGNED = " if ours else (401, {})"
 ID = "uuid.uuid4().hex[:12]"
 WORK = 'time.sleep(0.25)\n    with OUT.open("a")'
+LONG_WORK = (WORK, WORK.replace("0.25", "1.5"))
 AFTER = "    time.sleep(0.25)\n    return made"
 HOLD = "    while pathlib.Path('hold').exists(): time.sleep(0.01)\n    return made"
 RAISES_ONCE = "    flag = pathlib.Path('once')\n    if not flag.exists(): flag.touch(); raise "
@@ -142,7 +143,7 @@ TWINS = {
         [(GUARD, "if status"), ID_OF_THE_KEY], verification.once_for_two_at_a_time, True, "No guard while a request"
     ),
     "no guard after a caller left": (
-        [(GUARD, "if status"), ID_OF_THE_KEY], verification.once_though_the_caller_left, True,
+        [(GUARD, "if status"), ID_OF_THE_KEY, LONG_WORK], verification.once_though_the_caller_left, True,
         "No guard while a request",
     ),
     "guarded with a refusal": (
