@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class _History:
     """All that the page shows, newest first. `failed`: why and how, of a failed post; `rendered`: its last render,
-    where that did not end well.
+    where that did not end well. `key_too_old`: it may have gone out, under a key that is not used any more.
     """
 
     post: Post
@@ -57,6 +57,7 @@ class _History:
     reason: Reason
     failed: FailedPost | None
     rendered: RenderTry | None
+    key_too_old: bool
 
 
 @page("/ops/posts/{post_id}")
@@ -88,6 +89,7 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         failed=found.failed,
         rendered=found.rendered,
         maybe_sent=found.failed is not None and found.failed.maybe_sent,
+        key_too_old=found.key_too_old,
         timeline=_timeline(found),
         truncated=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
         retry_token=access.token(config, f"{path}/retry"),
@@ -109,6 +111,7 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
         late_store.why(tx, [post_id])[post_id],
         failed=failed[0] if failed else None,
         rendered=late_store.last_render(tx, post_id),
+        key_too_old=bool(failed and failures.keys_too_old(tx, [post_id])),
     )
 
 

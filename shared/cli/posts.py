@@ -155,7 +155,7 @@ def show(
 ) -> None:
     """Show one post's history: its state, its latest tries and edits, and who retried it."""
     from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import acts, failed_posts, operator_actions, overview  # noqa: PLC0415
+    from shared.store import acts, failed_posts, failures, operator_actions, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
 
@@ -166,6 +166,7 @@ def show(
         done = acts.of(tx, post_id, SHOWN)
         why = late_store.why(tx, [post_id])
         failed = failed_posts.find(tx, ids=[post_id], limit=1)
+        too_old = bool(failed and failures.keys_too_old(tx, [post_id]))
         rendered = late_store.last_render(tx, post_id)
     post = found.get(post_id)
     if post is None or now is None:
@@ -176,7 +177,12 @@ def show(
         "renderedUrl": edit_histories.without_secrets(post.facts.rendered_url),
         "why": why[post_id].words,
         **_reason_as_json(why[post_id]),
-        "failure": {"class": failed[0].failure.value, "lastAnswer": failed[0].answer, "maybeSent": failed[0].maybe_sent}
+        "failure": {
+            "class": failed[0].failure.value,
+            "lastAnswer": failed[0].answer,
+            "maybeSent": failed[0].maybe_sent,
+            "keyTooOld": too_old,
+        }
         if failed
         else None,
         "lastRender": rendered and _render_as_json(rendered),
@@ -237,19 +243,29 @@ def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
         lines.append("What was done to it:")
     lines += [f"  {act['at']} {act['words']}" for act in shown["acts"]]
     if shown["failure"] is not None:
-        lines += _another_try(facts.id, maybe_sent=shown["failure"]["maybeSent"])
+        failure = shown["failure"]
+        lines += _another_try(facts.id, maybe_sent=failure["maybeSent"], key_too_old=failure["keyTooOld"])
     return lines
 
 
-def _another_try(post_id: str, *, maybe_sent: bool) -> list[str]:
+def _another_try(post_id: str, *, maybe_sent: bool, key_too_old: bool) -> list[str]:
     """Whether a failed post may have gone out, and what can be done about it."""
     retry_it = f"redraft posts retry {post_id}"
     if not maybe_sent:
         return ["\nIt did not go out. Another try, which leaves it open to edits:", f"  {retry_it}"]
+    if key_too_old:
+        again = [
+            "\nIt may have gone out. Its key is older than the publisher must remember, so a",
+            "plain retry leaves it as it is.",
+        ]
+    else:
+        again = [
+            "\nIt may have gone out. Another try asks again under its old key with its old",
+            "body, and the post is closed to edits:",
+            f"  {retry_it}",
+        ]
     return [
-        "\nIt may have gone out. Another try asks again under its old key with its old",
-        "body, and the post is closed to edits:",
-        f"  {retry_it}",
+        *again,
         "If you have looked on the platform and know that it did not go out, say so with",
         "--not-sent. It comes back open to edits, and may go out under a new key. Your",
         "word is kept with your name:",

@@ -262,7 +262,7 @@ def test_one_failed_posts_story_says_whether_it_may_have_gone_out_and_what_not_s
     assert f"  redraft posts retry {unknown} --not-sent\n" in shown
     assert "Your word is kept with your name" in " ".join(shown.split())
     told = json.loads(redraft("show", unknown, "--json").stdout)["failure"]
-    assert told == {"class": "unknown", "lastAnswer": None, "maybeSent": True}
+    assert told == {"class": "unknown", "lastAnswer": None, "maybeSent": True, "keyTooOld": False}
     assert max(len(line) for line in shown[shown.index("It may have gone out") :].splitlines()) <= 80
 
 
@@ -338,6 +338,10 @@ def test_a_post_whose_key_the_publisher_may_have_forgotten_is_left_and_the_comma
         tx.execute(
             text("UPDATE publish_attempts SET started_at = now() - interval '3 days' WHERE post_id = :id"), {"id": old}
         )
+    shown = " ".join(redraft("show", old).output.split())
+    assert "Its key is older than the publisher must remember, so a plain retry leaves it as it is." in shown
+    assert (shown.count("posts retry"), f"redraft posts retry {old} --not-sent" in shown) == (1, True)
+    assert json.loads(redraft("show", old, "--json").stdout)["failure"]["keyTooOld"]
     result = redraft("retry", old, new, "--yes")
     assert result.exit_code == 1
     assert "1 of 2 failed posts are tried again." in result.output
