@@ -15,6 +15,7 @@ from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, message, page, read
 from shared.domain.edit_histories import EditHistory
+from shared.domain.edits import PLAIN
 from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
@@ -81,6 +82,7 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         notice=notice,
         notice_kind=kind,
         post=post,
+        plain_fields=PLAIN,
         edits=found.edits[:FEW],
         tries=found.tries,
         late=late,

@@ -29,7 +29,7 @@ class PlainField(NamedTuple):
 
 
 PLAIN: Final = (PlainField("caption", "caption", captions.parse, captions.SCHEMA),)
-"""To add one: an entry here, its place in EditPatch and in PostFacts, its column (docs/contributing.md)."""
+"""To add one: an entry here, its attribute in EditPatch and in PostFacts, its column (docs/contributing.md)."""
 
 FIELDS: Final = (
     *(plain.name for plain in PLAIN), "scheduledTime", "timezone", "contentType", "contentUrl", "soundId"
@@ -40,7 +40,7 @@ FIELDS: Final = (
 @dataclass(frozen=True, slots=True)
 class EditPatch:
     """What one edit changes; UNSET means unchanged. `local_time`, `timezone` and `instant` are set together or not at
-    all. `sound_id` None removes the sound. The repr leaves out captions and URLs (docs/security.md).
+    all. `sound_id` None removes the sound. The repr leaves out captions and URLs (docs/logs.md).
     """
 
     caption: str | Unset = field(default=UNSET, repr=False)

@@ -1,4 +1,4 @@
-"""A post as clients see it: the 12 public fields, in one order, built in one place. Pure."""
+"""A post as clients see it: the public fields, in one order, built in one place. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +32,7 @@ class Post:
 
 
 def public(post: Post, facts: PostFacts | None = None) -> dict[str, Any]:
-    """The 12 fields, JSON-ready; `facts` shows the post as an edit left it instead of as its row stands."""
+    """The public fields, JSON-ready; `facts` shows the post as an edit left it instead of as its row stands."""
     now = facts or post.facts
     return {
         "postId": now.id,
@@ -56,14 +56,14 @@ def public_json(post: Post, facts: PostFacts | None = None) -> str:
 
 
 def service_body(kind: str, post: Post, facts: PostFacts | None = None) -> str:
-    """What a service is sent to `publish` or `render`: the 12 fields, and what a render made (docs/services.md)."""
+    """What a service is sent to `publish` or `render`: the public fields, and what a render made (docs/services.md)."""
     made = (facts or post.facts).rendered_url
     shown = public(post, facts) | {"renderedUrl": made, "slideDuration": post.slide_duration}
     return to_json({"type": kind, "post": shown}).decode()
 
 
 def detailed(post: Post) -> dict[str, Any]:
-    """What GET of one post shows: the 12 fields, and how its publish ended."""
+    """What GET of one post shows: the public fields, and how its publish ended."""
     return public(post) | {
         "postedAt": format_instant(post.posted_at) if post.posted_at else None,
         "platformPostId": post.platform_post_id,

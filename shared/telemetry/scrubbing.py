@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from datetime import date, timedelta
 from typing import Any, Final
 
+from shared.domain.edits import PLAIN, PlainField
+
 FIELD_MAX: Final = 512
 """Characters of one value in a line; an id has 255 at most."""
 
@@ -20,11 +22,21 @@ EXCEPTION_MAX: Final = 3_000
 
 _NUMBER_BITS: Final = 128
 
-BLOCKED: Final = re.compile(
+_NAMES: Final = (
     "after|answer|args|authorization|api_?key|before|body|captions?|changes|claim_?token|content_?urls?|data|headers|input"
-    "|kwargs|message|param(eter)?s|password|payload|query|rendered_?url|result|secret|statement|thumbnail_?url|token|urls?",
-    re.IGNORECASE,
+    "|kwargs|message|param(eter)?s|password|payload|query|rendered_?url|result|secret|statement|thumbnail_?url|token|urls?"
 )
+
+
+def blocked_names(plain_fields: Iterable[PlainField]) -> re.Pattern[str]:
+    """The names of fields that no line may carry. Each plain field is among them, by its public name and its attribute:
+    it is a client's text.
+    """
+    plain = (re.escape(name) for each in plain_fields for name in (each.name, each.attribute))
+    return re.compile("|".join((_NAMES, *plain)), re.IGNORECASE)
+
+
+BLOCKED: Final = blocked_names(PLAIN)
 """Fields that no line may carry: what they hold may be a client's text."""
 
 # Found by "://" and not by the scheme before it: a search for schemes begins anew at each word and reads on to the end

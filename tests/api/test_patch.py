@@ -10,12 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from tests import factories
+from tests.public_fields import PUBLIC_FIELDS
 from tests.stack import Running
 
-FIELDS = [
-    "postId", "accountId", "platform", "contentType", "contentUrl", "thumbnailUrl", "caption", "soundId", "timezone",
-    "scheduledTime", "status", "createdAt",
-]  # fmt: skip
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT12:00")
 
 
@@ -28,12 +25,12 @@ def error(answer: httpx.Response) -> dict[str, Any]:
     return found
 
 
-def test_an_edit_answers_200_with_the_twelve_fields_and_its_headers(stack: Running) -> None:
+def test_an_edit_answers_200_with_the_public_fields_and_its_headers(stack: Running) -> None:
     post = stack.post(sound_id="7001")
     answer = stack.patch(post, {"caption": "new", "scheduledTime": TOMORROW, "timezone": "America/New_York"})
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert list(body) == FIELDS
+    assert list(body) == PUBLIC_FIELDS
     assert (body["caption"], body["timezone"], body["soundId"]) == ("new", "America/New_York", "7001")
     assert body["scheduledTime"].endswith(":00:00Z")
     assert answer.headers["etag"] == '"2"'

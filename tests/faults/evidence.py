@@ -7,7 +7,13 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from shared.domain.edits import PLAIN
 from shared.store.edits import AFTER
+
+TEXTS = {plain.name: plain.attribute for plain in PLAIN}
+"""The texts that an edit sets: their public name and their column. Which there are is the only thing that is taken
+from the product: so a new one is judged from its first day.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +197,7 @@ def _post(row: Any) -> PostRow:
         "contentType": row.content_type,
         "contentUrl": row.content_url,
         "thumbnailUrl": row.thumbnail_url,
-        "caption": row.caption,
+        **{name: getattr(row, column) for name, column in TEXTS.items()},
         "soundId": row.sound_id,
         "timezone": row.timezone,
         "scheduledTime": instant(row.scheduled_time),

@@ -1,6 +1,6 @@
 """The serial replay: what a post must be after its changing edits, one by one, in the order of their revisions.
 
-Written from docs/lifecycle.md alone and sharing no line with the product, so that a mistake there is not repeated here.
+Written from docs/lifecycle.md alone and sharing no rule with the product, so that a mistake there is not repeated here.
 """
 
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tests.faults.evidence import EditRow, PostRow, instant
+from tests.faults.evidence import TEXTS, EditRow, PostRow, instant
 
 ANYTHING = object()
 """A value that the evidence does not tell: the thumbnail that a render made."""
 
 ENDED = ("posted", "failed")
 SHOWN = (
-    "contentType", "contentUrl", "thumbnailUrl", "caption", "soundId", "timezone", "scheduledTime", "status",
+    "contentType", "contentUrl", "thumbnailUrl", *TEXTS, "soundId", "timezone", "scheduledTime", "status",
 )  # fmt: skip
 
 
@@ -79,7 +79,8 @@ class Replay:
         """The fields after one edit (docs/lifecycle.md)."""
         old, changes = self.fields, edit.changes
         new = dict(old)
-        new |= {name: changes[name] for name in ("caption", "soundId", "contentType", "contentUrl") if name in changes}
+        sets = (*TEXTS, "soundId", "contentType", "contentUrl")
+        new |= {name: changes[name] for name in sets if name in changes}
         if "scheduledTime" in changes and "timezone" in changes:
             local = datetime.fromisoformat(changes["scheduledTime"]).replace(tzinfo=ZoneInfo(changes["timezone"]))
             new |= {"timezone": changes["timezone"], "scheduledTime": instant(local.astimezone(UTC))}

@@ -10,6 +10,7 @@ from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
 from shared.store.claims import NewClaim
 from tests import factories
+from tests.public_fields import PUBLIC_FIELDS
 from tests.worker.bulk import edits_locked_by_a_person
 from tests.worker.fake_services import (
     PAST,
@@ -43,7 +44,7 @@ def test_a_post_that_is_due_is_called_for_once_and_is_posted(
     assert attempt.finished_at >= attempt.started_at
 
 
-def test_the_publisher_is_sent_the_12_fields_and_what_a_render_made(
+def test_the_publisher_is_sent_the_public_fields_and_what_a_render_made(
     engine: Engine, fake_services: FakeServices
 ) -> None:
     with engine.begin() as tx:
@@ -52,10 +53,7 @@ def test_the_publisher_is_sent_the_12_fields_and_what_a_render_made(
         )
     publish_now((post, 1))
     sent = fake_services.asked[0].post
-    assert list(sent) == [
-        *("postId", "accountId", "platform", "contentType", "contentUrl", "thumbnailUrl", "caption", "soundId"),
-        *("timezone", "scheduledTime", "status", "createdAt", "renderedUrl", "slideDuration"),
-    ]
+    assert list(sent) == [*PUBLIC_FIELDS, "renderedUrl", "slideDuration"]
     assert (sent["renderedUrl"], sent["slideDuration"]) == ("https://cdn.example.com/made.mp4", 4)
 
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from shared.domain.edits import PLAIN, PlainField
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
@@ -102,6 +103,13 @@ def test_pages_load_nothing_from_elsewhere_and_need_no_inline_code(stack: Runnin
     for name in ("style.css", "live.js", "icon.svg"):
         assert ops.get(f"/ops/{name}").status_code == 200
     assert "/ops" not in stack.http.get("/openapi.json").text
+
+
+@pytest.mark.parametrize("plain", PLAIN, ids=[plain.name for plain in PLAIN])
+def test_the_page_of_a_post_shows_each_plain_field(stack: Running, ops: httpx.Client, plain: PlainField) -> None:
+    post = stack.post(**{plain.attribute: "mine & <b>yours</b>"})
+    shown = ops.get(f"/ops/posts/{post}").text
+    assert f'<dt>{plain.name}</dt><dd><span class="value">mine &amp; &lt;b&gt;yours&lt;/b&gt;</span></dd>' in shown
 
 
 def test_a_failed_edit_is_found_read_and_requeued_and_then_applied(stack: Running, ops: httpx.Client) -> None:

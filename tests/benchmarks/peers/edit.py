@@ -49,7 +49,7 @@ _AUDIT = insert(edits).values(
 
 
 def apply(edit_id: str, post_id: str, caption: str, *, keep_result: bool = False) -> dict[str, Any]:
-    """One edit. What to answer: status, and for a 200 the body with the 12 fields and the revision.
+    """One edit. What to answer: status, and for a 200 the body with the public fields and the revision.
 
     `keep_result` stores the body in the audit row, for queues that carry no result back.
     """

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from shared.domain import fields
+from shared.domain.edits import PLAIN, PlainField
 from shared.telemetry import scrubbing
 from shared.telemetry.scrubbing import FIELD_MAX, ITEMS_MAX
 
@@ -83,3 +85,21 @@ class Odd:
 )
 def test_values_of_any_kind_are_cleaned(value: Any, left: Any) -> None:
     assert scrubbing.clean(value) == left
+
+
+FIRST_COMMENT = PlainField("firstComment", "first_comment", fields.check_sound_id, {}, nullable=True)
+
+
+@pytest.mark.parametrize("name", ["caption", "captions", "Caption", "firstComment", "first_comment", "FIRSTCOMMENT"])
+def test_a_field_that_is_added_to_the_plain_ones_is_blocked_by_both_its_names(name: str) -> None:
+    assert scrubbing.blocked_names((*PLAIN, FIRST_COMMENT)).fullmatch(name)
+
+
+def test_only_whole_names_are_blocked() -> None:
+    blocked = scrubbing.blocked_names((*PLAIN, FIRST_COMMENT))
+    assert not any(blocked.fullmatch(name) for name in ("comment", "firstComments", "caption_length", "post_id"))
+
+
+@pytest.mark.parametrize("name", [name for plain in PLAIN for name in (plain.name, plain.attribute)])
+def test_no_line_carries_a_plain_field(name: str) -> None:
+    assert scrubbing.block(None, "", {name: "secret", "kept": {name: "secret"}}) == {"kept": {}, "blocked": [name]}
