@@ -70,7 +70,7 @@ def test_every_number_that_the_page_names_is_the_default() -> None:
         (r"(\d+) webhooks\n", "webhook_calls"),
         (r"The (\d+) s \(`REDRAFT_SERVICE_TIMEOUT`\)", "service_timeout"),
         (r"at most (\d+) tries within an hour", "tries_never_started"),
-        (r"under the same key, (\d+) times", "tries_unknown"),
+        (r"under the same key, (\d+) tries in all", "tries_unknown"),
     ):
         (number,) = re.findall(words, PAGE)
         assert int(number) == config[setting].default, setting
