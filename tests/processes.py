@@ -47,13 +47,23 @@ def marked(mark: str) -> list[str]:
 class Process:
     """A running process with its own session. Its pool and other descendants are its tree."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], *, cwd: Path = ROOT) -> None:
-        """`command` is made by `die_with_parent.command`, so that it dies with pytest, or may be started preloaded."""
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        cwd: Path = ROOT,
+        preload: bool = False,
+    ) -> None:
+        """`command` is made by `die_with_parent.command`, so that it dies with pytest. With `preload` it is the
+        bare one, and a fork of tests/preloaded.py runs it.
+        """
         self.name = name
         self.port: int | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._popen: subprocess.Popen[bytes] | PreloadedProcess
-        if preloaded.possible(command, environment):
+        if preload:
             self._popen = PreloadedProcess(command, environment, cwd, self._log)
         else:
             self._popen = subprocess.Popen(
@@ -172,8 +182,8 @@ class Processes:
         """
         argv, port, name = self._command(role, arguments)
         whole = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
-        command = argv if preloaded.possible(argv, whole) else die_with_parent.command(argv)
-        process = Process(name, command, whole)
+        preload = preloaded.possible(argv, whole)
+        process = Process(name, argv if preload else die_with_parent.command(argv), whole, preload=preload)
         process.port = port
         self.all.append(process)
         return process

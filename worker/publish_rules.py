@@ -35,13 +35,10 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
     verdict = _verdict(facts, post, now)
     if verdict != "claim":
         return Taken(verdict)
-    lost = None
-    if post.claim_token is None and history is not None and history.past.done:
-        return Taken("done", finish=_posted(facts.id, None, history.past))
+    lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, retries.WORKER_GONE) if post.claim_token else None
+    if history is not None and history.past.done:
+        return Taken("done", lost=lost, finish=_posted(facts.id, post.claim_token, history.past))
     if post.claim_token is not None:
-        lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, retries.WORKER_GONE)
-        if history is not None and history.past.done:
-            return Taken("done", lost=lost, finish=_posted(facts.id, post.claim_token, history.past))
         give_up = history and retries.before_retaking(history.past, now, limits)
         if give_up:
             return Taken("failed", lost=lost, finish=_failed(facts.id, post.claim_token, give_up))

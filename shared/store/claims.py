@@ -174,7 +174,7 @@ class Finish:
     """What becomes of a claimed post after its publish was called for, or given up. `until`: the claim stays and
     expires then, at the time of the next try; `retry_at`: the post is free again, to be tried not before. A failed one
     has its reason, its class and, where there was an answer, the answer's words. `token`: the claim's; None for a post
-    that has failed, and went out after all.
+    that is not claimed, and went out after all.
     """
 
     post_id: str
