@@ -79,6 +79,10 @@ def all_end(harness: Harness, posts: list[str]) -> bool:
     return True
 
 
+def answered(opponent: Played) -> Counter[str]:
+    return Counter(f"answered {call['status']}" for call in opponent.journal()["calls"])
+
+
 def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counter[str]:
     opponent = Played(harness.processes, harness.seed, tmp_path / "journal")
     harness.environment |= opponent.environment | {
@@ -90,7 +94,12 @@ def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counte
     # They come due one after the other, so that most are edited before, and some deleted.
     start = datetime.now(UTC).replace(microsecond=0)
     posts = [due(harness, scheduled_time=start + timedelta(seconds=seconds * n / count))[0] for n in range(count)]
-    seen = play(harness, opponent, posts, random.Random(harness.seed), seconds)
+    chance, last = random.Random(harness.seed), time.monotonic() + 6 * seconds
+    seen = play(harness, opponent, posts, chance, seconds)
+    # Deletions and a slow machine may leave little to publish: then the game has more posts.
+    while time.monotonic() < last and not ((calls := answered(opponent)).total() > count and len(calls) > 2):
+        posts += due(harness, 2)
+        seen += play(harness, opponent, posts, chance, seconds / 3)
     opponent.calm()
     eventually(lambda: all_end(harness, posts), within=60, every=0.3, because="every post has an end")
     harness.drained(within=30)
@@ -103,7 +112,7 @@ def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counte
         assert (row.status == "posted") == bool(effects[post]), (post, row)
     assert all(call["genuine"] for call in journal["calls"])
     harness.judge([Call(call["at"], call["key"], call["body"], call["status"]) for call in journal["calls"]])
-    seen.update(f"answered {call['status']}" for call in journal["calls"])
+    seen += answered(opponent)
     print(dict(seen.most_common()))
     return seen
 
@@ -164,9 +173,9 @@ def test_row_23_a_weekend_without_workers_makes_nothing_go_out_twice(harness: Ha
 
 
 def test_row_23_nothing_goes_out_twice_whatever_a_publisher_does(harness: Harness, tmp_path: Path) -> None:
-    seen = game(harness, tmp_path, 8, 10)
-    assert sum(times for what, times in seen.items() if what.startswith("answered")) > 8
-    assert len([what for what in seen if what.startswith("answered")]) > 2
+    answers = {what: times for what, times in game(harness, tmp_path, 8, 10).items() if what.startswith("answered")}
+    assert sum(answers.values()) > 8
+    assert len(answers) > 2
 
 
 @pytest.mark.faults

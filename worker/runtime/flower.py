@@ -14,8 +14,10 @@ from typing import Any, Final
 import structlog
 from celery.__main__ import main as celery
 from flower import app as flower_app
+from flower import command as flower_command
 from flower import urls
 from flower.views import BaseHandler
+from tornado.ioloop import IOLoop
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, RequestHandler
 
@@ -96,11 +98,24 @@ def with_door(handlers: Sequence[Any]) -> list[Any]:
     return made
 
 
+def end(number: int, _frame: object) -> None:
+    """Flower's end at a SIGTERM: the loop ends after its round, and Flower saves its history.
+
+    Flower (2.2) raises SystemExit wherever its main thread is. Where that is the start of a thread of its pool, the
+    interpreter waits for this thread without end.
+    """
+    log.info("flower_ends", signal=number)
+    loop = IOLoop.current()
+    # As a signal's handler may: https://docs.python.org/3/library/asyncio-eventloop.html
+    loop.asyncio_loop.call_soon_threadsafe(loop.stop)  # type: ignore[attr-defined]  # BaseAsyncIOLoop has it
+
+
 if __name__ == "__main__":
     # Flower reads its file on disk back by pickle: no other user may write it, or needs to read it.
     os.umask(0o077)
     logs.configure(process=lambda: "flower")
     log.info("flower_starts")
     urls.handlers[:] = with_door(urls.handlers)
+    flower_command.sigterm_handler = end
     flower_app.HTTPServer = partial(flower_app.HTTPServer, max_body_size=BODY_LIMIT)
     sys.exit(celery())

@@ -1,6 +1,7 @@
 """Flower's door: as /ops has one, the right password is always let in and guessing is slow."""
 
 import socket
+import sys
 import threading
 import time
 
@@ -10,6 +11,7 @@ from flower import urls
 
 from shared.domain.guessing import FREE
 from shared.local import commands
+from shared.local.datadir import free_port
 from tests import guesses
 from tests.processes import Process, Processes
 from tests.waiting import eventually
@@ -91,6 +93,28 @@ def test_guessing_is_slow_by_address_and_who_was_right_has_a_pass(flower: Proces
     assert said.count("flower_password_wrong") == 1, "one line tells of many"
     assert '"client":"203.0.113.1"' in said
     assert "Traceback" not in said
+
+
+# SIGTERM comes while the first thread of Flower's pool starts: before the pool has noted it.
+ENDED_EARLY = """
+import os, runpy, signal, sys, threading
+start = threading.Thread.start
+def ended_early(self):
+    start(self)
+    if self.name.startswith("ThreadPoolExecutor"):
+        threading.Thread.start = start
+        os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread.start = ended_early
+runpy.run_module("worker.runtime.flower", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_it_ends_whenever_it_is_told_to(processes: Processes, redis_url: str) -> None:
+    arguments = commands.flower(port=free_port())
+    arguments = arguments[arguments.index("worker.runtime.flower") + 1 :]
+    flower = processes.start([sys.executable, "-c", ENDED_EARLY, *arguments], REDRAFT_REDIS_URL=redis_url)
+    flower.wait(within=30)
+    assert "flower_ends" in flower.output()
 
 
 def test_every_page_of_flowers_own_has_the_door_before_it() -> None:
