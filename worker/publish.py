@@ -11,8 +11,9 @@ from shared.domain.service_answers import Outcome, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import posts as posts_store
+from shared.store import publish_attempts as attempts_store
 from shared.store import schedule as schedule_store
-from shared.store.claims import AttemptResult, Finish, NewClaim
+from shared.store.claims import Finish, NewClaim
 from shared.store.db import transaction
 from shared.telemetry import metrics
 from worker import publish_rules
@@ -125,10 +126,10 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         open_posts = {i: post for i, post in locked.items() if post.facts.claim is not ClaimKind.PUBLISH}
         drained = drain(tx, open_posts, attempts)
         behind = drained.unfinished
-        past = claims_store.histories(tx, locked)
+        past = attempts_store.histories(tx, locked)
         now = posts_store.clock(tx)
         claims: list[NewClaim] = []
-        lost: list[AttemptResult] = []
+        lost: list[attempts_store.AttemptResult] = []
         finishes: list[Finish] = []
         for post_id, post in locked.items():
             facts, history = drained.posts.get(post_id, post.facts), past.get(post_id)
@@ -146,10 +147,10 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
                 ready.append(Called(attempt, history, now, began))
             outcomes[post_id] = taken.verdict
             _snooze(taken.verdict, facts, post, drained, follow_ups, now=now)
-        claims_store.finish_attempts(tx, lost)
+        attempts_store.finish_attempts(tx, lost)
         follow_ups.webhooks += write_finishes(tx, finishes, locked)
         claims_store.take_claims(tx, claims, config.claim_expiry)
-        claims_store.record_attempts(tx, [called.attempt for called in ready])
+        attempts_store.record_attempts(tx, [called.attempt for called in ready])
         if follow_ups.edits_first:
             schedule_store.mark_again(tx, follow_ups.edits_first)
     claimed = {called.attempt.post_id for called in ready}

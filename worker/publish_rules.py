@@ -11,7 +11,8 @@ from shared.domain import posts
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
-from shared.store.claims import Attempt, AttemptResult, Finish, History
+from shared.store.claims import Finish
+from shared.store.publish_attempts import Attempt, AttemptResult, History
 from worker import retries
 from worker.retries import Limits
 

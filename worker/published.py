@@ -16,9 +16,11 @@ from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import failures
 from shared.store import posts as posts_store
+from shared.store import publish_attempts as attempts_store
 from shared.store import webhooks as webhooks_store
-from shared.store.claims import Attempt, AttemptResult, Finish, History
+from shared.store.claims import Finish
 from shared.store.db import autocommit, transaction
+from shared.store.publish_attempts import Attempt, AttemptResult, History
 from worker import publish_rules
 from worker.follow_ups import FollowUps, Publish
 from worker.outbound.call_pool import Completed, finish_or_keep, transactions
@@ -75,7 +77,7 @@ def _finish_or_record(completed: Sequence[Completed[Called]], done: Published) -
     if new:
         with transactions, autocommit() as tx:
             for one in new:
-                claims_store.finish_attempt_alone(tx, _result(one))
+                attempts_store.finish_attempt_alone(tx, _result(one))
                 attempt = one.item.attempt
                 done.recorded.add(attempt.claim_token)
                 log.info(
@@ -105,10 +107,10 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
         locked = posts_store.lock_posts(tx, [one.item.attempt.post_id for one in completed], "skip")
         ours = [one for one in completed if one.item.attempt.post_id in locked]
         now = posts_store.clock(tx)
-        claims_store.finish_attempts(tx, [_result(one) for one in ours])
+        attempts_store.finish_attempts(tx, [_result(one) for one in ours])
         # An earlier try may have been answered 2xx since this one was claimed, by a worker that was slower.
         asked = [one.item.attempt.post_id for one in ours if _asks_the_tries(one, locked[one.item.attempt.post_id])]
-        latest = claims_store.histories(tx, asked) if asked else {}
+        latest = attempts_store.histories(tx, asked) if asked else {}
         finishes: list[Finish] = []
         for one in ours:
             attempt, reply = one.item.attempt, one.reply
@@ -141,7 +143,7 @@ def finish_unnoticed() -> list[str]:
     """
     with transaction() as tx:
         locked = posts_store.lock_posts(tx, failures.unnoticed(tx, UNNOTICED_AT_ONCE), "skip")
-        latest = claims_store.histories(tx, locked) if locked else {}
+        latest = attempts_store.histories(tx, locked) if locked else {}
         found = [publish_rules.conclude_late(post.facts, latest.get(post_id)) for post_id, post in locked.items()]
         finishes = [finish for finish in found if finish is not None]
         webhooks = write_finishes(tx, finishes, locked)

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 
 from shared.domain import failure_classes
 from shared.domain.failure_classes import FailureClass
-from shared.store import claims as claims_store
 from shared.store import posts as posts_store
+from shared.store import publish_attempts as attempts_store
 
 LOOKED_AT = 10_000
 
@@ -110,7 +110,7 @@ def find(
         "workspace": workspace_id,
         "account": account_id,
         "limit": limit,
-        "harmless": claims_store.HARMLESS,
+        "harmless": attempts_store.HARMLESS,
     }
     return [_failed_post(row) for row in tx.execute(_FAILED, given)]
 
@@ -210,7 +210,7 @@ def of_group(tx: Connection, group: str, until: datetime | None, limit: int) -> 
     """The newest failed posts of a FailedGroup's id or of a class, of the newest LOOKED_AT. `until`: those that
     failed by then.
     """
-    given = _NEWEST_OF_ALL | {"group": group, "until": until, "limit": limit, "harmless": claims_store.HARMLESS}
+    given = _NEWEST_OF_ALL | {"group": group, "until": until, "limit": limit, "harmless": attempts_store.HARMLESS}
     return [_failed_post(row) for row in tx.execute(_GROUP, given)]
 
 

@@ -14,9 +14,9 @@ from shared.domain.posts import Post
 from shared.domain.service_answers import Past
 from shared.settings import settings
 from shared.store import acts as acts_store
-from shared.store import claims as claims_store
 from shared.store import counted
 from shared.store import posts as posts_store
+from shared.store import publish_attempts as attempts_store
 from shared.store.acts import Act, Actor
 from shared.store.claims import Finish, Finished
 
@@ -87,7 +87,7 @@ def keys_too_old(tx: Connection, post_ids: Iterable[str]) -> list[str]:
     """Which of these failed posts `retry` leaves as they are without the operator's word: they may have gone out, and
     their keys are older than the publisher must remember.
     """
-    found = claims_store.histories(tx, post_ids)
+    found = attempts_store.histories(tx, post_ids)
     now, keeps = posts_store.clock(tx), settings().publisher_keeps_keys
     return sorted(
         post_id
@@ -130,7 +130,7 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
     old stay as they are (`keys_too_old` names them).
     """
     failed = [post for post in posts if post.facts.status is Status.FAILED and not post.facts.deleted]
-    past = claims_store.histories(tx, [post.facts.id for post in failed])
+    past = attempts_store.histories(tx, [post.facts.id for post in failed])
     before = {row[0]: row[1] for row in tx.execute(_BEFORE, {"ids": [post.facts.id for post in failed]})}
     now, keeps_keys = posts_store.clock(tx), settings().publisher_keeps_keys
     rows: list[dict[str, object]] = []
@@ -161,8 +161,8 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
         done.append(Retried(facts.id, put.back, revision, facts.scheduled_time))
     if not rows:
         return []
-    claims_store.forgive(tx, opened, not_sent=True)
-    claims_store.forgive(tx, {one.post_id for one in done} - set(opened))
+    attempts_store.forgive(tx, opened, not_sent=True)
+    attempts_store.forgive(tx, {one.post_id for one in done} - set(opened))
     waits = {row[0]: row[1] for row in tx.execute(_RETRY, {"rows": to_json(rows).decode()})}
     counted(len(waits), len(rows), "retry")
     acts_store.record(tx, actor, acts)

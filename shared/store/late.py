@@ -10,7 +10,7 @@ from shared.domain import reasons
 from shared.domain.reasons import LastTry, Limits, Reason, Row
 from shared.domain.service_answers import Past
 from shared.settings import settings
-from shared.store import claims as claims_store
+from shared.store import publish_attempts as attempts_store
 from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED_LATE
 
 _ROWS = text("""
@@ -28,7 +28,7 @@ _OF_ROW = len(fields(Row))
 def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
     """Why each of these posts is where it is (ix_publish_attempts_post). Unknown ids are left out."""
     rows = tx.execute(_ROWS, {"ids": list(post_ids)}).all()
-    past = claims_store.histories(tx, post_ids)
+    past = attempts_store.histories(tx, post_ids)
     config = settings()
     limits = Limits(config.tries_never_started, config.tries_unknown)
     found: dict[str, Reason] = {}

@@ -29,7 +29,8 @@ from shared.domain.lifecycle import Apply, ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
 from shared.store import failures
-from shared.store.claims import Attempt, AttemptResult, Finish, History
+from shared.store.claims import Finish
+from shared.store.publish_attempts import Attempt, AttemptResult, History
 from worker import publish_rules
 from worker.retries import Limits
 

@@ -54,7 +54,7 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
 
     def planted(source: str) -> ModuleType:
         head = "from shared.store.db import autocommit_relaxed, transaction\n"
-        head += "from shared.store import claims, edits, posts\n\n"
+        head += "from shared.store import claims, edits, posts, publish_attempts\n\n"
         file = tmp_path / "planted.py"
         file.write_text(head + source)
         spec = importlib.util.spec_from_file_location("worker.planted", file)
@@ -89,7 +89,7 @@ def test_a_cycle_through_another_function_and_three_tables_is_found(plant: Plant
         """
 def backwards(tx, ends, ids):
     with transaction() as tx:
-        claims.finish_attempts(tx, ends)
+        publish_attempts.finish_attempts(tx, ends)
         further(tx, ids)
 
 

@@ -17,8 +17,8 @@ from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
 from shared.store import failures
-from shared.store.claims import Attempt, AttemptResult, History
 from shared.store.failures import PutBack
+from shared.store.publish_attempts import Attempt, AttemptResult, History
 from tests.model import publishing
 from tests.model.publishing import (
     CLOSED,

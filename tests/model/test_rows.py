@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Engine, text
 
 from api import deletion
 from shared.domain.service_answers import Outcome, Past, Reply
-from shared.store import claims as claims_store
 from shared.store import failures
 from shared.store import posts as posts_store
+from shared.store import publish_attempts as attempts_store
 from shared.store.acts import Actor
 from tests import factories
 from tests.model.publishing import CAPTION, CAPTION_BACK, LIMITS, QUARTER, Holder, State, first, steps
@@ -127,7 +127,7 @@ class Lived:
     def agrees(self, state: State) -> None:
         with self.engine.begin() as tx:
             row: Any = tx.execute(text("SELECT *, now() AS now FROM posts WHERE id = :id"), {"id": self.post}).one()
-            past = claims_store.histories(tx, [self.post]).get(self.post)
+            past = attempts_store.histories(tx, [self.post]).get(self.post)
             queued = self._queued(tx)
         facts = state.facts
         assert (row.status, row.claim_kind, row.deleted_at is not None) == (facts.status, facts.claim, facts.deleted)

@@ -11,9 +11,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from shared.domain.service_answers import Outcome, Past, Reply
-from shared.store import claims as claims_store
 from shared.store import db, gauges, health
 from shared.store import posts as posts_store
+from shared.store import publish_attempts as attempts_store
 from shared.store.acts import Actor
 from shared.store.failures import retry
 from tests import factories
@@ -293,7 +293,7 @@ def test_rows_tell_of_tries_what_the_pure_rule_tells(engine: Engine) -> None:
                     },
                 )
         with engine.begin() as tx:
-            read = claims_store.histories(tx, [post])[post]
+            read = attempts_store.histories(tx, [post])[post]
         expected = Past()
         for place, outcome in enumerate(tries):
             if place == forgiven and forgiven:
@@ -363,7 +363,7 @@ def test_a_claim_that_was_rolled_back_leaves_nothing(
         raise OperationalError("INSERT", {}, Exception("lost"), connection_invalidated=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(claims_store, "record_attempts", broken)
+        patch.setattr(attempts_store, "record_attempts", broken)
         with pytest.raises(OperationalError):
             publish_now((due, 1))
     assert attempts(engine, due) == []

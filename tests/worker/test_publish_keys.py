@@ -9,11 +9,11 @@ from sqlalchemy import Engine, text
 from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
 from shared.settings import settings
 from shared.store import acts as acts_store
-from shared.store import claims as claims_store
 from shared.store import db, failures
 from shared.store import posts as posts_store
+from shared.store import publish_attempts as attempts_store
 from shared.store.acts import Actor
-from shared.store.claims import AttemptResult
+from shared.store.publish_attempts import AttemptResult
 from tests import factories
 from tests.worker.fake_services import (
     BROKEN,
@@ -188,7 +188,7 @@ def test_no_operators_word_undoes_a_2xx_that_is_on_record(
 ) -> None:
     called = written_off(engine, due, monkeypatch)
     with db.autocommit() as tx:
-        claims_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
+        attempts_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
     assert put_back(due, not_sent=True) == ["closed"]
     assert [row.not_sent for row in attempts(engine, due)] == [False]
     assert next_try(engine, due) == "done"
@@ -202,7 +202,7 @@ def test_rescue_finishes_a_failed_post_whose_2xx_was_recorded_by_a_worker_that_d
     called = written_off(engine, due, monkeypatch)
     assert finish_unnoticed() == []
     with db.autocommit() as tx:
-        claims_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
+        attempts_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
     with engine.connect() as person:
         person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
         assert finish_unnoticed() == []
@@ -250,7 +250,7 @@ def test_a_post_whose_2xx_came_late_is_posted_after_a_retry_without_a_call_howev
     with db.transaction() as tx:
         posts_store.lock_posts(tx, [due], "wait")
         late = AttemptResult(attempts(engine, due)[1].claim_token, "done", None, "tt_late")
-        claims_store.finish_attempts(tx, [late])
+        attempts_store.finish_attempts(tx, [late])
     assert publish_rows(engine, due) == [(1, "unknown"), (2, "done"), (3, "unknown")]
     time_passes(engine, due, days=3)
     assert (too_old(due), put_back(due)) == (False, ["closed"])
@@ -357,7 +357,7 @@ def test_a_claim_of_an_open_post_finds_the_2xx_that_is_on_record(
     called = written_off(engine, due, monkeypatch)
     assert put_back(due, not_sent=True) == ["due"]
     with db.autocommit() as tx:
-        claims_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
+        attempts_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
     assert next_try(engine, due) == "done"
     stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.platform_post_id, fake_services.asked) == ("posted", "tt_late", [])
