@@ -1,8 +1,8 @@
 """Starts the roles of a test as forks of one process that has imported their libraries already.
 
-A role takes about two seconds of CPU to start, and nearly all of that is the import of Celery, SQLAlchemy, FastAPI and
-their like. A run of the tests starts some thousand roles. Only libraries are imported beforehand: each role imports our
-own modules itself, with its own environment, and runs the module that its command line names.
+A role takes about two seconds of CPU to start. Nearly all of that is the import of Celery, SQLAlchemy, FastAPI and
+their like, and then of our own modules. A run of the tests starts some thousand roles. What is imported beforehand
+reads no setting. The few modules of ours that do are imported by each role itself, with its own environment.
 
 `PreloadedProcess` has the part of `subprocess.Popen` that tests/processes.py uses. Only Linux gets it. Elsewhere, and
 for any other command, tests/processes.py starts a process in the usual way.
@@ -12,6 +12,7 @@ import atexit
 import importlib
 import json
 import os
+import pkgutil
 import re
 import runpy
 import select
@@ -27,6 +28,9 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final
 
+import api
+import shared
+import worker
 from shared.local import die_with_parent
 
 ROOT: Final = Path(__file__).parent.parent
@@ -39,6 +43,10 @@ LIBRARIES: Final = (
     "psycopg_binary", "pydantic_settings", "redis.asyncio", "sqlalchemy.dialects.postgresql.psycopg",
     "starlette.middleware", "structlog", "uvicorn.lifespan.on", "uvicorn.main", "uvloop", "zoneinfo",
 )  # fmt: skip
+READ_SETTINGS: Final = frozenset(
+    {"api.app", "api.health", "worker.runtime.app", "worker.runtime.flower", "worker.tasks"}
+)
+"""Our modules that read settings when they are imported (tests/test_preloaded.py holds this equal)."""
 MODULES: Final = frozenset({"uvicorn", "celery"})
 """What may be run so: `python -m` one of these."""
 REQUEST: Final = 1 << 17
@@ -114,9 +122,19 @@ def _server() -> socket.socket:
     return ours
 
 
+def ours() -> list[str]:
+    """Our modules that a role may import."""
+    names = [
+        module.name
+        for package in (api, shared, worker)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ]
+    return [name for name in names if not name.startswith(("shared.cli.", "shared.local.", "shared.store.migrations."))]
+
+
 def serve(requests: socket.socket) -> None:
     """Start what is asked for, and say how each process ended, until the one that asks has gone."""
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *(name for name in ours() if name not in READ_SETTINGS)):
         importlib.import_module(name)
     ended, wakes = os.pipe()
     os.set_blocking(wakes, False)

@@ -8,6 +8,7 @@ import httpx
 from sqlalchemy import Engine, create_engine, pool, text
 
 from tests import factories
+from tests.loopback import LOOPBACK
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 
@@ -21,7 +22,7 @@ class Running:
         self.engine: Engine = create_engine(database_url, poolclass=pool.NullPool)
         self.api: Process | None = None
         self.workers: dict[str, Process] = {}
-        self.http = httpx.Client()
+        self.http = httpx.Client(**LOOPBACK)
         with self.engine.begin() as tx:
             factories.workspace(tx)
 
@@ -31,13 +32,13 @@ class Running:
         self.api = api
         self.http.close()
         self.http = httpx.Client(
-            base_url=api.url, headers={"Authorization": f"Bearer {factories.SECRET}"}, timeout=40, trust_env=False
+            base_url=api.url, headers={"Authorization": f"Bearer {factories.SECRET}"}, timeout=40, **LOOPBACK
         )
 
         def up() -> bool:
             assert api.running, api.output()
             try:
-                return httpx.get(f"{api.url}/healthz", trust_env=False).status_code == 200
+                return httpx.get(f"{api.url}/healthz", **LOOPBACK).status_code == 200
             except httpx.TransportError:
                 return False
 

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -297,6 +298,7 @@ def names(size: int, *, twice: bool = False) -> bytes:
     return ("{" + ",".join(found + found[-1:] * twice) + "}").encode()
 
 
+@cache
 def hostile(size: int) -> dict[str, bytes]:
     """JSON that is hard to read, of this many bytes."""
     return {

@@ -29,6 +29,7 @@ from shared.cli import roles
 from shared.local import commands
 from shared.local.datadir import free_port
 from tests import factories
+from tests.loopback import LOOPBACK
 from tests.processes import Process, Processes, data_dir
 from tests.reference_services.client import Reference
 from tests.waiting import eventually
@@ -73,7 +74,7 @@ class Everything:
             base_url=self.places["apiUrl"],
             headers={"Authorization": f"Bearer {KEY}"},
             timeout=30,
-            trust_env=False,
+            **LOOPBACK,
         )
         self.engine = create_engine(self.places["databaseUrl"], poolclass=pool.NullPool)
 
@@ -83,7 +84,7 @@ class Everything:
 
     def flower(self, path: str, **options: Any) -> httpx.Response:
         who = self.places["flowerUser"], self.places["flowerPassword"]
-        return httpx.get(f"{self.places['flowerUrl']}{path}", trust_env=False, timeout=10, **({"auth": who} | options))
+        return httpx.get(f"{self.places['flowerUrl']}{path}", **LOOPBACK, timeout=10, **({"auth": who} | options))
 
     def listen(self) -> None:
         """Hear every event from now on."""
@@ -366,5 +367,5 @@ def test_flower_shows_nothing_without_its_password_but_what_is_documented(everyt
     wrong = everything.places["flowerUser"], "wrong"
     assert everything.flower("/api/tasks", auth=wrong).status_code == 401
     for action in ("worker/shutdown/edits@x", "task/send-task/edits.apply", "task/revoke/1"):
-        answer = httpx.post(f"{everything.places['flowerUrl']}/api/{action}", trust_env=False, timeout=10)
+        answer = httpx.post(f"{everything.places['flowerUrl']}/api/{action}", **LOOPBACK, timeout=10)
         assert answer.status_code == 401, action

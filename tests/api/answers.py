@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import redis
 
+from tests.loopback import LOOPBACK
 from tests.stack import Running
 
 
@@ -31,7 +32,7 @@ def client(stack: Running, secret: str) -> httpx.Client:
     """A client of the running API with another key."""
     assert stack.api is not None
     headers = {"Authorization": f"Bearer {secret}"}
-    return httpx.Client(base_url=stack.api.url, headers=headers, timeout=40, trust_env=False)
+    return httpx.Client(base_url=stack.api.url, headers=headers, timeout=40, **LOOPBACK)
 
 
 def messages(stack: Running, queue: str) -> list[tuple[list[Any], dict[str, Any]]]:

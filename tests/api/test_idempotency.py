@@ -12,6 +12,7 @@ from shared.store import db
 from shared.store import idempotency as idempotency_store
 from tests import factories
 from tests.api.answers import error
+from tests.loopback import LOOPBACK
 from tests.stack import Running
 from tests.waiting import eventually
 
@@ -92,7 +93,7 @@ def test_a_repeat_through_another_process_and_after_a_kill_finds_the_first(stack
     beside = stack.patch(post, {"caption": "a"}, **key)
     old.kill()
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{old.url}/healthz", trust_env=False)
+        httpx.get(f"{old.url}/healthz", **LOOPBACK)
     stack.start_api()
     after = stack.patch(post, {"caption": "a"}, **key)
     for repeat in (beside, after):
@@ -104,7 +105,7 @@ def test_a_repeat_through_another_process_and_after_a_kill_finds_the_first(stack
 def test_a_first_request_that_waits_in_one_process_is_joined_through_another(stack: Running) -> None:
     post, key = stack.post(), {"Idempotency-Key": "joined", "Prefer": "wait=30"}
     assert stack.api is not None
-    here = httpx.Client(base_url=stack.api.url, headers=stack.http.headers, timeout=40, trust_env=False)
+    here = httpx.Client(base_url=stack.api.url, headers=stack.http.headers, timeout=40, **LOOPBACK)
     stack.start_api()
     with here, ThreadPoolExecutor(2) as clients:
         with locked(stack, post):

@@ -13,6 +13,7 @@ from api import metrics as page
 from shared.broker import worker_metrics
 from shared.store import gauges
 from tests import factories
+from tests.loopback import LOOPBACK
 from tests.shared.telemetry.test_metrics import OF_THE_SCRAPE
 from tests.stack import running
 from tests.waiting import eventually
@@ -21,7 +22,7 @@ STALE = page.FRESH + worker_metrics.PERIOD + 3
 
 
 def scrape(stack, **headers):
-    answer = httpx.get(f"{stack.api.url}/metrics", headers=headers, trust_env=False, timeout=30)
+    answer = httpx.get(f"{stack.api.url}/metrics", headers=headers, **LOOPBACK, timeout=30)
     assert answer.status_code == 200, answer.text
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
@@ -271,6 +272,6 @@ def test_with_a_token_set_nobody_reads_it_without(database_url, redis_url):
         assert stack.api is not None
         url = f"{stack.api.url}/metrics"
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {factories.SECRET}"}):
-            answer = httpx.get(url, headers=headers, trust_env=False)
+            answer = httpx.get(url, headers=headers, **LOOPBACK)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated")
         assert scrape(stack, Authorization="Bearer scrape-me")

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from tests import factories
+from tests.loopback import LOOPBACK
 from tests.public_fields import PUBLIC_FIELDS
 from tests.stack import Running
 
@@ -144,7 +145,7 @@ def test_an_unknown_post_and_another_workspaces_are_the_same_404(stack: Running)
 def test_a_missing_or_wrong_key_is_a_401(stack: Running, header: str) -> None:
     assert stack.api is not None
     answer = httpx.patch(
-        f"{stack.api.url}/v1/posts/post_abc123", headers={"Authorization": header}, content=b"{", trust_env=False
+        f"{stack.api.url}/v1/posts/post_abc123", headers={"Authorization": header}, content=b"{", **LOOPBACK
     )
     said = error(answer)
     assert (answer.status_code, said["code"], said["message"]) == (

@@ -15,6 +15,7 @@ from shared.local.valkey import Valkey
 from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.docs.pages import blocks
+from tests.loopback import LOOPBACK
 from tests.processes import Processes
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -54,7 +55,7 @@ def proxy(stack: Running, processes: Processes, tmp_path: Path) -> Iterator[http
     configuration.write_text(FRAME.format(folder=tmp_path, site=site))
     tmp_path.chmod(0o777)
     nginx = processes.start([str(NGINX), "-p", str(tmp_path), "-c", str(configuration)])
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=40) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", **LOOPBACK, timeout=40) as client:
 
         def up() -> bool:
             assert nginx.running, nginx.output()

@@ -19,6 +19,7 @@ import httpx
 
 from tests import factories, sizes
 from tests.faults.evidence import Exchange
+from tests.loopback import LOOPBACK
 
 ZONES = ("America/New_York", "America/Los_Angeles", "Europe/London", "Europe/Paris", "Asia/Tokyo", "Pacific/Honolulu")
 HOT = 3
@@ -86,7 +87,7 @@ class Load:
         rng = random.Random(f"{self.seed}/{number}")
         tags: dict[str, str] = {}
         try:
-            with httpx.Client(timeout=45, trust_env=False) as http:
+            with httpx.Client(timeout=45, **LOOPBACK) as http:
                 for count in range(10**9 if self._most is None else self._most):
                     if self._stop.wait(rng.uniform(0, 2 * self._pause)):
                         return

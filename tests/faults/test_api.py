@@ -7,6 +7,7 @@ from shared.local import commands
 from shared.local.datadir import free_port
 from tests import factories
 from tests.faults.harness import RESCUE_PERIOD, Harness
+from tests.loopback import LOOPBACK
 from tests.processes import Process
 from tests.waiting import eventually
 
@@ -23,7 +24,7 @@ def start_crashing_api(harness: Harness) -> Process:
 
 def _up(api: Process) -> bool:
     try:
-        return httpx.get(f"{api.url}/healthz", trust_env=False).status_code == 200
+        return httpx.get(f"{api.url}/healthz", **LOOPBACK).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -49,7 +50,7 @@ def test_row_18_an_api_killed_around_its_commit_leaves_one_edit_when_the_client_
     body = {"caption": "once"}
     headers = {"Authorization": f"Bearer {factories.SECRET}", "Idempotency-Key": "once", "X-Request-Id": "mine"}
     with pytest.raises(httpx.TransportError):
-        httpx.patch(f"{crashing.url}/v1/posts/{post}", json=body, headers=headers, timeout=20, trust_env=False)
+        httpx.patch(f"{crashing.url}/v1/posts/{post}", json=body, headers=headers, timeout=20, **LOOPBACK)
     assert crashing.wait(within=30) == -9
     assert f"struck _{point}" in crashing.output()
     harness.note(f"the API was killed {point}")

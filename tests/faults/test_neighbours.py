@@ -20,6 +20,7 @@ from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.answers import client
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
 
@@ -112,7 +113,7 @@ def test_row_25_beside_a_flood_of_edits_another_workspaces_edits_are_all_answere
                     json={"caption": f"quiet {number}"},
                     headers=http.headers,
                     timeout=40,
-                    trust_env=False,
+                    **LOOPBACK,
                 )
                 answers += [fresh, http.get(f"/v1/posts/{mine}")]
                 time.sleep(0.1)  # the pace of a client that asks for little

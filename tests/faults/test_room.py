@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from tests.faults.conftest import MakeHarness
 from tests.faults.harness import RESCUE_PERIOD, Harness
+from tests.loopback import LOOPBACK
 from tests.processes import Server
 from tests.waiting import eventually
 
@@ -104,7 +105,7 @@ def test_row_21_a_flower_that_is_frozen_or_gone_has_no_effect(
 
     def up() -> bool:
         try:
-            return httpx.get(flower.url, auth=("flower", "password"), trust_env=False).status_code == 200
+            return httpx.get(flower.url, auth=("flower", "password"), **LOOPBACK).status_code == 200
         except httpx.TransportError:
             return False
 

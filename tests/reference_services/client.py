@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from shared.local.datadir import free_port
+from tests.loopback import LOOPBACK
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 
@@ -54,7 +55,7 @@ class Reference:
         return self.process
 
     def journal(self) -> dict[str, Any]:
-        said: dict[str, Any] = httpx.get(f"{self.url}/journal", timeout=10, trust_env=False).json()
+        said: dict[str, Any] = httpx.get(f"{self.url}/journal", timeout=10, **LOOPBACK).json()
         return said
 
     def calls(self, kind: str | None = None, post_id: str | None = None) -> list[dict[str, Any]]:
@@ -67,7 +68,7 @@ class Reference:
 
     def behave(self, *behaviours: dict[str, Any]) -> None:
         """From now on these, the first that fits; none: all goes well again."""
-        answer = httpx.post(f"{self.url}/behave", json=behaviours, timeout=10, trust_env=False)
+        answer = httpx.post(f"{self.url}/behave", json=behaviours, timeout=10, **LOOPBACK)
         assert answer.status_code == 200, answer.text
 
 
@@ -104,12 +105,12 @@ class Played:
 
     def forget(self) -> None:
         """From now on every key is new to it, as after a day."""
-        assert httpx.post(f"{self.url}/forget", timeout=10, trust_env=False).status_code == 200
+        assert httpx.post(f"{self.url}/forget", timeout=10, **LOOPBACK).status_code == 200
 
     def calm(self) -> None:
         """From now on all goes well."""
-        assert httpx.post(f"{self.url}/calm", timeout=10, trust_env=False).status_code == 200
+        assert httpx.post(f"{self.url}/calm", timeout=10, **LOOPBACK).status_code == 200
 
     def journal(self) -> dict[str, Any]:
-        said: dict[str, Any] = httpx.get(f"{self.url}/journal", timeout=30, trust_env=False).json()
+        said: dict[str, Any] = httpx.get(f"{self.url}/journal", timeout=30, **LOOPBACK).json()
         return said

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from tests import factories
+from tests.loopback import LOOPBACK
 from tests.soak.stack import Stack
 
 EVERY = 2.0
@@ -48,7 +49,7 @@ def look_after(running: Stack, share: float) -> int:
         return 1
     headers = {"Authorization": f"Bearer {factories.SECRET}"}
     api_url = f"http://127.0.0.1:{running.api_port}"
-    with suppress(httpx.HTTPError), httpx.Client(base_url=api_url, headers=headers, trust_env=False) as api:
+    with suppress(httpx.HTTPError), httpx.Client(base_url=api_url, headers=headers, **LOOPBACK) as api:
         for post_id in failed:
             api.post(f"/v1/posts/{post_id}/retry")
     return len(failed)

@@ -10,6 +10,7 @@ import pytest
 from shared.telemetry.log_rates import BURST
 from tests import factories
 from tests.api.http.test_hostile_requests import HEAD, connect, send
+from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
 
@@ -49,7 +50,7 @@ def test_answers_to_edits_and_to_what_has_not_changed_are_not_kept_either(stack:
     applied = stack.patch(post, {"caption": "kept nowhere"})
     queued = stack.patch(post, {"caption": "kept nowhere"}, Prefer="respond-async")
     unchanged = stack.http.get(f"/v1/posts/{post}", headers={"If-None-Match": "*"})
-    refused = httpx.get(f"{stack.http.base_url}/v1/posts", trust_env=False)
+    refused = httpx.get(f"{stack.http.base_url}/v1/posts", **LOOPBACK)
     for answer, status in ((applied, 200), (queued, 202), (unchanged, 304), (refused, 401)):
         assert (answer.status_code, answer.headers["cache-control"]) == (status, "no-store")
         assert answer.headers["x-content-type-options"] == "nosniff"

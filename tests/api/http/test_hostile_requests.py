@@ -14,6 +14,7 @@ from api.http import reading
 from shared.domain.errors import InvalidRequest
 from tests import factories
 from tests.api.answers import error
+from tests.loopback import LOOPBACK
 from tests.stack import Running
 
 HEAD = b"Host: x\r\nAuthorization: Bearer " + factories.SECRET.encode() + b"\r\n"
@@ -316,7 +317,7 @@ def test_a_request_id_cannot_be_made_to_carry_anything_else(stack: Running) -> N
         found = httpx.get(
             f"{stack.http.base_url}/healthz",
             headers=[(b"X-Request-Id", given.encode("latin-1"))],
-            trust_env=False,
+            **LOOPBACK,
         )
         assert found.headers["x-request-id"].startswith("req_")
     sane = "3f2b-AZ.09_~:@+/="

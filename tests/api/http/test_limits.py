@@ -16,6 +16,7 @@ from api.http.limits import RateLimits, Usage
 from shared.store.keys import Key
 from tests import factories
 from tests.api.answers import client, error
+from tests.loopback import LOOPBACK
 from tests.processes import Server
 from tests.stack import Running
 from tests.waiting import eventually
@@ -186,7 +187,7 @@ def test_keys_without_a_limit_and_strangers_are_told_of_none_and_never_reach_red
         before = set(broker.keys("redraft:limit:*"))
         stack.http.get("/v1/accounts")
         assert set(broker.keys("redraft:limit:*")) == before
-    stranger = httpx.get(f"{stack.http.base_url}/v1/accounts", trust_env=False)
+    stranger = httpx.get(f"{stack.http.base_url}/v1/accounts", **LOOPBACK)
     for answer in (stack.http.get("/v1/accounts"), stranger, stack.http.get("/nowhere"), stack.http.get("/healthz")):
         assert not {"ratelimit", "ratelimit-policy"} & set(answer.headers)
 

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from shared.local.datadir import free_port
+from tests.loopback import LOOPBACK
 from tests.processes import Processes
 
 ARGUMENTS = [
@@ -142,7 +143,7 @@ def browsing() -> Iterator[Browser]:
     """A browser with a profile of its own that is gone afterwards."""
     started, port = Processes(), free_port()
     profile = tempfile.mkdtemp(prefix="redraft-browser-")
-    driver = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+    driver = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, **LOOPBACK)
     session = None
     try:
         process = started.start(["chromedriver"], f"--port={port}")

@@ -15,6 +15,7 @@ from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.answers import messages
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
 
@@ -36,7 +37,7 @@ def ops(stack: Running) -> Iterator[httpx.Client]:
     assert stack.api is not None
     with stack.engine.begin() as tx:
         tx.execute(text("TRUNCATE posts, edits, acts, publish_attempts"))
-    with httpx.Client(base_url=stack.api.url, auth=("kim", PASSWORD), trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=stack.api.url, auth=("kim", PASSWORD), **LOOPBACK, timeout=20) as client:
         yield client
 
 

@@ -14,6 +14,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
 
@@ -36,7 +37,7 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
 def ops(stack: Running) -> Iterator[httpx.Client]:
     assert stack.api is not None
     with httpx.Client(
-        base_url=stack.api.url, auth=(USER.encode(), PASSWORD.encode()), trust_env=False, timeout=10
+        base_url=stack.api.url, auth=(USER.encode(), PASSWORD.encode()), **LOOPBACK, timeout=10
     ) as client:
         yield client
 
@@ -71,7 +72,7 @@ def test_without_a_password_the_page_is_off_and_says_how_to_set_one(stack: Runni
     api = stack.processes.start("api", **stack.environment | {"REDRAFT_OPS_PASSWORD": ""})
     eventually(lambda: "running on http" in api.output(), within=30)
     for path in ("/ops", "/ops/edits", "/ops/style.css"):
-        answer = httpx.get(api.url + path, auth=(USER, ""), trust_env=False)
+        answer = httpx.get(api.url + path, auth=(USER, ""), **LOOPBACK)
         assert answer.status_code == 404
         assert "REDRAFT_OPS_PASSWORD" in answer.text
     api.close()
@@ -81,11 +82,11 @@ def test_without_a_password_the_page_is_off_and_says_how_to_set_one(stack: Runni
 def test_every_address_wants_the_password(stack: Running, path: str) -> None:
     assert stack.api is not None
     for headers in ({}, {"Authorization": f"Bearer {factories.SECRET}"}, {"Authorization": "Basic !"}):
-        answer = httpx.get(stack.api.url + path, headers=headers, trust_env=False)
+        answer = httpx.get(stack.api.url + path, headers=headers, **LOOPBACK)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith('Basic realm="')
         assert "default-src 'none'" in answer.headers["content-security-policy"]
-    refused = httpx.get(stack.api.url + path, auth=(USER, "wrong"), trust_env=False)
+    refused = httpx.get(stack.api.url + path, auth=(USER, "wrong"), **LOOPBACK)
     assert refused.status_code == 401
 
 

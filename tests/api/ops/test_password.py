@@ -14,6 +14,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories, guesses
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 
 USER, PASSWORD = "ops", "correct horse ü"
@@ -47,7 +48,7 @@ def ask(stack: Running, auth: httpx.BasicAuth | None, *, cookie: str = "", forwa
     assert stack.api is not None
     headers = {"Cookie": cookie} if cookie else {}
     headers |= {"X-Forwarded-For": forwarded} if forwarded else {}
-    with httpx.Client(base_url=stack.api.url, auth=auth, headers=headers, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=stack.api.url, auth=auth, headers=headers, **LOOPBACK, timeout=20) as http:
         return http.get("/ops/style.css")
 
 
@@ -119,7 +120,7 @@ def test_a_form_survives_the_wait(own_api: Running) -> None:
             {"id": edit_id},
         )
     headers = {"Sec-Fetch-Site": "same-origin"}
-    with httpx.Client(base_url=own_api.api.url, auth=RIGHT, headers=headers, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=own_api.api.url, auth=RIGHT, headers=headers, **LOOPBACK, timeout=20) as http:
         page = http.get(f"/ops/edits/{edit_id}").text
         token = page.partition(f"/ops/edits/{edit_id}/discard")[2].partition('name="token" value="')[2].split('"')[0]
         for _ in range(FREE + 1):

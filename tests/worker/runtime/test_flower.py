@@ -13,6 +13,7 @@ from shared.domain.guessing import FREE
 from shared.local import commands
 from shared.local.datadir import free_port
 from tests import guesses
+from tests.loopback import LOOPBACK
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 from worker.runtime.flower import BODY_LIMIT, Door, with_door
@@ -31,7 +32,7 @@ def flower(processes: Processes, database_url: str, redis_url: str) -> Process:
     def up() -> bool:
         assert started.running, started.output()
         try:
-            return httpx.get(f"{started.url}/healthcheck", trust_env=False).status_code == 200
+            return httpx.get(f"{started.url}/healthcheck", **LOOPBACK).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -40,7 +41,7 @@ def flower(processes: Processes, database_url: str, redis_url: str) -> Process:
 
 
 def ask(flower: Process, auth: httpx.BasicAuth | None, path: str = "/tasks", **headers: str) -> httpx.Response:
-    with httpx.Client(base_url=flower.url, auth=auth, headers=headers, trust_env=False, timeout=20) as http:
+    with httpx.Client(base_url=flower.url, auth=auth, headers=headers, **LOOPBACK, timeout=20) as http:
         return http.get(path)
 
 
@@ -53,14 +54,14 @@ def test_a_password_that_is_not_ascii_opens_it_and_a_wrong_one_is_no_error(flowe
         assert ask(flower, wrong, "/healthcheck").status_code == 200
     assert "WWW-Authenticate" in ask(flower, None).headers
     # What is posted needs it too, and is read whole after it.
-    posted = httpx.post(f"{flower.url}/api/task/revoke/nobody", auth=RIGHT, data={"terminate": "0"}, trust_env=False)
+    posted = httpx.post(f"{flower.url}/api/task/revoke/nobody", auth=RIGHT, data={"terminate": "0"}, **LOOPBACK)
     assert posted.status_code == 200
-    assert httpx.post(f"{flower.url}/api/task/revoke/nobody", auth=WRONG, trust_env=False).status_code == 401
+    assert httpx.post(f"{flower.url}/api/task/revoke/nobody", auth=WRONG, **LOOPBACK).status_code == 401
 
 
 def test_a_body_larger_than_any_form_is_refused_before_it_is_read(flower: Process) -> None:
     url = f"{flower.url}/api/task/revoke/nobody"
-    assert httpx.post(url, auth=WRONG, content=b"x" * BODY_LIMIT, trust_env=False).status_code == 401
+    assert httpx.post(url, auth=WRONG, content=b"x" * BODY_LIMIT, **LOOPBACK).status_code == 401
     with socket.create_connection(("127.0.0.1", int(flower.url.rpartition(":")[2])), 10) as connection:
         connection.sendall(b"POST /api/task/revoke/nobody HTTP/1.1\r\nHost: a\r\nContent-Length: 99000000\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
