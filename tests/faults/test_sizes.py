@@ -106,7 +106,8 @@ def test_a_thousand_of_the_largest_edits_of_one_post_are_applied_in_order_over_a
     with far(harness, "edits", api=False):
         # The small ones of other posts do not wait for all of the large ones.
         near = "SELECT count(*) FROM edits WHERE status = 'queued' AND post_id = ANY(:ids)"
-        eventually(lambda: harness.scalar(near, ids=neighbours) == 0, within=60, every=0.2)
+        eventually(lambda: harness.scalar(near, ids=neighbours) == 0, within=400, every=0.2)
+        assert harness.scalar(near, ids=[post]) > sizes.QUEUED / 2
         harness.drained(within=400)
         assert largest(harness.workers["edits"]) < MEMORY
     assert harness.judge() == sizes.QUEUED + 20

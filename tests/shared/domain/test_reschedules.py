@@ -1,6 +1,7 @@
 """What a bulk job means for one post: plans against a reckoning of their own, refusals, and the job's own rules."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from importlib import resources
 from itertools import pairwise
 
@@ -57,16 +58,20 @@ def reckoned(at: datetime, zone: str | None, by: Duration) -> datetime | None:
     return at + timedelta(seconds=by.seconds)
 
 
+@cache
 def changes_of(zone: str) -> list[datetime]:
     """The instants near which that zone's clock changes, 2024 to 2036, to the hour before."""
-    clock, start = times.zone(zone), datetime(2024, 1, 1, tzinfo=UTC)
-    offsets = [
-        ((start + hours * HOUR), (start + hours * HOUR).astimezone(clock).utcoffset()) for hours in range(105_000)
-    ]
-    return [before[0] for before, after in pairwise(offsets) if before[1] != after[1]]
+    clock = times.zone(zone)
+
+    def changes(start: datetime, step: timedelta, count: int) -> list[datetime]:
+        instants = [start + number * step for number in range(count + 1)]
+        offsets = [one.astimezone(clock).utcoffset() for one in instants]
+        return [one for one, (before, after) in zip(instants, pairwise(offsets), strict=False) if before != after]
+
+    days = changes(datetime(2024, 1, 1, tzinfo=UTC), 24 * HOUR, 4_375)
+    return [hour for day in days for hour in changes(day, HOUR, 24)]
 
 
-CHANGES = {zone: changes_of(zone) for zone in ZONES}
 MINUTES = st.integers(-3_000, 3_000).map(lambda count: timedelta(minutes=count))
 DAYS = st.integers(-800, 800) | st.integers(-3, 3)
 DURATIONS = st.tuples(DAYS, st.integers(-3_000, 3_000).map(lambda count: count * 60) | st.just(0)).map(
@@ -78,7 +83,7 @@ DURATIONS = st.tuples(DAYS, st.integers(-3_000, 3_000).map(lambda count: count *
 def cases(draw: st.DrawFn) -> tuple[datetime, str, Duration]:
     """An instant, its zone and a duration; half of them leave from or arrive at the days around a clock change."""
     zone, by = draw(st.sampled_from(ZONES)), draw(DURATIONS)
-    near = draw(st.sampled_from(CHANGES[zone] or [datetime(2030, 1, 1, tzinfo=UTC)]))
+    near = draw(st.sampled_from(changes_of(zone) or [datetime(2030, 1, 1, tzinfo=UTC)]))
     at = near + draw(MINUTES)
     arrives = draw(st.booleans())
     return at - timedelta(days=by.days) if arrives else at, zone, by
@@ -96,14 +101,14 @@ def test_a_shift_is_what_a_search_for_the_wall_clock_finds(case: tuple[datetime,
 @pytest.mark.parametrize("zone", ZONES)
 def test_every_quarter_of_an_hour_around_every_change_of_three_years_is_shifted_rightly(zone: str) -> None:
     gaps = 0
-    for change in CHANGES[zone][:6]:
+    for change in changes_of(zone)[:6]:
         for quarter in range(-16, 17):
             for days in (-1, 1, 7, -364):
                 at, by = change + quarter * timedelta(minutes=15) - timedelta(days=days), Duration(days, 0)
                 expected = reckoned(at, zone, by)
                 gaps += expected is None
                 assert shifted(at, zone, by) == (Reason.SKIPPED_BY_DST if expected is None else Move(expected, zone))
-    assert bool(gaps) == bool(CHANGES[zone]), "the cases must reach into gaps"
+    assert bool(gaps) == bool(changes_of(zone)), "the cases must reach into gaps"
 
 
 def test_nine_o_clock_stays_nine_o_clock_across_a_clock_change() -> None:
