@@ -11,7 +11,9 @@ from api.context import context_of
 from api.http import authentication, headers, reading
 from api.http.reading import JSON_TYPES, REPLAYED
 from api.models import new_posts
-from api.models.new_posts import Kind, NewPostRequest
+from api.models.creation import NewSlideshows, NewVideos
+from api.models.new_posts import NewPostRequest
+from shared.domain.bodies import read
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.posts import Post, public
@@ -52,16 +54,16 @@ class Created:
 @router.post("/v1/posts/video")
 async def create_video(request: Request) -> Response:
     """Create a video post for each account."""
-    return await _create(request, "video")
+    return await _create(request, NewVideos)
 
 
 @router.post("/v1/posts/slideshow")
 async def create_slideshow(request: Request) -> Response:
     """Create a post of slides for each account, to be rendered as a video if asked for."""
-    return await _create(request, "slideshow")
+    return await _create(request, NewSlideshows)
 
 
-async def _create(request: Request, kind: Kind) -> Response:
+async def _create(request: Request, model: type[NewVideos | NewSlideshows]) -> Response:
     context = context_of(request)
     owner = await context.authenticated(request, authentication.WRITE)
     content = await reading.read_body(request)
@@ -71,7 +73,7 @@ async def _create(request: Request, kind: Kind) -> Response:
     new: NewPostRequest | RedraftError
     try:
         reading.check_query(request)
-        new = new_posts.parse(body, kind)
+        new = read(model, body).wanted()
     except RedraftError as problem:
         if key is None:
             raise

@@ -15,8 +15,9 @@ from api.http import authentication, headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.http.problems import request_id
 from api.http.reading import PATCH_TYPES
+from api.models.edits import parse_patch
 from api.submission.recording import Recorded, Verdict
-from shared.domain.edits import EditPatch, parse_patch
+from shared.domain.edits import EditPatch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
 from shared.domain.fields import SLIDES
 from shared.domain.ids import new_id

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from enum import StrEnum
 
 import structlog
 from pydantic_core import to_json
@@ -47,6 +48,10 @@ STATUS: Mapping[str, int] = {
     "internal": 500,
     "unavailable": 503,
 }
+
+
+Code = StrEnum("Code", {code.upper(): code for code in STATUS})  # type: ignore[misc]  # as many members as the table
+"""The codes of errors, for documents and clients."""
 
 
 def headers_of(error: RedraftError) -> dict[str, str]:

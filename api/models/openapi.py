@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from api.models import operations, schemas
+from api.models import answers, operations
 from api.models.operations import OPERATIONS, REQUEST_HEADERS, Answer, Operation
 from shared.domain.errors import Internal
 
@@ -110,7 +110,7 @@ def document_bytes() -> bytes:
 
 
 def _models() -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = [schemas.Problem]
+    found: list[type[BaseModel]] = [answers.Problem]
     for operation in OPERATIONS:
         found += [operation.body] if operation.body else []
         found += [answer.model for answer in operation.answers.values() if answer.model]

@@ -79,6 +79,10 @@ class Faults:
             self._of[code] = self._of.get(code, 0) + 1
             self._found.append((code, Detail(name, message)))
 
+    def names(self) -> set[str]:
+        """The fields at fault so far."""
+        return {detail.field for _, detail in self._found}
+
     def enough_of(self, code: InvalidCode) -> bool:
         """Whether the details are full of this code already: one more would not be shown."""
         return self._of.get(code, 0) >= _MOST_DETAILS

@@ -13,8 +13,8 @@ from fastapi.routing import iter_route_contexts
 
 from api import app, docs
 from api.http import problems
-from api.models import deletions, new_posts, openapi, operations, schemas
-from shared.domain import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
+from api.models import deletion, openapi, operations
+from shared.domain import edits, fields, lifecycle, reschedule_jobs, reschedules, times
 from shared.domain.posts import Post, detailed, public
 
 DOCUMENT = openapi.document()
@@ -80,21 +80,29 @@ def test_every_error_code_stands_with_its_status_and_every_status_with_its_heade
 
 
 @pytest.mark.parametrize(
-    ("schema", "fields"),
+    ("schema", "names"),
     [
         ("PostPatch", edits.FIELDS),
-        ("NewVideos", new_posts.FIELDS["video"]),
-        ("NewSlideshows", new_posts.FIELDS["slideshow"]),
+        ("NewVideos", ("accountIds", "contentUrl", "caption", "soundId", "scheduledTime", "timezone")),
+        (
+            "NewSlideshows",
+            (
+                *("accountIds", "contentUrls", "caption", "soundId", "scheduledTime", "timezone"),
+                *("renderAsVideo", "slideDuration"),
+            ),
+        ),
         ("Deletion", ("postIds",)),
-        ("NewJob", reschedule_requests.FIELDS),
-        ("Filter", reschedule_requests.FILTER_FIELDS),
-        ("SpreadBetween", reschedule_requests.SPREAD_FIELDS),
-        ("Item", reschedule_requests.ITEM_FIELDS),
+        ("ShiftJob", ("filter", "shift", "dryRun")),
+        ("SpreadJob", ("filter", "spread", "dryRun")),
+        ("ItemsJob", ("items", "dryRun")),
+        ("PostFilter", ("all", "accountIds", "platform", "scheduledFrom", "scheduledTo", "postIds")),
+        ("SpreadBetween", ("from", "to", "timezone")),
+        ("JobItem", ("postId", "scheduledTime", "timezone")),
         ("Result", reschedule_jobs.RESULT_FIELDS),
     ],
 )
-def test_bodies_have_the_fields_that_the_code_reads(schema: str, fields: tuple[str, ...]) -> None:
-    assert set(SCHEMAS[schema]["properties"]) == set(fields)
+def test_bodies_have_these_fields(schema: str, names: tuple[str, ...]) -> None:
+    assert set(SCHEMAS[schema]["properties"]) == set(names)
 
 
 def test_words_are_those_of_the_code() -> None:
@@ -106,7 +114,7 @@ def test_words_are_those_of_the_code() -> None:
     assert words("EditStatus") == list(lifecycle.EditStatus)
     assert words("JobStatus") == list(reschedule_jobs.JobStatus)
     assert words("Outcome") == list(reschedules.Outcome)
-    assert words("Reason") == list(deletions.Reason)
+    assert words("Reason") == list(deletion.Reason)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_words_are_those_of_the_code() -> None:
     ],
 )
 def test_a_duration_is_documented_as_it_is_read(duration: str) -> None:
-    assert bool(re.fullmatch(schemas.DURATION, duration)) is (times.parse_duration(duration) is not None)
+    assert bool(re.fullmatch(fields.DURATION_PATTERN, duration)) is (times.parse_duration(duration) is not None)
 
 
 def test_a_post_is_documented_with_the_fields_that_are_shown() -> None:
