@@ -39,6 +39,7 @@ from shared.domain import (
     edit_histories,
     errors,
     guessing,
+    hints,
     reschedule_requests,
     service_answers,
     times,
@@ -506,7 +507,7 @@ def test_near_misses_are_looked_for_a_few_times_only_whatever_a_body_holds(monke
         looked.append(name)
         return []
 
-    monkeypatch.setattr(bodies, "get_close_matches", look)
+    monkeypatch.setattr(hints, "get_close_matches", look)
     with pytest.raises(RedraftError) as refused:
         reschedule_requests.parse_request({"items": [WRONG] * ITEMS})
     assert len(looked) == len(refused.value.details) == 20

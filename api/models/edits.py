@@ -8,8 +8,8 @@ from pydantic.config import JsonDict
 
 from api.http.problems import Code
 from api.models.answers import EditId, Fault, InstantShown, Page, Shown
-from api.models.posts import with_plain
-from shared.domain.bodies import MANY, ONE, Body, Several, Wrong, absent, read
+from api.models.posts import PostDetails, with_plain
+from shared.domain.bodies import MANY, ONE, Body, Several, Wrong, absent, names, read
 from shared.domain.edits import FIELDS, PLAIN, EditPatch
 from shared.domain.errors import InvalidRequest
 from shared.domain.fields import (
@@ -81,6 +81,7 @@ class PostPatch(with_plain(Body, optional=True)):  # type: ignore[misc]  # made 
         }
     )
     shape: ClassVar[str] = f"be a JSON object, not {{kind}}; send any of {', '.join(FIELDS)}"
+    read_only: ClassVar[frozenset[str]] = frozenset(names(PostDetails)) - frozenset(FIELDS)
 
     scheduled_time: LocalTime = absent
     schedule: ScheduleZone = Field(default=absent, alias="timezone")

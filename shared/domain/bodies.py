@@ -5,9 +5,8 @@ with very many errors is read a second time, carefully: unknown names are cut of
 Errors hold what the client sent. Log none of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, ClassVar, Final, TypeVar, cast, get_args
 
@@ -15,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from shared.domain import hints
 from shared.domain.errors import Faults, InvalidCode, InvalidRequest, printable
 from shared.domain.fields import fault, kind_of
 
 ENOUGH: Final = 200
 """Errors of one body that are looked at, more or less. A client sees twenty of them."""
 _NAMES_KEPT: Final = 21
-_LONGEST_GUESS: Final = 64
 _SLICE: Final = 50
 _SEVERAL: Final = "several"
 ONE, MANY = "(one)", "(many)"
@@ -41,6 +40,8 @@ class Body(BaseModel):
 
     shape: ClassVar[str] = "be a JSON object"
     """What the value must do where it is no object, read after "must". `{kind}` is what it is instead."""
+    read_only: ClassVar[frozenset[str]] = frozenset()
+    """Fields that answers show and that no request may send."""
     missing: ClassVar[str] = "send it"
     """What is said of a required field that is missing."""
 
@@ -107,7 +108,9 @@ def faults_of(
         if error["type"] == "extra_forbidden":
             *above, name = error["loc"]
             where = name_of(above, prefix)
-            check_known([str(name)], names(_at(model, above)), faults, prefix=f"{where}." if where else "")
+            at = _at(model, above)
+            prefixed = f"{where}." if where else ""
+            check_known([str(name)], names(at), faults, prefix=prefixed, read_only=at.read_only)
     for wrong in model.together(given) if given is not None else ():
         faults.add(*wrong)
     said = faults.names()
@@ -116,7 +119,21 @@ def faults_of(
         name = name_of([*above, error.get("ctx", {}).get("field", last)], prefix)
         if error["type"] != "extra_forbidden" and name not in said:
             code, words = _fault(model, error, prefix)
-            faults.add(code, name, f"{name} {words}")
+            if not faults.enough_of(code):
+                faults.add(code, name, f"{name} {words}{_hint(error, given)}")
+
+
+def _hint(error: Any, given: Any) -> str:
+    """What was probably meant. `given`: the whole body."""
+    match error.get("ctx"):
+        case {"zone": str(zone)}:
+            return hints.zone(zone)
+        case {"time": str(time)}:
+            for part in error["loc"][:-1]:
+                given = given[part]
+            return hints.time(time, given.get("timezone") if isinstance(given, dict) else None)
+        case _:
+            return ""
 
 
 def _fault(model: type[Body], error: Any, prefix: str) -> tuple[Any, str]:
@@ -151,22 +168,28 @@ def name_of(loc: Iterable[int | str], prefix: str = "") -> str:
     return name
 
 
-def check_known(given: Iterable[str], known: Iterable[str], faults: Faults, *, prefix: str = "") -> None:
-    """No field besides `known`; a near miss is answered with the name that was probably meant."""
+def check_known(
+    given: Iterable[str],
+    known: Iterable[str],
+    faults: Faults,
+    *,
+    prefix: str = "",
+    read_only: Container[str] = (),
+) -> None:
+    """No field besides `known`; a near miss is answered with the name that was probably meant.
+
+    `read_only`: fields that answers show and requests do not take.
+    """
     known = tuple(known)
     for name in given:
         # Finding near misses is slow, and no client sees more than twenty of them.
         if name in known or faults.enough_of("invalid_request"):
             continue
-        plain = {_plain(one): one for one in known}
-        near = get_close_matches(_plain(name), plain, n=1, cutoff=0.7) if len(name) <= _LONGEST_GUESS else []
-        advice = f"did you mean {plain[near[0]]}?" if near else f"send only {', '.join(known)}"
         shown = f"{prefix}{printable(name)}"
-        faults.add("invalid_request", shown, f'"{shown}" is not a field here; {advice}')
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
+        meant = None if name in read_only else hints.near(name, known)
+        what = "can only be read" if name in read_only else "is not a field here"
+        advice = f"did you mean {meant}?" if meant else f"send only {', '.join(known)}"
+        faults.add("invalid_request", shown, f'"{shown}" {what}; {advice}')
 
 
 def _flat(errors: Iterable[Any]) -> Iterator[Any]:
@@ -178,7 +201,7 @@ def _flat(errors: Iterable[Any]) -> Iterator[Any]:
 
 
 @cache
-def names(model: type[Body]) -> tuple[str, ...]:
+def names(model: type[BaseModel]) -> tuple[str, ...]:
     """The names of a model's fields as clients send them."""
     return tuple(field.alias or name for name, field in model.model_fields.items())
 

@@ -104,12 +104,15 @@ class Faults:
 
 
 class Unauthenticated(RedraftError):
-    """401, with `WWW-Authenticate: Bearer`. Says the same for no key, a wrong one and a revoked one."""
+    """401, with `WWW-Authenticate: Bearer`. Says the same for a wrong key and a revoked one. `why`: what is wrong with
+    the header, where it holds no key.
+    """
 
     code = "unauthenticated"
 
-    def __init__(self, message: str = "Invalid or missing API key") -> None:
-        super().__init__(message)
+    def __init__(self, why: str | None = None) -> None:
+        details = (Detail("Authorization", why),) if why else ()
+        super().__init__("Invalid or missing API key", details=details)
 
 
 class Forbidden(RedraftError):
@@ -149,9 +152,10 @@ class MethodNotAllowed(RedraftError):
 
     code = "method_not_allowed"
 
-    def __init__(self, allowed: Iterable[str]) -> None:
+    def __init__(self, allowed: Iterable[str], advice: str | None = None) -> None:
         self.allowed = tuple(allowed)
-        super().__init__(f"This route does not take that method; use {' or '.join(self.allowed) or 'another route'}")
+        advice = advice or f"use {' or '.join(self.allowed) or 'another route'}"
+        super().__init__(f"This route does not take that method; {advice}")
 
 
 class CannotEdit(RedraftError):

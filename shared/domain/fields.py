@@ -57,7 +57,8 @@ class Schedule(NamedTuple):
 def fault(code: InvalidCode, words: str, **other: str) -> PydanticCustomError:
     """What is wrong with a value. `words` are read after the field's name: "must be a string, not null".
 
-    `field`: the name of another field in the same object that is at fault.
+    `field`: the name of another field in the same object that is at fault. `time`, `zone`: the value, where
+    shared/domain/hints.py may say what was meant. It is asked for the few faults that a client sees.
     """
     return PydanticCustomError(code, "{words}", {"words": words, **other})
 
@@ -136,9 +137,10 @@ def one_url(value: object) -> str:
 
 def local_time(value: object) -> datetime:
     """A naive local time. Whether it lies in the future is `times.within_reach`'s to say."""
-    local = times.parse_local(text(value))
+    given = text(value)
+    local = times.parse_local(given)
     if local is None:
-        raise fault("invalid_scheduled_time", f"must be {times.LOCAL_RULE}, on a day that exists")
+        raise fault("invalid_scheduled_time", f"must be {times.LOCAL_RULE}, on a day that exists", time=given)
     return local
 
 
@@ -146,7 +148,7 @@ def zone(value: object) -> str:
     """One of `times.ZONES`."""
     given = text(value)
     if given not in times.ZONES:
-        raise fault("invalid_timezone", f"must be one of {', '.join(times.ZONES)}")
+        raise fault("invalid_timezone", f"must be one of {', '.join(times.ZONES)}", zone=given)
     return given
 
 

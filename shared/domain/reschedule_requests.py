@@ -253,7 +253,8 @@ def check_item(value: object, name: str, faults: Faults) -> Item | Unset:
     try:
         return JobItem.model_validate(value).meant()
     except ValidationError as error:
-        faults_of(JobItem, error.errors(include_url=False), faults, prefix=name)
+        given = value if isinstance(value, dict) else None
+        faults_of(JobItem, error.errors(include_url=False), faults, prefix=name, given=given)
         return UNSET
 
 
