@@ -137,9 +137,9 @@ def conclude_late(facts: PostFacts, latest: History | None) -> Finish | None:
     """What a recorded 2xx makes of a post that is not claimed: posted, if it has failed or waits to go out; else None.
 
     Until now it was not known whether the post was out. Now it is known. A post that is claimed again learns it from
-    its tries. `latest`: all tries under the latest key; a 2xx under an older key changes nothing.
+    its tries. `latest`: all its tries.
     """
-    unclaimed = facts.status in {Status.FAILED, Status.GENERATED} and facts.claim is None and not facts.deleted
+    unclaimed = facts.status is not Status.POSTED and facts.claim is None and not facts.deleted
     return _posted(facts.id, None, latest.past) if unclaimed and latest is not None and latest.past.done else None
 
 

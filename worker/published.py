@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection
 
 from shared.domain import events
+from shared.domain.lifecycle import Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Reply
 from shared.settings import settings
@@ -108,7 +109,7 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
         ours = [one for one in completed if one.item.attempt.post_id in locked]
         now = posts_store.clock(tx)
         attempts_store.finish_attempts(tx, [_result(one) for one in ours])
-        # An earlier try may have been answered 2xx since this one was claimed, by a worker that was slower.
+        # An earlier try may have been answered 2xx since this one was claimed, under this key or another.
         asked = [one.item.attempt.post_id for one in ours if _asks_the_tries(one, locked[one.item.attempt.post_id])]
         latest = attempts_store.histories(tx, asked) if asked else {}
         finishes: list[Finish] = []
@@ -125,7 +126,8 @@ def _finish(completed: Sequence[Completed[Called]], done: Published) -> list[Com
                 known = latest.get(attempt.post_id) if attempt.post_id not in outcomes else None
                 late = publish_rules.conclude_late(post.facts, known)
                 finishes += [late] if late else []
-                outcomes.setdefault(attempt.post_id, "done" if late else "stale")
+                known_out = reply.kind == Outcome.DONE and post.facts.status is Status.POSTED
+                outcomes.setdefault(attempt.post_id, "done" if late or known_out else "stale")
         follow_ups.webhooks = write_finishes(tx, finishes, locked)
     done.outcomes |= outcomes
     done.follow_ups.add(follow_ups)
@@ -153,8 +155,8 @@ def finish_unnoticed() -> list[str]:
 
 def _asks_the_tries(completed: Completed[Called], post: Post) -> bool:
     """Whether what becomes of a locked post depends on other tries than this one."""
-    attempt, done = completed.item.attempt, completed.reply.kind == Outcome.DONE
-    return done if post.claim_token != attempt.claim_token else not done and attempt.try_number > 1
+    done = completed.reply.kind == Outcome.DONE
+    return done if post.claim_token != completed.item.attempt.claim_token else not done
 
 
 def write_finishes(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Post]) -> list[str]:

@@ -173,7 +173,7 @@ def _date(value: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What is known of the tries under one key. `histories` in shared/store/claims.py computes it from the rows.
+    """What is known of the tries under one key. shared/store/publish_attempts.py computes it from the rows.
 
     The counts and their times begin anew when an operator retries. `uncertain`, `accepted` and `maybe_sent` do not:
     only an operator's statement that the request had no effect resets them. Nothing resets the rest. Times are UTC.
@@ -182,7 +182,8 @@ class Past:
     `accepted`: a try was answered "still at work".
     `maybe_sent`: a try may have had its effect. Key and body must not change.
     `maybe_since`: when the first such try began. The publisher counts the age of the key from there.
-    `done`: a try was answered 2xx. The post is out, as `platform_post_id` if the publisher gave that.
+    `done`: a try was answered 2xx, under this key or an older one. The post is out, as `platform_post_id` if the
+        publisher gave that.
     """
 
     failures: int = 0

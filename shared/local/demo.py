@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, delete, insert, update
 
 from shared.domain import posts, times
 from shared.domain.lifecycle import Status
@@ -129,6 +129,8 @@ def _put_back(tx: Connection, post: Post, now: datetime) -> None:
     missed = facts.claim is None and facts.status is Status.GENERATED and facts.scheduled_time <= now
     if not (over or missed):
         return
+    # The publisher is to be asked anew: what was sent before says nothing of the post as it is now.
+    tx.execute(delete(tables.publish_attempts).where(tables.publish_attempts.c.post_id == facts.id))
     written = tx.execute(
         update(tables.posts)
         .where(
@@ -144,6 +146,9 @@ def _put_back(tx: Connection, post: Post, now: datetime) -> None:
             posted_at=None,
             platform_post_id=None,
             failure_reason=None,
+            failure_class=None,
+            failure_message=None,
+            failed_at=None,
             deleted_at=None,
             enqueued_revision=None,
             enqueued_at=None,

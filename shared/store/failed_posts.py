@@ -76,8 +76,9 @@ _NEWEST = _LATEST.format(
 # ix_publish_attempts_post, for each post that is shown.
 _WITH_DOUBT = """
     SELECT p.*, coalesce((
-        SELECT bool_or(NOT a.not_sent AND coalesce(a.outcome, '') <> ALL(:harmless)) FROM publish_attempts a
-        WHERE a.post_id = p.id AND a.idempotency_key = l.idempotency_key), false)
+        SELECT bool_or(a.outcome = 'done' OR a.idempotency_key = l.idempotency_key AND NOT a.not_sent
+                AND coalesce(a.outcome, '') <> ALL(:harmless))
+        FROM publish_attempts a WHERE a.post_id = p.id), false)
     FROM {source} p
     LEFT JOIN LATERAL (
         SELECT idempotency_key FROM publish_attempts WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true

@@ -172,15 +172,15 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
 _WENT_OUT = text("""
     UPDATE posts p SET status = 'posted', posted_at = clock_timestamp(), platform_post_id = r.platform_post_id,
         failure_reason = NULL, failure_class = NULL, failure_message = NULL, failed_at = NULL, retry_at = NULL,
-        revision = p.revision + 1
+        enqueued_revision = NULL, enqueued_at = NULL, revision = p.revision + 1
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(post_id text, platform_post_id text)
-    WHERE p.id = r.post_id AND p.status IN ('failed', 'generated') AND p.claim_kind IS NULL AND p.deleted_at IS NULL
+    WHERE p.id = r.post_id AND p.status <> 'posted' AND p.claim_kind IS NULL AND p.deleted_at IS NULL
     RETURNING p.id, p.posted_at, p.revision""")
 
 
 def went_out(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Post]) -> dict[str, Finished]:
-    """Finish locked posts that have failed or wait, and of which a late 2xx says that they are out. Returned: how each
-    stands then. What stood there before is kept in `acts`.
+    """Finish locked posts that have failed or wait, also for a render. A late 2xx says that they are out. Returned: how
+    each stands then. What stood there before is kept in `acts`.
     """
     if not finishes:
         return {}
@@ -194,15 +194,15 @@ def went_out(tx: Connection, finishes: Sequence[Finish], locked: Mapping[str, Po
     return {row[0]: Finished(row[1], row[2]) for row in rows}
 
 
-# Of the posts that failed within an hour the newest (ix_posts_failed), each with its tries (ix_publish_attempts_post).
+# Of the posts that failed within a day the newest (ix_posts_failed), each with its tries (ix_publish_attempts_post).
 _UNNOTICED = text("""
     SELECT p.id FROM (SELECT id FROM posts WHERE status = 'failed' AND deleted_at IS NULL
-            AND failed_at > now() - interval '1 hour' ORDER BY failed_at DESC LIMIT :looked_at) p
+            AND failed_at > now() - interval '1 day' ORDER BY failed_at DESC LIMIT :looked_at) p
     WHERE EXISTS (SELECT FROM publish_attempts a WHERE a.post_id = p.id AND a.outcome = 'done')
     LIMIT :limit""")
-LOOKED_AT = 1000
+LOOKED_AT = 5000
 
 
 def unnoticed(tx: Connection, limit: int) -> list[str]:
-    """Posts that failed within an hour although one of their tries was answered 2xx, of the newest LOOKED_AT."""
+    """Posts that failed within a day although one of their tries was answered 2xx, of the newest LOOKED_AT."""
     return list(tx.execute(_UNNOTICED, {"limit": limit, "looked_at": LOOKED_AT}).scalars())

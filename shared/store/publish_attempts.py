@@ -37,7 +37,9 @@ def record_attempts(tx: Connection, attempts: Sequence[Attempt]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was tried for a post under its latest key. `tries` numbers them all; `past` is what they say together."""
+    """What was tried for a post under its latest key. `tries` numbers them all; `past` is what they say together. A 2xx
+    counts under any key: the post is out.
+    """
 
     post_id: str
     idempotency_key: str
@@ -49,9 +51,12 @@ class History:
 # The same as Past.with_try, computed over all rows of a key. A try without an outcome is under way, or its holder has
 # died: it may have been sent.
 _HISTORY = text("""
-    SELECT l.post_id, l.idempotency_key, l.body, t.*
+    SELECT l.post_id, l.idempotency_key, l.body, t.*, d.*
     FROM (SELECT DISTINCT ON (post_id) post_id, idempotency_key, body FROM publish_attempts
           WHERE post_id = ANY(:ids) ORDER BY post_id, id DESC) l
+    CROSS JOIN LATERAL (
+        SELECT count(*) > 0 AS done, min(platform_post_id) AS platform_post_id
+        FROM publish_attempts a WHERE a.post_id = l.post_id AND a.outcome = 'done') d
     CROSS JOIN LATERAL (
         SELECT max(try_number) AS tries,
             count(*) FILTER (WHERE NOT forgiven AND outcome = ANY(:failures)) AS failures,
@@ -61,13 +66,11 @@ _HISTORY = text("""
             min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'not_now') AS busy_since,
             min(started_at) FILTER (WHERE NOT forgiven AND outcome = 'processing') AS working_since,
             bool_or(NOT not_sent AND (outcome = 'unknown' OR outcome IS NULL))
-                AND NOT bool_or(coalesce(outcome, '') = 'done') AS uncertain,
+                AND NOT d.done AS uncertain,
             bool_or(NOT not_sent AND coalesce(outcome, '') = 'processing') AS accepted,
             bool_or(NOT not_sent AND coalesce(outcome, '') <> ALL(:harmless)) AS maybe_sent,
             -- No operator's word changes what the publisher has seen and said.
-            min(started_at) FILTER (WHERE coalesce(outcome, '') <> ALL(:harmless)) AS maybe_since,
-            bool_or(coalesce(outcome, '') = 'done') AS done,
-            min(platform_post_id) AS platform_post_id
+            min(started_at) FILTER (WHERE coalesce(outcome, '') <> ALL(:harmless)) AS maybe_since
         FROM publish_attempts a WHERE a.post_id = l.post_id AND a.idempotency_key = l.idempotency_key) t""")
 _FAILURES = [outcome.value for outcome in FAILURES]
 HARMLESS = [outcome.value for outcome in NOT_SENT]

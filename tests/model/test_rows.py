@@ -155,7 +155,7 @@ def reply_of(answer: Outcome) -> Reply:
 def shape(past: Past) -> tuple[object, ...]:
     if past.done:
         # Nothing is decided by the rest any more: the next claim finishes the post.
-        return past.done, past.maybe_sent, past.maybe_since is None, past.uncertain
+        return past.done, past.uncertain
     since = [time is None for time in (past.failing_since, past.busy_since, past.working_since, past.maybe_since)]
     return past.failures, past.unknown, past.waits, past.uncertain, past.accepted, past.maybe_sent, *since
 

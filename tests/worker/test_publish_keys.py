@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
 from shared.settings import settings
 from shared.store import acts as acts_store
-from shared.store import db, failures
+from shared.store import db, failed_posts, failures
 from shared.store import posts as posts_store
 from shared.store import publish_attempts as attempts_store
 from shared.store.acts import Actor
@@ -319,7 +319,7 @@ def test_a_2xx_that_comes_after_its_post_has_failed_for_want_of_it_says_that_it_
     stored = factories.row(engine, "posts", due)
     assert (stored.status, stored.platform_post_id, stored.revision) == ("posted", "tt_late", failed.revision + 1)
     assert (stored.failure_reason, stored.failure_class, stored.failure_message, stored.failed_at) == (None,) * 4
-    assert late(called, Reply("done", {"platformPostId": "tt_late"})) == "stale"
+    assert late(called, Reply("done", {"platformPostId": "tt_late"})) == "done"
     assert factories.row(engine, "posts", due).revision == stored.revision
     assert fake_services.asked == []
     with db.transaction() as tx:
@@ -370,3 +370,82 @@ def test_a_late_2xx_leaves_a_deleted_post_alone(
     change(engine, "posts", due, deleted_at=factories.soon())
     assert late(called, Reply("done", {})) == "stale"
     assert factories.row(engine, "posts", due).status == "failed"
+
+
+OUT = Reply("done", {"platformPostId": "tt_late"})
+
+
+@pytest.mark.parametrize("second", [NEVER, REFUSED, UNKNOWN], ids=lambda reply: reply.kind)
+def test_a_2xx_under_an_older_key_is_the_end_too(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, second: Reply
+) -> None:
+    """An operator was wrong: the first request, said not to have gone out, is answered after the second."""
+    called = written_off(engine, due, monkeypatch)
+    assert put_back(due, not_sent=True) == ["due"]
+    change(engine, "posts", due, caption="a better caption")
+    fake_services.replies = [second]
+    next_try(engine, due)
+    closed = factories.row(engine, "posts", due).claim_kind is not None
+    assert late(called, OUT) == ("stale" if closed else "done")
+    if closed:
+        assert next_try(engine, due) == "done"
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id, len(fake_services.asked)) == ("posted", "tt_late", 1)
+
+
+@pytest.mark.parametrize("second", [NEVER, REFUSED], ids=lambda reply: reply.kind)
+def test_so_it_is_where_it_comes_while_the_next_request_is_under_way(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, second: Reply
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    assert put_back(due, not_sent=True) == ["due"]
+    change(engine, "posts", due, caption="a better caption")
+    (again,) = publish.claim({due: 1}, Published())
+    assert again.attempt.idempotency_key != called.attempt.idempotency_key
+    assert late(called, OUT) == "stale"
+    assert late(again, second) == "done"
+    stored = factories.row(engine, "posts", due)
+    assert (stored.status, stored.platform_post_id) == ("posted", "tt_late")
+
+
+def test_operators_read_that_a_post_may_be_out_while_a_2xx_under_an_older_key_is_on_record(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    put_back(due, not_sent=True)
+    change(engine, "posts", due, caption="a better caption")
+    fake_services.replies = [REFUSED]
+    assert next_try(engine, due) == "failed"
+    recorded(called)
+    with db.transaction() as tx:
+        assert [one.maybe_sent for one in failed_posts.find(tx, ids=[due], limit=1)] == [True]
+    assert put_back(due, not_sent=True) == ["closed"]
+
+
+def recorded(called: Called) -> None:
+    """The 2xx came while another session had the post locked, and its worker died before the lock was gone."""
+    with db.autocommit() as tx:
+        attempts_store.finish_attempt_alone(tx, AttemptResult(called.attempt.claim_token, "done", None, "tt_late"))
+
+
+def test_a_post_that_waits_for_its_render_is_ended_by_a_late_2xx(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = written_off(engine, due, monkeypatch)
+    put_back(due, not_sent=True)
+    slides = {"content_type": "slides", "content_url": "sql:'[\"https://cdn.example.com/1.jpg\"]'::jsonb"}
+    change(engine, "posts", due, status="pending_render", render_as_video=True, **slides)
+    assert late(called, OUT) == "done"
+    assert factories.row(engine, "posts", due).status == "posted"
+
+
+def test_a_recorded_2xx_of_a_failed_post_is_found_hours_later_behind_many_newer_failures(
+    engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded(written_off(engine, due, monkeypatch))
+    change(engine, "posts", due, failed_at=factories.soon(-5 * 60))
+    with engine.begin() as tx:
+        for _ in range(1200):
+            factories.post(tx, status="failed", failure_reason="publisher_unavailable", failed_at=factories.soon(-1))
+    assert finish_unnoticed() == [due]
+    assert factories.row(engine, "posts", due).status == "posted"

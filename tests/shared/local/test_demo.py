@@ -14,7 +14,7 @@ from shared.domain.errors import Faults
 from shared.domain.lifecycle import Apply, Status, decide, needs_render
 from shared.domain.posts import service_body
 from shared.local.demo import DOCUMENTED, INSTAGRAM, TIKTOK, WORKSPACE, seed
-from shared.store import keys, posts
+from shared.store import keys, posts, publish_attempts
 from shared.store.schedule import find_due
 
 SECRET = "sk_kept-by-the-data-folder"
@@ -272,3 +272,19 @@ def test_a_workspace_of_the_users_own_called_demo_is_left_alone(engine: Engine, 
     with engine.begin() as tx:
         assert (keys.accounts_of(tx, own), keys.keys_of(tx, own)) == ([], [])
     assert len(all_posts(engine)) == 200
+
+
+def test_a_put_back_post_is_asked_for_anew_whatever_was_sent_before(engine: Engine, database_url: str) -> None:
+    seed(database_url)
+    change(engine, "status = 'failed', failure_reason = 'a', failure_class = 'unknown', failed_at = now()")
+    with engine.begin() as tx:
+        tries = [
+            publish_attempts.Attempt(DOCUMENTED, 1, f"key{number}", "{}", number, f"clm{number}") for number in (1, 2)
+        ]
+        publish_attempts.record_attempts(tx, tries)
+        publish_attempts.finish_attempts(tx, [publish_attempts.AttemptResult("clm1", "done", None)])
+    seed(database_url)
+    row = documented(engine)
+    assert (row.status, row.failure_reason, row.failure_class, row.failed_at) == ("generated", None, None, None)
+    with engine.begin() as tx:
+        assert publish_attempts.histories(tx, [DOCUMENTED]) == {}
