@@ -275,9 +275,10 @@ _ZONE: Final = {"enum": list(times.ZONES), "examples": ["America/New_York"]}
 Zone = Annotated[str, Ruled(zone, **_ZONE)]
 ScheduleZone = Annotated[Schedule | None, Ruled(schedule, **_ZONE)]
 """The field `timezone` of a body that has `scheduledTime` before it."""
+# No format date-time: it demands seconds, and these may be left out.
 Instant = Annotated[
     datetime,
-    Ruled(instant, format="date-time", pattern=INSTANT_PATTERN, description="UTC", examples=["2030-04-22T00:00:00Z"]),
+    Ruled(instant, pattern=INSTANT_PATTERN, description="UTC", examples=["2030-04-22T00:00:00Z"]),
 ]
 IsoDuration = Annotated[
     Duration,

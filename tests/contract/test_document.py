@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -14,8 +15,10 @@ from fastapi.routing import iter_route_contexts
 from api import app, docs
 from api.http import problems
 from api.models import deletion, openapi, operations
-from shared.domain import edits, fields, lifecycle, reschedule_jobs, reschedules, times
+from api.models.webhooks import EVENTS
+from shared.domain import edits, events, fields, lifecycle, reschedule_jobs, reschedules, times
 from shared.domain.posts import Post, detailed, public
+from shared.domain.queued_edits import EditResult
 
 DOCUMENT = openapi.document()
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -136,6 +139,65 @@ def test_a_post_is_documented_with_the_fields_that_are_shown() -> None:
     post = Post(facts, "ws", "acc", NOW, None, None, None, None, None, None, 0, None, None, None)
     assert list(SCHEMAS["Post"]["properties"]) == list(public(post)) == SCHEMAS["Post"]["required"]
     assert list(SCHEMAS["PostDetails"]["properties"]) == list(detailed(post))
+
+
+def contents(node: Any) -> Iterator[dict[str, Any]]:
+    """Every body in the document that has a model: its schema and its sample."""
+    if isinstance(node, dict):
+        if "schema" in node and "$ref" in node["schema"]:
+            yield node
+        for below in node.values():
+            yield from contents(below)
+
+
+MODELS: dict[str, Any] = {model.__name__: model for model in openapi._models()}
+SAMPLES = [
+    (each["schema"]["$ref"].rpartition("/")[2], each["example"])
+    for each in [*contents(DOCUMENT["paths"]), *contents(DOCUMENT["webhooks"]), *contents(DOCUMENT["components"])]
+]
+
+
+def test_every_model_has_a_sample() -> None:
+    assert {name for name, _ in SAMPLES} == MODELS.keys()
+
+
+@pytest.mark.parametrize(("name", "sample"), SAMPLES)
+def test_a_sample_is_one_of_its_model(name: str, sample: Any) -> None:
+    assert MODELS[name].model_validate(sample)
+
+
+def test_the_sample_of_a_bulk_job_is_a_dry_run() -> None:
+    assert (DOCUMENT["paths"]["/v1/reschedules"]["post"]["requestBody"]["content"]["application/json"]["example"]) == {
+        "dryRun": True,
+        "filter": {"all": True},
+        "shift": "P1D",
+    }
+
+
+def test_webhooks_are_documented_as_they_are_sent() -> None:
+    facts = lifecycle.PostFacts(
+        "p", "tiktok", lifecycle.Status.GENERATED, None, "video", "u", None, "", None, None, NOW,
+        render_as_video=False, rendered_url=None, revision=1, schedule_revision=1, content_revision=1,
+    )  # fmt: skip
+    post = Post(facts, "ws", "acc", NOW, None, None, None, None, None, None, 0, None, None, None)
+    before, after = {"scheduledTime": "a"}, {"scheduledTime": "b"}
+    ends = [
+        EditResult("edit_1", lifecycle.EditStatus.APPLIED, 2, before, after),
+        EditResult("edit_2", lifecycle.EditStatus.REJECTED, 2, error_code="cannot_edit", error_message="no"),
+        EditResult("edit_3", lifecycle.EditStatus.FAILED, 2, error_code="internal", error_message="no"),
+    ]
+    sent = [
+        *events.of_edits(ends, {end.id: post for end in ends}),
+        events.posted(post, 2, NOW, None),
+        events.failed(post, 2, "reason"),
+        events.deleted(post, NOW),
+    ]
+    assert {event.type for event in sent} == EVENTS.keys()
+    for event in sent:
+        shown = EVENTS[event.type].model_fields["data"].annotation
+        assert shown is not None
+        documented = {field.alias for field in shown.model_fields.values()}
+        assert documented == event.data.keys() | {"sequence"}, event.type
 
 
 class Loads(HTMLParser):
