@@ -11,8 +11,8 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api.context import Context, Unsure, context_of, storable
-from api.http import authentication, reading
+from api.context import Context, Here, Unsure, Writer, storable
+from api.http import reading
 from api.http.reading import JSON_TYPES
 from api.models.deletion import Deletion, Reason
 from shared.domain import events
@@ -50,10 +50,8 @@ class Deleted:
 
 
 @router.delete("/v1/posts")
-async def delete_posts(request: Request) -> Response:
+async def delete_posts(request: Request, context: Here, key: Writer) -> Response:
     """Delete posts that wait and that no render or publish has claimed; report the others."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.WRITE)
     content = await reading.read_body(request)
     reading.check_media_type(request, JSON_TYPES)
     body = reading.parse_json(content)
