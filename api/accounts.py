@@ -3,18 +3,16 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from api.context import context_of
-from api.http import authentication, pagination, reading
+from api.context import Here, Reader
+from api.http import pagination, reading
 from shared.store import keys as keys_store
 
 router = APIRouter()
 
 
 @router.get("/v1/accounts")
-async def list_accounts(request: Request) -> Response:
+async def list_accounts(request: Request, context: Here, key: Reader) -> Response:
     """All of the workspace's accounts, the oldest first. A workspace has few: one page, in the shape of every list."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.READ)
     reading.check_query(request)
     accounts = await context.read(keys_store.accounts_of, key.workspace_id)
     data = [{"accountId": account.id, "platform": account.platform, "name": account.name} for account in accounts]

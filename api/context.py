@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import structlog
+from fastapi import Depends
 from starlette.requests import Request
 
 from api.http import authentication, turns
@@ -110,7 +111,7 @@ class Context:
     async def authenticated(self, request: Request, scope: str) -> Key:
         """The request's key, which has `scope` and is within its rate limit. Waits for the workspace's turn.
 
-        Routes call this first: a refusal costs the least here, and a flood of refusals is held back. Raises
+        Routes depend on this first: a refusal costs the least here, and a flood of refusals is held back. Raises
         Unauthenticated, RateLimited, Forbidden, Unavailable.
         """
         try:
@@ -253,6 +254,26 @@ def context_of(request: Request) -> Context:
     """The process's context."""
     context: Context = request.app.state.context
     return context
+
+
+async def _here(request: Request) -> Context:
+    return context_of(request)
+
+
+def _key_with(scope: str) -> Any:
+    """A dependency: the request's key, which has the scope and is within its limits. Routes name it before all else."""
+
+    async def key(request: Request) -> Key:
+        return await context_of(request).authenticated(request, scope)
+
+    return Depends(key)
+
+
+# Coroutines both, since FastAPI runs a plain function in a thread.
+Here = Annotated[Context, Depends(_here)]
+Reader = Annotated[Key, _key_with(authentication.READ)]
+Writer = Annotated[Key, _key_with(authentication.WRITE)]
+Mover = Annotated[Key, _key_with(authentication.BULK)]
 
 
 def storable(text: str) -> bool:

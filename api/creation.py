@@ -7,11 +7,13 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api.context import context_of
-from api.http import authentication, headers, reading
+from api.context import Context, Here, Writer
+from api.http import headers, reading
 from api.http.reading import JSON_TYPES, REPLAYED
 from api.models import new_posts
-from api.models.new_posts import Kind, NewPostRequest
+from api.models.creation import NewSlideshows, NewVideos
+from api.models.new_posts import NewPostRequest
+from shared.domain.bodies import read
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.posts import Post, public
@@ -50,20 +52,18 @@ class Created:
 
 
 @router.post("/v1/posts/video")
-async def create_video(request: Request) -> Response:
+async def create_video(request: Request, context: Here, owner: Writer) -> Response:
     """Create a video post for each account."""
-    return await _create(request, "video")
+    return await _create(request, context, owner, NewVideos)
 
 
 @router.post("/v1/posts/slideshow")
-async def create_slideshow(request: Request) -> Response:
+async def create_slideshow(request: Request, context: Here, owner: Writer) -> Response:
     """Create a post of slides for each account, to be rendered as a video if asked for."""
-    return await _create(request, "slideshow")
+    return await _create(request, context, owner, NewSlideshows)
 
 
-async def _create(request: Request, kind: Kind) -> Response:
-    context = context_of(request)
-    owner = await context.authenticated(request, authentication.WRITE)
+async def _create(request: Request, context: Context, owner: Key, model: type[NewVideos | NewSlideshows]) -> Response:
     content = await reading.read_body(request)
     reading.check_media_type(request, JSON_TYPES)
     body = reading.parse_json(content)
@@ -71,7 +71,7 @@ async def _create(request: Request, kind: Kind) -> Response:
     new: NewPostRequest | RedraftError
     try:
         reading.check_query(request)
-        new = new_posts.parse(body, kind)
+        new = read(model, body).wanted()
     except RedraftError as problem:
         if key is None:
             raise

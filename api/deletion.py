@@ -11,13 +11,13 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api.context import Context, Unsure, context_of, storable
-from api.http import authentication, reading
+from api.context import Context, Here, Unsure, Writer, storable
+from api.http import reading
 from api.http.reading import JSON_TYPES
-from api.models.deletions import POSTS_MAX, Reason
-from shared.domain import events, fields
-from shared.domain.errors import Faults, InvalidRequest, Unavailable
-from shared.domain.fields import UNSET
+from api.models.deletion import Deletion, Reason
+from shared.domain import events
+from shared.domain.bodies import read
+from shared.domain.errors import Unavailable
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.times import format_instant
 from shared.store import deletion as deletion_store
@@ -50,39 +50,19 @@ class Deleted:
 
 
 @router.delete("/v1/posts")
-async def delete_posts(request: Request) -> Response:
+async def delete_posts(request: Request, context: Here, key: Writer) -> Response:
     """Delete posts that wait and that no render or publish has claimed; report the others."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.WRITE)
     content = await reading.read_body(request)
     reading.check_media_type(request, JSON_TYPES)
     body = reading.parse_json(content)
     reading.check_query(request)
-    post_ids = parse(body)
+    post_ids = list(dict.fromkeys(read(Deletion, body).post_ids))
     wanted = [post_id for post_id in post_ids if storable(post_id)]
     done = await context.write(delete, key.workspace_id, wanted, unsure=UNSURE)
     await _delete_contended(context, key.workspace_id, done)
     context.submission.waiting.look_up(done.finalized)
     context.ring(webhooks=done.webhooks)
     return Response(to_json(_answer(post_ids, done)), media_type="application/json")
-
-
-def parse(body: object) -> list[str]:
-    """The ids in a body, each once, in the body's order. Raises InvalidRequest."""
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object with postIds")
-    faults = Faults()
-    fields.check_known(body, ("postIds",), faults)
-    given = body.get("postIds", UNSET)
-    if given is UNSET:
-        faults.add("missing_required_fields", "postIds", "postIds is missing; send it")
-        given = []
-    elif not isinstance(given, list) or not 1 <= len(given) <= POSTS_MAX:
-        faults.add("invalid_request", "postIds", f"postIds must be an array of 1 to {POSTS_MAX:,} post ids")
-        given = []
-    found = [fields.check_text(one, f"postIds[{place}]", faults) for place, one in enumerate(given)]
-    faults.raise_if_any()
-    return list(dict.fromkeys(post_id for post_id in found if post_id is not UNSET))
 
 
 def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: float | None = None) -> Deleted:

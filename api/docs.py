@@ -1,7 +1,6 @@
 """GET /openapi.json, and GET /docs: the same document as a page that loads nothing from elsewhere."""
 
 import asyncio
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,8 @@ def page() -> bytes:
     """The page, made once."""
     folder = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
-    environment.globals |= {"resolved": resolved, "kind": kind, "sample": sample}
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    environment.globals |= {"resolved": resolved, "kind": kind}
     environment.filters["prose"] = prose
     return environment.get_template("docs.html").render(document=openapi.document()).encode()
 
@@ -78,20 +78,3 @@ def kind(schema: dict[str, Any]) -> str:
     most = schema.get("maxLength", schema.get("maximum", schema.get("maxItems")))
     said = f", at most {most:,}" if most else ""
     return f"array of {kind(schema['items'])}{said}" if word == "array" else f"{word}{said}"
-
-
-def sample(body: dict[str, Any]) -> str:
-    """A sample body: the required fields, and those that most requests send too."""
-    schema = resolved(body)
-    wanted = [*schema.get("required", ()), "caption", "scheduledTime", "timezone", "filter", "shift"]
-    fields = schema.get("properties", {})
-    return json.dumps({name: _example(fields[name]) for name in wanted if name in fields})
-
-
-def _example(schema: dict[str, Any]) -> Any:
-    schema = resolved(schema)
-    if "examples" in schema:
-        return schema["examples"][0]
-    if schema.get("type") == "array":
-        return [_example(schema["items"])]
-    return {"all": True}

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api.context import context_of, storable
-from api.http import authentication, headers, pagination, problems, reading
+from api.context import Here, Reader, storable
+from api.http import headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.submission import recording
 from shared.domain import errors
@@ -109,22 +109,18 @@ def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) ->
 
 
 @router.get("/v1/edits")
-async def list_edits(request: Request) -> Response:
+async def list_edits(request: Request, context: Here, key: Reader) -> Response:
     """The workspace's edits, newest first, also those of deleted posts: the results of many 202s in few calls. An edit
     that an operator requeued comes first, as a new one would.
     """
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.READ)
     asked = pagination.read(request, FILTERS, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
     page = await context.read(reads.edits_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return pagination.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
 
 
 @router.get("/v1/edits/{edit_id}")
-async def get_edit(edit_id: str, request: Request) -> Response:
+async def get_edit(edit_id: str, request: Request, context: Here, key: Reader) -> Response:
     """One edit; `Prefer: wait=N` waits for its result."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.READ)
     reading.check_query(request)
     preference = headers.prefer(request, context.config.wait_max)
     # Asked before the read: an edit that is being recorded now may be committed right after the read.

@@ -10,13 +10,14 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from api import edits
-from api.context import Context, context_of, storable
+from api.context import Context, Here, Reader, context_of, storable
 from api.http import authentication, headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.http.problems import request_id
 from api.http.reading import PATCH_TYPES
+from api.models.edits import parse_patch
 from api.submission.recording import Recorded, Verdict
-from shared.domain.edits import EditPatch, parse_patch
+from shared.domain.edits import EditPatch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
 from shared.domain.fields import SLIDES
 from shared.domain.ids import new_id
@@ -160,20 +161,16 @@ def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[Edit
 
 
 @router.get("/v1/posts")
-async def list_posts(request: Request) -> Response:
+async def list_posts(request: Request, context: Here, key: Reader) -> Response:
     """The workspace's posts, newest first."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.READ)
     asked = pagination.read(request, FILTERS, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return pagination.answer(asked.page([public(post) for post in page.items], page.next_place))
 
 
 @router.get("/v1/posts/{post_id}/edits")
-async def list_edits_of_post(post_id: str, request: Request) -> Response:
+async def list_edits_of_post(post_id: str, request: Request, context: Here, key: Reader) -> Response:
     """A post's edits, newest first: who changed what, from what, to what."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.READ)
     asked = pagination.read(request, {}, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
     page = None
     if storable(post_id):
@@ -184,10 +181,8 @@ async def list_edits_of_post(post_id: str, request: Request) -> Response:
 
 
 @router.get(ONE)
-async def get_post(post_id: str, request: Request) -> Response:
+async def get_post(post_id: str, request: Request, context: Here, key: Reader) -> Response:
     """One post, with its outcome."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.READ)
     reading.check_query(request)
     post = await context.read(reads.post, key.workspace_id, post_id) if storable(post_id) else None
     if post is None:

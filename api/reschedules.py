@@ -9,8 +9,8 @@ from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
-from api.context import Context, context_of, storable
-from api.http import authentication, headers, pagination, reading
+from api.context import Context, Here, Mover, storable
+from api.http import headers, pagination, reading
 from api.http.pagination import Asked
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
@@ -57,20 +57,16 @@ class Made:
 
 
 @router.post("/v1/reschedules")
-async def create_reschedule(request: Request) -> Response:
+async def create_reschedule(request: Request, context: Here, owner: Mover) -> Response:
     """Start a bulk job, or its dry run."""
-    context = context_of(request)
-    owner = await context.authenticated(request, authentication.BULK)
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
     return await _started(context, await context.parse(_wanted, request, content, owner))
 
 
 @router.post("/v1/reschedules/{job_id}/revert")
-async def revert_reschedule(job_id: str, request: Request) -> Response:
+async def revert_reschedule(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
     """Start the inverse job: posts that still have the time that the job gave them get their old time back."""
-    context = context_of(request)
-    owner = await context.authenticated(request, authentication.BULK)
     body = await reading.empty_body(request)
     key = headers.idempotency_key(request)
     fingerprint = reading.fingerprint(request, body) if key else None
@@ -83,10 +79,8 @@ async def revert_reschedule(job_id: str, request: Request) -> Response:
 
 
 @router.post("/v1/reschedules/{job_id}/cancel")
-async def cancel_reschedule(job_id: str, request: Request) -> Response:
+async def cancel_reschedule(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
     """End the job before its next chunk; the answer says what was moved."""
-    context = context_of(request)
-    owner = await context.authenticated(request, authentication.BULK)
     await reading.empty_body(request)
     reading.check_query(request)
     if not storable(job_id):
@@ -96,10 +90,8 @@ async def cancel_reschedule(job_id: str, request: Request) -> Response:
 
 
 @router.get("/v1/reschedules")
-async def list_reschedules(request: Request) -> Response:
+async def list_reschedules(request: Request, context: Here, owner: Mover) -> Response:
     """The workspace's jobs, newest first."""
-    context = context_of(request)
-    owner = await context.authenticated(request, authentication.BULK)
     asked = pagination.read(request, {}, owner.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
     page = jobs[: asked.limit]
@@ -108,19 +100,15 @@ async def list_reschedules(request: Request) -> Response:
 
 
 @router.get("/v1/reschedules/{job_id}")
-async def get_reschedule(job_id: str, request: Request) -> Response:
+async def get_reschedule(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
     """One job: a row of counters, cheap to poll."""
-    context = context_of(request)
-    owner = await context.authenticated(request, authentication.BULK)
     reading.check_query(request)
     return _shown(await _job(context, owner, job_id))
 
 
 @router.get("/v1/reschedules/{job_id}/results")
-async def list_results(job_id: str, request: Request) -> Response:
+async def list_results(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
     """The result for each post, in pages, or all results as one CSV (`Accept: text/csv`)."""
-    context = context_of(request)
-    owner = await context.authenticated(request, authentication.BULK)
     asked = pagination.read(request, FILTERS, owner.workspace_id, await context.seal(), pagination.BY_NUMBER)
     job = await _job(context, owner, job_id)
     outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None

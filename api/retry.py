@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api import posts
-from api.context import context_of, storable
-from api.http import authentication, reading
+from api.context import Here, Writer, storable
+from api.http import reading
 from api.http.problems import request_id
 from shared.domain.errors import Conflict, Detail, NotFound
 from shared.domain.lifecycle import Status, etag
@@ -26,10 +26,8 @@ UNSURE: Final = "The post may be back to work; look at GET /v1/posts/{postId} be
 
 
 @router.post(f"{posts.ONE}/retry")
-async def retry_post(post_id: str, request: Request) -> Response:
+async def retry_post(post_id: str, request: Request, context: Here, key: Writer) -> Response:
     """Put one failed post back to due. A post that may have gone out keeps its old key, and is closed to edits."""
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.WRITE)
     await reading.empty_body(request)
     reading.check_query(request)
     if not storable(post_id):

@@ -23,26 +23,29 @@ from starlette.requests import Request
 
 import api
 import shared
-from api import deletion, edits, posts
+from api import edits, posts
 from api.http import authentication, cursors, headers, pagination, reading
 from api.http.cursors import Seal
 from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
-from api.models import new_posts, openapi
+from api.models import openapi
+from api.models.creation import NewSlideshows, NewVideos
+from api.models.deletion import Deletion
+from api.models.edits import PostPatch, parse_patch
 from api.ops import access
 from shared.broker import answers
 from shared.cli import reschedule_csv
 from shared.domain import (
+    bodies,
     captions,
     edit_histories,
     errors,
-    fields,
     guessing,
+    hints,
     reschedule_requests,
     service_answers,
     times,
     urls,
 )
-from shared.domain.edits import parse_patch
 from shared.domain.errors import RedraftError
 from shared.settings import Settings
 from shared.store import keys as keys_store
@@ -338,9 +341,9 @@ def test_a_body_is_read_in_linear_time(body: bytes) -> None:
         body,
         WITHIN,
         parse_patch,
-        lambda it: new_posts.parse(it, "video"),
-        lambda it: new_posts.parse(it, "slideshow"),
-        deletion.parse,
+        lambda it: bodies.read(NewVideos, it),
+        lambda it: bodies.read(NewSlideshows, it),
+        lambda it: bodies.read(Deletion, it),
     )
 
 
@@ -396,12 +399,12 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         + [dict.fromkeys(many(10000), 1), {of("captio", tail=str(number)): 1 for number in range(2)}],
     ),
     "a creation": (
-        lambda body: new_posts.parse(body, "slideshow"),
+        lambda body: bodies.read(NewSlideshows, body),
         [{"accountIds": [text[:1000] for text in TEXTS] * 2, "contentUrls": TEXTS} for _ in range(1)]
         + [{"accountIds": [of("a", 1_300, tail=f"{number:03}") for number in range(100)]}],
     ),
     "a deletion": (
-        deletion.parse,
+        lambda body: bodies.read(Deletion, body),
         [{"postIds": list(many(1_000))}, {"postIds": ["a"] * 1_000}, {"postIds": [1] * 40_000}],
     ),
     "a URL": (urls.fault_of, [text.encode("utf-8", "replace").decode() for text in TEXTS]),
@@ -415,16 +418,16 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "a local time": (times.parse_local, TEXTS),
     "an instant": (times.parse_instant, TEXTS),
     "a duration": (times.parse_duration, [*TEXTS, "P" + of("1"), "PT" + of("1", tail="H")]),
-    "a caption": (lambda text: captions.parse(text, errors.Faults()), TEXTS),
+    "a caption": (lambda text: bodies.read(PostPatch, {"caption": text}), TEXTS),
     "a caption against its limits": (
         lambda text: captions.check(
             text, captions.limits_of("instagram", "video", render_as_video=False), errors.Faults()
         ),
         TEXTS,
     ),
-    "a name that is none": (lambda text: fields.check_known({text: 1}, ("caption",), errors.Faults()), TEXTS),
+    "a name that is none": (lambda text: bodies.check_known({text: 1}, ("caption",), errors.Faults()), TEXTS),
     "names that are none": (
-        lambda names: fields.check_known(names, reschedule_requests.FIELDS, errors.Faults()),
+        lambda names: bodies.check_known(names, reschedule_requests.FIELDS, errors.Faults()),
         [dict.fromkeys(itertools.islice((of("shift", 60, tail=name) for name in many(2_000)), 2_000))],
     ),
     "a form of /ops": (lambda text: QueryParams(text[:10_000]), TEXTS),
@@ -506,7 +509,7 @@ def test_near_misses_are_looked_for_a_few_times_only_whatever_a_body_holds(monke
         looked.append(name)
         return []
 
-    monkeypatch.setattr(fields, "get_close_matches", look)
+    monkeypatch.setattr(hints, "get_close_matches", look)
     with pytest.raises(RedraftError) as refused:
         reschedule_requests.parse_request({"items": [WRONG] * ITEMS})
     assert len(looked) == len(refused.value.details) == 20

@@ -84,12 +84,33 @@ def _find(digests: list[bytes]) -> dict[bytes, Key]:
         return keys_store.find_keys(tx, digests)
 
 
+def no_key_in(header: str | None, *, elsewhere: bool) -> str:
+    """Which of the usual mistakes a request without a bearer token made, and what to send. Repeats nothing of it.
+
+    `elsewhere`: whether it has the header X-API-Key.
+    """
+    send = "send Authorization: Bearer, and the key after it"
+    if header is None and elsewhere:
+        return f"X-API-Key is not read; {send}"
+    if header is None or not header.strip():
+        return f"the header is missing; {send}"
+    scheme, _, rest = header.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return f"no key stands after Bearer; {send}"
+    if scheme.lower() == "basic":
+        return f"the scheme is Basic; {send}"
+    if not rest:
+        return f"the word Bearer is missing before the key; {send}"
+    return f"the scheme is not Bearer; {send}"
+
+
 async def authenticate(request: Request, ring: KeyRing, patience: float) -> Key:
-    """The request's key. Raises the same Unauthenticated for a missing, malformed, unknown and revoked key."""
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    """The request's key. Raises Unauthenticated, the same for an unknown and a revoked key."""
+    header = request.headers.get("authorization")
+    scheme, _, secret = (header or "").partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
-        raise Unauthenticated
+        raise Unauthenticated(no_key_in(header, elsewhere="x-api-key" in request.headers))
     key = await ring.find(secret, patience)
     if key is None:
         raise Unauthenticated

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.http.cursors import Place, Seal
-from shared.domain import times
+from shared.domain import fields, times
+from shared.domain.bodies import check_known
 from shared.domain.errors import Faults
-from shared.domain.fields import check_known, check_text
 
 LIMIT, LIMIT_MAX = 50, 100
 
@@ -84,11 +84,11 @@ def read(
             faults.add("invalid_request", name, f"{name} is there twice; send it once")
     values: dict[str, Any] = {}
     for name, rule in filters.items():
-        text = check_text(given[name], name, faults) if name in given else None
-        if isinstance(text, str):
-            values[rule.name] = rule.parse(text)
-            if values[rule.name] is None:
-                faults.add("invalid_request", name, f"{name} {rule.rule}")
+        if name not in given:
+            continue
+        values[rule.name] = rule.parse(given[name]) if fields.is_clean(given[name]) else None
+        if values[rule.name] is None:
+            faults.add("invalid_request", name, f"{name} {rule.rule}")
     limit = _limit(given.get("limit"), faults)
     faults.raise_if_any()
     bound_to = to_json([workspace_id, request.scope["path"], sorted(pair for pair in pairs if pair[0] in filters)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
+from enum import StrEnum
 
 import structlog
 from pydantic_core import to_json
@@ -16,6 +17,7 @@ from shared.domain.lifecycle import etag
 
 log = structlog.get_logger(__name__)
 
+CREATE = "to create posts, POST to /v1/posts/video or /v1/posts/slideshow"
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -47,6 +49,10 @@ STATUS: Mapping[str, int] = {
     "internal": 500,
     "unavailable": 503,
 }
+
+
+Code = StrEnum("Code", {code.upper(): code for code in STATUS})  # type: ignore[misc]  # as many members as the table
+"""The codes of errors, for documents and clients."""
 
 
 def headers_of(error: RedraftError) -> dict[str, str]:
@@ -97,22 +103,29 @@ async def on_redraft_error(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Answers what the framework refuses: an unknown route, a wrong method, a body that it cannot read."""
     assert isinstance(error, HTTPException)  # noqa: S101  -- registered for nothing else
+    path: str = request.scope["path"]
     if error.status_code == 404:
-        return response(errors.NotFound(f"There is nothing at {errors.printable(request.scope['path'])}; see /docs"))
+        shorter = path.rstrip("/")
+        slashed = shorter != path and any(_at(request, shorter, method) for method in METHODS)
+        advice = f"leave out the slash at its end: {errors.printable(shorter)}" if slashed else "see /docs"
+        return response(errors.NotFound(f"There is nothing at {errors.printable(path)}; {advice}"))
     if error.status_code == 405:
-        return await on_redraft_error(request, errors.MethodNotAllowed(allowed(request)))
+        instead = CREATE if (request.method, path) == ("POST", "/v1/posts") else None
+        return await on_redraft_error(request, errors.MethodNotAllowed(allowed(request), instead))
     return response(errors.InvalidRequest(str(error.detail) or "The request could not be read"))
 
 
 def allowed(request: Request) -> list[str]:
     """The methods that the app's routes have for the request's path."""
-    routes = request.app.router.routes
-    found = [
-        method
-        for method in METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
+    found = [method for method in METHODS if _at(request, request.scope["path"], method)]
     return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
+
+
+def _at(request: Request, path: str, method: str) -> bool:
+    """Whether a route of the app has this path and this method."""
+    # Starlette remembers in the scope which part of the path is left.
+    asked = {**request.scope, "path": path, "method": method}
+    return any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes)
 
 
 async def on_surprise(request: Request, error: Exception) -> Response:

@@ -3,25 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 from shared.domain import captions, fields, times
-from shared.domain.errors import Faults, InvalidRequest, NotFound
-from shared.domain.fields import UNSET, Content, Schedule, Unset
+from shared.domain.errors import Faults, NotFound
+from shared.domain.fields import Content, Schedule
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import PostFacts, Status, needs_render
 from shared.domain.posts import Post
 
-Kind = Literal["video", "slideshow"]
-
-FIELDS: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "video": ("accountIds", "contentUrl", "caption", "soundId", "scheduledTime", "timezone"),
-    "slideshow": (
-        *("accountIds", "contentUrls", "caption", "soundId", "scheduledTime", "timezone"),
-        *("renderAsVideo", "slideDuration"),
-    ),
-}
-ACCOUNTS_MAX: Final = 100
 SLIDE_DURATIONS: Final = (4, 6, 8)
 """Seconds. The first is the default for slides that are rendered as video."""
 
@@ -37,74 +27,6 @@ class NewPostRequest:
     schedule: Schedule | None
     render_as_video: bool = False
     slide_duration: int | None = None
-
-
-def parse(body: object, kind: Kind) -> NewPostRequest:
-    """The request in a parsed JSON body. Raises only InvalidRequest, which names all fields at fault."""
-    known = FIELDS[kind]
-    if not isinstance(body, dict):
-        raise InvalidRequest(f"The body must be a JSON object with {' and '.join(known[:2])}")
-    faults = Faults()
-    fields.check_known(body, known, faults)
-    for name in known[:2]:
-        if name not in body:
-            faults.add("missing_required_fields", name, f"{name} is missing; send it")
-    account_ids = _accounts(body.get("accountIds", UNSET), faults)
-    content: Content | Unset = UNSET
-    if kind == "video":
-        url = fields.check_url(body.get("contentUrl", UNSET), faults)
-        content = UNSET if url is UNSET else Content("video", (url,))
-    else:
-        urls = fields.check_urls(body.get("contentUrls", UNSET), faults, name="contentUrls")
-        content = UNSET if urls is UNSET else Content("slides", urls)
-    caption = captions.parse(body.get("caption", ""), faults)
-    sound_id = fields.check_sound_id(body.get("soundId"), faults)
-    schedule = fields.check_schedule(body.get("scheduledTime", UNSET), body.get("timezone", UNSET), faults)
-    render_as_video = _flag(body.get("renderAsVideo", False), faults)
-    slide_duration = _duration(body.get("slideDuration"), faults)
-    faults.raise_if_any()
-    return NewPostRequest(
-        account_ids,
-        cast("Content", content),
-        cast("str", caption),
-        cast("str | None", sound_id),
-        None if schedule is UNSET else schedule,
-        render_as_video,
-        slide_duration or (SLIDE_DURATIONS[0] if render_as_video else None),
-    )
-
-
-def _accounts(value: object, faults: Faults) -> tuple[str, ...]:
-    if value is UNSET:
-        return ()
-    if not isinstance(value, list) or not 1 <= len(value) <= ACCOUNTS_MAX:
-        faults.add("invalid_request", "accountIds", f"accountIds must be an array of 1 to {ACCOUNTS_MAX} account ids")
-        return ()
-    found: list[str] = []
-    for place, one in enumerate(value):
-        name = f"accountIds[{place}]"
-        account_id = fields.check_text(one, name, faults)
-        if account_id in found:
-            faults.add("invalid_request", name, f"{name} names an account for the second time; name each once")
-        elif account_id is not UNSET:
-            found.append(account_id)
-    return tuple(found)
-
-
-def _flag(value: object, faults: Faults) -> bool:
-    if not isinstance(value, bool):
-        faults.add("invalid_request", "renderAsVideo", "renderAsVideo must be true or false")
-    return value is True
-
-
-def _duration(value: object, faults: Faults) -> int | None:
-    if value is None:
-        return None
-    if value not in SLIDE_DURATIONS:
-        shown = ", ".join(map(str, SLIDE_DURATIONS))
-        faults.add("invalid_request", "slideDuration", f"slideDuration must be one of {shown}, in seconds")
-        return None
-    return int(value)
 
 
 def posts_of(

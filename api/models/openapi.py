@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from api.models import operations, schemas
+from api.models import answers, operations
 from api.models.operations import OPERATIONS, REQUEST_HEADERS, Answer, Operation
+from api.models.webhooks import EVENTS
 from shared.domain.errors import Internal
 
 Json = dict[str, Any]
@@ -79,17 +80,19 @@ def document() -> Json:
     models = _models()
     wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models]
     _, definitions = models_json_schema(wanted, ref_template="#/components/schemas/{model}", schema_generator=_Plain)
+    schemas: Json = definitions["$defs"]
     paths: Json = {}
     for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Redraft", "version": "1", "description": _ABOUT, "license": {"name": "MIT"}},
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in ("posts", "edits", "accounts", "reschedules", "health")],
+        "tags": [{"name": name} for name in ("posts", "edits", "accounts", "reschedules", "health", "webhooks")],
         "paths": paths,
+        "webhooks": {kind: {"post": _webhook(kind, model, schemas)} for kind, model in EVENTS.items()},
         "components": {
-            "schemas": definitions["$defs"],
+            "schemas": schemas,
             "headers": {name: {"description": said, "schema": _header(name)} for name, said in _HEADERS.items()},
             "parameters": {
                 name: {"name": name, "in": "header", "required": False, "description": said, "schema": schema}
@@ -110,31 +113,75 @@ def document_bytes() -> bytes:
 
 
 def _models() -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = [schemas.Problem]
+    found: list[type[BaseModel]] = [answers.Problem, *EVENTS.values()]
     for operation in OPERATIONS:
         found += [operation.body] if operation.body else []
         found += [answer.model for answer in operation.answers.values() if answer.model]
     return list(dict.fromkeys(found))
 
 
+def sample(schema: Json, schemas: Json, *, whole: bool = True) -> Any:
+    """A value that a schema describes. `schemas`: the components. `whole`: with the fields that may be left out."""
+    while "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    for key in ("anyOf", "oneOf"):
+        if key in schema and "examples" not in schema:
+            return sample(schema[key][0], schemas, whole=whole)
+    if "examples" in schema or "enum" in schema:
+        return (schema.get("examples") or schema["enum"])[0]
+    if "const" in schema:
+        return schema["const"]
+    if "properties" in schema:
+        wanted = {*schema.get("required", ()), *_SHOWN} if not whole else {*schema["properties"]}
+        return {
+            name: sample(below, schemas, whole=whole) for name, below in schema["properties"].items() if name in wanted
+        }
+    if schema.get("type") == "array":
+        return [sample(schema["items"], schemas, whole=whole)]
+    return {"string": "…", "integer": 1, "boolean": False, "object": {}}.get(schema.get("type", ""))
+
+
+_SHOWN: Final = frozenset({"caption", "scheduledTime", "timezone", "all", "dryRun"})
+"""The fields of a sample request beside the required ones."""
+
+
+def _webhook(kind: str, model: type[BaseModel], schemas: Json) -> Json:
+    schema = _reference("schemas", model.__name__)
+    return {
+        "operationId": "on" + "".join(part.title() for part in kind.split(".")),
+        "summary": model.__doc__,
+        "tags": ["webhooks"],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": sample(schema, schemas)}},
+        },
+        "responses": {
+            "2XX": {"description": "You took the event"},
+            "410": {"description": "You will never take this event: it is not sent again"},
+            "default": {"description": "The event is sent again, after your Retry-After if you give one"},
+        },
+    }
+
+
 def _reference(kind: str, name: str) -> Json:
     return {"$ref": f"#/components/{kind}/{name}"}
 
 
-def _operation(operation: Operation) -> Json:
+def _operation(operation: Operation, schemas: Json) -> Json:
     shown: Json = {
         "operationId": operation.name,
         "summary": operation.summary,
         "tags": [_tag(operation.path)],
         "parameters": _parameters(operation),
-        "responses": {str(status): _answer(operation, answer) for status, answer in operation.answers.items()}
+        "responses": {str(status): _answer(operation, answer, schemas) for status, answer in operation.answers.items()}
         | {str(status): _reference("responses", f"Error{status}") for status in operation.errors},
     }
     if operation.scope:
         shown["description"] = f"Needs a key with the scope `{operation.scope}`."
         shown["security"] = [{"key": []}]
     if operation.body:
-        schema = {"schema": _reference("schemas", operation.body.__name__)}
+        body = _reference("schemas", operation.body.__name__)
+        schema = {"schema": body, "example": sample(body, schemas, whole=False)}
         shown["requestBody"] = {
             "required": operation.body_required,
             "content": dict.fromkeys(operation.media_types, schema),
@@ -160,13 +207,14 @@ def _parameters(operation: Operation) -> list[Json]:
     return [*in_path, *in_query, *(_reference("parameters", name) for name in operation.headers)]
 
 
-def _answer(operation: Operation, answer: Answer) -> Json:
+def _answer(operation: Operation, answer: Answer, schemas: Json) -> Json:
     shown: Json = {
         "description": answer.description,
         "headers": _headers(answer.headers, limited=bool(operation.scope)),
     }
     if answer.model:
-        shown["content"] = {"application/json": {"schema": _reference("schemas", answer.model.__name__)}}
+        body = _reference("schemas", answer.model.__name__)
+        shown["content"] = {"application/json": {"schema": body, "example": sample(body, schemas)}}
         shown["content"] |= {media_type: {"schema": {"type": "string"}} for media_type in answer.also}
     return shown
 

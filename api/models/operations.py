@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from api.http import cursors, pagination, problems, reading
-from api.models import reschedule_schemas, schemas
+from api.models import answers, creation, deletion, edits, posts, reschedules
+from shared.domain import fields
 from shared.domain.lifecycle import EditStatus, Status
 from shared.domain.reschedules import Outcome
 
@@ -18,7 +19,7 @@ Schema = dict[str, Any]
 
 _STRING: Final[Schema] = {"type": "string"}
 _ID: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 255}
-_INSTANT: Final[Schema] = {"type": "string", "pattern": schemas.INSTANT, "examples": ["2030-04-22T00:00:00Z"]}
+_INSTANT: Final[Schema] = {"type": "string", "pattern": fields.INSTANT_PATTERN, "examples": ["2030-04-22T00:00:00Z"]}
 TAGS: Final = r'^(\*|[ ,]*|[ ,]*(W/)?"[!#-~]*"( *,[ ,]*(W/)?"[!#-~]*"){0,63}[ ,]*)$'
 
 
@@ -118,11 +119,11 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "editPost",
         "Edit a post that waits to go live",
         {
-            200: Answer("The post as this edit left it", schemas.Post, ("ETag", *_RETRY_ASYNC)),
-            202: Answer("Safely queued, not applied yet: ask at Location", schemas.Edit, _RETRY_ASYNC),
+            200: Answer("The post as this edit left it", posts.Post, ("ETag", *_RETRY_ASYNC)),
+            202: Answer("Safely queued, not applied yet: ask at Location", edits.Edit, _RETRY_ASYNC),
         },
         scope="posts:write",
-        body=schemas.PostPatch,
+        body=edits.PostPatch,
         media_types=reading.PATCH_TYPES,
         headers=("If-Match", "If-None-Match", "Idempotency-Key", "Prefer"),
         refusals=(409, 412),
@@ -132,7 +133,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/posts/{postId}",
         "getPost",
         "One post, and how it ended",
-        {200: Answer("The post", schemas.PostDetails, ("ETag",)), 304: Answer("You have it", headers=("ETag",))},
+        {200: Answer("The post", posts.PostDetails, ("ETag",)), 304: Answer("You have it", headers=("ETag",))},
         scope="posts:read",
         headers=("If-None-Match",),
     ),
@@ -141,7 +142,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/posts",
         "listPosts",
         "Posts, newest first",
-        {200: Answer("A page of posts", schemas.PostPage)},
+        {200: Answer("A page of posts", posts.PostPage)},
         scope="posts:read",
         query={
             "status": (_one_of(*Status), "Only posts in this status."),
@@ -158,9 +159,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/posts/video",
         "createVideos",
         "Create a video post for each account",
-        {201: Answer("The posts", schemas.Created, ("Idempotent-Replayed",))},
+        {201: Answer("The posts", creation.Created, ("Idempotent-Replayed",))},
         scope="posts:write",
-        body=schemas.NewVideos,
+        body=creation.NewVideos,
         headers=("Idempotency-Key",),
         refusals=(404,),
     ),
@@ -169,9 +170,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/posts/slideshow",
         "createSlideshows",
         "Create a post of slides for each account",
-        {201: Answer("The posts", schemas.Created, ("Idempotent-Replayed",))},
+        {201: Answer("The posts", creation.Created, ("Idempotent-Replayed",))},
         scope="posts:write",
-        body=schemas.NewSlideshows,
+        body=creation.NewSlideshows,
         headers=("Idempotency-Key",),
         refusals=(404,),
     ),
@@ -180,18 +181,18 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/posts",
         "deletePosts",
         "Delete posts that wait; each one that cannot be is reported with its reason",
-        {200: Answer("What became of each", schemas.DeletionReport)},
+        {200: Answer("What became of each", deletion.DeletionReport)},
         scope="posts:write",
-        body=schemas.Deletion,
+        body=deletion.Deletion,
     ),
     Operation(
         "post",
         "/v1/posts/{postId}/retry",
         "retryPost",
         "Put a failed post back to due; one that may have gone out comes back closed to edits",
-        {200: Answer("The post, back to work", schemas.PostDetails, ("ETag",))},
+        {200: Answer("The post, back to work", posts.PostDetails, ("ETag",))},
         scope="posts:write",
-        body=reschedule_schemas.Nothing,
+        body=reschedules.Nothing,
         body_required=False,
         refusals=(409,),
     ),
@@ -200,7 +201,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/posts/{postId}/edits",
         "listEditsOfPost",
         "A post's audit trail, newest first",
-        {200: Answer("A page of edits", schemas.EditPage)},
+        {200: Answer("A page of edits", edits.EditPage)},
         scope="posts:read",
         query=_PAGING,
     ),
@@ -209,7 +210,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/edits",
         "listEdits",
         "Edits, newest first: what became of many 202s in few calls",
-        {200: Answer("A page of edits", schemas.EditPage)},
+        {200: Answer("A page of edits", edits.EditPage)},
         scope="posts:read",
         query={
             "status": (_one_of(*EditStatus), "Only edits in this status."),
@@ -224,7 +225,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/edits/{editId}",
         "getEdit",
         "One edit, and what became of it",
-        {200: Answer("The edit", schemas.Edit, ("Preference-Applied",))},
+        {200: Answer("The edit", edits.Edit, ("Preference-Applied",))},
         scope="posts:read",
         headers=("Prefer",),
     ),
@@ -233,7 +234,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/accounts",
         "listAccounts",
         "The accounts that posts can be created for",
-        {200: Answer("All of them, the oldest first", schemas.AccountPage)},
+        {200: Answer("All of them, the oldest first", answers.AccountPage)},
         scope="posts:read",
     ),
     Operation(
@@ -241,9 +242,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules",
         "createReschedule",
         "Start a bulk job that moves many posts, or its dry run",
-        {202: Answer("The job", reschedule_schemas.Job, ("Location", "Idempotent-Replayed"))},
+        {202: Answer("The job", reschedules.Job, ("Location", "Idempotent-Replayed"))},
         scope="bulk",
-        body=reschedule_schemas.NewJob,
+        body=reschedules.NewJob,
         headers=("Idempotency-Key",),
     ),
     Operation(
@@ -251,7 +252,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules",
         "listReschedules",
         "Bulk jobs, newest first",
-        {200: Answer("A page of jobs", reschedule_schemas.JobPage)},
+        {200: Answer("A page of jobs", reschedules.JobPage)},
         scope="bulk",
         query=_PAGING,
     ),
@@ -260,7 +261,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules/{id}",
         "getReschedule",
         "One bulk job, cheap to poll",
-        {200: Answer("The job", reschedule_schemas.Job)},
+        {200: Answer("The job", reschedules.Job)},
         scope="bulk",
     ),
     Operation(
@@ -270,7 +271,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "What became of each post of a job",
         {
             200: Answer(
-                "A page of results, or all of them as CSV", reschedule_schemas.ResultPage, ("Vary",), also=("text/csv",)
+                "A page of results, or all of them as CSV", reschedules.ResultPage, ("Vary",), also=("text/csv",)
             )
         },
         scope="bulk",
@@ -282,9 +283,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules/{id}/cancel",
         "cancelReschedule",
         "End a job before its next chunk",
-        {200: Answer("The job, and what was moved", reschedule_schemas.Job)},
+        {200: Answer("The job, and what was moved", reschedules.Job)},
         scope="bulk",
-        body=reschedule_schemas.Nothing,
+        body=reschedules.Nothing,
         body_required=False,
         refusals=(409,),
     ),
@@ -293,22 +294,22 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "/v1/reschedules/{id}/revert",
         "revertReschedule",
         "Start the inverse job",
-        {202: Answer("The inverse job", reschedule_schemas.Job, ("Location", "Idempotent-Replayed"))},
+        {202: Answer("The inverse job", reschedules.Job, ("Location", "Idempotent-Replayed"))},
         scope="bulk",
-        body=reschedule_schemas.Nothing,
+        body=reschedules.Nothing,
         body_required=False,
         headers=("Idempotency-Key",),
         refusals=(409,),
     ),
-    Operation("get", "/healthz", "getHealth", "The process is up", {200: Answer("It is", schemas.Health)}),
+    Operation("get", "/healthz", "getHealth", "The process is up", {200: Answer("It is", answers.Health)}),
     Operation(
         "get",
         "/readyz",
         "getReadiness",
         "Whether edits can be accepted",
         {
-            200: Answer("They can, without Redis too", schemas.Readiness),
-            503: Answer("Not without a PostgreSQL that takes writes", schemas.Readiness),
+            200: Answer("They can, without Redis too", answers.Readiness),
+            503: Answer("Not without a PostgreSQL that takes writes", answers.Readiness),
         },
     ),
 )

@@ -6,11 +6,10 @@ count costs one walk through the caption.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from shared.domain.errors import Faults
-from shared.domain.fields import UNSET, Unset, check_text
 
 # What follows the sign makes it one: no white space, no sign again, no ASCII punctuation but the underscore.
 _HASHTAG: Final = re.compile(r"#(?=[^\s!-/:-@\[-^`{-~])")
@@ -46,23 +45,6 @@ LIMITS: Final[dict[tuple[str, str], tuple[Limit, ...]]] = {
 }
 MOST: Final = 4_000
 """No caption may be longer, whatever its post and however it is counted."""
-SCHEMA: Final[Mapping[str, Any]] = {
-    "maxLength": MOST,
-    "description": "at most 2,200 UTF-16 code units as a TikTok video (rendered slides too), 4,000 as TikTok slides; "
-    "on Instagram 2,200 characters, 30 hashtags and 20 mentions",
-    "examples": ["Live at noon, Eastern!"],
-}
-"""What OpenAPI says of a caption, beside that it is a string."""
-
-
-def parse(value: object, faults: Faults) -> str | Unset:
-    """A caption from JSON; "" is allowed. A caption too long for every platform is refused before the post is read."""
-    caption = check_text(value, "caption", faults)
-    if caption is not UNSET and len(caption) > MOST:
-        message = f"caption may have at most {MOST:,} characters anywhere and has {len(caption):,}; shorten it"
-        faults.add("invalid_caption", "caption", message)
-        return UNSET
-    return caption
 
 
 def limits_of(platform: str, content_type: str, *, render_as_video: bool) -> tuple[Limit, ...]:

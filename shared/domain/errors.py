@@ -79,6 +79,10 @@ class Faults:
             self._of[code] = self._of.get(code, 0) + 1
             self._found.append((code, Detail(name, message)))
 
+    def names(self) -> set[str]:
+        """The fields at fault so far."""
+        return {detail.field for _, detail in self._found}
+
     def enough_of(self, code: InvalidCode) -> bool:
         """Whether the details are full of this code already: one more would not be shown."""
         return self._of.get(code, 0) >= _MOST_DETAILS
@@ -100,12 +104,15 @@ class Faults:
 
 
 class Unauthenticated(RedraftError):
-    """401, with `WWW-Authenticate: Bearer`. Says the same for no key, a wrong one and a revoked one."""
+    """401, with `WWW-Authenticate: Bearer`. Says the same for a wrong key and a revoked one. `why`: what is wrong with
+    the header, where it holds no key.
+    """
 
     code = "unauthenticated"
 
-    def __init__(self, message: str = "Invalid or missing API key") -> None:
-        super().__init__(message)
+    def __init__(self, why: str | None = None) -> None:
+        details = (Detail("Authorization", why),) if why else ()
+        super().__init__("Invalid or missing API key", details=details)
 
 
 class Forbidden(RedraftError):
@@ -145,9 +152,10 @@ class MethodNotAllowed(RedraftError):
 
     code = "method_not_allowed"
 
-    def __init__(self, allowed: Iterable[str]) -> None:
+    def __init__(self, allowed: Iterable[str], advice: str | None = None) -> None:
         self.allowed = tuple(allowed)
-        super().__init__(f"This route does not take that method; use {' or '.join(self.allowed) or 'another route'}")
+        advice = advice or f"use {' or '.join(self.allowed) or 'another route'}"
+        super().__init__(f"This route does not take that method; {advice}")
 
 
 class CannotEdit(RedraftError):

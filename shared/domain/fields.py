@@ -1,19 +1,22 @@
-"""The fields of a post as JSON gives them, and the rules about them (docs/api.md): for edits, creation, bulk jobs.
+"""The fields of a JSON body: each field's rule as a pure function, and its type for Pydantic models (docs/api.md).
 
-Pure, and written by hand rather than as Pydantic models: this runs for every request. Each `check_*` takes a value as
-JSON gave it (UNSET where the client left it out), puts what is wrong with it into a `Faults`, and returns the value, or
-UNSET where it was left out or at fault.
+A rule takes a value as JSON gave it. It returns what the value means, or raises a `fault`. Pydantic runs the rules, and
+shared/domain/bodies.py makes one InvalidRequest of all faults of a body. What a type says to OpenAPI stands beside its
+rule.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from difflib import get_close_matches
 from enum import Enum
-from typing import Final, Literal, NamedTuple, cast
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from shared.domain import times, urls
-from shared.domain.errors import Faults, printable
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from shared.domain import captions, times, urls
+from shared.domain.errors import Faults, InvalidCode
+from shared.domain.times import Duration
 
 
 class Unset(Enum):
@@ -24,14 +27,15 @@ class Unset(Enum):
 
 UNSET: Final = Unset.UNSET
 
+MAX_ID: Final = 255
 MAX_SOUND_ID: Final = 255
+PLATFORMS: Final = ("tiktok", "instagram")
+CONTENT_TYPES: Final = ("video", "slides")
 SLIDES: Final[Mapping[str, tuple[int, int]]] = {"tiktok": (1, 35), "instagram": (2, 10)}
 """How many slides a post may have, by platform."""
 
-_MOST_SLIDES: Final = max(most for _, most in SLIDES.values())
+MOST_SLIDES: Final = max(most for _, most in SLIDES.values())
 _LABELS: Final = {"tiktok": "TikTok", "instagram": "Instagram"}
-_MOST_GUESSES: Final = 20
-_LONGEST_GUESS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,111 +54,242 @@ class Schedule(NamedTuple):
     instant: datetime
 
 
-def check_known(body: Mapping[str, object], known: Iterable[str], faults: Faults, *, prefix: str = "") -> None:
-    """No field besides `known`; a near miss is answered with the name that was probably meant."""
-    unknown = [name for name in body if name not in known]
-    if not unknown:
-        return
-    # Finding near misses is slow. One object has room for ten thousand of them, and a body for ten thousand objects.
-    plain = {_plain(name): name for name in known}
-    for name in unknown[:_MOST_GUESSES]:
-        if faults.enough_of("invalid_request"):
-            return
-        near = get_close_matches(_plain(name), plain, n=1, cutoff=0.7) if len(name) <= _LONGEST_GUESS else []
-        advice = f"did you mean {plain[near[0]]}?" if near else f"send only {', '.join(known)}"
-        shown = f"{prefix}{printable(name)}"
-        faults.add("invalid_request", shown, f'"{shown}" is not a field here; {advice}')
+def fault(code: InvalidCode, words: str, **other: str) -> PydanticCustomError:
+    """What is wrong with a value. `words` are read after the field's name: "must be a string, not null".
+
+    `field`: the name of another field in the same object that is at fault. `time`, `zone`: the value, where
+    shared/domain/hints.py may say what was meant. It is asked for the few faults that a client sees.
+    """
+    return PydanticCustomError(code, "{words}", {"words": words, **other})
+
+
+# -- Rules
 
 
 def is_clean(text: str) -> bool:
     """Whether a string holds neither NUL, which PostgreSQL cannot store, nor a lone surrogate, which UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
     return "\0" not in text
 
 
-def check_text(value: object, name: str, faults: Faults) -> str | Unset:
+def text(value: object) -> str:
     """A string without NUL and lone surrogates: every other string rule starts here. null is refused."""
-    if value is UNSET:
-        return UNSET
     if not isinstance(value, str):
-        faults.add("invalid_request", name, f"{name} must be a string, not {kind_of(value)}")
-    elif not is_clean(value):
-        faults.add("invalid_request", name, f"{name} must not contain NUL or lone surrogates; take them out")
-    else:
-        return value
-    return UNSET
+        raise fault("invalid_request", f"must be a string, not {kind_of(value)}")
+    if "\0" in value or not (value.isascii() or is_clean(value)):
+        raise fault("invalid_request", "must not contain NUL or lone surrogates; take them out")
+    return value
 
 
-def check_schedule(time: object, timezone: object, faults: Faults, *, prefix: str = "") -> Schedule | Unset:
-    """`scheduledTime` and `timezone`, both or neither. Whether it lies in the future is `times.within_reach`'s to say.
+def caption(value: object) -> str:
+    """An empty one is allowed. A caption too long for every platform is refused before the post is read."""
+    given = text(value)
+    if len(given) > captions.MOST:
+        raise fault(
+            "invalid_caption",
+            f"may have at most {captions.MOST:,} characters anywhere and has {len(given):,}; shorten it",
+        )
+    return given
 
-    `prefix` stands before both names, as in `items[7].`.
+
+def identifier(value: object) -> str:
+    """An id, ours or not: 1 to 255 characters."""
+    given = text(value)
+    if not 1 <= len(given) <= MAX_ID:
+        raise fault("invalid_request", f"must have 1 to {MAX_ID} characters")
+    return given
+
+
+def sound_id(value: object) -> str | None:
+    """1 to 255 characters, or null for no sound. The bound is ours: TikTok's ids have 19 digits. Other lengths are
+    invalid_request.
     """
-    if time is UNSET and timezone is UNSET:
-        return UNSET
-    time_name, zone_name = f"{prefix}scheduledTime", f"{prefix}timezone"
-    local: datetime | None = None
-    if time is UNSET:
-        faults.add("missing_required_fields", time_name, f"{time_name} is missing; timezone needs it")
-    elif (text := check_text(time, time_name, faults)) is not UNSET and (local := times.parse_local(text)) is None:
-        faults.add("invalid_scheduled_time", time_name, f"{time_name} must be {times.LOCAL_RULE}, on a day that exists")
-    zone: str | Unset = UNSET
-    if timezone is UNSET:
-        faults.add("missing_required_fields", zone_name, f"{zone_name} is missing; scheduledTime needs it")
-    elif (zone := check_text(timezone, zone_name, faults)) is not UNSET and zone not in times.ZONES:
-        faults.add("invalid_timezone", zone_name, f"{zone_name} must be one of {', '.join(times.ZONES)}")
-        zone = UNSET
-    if local is None or zone is UNSET:
-        return UNSET
+    if value is None:
+        return None
+    given = text(value)
+    if not 1 <= len(given) <= MAX_SOUND_ID:
+        words = f"must have 1 to {MAX_SOUND_ID} characters and has {len(given):,}; null removes the sound"
+        raise fault("invalid_request", words)
+    return given
+
+
+def url(value: object) -> str:
+    """A URL as shared/domain/urls.py has it."""
+    if isinstance(value, str) and urls.is_usual(value):
+        return value
+    given = text(value)
+    wrong = urls.fault_of(given)
+    if wrong is not None:
+        raise fault("invalid_content", wrong)
+    return given
+
+
+def one_url(value: object) -> str:
+    """A URL where an array of them may stand too."""
+    if not isinstance(value, str):
+        raise fault("invalid_request", f"must be a string or an array of strings, not {kind_of(value)}")
+    return url(value)
+
+
+def local_time(value: object) -> datetime:
+    """A naive local time. Whether it lies in the future is `times.within_reach`'s to say."""
+    given = text(value)
+    local = times.parse_local(given)
+    if local is None:
+        raise fault("invalid_scheduled_time", f"must be {times.LOCAL_RULE}, on a day that exists", time=given)
+    return local
+
+
+def zone(value: object) -> str:
+    """One of `times.ZONES`."""
+    given = text(value)
+    if given not in times.ZONES:
+        raise fault("invalid_timezone", f"must be one of {', '.join(times.ZONES)}", zone=given)
+    return given
+
+
+def schedule(value: object, info: ValidationInfo) -> Schedule | None:
+    """A zone, with the field `scheduled_time` before it: both, and their instant. None without a good local time."""
+    name, local = zone(value), info.data.get("scheduled_time")
+    if local is None:
+        return None
     try:
-        return Schedule(local, zone, times.to_instant(local, zone))
+        return Schedule(local, name, times.to_instant(local, name))
     except times.SkippedByDst as skipped:
-        faults.add("invalid_scheduled_time", time_name, f"{time_name} {skipped}")
-        return UNSET
+        raise fault("invalid_scheduled_time", str(skipped), field="scheduledTime") from None
 
 
-def check_content(kind: object, url: object, faults: Faults) -> Content | Unset:
-    """`contentType` and `contentUrl`, both or neither: a string for `video`, an array of strings for `slides`."""
-    if kind is UNSET and url is UNSET:
-        return UNSET
-    kind = _check_content_type(kind, faults)
-    if url is UNSET:
-        faults.add("missing_required_fields", "contentUrl", "contentUrl is missing; contentType needs it")
-    elif isinstance(url, str):
-        if kind == "slides":
-            faults.add("invalid_content", "contentUrl", "contentUrl must be an array of image URLs for slides")
-        one = check_url(url, faults)
-        if kind == "video" and one is not UNSET:
-            return Content("video", (one,))
-    elif isinstance(url, list):
-        if kind == "video":
-            faults.add("invalid_content", "contentUrl", "contentUrl must be one URL, as a string, for a video")
-        several = check_urls(url, faults)
-        if kind == "slides" and several is not UNSET:
-            return Content("slides", several)
-    else:
-        message = f"contentUrl must be a string or an array of strings, not {kind_of(url)}"
-        faults.add("invalid_request", "contentUrl", message)
-    return UNSET
+def instant(value: object) -> datetime:
+    """An RFC 3339 time in UTC; aware."""
+    found = times.parse_instant(text(value))
+    if found is None:
+        raise fault("invalid_request", f"must be {times.INSTANT_RULE}")
+    return found
 
 
-def check_urls(value: object, faults: Faults, *, name: str = "contentUrl") -> tuple[str, ...] | Unset:
-    """An array of URLs, as many as any platform takes; `check_slide_count` knows the post's own."""
-    if value is UNSET:
-        return UNSET
-    if not isinstance(value, list):
-        faults.add("invalid_request", name, f"{name} must be an array of strings, not {kind_of(value)}")
-        return UNSET
-    if not 1 <= len(value) <= _MOST_SLIDES:
-        faults.add("invalid_content", name, f"{name} must hold 1 to {_MOST_SLIDES} URLs and holds {len(value):,}")
-    # Of far too many only the first are looked at: a body has room for sixty thousand.
-    found = [check_url(url, faults, name=f"{name}[{place}]") for place, url in enumerate(value[:_MOST_SLIDES])]
-    if len(value) != len(found) or not found:
-        return UNSET
-    return UNSET if UNSET in found else tuple(cast("list[str]", found))
+def duration(value: object) -> Duration:
+    """An ISO 8601 duration of weeks, or of days, hours and minutes."""
+    found = times.parse_duration(text(value))
+    if found is None:
+        raise fault("invalid_request", f"must be {times.DURATION_RULE}")
+    return found
+
+
+def platform(value: object) -> str:
+    """TikTok or Instagram."""
+    if text(value) not in PLATFORMS:
+        raise fault("invalid_request", f"must be {' or '.join(PLATFORMS)}")
+    return str(value)
+
+
+def content_type(value: object) -> str:
+    """A video or slides."""
+    if text(value) not in CONTENT_TYPES:
+        raise fault("invalid_content", f"must be {' or '.join(CONTENT_TYPES)}")
+    return str(value)
+
+
+def flag(value: object) -> bool:
+    """True or false; nothing that only looks like it."""
+    if not isinstance(value, bool):
+        raise fault("invalid_request", "must be true or false")
+    return value
+
+
+# -- Types: a rule, and what OpenAPI says of its values
+
+
+class Ruled:
+    """Makes an annotated type of a rule. `schema`: the JSON Schema of its values."""
+
+    def __init__(self, rule: Callable[..., Any], kind: str | list[str] = "string", **schema: Any) -> None:
+        self.rule, self.schema = rule, {"type": kind, **schema}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # The source type is what the rule returns. Pydantic's own PlainValidator would document that type too.
+        if self.rule is schedule:
+            return core_schema.with_info_plain_validator_function(self.rule)
+        return core_schema.no_info_plain_validator_function(self.rule)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+_TIME_PART = "T([0-9]{1,9}H([0-9]{1,9}M)?|[0-9]{1,9}M)"
+LOCAL_PATTERN: Final = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]$"
+INSTANT_PATTERN: Final = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?"
+    r"([Zz]|[+-]00:00)$"
+)
+DURATION_PATTERN: Final = f"^[+-]?P([0-9]{{1,9}}W|[0-9]{{1,9}}D({_TIME_PART})?|{_TIME_PART})$"
+URL_PATTERN: Final = r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]"
+
+_ID: Final = {"minLength": 1, "maxLength": MAX_ID}
+Id = Annotated[str, Ruled(identifier, **_ID)]
+PostId = Annotated[str, Ruled(identifier, **_ID, examples=["post_abc123"])]
+AccountId = Annotated[str, Ruled(identifier, **_ID, examples=["acc_1a2b3c4d5e"])]
+Caption = Annotated[
+    str,
+    Ruled(
+        caption,
+        maxLength=captions.MOST,
+        description="at most 2,200 UTF-16 code units as a TikTok video (rendered slides too), 4,000 as TikTok slides; "
+        "on Instagram 2,200 characters, 30 hashtags and 20 mentions",
+        examples=["Live at noon, Eastern!"],
+    ),
+]
+SoundId = Annotated[
+    str | None,
+    Ruled(
+        sound_id,
+        ["string", "null"],
+        minLength=1,
+        maxLength=MAX_SOUND_ID,
+        description="TikTok only; null removes the sound, absent keeps it",
+        examples=["7016547803243022337"],
+    ),
+]
+_URL: Final[dict[str, Any]] = {
+    "maxLength": urls.MAX_URL,
+    "pattern": URL_PATTERN,
+    "description": "http or https, with a host, without credentials; never fetched by the API",
+    "examples": ["https://cdn.example.com/clip.mp4"],
+}
+Url = Annotated[str, Ruled(url, **_URL)]
+OneUrl = Annotated[str, Ruled(one_url, **_URL)]
+LocalTime = Annotated[
+    datetime,
+    Ruled(
+        local_time,
+        pattern=LOCAL_PATTERN,
+        description="a local time, without seconds or offset, in the future and within ten years; a time that a clock "
+        "change skips is refused, one that occurs twice means its first occurrence",
+        examples=["2030-04-22T15:00"],
+    ),
+]
+_ZONE: Final = {"enum": list(times.ZONES), "examples": ["America/New_York"]}
+Zone = Annotated[str, Ruled(zone, **_ZONE)]
+ScheduleZone = Annotated[Schedule | None, Ruled(schedule, **_ZONE)]
+"""The field `timezone` of a body that has `scheduledTime` before it."""
+# No format date-time: it demands seconds, and these may be left out.
+Instant = Annotated[
+    datetime,
+    Ruled(instant, pattern=INSTANT_PATTERN, description="UTC", examples=["2030-04-22T00:00:00Z"]),
+]
+IsoDuration = Annotated[
+    Duration,
+    Ruled(duration, pattern=DURATION_PATTERN, description=times.DURATION_RULE, examples=["P1D", "-PT90M"]),
+]
+Platform = Annotated[str, Ruled(platform, enum=list(PLATFORMS), examples=["tiktok"])]
+ContentType = Annotated[str, Ruled(content_type, enum=list(CONTENT_TYPES), examples=["video"])]
+Flag = Annotated[bool, Ruled(flag, "boolean")]
+
+
+# -- Rules that need the post's platform
 
 
 def check_slide_count(count: int, platform: str, faults: Faults, *, name: str = "contentUrl") -> None:
@@ -165,52 +300,11 @@ def check_slide_count(count: int, platform: str, faults: Faults, *, name: str = 
         faults.add("invalid_content", name, message)
 
 
-def check_url(value: object, faults: Faults, *, name: str = "contentUrl") -> str | Unset:
-    """A URL as shared/domain/urls.py has it."""
-    url = check_text(value, name, faults)
-    if url is UNSET:
-        return UNSET
-    fault = urls.fault_of(url)
-    if fault is None:
-        return url
-    faults.add("invalid_content", name, f"{name} {fault}")
-    return UNSET
-
-
-def check_sound_id(value: object, faults: Faults, *, name: str = "soundId") -> str | Unset | None:
-    """1 to 255 characters, or null for no sound. The bound is ours: TikTok's ids have 19 digits. Other lengths are
-    invalid_request.
-    """
-    if value is None:
-        return None
-    sound_id = check_text(value, name, faults)
-    if sound_id is not UNSET and not 1 <= len(sound_id) <= MAX_SOUND_ID:
-        message = f"{name} must have 1 to {MAX_SOUND_ID} characters and has {len(sound_id):,}; null removes the sound"
-        faults.add("invalid_request", name, message)
-        return UNSET
-    return sound_id
-
-
 def check_sound_platform(sound_id: str | None, platform: str, faults: Faults, *, name: str = "soundId") -> None:
     """A sound is for TikTok only."""
     if sound_id is not None and platform != "tiktok":
         message = f"{name} works on TikTok posts only; leave it out for {_LABELS[platform]}"
         faults.add("sound_not_supported", name, message)
-
-
-def _check_content_type(value: object, faults: Faults) -> str | Unset:
-    if value is UNSET:
-        faults.add("missing_required_fields", "contentType", "contentType is missing; contentUrl needs it")
-        return UNSET
-    kind = check_text(value, "contentType", faults)
-    if kind is not UNSET and kind not in {"video", "slides"}:
-        faults.add("invalid_content", "contentType", "contentType must be video or slides")
-        return UNSET
-    return kind
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
 
 
 def kind_of(value: object) -> str:

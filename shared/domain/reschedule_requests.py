@@ -1,29 +1,37 @@
 """What a request for a bulk job may say, and every rule about it that needs no database (docs/bulk.md). Pure.
 
-`parse_request` reads the body of POST /v1/reschedules; the command line reads CSV by the same `check_item`. Rules
-that depend on the moment (a time that has passed, one that a clock change skips) are left to the worker.
+The models stand here and not in api/models, since the command line reads its own requests and CSV by them. Rules that
+depend on the moment (a time that has passed, one that a clock change skips) are left to the worker.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, cast
+
+from pydantic import ConfigDict, Field, ValidationError
 
 from shared.domain import times
+from shared.domain.bodies import Body, Several, Wrong, absent, check_known, faults_of, names, read
 from shared.domain.errors import Faults, InvalidRequest
-from shared.domain.fields import UNSET, Unset, check_known, check_text
+from shared.domain.fields import (
+    UNSET,
+    AccountId,
+    Flag,
+    Instant,
+    IsoDuration,
+    LocalTime,
+    Platform,
+    PostId,
+    Ruled,
+    Unset,
+    Zone,
+    fault,
+)  # fmt: skip
 from shared.domain.reschedules import ItemPlan, Plan, Shift, Spread
 
 MOST_ITEMS: Final = 10_000
 """Items, or ids in a filter, in one request."""
-
-MAX_ID: Final = 255
-PLATFORMS: Final = ("tiktok", "instagram")
-
-FIELDS: Final = ("filter", "shift", "spread", "items", "dryRun")
-FILTER_FIELDS: Final = ("all", "accountIds", "platform", "scheduledFrom", "scheduledTo", "postIds")
-SPREAD_FIELDS: Final = ("from", "to", "timezone")
-ITEM_FIELDS: Final = ("postId", "scheduledTime", "timezone")
 
 
 class Item(NamedTuple):
@@ -58,206 +66,210 @@ class Request:
     dry_run: bool = False
 
 
+# -- The bodies
+
+
+def _all(value: object) -> bool:
+    if value is not True:
+        raise fault("invalid_request", "must be true; leave it out to choose posts")
+    return True
+
+
+_IDS: Final = Several(1, MOST_ITEMS, f"must be an array of 1 to {MOST_ITEMS:,} ids", once=True)
+_EVERY: Final = '{"all": true} means every waiting post'
+
+
+class PostFilter(Body):
+    """Which posts: all that fulfil every condition."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"minProperties": 1, "if": {"required": ["all"]}, "then": {"maxProperties": 1}}
+    )
+    shape: ClassVar[str] = (
+        "say which posts by any of accountIds, platform, scheduledFrom, scheduledTo, postIds; " + _EVERY
+    )
+
+    all: Annotated[bool, Ruled(_all, "boolean", const=True, description="every waiting post; alone")] = absent
+    account_ids: Annotated[list[AccountId], _IDS] = absent
+    platform: Platform = absent
+    scheduled_from: Instant = Field(default=absent, description="UTC, inclusive")
+    scheduled_to: Instant = Field(default=absent, description="UTC, exclusive")
+    post_ids: Annotated[list[PostId], _IDS] = absent
+
+    @classmethod
+    def together(cls, given: Mapping[str, Any]) -> Sequence[Wrong]:
+        found: list[Wrong] = []
+        if not given:
+            found.append(("invalid_request", "filter", f"filter must {cls.shape}"))
+        if given.get("all") is True and len(given) > 1:
+            message = "filter.all means every waiting post; send nothing beside it"
+            found.append(("invalid_request", "filter.all", message))
+        begin, end = (_instant(given.get(name)) for name in ("scheduledFrom", "scheduledTo"))
+        if begin is not None and end is not None and end <= begin:
+            message = "filter.scheduledTo must be after filter.scheduledFrom"
+            found.append(("invalid_request", "filter.scheduledTo", message))
+        return found
+
+    def meant(self) -> Filter:
+        """The domain's value."""
+        ids = (None if given is None else tuple(given) for given in (self.account_ids, self.post_ids))
+        accounts, posts = ids
+        return Filter(accounts, self.platform, self.scheduled_from, self.scheduled_to, posts)
+
+
+class SpreadBetween(Body):
+    """Evenly from one local time to another, both in this zone."""
+
+    shape: ClassVar[str] = "be an object with from, to and timezone"
+    missing: ClassVar[str] = "send all three"
+
+    from_: LocalTime = Field(alias="from")
+    to: LocalTime
+    timezone: Zone
+
+    @classmethod
+    def together(cls, given: Mapping[str, Any]) -> Sequence[Wrong]:
+        found: list[Wrong] = []
+        instants = []
+        for name in ("from", "to"):
+            try:
+                instants.append(_meant(given.get(name), given.get("timezone")))
+            except times.SkippedByDst as skipped:
+                found.append(("invalid_scheduled_time", f"spread.{name}", f"spread.{name} {skipped}"))
+        if len(instants) == 2 and instants[0] and instants[1] and instants[1] < instants[0]:
+            message = "spread.to must not be before spread.from; swap them"
+            found.append(("invalid_scheduled_time", "spread.to", message))
+        return found
+
+    def meant(self) -> Spread:
+        """The domain's value."""
+        first, last = (times.to_instant(local, self.timezone) for local in (self.from_, self.to))
+        return Spread(first, last, self.timezone)
+
+
+class JobItem(Body):
+    """One post, its new local time and its zone."""
+
+    shape: ClassVar[str] = "be an object with postId, scheduledTime and timezone"
+    missing: ClassVar[str] = "each item needs it"
+
+    post_id: PostId
+    scheduled_time: LocalTime
+    timezone: Zone
+
+    def meant(self) -> Item:
+        """The domain's value."""
+        return Item(self.post_id, times.format_local(self.scheduled_time), self.timezone)
+
+
+class _Job(Body):
+    dry_run: Flag = Field(
+        default=False, description="the same job with the same results, and no post is changed", examples=[True]
+    )
+
+
+class _FilteredJob(_Job):
+    missing: ClassVar[str] = _EVERY
+
+    filter: PostFilter
+
+    @classmethod
+    def together(cls, given: Mapping[str, Any]) -> Sequence[Wrong]:
+        found: list[Wrong] = []
+        for name, model in (("filter", PostFilter), ("spread", SpreadBetween)):
+            if isinstance(below := given.get(name), dict):
+                found += model.together(below)
+        return found
+
+
+class ShiftJob(_FilteredJob):
+    """Moves each post by the same duration."""
+
+    shift: IsoDuration
+
+    def meant(self) -> Request:
+        """The domain's value."""
+        return Request(Shift(self.shift), self.filter.meant(), dry_run=self.dry_run)
+
+
+class SpreadJob(_FilteredJob):
+    """Spreads the posts evenly, in their present order."""
+
+    spread: SpreadBetween
+
+    def meant(self) -> Request:
+        """The domain's value."""
+        return Request(self.spread.meant(), self.filter.meant(), dry_run=self.dry_run)
+
+
+class ItemsJob(_Job):
+    """Moves each post to a time of its own."""
+
+    items: Annotated[
+        list[JobItem],
+        Several(
+            1,
+            MOST_ITEMS,
+            f"must be an array of 1 to {MOST_ITEMS:,} objects; send the rest as another job",
+            once=True,
+            by="postId",
+        ),
+    ]
+
+    def meant(self) -> Request:
+        """The domain's value."""
+        return Request(ItemPlan(), items=tuple(item.meant() for item in self.items), dry_run=self.dry_run)
+
+
+KINDS: Final[Mapping[str, type[ShiftJob | SpreadJob | ItemsJob]]] = {
+    "shift": ShiftJob, "spread": SpreadJob, "items": ItemsJob
+}  # fmt: skip
+"""The three forms of a job, by the field that only that form has."""
+FIELDS: Final = ("filter", *KINDS, "dryRun")
+ITEM_FIELDS: Final = names(JobItem)
+
+
 def parse_request(body: object) -> Request:
     """The job that a parsed JSON body asks for. Raises InvalidRequest, and nothing else whatever JSON it is given."""
     if not isinstance(body, dict):
         raise InvalidRequest("The body must be a JSON object; send a filter with a shift or a spread, or items")
+    kinds = [name for name in KINDS if name in body]
+    if len(kinds) == 1 and not (kinds == ["items"] and "filter" in body):
+        return read(KINDS[kinds[0]], body).meant()
     faults = Faults()
     check_known(body, FIELDS, faults)
-    dry_run = body.get("dryRun", False)
-    if not isinstance(dry_run, bool):
+    if not isinstance(body.get("dryRun", False), bool):
         faults.add("invalid_request", "dryRun", "dryRun must be true or false")
-    kinds = [name for name in ("shift", "spread", "items") if name in body]
-    if len(kinds) != 1:
+    if kinds == ["items"]:
+        faults.add("invalid_request", "filter", "items name their posts themselves; leave filter out")
+    else:
         given = f"holds {' and '.join(kinds)}" if kinds else "has none of the three"
         faults.add("invalid_request", "body", f"The body {given}; send exactly one of shift, spread and items")
-        raise _error(faults)
-    items: tuple[Item, ...] = ()
-    plan: Plan | Unset = ItemPlan()
-    if kinds == ["items"]:
-        if "filter" in body:
-            faults.add("invalid_request", "filter", "items name their posts themselves; leave filter out")
-        items = _check_items(body["items"], faults)
-    else:
-        plan = check_shift(body["shift"], faults) if kinds == ["shift"] else _check_spread(body["spread"], faults)
-    meant = None if kinds == ["items"] else _check_filter(body.get("filter", UNSET), faults)
-    faults.raise_if_any()
-    if plan is UNSET:  # pragma: no cover - a plan that is missing has left its fault behind
-        raise InvalidRequest("The body is not understood")
-    return Request(plan, meant, items, dry_run=bool(dry_run))
-
-
-def _error(faults: Faults) -> InvalidRequest:
-    return faults.error() or InvalidRequest("The body is not understood")
-
-
-def check_shift(value: object, faults: Faults, *, name: str = "shift") -> Shift | Unset:
-    """An ISO 8601 duration of weeks, or of days, hours and minutes."""
-    text = check_text(value, name, faults)
-    if text is UNSET:
-        return UNSET
-    by = times.parse_duration(text)
-    if by is None:
-        faults.add("invalid_request", name, f"{name} must be {times.DURATION_RULE}")
-        return UNSET
-    return Shift(by)
-
-
-def _check_spread(value: object, faults: Faults) -> Spread | Unset:
-    if not isinstance(value, dict):
-        faults.add("invalid_request", "spread", "spread must be an object with from, to and timezone")
-        return UNSET
-    check_known(value, SPREAD_FIELDS, faults, prefix="spread.")
-    for name in SPREAD_FIELDS:
-        if name not in value:
-            faults.add("missing_required_fields", f"spread.{name}", f"spread.{name} is missing; send all three")
-    zone = _check_zone(value.get("timezone", UNSET), "spread.timezone", faults)
-    instants: list[datetime] = []
-    for name in ("from", "to"):
-        local = _check_local(value.get(name, UNSET), f"spread.{name}", faults)
-        if local is UNSET or zone is UNSET:
-            continue
-        try:
-            instants.append(times.to_instant(datetime.fromisoformat(local), zone))
-        except times.SkippedByDst as skipped:
-            faults.add("invalid_scheduled_time", f"spread.{name}", f"spread.{name} {skipped}")
-    if len(instants) < 2 or zone is UNSET:
-        return UNSET
-    if instants[1] < instants[0]:
-        faults.add("invalid_scheduled_time", "spread.to", "spread.to must not be before spread.from; swap them")
-        return UNSET
-    return Spread(instants[0], instants[1], zone)
-
-
-def _check_filter(value: object, faults: Faults) -> Filter | None:
-    if value is UNSET:
-        faults.add("missing_required_fields", "filter", 'filter is missing; {"all": true} means every waiting post')
-        return None
-    if not isinstance(value, dict) or not value:
-        faults.add(
-            "invalid_request", "filter", f'filter must say which posts by any of {", ".join(FILTER_FIELDS[1:])}; '
-            '{"all": true} means every waiting post',
-        )  # fmt: skip
-        return None
-    check_known(value, FILTER_FIELDS, faults, prefix="filter.")
-    if "all" in value:
-        if value["all"] is not True:
-            faults.add("invalid_request", "filter.all", "filter.all must be true; leave it out to choose posts")
-        elif len(value) > 1:
-            faults.add("invalid_request", "filter.all", "filter.all means every waiting post; send nothing beside it")
-    platform = check_text(value.get("platform", UNSET), "filter.platform", faults)
-    if platform is not UNSET and platform not in PLATFORMS:
-        faults.add("invalid_request", "filter.platform", f"filter.platform must be {' or '.join(PLATFORMS)}")
-    begin = _check_instant(value.get("scheduledFrom", UNSET), "filter.scheduledFrom", faults)
-    end = _check_instant(value.get("scheduledTo", UNSET), "filter.scheduledTo", faults)
-    if begin is not None and end is not None and end <= begin:
-        faults.add("invalid_request", "filter.scheduledTo", "filter.scheduledTo must be after filter.scheduledFrom")
-    return Filter(
-        _check_ids(value.get("accountIds", UNSET), "filter.accountIds", faults),
-        None if platform is UNSET else platform,
-        begin,
-        end,
-        _check_ids(value.get("postIds", UNSET), "filter.postIds", faults),
-    )
-
-
-def _check_ids(value: object, name: str, faults: Faults) -> tuple[str, ...] | None:
-    """An array of 1 to 10,000 different ids. None where it was left out or is at fault."""
-    if value is UNSET:
-        return None
-    if not isinstance(value, list) or not 1 <= len(value) <= MOST_ITEMS:
-        faults.add("invalid_request", name, f"{name} must be an array of 1 to {MOST_ITEMS:,} ids")
-        return None
-    once = _Once(name, faults)
-    for place, given in enumerate(value):
-        once.check(_check_id(given, f"{name}[{place}]", faults), place, f"{name}[{place}]")
-    return tuple(once.known)
-
-
-class _Once:
-    """Ids that a list may name once. `known`: each with the first place that names it."""
-
-    def __init__(self, where: str, faults: Faults) -> None:
-        self.known: dict[str, int] = {}
-        self._where, self._faults = where, faults
-
-    def check(self, found: str | Unset, place: int, field: str) -> bool:
-        if found is UNSET:
-            return False
-        first = self.known.setdefault(found, place)
-        if first != place:
-            message = f"{field} names the same as {self._where}[{first}]; name each once"
-            self._faults.add("invalid_request", field, message)
-        return first == place
-
-
-def _check_id(given: object, field: str, faults: Faults) -> str | Unset:
-    found = check_text(given, field, faults)
-    if found is not UNSET and not 1 <= len(found) <= MAX_ID:
-        faults.add("invalid_request", field, f"{field} must have 1 to {MAX_ID} characters")
-        return UNSET
-    return found
-
-
-def _check_items(value: object, faults: Faults) -> tuple[Item, ...]:
-    if not isinstance(value, list) or not 1 <= len(value) <= MOST_ITEMS:
-        message = f"items must be an array of 1 to {MOST_ITEMS:,} objects; send the rest as another job"
-        faults.add("invalid_request", "items", message)
-        return ()
-    once = _Once("items", faults)
-    items: list[Item] = []
-    for place, given in enumerate(value):
-        item = check_item(given, f"items[{place}]", faults)
-        if item is not UNSET and once.check(item.post_id, place, f"items[{place}].postId"):
-            items.append(item)
-    return tuple(items)
+    raise cast("InvalidRequest", faults.error())
 
 
 def check_item(value: object, name: str, faults: Faults) -> Item | Unset:
     """One item of a request or one line of a CSV file: a post's id, a local time, a zone; all three, nothing else."""
-    if not isinstance(value, Mapping):
-        faults.add("invalid_request", name, f"{name} must be an object with postId, scheduledTime and timezone")
+    try:
+        return JobItem.model_validate(value).meant()
+    except ValidationError as error:
+        given = value if isinstance(value, dict) else None
+        faults_of(JobItem, error.errors(include_url=False), faults, prefix=name, given=given)
         return UNSET
-    if value.keys() != _ITEM_KEYS:
-        check_known(value, ITEM_FIELDS, faults, prefix=f"{name}.")
-    for field in ITEM_FIELDS:
-        if field not in value:
-            faults.add("missing_required_fields", f"{name}.{field}", f"{name}.{field} is missing; each item needs it")
-    post_id = _check_id(value.get("postId", UNSET), f"{name}.postId", faults)
-    local = _check_local(value.get("scheduledTime", UNSET), f"{name}.scheduledTime", faults)
-    zone = _check_zone(value.get("timezone", UNSET), f"{name}.timezone", faults)
-    if post_id is UNSET or local is UNSET or zone is UNSET:
-        return UNSET
-    return Item(post_id, local, zone)
 
 
-_ITEM_KEYS: Final = set(ITEM_FIELDS)
+def _instant(value: object) -> datetime | None:
+    return times.parse_instant(value) if isinstance(value, str) else None
 
 
-def _check_local(value: object, name: str, faults: Faults) -> str | Unset:
-    text = check_text(value, name, faults)
-    if text is not UNSET and times.parse_local(text) is None:
-        faults.add("invalid_scheduled_time", name, f"{name} must be {times.LOCAL_RULE}, on a day that exists")
-        return UNSET
-    return text
-
-
-def _check_zone(value: object, name: str, faults: Faults) -> str | Unset:
-    zone = check_text(value, name, faults)
-    if zone is not UNSET and zone not in times.ZONES:
-        faults.add("invalid_timezone", name, f"{name} must be one of {', '.join(times.ZONES)}")
-        return UNSET
-    return zone
-
-
-def _check_instant(value: object, name: str, faults: Faults) -> datetime | None:
-    text = check_text(value, name, faults)
-    if text is UNSET:
-        return None
-    instant = times.parse_instant(text)
-    if instant is None:
-        faults.add("invalid_request", name, f"{name} must be {times.INSTANT_RULE}")
-    return instant
+def _meant(local: object, zone: object) -> datetime | None:
+    """The instant of a local time; None where one of the two is no good. Raises SkippedByDst."""
+    parsed = times.parse_local(local) if isinstance(local, str) else None
+    return (
+        None
+        if parsed is None or not isinstance(zone, str) or zone not in times.ZONES
+        else times.to_instant(parsed, zone)
+    )
 
 
 def stored_items(items: Sequence[Item]) -> list[list[str]] | None:

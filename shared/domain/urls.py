@@ -15,6 +15,15 @@ _URL: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE | re.ASCII)
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+# Most URLs: a name of a few labels, no port, printable ASCII. One match is a third of the cost of all rules.
+_USUAL: Final = re.compile(
+    r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,3}[a-z]{2,24}(?:[/?#][!-\[\]-~]*)?", re.ASCII
+)
+
+
+def is_usual(url: str) -> bool:
+    """Whether it is good at a glance. False says nothing: ask `fault_of`."""
+    return len(url) <= MAX_URL and _USUAL.fullmatch(url) is not None
 
 
 def fault_of(url: str) -> str | None:

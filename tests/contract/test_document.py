@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -13,9 +14,11 @@ from fastapi.routing import iter_route_contexts
 
 from api import app, docs
 from api.http import problems
-from api.models import deletions, new_posts, openapi, operations, schemas
-from shared.domain import edits, lifecycle, reschedule_jobs, reschedule_requests, reschedules, times
+from api.models import deletion, openapi, operations
+from api.models.webhooks import EVENTS
+from shared.domain import edits, events, fields, lifecycle, reschedule_jobs, reschedules, times
 from shared.domain.posts import Post, detailed, public
+from shared.domain.queued_edits import EditResult
 
 DOCUMENT = openapi.document()
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -80,21 +83,29 @@ def test_every_error_code_stands_with_its_status_and_every_status_with_its_heade
 
 
 @pytest.mark.parametrize(
-    ("schema", "fields"),
+    ("schema", "names"),
     [
         ("PostPatch", edits.FIELDS),
-        ("NewVideos", new_posts.FIELDS["video"]),
-        ("NewSlideshows", new_posts.FIELDS["slideshow"]),
+        ("NewVideos", ("accountIds", "contentUrl", "caption", "soundId", "scheduledTime", "timezone")),
+        (
+            "NewSlideshows",
+            (
+                *("accountIds", "contentUrls", "caption", "soundId", "scheduledTime", "timezone"),
+                *("renderAsVideo", "slideDuration"),
+            ),
+        ),
         ("Deletion", ("postIds",)),
-        ("NewJob", reschedule_requests.FIELDS),
-        ("Filter", reschedule_requests.FILTER_FIELDS),
-        ("SpreadBetween", reschedule_requests.SPREAD_FIELDS),
-        ("Item", reschedule_requests.ITEM_FIELDS),
+        ("ShiftJob", ("filter", "shift", "dryRun")),
+        ("SpreadJob", ("filter", "spread", "dryRun")),
+        ("ItemsJob", ("items", "dryRun")),
+        ("PostFilter", ("all", "accountIds", "platform", "scheduledFrom", "scheduledTo", "postIds")),
+        ("SpreadBetween", ("from", "to", "timezone")),
+        ("JobItem", ("postId", "scheduledTime", "timezone")),
         ("Result", reschedule_jobs.RESULT_FIELDS),
     ],
 )
-def test_bodies_have_the_fields_that_the_code_reads(schema: str, fields: tuple[str, ...]) -> None:
-    assert set(SCHEMAS[schema]["properties"]) == set(fields)
+def test_bodies_have_these_fields(schema: str, names: tuple[str, ...]) -> None:
+    assert set(SCHEMAS[schema]["properties"]) == set(names)
 
 
 def test_words_are_those_of_the_code() -> None:
@@ -106,7 +117,7 @@ def test_words_are_those_of_the_code() -> None:
     assert words("EditStatus") == list(lifecycle.EditStatus)
     assert words("JobStatus") == list(reschedule_jobs.JobStatus)
     assert words("Outcome") == list(reschedules.Outcome)
-    assert words("Reason") == list(deletions.Reason)
+    assert words("Reason") == list(deletion.Reason)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +128,7 @@ def test_words_are_those_of_the_code() -> None:
     ],
 )
 def test_a_duration_is_documented_as_it_is_read(duration: str) -> None:
-    assert bool(re.fullmatch(schemas.DURATION, duration)) is (times.parse_duration(duration) is not None)
+    assert bool(re.fullmatch(fields.DURATION_PATTERN, duration)) is (times.parse_duration(duration) is not None)
 
 
 def test_a_post_is_documented_with_the_fields_that_are_shown() -> None:
@@ -128,6 +139,65 @@ def test_a_post_is_documented_with_the_fields_that_are_shown() -> None:
     post = Post(facts, "ws", "acc", NOW, None, None, None, None, None, None, 0, None, None, None)
     assert list(SCHEMAS["Post"]["properties"]) == list(public(post)) == SCHEMAS["Post"]["required"]
     assert list(SCHEMAS["PostDetails"]["properties"]) == list(detailed(post))
+
+
+def contents(node: Any) -> Iterator[dict[str, Any]]:
+    """Every body in the document that has a model: its schema and its sample."""
+    if isinstance(node, dict):
+        if "schema" in node and "$ref" in node["schema"]:
+            yield node
+        for below in node.values():
+            yield from contents(below)
+
+
+MODELS: dict[str, Any] = {model.__name__: model for model in openapi._models()}
+SAMPLES = [
+    (each["schema"]["$ref"].rpartition("/")[2], each["example"])
+    for each in [*contents(DOCUMENT["paths"]), *contents(DOCUMENT["webhooks"]), *contents(DOCUMENT["components"])]
+]
+
+
+def test_every_model_has_a_sample() -> None:
+    assert {name for name, _ in SAMPLES} == MODELS.keys()
+
+
+@pytest.mark.parametrize(("name", "sample"), SAMPLES)
+def test_a_sample_is_one_of_its_model(name: str, sample: Any) -> None:
+    assert MODELS[name].model_validate(sample)
+
+
+def test_the_sample_of_a_bulk_job_is_a_dry_run() -> None:
+    assert (DOCUMENT["paths"]["/v1/reschedules"]["post"]["requestBody"]["content"]["application/json"]["example"]) == {
+        "dryRun": True,
+        "filter": {"all": True},
+        "shift": "P1D",
+    }
+
+
+def test_webhooks_are_documented_as_they_are_sent() -> None:
+    facts = lifecycle.PostFacts(
+        "p", "tiktok", lifecycle.Status.GENERATED, None, "video", "u", None, "", None, None, NOW,
+        render_as_video=False, rendered_url=None, revision=1, schedule_revision=1, content_revision=1,
+    )  # fmt: skip
+    post = Post(facts, "ws", "acc", NOW, None, None, None, None, None, None, 0, None, None, None)
+    before, after = {"scheduledTime": "a"}, {"scheduledTime": "b"}
+    ends = [
+        EditResult("edit_1", lifecycle.EditStatus.APPLIED, 2, before, after),
+        EditResult("edit_2", lifecycle.EditStatus.REJECTED, 2, error_code="cannot_edit", error_message="no"),
+        EditResult("edit_3", lifecycle.EditStatus.FAILED, 2, error_code="internal", error_message="no"),
+    ]
+    sent = [
+        *events.of_edits(ends, {end.id: post for end in ends}),
+        events.posted(post, 2, NOW, None),
+        events.failed(post, 2, "reason"),
+        events.deleted(post, NOW),
+    ]
+    assert {event.type for event in sent} == EVENTS.keys()
+    for event in sent:
+        shown = EVENTS[event.type].model_fields["data"].annotation
+        assert shown is not None
+        documented = {field.alias for field in shown.model_fields.values()}
+        assert documented == event.data.keys() | {"sequence"}, event.type
 
 
 class Loads(HTMLParser):

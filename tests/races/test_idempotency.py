@@ -12,10 +12,11 @@ from sqlalchemy import Connection, Engine, text
 
 from api import creation, posts, reschedules
 from api.context import Context
-from api.models import new_posts
+from api.models.creation import NewVideos
+from api.models.edits import parse_patch
 from api.submission.recording import Recorded, Request, Verdict, record_batch
 from shared.domain import errors
-from shared.domain.edits import parse_patch
+from shared.domain.bodies import read
 from shared.domain.errors import CannotEdit, RedraftError
 from shared.domain.ids import new_id
 from shared.settings import settings
@@ -189,7 +190,7 @@ def test_whatever_crosses_what_a_key_has_one_result() -> None:
 def created(key: str) -> Any:
     body = {"accountIds": [factories.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
     with db.transaction() as tx:
-        return creation.create(tx, creation.Asked(OWNER, new_posts.parse(body, "video"), key, "ab" * 32, 60.0))
+        return creation.create(tx, creation.Asked(OWNER, read(NewVideos, body).wanted(), key, "ab" * 32, 60.0))
 
 
 def started(key: str, *, refused: RedraftError | None = None) -> Any:

@@ -7,7 +7,7 @@ from itertools import combinations
 import httpx
 import pytest
 
-from api.http.authentication import FRESH
+from api.http.authentication import FRESH, no_key_in
 from api.models.operations import OPERATIONS, Operation
 from shared.store import keys as keys_store
 from tests import factories
@@ -100,3 +100,33 @@ def test_a_key_that_was_unknown_is_let_in_soon_after_it_is_made(stack: Running) 
         with stack.engine.begin() as tx:
             keys_store.create_key(tx, factories.WORKSPACE, "made late", ["posts:read"], None, secret=secret)
         eventually(lambda: http.get("/v1/accounts").status_code == 200, within=30)
+
+
+@pytest.mark.parametrize(
+    ("header", "elsewhere", "words"),
+    [
+        (None, False, "the header is missing"),
+        ("  ", False, "the header is missing"),
+        (None, True, "X-API-Key is not read"),
+        ("Basic c2VjcmV0", False, "the scheme is Basic"),
+        ("sk_secret", False, "the word Bearer is missing"),
+        ("Bearer", False, "no key stands after Bearer"),
+        ("bearer   ", False, "no key stands after Bearer"),
+        ("Token sk_secret", False, "the scheme is not Bearer"),
+    ],
+)
+def test_which_mistake_a_request_without_a_bearer_token_made(header: str | None, elsewhere: bool, words: str) -> None:
+    said = no_key_in(header, elsewhere=elsewhere)
+    assert said.startswith(words)
+    assert said.endswith("send Authorization: Bearer, and the key after it")
+    assert "secret" not in said
+
+
+def test_a_refusal_for_want_of_a_key_says_why_and_one_of_a_wrong_key_does_not(stack: Running) -> None:
+    assert stack.api is not None
+    with httpx.Client(base_url=stack.api.url, trust_env=False) as http:
+        found = error(http.get("/v1/accounts", headers={"X-API-Key": "sk_secret"}), 401)
+        assert [detail["field"] for detail in found["details"]] == ["Authorization"]
+        assert "X-API-Key is not read" in found["details"][0]["message"]
+        wrong = error(http.get("/v1/accounts", headers={"Authorization": "Bearer sk_wrong"}), 401)
+        assert "details" not in wrong

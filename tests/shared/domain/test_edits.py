@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.models.edits import parse_patch
 from shared.domain import edits, errors, fields, times
 from shared.domain.edit_histories import GROUPS
-from shared.domain.edits import FIELDS, PLAIN, EditPatch, parse_patch, problems_for
+from shared.domain.edits import FIELDS, PLAIN, EditPatch, problems_for
 from shared.domain.errors import InvalidRequest
 from shared.domain.fields import Content
 from shared.domain.lifecycle import PostFacts

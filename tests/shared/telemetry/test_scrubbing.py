@@ -87,7 +87,7 @@ def test_values_of_any_kind_are_cleaned(value: Any, left: Any) -> None:
     assert scrubbing.clean(value) == left
 
 
-FIRST_COMMENT = PlainField("firstComment", "first_comment", fields.check_sound_id, {}, nullable=True)
+FIRST_COMMENT = PlainField("firstComment", "first_comment", fields.SoundId, nullable=True)
 
 
 @pytest.mark.parametrize("name", ["caption", "captions", "Caption", "firstComment", "first_comment", "FIRSTCOMMENT"])

@@ -1,0 +1,55 @@
+"""Posts as answers show them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, create_model
+
+from api.models.answers import InstantShown, Page, Shown
+from shared.domain.edits import PLAIN
+from shared.domain.fields import UNSET
+from shared.domain.lifecycle import Status
+
+
+def with_plain(base: type[BaseModel], *, optional: bool) -> Any:
+    """A model with the texts that an edit sets and that nothing else hangs on (shared/domain/edits.py)."""
+    given: dict[str, Any] = {}
+    for plain in PLAIN:
+        kind: Any = plain.kind if optional else str
+        # The type of a request knows of null by itself.
+        given[plain.attribute] = (kind if optional or not plain.nullable else kind | None, UNSET if optional else ...)
+    return create_model(f"Plain{base.__name__}", __base__=base, **given)
+
+
+class PostContent(Shown):
+    """What stands before those texts, in the order of the answer."""
+
+    post_id: str = Field(examples=["post_abc123"])
+    account_id: str = Field(examples=["acc_1a2b3c4d5e"])
+    platform: Literal["tiktok", "instagram"]
+    content_type: Literal["video", "slides"]
+    content_url: str | list[str] = Field(
+        description="video: one URL; slides: an array of them", examples=["https://cdn.example.com/clip.mp4"]
+    )
+    thumbnail_url: str | None = Field(examples=["https://cdn.example.com/clip.jpg"])
+
+
+class Post(with_plain(PostContent, optional=False)):  # type: ignore[misc]  # made from the list of fields
+    """A post."""
+
+    sound_id: str | None = Field(examples=["7016547803243022337"])
+    timezone: str | None = Field(description="null: it was created without a time", examples=["America/New_York"])
+    scheduled_time: InstantShown
+    status: Status
+    created_at: InstantShown
+
+
+class PostDetails(Post):
+    """A post, and how it ended."""
+
+    posted_at: InstantShown | None
+    platform_post_id: str | None = Field(examples=["7301234567890123456"])
+    failure_reason: str | None = Field(examples=["publisher_unavailable"])
+
+
+class PostPage(Page[Post]):
+    """A page of posts."""

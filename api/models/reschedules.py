@@ -1,0 +1,49 @@
+"""Bulk jobs as answers show them. The bodies of requests stand in shared/domain/reschedule_requests.py."""
+
+from pydantic import Field, RootModel
+
+from api.models.answers import InstantShown, JobId, Page, Shown
+from shared.domain import reschedule_jobs, reschedules
+from shared.domain.bodies import Body, absent
+from shared.domain.reschedule_requests import ItemsJob, ShiftJob, SpreadJob
+
+
+class Job(Shown):
+    """A bulk job."""
+
+    id: JobId
+    status: reschedule_jobs.JobStatus
+    dry_run: bool
+    total: int | None = Field(description="null until the job's first work has frozen which posts it means")
+    applied: int
+    skipped: int
+    failed: int
+    created_at: InstantShown
+    finished_at: InstantShown | None
+    error: str = Field(default=absent, description="only of a job that failed")
+
+
+class JobPage(Page[Job]):
+    """A page of jobs."""
+
+
+class Result(Shown):
+    """What became of one post of a job."""
+
+    post_id: str = Field(examples=["post_abc123"])
+    outcome: reschedules.Outcome
+    before: InstantShown | None
+    after: InstantShown | None
+    reason: str | None = Field(description="why it was not moved: " + ", ".join(reschedules.Reason))
+
+
+class ResultPage(Page[Result]):
+    """A page of results."""
+
+
+class Nothing(Body):
+    """No fields."""
+
+
+class NewJob(RootModel[ShiftJob | SpreadJob | ItemsJob]):
+    """Exactly one of shift, spread and items; a filter with the first two."""

@@ -1,0 +1,92 @@
+"""The events that Redraft sends to a receiver of webhooks, for the OpenAPI document (docs/services.md)."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, create_model
+
+from api.http.problems import Code
+from api.models.answers import EditId, InstantShown, Shown
+from shared.domain.bodies import absent
+
+
+class EventData(Shown):
+    """What every event holds."""
+
+    workspace_id: str = Field(examples=["ws_1"])
+    post_id: str = Field(examples=["post_abc123"])
+    revision: int = Field(description="the post's, as the event left it: its ETag", examples=[4])
+    sequence: int = Field(description="rises from event to event of one post; drop what is older", examples=[1207])
+
+
+class EventError(Shown):
+    """Why an edit was refused or failed."""
+
+    code: Code
+    message: str = Field(examples=["Only posts with status 'generated' or 'pending_render' can be edited"])
+
+
+class EditApplied(EventData):
+    """An edit was applied."""
+
+    edit_id: EditId
+
+
+class EditEnded(EventData):
+    """An edit was rejected or has failed."""
+
+    edit_id: EditId
+    error: EventError
+
+
+class PostRescheduled(EventData):
+    """A post has another time."""
+
+    before: InstantShown
+    after: InstantShown
+    edit_id: EditId = Field(default=absent, description="where an edit moved it")
+
+
+class PostPosted(EventData):
+    """A post went out."""
+
+    scheduled_time: InstantShown
+    posted_at: InstantShown
+    platform_post_id: str | None = Field(examples=["7301234567890123456"])
+
+
+class PostFailed(EventData):
+    """A render or a publish gave up."""
+
+    scheduled_time: InstantShown
+    reason: str = Field(examples=["publisher_unavailable"])
+
+
+class PostDeleted(EventData):
+    """A client deleted the post."""
+
+    deleted_at: InstantShown
+
+
+def _event(kind: str, data: type[EventData]) -> type[BaseModel]:
+    given: dict[str, Any] = {
+        "id": (str, Field(description="the same in a repeat", examples=["evt_01k8xg6v3f9zq4d7c2m5n8p1rt"])),
+        "type": (Literal[kind], ...),
+        "created_at": (InstantShown, ...),
+        "data": (data, ...),
+    }
+    name = "".join(part.title() for part in kind.split(".")) + "Event"
+    return create_model(name, __base__=Shown, __doc__=data.__doc__, **given)
+
+
+_DATA: Mapping[str, type[EventData]] = {
+    "edit.applied": EditApplied,
+    "edit.rejected": EditEnded,
+    "edit.failed": EditEnded,
+    "post.rescheduled": PostRescheduled,
+    "post.posted": PostPosted,
+    "post.failed": PostFailed,
+    "post.deleted": PostDeleted,
+}
+EVENTS = {kind: _event(kind, data) for kind, data in _DATA.items()}
+"""The model of each type of event."""
