@@ -129,3 +129,12 @@ def test_whatever_url_is_taken_other_parsers_take_too_and_read_alike(url):
     assert parts.username is None
     assert parts.password is None
     assert parts.port is None or 1 <= parts.port <= 65_535
+
+
+@given(st.from_regex(urls._USUAL, fullmatch=True) | st.sampled_from([*GOOD_URLS, *BAD_URLS]))
+def test_what_is_good_at_a_glance_is_good(url: str) -> None:
+    assert not urls.is_usual(url) or urls.fault_of(url) is None
+
+
+def test_most_urls_are_good_at_a_glance() -> None:
+    assert urls.is_usual("https://cdn.example.com/clips/a.mp4?X-Amz-Signature=a%2Fb&c=d#e")
