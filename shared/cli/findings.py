@@ -175,9 +175,11 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "Look for a worker on the queue bulk, and into its log.",
         )
     if database.dead_events:
+        are, them = ("is", "it") if database.dead_events == 1 else ("are", "them")
         yield Finding(
             "dead_webhooks",
-            f"{counted(database.dead_events, 'event')} that the receiver of webhooks did not take within a day",
+            f"{counted(database.dead_events, 'webhook event')} {are} dead: the receiver answered 410, or did not take "
+            f"{them} for 24 hours",
             "Repair the receiver; the operators' page lists what was given up.",
         )
 

@@ -57,7 +57,7 @@ def list_posts(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List posts, the newest first; failed ones, the latest failure first, with class and last words of each."""
+    """List posts by id, the last first; failed ones, the latest failure first, with class and last words of each."""
     from shared.store import failed_posts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 

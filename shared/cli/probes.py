@@ -147,7 +147,7 @@ def _database(url: str) -> DatabaseFacts:
 
 
 def _said(answers: Iterable[health.Answered]) -> dict[Outcome, Said]:
-    return {one.outcome: Said(one.count, one.words) for one in answers}
+    return {one.outcome: Said(one.count, one.words, one.groups) for one in answers}
 
 
 def _holder(session: health.Session) -> Holder:

@@ -62,7 +62,11 @@ def _answers(service: _Service, answers: Mapping[Outcome, Said]) -> Iterable[Fin
     failing = [answers[one] for one in (*sorted(FAILURES - {Outcome.MISCONFIGURED}), Outcome.UNKNOWN) if one in answers]
     if failing:
         count = sum(said.count for said in failing)
-        words = "; ".join(f"{said.count:,} {_shortened(said.words)}" for said in failing)
+        groups = sorted((group for said in failing for group in said.groups), key=lambda group: -group[1])
+        named = groups[:NAMED_AT_MOST]
+        words = "; ".join(f"{posts:,} {_shortened(said or 'without a word')}" for said, posts in named)
+        if rest := count - sum(posts for _, posts in named):
+            words += f"; {rest:,} with other words"
         yield Finding(
             f"{service.name}_failing",
             f"The latest try of the {service.name} failed for {counted(count, 'post')}: {words}",

@@ -16,10 +16,13 @@ from shared.domain.service_answers import FAILURES, Outcome, Past
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many tries a post has: such as failed, such as ended unknown, and renders."""
+    """How many tries a post has: such as failed, such as ended unknown, and renders. `call`: the seconds that a call of
+    a service may take.
+    """
 
     failures: int = 10
     unknown: int = 3
+    call: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +126,12 @@ def _publishing(row: Row, last: LastTry | None, past: Past, now: datetime, limit
     if last.outcome is not None:
         return _answered(last, past, expires_at, now, limits)
     if not expired:
-        since = duration(now - last.started_at)
-        return Reason("publishing", f"it is being published now: try {last.number} began {since} ago")
+        since = now - last.started_at
+        began = f"try {last.number} began {duration(since)} ago"
+        if since.total_seconds() <= limits.call:
+            return Reason("publishing", f"it is being published now: {began}")
+        words = f"{began} and has no outcome: its worker may be gone; another takes it over in"
+        return Reason("no_outcome", f"{words} {duration(expires_at - now)}")
     return Reason(
         "died",
         f"the worker that made try {last.number} died or hangs; rescue takes the post over within seconds, under the "

@@ -30,7 +30,7 @@ def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
     rows = tx.execute(_ROWS, {"ids": list(post_ids)}).all()
     past = attempts_store.histories(tx, post_ids)
     config = settings()
-    limits = Limits(config.tries_never_started, config.tries_unknown)
+    limits = Limits(config.tries_never_started, config.tries_unknown, config.service_timeout)
     found: dict[str, Reason] = {}
     for now, *values in rows:
         row, last = Row(*values[:_OF_ROW]), values[_OF_ROW:]

@@ -178,7 +178,9 @@ def test_all_posts_of_a_reason_are_put_back_with_the_count_first(stack: Running,
     assert all(post in page for post in posts)
     answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
     assert (answer.status_code, answer.headers["location"]) == (303, "/ops/failed?done=3&left=0")
-    assert "3 posts are tried again." in read(ops, answer.headers["location"])
+    page = read(ops, answer.headers["location"])
+    assert "3 posts are tried again." in page
+    assert 'class="notice good"' in page
     assert statuses(stack, [*posts, other]) == ["generated"] * 3 + ["failed"]
     assert [stack.row("posts", post).claim_kind for post in posts] == ["publish", None, None]
     kept = acts(stack)
@@ -222,7 +224,9 @@ def test_a_post_that_is_locked_elsewhere_is_left_and_counted(stack: Running, ops
         other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": locked})
         answer = ops.post(f"{path}/retry", data=agreed, headers=OURS)
     assert answer.headers["location"] == "/ops/failed?done=1&left=1"
-    assert "1 had changed or were locked elsewhere" in read(ops, answer.headers["location"])
+    page = read(ops, answer.headers["location"])
+    assert "1 had changed or were locked elsewhere" in page
+    assert 'class="notice warn"' in page
     assert statuses(stack, [free, locked]) == ["generated", "failed"]
 
 
@@ -236,9 +240,17 @@ def test_posts_whose_keys_the_publisher_may_have_forgotten_are_left_and_counted(
     with stack.engine.begin() as tx:
         tx.execute(text("UPDATE publish_attempts SET started_at = now() - interval '3 days'"))
     path = group(ops, "suspended")
+    page = read(ops, path)
+    assert "1 stays failed: it may have gone out, and its key is too old. Look on the platform, then open each" in page
+    assert "old keys" not in page
+    assert ">Retry 1 post<" in page
     answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
     assert answer.headers["location"] == "/ops/failed?done=1&left=0&old=1"
+    page = read(ops, path)
+    assert "1 stays failed" in page
+    assert f'action="{path}/retry"' not in page
     page = read(ops, answer.headers["location"])
+    assert 'class="notice warn"' in page
     assert "1 post is tried again. 1 may have gone out, and their keys are older than the publisher must" in page
     assert "tried again" not in read(ops, "/ops/failed?done=1&left=0&old=x")
     assert statuses(stack, [free, old]) == ["generated", "failed"]

@@ -167,6 +167,8 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
         )
     findings = found(engine)
     assert set(findings) == {"failed_edits", "dead_webhooks", "stalled_jobs"}
+    dead = "1 webhook event is dead: the receiver answered 410, or did not take it for 24 hours"
+    assert findings["dead_webhooks"].what == dead
     assert "rs_old" in findings["stalled_jobs"].what
     assert "rs_new" not in findings["stalled_jobs"].what
 
@@ -258,15 +260,37 @@ def test_a_renderer_that_makes_a_post_wait_for_some_minutes_is_no_finding(engine
     assert found(engine) == {}
 
 
-def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
+def answered(engine: Engine, outcome: str, message: str | None) -> None:
+    """A post between two tries, with the publisher's last answer."""
     with engine.begin() as tx:
         claimed = factories.post(tx, claim_kind="publish", claim_token="t", claim_expires_at=factories.soon(9))
         tx.execute(
             text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
                         claim_token, finished_at, outcome, message)
-                    VALUES (:id, 1, 'pub_1', '{}', 1, 't', now(), 'misconfigured', 'the service answered 401')"""),
-            {"id": claimed},
+                    VALUES (:id, 1, 'pub_1', '{}', 1, :token, now(), :outcome, :message)"""),
+            {"id": claimed, "token": f"t_{claimed}", "outcome": outcome, "message": message},
         )
+
+
+def test_different_failures_of_a_publisher_are_counted_each_under_its_own_words(engine: Engine) -> None:
+    """Red before: all were counted under the words of the latest."""
+    for outcome, message, times in (
+        ("server_error", "Down for maintenance", 2),
+        ("server_error", "a page, not JSON", 3),
+        ("unknown", None, 1),
+        *(("never_started", f"refused by host {number}", 1) for number in range(4)),
+    ):
+        for _ in range(times):
+            answered(engine, outcome, message)
+    what = found(engine)["publisher_failing"].what
+    assert what.startswith(
+        "The latest try of the publisher failed for 10 posts: 3 a page, not JSON; 2 Down for maintenance; 1 refused by"
+    )
+    assert what.endswith("; 2 with other words")
+
+
+def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
+    answered(engine, "misconfigured", "the service answered 401")
     finding = found(engine).pop("publisher_set_up_wrongly")
     assert "1 post as it would any: the service answered 401" in finding.what
     assert "REDRAFT_PUBLISHER_URL" in finding.todo

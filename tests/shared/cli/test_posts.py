@@ -351,6 +351,22 @@ def test_a_post_whose_key_the_publisher_may_have_forgotten_is_left_and_the_comma
     assert "1 of these will be left as failed: the key is older than the publisher must remember" in said
     assert "have changed" not in said
     assert factories.row(engine, "posts", old).status == "failed"
+    failed(engine, fake_services)
+    asked = redraft("retry", "--since", "2026-01-01T00:00Z", says="n\n").output
+    assert "Try 1 of 2 again? [y/N]" in asked
+    assert "are tried under their old keys" not in asked
+    # Of posts that stay as they are nothing is asked.
+    for arguments in ((old,), (old, "--yes"), ("--reason", "outcome_unknown")):
+        alone = redraft("retry", *arguments)
+        assert alone.exit_code == 1
+        assert (
+            alone.stderr.split()
+            == (
+                "None can be tried again. It may have gone out, and its key is too old. Look at the platform first. "
+                f"If it did not go out: redraft posts retry {old} --not-sent"
+            ).split()
+        )
+        assert "again?" not in alone.output
     answer = redraft("retry", old, "--yes", "--json")
     assert json.loads(answer.stdout) == [{"postId": old, "done": False, "back": None, "why": "key_too_old"}]
     assert retried(old, "--not-sent") == {old: "due"}
@@ -404,6 +420,13 @@ def test_posts_that_did_not_fail_are_named_and_left_alone(engine: Engine, fake_s
     post, other = failed(engine, fake_services), due(engine)
     before = factories.row(engine, "posts", other)
     assert retried(post, other, "post_nobody", code=1) == {post: "due", other: None, "post_nobody": None}
+    said = redraft("retry", other, "post_nobody", "--yes")
+    assert said.exit_code == 1
+    assert said.output == (
+        f"There is no post post_nobody.\n{other} did not fail; `redraft posts show POST` says how one stands.\n"
+    )
+    told = json.loads(redraft("retry", other, "post_nobody", "--yes", "--json").stdout)
+    assert {one["postId"]: one["why"] for one in told} == {other: "did_not_fail", "post_nobody": "no_such_post"}
     assert factories.row(engine, "posts", other) == before
 
 

@@ -102,6 +102,21 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
         ),
         # Under way, and dead.
         (WAITING, tried(None), Past(), "publishing", "it is being published now: try 3 began 9.0 s ago"),
+        # Longer than the call may take, while its claim still holds.
+        (
+            WAITING,
+            tried(None, started_at=NOW - timedelta(seconds=31)),
+            past("unknown", 1),
+            "no_outcome",
+            "try 3 began 31 s ago and has no outcome: its worker may be gone; another takes it over in 12 s",
+        ),
+        (
+            WAITING,
+            tried(None, started_at=NOW - timedelta(seconds=30)),
+            past("unknown", 1),
+            "publishing",
+            "it is being published now: try 3 began 30 s ago",
+        ),
         (
             EXPIRED,
             tried(None),
