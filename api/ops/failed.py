@@ -34,7 +34,7 @@ _COUNT = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 @page("/ops/failed")
 async def list_groups(request: Request) -> Response:
-    """Why posts failed: by class, and by class with the last words, the most frequent first."""
+    """Why posts failed: by class, and by class with the last words; `unknown` first, then the most frequent."""
     found = await read(request, failed_posts.groups)
     notice, kind = _notice(request)
     return html(

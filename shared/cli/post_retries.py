@@ -15,6 +15,7 @@ from shared.cli.workspaces import (
     Folder,
     database,
     echo,
+    echo_wrapped,
     find_workspace,
     refuse,
     say,
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 TOGETHER: Final = 500
 MOST: Final = 100_000
 SHOWN: Final = 20
+NAMED: Final = 5
+"""Posts that are named after a retry. Of more than these the sum is enough."""
 GROUPS: Final = 5
 CLOSED: Final = "those are tried under their old keys, and closed to edits"
 TOO_OLD: Final = "the key is older than the publisher must remember, and it is not asked again without --not-sent"
+NOT_SENT: Final = "If you know that it did not go out: --not-sent."
 OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
 WORDS: Final = {
     "due": "is due again",
@@ -145,17 +149,16 @@ def _some(post_ids: list[str]) -> str:
 def _tell(done: "list[Retried]", found: int, left: list[str], too_old: list[str]) -> None:
     from shared.store import failures  # noqa: PLC0415 - as above
 
-    for one in done[:SHOWN]:
-        echo(f"{one.post_id} {WORDS[one.back]}.")
+    if len(done) <= NAMED:
+        for one in done:
+            echo_wrapped(f"{one.post_id} {WORDS[one.back]}.")
     echo(f"{len(done):,} of {found:,} failed posts are tried again.")
     if left:
-        echo(
-            f"{len(left):,} are locked by another session or have changed; try again: {' '.join(left[:SHOWN])}",
-            err=True,
-        )
+        some = " ".join(left[:SHOWN])
+        echo_wrapped(f"{len(left):,} are locked by another session or have changed; try again: {some}", err=True)
     if too_old:
         count = "1 is left as it is: it" if len(too_old) == 1 else f"{len(too_old):,} are left as they are: each"
-        echo(f"{count} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(_some(too_old))}", err=True)
+        echo_wrapped(f"{count} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(_some(too_old))}", err=True)
 
 
 def parse_since(given: str | None) -> datetime | None:
@@ -181,18 +184,21 @@ def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool, to_leav
     echo(f"{len(found):,} failed post{'' if len(found) == 1 else 's'}.")
     groups = Counter(failed_posts.label(post) for post in found)
     for label, count in groups.most_common(GROUPS):
-        echo(f"  {count:,} {label}")
+        echo_wrapped(f"  {count:,} {label}", indent=4)
     if len(groups) > GROUPS:
         echo(f"  and {len(groups) - GROUPS:,} groups more")
     if len(to_leave) == len(found):
         each = "It may have gone out, and its key is" if len(found) == 1 else "Each may have gone out, and its key is"
         look = failures.LOOK_FIRST.format(_some(to_leave))
-        refuse(f"None can be tried again. {each} too old. {look}", code=1)
+        echo_wrapped(f"None can be tried again. {each} too old. {look}", err=True)
+        raise typer.Exit(1)
     unsure = sum(post.maybe_sent for post in found) - len(to_leave)
     if unsure:
-        echo(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
+        echo_wrapped(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
+        if not not_sent:
+            echo(NOT_SENT)
     if to_leave:
-        echo(f"{len(to_leave):,} of these will be left as failed: {TOO_OLD}.")
+        echo_wrapped(f"{len(to_leave):,} of these will be left as failed: {TOO_OLD}.")
 
 
 def say_groups(found: "FailedGroups") -> None:
@@ -202,7 +208,7 @@ def say_groups(found: "FailedGroups") -> None:
     at_least = "At least " if found.truncated else ""
     echo(f"{at_least}{found.total:,} failed post{'' if found.total == 1 else 's'} by class and last words:")
     for group in found.groups:
-        echo(f"  {group.count:,} {failed_posts.label(group)}")
+        echo_wrapped(f"  {group.count:,} {failed_posts.label(group)}", indent=4)
     if found.distinct > len(found.groups):
         echo(f"  and {found.distinct - len(found.groups):,} groups more")
 
@@ -231,8 +237,8 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
             row["failedAt"] = histories.away(post.failed_at, now) if post.failed_at else "not known"
             row["maybeSent"] = "maybe" if post.maybe_sent else "no"
             row["reason"] = failed_posts.label(post)
-    headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "class: last words"}
-    say(rows, headings, as_json=as_json, none="There are no such posts.", shorten="reason")
+    headings = {"postId": "post", "failedAt": "failed", "maybeSent": "gone out?", "reason": "class: last words"}
+    say(rows, headings, as_json=as_json, none="There are no such posts.", wraps="reason")
 
 
 def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "tuple[list[Retried], list[str]]":

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shared.domain.service_answers import Outcome
+from shared.domain.service_answers import FAILURES, Outcome
 
 _TAKES_WRITES = text("SELECT current_setting('transaction_read_only') = 'off'")
 
@@ -83,6 +83,7 @@ _DEAD_EVENTS = text("""
 
 
 MANY = 10_000
+FAILING = (FAILURES - {Outcome.MISCONFIGURED}) | {Outcome.UNKNOWN}
 GROUPS = 5
 """Different words of a service for answers of one kind, the most frequent ones."""
 
@@ -162,6 +163,14 @@ def set_up_wrongly(answers: Iterable[Answered]) -> tuple[int, str]:
     """How many posts a service answers as it would answer any (401, 404, a redirect), and its words."""
     found = [(one.count, one.words) for one in answers if one.outcome is Outcome.MISCONFIGURED]
     return found[0] if found else (0, "")
+
+
+def failing(answers: Iterable[Answered]) -> tuple[int, list[tuple[str, int]]]:
+    """For how many posts the latest try of a service failed, or its outcome is unknown; its words, with counts. What
+    `set_up_wrongly` tells is left out.
+    """
+    found = [one for one in answers if one.outcome in FAILING]
+    return sum(one.count for one in found), [group for one in found for group in one.groups]
 
 
 def stalled_jobs(tx: Connection, age: float) -> list[str]:

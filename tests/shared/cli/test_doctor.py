@@ -213,8 +213,7 @@ def test_posts_that_failed_because_a_service_is_set_up_wrongly_are_found_with_it
     assert set(findings) == {f"failed_{service}_set_up_wrongly", "failed_posts"}
     finding = findings[f"failed_{service}_set_up_wrongly"]
     assert finding.what == (
-        f"2 posts failed within a day because the {service} is set up wrongly; the last word was: "
-        "the service answered 401"
+        f"2 posts failed within a day because the {service} is set up wrongly; last words: the service answered 401"
     )
     assert f"REDRAFT_{service.upper()}_URL" in finding.todo
     assert finding.todo.endswith(f"`redraft posts retry --reason {failure}`.")
@@ -223,10 +222,14 @@ def test_posts_that_failed_because_a_service_is_set_up_wrongly_are_found_with_it
 @pytest.mark.parametrize(
     ("outcome", "code", "words"),
     [
-        ("misconfigured", "renderer_set_up_wrongly", "The renderer answers 1 post as it would any: "),
-        ("server_error", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
-        ("never_started", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
-        ("unknown", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
+        (
+            "misconfigured",
+            "renderer_set_up_wrongly",
+            'The renderer answers "it said so" to 1 post. It will answer every post like that',
+        ),
+        ("server_error", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 it said so"),
+        ("never_started", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 it said so"),
+        ("unknown", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 it said so"),
         ("not_now", "renderer_busy", None),
         ("processing", "renderer_busy", None),
     ],
@@ -249,7 +252,7 @@ def test_a_renderer_that_renders_nothing_is_found(
     [(found_code, finding)] = found(engine).items()
     assert found_code == code
     if words is not None:
-        assert finding.what == f"{words}it said so"
+        assert finding.what == words
     else:
         assert "for 20 min" in finding.what or "for 21 min" in finding.what
 
@@ -292,7 +295,7 @@ def test_different_failures_of_a_publisher_are_counted_each_under_its_own_words(
 def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
     answered(engine, "misconfigured", "the service answered 401")
     finding = found(engine).pop("publisher_set_up_wrongly")
-    assert "1 post as it would any: the service answered 401" in finding.what
+    assert "answers 401 to 1 post. It will answer every post like that" in finding.what
     assert "REDRAFT_PUBLISHER_URL" in finding.todo
 
 
