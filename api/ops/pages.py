@@ -87,7 +87,8 @@ def _troubles(tx: Connection) -> list[tuple[str, str]]:
         count, groups = health.failing(said)
         if count:
             posts = "1 post" if count == 1 else f"{count:,} posts"
-            failed = f"The latest try of the {service} failed for {posts}: {counted_words(groups, count)}."
+            failed = f"The latest try of the {service} failed for {posts}: {counted_words(groups, count)}"
+            failed += "" if failed.endswith("…") else "."
             found.append(("warn", f"{failed} Look into the {service} and its log; posts are tried for an hour."))
     return found
 

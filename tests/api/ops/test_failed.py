@@ -301,6 +301,8 @@ def test_the_word_that_a_post_did_not_go_out_is_a_button_of_its_own(stack: Runni
     answer = ops.post(f"{path}/retry-not-sent", data=right, headers=OURS)
     assert answer.headers["location"] == f"{path}?done=due"
     assert [(act.actor, act.action) for act in acts(stack)] == [("kim", "retry_not_sent")]
+    said = "put back by kim, who said that it had not gone out; before: failed, publish_outcome_unknown"
+    assert said in read(ops, path)
     assert ops.post(f"{path}/retry-not-sent", data=right, headers=OURS).status_code == 409
 
 
@@ -365,6 +367,18 @@ def test_a_late_post_says_the_publishers_own_answer(stack: Running, ops: httpx.C
         page = read(ops, path)
         assert "the publisher is set up wrongly (the service answered 401); 1 of 10 tries are used up" in page
         assert "died" not in page
+    assert "<dt>claim</dt><dd>closed to edits; next try " in page
+
+
+def test_a_try_whose_worker_was_gone_took_no_time_that_is_known(stack: Running, ops: httpx.Client) -> None:
+    post = failed(stack, "publish_outcome_unknown")
+    publish_try(stack, post, "unknown", "its worker was gone")
+    page = read(ops, f"/ops/posts/{post}")
+    assert "try 1 unknown: its worker was gone" in page
+    no_time = 'data-label="took"><span>\N{EN DASH}</span>'
+    assert no_time in page
+    publish_try(stack, post, "unknown", "timed out", token="clm_next")
+    assert read(ops, f"/ops/posts/{post}").count(no_time) == 1
 
 
 def test_a_service_that_fails_is_told_on_the_overview(stack: Running, ops: httpx.Client) -> None:

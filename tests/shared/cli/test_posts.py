@@ -513,6 +513,7 @@ def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(
     [told] = json.loads(redraft("stuck", "--json").stdout)
     assert (told["reason"], told["triesUsed"], told["triesMost"]) == ("misconfigured", 1, 10)
     assert told["nextTryAt"] == edit_histories.moment(factories.row(engine, "posts", post).claim_expires_at)
+    assert "closed to edits; next try in " in redraft("show", post).output
     expire(engine, post)
     shown = " ".join(redraft("stuck").output.split())
     assert "the publisher is set up wrongly (the service answered 401: token expired)" in shown
