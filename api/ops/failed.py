@@ -13,7 +13,7 @@ from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from api.ops.post import retried
 from shared.domain.failure_classes import MEANINGS, FailureClass
-from shared.store import failed_posts
+from shared.store import failed_posts, failures
 
 SHOWN: Final = 100
 AT_ONCE: Final = 1000
@@ -21,9 +21,10 @@ AT_ONCE: Final = 1000
 TOGETHER: Final = 500
 """Posts in one transaction."""
 
+LOOK_FIRST: Final = 'Look on the platform, then open each: its page has the button "It did not go out".'
 KEYS_TOO_OLD: Final = (
     "may have gone out, and their keys are older than the publisher must remember: those are left as they are. "
-    "Look at the platform first; the page of each post says what to do."
+    f"{LOOK_FIRST}"
 )
 
 _GROUP = re.compile(rf"[0-9a-f]{{32}}|{'|'.join(FailureClass)}", re.ASCII)
@@ -33,8 +34,9 @@ _COUNT = re.compile(r"[0-9]{1,6}", re.ASCII)
 
 @page("/ops/failed")
 async def list_groups(request: Request) -> Response:
-    """Why posts failed: by class, and by class with the last words, the most frequent first."""
+    """Why posts failed: by class, and by class with the last words; `unknown` first, then the most frequent."""
     found = await read(request, failed_posts.groups)
+    notice, kind = _notice(request)
     return html(
         request,
         "failed.html",
@@ -42,17 +44,20 @@ async def list_groups(request: Request) -> Response:
         now=found.now,
         found=found,
         meanings=MEANINGS,
-        notice=_notice(request),
+        notice=notice,
+        notice_kind=kind,
     )
 
 
-def _notice(request: Request) -> str | None:
+def _notice(request: Request) -> tuple[str | None, str]:
+    """What a retry did, and how that looks: a warning where posts were left."""
     done, left, old = asked(request, "done") or "", asked(request, "left") or "0", asked(request, "old") or "0"
     if not all(_COUNT.fullmatch(count) for count in (done, left, old)):
-        return None
+        return None, "good"
     notice = f"{int(done):,} {'post is' if int(done) == 1 else 'posts are'} tried again."
     notice += f" {int(left):,} had changed or were locked elsewhere, and are left as they are." * (left != "0")
-    return notice + f" {int(old):,} {KEYS_TOO_OLD}" * (old != "0")
+    notice += f" {int(old):,} {KEYS_TOO_OLD}" * (old != "0")
+    return notice, "warn" if int(left) or int(old) else "good"
 
 
 @page("/ops/failed/{group}")
@@ -69,6 +74,8 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
     until = (await read(request, failed_posts.groups, None, 1)).now
     posts = await read(request, failed_posts.of_group, group, until, AT_ONCE + 1)
     now, batch = until, posts[:AT_ONCE]
+    unsure = [post.id for post in batch if post.maybe_sent]
+    too_old = len(await read(request, failures.keys_too_old, unsure)) if unsure else 0
     path = f"/ops/failed/{group}/retry"
     return html(
         request,
@@ -84,7 +91,9 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
         posts=batch,
         shown=SHOWN,
         more=len(posts) > AT_ONCE,
-        maybe_sent=sum(post.maybe_sent for post in batch),
+        asked_again=len(unsure) - too_old,
+        too_old=too_old,
+        look_first=LOOK_FIRST,
         until=until.isoformat(),
         mark=failed_posts.mark(batch),
         token=access.token(context_of(request).config, path),

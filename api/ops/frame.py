@@ -54,11 +54,10 @@ def _counted(number: int) -> str:
 
 
 def _clock(instant: datetime) -> str:
-    """`24 Nov 22:41:07.123`, with the year where it is another one, without milliseconds where there are none."""
+    """`24 Nov 22:41:07`, with the year where it is another one. Milliseconds stand in the `datetime` attribute."""
     utc = instant.astimezone(UTC)
     year = "" if utc.year == datetime.now(UTC).year else f" {utc.year}"
-    fraction = f".{utc.microsecond // 1000:03}" if utc.microsecond else ""
-    return f"{utc.day} {utc:%b}{year} {utc:%H:%M:%S}{fraction}"
+    return f"{utc.day} {utc:%b}{year} {utc:%H:%M:%S}"
 
 
 def asked_for(changes: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, rou
 from shared.broker import queue
 from shared.domain.edit_histories import EditHistory
 from shared.domain.errors import printable
-from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY
+from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
 from shared.domain.lifecycle import EditStatus
 from shared.store import failed_posts, health, operator_actions, overview
 from shared.store import late as late_store
@@ -52,7 +52,7 @@ async def show_overview(request: Request) -> Response:
     now = summary.now if summary else datetime.now(UTC)
     refused = await perhaps(request, failed_posts.groups, None, FEW // 2)
     of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
-    wrongly = await perhaps(request, _set_up_wrongly) or []
+    troubles = await perhaps(request, _troubles) or []
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
@@ -63,7 +63,7 @@ async def show_overview(request: Request) -> Response:
         summary=summary,
         failed=failed,
         refused=refused,
-        wrongly=wrongly,
+        troubles=troubles,
         failed_classes=[one for one in of_a_day if one.failure in SET_UP_WRONGLY],
         meanings=MEANINGS,
         late=late,
@@ -75,11 +75,22 @@ async def show_overview(request: Request) -> Response:
     )
 
 
-def _set_up_wrongly(tx: Connection) -> list[tuple[str, int, str]]:
-    """(service, how many posts, its words) of each service that answers every post alike."""
+def _troubles(tx: Connection) -> list[tuple[str, str]]:
+    """(how it looks, in words) of each service that answers every post alike, or whose latest tries failed."""
     answers = {"publisher": health.publisher_answers(tx, LOOKED_AT), "renderer": health.renderer_answers(tx, LOOKED_AT)}
-    found = [(service, *health.set_up_wrongly(one)) for service, one in answers.items()]
-    return [one for one in found if one[1]]
+    found = []
+    for service, said in answers.items():
+        count, words = health.set_up_wrongly(said)
+        if count:
+            what = "Check its URL, REDRAFT_SERVICE_SECRET and what it needs to log in; posts are tried for an hour."
+            found.append(("bad", f"{answers_alike(service, words, count)} {what}"))
+        count, groups = health.failing(said)
+        if count:
+            posts = "1 post" if count == 1 else f"{count:,} posts"
+            failed = f"The latest try of the {service} failed for {posts}: {counted_words(groups, count)}"
+            failed += "" if failed.endswith("…") else "."
+            found.append(("warn", f"{failed} Look into the {service} and its log; posts are tried for an hour."))
+    return found
 
 
 async def _depths() -> dict[str, int] | None:

@@ -76,8 +76,8 @@ def _lateness(lateness: Lateness, now: datetime) -> Plot:
     first = now.replace(second=0, microsecond=0) - timedelta(minutes=len(late) - 1)
     starts = [first + timedelta(minutes=number) for number in range(len(late))]
     known = [one for one in late if one is not None]
-    worst = f"The latest post went out {_seconds(max(known))} after its time" if known else "No post went out"
-    summary = f"{worst}{f', of the newest {TRIES_LOOKED_AT:,}' if lateness.truncated else ' in the last hour'}."
+    among = f"Of the newest {TRIES_LOOKED_AT:,} tries" if lateness.truncated else "In the last hour"
+    summary = f"{among} the latest post was {_seconds(max(known))} late." if known else f"{among} no post went out."
     most = ceiling(max(known, default=0.0))
     rows = _rows(late, starts, max, _seconds, "none went out")
     return Plot("Posts: how late at most", summary, "latest", _seconds(most), _bars(late, most, starts, _seconds), rows)

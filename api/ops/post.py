@@ -181,7 +181,9 @@ def _timeline(found: _History) -> list[tuple[datetime, str, str, str | None]]:
         if one.finished_at is not None:
             outcome = (one.outcome or "").replace("_", " ")
             said = f": {one.message}" if one.message else ""
-            lines.append((one.finished_at, kinds.get(one.outcome or "", "warn"), f"publish {outcome}{said}", None))
+            lines.append(
+                (one.finished_at, kinds.get(one.outcome or "", "warn"), f"try {one.number} {outcome}{said}", None)
+            )
     if (render := found.rendered) is not None:
         said = f": {render.message}" if render.message else ""
         words = f"render {render.outcome.replace('_', ' ')}{said}"

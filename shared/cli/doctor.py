@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from shared.cli.places import parts, reaching
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, refuse, say_json
+from shared.cli.workspaces import DATA_DIR, AsJson, Folder, echo, echo_wrapped, refuse, say_json, wrapped
 
 if TYPE_CHECKING:
     from shared.cli.facts import Facts
@@ -36,7 +36,11 @@ def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
         for line in _healthy(facts):
             typer.echo(line)
         for one in problems:
-            typer.echo(f"\n{typer.style('!', fg='red', bold=True)} {one.what}\n  {one.todo}")
+            typer.echo()
+            typer.secho("!", fg="red", bold=True, nl=False)
+            # The mark takes a column of the first line.
+            echo(wrapped(f"! {one.what}", indent=2).removeprefix("!"))
+            echo_wrapped(f"  {one.todo}", indent=2)
         count = len(problems)
         typer.echo("\nAll is well." if not problems else f"\n{count} finding{'' if count == 1 else 's'}.")
     if problems:

@@ -39,7 +39,9 @@ class EditState(StrEnum):
 @app.command("list")
 def list_edits(
     *,
-    status: Annotated[EditState | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[
+        EditState | None, typer.Option(metavar="STATUS", help=f"Only these: {', '.join(EditState)}.")
+    ] = None,
     post: Annotated[str | None, typer.Option(help="Only this post's: post_…")] = None,
     workspace: Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,

@@ -52,10 +52,13 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """How many posts had one last answer, or failed in one way; `words`: those of the latest of them."""
+    """How many posts had an answer of one kind, or failed in one way; `words`: those of the latest of them. `groups`:
+    the most frequent words of them, with counts.
+    """
 
     count: int
     words: str
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

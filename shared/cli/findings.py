@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Final
 
 from shared.cli.facts import DatabaseFacts, Facts, Finding, RedisFacts, WorkerFacts
-from shared.cli.service_findings import NAMED_AT_MOST, counted, failed_posts, services
+from shared.cli.service_findings import counted, failed_posts, services
 from shared.domain.edit_histories import duration, listed
+from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
 EDIT_WAITS: Final = timedelta(seconds=30)
@@ -165,7 +166,7 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
     if database.failed:
         yield Finding(
             "failed_edits",
-            f"{counted(database.failed, 'failed edit')} wait for your decision",
+            f"{counted(database.failed, 'failed edit')} wait{'s' if database.failed == 1 else ''} for your decision",
             "See them with `redraft edits list --status failed`; then `redraft edits requeue` or `discard` each.",
         )
     if database.stalled:
@@ -175,9 +176,11 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "Look for a worker on the queue bulk, and into its log.",
         )
     if database.dead_events:
+        are, them = ("is", "it") if database.dead_events == 1 else ("are", "them")
         yield Finding(
             "dead_webhooks",
-            f"{counted(database.dead_events, 'event')} that the receiver of webhooks did not take within a day",
+            f"{counted(database.dead_events, 'webhook event')} {are} dead: the receiver answered 410, or did not take "
+            f"{them} for 24 hours",
             "Repair the receiver; the operators' page lists what was given up.",
         )
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -15,6 +15,7 @@ from shared.cli.workspaces import (
     Folder,
     database,
     echo,
+    echo_wrapped,
     find_workspace,
     refuse,
     say,
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 TOGETHER: Final = 500
 MOST: Final = 100_000
 SHOWN: Final = 20
+NAMED: Final = 5
+"""Posts that are named after a retry. Of more than these the sum is enough."""
 GROUPS: Final = 5
 CLOSED: Final = "those are tried under their old keys, and closed to edits"
 TOO_OLD: Final = "the key is older than the publisher must remember, and it is not asked again without --not-sent"
+NOT_SENT: Final = "If you know that it did not go out: --not-sent."
 OPENED: Final = "you say that none of them did, which is kept with your name; those are open to edits"
 WORDS: Final = {
     "due": "is due again",
@@ -80,46 +84,81 @@ def retry(
         )  # fmt: skip
         now = posts_store.clock(tx)
         unsure = [post.id for post in found if post.maybe_sent and not (as_json or not_sent)]
-        to_leave = len(failures.keys_too_old(tx, unsure)) if unsure else 0
-    known = {post.id for post in found}
-    missing = [post_id for post_id in wanted if post_id not in known]
-    if missing:
-        echo(f"{' '.join(missing)} did not fail; `redraft posts show POST` says how one stands.", err=True)
-    if found and not as_json:
-        preview(found, now, not_sent=not_sent)
-        if to_leave:
-            echo(f"{to_leave:,} of these will be left as failed: {TOO_OLD}.")
+        to_leave = failures.keys_too_old(tx, unsure) if unsure else []
+        known = {post.id for post in found}
+        missing = [post_id for post_id in wanted if post_id not in known]
+        there = set(posts_store.read_posts(tx, missing)[0]) if missing else set()
+    _say_missing(missing, there)
+    if not as_json:
+        if not found:
+            _none(wanted, reason)
+        preview(found, now, not_sent=not_sent, to_leave=to_leave)
         if not yes:
-            typer.confirm(f"Try {'it' if len(found) == 1 else f'all {len(found):,}'} again?", abort=True)
+            typer.confirm(_question(len(found), len(to_leave)), abort=True)
     seen = {post.id: post.revision for post in found}
     done, too_old = _retry(seen, data_dir, operator_name(by), not_sent=not_sent)
     left = sorted(known - {one.post_id for one in done} - set(too_old))
     if as_json:
-        rows = [{"postId": one.post_id, "done": True, "back": one.back, "why": None} for one in done]
-        kept = {"did_not_fail": missing, "changed_or_locked": left, "key_too_old": too_old}
-        ids = [(post_id, why) for why, some in kept.items() for post_id in some]
-        say_json(rows + [{"postId": post_id, "done": False, "back": None, "why": why} for post_id, why in ids])
+        kept = {
+            "no_such_post": [post_id for post_id in missing if post_id not in there],
+            "did_not_fail": [post_id for post_id in missing if post_id in there],
+            "changed_or_locked": left,
+            "key_too_old": too_old,
+        }
+        _say_as_json(done, kept)
     else:
         _tell(done, len(found), left, too_old)
     if missing or left or too_old:
         raise typer.Exit(1)
 
 
+def _say_missing(missing: list[str], there: set[str]) -> None:
+    """Name the posts that did not fail. `there`: those of them that exist."""
+    for post_id in missing:
+        if post_id not in there:
+            echo(f"There is no post {post_id}.", err=True)
+    if there:
+        some = " ".join(post_id for post_id in missing if post_id in there)
+        echo(f"{some} did not fail; `redraft posts show POST` says how one stands.", err=True)
+
+
+def _say_as_json(done: "list[Retried]", kept: dict[str, list[str]]) -> None:
+    rows = [{"postId": one.post_id, "done": True, "back": one.back, "why": None} for one in done]
+    ids = [(post_id, why) for why, some in kept.items() for post_id in some]
+    say_json(rows + [{"postId": post_id, "done": False, "back": None, "why": why} for post_id, why in ids])
+
+
+def _none(wanted: list[str], reason: str | None) -> NoReturn:
+    """End the command where no failed post is meant."""
+    if wanted:
+        raise typer.Exit(1)
+    echo(f'No failed post has "{reason}" in class, last words or reason.' if reason else "No failed post matches.")
+    raise typer.Exit(0)
+
+
+def _question(found: int, to_leave: int) -> str:
+    if to_leave:
+        return f"Try {found - to_leave:,} of {found:,} again?"
+    return "Try it again?" if found == 1 else f"Try all {found:,} again?"
+
+
+def _some(post_ids: list[str]) -> str:
+    return " ".join(post_ids[:SHOWN]) + (" …" if len(post_ids) > SHOWN else "")
+
+
 def _tell(done: "list[Retried]", found: int, left: list[str], too_old: list[str]) -> None:
     from shared.store import failures  # noqa: PLC0415 - as above
 
-    for one in done[:SHOWN]:
-        echo(f"{one.post_id} {WORDS[one.back]}.")
+    if len(done) <= NAMED:
+        for one in done:
+            echo_wrapped(f"{one.post_id} {WORDS[one.back]}.")
     echo(f"{len(done):,} of {found:,} failed posts are tried again.")
     if left:
-        echo(
-            f"{len(left):,} are locked by another session or have changed; try again: {' '.join(left[:SHOWN])}",
-            err=True,
-        )
+        some = " ".join(left[:SHOWN])
+        echo_wrapped(f"{len(left):,} are locked by another session or have changed; try again: {some}", err=True)
     if too_old:
-        some = " ".join(too_old[:SHOWN]) + (" …" if len(too_old) > SHOWN else "")
         count = "1 is left as it is: it" if len(too_old) == 1 else f"{len(too_old):,} are left as they are: each"
-        echo(f"{count} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(some)}", err=True)
+        echo_wrapped(f"{count} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(_some(too_old))}", err=True)
 
 
 def parse_since(given: str | None) -> datetime | None:
@@ -133,9 +172,11 @@ def parse_since(given: str | None) -> datetime | None:
     return since
 
 
-def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None:
-    """Show what a retry would put back, before asking."""
-    from shared.store import failed_posts  # noqa: PLC0415 - as above
+def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool, to_leave: list[str]) -> None:
+    """Show what a retry would put back, before asking. `to_leave`: posts that stay failed since their keys are too old.
+    Exits with 1 if all of them do.
+    """
+    from shared.store import failed_posts, failures  # noqa: PLC0415 - as above
 
     say_failed(found[:SHOWN], now, as_json=False)
     if len(found) > SHOWN:
@@ -143,12 +184,21 @@ def preview(found: "list[FailedPost]", now: datetime, *, not_sent: bool) -> None
     echo(f"{len(found):,} failed post{'' if len(found) == 1 else 's'}.")
     groups = Counter(failed_posts.label(post) for post in found)
     for label, count in groups.most_common(GROUPS):
-        echo(f"  {count:,} {label}")
+        echo_wrapped(f"  {count:,} {label}", indent=4)
     if len(groups) > GROUPS:
         echo(f"  and {len(groups) - GROUPS:,} groups more")
-    unsure = sum(post.maybe_sent for post in found)
+    if len(to_leave) == len(found):
+        each = "It may have gone out, and its key is" if len(found) == 1 else "Each may have gone out, and its key is"
+        look = failures.LOOK_FIRST.format(_some(to_leave))
+        echo_wrapped(f"None can be tried again. {each} too old. {look}", err=True)
+        raise typer.Exit(1)
+    unsure = sum(post.maybe_sent for post in found) - len(to_leave)
     if unsure:
-        echo(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
+        echo_wrapped(f"{unsure:,} of them may have gone out: {OPENED if not_sent else CLOSED}.")
+        if not not_sent:
+            echo(NOT_SENT)
+    if to_leave:
+        echo_wrapped(f"{len(to_leave):,} of these will be left as failed: {TOO_OLD}.")
 
 
 def say_groups(found: "FailedGroups") -> None:
@@ -158,7 +208,7 @@ def say_groups(found: "FailedGroups") -> None:
     at_least = "At least " if found.truncated else ""
     echo(f"{at_least}{found.total:,} failed post{'' if found.total == 1 else 's'} by class and last words:")
     for group in found.groups:
-        echo(f"  {group.count:,} {failed_posts.label(group)}")
+        echo_wrapped(f"  {group.count:,} {failed_posts.label(group)}", indent=4)
     if found.distinct > len(found.groups):
         echo(f"  and {found.distinct - len(found.groups):,} groups more")
 
@@ -187,8 +237,8 @@ def say_failed(found: "Sequence[FailedPost]", now: datetime, *, as_json: bool) -
             row["failedAt"] = histories.away(post.failed_at, now) if post.failed_at else "not known"
             row["maybeSent"] = "maybe" if post.maybe_sent else "no"
             row["reason"] = failed_posts.label(post)
-    headings = {"postId": "post", "failedAt": "failed", "maybeSent": "sent?", "reason": "class: last words"}
-    say(rows, headings, as_json=as_json, none="There are no such posts.", shorten="reason")
+    headings = {"postId": "post", "failedAt": "failed", "maybeSent": "gone out?", "reason": "class: last words"}
+    say(rows, headings, as_json=as_json, none="There are no such posts.", wraps="reason")
 
 
 def _retry(seen: dict[str, int], data_dir: Path, by: str, *, not_sent: bool) -> "tuple[list[Retried], list[str]]":

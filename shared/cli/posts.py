@@ -13,6 +13,7 @@ from shared.cli.workspaces import (
     Folder,
     database,
     echo,
+    echo_wrapped,
     find_workspace,
     refuse,
     say,
@@ -46,7 +47,9 @@ app.command("retry")(retry)
 @app.command("list")
 def list_posts(
     *,
-    status: Annotated[PostStatus | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[
+        PostStatus | None, typer.Option(metavar="STATUS", help=f"Only these: {', '.join(PostStatus)}.")
+    ] = None,
     reason: Annotated[
         str | None, typer.Option(help="Failed posts whose class, last words or reason hold this.")
     ] = None,
@@ -57,7 +60,7 @@ def list_posts(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List posts, the newest first; failed ones, the latest failure first, with class and last words of each."""
+    """List posts by id, the last first; failed ones, the latest failure first, with class and last words of each."""
     from shared.store import failed_posts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
@@ -141,7 +144,7 @@ def stuck(
         for row, post in zip(rows, late, strict=True):
             row["lateSeconds"] = edit_histories.duration(post.now - post.scheduled_time)
     headings = {"postId": "post", "lateSeconds": "late", "why": "why"}
-    say(rows, headings, as_json=as_json, none="No post is late.")
+    say(rows, headings, as_json=as_json, none="No post is late.", wraps="why")
     if len(found) > limit:
         echo(TRUNCATED.format(limit), err=True)
 
@@ -211,21 +214,23 @@ def show(
         say_json(shown)
         return
     for line in _lines(post, shown, now):
-        echo(line)
+        echo_wrapped(line, indent=18)
 
 
 def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
-    from shared.domain import edit_histories  # noqa: PLC0415 - as above
-
     facts = post.facts
     lines = [f"{facts.id} in {post.workspace_id}: {'deleted, was ' if facts.deleted else ''}{facts.status}"]
-    lines += [f"  {name:<15} {value}" for name, value in shown["post"].items() if name not in {"postId", "status"}]
+    lines += [
+        f"  {name:<15} {value}"
+        for name, value in shown["post"].items()
+        if name not in {"postId", "status"} and value is not None
+    ]
     lines.append(f"  {'revision':<15} {facts.revision}")
     lines.append(f"  {'why':<15} {shown['why']}")
     if facts.claim is not None and post.claim_expires_at is not None:
-        left = post.claim_expires_at - now
-        until = f"for {edit_histories.duration(left)} more" if left > timedelta(0) else "expired; rescue takes it over"
-        lines.append(f"  {'claim':<15} {facts.claim}, {until}")
+        lines.append(
+            f"  {'claim':<15} {_claim(facts.claim, post.claim_expires_at - now, waits=shown['nextTryAt'] is not None)}"
+        )
     if post.retry_at is not None:
         lines.append(f"  {'next try':<15} {shown['retryAt']}")
     if (rendered := shown["lastRender"]) is not None:
@@ -246,6 +251,15 @@ def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
         failure = shown["failure"]
         lines += _another_try(facts.id, maybe_sent=failure["maybeSent"], key_too_old=failure["keyTooOld"])
     return lines
+
+
+def _claim(kind: str, left: timedelta, *, waits: bool) -> str:
+    """A claim in words. `waits`: it only keeps the post for its next try, which comes when its time is over."""
+    from shared.domain.edit_histories import duration  # noqa: PLC0415 - as above
+
+    if left <= timedelta(0):
+        return "closed to edits; next try now" if waits else f"{kind}, expired; rescue takes it over"
+    return f"closed to edits; next try in {duration(left)}" if waits else f"{kind}, for {duration(left)} more"
 
 
 def _another_try(post_id: str, *, maybe_sent: bool, key_too_old: bool) -> list[str]:

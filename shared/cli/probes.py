@@ -23,7 +23,8 @@ from shared.broker import queue, redis_connection
 from shared.broker.queue import depths
 from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, Queue, RedisFacts, Said, WorkerFacts
 from shared.cli.findings import JOB_STALLED, SESSION_IDLE, SESSION_LONG
-from shared.cli.service_findings import FAILED_WITHIN, NAMED_AT_MOST
+from shared.cli.service_findings import FAILED_WITHIN
+from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.settings import settings
@@ -147,7 +148,7 @@ def _database(url: str) -> DatabaseFacts:
 
 
 def _said(answers: Iterable[health.Answered]) -> dict[Outcome, Said]:
-    return {one.outcome: Said(one.count, one.words) for one in answers}
+    return {one.outcome: Said(one.count, one.words, one.groups) for one in answers}
 
 
 def _holder(session: health.Session) -> Holder:

@@ -42,8 +42,11 @@ def reschedule(
 ) -> None:
     """Move many posts at once: a preview, a question, a progress bar, a summary.
 
-    Ends with 0 if all posts were moved, 3 if some were skipped, 1 if some failed, 2 for bad arguments, 130 if it was
-    interrupted. REDRAFT_API_URL and REDRAFT_API_KEY say where the API is, else the stack.json of a local stack.
+    Ends with 0 if all posts were moved, 3 if some were skipped, 1 if some failed,
+    2 for bad arguments, 130 if it was interrupted.
+
+    REDRAFT_API_URL and REDRAFT_API_KEY say where the API is, else the stack.json
+    of a local stack.
     """
     # Heavy imports wait until the command runs.
     from shared.cli.reschedule_run import Asked, run  # noqa: PLC0415

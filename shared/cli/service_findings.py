@@ -10,15 +10,13 @@ from typing import Final
 
 from shared.cli.facts import DatabaseFacts, Finding, Said
 from shared.domain.edit_histories import duration
-from shared.domain.failure_classes import FailureClass
+from shared.domain.failure_classes import NAMED_AT_MOST, FailureClass, answers_alike, counted_words, shortened
 from shared.domain.service_answers import FAILURES, Outcome
 
-NAMED_AT_MOST: Final = 5
 FAILED_WITHIN: Final = timedelta(days=1)
 """A post that failed longer ago stays on the operators' page, but is no finding any more: many are never put back."""
 WAITS_AT_MOST: Final = timedelta(minutes=10)
 """A renderer that makes a post wait for longer is a finding. After an hour the post fails."""
-WORDS_SHOWN: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +53,14 @@ def _answers(service: _Service, answers: Mapping[Outcome, Said]) -> Iterable[Fin
     if (wrongly := answers.get(Outcome.MISCONFIGURED)) is not None:
         yield Finding(
             f"{service.name}_set_up_wrongly",
-            f"The {service.name} answers {counted(wrongly.count, 'post')} as it would any: {wrongly.words}",
+            answers_alike(service.name, wrongly.words, wrongly.count).removesuffix("."),
             f"{service.check} {service.work} are tried for an hour; those that fail meanwhile: `redraft posts retry "
             f"--reason {service.failed}`.",
         )
     failing = [answers[one] for one in (*sorted(FAILURES - {Outcome.MISCONFIGURED}), Outcome.UNKNOWN) if one in answers]
     if failing:
         count = sum(said.count for said in failing)
-        words = "; ".join(f"{said.count:,} {_shortened(said.words)}" for said in failing)
+        words = counted_words((group for said in failing for group in said.groups), count)
         yield Finding(
             f"{service.name}_failing",
             f"The latest try of the {service.name} failed for {counted(count, 'post')}: {words}",
@@ -78,22 +76,18 @@ def failed_posts(database: DatabaseFacts) -> Iterable[Finding]:
         if said is not None:
             yield Finding(
                 f"failed_{service.name}_set_up_wrongly",
-                f"{counted(said.count, 'post')} failed within a day because the {service.name} is set up wrongly; the "
-                f"last word was: {said.words}",
+                f"{counted(said.count, 'post')} failed within a day because the {service.name} is set up wrongly; last "
+                f"words: {said.words}",
                 f"{service.check} Then put the posts back: `redraft posts retry --reason {service.failed}`.",
             )
     if database.failed_posts:
-        shown = [f"{count:,} {_shortened(label)}" for label, count in database.failed_groups[:NAMED_AT_MOST]]
+        shown = [f"{count:,} {shortened(label)}" for label, count in database.failed_groups[:NAMED_AT_MOST]]
         yield Finding(
             "failed_posts",
             f"{counted(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
             "See them with `redraft posts list --status failed`, or by class and last words on the operators' page. "
             "Repair the cause, then `redraft posts retry --reason WORDS`.",
         )
-
-
-def _shortened(words: str) -> str:
-    return words if len(words) <= WORDS_SHOWN else f"{words[: WORDS_SHOWN - 1]}…"
 
 
 def counted(number: int, what: str) -> str:

@@ -1,7 +1,9 @@
 """`redraft workspaces`, and what the other commands share with it: the database, the workspace, the output."""
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
 DATA_DIR: Final = Path(".redraft")
 LONGEST_NAME: Final = 100
 MOST_LISTED: Final = 20
+PIPE_WIDTH: Final = 1000
+"""Columns of a table with long texts, where no terminal shows it: longer than any word of a service that is kept."""
 
 
 @app.command("create")
@@ -150,6 +154,35 @@ def echo(line: str, *, err: bool = False) -> None:
     typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)
 
 
+def screen_width() -> int | None:
+    """The columns of the terminal; None for a pipe, whose reader wants one line for one thing."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(line: str, *, indent: int = 0) -> str:
+    """A text in lines of the terminal's width at most, broken between words. `indent`: spaces before each line
+    after the first. A word that is longer than a line, such as an id in a command, stays whole.
+    """
+    width = screen_width()
+    if width is None:
+        return line
+    return "\n".join(part for one in line.split("\n") for part in _wrapped(one, width, indent))
+
+
+def echo_wrapped(line: str, *, indent: int = 0, err: bool = False) -> None:
+    """`echo` in lines of the terminal's width at most."""
+    echo(wrapped(line, indent=indent), err=err)
+
+
+def _wrapped(line: str, width: int, indent: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False,
+    )  # fmt: skip
+
+
 def refuse(message: str, *, code: int = 2) -> NoReturn:
     """End the command with a message on standard error and an exit code."""
     # Arguments are quoted in messages; bytes that are no text would choke the terminal's encoding.
@@ -162,11 +195,11 @@ def say_json(value: object) -> None:
 
 
 def say(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str, shorten: str = ""
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str, wraps: str = ""
 ) -> None:
     """Rows as JSON, else as a table of `columns` (field: heading), else, where there are no rows, as one sentence.
 
-    `shorten`: the field of long texts. Such a text is shortened, so that a row fits one line of a terminal.
+    `wraps`: the field of long texts. On a terminal such a text takes several lines, and every other field one.
     """
     if as_json:
         say_json(rows)
@@ -181,17 +214,11 @@ def say(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for field, heading in columns.items():
-        table.add_column(heading, no_wrap=bool(shorten) or field.endswith("Id"), overflow="fold")
+        one_line = field != wraps if wraps else field.endswith("Id")
+        table.add_column(heading, no_wrap=one_line, overflow="fold")
     # A pipe has no width: what reads it wants one line a row.
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    width = None
-    if shorten:
-        others = [max(len(str(row[field])) for row in [*rows, columns]) for field in columns if field != shorten]
-        width = max(len(columns[shorten]), console.width - sum(others) - 3 * len(columns))
+    console = Console(width=screen_width() or (PIPE_WIDTH if wraps else 200))
     for row in rows:
         # Text: a name may hold what rich takes for markup.
-        cells = {field: Text(str(row[field])) for field in columns}
-        if width is not None:
-            cells[shorten].truncate(width, overflow="ellipsis")
-        table.add_row(*cells.values())
+        table.add_row(*(Text(str(row[field])) for field in columns))
     console.print(table)

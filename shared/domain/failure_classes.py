@@ -1,6 +1,6 @@
 """The kinds of failure of a post: one value for each thing that an operator does about it. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -59,6 +59,36 @@ _LAST: Final[Mapping[Outcome, FailureClass]] = {
     Outcome.NOT_NOW: FailureClass.BUSY,
     Outcome.PROCESSING: FailureClass.BUSY,
 }
+
+
+WORDS_SHOWN: Final = 60
+NAMED_AT_MOST: Final = 5
+_ANSWERED: Final = "the service answered "
+
+
+def shortened(words: str) -> str:
+    """The words of a service, short enough to stand in a list within a sentence."""
+    return words if len(words) <= WORDS_SHOWN else f"{words[: WORDS_SHOWN - 1]}…"
+
+
+def counted_words(groups: Iterable[tuple[str, int]], total: int) -> str:
+    """`3 a page, not JSON; 2 Down for maintenance; 1 with other words`: the most frequent of `groups` (words, posts)
+    first. `total`: all posts, those of groups that are not given among them.
+    """
+    named = sorted(groups, key=lambda group: -group[1])[:NAMED_AT_MOST]
+    said = [f"{posts:,} {shortened(words or 'without a word')}" for words, posts in named]
+    rest = total - sum(posts for _, posts in named)
+    return "; ".join(said + ([f"{rest:,} with other words"] if rest else []))
+
+
+def answers_alike(service: str, words: str, posts: int) -> str:
+    """`The publisher answers 401 (invalid signature) to 4 posts. It will answer every post like that.`"""
+    status, _, said = words.removeprefix(_ANSWERED).partition(": ")
+    answer = f"{status} ({said})" if said else status
+    if not words.startswith(_ANSWERED):
+        answer = f'"{words}"'
+    count = "1 post" if posts == 1 else f"{posts:,} posts"
+    return f"The {service} answers {answer} to {count}. It will answer every post like that."
 
 
 def after(outcome: Outcome, *, render: bool) -> FailureClass:

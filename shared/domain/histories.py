@@ -4,32 +4,37 @@ The rows stand in `acts` (shared/store/acts.py). Command line and operators' pag
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from shared.domain.edit_histories import EditHistory, duration, moment, without_secrets
 
 DONE: Final[Mapping[str, str]] = {
     "retry": "put back",
-    "retry_not_sent": "put back, with the word that it had not gone out",
-    "went_out": "found to be out, by an answer that came late,",
+    "retry_not_sent": "put back",
+    "went_out": "found to be out",
     "requeue": "requeued",
     "discard": "discarded",
 }
 
+_BESIDE: Final[Mapping[str, str]] = {
+    "retry_not_sent": ", who said that it had not gone out",
+    "went_out": ", from an answer that came late",
+}
+
 
 def words(action: str, actor: str, from_state: str, before: Mapping[str, Any]) -> str:
-    """`requeued by kim; it was failed: internal (An unexpected error occurred)`."""
+    """`requeued by kim; before: failed, internal (An unexpected error occurred)`."""
     done = DONE.get(action, action.replace("_", " "))
-    return f"{done} by {actor}; it was {from_state}{_why(before)}"
+    return f"{done} by {actor}{_BESIDE.get(action, '')}; before: {from_state}{_why(before)}"
 
 
 def _why(before: Mapping[str, Any]) -> str:
     if reason := before.get("failureReason"):
-        return f": {reason}"
+        return f", {reason}"
     error = before.get("error") or {}
     if code := error.get("code"):
-        return f": {code} ({error.get('message')})" if error.get("message") else f": {code}"
+        return f", {code} ({error.get('message')})" if error.get("message") else f", {code}"
     return ""
 
 
@@ -63,6 +68,8 @@ def overwritten(edit: EditHistory) -> dict[str, Any]:
 
 
 def away(instant: datetime, now: datetime) -> str:
-    """`4 min ago`, `in 2 d`: beside the time itself one figure is enough."""
+    """`4 min ago`, `in 2 d`: beside the time itself one figure is enough. Less than a second is `just now`."""
+    if abs(now - instant) < timedelta(seconds=1):
+        return "just now" if instant <= now else "in a moment"
     number, unit = duration(abs(now - instant)).split()[:2]
     return f"{number} {unit} ago" if instant <= now else f"in {number} {unit}"

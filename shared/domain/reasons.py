@@ -4,7 +4,7 @@ Pure. `redraft posts stuck`, `redraft posts show`, `redraft doctor` and the oper
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from shared.domain import failure_classes
@@ -16,10 +16,13 @@ from shared.domain.service_answers import FAILURES, Outcome, Past
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many tries a post has: such as failed, such as ended unknown, and renders."""
+    """How many tries a post has: such as failed, such as ended unknown, and renders. `call`: the seconds that a call of
+    a service may take.
+    """
 
     failures: int = 10
     unknown: int = 3
+    call: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Row:
 
     `render_tries`: renders that failed; `render_waits`: the renderer has said "not now" or "still at work".
     `render_outcome` and `render_message`: how its latest render ended, in the renderer's words. `failure_class`: None
-    where the post failed before classes were recorded; `failure_message`: the last answer's words.
+    where the post failed before classes were recorded; `failure_message`: the last words.
     """
 
     id: str
@@ -106,7 +109,7 @@ def _failed(row: Row, last: LastTry | None, past: Past) -> Reason:
         said = last.message
     if said and said != reason:
         tried = f" on try {last.number}" if last is not None and said == last.message else ""
-        words += f"; the last word{tried} was: {said}"
+        words += f"; last words{tried}: {said}"
     return Reason("failed", words)
 
 
@@ -123,8 +126,12 @@ def _publishing(row: Row, last: LastTry | None, past: Past, now: datetime, limit
     if last.outcome is not None:
         return _answered(last, past, expires_at, now, limits)
     if not expired:
-        since = duration(now - last.started_at)
-        return Reason("publishing", f"it is being published now: try {last.number} began {since} ago")
+        since = now - last.started_at
+        began = f"try {last.number} began {duration(since)} ago"
+        if since.total_seconds() <= limits.call:
+            return Reason("publishing", f"it is being published now: {began}")
+        words = f"{began} and has no outcome: its worker may be gone; another takes it over in"
+        return Reason("no_outcome", f"{words} {duration(expires_at - now)}")
     return Reason(
         "died",
         f"the worker that made try {last.number} died or hangs; rescue takes the post over within seconds, under the "
@@ -143,6 +150,8 @@ _ANSWERED: Final = {
     Outcome.SERVER_ERROR: "the {} failed",
     Outcome.REFUSED: "the {} refused it",
 }
+WORKER_GONE: Final = "its worker was gone"
+"""The message of a try whose worker died. It was written when that was noticed, so it ends no call."""
 AT_WORK: Final = "the service is still at work"
 """The message of an answer that says nothing more than its outcome."""
 
@@ -219,4 +228,6 @@ def _unclaimed(row: Row, now: datetime) -> Reason:
 
 
 def _next(at: datetime, now: datetime) -> str:
-    return f"the next one comes in {duration(at - now)}" if at > now else "the next one is due now"
+    if at <= now:
+        return "the next one is due now"
+    return f"the next one comes {f'in {duration(at - now)}' if at - now >= timedelta(seconds=1) else 'within a second'}"

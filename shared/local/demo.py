@@ -5,7 +5,7 @@ The same at every start on every machine, but for the key's secret and for times
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, insert, update
 
 from shared.domain import posts, times
+from shared.domain.failure_classes import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE, FailureClass
 from shared.domain.lifecycle import Status
 from shared.domain.posts import Post
 from shared.settings import settings
@@ -27,6 +28,7 @@ PLATFORMS: Final = {TIKTOK: "tiktok", INSTAGRAM: "instagram"}
 DOCUMENTED: Final = "post_abc123"
 DAYS_AHEAD: Final = 3
 POSTED, FAILED, PENDING, GENERATED = 60, 12, 24, 104
+FAILED_TODAY: Final = 4  # those that `redraft doctor` finds: it looks at the last day
 # Minutes from the start: a newcomer sees the first of them go out.
 SOON: Final = (2, 4, 7, 11, 16, 45, 90, 150, 240, 360)
 RENDERER_BACK: Final = timedelta(hours=1)
@@ -188,6 +190,8 @@ def _rows(now: datetime) -> Iterator[dict[str, Any]]:
         days = rng.randint(-6, -1) if past else rng.randint(1, 29)
         zone = None if past and number % 12 == 0 else rng.choice(times.ZONES)
         at = _ahead(now, zone, days, rng.randint(8, 21), rng.choice((0, 0, 15, 30, 45)))
+        if status is Status.FAILED and (recent := number - (POSTED + FAILED - FAILED_TODAY)) > 0:
+            at = now.replace(second=0, microsecond=0) - timedelta(hours=3 * recent)
         if status is Status.GENERATED and (minutes := next(soon, None)) is not None:
             at = now.replace(second=0, microsecond=0) + timedelta(minutes=minutes + 1)
         # Made some days before its time, and before this start.
@@ -227,6 +231,9 @@ def _row(post_id: str, account_id: str) -> dict[str, Any]:
         "posted_at",
         "platform_post_id",
         "failure_reason",
+        "failure_class",
+        "failure_message",
+        "failed_at",
         "retry_at",
     )
     named = {"id": post_id, "workspace_id": WORKSPACE, "account_id": account_id, "platform": PLATFORMS[account_id]}
@@ -262,23 +269,52 @@ def _end(rng: Random, row: dict[str, Any], number: int) -> dict[str, Any]:
             "revision": row["revision"] + 1,
         }
     if row["status"] == Status.FAILED:
-        reasons = (*REFUSALS, "publisher_unavailable", "publish_outcome_unknown")
-        return {"failure_reason": reasons[number % len(reasons)], "revision": row["revision"] + 1}
+        reasons = (*REFUSALS, PUBLISHER_UNAVAILABLE, OUTCOME_UNKNOWN)
+        reason = reasons[number % len(reasons)]
+        ended = _ENDED.get(reason, _Ended("refused", 1, FailureClass.REFUSED, reason))
+        *_, (_, failed_at) = ended.tries(row["scheduled_time"])
+        return {
+            "failure_reason": reason,
+            "failure_class": ended.failure.value,
+            "failure_message": ended.words,
+            "failed_at": failed_at,
+            "revision": row["revision"] + 1,
+        }
     return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How the tries of a failed post ended, and in whose words."""
+
+    outcome: str
+    count: int
+    failure: FailureClass
+    words: str
+    took: timedelta = timedelta(seconds=1)
+
+    def tries(self, due: datetime) -> list[tuple[datetime, datetime]]:
+        """When each try of a post that was due then began and ended."""
+        starts = [due + timedelta(milliseconds=200, minutes=5 * number) for number in range(self.count)]
+        return [(start, start + self.took) for start in starts]
+
+
+_ENDED: Final = {
+    PUBLISHER_UNAVAILABLE: _Ended("server_error", 10, FailureClass.UNAVAILABLE, "the service answered 503"),
+    OUTCOME_UNKNOWN: _Ended("unknown", 3, FailureClass.UNKNOWN, "timed out", timedelta(seconds=30)),
+}
 
 
 def _tries(post: Post) -> Iterator[dict[str, Any]]:
     """The publish attempts of a post, one row a try: its history can be read, and the post can be retried."""
     reason, facts = post.failure_reason, post.facts
-    outcome, count = {
-        None: ("done", 1),
-        "publisher_unavailable": ("server_error", 10),
-        "publish_outcome_unknown": ("unknown", 3),
-    }.get(reason, ("refused", 1))
+    tries, outcome, message = [(facts.scheduled_time + timedelta(milliseconds=200), post.posted_at)], "done", None
+    if reason is not None:
+        ended = _ENDED.get(reason, _Ended("refused", 1, FailureClass.REFUSED, reason))
+        tries, outcome, message = list(ended.tries(facts.scheduled_time)), ended.outcome, ended.words
     # The body as a publish makes it: a retry of the same content then goes out under the old key.
     sent = posts.service_body("publish", post, replace(post.facts, status=Status.GENERATED))
-    for number in range(count):
-        started = facts.scheduled_time + timedelta(milliseconds=200, minutes=5 * number)
+    for number, (started, finished) in enumerate(tries):
         yield {
             "post_id": facts.id,
             "schedule_revision": facts.schedule_revision,
@@ -287,7 +323,7 @@ def _tries(post: Post) -> Iterator[dict[str, Any]]:
             "try_number": number + 1,
             "claim_token": f"clm_demo_{facts.id}_{number + 1}",
             "started_at": started,
-            "finished_at": post.posted_at or started + timedelta(seconds=30 if outcome == "unknown" else 1),
+            "finished_at": finished,
             "outcome": outcome,
-            "message": reason if outcome == "refused" else None,
+            "message": message,
         }

@@ -35,7 +35,7 @@ class FailedPost:
 
     @property
     def words(self) -> str:
-        """The last answer, else the reason."""
+        """The last words, else the reason."""
         return self.answer or self.reason
 
 
@@ -131,7 +131,7 @@ class FailedGroup:
 
     @property
     def words(self) -> str:
-        """The last answer, else the reason."""
+        """The last words, else the reason."""
         return self.answer or self.reason
 
 
@@ -152,9 +152,9 @@ class FailedClass:
 
 @dataclass(frozen=True, slots=True)
 class FailedGroups:
-    """The most frequent groups first. `total`: all posts that were looked at; `distinct`: how many groups they make;
-    `classes`: the same posts by class alone; `truncated`: there are more posts than were looked at. `now`: the
-    database's clock.
+    """Groups of an unknown outcome first, since each of their posts may be out; then the most frequent ones. `total`:
+    all posts that were looked at; `distinct`: how many groups they make; `classes`: the same posts by class alone;
+    `truncated`: there are more posts than were looked at. `now`: the database's clock.
     """
 
     groups: list[FailedGroup]
@@ -170,13 +170,15 @@ _GROUPS = text(f"""
         count(*) OVER ()
     FROM {_NEWEST} newest
     GROUP BY failure, failure_reason, answer
-    ORDER BY count(*) DESC, max(failed_at) DESC NULLS LAST, failure, failure_reason, answer LIMIT :limit""")
+    ORDER BY failure <> '{FailureClass.UNKNOWN}', count(*) DESC, max(failed_at) DESC NULLS LAST, failure,
+        failure_reason, answer
+    LIMIT :limit""")
 _CLASSES = text(f"""
     SELECT * FROM (
         SELECT DISTINCT ON (failure) failure, count(*) OVER (PARTITION BY failure) AS posts, failed_at,
             coalesce(answer, failure_reason)
         FROM {_NEWEST} newest ORDER BY failure, failed_at DESC NULLS LAST) classes
-    ORDER BY posts DESC, failure""")
+    ORDER BY failure <> '{FailureClass.UNKNOWN}', posts DESC, failure""")
 
 
 _ALL: dict[str, object] = {"reason": None, "since": None, "until": None, "workspace": None, "account": None}

@@ -53,9 +53,7 @@ STATEMENTS: Mapping[str, TextClause] = {
             greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_time))) AS redraft_posts_late_seconds,
             count(*) FILTER (WHERE enqueued_revision IS DISTINCT FROM schedule_revision AND retry_at IS NULL
                 AND created_at < now() - interval '5 seconds'
-                AND scheduled_time < now() + make_interval(secs => :soon)) AS redraft_posts_unsent,
-            count(*) FILTER (WHERE retry_at > now() AND scheduled_time < now())
-                AS redraft_posts_between_tries
+                AND scheduled_time < now() + make_interval(secs => :soon)) AS redraft_posts_unsent
         FROM (SELECT *, greatest(scheduled_time, retry_at) AS goes_at FROM posts
               WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
                 AND scheduled_time < now() + make_interval(secs => :soon)) due"""),
@@ -79,10 +77,16 @@ STATEMENTS: Mapping[str, TextClause] = {
             count(*) FILTER (WHERE outcome = 'not_now') AS redraft_publishes_answered__not_now,
             count(*) FILTER (WHERE outcome = 'processing') AS redraft_publishes_answered__processing,
             count(*) FILTER (WHERE outcome = 'server_error') AS redraft_publishes_answered__server_error,
-            count(*) FILTER (WHERE outcome = 'unknown') AS redraft_publishes_answered__unknown
-        FROM (SELECT id FROM posts WHERE claim_kind = 'publish' ORDER BY claim_expires_at LIMIT 10000) claimed
+            count(*) FILTER (WHERE outcome = 'unknown') AS redraft_publishes_answered__unknown,
+            -- A claim whose own try has an outcome waits for its next try. Without a claim retry_at says it.
+            count(*) FILTER (WHERE last.claim_token = claimed.claim_token AND claim_expires_at > now()
+                    AND scheduled_time < now())
+                + (SELECT count(*) FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
+                    AND scheduled_time < now() AND retry_at > now()) AS redraft_posts_between_tries
+        FROM (SELECT id, claim_token, claim_expires_at, scheduled_time FROM posts WHERE claim_kind = 'publish'
+              ORDER BY claim_expires_at LIMIT 10000) claimed
         CROSS JOIN LATERAL (
-            SELECT outcome FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
+            SELECT outcome, claim_token FROM publish_attempts a WHERE a.post_id = claimed.id AND outcome IS NOT NULL
             ORDER BY a.id DESC LIMIT 1) last"""),
     # Posts that a renderer has answered for: those between two tries by ix_posts_unrendered, the soonest of many, and
     # those that are being rendered again by ix_posts_claims.
@@ -130,7 +134,7 @@ GAUGES: Mapping[str, Gauge] = {
         Gauge("redraft_posts_overdue", "Posts past their time by 2 s and more, unclaimed, not between two tries."),
         Gauge("redraft_posts_late_seconds", "How late the latest post is that is ready and unclaimed."),
         Gauge("redraft_posts_unsent", "Posts due within half of dispatch's horizon, not sent to the workers."),
-        Gauge("redraft_posts_between_tries", "Posts past their time that wait for their next try."),
+        Gauge("redraft_posts_between_tries", "Posts past their time that wait for their next try, claimed or not."),
         Gauge("redraft_posts_unrendered", "Posts due within 5 minutes, or late, that no render has claimed."),
         Gauge("redraft_claims", "Posts held by a render or publish.", "kind"),
         Gauge("redraft_claims_expired", "Claims whose holder is gone, or whose next try has come.", "kind"),

@@ -5,10 +5,13 @@ which sessions hold locks for too long.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shared.domain.service_answers import Outcome
+from shared.domain.service_answers import FAILURES, Outcome
 
 _TAKES_WRITES = text("SELECT current_setting('transaction_read_only') = 'off'")
 
@@ -80,6 +83,9 @@ _DEAD_EVENTS = text("""
 
 
 MANY = 10_000
+FAILING = (FAILURES - {Outcome.MISCONFIGURED}) | {Outcome.UNKNOWN}
+GROUPS = 5
+"""Different words of a service for answers of one kind, the most frequent ones."""
 
 RENDERS = """(
         (SELECT render_outcome, render_message, render_answered_at, render_waits_since FROM posts
@@ -100,11 +106,17 @@ _PUBLISHES = """(
             SELECT outcome, message, finished_at FROM publish_attempts a
             WHERE a.post_id = claimed.id AND outcome IS NOT NULL ORDER BY a.id DESC LIMIT 1) last)"""
 _BY_OUTCOME = """
-    SELECT DISTINCT ON (outcome) outcome, count(*) OVER (PARTITION BY outcome), message
-    FROM {source} answers(outcome, message, answered_at{more}) WHERE outcome IS NOT NULL
-    ORDER BY outcome, answered_at DESC"""
-_PUBLISHER = text(_BY_OUTCOME.format(source=_PUBLISHES, more=""))
-_RENDERER = text(_BY_OUTCOME.format(source=RENDERS.format(many=":many"), more=", waits_since"))
+    SELECT outcome, posts, words, in_all, newest FROM (
+        SELECT outcome, count(*) AS posts, coalesce(message, '') AS words,
+            CAST(sum(count(*)) OVER (PARTITION BY outcome) AS bigint) AS in_all,
+            first_value(coalesce(message, '')) OVER (
+                PARTITION BY outcome ORDER BY max(answered_at) DESC NULLS LAST) AS newest,
+            row_number() OVER (PARTITION BY outcome ORDER BY count(*) DESC, max(answered_at) DESC, message) AS place
+        FROM {source} answers(outcome, message, answered_at{more}) WHERE outcome IS NOT NULL
+        GROUP BY outcome, message) grouped
+    WHERE place <= {groups} ORDER BY outcome, place"""
+_PUBLISHER = text(_BY_OUTCOME.format(source=_PUBLISHES, more="", groups=GROUPS))
+_RENDERER = text(_BY_OUTCOME.format(source=RENDERS.format(many=":many"), more=", waits_since", groups=GROUPS))
 # ix_posts_unrendered, ix_posts_claims
 _RENDERER_WAITS = text(
     f"SELECT extract(epoch FROM clock_timestamp() - {WAITS_SINCE}) FROM {RENDERS.format(many=':many')} answers"
@@ -113,23 +125,33 @@ _RENDERER_WAITS = text(
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """How many posts between two tries had this last answer; `words` of the latest of them."""
+    """How many posts between two tries had an answer of this kind; `words` of the latest of them. `groups`: the most
+    frequent words of them, with counts.
+    """
 
     outcome: Outcome
     count: int
     words: str
+    groups: tuple[tuple[str, int], ...]
 
 
 def publisher_answers(tx: Connection, many: int = MANY) -> list[Answered]:
     """What the publisher last answered for posts that it is asked about again; so many posts are looked at."""
-    found = tx.execute(_PUBLISHER, {"many": many})
-    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in found]
+    return _answered(tx.execute(_PUBLISHER, {"many": many}))
 
 
 def renderer_answers(tx: Connection, many: int = MANY) -> list[Answered]:
     """The same of the renderer."""
-    found = tx.execute(_RENDERER, {"many": many})
-    return [Answered(Outcome(outcome), count, words or "") for outcome, count, words in found]
+    return _answered(tx.execute(_RENDERER, {"many": many}))
+
+
+def _answered(rows: Iterable[Any]) -> list[Answered]:
+    found: list[Answered] = []
+    for outcome, same in groupby(rows, key=itemgetter(0)):
+        groups = list(same)
+        _, _, _, count, newest = groups[0]
+        found.append(Answered(Outcome(outcome), count, newest, tuple((words, posts) for _, posts, words, *_ in groups)))
+    return found
 
 
 def renderer_waits(tx: Connection, many: int = MANY) -> float:
@@ -141,6 +163,14 @@ def set_up_wrongly(answers: Iterable[Answered]) -> tuple[int, str]:
     """How many posts a service answers as it would answer any (401, 404, a redirect), and its words."""
     found = [(one.count, one.words) for one in answers if one.outcome is Outcome.MISCONFIGURED]
     return found[0] if found else (0, "")
+
+
+def failing(answers: Iterable[Answered]) -> tuple[int, list[tuple[str, int]]]:
+    """For how many posts the latest try of a service failed, or its outcome is unknown; its words, with counts. What
+    `set_up_wrongly` tells is left out.
+    """
+    found = [one for one in answers if one.outcome in FAILING]
+    return sum(one.count for one in found), [group for one in found for group in one.groups]
 
 
 def stalled_jobs(tx: Connection, age: float) -> list[str]:

@@ -30,7 +30,7 @@ def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
     rows = tx.execute(_ROWS, {"ids": list(post_ids)}).all()
     past = attempts_store.histories(tx, post_ids)
     config = settings()
-    limits = Limits(config.tries_never_started, config.tries_unknown)
+    limits = Limits(config.tries_never_started, config.tries_unknown, config.service_timeout)
     found: dict[str, Reason] = {}
     for now, *values in rows:
         row, last = Row(*values[:_OF_ROW]), values[_OF_ROW:]
@@ -85,7 +85,7 @@ _LATE = text(f"""
 
 
 def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER) -> list[LatePost]:
-    """Posts that should have gone out, the latest first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
+    """Posts that should have gone out, the longest late first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
     rows = tx.execute(_LATE, {"limit": limit, "late": late_after}).all()
     said = why(tx, [row.id for row in rows])
     # One that went out, failed or was deleted between the two statements is late no more.

@@ -232,7 +232,9 @@ _POSTS = text("""
 def posts(
     tx: Connection, *, status: str | None, workspace_id: str | None, account_id: str | None, limit: int
 ) -> list[ListedPost]:  # fmt: skip
-    """Posts that all the given filters match, the newest first (the primary key: ids sort by time)."""
+    """Posts that all the given filters match, by id, the last first (the primary key). Ids that Redraft made sort by
+    time.
+    """
     given = {"status": status, "workspace": workspace_id, "account": account_id, "limit": limit}
     return [ListedPost(*row) for row in tx.execute(_POSTS, given)]
 

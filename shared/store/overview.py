@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.domain.ids import new_id
+from shared.domain.reasons import WORKER_GONE
 
 MANY = 10_000
 LATE_AFTER = 10.0
@@ -234,6 +235,13 @@ class Try:
     outcome: str | None
     message: str | None
     forgiven: bool
+
+    @property
+    def took(self) -> timedelta | None:
+        """How long the call took; None where it is under way, or where its end is not known."""
+        if self.finished_at is None or self.message == WORKER_GONE:
+            return None
+        return self.finished_at - self.started_at
 
 
 _TRIES = text("""

@@ -103,6 +103,7 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
             {"id": failed},
         )
         overdue, between, unsent, sent, claimed, rendering = (factories.post(tx) for _ in range(6))
+        waiting, busy = factories.post(tx), factories.post(tx)
         unrendered = factories.slides(tx)
         for post, what in (
             (overdue, f"scheduled_time = {past}, enqueued_revision = schedule_revision"),
@@ -113,10 +114,22 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
                 claimed,
                 f"scheduled_time = {past}, claim_kind = 'publish', claim_token = 'a', claim_expires_at = {past}",
             ),
+            *(
+                (post, f"scheduled_time = {past}, claim_kind = 'publish', claim_token = id, claim_expires_at = {soon}")
+                for post in (waiting, busy)
+            ),
             (rendering, f"scheduled_time = {past}, deleted_at = now()"),
             (unrendered, f"scheduled_time = {soon}"),
         ):
             tx.execute(text(f"UPDATE posts SET {what} WHERE id = :id"), {"id": post})
+        # Between two tries, and under way once more: the last answer belongs to a claim that is over.
+        for post, token in ((waiting, waiting), (busy, "clm_before")):
+            tx.execute(
+                text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
+                            claim_token, finished_at, outcome)
+                        VALUES (:post, 1, 'pub_1', '{}', 1, :token, now(), 'not_now')"""),
+                {"post": post, "token": token},
+            )
         for reason, failure, hours in (
             ("suspended", None, 1),
             ("publisher_unavailable", None, 2),
@@ -155,7 +168,8 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
         edits_failed=1,
         posts_overdue=1,
         posts_unsent=1,
-        posts_between_tries=1,
+        posts_between_tries=2,
+        publishes_answered__not_now=2,
         posts_unrendered=1,
         posts_failed__refused=2,
         posts_failed__unavailable=1,
@@ -167,7 +181,7 @@ def test_the_gauges_of_rows_say_what_the_rows_say(own_api):
         renders_answered__server_error=1,
         renders_answered__processing=1,
         renders_answered__unknown=0,
-        claims__publish=1,
+        claims__publish=3,
         claims_expired__publish=1,
         claims_expired__render=0,
         jobs__running=1,

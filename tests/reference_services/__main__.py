@@ -8,7 +8,10 @@ import uvicorn
 
 from tests.reference_services.server import Services
 
-parser = argparse.ArgumentParser(prog="python -m tests.reference_services")
+parser = argparse.ArgumentParser(
+    prog="python -m tests.reference_services",
+    epilog="To make it answer 401, 429 or a page, or not at all: POST /behave, see docs/services.md.",
+)
 parser.add_argument("--host", default="127.0.0.1")
 parser.add_argument("--port", type=int, default=9000)
 parser.add_argument("--delay", type=float, default=0.0, help="seconds that each publish takes")

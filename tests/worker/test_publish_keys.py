@@ -326,7 +326,7 @@ def test_a_2xx_that_comes_after_its_post_has_failed_for_want_of_it_says_that_it_
         (act,) = acts_store.of(tx, due, 5)
     assert act.before["failureReason"] == "publish_outcome_unknown"
     assert act.words() == (
-        "found to be out, by an answer that came late, by redraft; it was failed: publish_outcome_unknown"
+        "found to be out by redraft, from an answer that came late; before: failed, publish_outcome_unknown"
     )
 
 

@@ -140,7 +140,7 @@ def test_posts_that_failed_are_found_by_their_reason_and_put_back(stack: Running
     eventually(lambda: "2 posts are tried again" in browser.text(".notice"), within=30)
     assert [stack.row("posts", post).status for post in posts] == ["generated"] * 2
     browser.open(url(stack, f"/ops/posts/{posts[0]}"))
-    assert "put back by ops; it was failed: suspended" in browser.text("#story")
+    assert "put back by ops; before: failed, suspended" in browser.text("#story")
     assert browser.said() == []
 
 

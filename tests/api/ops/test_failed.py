@@ -132,6 +132,16 @@ def test_what_failed_for_one_reason_is_told_apart_by_class_and_last_words(stack:
     ]
 
 
+def test_an_unknown_outcome_stands_first_however_many_failed_otherwise(stack: Running, ops: httpx.Client) -> None:
+    """Red before: the overview shows five groups, and the riskiest one was not among them."""
+    for number in range(6):
+        for _ in range(2):
+            told_apart(stack, "unavailable", f"the service answered 50{number}")
+    told_apart(stack, "unknown", "timed out", "publish_outcome_unknown")
+    for path in ("/ops", "/ops/failed"):
+        assert re.findall(r'class="badge \w+">(\w+)</span>', read(ops, path))[0] == "unknown"
+
+
 def test_all_posts_of_a_class_are_put_back_whatever_their_words(stack: Running, ops: httpx.Client) -> None:
     wrong = [told_apart(stack, "misconfigured", f"the service answered 40{number}") for number in (1, 3, 4)]
     other = told_apart(stack, "unavailable", "the service answered 503")
@@ -179,7 +189,9 @@ def test_all_posts_of_a_reason_are_put_back_with_the_count_first(stack: Running,
     assert all(post in page for post in posts)
     answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
     assert (answer.status_code, answer.headers["location"]) == (303, "/ops/failed?done=3&left=0")
-    assert "3 posts are tried again." in read(ops, answer.headers["location"])
+    page = read(ops, answer.headers["location"])
+    assert "3 posts are tried again." in page
+    assert 'class="notice good"' in page
     assert statuses(stack, [*posts, other]) == ["generated"] * 3 + ["failed"]
     assert [stack.row("posts", post).claim_kind for post in posts] == ["publish", None, None]
     kept = acts(stack)
@@ -223,7 +235,9 @@ def test_a_post_that_is_locked_elsewhere_is_left_and_counted(stack: Running, ops
         other.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": locked})
         answer = ops.post(f"{path}/retry", data=agreed, headers=OURS)
     assert answer.headers["location"] == "/ops/failed?done=1&left=1"
-    assert "1 had changed or were locked elsewhere" in read(ops, answer.headers["location"])
+    page = read(ops, answer.headers["location"])
+    assert "1 had changed or were locked elsewhere" in page
+    assert 'class="notice warn"' in page
     assert statuses(stack, [free, locked]) == ["generated", "failed"]
 
 
@@ -237,9 +251,17 @@ def test_posts_whose_keys_the_publisher_may_have_forgotten_are_left_and_counted(
     with stack.engine.begin() as tx:
         tx.execute(text("UPDATE publish_attempts SET started_at = now() - interval '3 days'"))
     path = group(ops, "suspended")
+    page = read(ops, path)
+    assert "1 stays failed: it may have gone out, and its key is too old. Look on the platform, then open each" in page
+    assert "old keys" not in page
+    assert ">Retry 1 post<" in page
     answer = ops.post(f"{path}/retry", data=fields(ops, path, f"{path}/retry"), headers=OURS)
     assert answer.headers["location"] == "/ops/failed?done=1&left=0&old=1"
+    page = read(ops, path)
+    assert "1 stays failed" in page
+    assert f'action="{path}/retry"' not in page
     page = read(ops, answer.headers["location"])
+    assert 'class="notice warn"' in page
     assert "1 post is tried again. 1 may have gone out, and their keys are older than the publisher must" in page
     assert "tried again" not in read(ops, "/ops/failed?done=1&left=0&old=x")
     assert statuses(stack, [free, old]) == ["generated", "failed"]
@@ -263,7 +285,7 @@ def test_one_post_is_put_back_and_its_page_keeps_why_it_had_failed(stack: Runnin
     assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?done=due")
     page = read(ops, answer.headers["location"])
     assert "It is due again, and open to edits." in page
-    assert page.count("put back by kim; it was failed: suspended") == 2  # in its story, and under what was done to it
+    assert page.count("put back by kim; before: failed, suspended") == 2  # in its story, and under what was done to it
     assert "<form method" not in page
     repeated = ops.post(f"{path}/retry", data={"token": "x"}, headers=OURS)
     assert repeated.status_code == 403
@@ -274,12 +296,14 @@ def test_the_word_that_a_post_did_not_go_out_is_a_button_of_its_own(stack: Runni
     publish_try(stack, post, "unknown", "timed out")
     path = f"/ops/posts/{post}"
     page = read(ops, path)
-    assert "It failed: publish_outcome_unknown; it may have gone out; the last word on try 1 was: timed out." in page
+    assert "It failed: publish_outcome_unknown; it may have gone out; last words on try 1: timed out." in page
     right, wrong = (fields(ops, path, f"{path}/{act}") for act in ("retry-not-sent", "retry"))
     assert ops.post(f"{path}/retry-not-sent", data=wrong, headers=OURS).status_code == 403
     answer = ops.post(f"{path}/retry-not-sent", data=right, headers=OURS)
     assert answer.headers["location"] == f"{path}?done=due"
     assert [(act.actor, act.action) for act in acts(stack)] == [("kim", "retry_not_sent")]
+    said = "put back by kim, who said that it had not gone out; before: failed, publish_outcome_unknown"
+    assert said in read(ops, path)
     assert ops.post(f"{path}/retry-not-sent", data=right, headers=OURS).status_code == 409
 
 
@@ -324,7 +348,7 @@ def test_what_was_done_to_an_edit_stands_on_its_page(stack: Running, ops: httpx.
     answer = ops.post(f"{path}/{act}", data=fields(ops, path, f"{path}/{act}"), headers=OURS)
     assert answer.status_code == 303
     assert stack.row("edits", edit).status == status
-    assert f"{act.rstrip('e')}ed by kim; it was failed: internal (out of memory)" in read(ops, path)
+    assert f"{act.rstrip('e')}ed by kim; before: failed, internal (out of memory)" in read(ops, path)
     [kept] = acts(stack)
     assert (kept.subject, kept.before["attempts"], kept.before["error"]["message"]) == ("edit", 5, "out of memory")
 
@@ -339,11 +363,32 @@ def test_a_late_post_says_the_publishers_own_answer(stack: Running, ops: httpx.C
     publish_try(stack, post, "misconfigured", "the service answered 401")
     with stack.engine.begin() as tx:
         tx.execute(text("UPDATE publish_attempts SET claim_token = 'clm_late'"))
-    assert "The publisher answers 1 post as it would any: the service answered 401." in read(ops, "/ops")
+    assert "The publisher answers 401 to 1 post. It will answer every post like that." in read(ops, "/ops")
     for path in ("/ops", "/ops/late", f"/ops/posts/{post}"):
         page = read(ops, path)
         assert "the publisher is set up wrongly (the service answered 401); 1 of 10 tries are used up" in page
         assert "died" not in page
+    assert "<dt>claim</dt><dd>closed to edits; next try " in page
+
+
+def test_a_try_whose_worker_was_gone_took_no_time_that_is_known(stack: Running, ops: httpx.Client) -> None:
+    post = failed(stack, "publish_outcome_unknown")
+    publish_try(stack, post, "unknown", "its worker was gone")
+    page = read(ops, f"/ops/posts/{post}")
+    assert "try 1 unknown: its worker was gone" in page
+    no_time = 'data-label="took"><span>\N{EN DASH}</span>'
+    assert no_time in page
+    publish_try(stack, post, "unknown", "timed out", token="clm_next")
+    assert read(ops, f"/ops/posts/{post}").count(no_time) == 1
+
+
+def test_a_service_that_fails_is_told_on_the_overview(stack: Running, ops: httpx.Client) -> None:
+    """Red before: there was a banner for a 401 only."""
+    for words in ("Down for maintenance", "Down for maintenance", "the service answered 200 with a page"):
+        post = stack.post(claim_kind="publish", claim_token="clm", claim_expires_at=factories.soon(1))
+        publish_try(stack, post, "server_error", words)
+    told = "failed for 3 posts: 2 Down for maintenance; 1 the service answered 200 with a page. Look into the publisher"
+    assert f'class="notice warn">The latest try of the publisher {told}' in read(ops, "/ops")
 
 
 def test_a_late_post_says_the_renderers_own_answer(stack: Running, ops: httpx.Client) -> None:
@@ -357,7 +402,7 @@ def test_a_late_post_says_the_renderers_own_answer(stack: Running, ops: httpx.Cl
         render_message="the service answered 401",
         render_answered_at=datetime.now(UTC),
     )
-    assert "The renderer answers 1 post as it would any: the service answered 401." in read(ops, "/ops")
+    assert "The renderer answers 401 to 1 post. It will answer every post like that." in read(ops, "/ops")
     for path in ("/ops", "/ops/late", f"/ops/posts/{post}"):
         assert (
             "the renderer is set up wrongly (the service answered 401); 3 of 10 tries are used up; the next one comes"
@@ -371,8 +416,5 @@ def test_a_late_post_says_the_renderers_own_answer(stack: Running, ops: httpx.Cl
 def test_a_post_that_failed_in_its_render_shows_the_renderers_last_words(stack: Running, ops: httpx.Client) -> None:
     post = told_apart(stack, "render_busy", "queue full", "renderer_unavailable")
     page = read(ops, f"/ops/posts/{post}")
-    assert (
-        "the renderer asked to wait, or was at work, for an hour; it did not go out; the last word was: queue full"
-        in page
-    )
+    assert "the renderer asked to wait, or was at work, for an hour; it did not go out; last words: queue full" in page
     assert 'render_busy</span> queue full <span class="muted">(reason: renderer_unavailable)</span>' in page

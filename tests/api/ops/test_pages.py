@@ -231,10 +231,10 @@ def test_a_post_tells_its_edits_and_tries_in_one_story(stack: Running, ops: http
         ("", "created"),
         ("bad", "edit failed: caption by tests"),
         ("", "publish, try 1"),
-        ("warn", "publish server error: the service answered 502"),
+        ("warn", "try 1 server error: the service answered 502"),
     ]
     assert failed in page
-    assert "should have gone out" in page
+    assert "Late: it was not sent to the workers" in page
     assert "hush" not in page
     assert post in read(ops, "/ops/late")
     assert "look for beat" in read(ops, "/ops/late")

@@ -56,7 +56,7 @@ def test_lateness_is_told_minute_by_minute_and_says_where_it_was_cut_off(
         tx.execute(text("DELETE FROM publish_attempts WHERE started_at < now() - interval '1 h'"))
         monkeypatch.setattr(overview, "TRIES_LOOKED_AT", 2)
         assert overview.lateness(tx, now).truncated
-        assert "of the newest" in ops_plots.of(None, overview.lateness(tx, now), now)[0].summary
+        assert "Of the newest" in ops_plots.of(None, overview.lateness(tx, now), now)[0].summary
 
 
 def test_a_plot_ends_at_a_round_number_and_shows_every_minute_there_is() -> None:

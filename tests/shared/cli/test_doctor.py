@@ -167,6 +167,8 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
         )
     findings = found(engine)
     assert set(findings) == {"failed_edits", "dead_webhooks", "stalled_jobs"}
+    dead = "1 webhook event is dead: the receiver answered 410, or did not take it for 24 hours"
+    assert findings["dead_webhooks"].what == dead
     assert "rs_old" in findings["stalled_jobs"].what
     assert "rs_new" not in findings["stalled_jobs"].what
 
@@ -211,8 +213,7 @@ def test_posts_that_failed_because_a_service_is_set_up_wrongly_are_found_with_it
     assert set(findings) == {f"failed_{service}_set_up_wrongly", "failed_posts"}
     finding = findings[f"failed_{service}_set_up_wrongly"]
     assert finding.what == (
-        f"2 posts failed within a day because the {service} is set up wrongly; the last word was: "
-        "the service answered 401"
+        f"2 posts failed within a day because the {service} is set up wrongly; last words: the service answered 401"
     )
     assert f"REDRAFT_{service.upper()}_URL" in finding.todo
     assert finding.todo.endswith(f"`redraft posts retry --reason {failure}`.")
@@ -221,10 +222,14 @@ def test_posts_that_failed_because_a_service_is_set_up_wrongly_are_found_with_it
 @pytest.mark.parametrize(
     ("outcome", "code", "words"),
     [
-        ("misconfigured", "renderer_set_up_wrongly", "The renderer answers 1 post as it would any: "),
-        ("server_error", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
-        ("never_started", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
-        ("unknown", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 "),
+        (
+            "misconfigured",
+            "renderer_set_up_wrongly",
+            'The renderer answers "it said so" to 1 post. It will answer every post like that',
+        ),
+        ("server_error", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 it said so"),
+        ("never_started", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 it said so"),
+        ("unknown", "renderer_failing", "The latest try of the renderer failed for 1 post: 1 it said so"),
         ("not_now", "renderer_busy", None),
         ("processing", "renderer_busy", None),
     ],
@@ -247,7 +252,7 @@ def test_a_renderer_that_renders_nothing_is_found(
     [(found_code, finding)] = found(engine).items()
     assert found_code == code
     if words is not None:
-        assert finding.what == f"{words}it said so"
+        assert finding.what == words
     else:
         assert "for 20 min" in finding.what or "for 21 min" in finding.what
 
@@ -258,17 +263,39 @@ def test_a_renderer_that_makes_a_post_wait_for_some_minutes_is_no_finding(engine
     assert found(engine) == {}
 
 
-def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
+def answered(engine: Engine, outcome: str, message: str | None) -> None:
+    """A post between two tries, with the publisher's last answer."""
     with engine.begin() as tx:
         claimed = factories.post(tx, claim_kind="publish", claim_token="t", claim_expires_at=factories.soon(9))
         tx.execute(
             text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
                         claim_token, finished_at, outcome, message)
-                    VALUES (:id, 1, 'pub_1', '{}', 1, 't', now(), 'misconfigured', 'the service answered 401')"""),
-            {"id": claimed},
+                    VALUES (:id, 1, 'pub_1', '{}', 1, :token, now(), :outcome, :message)"""),
+            {"id": claimed, "token": f"t_{claimed}", "outcome": outcome, "message": message},
         )
+
+
+def test_different_failures_of_a_publisher_are_counted_each_under_its_own_words(engine: Engine) -> None:
+    """Red before: all were counted under the words of the latest."""
+    for outcome, message, times in (
+        ("server_error", "Down for maintenance", 2),
+        ("server_error", "a page, not JSON", 3),
+        ("unknown", None, 1),
+        *(("never_started", f"refused by host {number}", 1) for number in range(4)),
+    ):
+        for _ in range(times):
+            answered(engine, outcome, message)
+    what = found(engine)["publisher_failing"].what
+    assert what.startswith(
+        "The latest try of the publisher failed for 10 posts: 3 a page, not JSON; 2 Down for maintenance; 1 refused by"
+    )
+    assert what.endswith("; 2 with other words")
+
+
+def test_a_publisher_that_answers_every_post_alike_is_found(engine: Engine) -> None:
+    answered(engine, "misconfigured", "the service answered 401")
     finding = found(engine).pop("publisher_set_up_wrongly")
-    assert "1 post as it would any: the service answered 401" in finding.what
+    assert "answers 401 to 1 post. It will answer every post like that" in finding.what
     assert "REDRAFT_PUBLISHER_URL" in finding.todo
 
 

@@ -271,7 +271,7 @@ def test_what_a_decision_overwrites_is_kept_with_who_made_it(engine: Engine, ver
         "error": {"code": "internal", "message": "x", "details": None},
     }
     done = {"requeue": "requeued", "discard": "discarded"}[verb]
-    assert f"{done} by Kim; it was failed: internal (x)" in redraft("show", poison).output
+    assert f"{done} by Kim; before: failed, internal (x)" in redraft("show", poison).output
     [told] = answer("show", poison)["acts"]
     assert (told["by"], told["action"], told["before"]["attempts"]) == ("Kim", verb, 5)
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from shared.broker import queue
-from shared.cli import post_retries
+from shared.cli import post_retries, workspaces
 from shared.cli import posts as command
 from shared.domain import edit_histories
 from shared.domain.service_answers import Reply
@@ -297,7 +297,7 @@ def test_stuck_says_the_renderers_own_answer_the_tries_and_the_next_one(
     assert (told["reason"], told["triesMost"]) == (f"render_{code}", 10)
     assert told["nextTryAt"] == edit_histories.moment(factories.row(engine, "posts", post).retry_at)
     for command_line in (("stuck",), ("show", post)):
-        assert f"{words} tries are used up; the next one comes in" in " ".join(redraft(*command_line).output.split())
+        assert f"{words} tries are used up; the next one comes " in " ".join(redraft(*command_line).output.split())
     told = json.loads(redraft("show", post, "--json").stdout)["lastRender"]
     assert (told["outcome"], told["message"]) == (reply.kind, reply.message)
 
@@ -351,6 +351,22 @@ def test_a_post_whose_key_the_publisher_may_have_forgotten_is_left_and_the_comma
     assert "1 of these will be left as failed: the key is older than the publisher must remember" in said
     assert "have changed" not in said
     assert factories.row(engine, "posts", old).status == "failed"
+    failed(engine, fake_services)
+    asked = redraft("retry", "--since", "2026-01-01T00:00Z", says="n\n").output
+    assert "Try 1 of 2 again? [y/N]" in asked
+    assert "are tried under their old keys" not in asked
+    # Of posts that stay as they are nothing is asked.
+    for arguments in ((old,), (old, "--yes"), ("--reason", "outcome_unknown")):
+        alone = redraft("retry", *arguments)
+        assert alone.exit_code == 1
+        assert (
+            alone.stderr.split()
+            == (
+                "None can be tried again. It may have gone out, and its key is too old. Look at the platform first. "
+                f"If it did not go out: redraft posts retry {old} --not-sent"
+            ).split()
+        )
+        assert "again?" not in alone.output
     answer = redraft("retry", old, "--yes", "--json")
     assert json.loads(answer.stdout) == [{"postId": old, "done": False, "back": None, "why": "key_too_old"}]
     assert retried(old, "--not-sent") == {old: "due"}
@@ -380,7 +396,38 @@ def test_how_many_is_said_first_and_how_many_may_have_gone_out(engine: Engine, f
     assert "unknown: timed out" in " ".join(first.split())
     assert rest.startswith("  1 unknown: timed out\n  1 refused: suspended\n")
     assert "1 of them may have gone out: those are tried under their old keys, and closed to edits." in rest
+    assert "If you know that it did not go out: --not-sent.\n" in rest
     assert f"{post} may have gone out: it is tried again" in rest
+
+
+def test_of_many_retried_posts_the_sum_is_said(engine: Engine, fake_services: FakeServices) -> None:
+    for _ in range(post_retries.NAMED + 1):
+        failed(engine, fake_services)
+    said = redraft("retry", "--reason", "suspended", "--yes").output
+    assert said.endswith("6 of 6 failed posts are tried again.\n")
+    assert "is due again" not in said
+
+
+def test_where_no_failed_post_is_meant_nothing_is_counted(engine: Engine) -> None:
+    said = redraft("retry", "--reason", "nosuch", "--yes")
+    assert (said.exit_code, said.output) == (0, 'No failed post has "nosuch" in class, last words or reason.\n')
+    assert redraft("retry", "--account", "acc_1", "--yes").output == "No failed post matches.\n"
+
+
+def test_on_a_terminal_no_line_is_longer_than_the_screen_and_no_word_is_lost(
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red before: the last words were cut off at 80 columns, and long lines were not wrapped."""
+    monkeypatch.setattr(workspaces, "screen_width", lambda: 80)
+    words = "The account is suspended until its owner has confirmed the address that it was opened with"
+    posts = [failed(engine, fake_services, Reply("refused", message=words)) for _ in range(2)]
+    posts.append(failed(engine, fake_services, Reply("unknown", message="timed out"), 3))
+    for arguments in (("list", "--status", "failed"), ("retry", "--since", "2026-01-01T00:00Z"), ("show", posts[0])):
+        shown = redraft(*arguments, says="n\n").output
+        assert max(len(line) for line in shown.splitlines()) <= 80, shown
+        assert all(word in shown for word in words.split())
+        assert "…" not in shown
+        assert "None" not in shown
 
 
 def test_a_post_that_was_tried_again_since_it_was_seen_is_left_alone(
@@ -404,6 +451,13 @@ def test_posts_that_did_not_fail_are_named_and_left_alone(engine: Engine, fake_s
     post, other = failed(engine, fake_services), due(engine)
     before = factories.row(engine, "posts", other)
     assert retried(post, other, "post_nobody", code=1) == {post: "due", other: None, "post_nobody": None}
+    said = redraft("retry", other, "post_nobody", "--yes")
+    assert said.exit_code == 1
+    assert said.output == (
+        f"There is no post post_nobody.\n{other} did not fail; `redraft posts show POST` says how one stands.\n"
+    )
+    told = json.loads(redraft("retry", other, "post_nobody", "--yes", "--json").stdout)
+    assert {one["postId"]: one["why"] for one in told} == {other: "did_not_fail", "post_nobody": "no_such_post"}
     assert factories.row(engine, "posts", other) == before
 
 
@@ -459,6 +513,7 @@ def test_stuck_says_the_publishers_own_answer_the_tries_and_the_next_one(
     [told] = json.loads(redraft("stuck", "--json").stdout)
     assert (told["reason"], told["triesUsed"], told["triesMost"]) == ("misconfigured", 1, 10)
     assert told["nextTryAt"] == edit_histories.moment(factories.row(engine, "posts", post).claim_expires_at)
+    assert "closed to edits; next try in " in redraft("show", post).output
     expire(engine, post)
     shown = " ".join(redraft("stuck").output.split())
     assert "the publisher is set up wrongly (the service answered 401: token expired)" in shown
@@ -531,6 +586,6 @@ def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine
     assert (told["post"]["failureReason"], told["tries"][0]["outcome"]) == ("suspended", "refused")
     assert redraft("show", "post_nobody").exit_code == 2
     retried(post, "--by", "Kim")
-    assert "put back by Kim; it was failed: suspended" in redraft("show", post).output
+    assert "put back by Kim; before: failed, suspended" in redraft("show", post).output
     (act,) = json.loads(redraft("show", post, "--json").stdout)["acts"]
     assert (act["by"], act["action"], act["before"]["failureReason"]) == ("Kim", "retry", "suspended")

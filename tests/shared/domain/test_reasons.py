@@ -8,6 +8,7 @@ import pytest
 from shared.domain import reasons
 from shared.domain.reasons import LastTry, Reason, Row
 from shared.domain.service_answers import Outcome, Past
+from worker import retries
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOON, GONE = NOW + timedelta(seconds=12), NOW - timedelta(seconds=3)
@@ -102,6 +103,21 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
         ),
         # Under way, and dead.
         (WAITING, tried(None), Past(), "publishing", "it is being published now: try 3 began 9.0 s ago"),
+        # Longer than the call may take, while its claim still holds.
+        (
+            WAITING,
+            tried(None, started_at=NOW - timedelta(seconds=31)),
+            past("unknown", 1),
+            "no_outcome",
+            "try 3 began 31 s ago and has no outcome: its worker may be gone; another takes it over in 12 s",
+        ),
+        (
+            WAITING,
+            tried(None, started_at=NOW - timedelta(seconds=30)),
+            past("unknown", 1),
+            "publishing",
+            "it is being published now: try 3 began 30 s ago",
+        ),
         (
             EXPIRED,
             tried(None),
@@ -231,8 +247,8 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
             past("misconfigured", 10),
             "failed",
             (
-                "it failed: publisher_unavailable; the publisher is set up wrongly; it may have gone out; the last "
-                "word on try 3 was: the service answered 401"
+                "it failed: publisher_unavailable; the publisher is set up wrongly; it may have gone out; last "
+                "words on try 3: the service answered 401"
             ),
         ),
         (
@@ -247,7 +263,7 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
             "failed",
             (
                 "it failed: renderer_unavailable; the renderer asked to wait, or was at work, for an hour; it did not "
-                "go out; the last word was: queue full"
+                "go out; last words: queue full"
             ),
         ),
         (
@@ -255,7 +271,7 @@ EXPIRED = row(**RETAKEN, claim_expires_at=GONE)
             tried("refused", "duplicate"),
             Past(),
             "failed",
-            "it failed: publish_outcome_unknown; it may have gone out; the last word on try 3 was: duplicate",
+            "it failed: publish_outcome_unknown; it may have gone out; last words on try 3: duplicate",
         ),
     ],
 )
@@ -273,6 +289,15 @@ def test_a_worker_is_called_dead_only_where_a_try_has_no_end() -> None:
             post = row(**RETAKEN, claim_expires_at=expires_at)
             said = reasons.of(post, tried(outcome), past("unknown", 1), NOW)
             assert ("died" in said.words) == (outcome is None and expires_at is GONE), (outcome, said)
+
+
+def test_a_next_try_within_a_second_has_no_milliseconds() -> None:
+    soon = row(**RETAKEN, claim_expires_at=NOW + timedelta(milliseconds=587))
+    assert reasons.of(soon, tried("not_now"), Past(), NOW).words.endswith("the next one comes within a second")
+
+
+def test_a_worker_that_is_gone_is_called_so_by_worker_and_pages() -> None:
+    assert reasons.WORKER_GONE == retries.WORKER_GONE
 
 
 def test_a_script_gets_the_numbers() -> None:

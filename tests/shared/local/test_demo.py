@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared.domain import captions, fields, times
+from shared.domain import captions, failure_classes, fields, times
 from shared.domain.edits import EditPatch
 from shared.domain.errors import Faults
 from shared.domain.lifecycle import Apply, Status, decide, needs_render
 from shared.domain.posts import service_body
-from shared.local.demo import DOCUMENTED, INSTAGRAM, TIKTOK, WORKSPACE, seed
+from shared.local.demo import DOCUMENTED, FAILED_TODAY, INSTAGRAM, TIKTOK, WORKSPACE, seed
 from shared.store import keys, posts, publish_attempts
 from shared.store.schedule import find_due
 
@@ -142,6 +142,12 @@ def test_ends_are_told_as_a_worker_tells_them_each_with_its_tries(engine: Engine
             assert counts[row.id] == 1
             assert row.scheduled_time < row.posted_at < now
             assert row.platform_post_id
+        if row.status == "failed":
+            last = [one for one in tries if one.post_id == row.id][-1]
+            assert (row.failed_at, row.failure_message) == (last.finished_at, last.message)
+            assert row.failure_class == failure_classes.of_row(None, row.failure_reason)
+    recent = [row for row in all_posts(engine) if row.failed_at and row.failed_at > now - timedelta(days=1)]
+    assert len(recent) >= FAILED_TODAY
     reasons = {row.failure_reason for row in all_posts(engine) if row.status == "failed"}
     assert {"publisher_unavailable", "publish_outcome_unknown"} < reasons
     assert {row.outcome for row in tries} == {"done", "refused", "server_error", "unknown"}
