@@ -10,7 +10,7 @@ from uuid import uuid4
 from shared.domain import posts
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
-from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
+from shared.domain.service_answers import KEY_TOO_OLD, WORKER_GONE, Outcome, Past, Reply
 from shared.store.claims import Finish
 from shared.store.publish_attempts import Attempt, AttemptResult, History
 from worker import retries
@@ -36,7 +36,7 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
     verdict = _verdict(facts, post, now)
     if verdict != "claim":
         return Taken(verdict)
-    lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, retries.WORKER_GONE) if post.claim_token else None
+    lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, WORKER_GONE) if post.claim_token else None
     if history is not None and history.past.done:
         return Taken("done", lost=lost, finish=_posted(facts.id, post.claim_token, history.past))
     if post.claim_token is not None:

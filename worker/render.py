@@ -15,7 +15,7 @@ from shared.domain import events, posts
 from shared.domain.failure_classes import RENDERER_UNAVAILABLE, FailureClass
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
-from shared.domain.service_answers import Outcome, Past, Reply
+from shared.domain.service_answers import WORKER_GONE, Outcome, Past, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
 from shared.store import db
@@ -32,7 +32,7 @@ from worker.outbound import services
 from worker.publish_rules import anew
 from worker.retries import Limits
 
-NEVER_ENDED = retries.GiveUp(RENDERER_UNAVAILABLE, FailureClass.RENDER_UNAVAILABLE, retries.WORKER_GONE)
+NEVER_ENDED = retries.GiveUp(RENDERER_UNAVAILABLE, FailureClass.RENDER_UNAVAILABLE, WORKER_GONE)
 """What becomes of a post whose renders all ended with their workers."""
 
 log = structlog.get_logger(__name__)
@@ -125,7 +125,7 @@ def _claim(post_id: str, content_revision: int, done: Rendering) -> Job | None:
                 else:
                     from_token = post.claim_token if retaken else None
                     if from_token is not None:
-                        claims_store.lose_render(tx, post_id, from_token, retries.WORKER_GONE)
+                        claims_store.lose_render(tx, post_id, from_token, WORKER_GONE)
                     claim = NewClaim(post_id, "render", job.token, facts.status, from_token)
                     claims_store.take_claims(tx, [claim], settings().claim_expiry)
     done.follow_ups.add(drained.committed())

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from shared.domain import failure_classes
 from shared.domain.failure_classes import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE, FailureClass
-from shared.domain.service_answers import KEY_TOO_OLD, Outcome, Past, Reply
+from shared.domain.service_answers import KEY_TOO_OLD, WORKER_GONE, Outcome, Past, Reply
 
 # Nine waits, each three times the one before up to a quarter of an hour, come to 43 minutes on average and 57 at most:
 # the ten tries are spread over the hour that a publisher may be away, and the first of them come soon.
@@ -26,8 +26,6 @@ SHARE = 1 / 60
 ASKS_TO_WAIT = frozenset({Outcome.PROCESSING, Outcome.NOT_NOW})
 # Many posts get the same "Retry-After: 60". Their calls are spread over a tenth of it, and none comes before it.
 SPREAD = 0.1
-
-WORKER_GONE = "its worker was gone"
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,6 @@ _ANSWERED: Final = {
     Outcome.SERVER_ERROR: "the {} failed",
     Outcome.REFUSED: "the {} refused it",
 }
-WORKER_GONE: Final = "its worker was gone"
-"""The message of a try whose worker died. It was written when that was noticed, so it ends no call."""
 AT_WORK: Final = "the service is still at work"
 """The message of an answer that says nothing more than its outcome."""
 

@@ -43,6 +43,8 @@ KEY_TOO_OLD: Final = (
     "its key is older than the publisher must remember, so no request was sent: "
     "look at the platform whether it went out"
 )
+WORKER_GONE: Final = "its worker was gone"
+"""The message of a try whose worker died. It was written when that was noticed, so it ends no call."""
 
 NOT_NOW: Final = frozenset({408, 409, 421, 423, 425, 429})
 MISCONFIGURED: Final = frozenset({401, 403, 404, 405, 407})

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.domain.ids import new_id
-from shared.domain.reasons import WORKER_GONE
+from shared.domain.service_answers import WORKER_GONE
 
 MANY = 10_000
 LATE_AFTER = 10.0

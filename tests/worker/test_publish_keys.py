@@ -375,14 +375,20 @@ def test_a_late_2xx_leaves_a_deleted_post_alone(
 OUT = Reply("done", {"platformPostId": "tt_late"})
 
 
+def mistaken(engine: Engine, post: str, monkeypatch: pytest.MonkeyPatch) -> Called:
+    """`written_off`; then an operator says that it did not go out, and it is edited: its next request has a new key."""
+    called = written_off(engine, post, monkeypatch)
+    assert put_back(post, not_sent=True) == ["due"]
+    change(engine, "posts", post, caption="a better caption")
+    return called
+
+
 @pytest.mark.parametrize("second", [NEVER, REFUSED, UNKNOWN], ids=lambda reply: reply.kind)
 def test_a_2xx_under_an_older_key_is_the_end_too(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, second: Reply
 ) -> None:
     """An operator was wrong: the first request, said not to have gone out, is answered after the second."""
-    called = written_off(engine, due, monkeypatch)
-    assert put_back(due, not_sent=True) == ["due"]
-    change(engine, "posts", due, caption="a better caption")
+    called = mistaken(engine, due, monkeypatch)
     fake_services.replies = [second]
     next_try(engine, due)
     closed = factories.row(engine, "posts", due).claim_kind is not None
@@ -397,9 +403,7 @@ def test_a_2xx_under_an_older_key_is_the_end_too(
 def test_so_it_is_where_it_comes_while_the_next_request_is_under_way(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch, second: Reply
 ) -> None:
-    called = written_off(engine, due, monkeypatch)
-    assert put_back(due, not_sent=True) == ["due"]
-    change(engine, "posts", due, caption="a better caption")
+    called = mistaken(engine, due, monkeypatch)
     (again,) = publish.claim({due: 1}, Published())
     assert again.attempt.idempotency_key != called.attempt.idempotency_key
     assert late(called, OUT) == "stale"
@@ -411,9 +415,7 @@ def test_so_it_is_where_it_comes_while_the_next_request_is_under_way(
 def test_operators_read_that_a_post_may_be_out_while_a_2xx_under_an_older_key_is_on_record(
     engine: Engine, fake_services: FakeServices, due: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    called = written_off(engine, due, monkeypatch)
-    put_back(due, not_sent=True)
-    change(engine, "posts", due, caption="a better caption")
+    called = mistaken(engine, due, monkeypatch)
     fake_services.replies = [REFUSED]
     assert next_try(engine, due) == "failed"
     recorded(called)

@@ -8,7 +8,6 @@ import pytest
 from shared.domain import reasons
 from shared.domain.reasons import LastTry, Reason, Row
 from shared.domain.service_answers import Outcome, Past
-from worker import retries
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOON, GONE = NOW + timedelta(seconds=12), NOW - timedelta(seconds=3)
@@ -294,10 +293,6 @@ def test_a_worker_is_called_dead_only_where_a_try_has_no_end() -> None:
 def test_a_next_try_within_a_second_has_no_milliseconds() -> None:
     soon = row(**RETAKEN, claim_expires_at=NOW + timedelta(milliseconds=587))
     assert reasons.of(soon, tried("not_now"), Past(), NOW).words.endswith("the next one comes within a second")
-
-
-def test_a_worker_that_is_gone_is_called_so_by_worker_and_pages() -> None:
-    assert reasons.WORKER_GONE == retries.WORKER_GONE
 
 
 def test_a_script_gets_the_numbers() -> None:
