@@ -21,7 +21,7 @@ from api.http.request_id import HEADERS
 from api.http.shares import Pace, Shares
 from api.http.turns import FairThreads, Turns
 from api.submission.submission import Submission
-from shared.broker import queue
+from shared.broker import doorbells, queue
 from shared.domain import fields
 from shared.domain.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
 from shared.settings import Settings
@@ -220,7 +220,7 @@ class Context:
             return
 
         def ring_all() -> None:
-            queue.ring_edits(edits)
+            doorbells.ring(edits)
             queue.enqueue_publish(publishes)
             queue.enqueue_renders(renders)
             queue.ring_webhooks(webhooks)

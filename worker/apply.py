@@ -89,12 +89,13 @@ class Drained:
 
 def drain(
     tx: Any, locked: dict[str, Post], attempts: EditAttempts, queue: Queue | None = None, *,
-    isolated: bool = False, waited: float = 0.0,
+    isolated: bool = False, waited: float = 0.0, last: bool = False,
 ) -> Drained:  # fmt: skip
     """Decide and write the queued edits of locked posts, in order, in the caller's transaction.
 
     A post's queue is taken up to the first edit that runs isolated (worker/batch_limits.py). `isolated` takes only
     that edit, of one post. `waited`: seconds spent on the lock. `queue`: what the caller read of it, behind the lock.
+    `last`: the caller runs nothing after this in its transaction, so that the writes may travel with the COMMIT.
     """
     if queue is None:
         queue = edits_store.queued_edits(tx, locked, 1 if isolated else EDITS_A_TASK, BYTES_A_TASK)
@@ -120,12 +121,14 @@ def drain(
             write = Write(before, after, _enqueue(before, after, drained.read_at))
             drained.writes[post_id] = write
             follow_ups.add_write(write, drained.read_at)
-    batches.finalize(tx, list(drained.writes.values()), drained.results)
+    wanted = webhooks_store.wanted()
+    last = last and not truncated and not wanted
+    batches.finalize(tx, list(drained.writes.values()), drained.results, last=last)
     if truncated:
         left = edits_store.posts_with_a_queue(tx, locked)
         # Isolated edits get a ring of their own below their commit, and contended posts are snoozed.
         drained.remaining = [post_id for post_id in left if post_id not in {*drained.isolated, *follow_ups.contended}]
-    if webhooks_store.wanted():
+    if wanted:
         happened = events.of_edits(drained.results, {edit.id: locked[edit.post_id] for edit in queue.edits})
         follow_ups.webhooks += webhooks_store.record(tx, happened)
     return drained
@@ -182,8 +185,10 @@ def _enqueue(before: PostFacts, after: PostFacts, now: datetime | None) -> Any:
 
 def apply_edits(
     post_ids: Iterable[str],
-    announce: Callable[[Sequence[EditResult]], object] | None = None,
+    announce: Callable[[Applied], object] | None = None,
     known: Callable[[Sequence[str]], Collection[str]] | None = None,
+    *,
+    on_record: bool = False,
 ) -> Applied:
     """Apply what is queued for these posts.
 
@@ -191,15 +196,23 @@ def apply_edits(
     transaction of its own, with 50 ms of waiting in all. Posts that are still locked come back in
     `follow_ups.contended`.
     `known` says for which of those a message under way will come back after this; this task does not wait for them.
-    Where edits are left for later, `announce` gets the results so far at once: their clients need not wait.
+    Where edits are left for later, `announce` gets what was applied so far at once: its clients need not wait.
+    `on_record`: these posts stand in this worker's hand, so that first attempts are not counted before the work.
     """
     wanted = list(dict.fromkeys(post_ids))
     applied = Applied()
-    with EditAttempts() as attempts, transaction() as tx:
-        taken = batches.take(tx, wanted, EDITS_A_TASK, BYTES_A_TASK)
-        drained = drain(tx, taken.locked, attempts, taken.queue)
-        missing = [post_id for post_id in wanted if post_id not in taken.locked]
-        waiting = edits_store.posts_with_a_queue(tx, missing) if missing else []
+    try:
+        with EditAttempts(on_record=on_record) as attempts, transaction() as tx:
+            patience = WAIT_FOR_LOCKS if on_record else None
+            taken = batches.take(tx, wanted, EDITS_A_TASK, BYTES_A_TASK, patience)
+            missing = [post_id for post_id in wanted if post_id not in taken.locked]
+            waiting = edits_store.posts_with_a_queue(tx, missing) if missing else []
+            drained = drain(tx, taken.locked, attempts, taken.queue, last=True)
+    except Exception as error:
+        if not (on_record and db.lock_timed_out(error)):
+            raise
+        # A person has the row of an edit locked. Counting before the work finds which, and leaves it out.
+        return apply_edits(wanted, announce, known)
     applied.take(drained)
     left = set(taken.left)
     contended = [post_id for post_id in waiting if post_id not in left]
@@ -207,30 +220,30 @@ def apply_edits(
     isolated = drained.isolated
 
     if announce and (contended or isolated):
-        announce(drained.results)
+        announce(applied)
         applied.announced = len(drained.results)
     not_waited_for = known(contended) if known and contended else ()
     applied.follow_ups.contended += not_waited_for
     deadline = time.monotonic() + WAIT_FOR_LOCKS
     for post_id in contended:
         if post_id not in not_waited_for:
-            isolated += _apply_contended(post_id, applied, deadline)
+            isolated += _apply_contended(post_id, applied, deadline, on_record=on_record)
     for post_id in isolated:
         _apply_isolated(post_id, applied)
     return applied
 
 
-def _apply_contended(post_id: str, applied: Applied, deadline: float) -> list[str]:
+def _apply_contended(post_id: str, applied: Applied, deadline: float, *, on_record: bool) -> list[str]:
     """Wait for one locked post until the deadline. Returned: its id, if the head of its queue runs isolated."""
     started = time.monotonic()
     if started >= deadline:
         applied.follow_ups.contended.append(post_id)
         return []
     try:
-        with EditAttempts() as attempts, transaction() as tx:
+        with EditAttempts(on_record=on_record) as attempts, transaction() as tx:
             posts_store.wait_at_most(tx, deadline - started)
             locked = posts_store.lock_posts(tx, [post_id], "wait")
-            drained = drain(tx, locked, attempts, waited=time.monotonic() - started)
+            drained = drain(tx, locked, attempts, waited=time.monotonic() - started, last=True)
     except Exception as error:
         if not db.lock_timed_out(error):
             raise

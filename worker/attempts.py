@@ -37,8 +37,13 @@ class Attempts(ABC):
         surprise = (
             isinstance(error, Exception) and not db.is_transient(error) and not isinstance(error, StaleWriteError)
         )
-        if error is not None and not surprise:
+        if surprise:
+            self._surprised()
+        elif error is not None:
             self._interrupted(error)
+
+    def _surprised(self) -> None:  # noqa: B027  -- most have nothing to do
+        """Our own code raised: the attempt stays counted."""
 
     @abstractmethod
     def _interrupted(self, error: BaseException) -> None:
@@ -47,6 +52,9 @@ class Attempts(ABC):
 
 class EditAttempts(Attempts):
     """Attempts at queued edits.
+
+    Work that is `on_record` outside this process (shared/broker/doorbells.py) is not counted before it begins: after a
+    death the record is found, and the attempt counted then. Only an edit that was tried before is counted here.
 
     Work that PostgreSQL stops for its length or its size is deferred: its edits remember it and run with fewer others
     the next time (worker/batch_limits.py). An `isolated` edit runs by itself already: it is the cause, and this costs
@@ -58,9 +66,10 @@ class EditAttempts(Attempts):
     # A publish worker has many threads: an attempt must be given back by one of them only.
     _giving_back = threading.Lock()
 
-    def __init__(self, *, isolated: bool = False) -> None:
-        self._counted: list[QueuedEdit] = []
+    def __init__(self, *, isolated: bool = False, on_record: bool = False) -> None:
+        self._begun: list[QueuedEdit] = []
         self._isolated = isolated
+        self._on_record = on_record
 
     def count(self, edits: Sequence[QueuedEdit]) -> Sequence[QueuedEdit]:
         """Write down that work on these edits begins, before it begins. The caller has locked their posts.
@@ -68,6 +77,9 @@ class EditAttempts(Attempts):
         Returned: the edits to work on. Left out: of each post, all from the first edit whose row is locked. Only a
         person can have locked it, since no worker locks an edit without its post.
         """
+        if self._on_record:
+            self._begun += edits
+            return edits
         try:
             self._count(edits)
         except Exception as error:
@@ -80,7 +92,7 @@ class EditAttempts(Attempts):
     def _count(self, edits: Sequence[QueuedEdit]) -> None:
         if edits:
             # Noted before the statement: its answer may be lost with the connection. Giving back looks at the row.
-            self._counted += edits
+            self._begun += edits
             with db.autocommit_relaxed() as relaxed:
                 edits_store.count_attempts(relaxed, [edit.id for edit in edits])
 
@@ -101,12 +113,24 @@ class EditAttempts(Attempts):
         self.give_back()
         return self
 
+    def _surprised(self) -> None:
+        """Our own code raised. What was counted stays counted, and what was on record only is counted now."""
+        if not (self._on_record and self._begun):
+            return
+        try:
+            with db.autocommit_relaxed() as relaxed:
+                edits_store.count_deaths(relaxed, sorted({edit.post_id for edit in self._begun}))
+        except Exception as failure:  # noqa: BLE001  -- it must not hide the surprise, which comes again
+            log.warning("attempts_not_counted", edits=len(self._begun), error=type(failure).__name__)
+
     def _interrupted(self, error: BaseException) -> None:
         repeats = isinstance(error, StaleWriteError) or db.repeats(error)
         if repeats and self._isolated:
-            log.warning("attempt_spent", edits=[edit.id for edit in self._counted], error=type(error).__name__)
+            log.warning("attempt_spent", edits=[edit.id for edit in self._begun], error=type(error).__name__)
             return
-        self._owed.extend(Owed(edit.id, edit.attempts, repeats) for edit in self._counted)
+        if self._on_record and not repeats:
+            return
+        self._owed.extend(Owed(edit.id, edit.attempts, repeats) for edit in self._begun)
         self.give_back()
 
     @classmethod

@@ -1,14 +1,16 @@
 """What committed work must ring for: one value, filled by decisions and batches, sent below the commit in one place."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
 
-from shared.broker import contended_posts, queue
+from shared.broker import contended_posts, doorbells, queue
 from shared.broker.contended_posts import SNOOZE
+from shared.broker.doorbells import Bell
 from shared.store.posts import Write
 
 __all__ = ["SNOOZE", "FollowUps", "JobStep", "Publish", "Render"]
@@ -52,7 +54,7 @@ class FollowUps:
     edits_first: list[str] = field(default_factory=list)
     contended: list[str] = field(default_factory=list)
     webhooks: list[str] = field(default_factory=list)
-    snoozes: list[tuple[float, Publish | Render | JobStep]] = field(default_factory=list)
+    snoozes: list[tuple[float, Publish | Render | JobStep | Bell]] = field(default_factory=list)
 
     def add(self, other: "FollowUps") -> None:
         """Take in what other work must ring for, behind what is here."""
@@ -71,12 +73,15 @@ class FollowUps:
             due = now is not None and after.scheduled_time <= now
             self.publishes.append(Publish(after.id, after.schedule_revision, None if due else after.scheduled_time))
 
-    def snooze(self, seconds: float, *messages: Publish | Render | JobStep) -> None:
+    def snooze(self, seconds: float, *messages: Publish | Render | JobStep | Bell) -> None:
         """Have these messages come back after so many seconds; 0 is at once."""
         self.snoozes += [(seconds, message) for message in messages]
 
-    def send(self, reply_to: str | None = None) -> None:
-        """Ring for all of it, below the commit. `reply_to`: where the results of its edits are announced.
+    def __bool__(self) -> bool:
+        return any(getattr(self, one.name) for one in fields(self))
+
+    def send(self, addresses: Mapping[str, str | None] | None = None) -> None:
+        """Ring for all of it, below the commit. `addresses`: where the results of each post's edits are announced.
 
         Never raises for a broker that is away: the rows say what is due, and rescue rings for it.
         """
@@ -85,16 +90,21 @@ class FollowUps:
             _send_after(seconds, [message for _, message in some])
         queue.enqueue_publish(self.publishes)
         queue.enqueue_renders(self.renders)
-        queue.ring_edits(self.edits, reply_to)
-        contended_posts.ring(self.contended, reply_to)
+        addresses = addresses or {}
+        by_address: dict[str | None, list[str]] = defaultdict(list)
+        for post_id in self.edits:
+            by_address[addresses.get(post_id)].append(post_id)
+        for reply_to, post_ids in by_address.items():
+            doorbells.ring(post_ids, reply_to)
+        contended_posts.ring({post_id: addresses.get(post_id) for post_id in self.contended})
         # A claim that waits for edits comes back four times a second. While no worker serves the queue of edits, these
         # rings must not fill it.
         if self.edits_first and queue.free_capacity("edits"):
-            queue.ring_edits(self.edits_first)
+            doorbells.ring(self.edits_first)
         queue.ring_webhooks(self.webhooks)
 
 
-def _send_after(seconds: float, messages: Iterable[Publish | Render | JobStep]) -> None:
+def _send_after(seconds: float, messages: Iterable[Publish | Render | JobStep | Bell]) -> None:
     publishes: list[Publish] = []
     for message in messages:
         match message:
@@ -104,4 +114,6 @@ def _send_after(seconds: float, messages: Iterable[Publish | Render | JobStep]) 
                 queue.enqueue_renders([message], countdown=seconds)
             case JobStep(job_id, shown):
                 queue.ring_reschedule(job_id, shown, seconds)
+            case Bell():
+                doorbells.ring_later(message, seconds)
     queue.enqueue_publish(publishes, countdown=seconds)

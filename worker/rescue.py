@@ -13,7 +13,7 @@ from shared.store import reschedules as reschedules_store
 from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.telemetry import logs
-from worker import published, schedule
+from worker import awake, published, schedule
 from worker.follow_ups import FollowUps, JobStep, Publish, Render
 
 # Younger edits have a doorbell under way; an answer takes milliseconds.
@@ -34,6 +34,7 @@ def rescue() -> dict[str, int]:
     transient error.
     """
     steps = {
+        "hands": awake.recover_dead,
         "edits": _edits,
         "publishes": schedule.dispatch_due,
         "renders": schedule.dispatch_renders,

@@ -1,32 +1,28 @@
 """Every task, at most ten lines each: check the message, call the module that does the work, send what follows."""
 
-from functools import partial
 from typing import Any
 
 from shared import task_names
-from shared.broker import answers, contended_posts
+from shared.broker import answers
+from shared.broker.doorbells import Bell
 from shared.domain.ids import is_id
 from shared.settings import settings
-from worker import apply, contended, publish, render, reschedule, rescue, schedule, webhooks
+from worker import awake, contended, publish, render, reschedule, rescue, schedule, webhooks
 from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
-from worker.runtime.app import task
+from worker.runtime.app import at_child_start, task
 
 _publishes = CallPool(settings().publish_calls)
 _deliveries = CallPool(settings().webhook_calls)
+at_child_start(awake.take_over)
 
 
 @task(task_names.EDITS_APPLY)
-def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, int]:
-    """Apply the queued edits of these posts, or of contended posts, and answer the process that rang."""
+def apply_edits(post_ids: Any = (), reply_to: Any = None) -> dict[str, Any]:
+    """Wake up for the queued edits of these posts, or of contended posts, and answer the processes that rang."""
     reply_to = reply_to if is_id(reply_to) else None
     named = _ids(post_ids)
-    if not named:
-        return _retry_contended(reply_to)
-    applied = apply.apply_edits(named, partial(answers.announce, reply_to, more=True), contended_posts.known)
-    answers.announce(reply_to, applied.results[applied.announced :])
-    applied.follow_ups.send(reply_to)
-    return applied.summary()
+    return awake.serve(Bell(named, reply_to)) if named else _retry_contended(reply_to)
 
 
 @task(task_names.POSTS_PUBLISH)
@@ -86,7 +82,6 @@ def _pairs(given: Any) -> list[tuple[str, int]]:
 
 def _retry_contended(token: str | None) -> dict[str, int]:
     applied, results = contended.retry(token)
-    for address, some in results.items():
-        answers.announce(address, some)
+    answers.announce([answers.announcement(address, some) for address, some in results.items()])
     applied.follow_ups.send()
     return applied.summary()

@@ -17,7 +17,7 @@ from api.http.shares import Active, Lines, Pace, Shares
 from api.submission.doorbell import Doorbell
 from api.submission.recording import Recorded, Request, Verdict, record_batch
 from api.submission.waiting import Waiting
-from shared.broker import queue
+from shared.broker import doorbells
 from shared.broker.answers import Answer, Listener
 from shared.broker.redis_connection import client_on_loop
 from shared.domain import errors
@@ -241,7 +241,9 @@ class Submission:
         return request.taken or not moves or request.until + LONGEST_LINE <= now
 
     async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
-        metrics.doorbell_rung(await queue.ring_edits_on_loop(self._broker, posts, reply_to))
+        # While several workspaces are active, no doorbell waits behind another's batch: a second worker is woken.
+        room = 1 if self._several() else doorbells.ROOM
+        metrics.doorbell_rung(await doorbells.ring_on_loop(self._broker, posts, reply_to, room))
 
     def _on_answer(self, answer: Answer) -> None:
         self.waiting.resolve(answer.results)

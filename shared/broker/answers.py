@@ -5,7 +5,7 @@ there, once a batch. Pub/sub stores nothing: a result that was not heard is read
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,20 +45,32 @@ class Answer:
     more: bool = False
 
 
-def announce(reply_to: str | None, results: Sequence[EditResult], *, more: bool = False) -> bool:
-    """Answer a doorbell with the results of its batch. False if that failed: then the API reads the database.
+Announcement = tuple[str, bytes]
+"""A channel, and what is published on it."""
+
+
+def announcement(reply_to: str | None, results: Sequence[EditResult], *, more: bool = False) -> Announcement | None:
+    """The answer to a doorbell, with the results of its batch; None where no process asked for one.
 
     `more`: another answer to the same doorbell follows, and these results need not wait for it.
     """
     if not reply_to or "#" not in reply_to:
-        return False
+        return None
     channel, _, bell = reply_to.rpartition("#")
     rows = [
         [end.id, end.status, end.revision, end.result, end.error_code, end.error_message, end.error_details]
         for end in results
     ]
+    return channel, to_json([f"-{bell}" if more else bell, rows])
+
+
+def announce(announcements: Iterable[Announcement | None]) -> bool:
+    """Publish answers. False if that failed: then the API reads the database."""
     try:
-        client().publish(channel, to_json([f"-{bell}" if more else bell, rows]))
+        with client().pipeline(transaction=False) as together:
+            for channel, payload in filter(None, announcements):
+                together.publish(channel, payload)
+            together.execute()
     except redis.RedisError as error:
         log.warning("announce_failed", error=type(error).__name__)
         return False

@@ -7,7 +7,7 @@ the token of that message beside it. Another message, sent because the first was
 successor. Redis may lose all of it: the edits are in their rows, and rescue rings for them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import uuid4
 
 import redis
@@ -29,21 +29,21 @@ _OFF_THE_BOOKS = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL'
 log = structlog.get_logger(__name__)
 
 
-def ring(post_ids: Sequence[str], reply_to: str | None = None) -> None:
-    """Have these tried again. `reply_to`: where their results are announced (`answers.address`). None keeps the
-    address that is noted already.
+def ring(addresses: Mapping[str, str | None]) -> None:
+    """Have these posts tried again, each with the address where its results are announced (`answers.address`). None
+    keeps the address that is noted already.
     """
-    if not post_ids:
+    if not addresses:
         return
     token = uuid4().hex
     try:
         with redis_connection.client().pipeline() as together:
-            for post_id in post_ids:
+            for post_id, reply_to in addresses.items():
                 (together.hset if reply_to else together.hsetnx)(POSTS, post_id, reply_to or "")
             together.set(RUNG, token, nx=True, px=int(BELIEVED * 1000))
             *_, first = together.execute()
     except redis.RedisError as error:
-        log.warning("held_not_noted", posts=len(post_ids), error=type(error).__name__)
+        log.warning("held_not_noted", posts=len(addresses), error=type(error).__name__)
         return
     if first:
         queue.ring_contended(token, SNOOZE)

@@ -94,33 +94,28 @@ def send(
     try:
         redis_connection.client().lpush(QUEUE_OF[task], ready)
     except redis.RedisError as error:
-        return _not_sent(task, shown, error)
+        return not_sent(task, shown, error)
     return True
 
 
-async def ring_edits_on_loop(broker: redis.asyncio.Redis, post_ids: Sequence[str], reply_to: str | None) -> bool:
-    """The same on an event loop, with a connection of `redis_connection.client_on_loop`. At most 500 posts."""
-    shown = readable(post_ids)
-    ready = _message(EDITS_APPLY, [post_ids, reply_to], shown)
-    try:
-        await broker.lpush(QUEUE_OF[EDITS_APPLY], ready)
-    except (redis.RedisError, OSError) as error:
-        return _not_sent(EDITS_APPLY, shown, error)
-    return True
+async def send_on_loop(
+    broker: redis.asyncio.Redis, task: str, args: Sequence[object], shown: str, traces: Sequence[str] = ()
+) -> None:
+    """The same on an event loop, with a connection of `redis_connection.client_on_loop`. Raises what Redis raises."""
+    await broker.lpush(QUEUE_OF[task], _message(task, args, shown, traces=traces))
 
 
-def _message(task: str, args: Sequence[object], shown: str, eta: datetime | None = None) -> bytes:
-    return celery_message.message(sender(), task, args, shown=f"({shown})", eta=eta, headers=tracing.headers(args))
+def _message(
+    task: str, args: Sequence[object], shown: str, eta: datetime | None = None, traces: Sequence[str] = ()
+) -> bytes:
+    headers = {tracing.PARENTS: list(traces)} if traces else tracing.headers(args)
+    return celery_message.message(sender(), task, args, shown=f"({shown})", eta=eta, headers=headers)
 
 
-def _not_sent(task: str, shown: str, error: Exception) -> bool:
+def not_sent(task: str, shown: str, error: Exception) -> bool:
+    """Log a message that the broker would not take. Returned: False."""
     log.warning("ring_failed", task=task, shown=shown, error=type(error).__name__)
     return False
-
-
-def ring_edits(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
-    """A doorbell for posts that have something new. `reply_to` is where the answer goes (`answers.address`)."""
-    return _ring(EDITS_APPLY, post_ids, reply_to)
 
 
 def ring_contended(token: str, countdown: float) -> bool:

@@ -81,6 +81,11 @@ def worker_name() -> str:
     return _worker.name
 
 
+def place_name() -> str:
+    """`edits@host/0`: this process's worker, and its place in the pool."""
+    return f"{_worker.name}/{_worker.place}"
+
+
 def watch_worker() -> None:
     """Let Celery's signals start and stop the writer and tracing. Called once, by worker/runtime/app.py."""
     signals.celeryd_init.connect(_named, weak=False)

@@ -177,7 +177,7 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
 
 
 def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Path, *, quiet: bool) -> dict[str, Any]:
-    from shared.broker import queue  # noqa: PLC0415 - as above
+    from shared.broker import doorbells, queue  # noqa: PLC0415 - as above
     from shared.store import db, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
 
     acts: dict[str, Callable[[Connection], Done | NotDone]] = {
@@ -203,7 +203,7 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
         return {"editId": edit_id, "done": False, "why": result.why}
     found = parts(data_dir)
     with reaching(found):
-        rung = bool(found.redis_url) and queue.ring_edits([result.post_id])
+        rung = bool(found.redis_url) and doorbells.ring([result.post_id])
         if result.webhooks:
             queue.ring_webhooks(result.webhooks)
     if not quiet:

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from shared.domain.posts import Post
 from shared.domain.queued_edits import EditResult
-from shared.store import counted, edits, posts, raw_statements
+from shared.store import edits, posts, raw_statements
 from shared.store.edits import Queue
 from shared.store.posts import Write
 
@@ -24,13 +24,16 @@ class Taken:
     left: list[str]
 
 
-def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int) -> Taken:
+def take(tx: Connection, post_ids: Sequence[str], limit: int, most: int, patience: float | None = None) -> Taken:
     """Lock those of the posts that no other session has locked, and read their queue: at most `limit` edits and about
-    `most` bytes.
+    `most` bytes. `patience`: seconds for which later writes of this transaction wait for a locked row, at most.
 
     Two statements, one behind the other in one trip: the second sees what was committed while the first ran.
     """
-    found, rows = raw_statements.rows_together(tx, posts.lock_light(post_ids), edits.queue(post_ids, limit, most))
+    asked = [posts.lock_light(post_ids), edits.queue(post_ids, limit, most)]
+    if patience is not None:
+        asked.append(posts.waiting_at_most(patience))
+    found, rows, *_ = raw_statements.rows_together(tx, *asked)
     locked, waiting = posts.by_id(found), edits.queue_of(rows, limit)
     large = {row[0] for row in found if row[posts.CONTENT] is None}
     left = _read_large(tx, locked, large, waiting) if large else []
@@ -54,12 +57,14 @@ def _read_large(tx: Connection, locked: dict[str, Post], large: set[str], waitin
     return sorted(large - read.keys()) if waiting.more else wanted[LARGE_POSTS:]
 
 
-def finalize(tx: Connection, writes: Sequence[Write], results: Sequence[EditResult]) -> None:
-    """Write the posts and the results of their edits; StaleWriteError if a row is not as it was read."""
-    if not (writes and results):
-        posts.write_posts(tx, writes)
-        edits.finalize_edits(tx, results)
-        return
-    posts_written, edits_written = raw_statements.changed_together(tx, posts.writing(writes), edits.finalizing(results))
-    counted(posts_written, len(writes), "write_posts")
-    counted(edits_written, len(results), "finalize_edits")
+def finalize(tx: Connection, writes: Sequence[Write], results: Sequence[EditResult], *, last: bool = False) -> None:
+    """Write the posts and the results of their edits; StaleWriteError if a row is not as it was read.
+
+    `last`: nothing else is run in this transaction. Then the writes travel with its COMMIT, and fail there.
+    """
+    due = [posts.writing(writes)] if writes else []
+    due += [edits.finalizing(results)] if results else []
+    if last:
+        raw_statements.at_commit(tx, *due)
+    elif due:
+        raw_statements.rows_together(tx, *due)

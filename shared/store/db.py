@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.settings import Settings, settings
-from shared.store import trip
+from shared.store import raw_statements, trip
 
 # jsonb comes back through pydantic's parser: three times as fast as the standard library's, on every row read.
 set_json_loads(from_json)
@@ -200,6 +200,8 @@ def transaction(on: Engine | None = None) -> Iterator[Connection]:
     """
     with (on or engine()).begin() as connection:
         yield connection
+        # SQLAlchemy finds the transaction committed, and sends nothing more.
+        raw_statements.end_with(connection, ("COMMIT",))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult, QueuedEdit
-from shared.store import counted, raw_statements
+from shared.store import counted, expecting, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
@@ -143,8 +143,10 @@ _GIVE_BACK = text("""
         SELECT e.id FROM edits e JOIN owed r ON e.id = r.id AND e.status = r.was
         FOR NO KEY UPDATE OF e SKIP LOCKED
     ), given AS (
-        UPDATE edits e SET attempts = e.attempts - 1, deferrals = e.deferrals + CAST(r.deferred AS integer)
-        FROM owed r WHERE e.id = r.id AND e.id IN (SELECT id FROM ours) AND e.attempts > r.before
+        UPDATE edits e SET
+            attempts = e.attempts - CAST(e.attempts > r.before AS integer),
+            deferrals = e.deferrals + CAST(r.deferred AS integer)
+        FROM owed r WHERE e.id = r.id AND e.id IN (SELECT id FROM ours) AND (e.attempts > r.before OR r.deferred)
     )
     SELECT e.id FROM edits e JOIN owed r ON e.id = r.id AND e.status = r.was WHERE e.id NOT IN (SELECT id FROM ours)""")
 
@@ -153,6 +155,22 @@ def count_attempts(relaxed: Connection, ids: Sequence[str]) -> None:
     """Count an attempt for these edits, on a connection of its own, while their posts are locked."""
     queued = array([EditStatus.QUEUED.value] * len(ids))
     counted(raw_statements.changed(relaxed, _COUNT, array(ids), queued), len(ids), "count_attempts")
+
+
+# As many as one task takes. What was tried before is counted before each of its runs.
+_COUNT_DEATHS = """
+    WITH dead AS (
+        SELECT e.id FROM edits e WHERE e.post_id = ANY(CAST($1 AS text[])) AND e.status = 'queued' AND e.attempts = 0
+        ORDER BY e.seq LIMIT 1000 FOR NO KEY UPDATE OF e SKIP LOCKED
+    )
+    UPDATE edits e SET attempts = 1, started_at = clock_timestamp() FROM dead WHERE e.id = dead.id"""
+
+
+def count_deaths(relaxed: Connection, post_ids: Sequence[str]) -> int:
+    """Count an attempt for each queued edit of these posts that has none: work on them began, and ended in a death or
+    in a fault of our own. Returned: how many. An edit that another session has locked is left out.
+    """
+    return raw_statements.changed(relaxed, _COUNT_DEATHS, array(list(post_ids)))
 
 
 # In a statement of its own, on a connection that commits at once: the locks are released when it returns.
@@ -183,7 +201,7 @@ def give_back_attempts(relaxed: Connection, owed: Sequence[Owed]) -> set[str]:
     another session has locked are returned: their attempts are still to be given back.
 
     The connection may have been lost while the attempt was counted. An edit with no more attempts than `before` was
-    never counted, and is left alone.
+    never counted: it keeps its attempts, and remembers only that it was deferred.
     """
     given = {
         "ids": [one.edit_id for one in owed],
@@ -194,15 +212,18 @@ def give_back_attempts(relaxed: Connection, owed: Sequence[Owed]) -> set[str]:
     return set(relaxed.execute(_GIVE_BACK, given).scalars())
 
 
-_FINALIZE = """
+_UPDATE = """
     UPDATE edits e SET
         status = r.status, revision = r.revision, before = r.before, result = r.result,
         error_code = r.error_code, error_message = r.error_message, error_details = r.error_details,
-        lock_wait_ms = r.lock_wait_ms, finalized_at = clock_timestamp()
+        lock_wait_ms = r.lock_wait_ms, finalized_at = clock_timestamp(),
+        attempts = CASE WHEN CAST($3 AS boolean) THEN greatest(e.attempts, 1) ELSE e.attempts END,
+        started_at = CASE WHEN CAST($3 AS boolean) AND e.attempts = 0 THEN now() ELSE e.started_at END
     FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
         id text, was text, status text, revision bigint, before jsonb, result text, error_code text,
         error_message text, error_details jsonb, lock_wait_ms integer)
     WHERE e.id = r.id AND e.status = r.was"""
+_FINALIZE = expecting(_UPDATE, "$2", "finalize_edits")
 
 # `result` holds the new values of the fields that an edit changed, so `after` is not stored as well. Bulk moves have
 # no result, and the rows that earlier versions wrote have both.
@@ -211,15 +232,18 @@ AFTER = """CASE WHEN after IS NULL AND before IS NOT NULL AND result IS NOT NULL
         FROM jsonb_object_keys(before) AS name) ELSE after END AS after"""
 
 
-def finalize_edits(tx: Connection, results: Sequence[EditResult]) -> None:
-    """Write the results of edits. Only a queued edit gets one: StaleWriteError where another row count is found."""
+def finalize_edits(tx: Connection, results: Sequence[EditResult], *, tried: bool = True) -> None:
+    """Write the results of edits. Only a queued edit gets one: StaleWriteError where another row count is found.
+
+    `tried`: a worker ran them, which counts as an attempt where none was counted before.
+    """
     if results:
-        counted(raw_statements.changed(tx, *finalizing(results)), len(results), "finalize_edits")
+        raw_statements.rows(tx, *finalizing(results, tried=tried))
 
 
-def finalizing(results: Sequence[EditResult]) -> Statement:
+def finalizing(results: Sequence[EditResult], *, tried: bool = True) -> Statement:
     """The statement of `finalize_edits`, to travel behind the writes of the posts."""
-    return _FINALIZE, to_json(results, exclude={"__all__": {"after"}}).decode()
+    return _FINALIZE, to_json(results, exclude={"__all__": {"after"}}).decode(), len(results), str(tried).lower()
 
 
 _RESULTS = text("""

@@ -194,7 +194,7 @@ def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
     revision = post.facts.revision if post else None
     end = EditResult(edit_id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
     if edit.status == EditStatus.QUEUED:
-        edits_store.finalize_edits(tx, [end])
+        edits_store.finalize_edits(tx, [end], tried=False)
     elif edit.status == EditStatus.FAILED:
         given = {"id": edit_id, "code": error.code, "message": error.message, "revision": revision}
         counted(tx.execute(_DISCARD_FAILED, given).rowcount, 1, "discard")

@@ -12,7 +12,7 @@ from shared.domain.edits import PLAIN
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reschedules import ScheduleFacts
-from shared.store import counted, raw_statements
+from shared.store import expecting, raw_statements
 from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
@@ -95,12 +95,15 @@ def read_schedules(tx: Connection, ids: Sequence[str]) -> list[ScheduleFacts]:
     return [ScheduleFacts._make(row) for row in tx.execute(_READ_SCHEDULES, {"ids": array(ids)}).all()]
 
 
-_WAIT_AT_MOST = text("SELECT set_config('lock_timeout', :limit, true)")
+def waiting_at_most(seconds: float) -> Statement:
+    """The statement of `wait_at_most`, to travel with others."""
+    # PostgreSQL takes 0 for 'for ever'.
+    return "SELECT set_config('lock_timeout', $1, true)", f"{max(1, int(seconds * 1000))}ms"
 
 
 def wait_at_most(tx: Connection, seconds: float) -> None:
-    """Bound the waiting for locks in this transaction. PostgreSQL takes 0 for 'for ever', hence at least 1 ms."""
-    tx.execute(_WAIT_AT_MOST, {"limit": f"{max(1, int(seconds * 1000))}ms"})
+    """Bound the waiting for locks in this transaction."""
+    raw_statements.rows(tx, *waiting_at_most(seconds))
 
 
 _READ = f"SELECT {COLUMNS}, now() FROM posts WHERE id = {_IDS}"
@@ -175,7 +178,7 @@ class Write:
 _SET_PLAIN = ", ".join(f"{plain.attribute} = r.{plain.attribute}" for plain in PLAIN)
 _PLAIN_TEXTS = ", ".join(f"{plain.attribute} text" for plain in PLAIN)
 # A change of what a render reads empties the render's own columns and drops its claim.
-_WRITE = f"""
+_UPDATE = f"""
     UPDATE posts p SET
         {_SET_PLAIN}, revision = r.revision,
         timezone = CASE WHEN r.rescheduled THEN r.timezone ELSE p.timezone END,
@@ -206,14 +209,15 @@ _WRITE = f"""
         rerendered boolean, content_type text, content_url jsonb, thumbnail_url text, sound_id text, status text,
         content_revision bigint, anew boolean, remark boolean, enqueued_revision bigint)
     WHERE p.id = r.id AND p.status = r.from_status AND p.revision = r.from_revision AND p.deleted_at IS NULL"""
+_WRITE = expecting(_UPDATE, "$2", "write_posts")
 
 
 def write_posts(tx: Connection, writes: Sequence[Write]) -> None:
     """Write what decisions made of locked posts, all in one statement; StaleWriteError if a row was not as locked."""
     if writes:
-        counted(raw_statements.changed(tx, *writing(writes)), len(writes), "write_posts")
+        raw_statements.rows(tx, *writing(writes))
 
 
 def writing(writes: Sequence[Write]) -> Statement:
     """The statement of `write_posts`, to travel with what comes after it."""
-    return _WRITE, to_json([write.row() for write in writes]).decode()
+    return _WRITE, to_json([write.row() for write in writes]).decode(), len(writes)

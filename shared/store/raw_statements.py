@@ -6,6 +6,7 @@ trip (docs/decisions/0008). Pool, transaction, time-outs and the errors that cal
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg.adapt import Transformer
@@ -13,7 +14,7 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from shared.store import trip
+from shared.store import STALE, StaleWriteError, trip
 from shared.store.trip import Driver, Statement
 
 
@@ -32,9 +33,23 @@ def rows_together(tx: Connection, *statements: Statement) -> list[list[tuple[Any
     return _run(tx, lambda driver: [_loaded(driver, result) for result in _taken(tx, driver, statements)])
 
 
-def changed_together(tx: Connection, *statements: Statement) -> list[int]:
-    """How many rows each of several statements wrote, likewise."""
-    return [result.command_tuples or 0 for result in _run(tx, lambda driver: _taken(tx, driver, statements))]
+_at_commit: WeakKeyDictionary[Connection, tuple[Statement, ...]] = WeakKeyDictionary()
+
+
+def at_commit(tx: Connection, *statements: Statement) -> None:
+    """Have these statements sent with the COMMIT, in one trip. Nothing may be run in the transaction after this call.
+
+    They check themselves (`store.expecting`): what they return is not looked at.
+    """
+    if statements:
+        _at_commit[tx] = statements
+
+
+def end_with(tx: Connection, commit: Statement) -> None:
+    """Send what waits for the COMMIT, and the COMMIT. Nothing where nothing waits: SQLAlchemy commits then."""
+    statements = _at_commit.pop(tx, ())
+    if statements:
+        _run(tx, lambda driver: _taken(tx, driver, (*statements, commit)))
 
 
 def array(values: Sequence[str]) -> str:
@@ -70,6 +85,8 @@ def _run(tx: Connection, work: Callable[[Driver], T]) -> T:
     try:
         return work(driver)
     except psycopg.Error as error:
+        if error.sqlstate == STALE:
+            raise StaleWriteError(error.diag.message_primary) from error
         lost = tx.dialect.is_disconnect(cast("Any", error), cast("Any", driver), None)
         if lost:
             tx.invalidate(error)

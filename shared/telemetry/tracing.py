@@ -140,15 +140,10 @@ def traced(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
         if _on.tracer is None:
             return run(*args)
         from celery import current_task  # noqa: PLC0415  -- only where tracing is on
-        from opentelemetry.trace import Link, SpanKind, get_current_span  # noqa: PLC0415
 
         asked = getattr(current_task, "request", None)
         given = (getattr(asked, "headers", None) or {}).get(PARENTS) or []
-        parents = [parent for parent in given if isinstance(parent, str)][:LINKS_AT_MOST]
-        contexts = [_context(parent) for parent in parents]
-        links = [Link(get_current_span(context).get_span_context()) for context in contexts]
-        parent = contexts[0] if len(contexts) == 1 else None
-        with _span(name, context=parent, kind=SpanKind.CONSUMER, links=() if parent else links) as span:
+        with _consuming(name, given) as span:
             span.set_attribute("redraft.task_id", str(getattr(asked, "id", "")))
             result = run(*args)
             if isinstance(result, dict):
@@ -156,6 +151,29 @@ def traced(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
             return result
 
     return tracing
+
+
+@contextmanager
+def doorbells(name: str, traces: Sequence[object]) -> Iterator[None]:
+    """A span for doorbells that came without a message; none where they carry no trace."""
+    if _on.tracer is None or not traces:
+        yield
+        return
+    with _consuming(name, traces):
+        yield
+
+
+@contextmanager
+def _consuming(name: str, given: Sequence[object]) -> Iterator[Any]:
+    """A span that is a child of the one trace given, or linked to all of several."""
+    from opentelemetry.trace import Link, SpanKind, get_current_span  # noqa: PLC0415  -- only where tracing is on
+
+    parents = [parent for parent in given if isinstance(parent, str)][:LINKS_AT_MOST]
+    contexts = [_context(parent) for parent in parents]
+    links = [Link(get_current_span(context).get_span_context()) for context in contexts]
+    parent = contexts[0] if len(contexts) == 1 else None
+    with _span(name, context=parent, kind=SpanKind.CONSUMER, links=() if parent else links) as span:
+        yield span
 
 
 def _traceparent() -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from api import context as context_room
 from api.context import Context, Unsure
-from shared.broker import queue
+from shared.broker import doorbells
 from shared.domain.errors import Unavailable
 from shared.settings import settings
 from shared.store import db
@@ -132,7 +132,7 @@ def test_ringing_is_dropped_rather_than_piled_up(engine: Engine, monkeypatch: py
             rung.extend(post_ids)
             return True
 
-        monkeypatch.setattr(queue, "ring_edits", ring)
+        monkeypatch.setattr(doorbells, "ring", ring)
         for number in range(context_room.RINGS_AT_MOST + 50):
             context.ring(edits=[f"post_{number}"])
         gate.set()

@@ -2,10 +2,10 @@
 
 The first word of a caption chooses what happens to the pool child that runs the edit:
 
-    die-before-commit   killed when all is written and nothing committed, the first time it is tried
+    die-before-commit   killed when all is decided and nothing committed, the first time it is tried
     die-after-commit    killed right after the commit, before anybody is told
     poison              killed each time it is decided
-    slow                two seconds between writing and COMMIT, under the lock
+    slow                two seconds before the writes and the COMMIT are sent, under the lock
     linger-20           twenty seconds between COMMIT and the end of the task, or as many as it says
     freeze              stopped (SIGSTOP) under the lock, the first time it is tried
 
@@ -73,8 +73,8 @@ def decide(post: Any, patch: Any, *rest: Any, **named: Any) -> Any:
     return _decide(post, patch, *rest, **named)
 
 
-def finalize(tx: Connection, writes: Sequence[Any], results: Sequence[Any]) -> None:
-    _finalize(tx, writes, results)
+def finalize(tx: Connection, writes: Sequence[Any], results: Sequence[Any], **given: Any) -> None:
+    _finalize(tx, writes, results, **given)
     for end in results:
         word, attempts = _running.get(end.id, ("", 0))
         if word == "die-before-commit" and attempts == 0:

@@ -1,6 +1,5 @@
 """Applying queued edits: order, results, counters, attempts, and contended posts."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,14 +10,13 @@ from sqlalchemy import Engine, text
 from shared.domain import lifecycle
 from shared.domain.edit_histories import EditHistory
 from shared.domain.lifecycle import EditStatus
-from shared.domain.queued_edits import EditResult
 from shared.store import batches, db, operator_actions
 from shared.store import edits as edits_store
 from shared.store.edits import Owed
 from tests import factories
 from tests.worker.bulk import edits_locked_by_a_person
 from worker import apply
-from worker.apply import apply_edits
+from worker.apply import Applied, apply_edits
 from worker.attempts import EditAttempts
 
 
@@ -54,18 +52,23 @@ def test_the_end_the_effect_and_the_audit_record_are_in_one_row_and_one_commit(e
     assert '"caption":"second"' in factories.row(engine, "edits", edit).result
 
 
-def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts(engine: Engine) -> None:
+@pytest.mark.parametrize(("on_record", "fixed"), [(False, 6), (True, 6)], ids=["counted before", "on record"])
+def test_a_batch_takes_a_fixed_number_of_statements_whatever_the_number_of_posts(
+    engine: Engine, on_record: bool, fixed: int
+) -> None:
+    """Lock, queue, attempts or the bound of waiting, posts, results, COMMIT."""
+
     def statements(count: int) -> int:
         with engine.begin() as tx:
             posts = [factories.post(tx) for _ in range(count)]
             for post in posts:
                 factories.edit(tx, post, {"caption": "second"})
         with factories.statements() as seen:
-            assert len(apply_edits(posts).results) == count
+            assert len(apply_edits(posts, on_record=on_record).results) == count
         return len(seen)
 
     statements(1)  # SQLAlchemy and psycopg ask a new server some questions of their own
-    assert statements(1) == statements(50) == 5
+    assert statements(1) == statements(50) == fixed
 
 
 def test_a_time_that_moves_within_the_horizon_rings_its_publish_and_marks_it(engine: Engine) -> None:
@@ -187,7 +190,7 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
         post = factories.post(tx)
         edit = factories.edit(tx, post, {"caption": "second"})
 
-    def cut(tx: Any, *_: Any) -> None:
+    def cut(tx: Any, *_: Any, **__: Any) -> None:
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     with monkeypatch.context() as patch:
@@ -258,9 +261,9 @@ def test_who_waits_for_a_contended_post_tells_first_how_its_neighbours_ended(eng
     with engine.connect() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": held})
 
-        def tell(ends: Sequence[EditResult]) -> None:
+        def tell(so_far: Applied) -> None:
             """Only now the person lets go: had nobody been told before the waiting, it would have been in vain."""
-            told.extend(end.id for end in ends)
+            told.extend(end.id for end in so_far.results)
             person.rollback()
 
         applied = apply_edits([held, free], tell)
@@ -322,7 +325,7 @@ def test_an_attempt_that_cannot_be_given_back_since_a_person_holds_its_row_makes
         taken, free = factories.edit(tx, post, {"caption": "one"}), factories.edit(tx, other, {"caption": "two"})
     people: list[Any] = []
 
-    def lost_and_held(tx: Any, *_: Any) -> None:
+    def lost_and_held(tx: Any, *_: Any, **__: Any) -> None:
         people.append(engine.connect())
         people[0].execute(text("SELECT 1 FROM edits WHERE id = :id FOR UPDATE"), {"id": taken})
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))

@@ -86,11 +86,11 @@ def failing(error: type[psycopg.Error], batches: list[int]) -> Any:
     """A settle that PostgreSQL ends each time that it is asked for more than one edit; how many each had."""
     settle = batches_store.finalize
 
-    def fail(tx: Any, writes: Any, ends: Any) -> None:
+    def fail(tx: Any, writes: Any, ends: Any, **given: Any) -> None:
         batches.append(len(ends))
         if len(ends) > 1:
             raise DBAPIError.instance(None, None, error("too much"), psycopg.Error)
-        settle(tx, writes, ends)
+        settle(tx, writes, ends, **given)
 
     return fail
 
@@ -128,10 +128,10 @@ def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_que
         behind = factories.edit(tx, post_id, {"caption": "behind"})
     settle = batches_store.finalize
 
-    def fail(tx: Any, writes: Any, ends: Any) -> None:
+    def fail(tx: Any, writes: Any, ends: Any, **given: Any) -> None:
         if any(write.after.caption in ("poison", "behind") for write in writes) and poison in {end.id for end in ends}:
             raise DBAPIError.instance(None, None, psycopg.errors.OutOfMemory("too much"), psycopg.Error)
-        settle(tx, writes, ends)
+        settle(tx, writes, ends, **given)
 
     monkeypatch.setattr(batches_store, "finalize", fail)
     for _ in range(20):
@@ -150,7 +150,7 @@ def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.Mo
         post_id = factories.post(tx)
         edit = factories.edit(tx, post_id, {"caption": "second"})
 
-    def lose(tx: Any, *_: Any) -> None:
+    def lose(tx: Any, *_: Any, **__: Any) -> None:
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     monkeypatch.setattr(batches_store, "finalize", lose)

@@ -26,11 +26,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, list[str]]]:
     """Which ends were announced, and to whom."""
     told: list[tuple[str | None, list[str]]] = []
 
-    def announce(reply_to: str | None, ends: Any, **_: Any) -> bool:
+    def announcement(reply_to: str | None, ends: Any, **_: Any) -> None:
         told.append((reply_to, sorted(end.id for end in ends)))
-        return True
 
-    monkeypatch.setattr(answers, "announce", announce)
+    monkeypatch.setattr(answers, "announcement", announcement)
     return told
 
 
@@ -46,9 +45,9 @@ def test_however_often_a_contended_post_is_rung_for_one_message_comes_back_and_o
     waited: list[str] = []
     wait = apply._apply_contended
 
-    def noted(post: str, *rest: Any) -> Any:
+    def noted(post: str, *rest: Any, **given: Any) -> Any:
         waited.append(post)
-        return wait(post, *rest)
+        return wait(post, *rest, **given)
 
     monkeypatch.setattr(apply, "_apply_contended", noted)
     with engine.begin() as tx:
@@ -72,8 +71,8 @@ def test_who_asked_last_is_told_how_the_edits_of_a_contended_post_ended(
 ) -> None:
     with engine.begin() as tx:
         edit = factories.edit(tx, post := factories.post(tx), {"caption": "x"})
-    contended_posts.ring([post], "me#6")
-    contended_posts.ring([post], "me#7")
+    contended_posts.ring({post: "me#6"})
+    contended_posts.ring({post: "me#7"})
     tasks.apply_edits([], None)
     assert told == [("me#7", [edit])]
 
@@ -88,7 +87,7 @@ def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
         for number in range(10):
             for whose, edits in (("me", ours), ("you", theirs), ("nobody", taken)):
                 edits.append(factories.edit(tx, post := factories.post(tx), {"caption": "x"}))
-                contended_posts.ring([post], f"{whose}#{number}")
+                contended_posts.ring({post: f"{whose}#{number}"})
                 if edits is taken:
                     tx.execute(
                         text("UPDATE posts SET status = 'posted', posted_at = now() WHERE id = :id"), {"id": post}
@@ -102,7 +101,7 @@ def test_each_process_is_told_once_and_of_the_posts_that_it_asked_for(
 def test_messages_that_came_twice_become_one_while_a_post_is_held(engine: Engine, redis_url: str) -> None:
     with engine.begin() as tx:
         factories.edit(tx, post := factories.post(tx), {"caption": "x"})
-    contended_posts.ring([post])
+    contended_posts.ring({post: None})
     [bell] = contended_bells(redis_url)
     with locked_by_a_person(engine, post):
         messages: list[list[Any]] = [bell, bell, [[], None], ["no list", "no token"]]
@@ -115,7 +114,7 @@ def test_of_more_posts_than_a_message_tries_the_rest_are_tried_by_the_next(engin
     with engine.begin() as tx:
         post = factories.post(tx)
         edits = [factories.edit(tx, post, {"caption": "x"})]
-    contended_posts.ring([post, *(f"nobody's_{number}" for number in range(queue.DOORBELL_POSTS))])
+    contended_posts.ring(dict.fromkeys([post, *(f"nobody's_{number}" for number in range(queue.DOORBELL_POSTS))]))
     for count in (1, 2):
         latest, *_ = contended_bells(redis_url)
         tasks.apply_edits(*latest)
@@ -132,7 +131,7 @@ def test_while_postgresql_is_away_the_message_for_many_contended_posts_does_not_
         raise OperationalError("SELECT 1", None, psycopg.OperationalError("the connection is lost"))
 
     monkeypatch.setattr(contended, "apply_edits", away)
-    contended_posts.ring([f"p{number}" for number in range(queue.DOORBELL_POSTS)])
+    contended_posts.ring(dict.fromkeys(f"p{number}" for number in range(queue.DOORBELL_POSTS)))
     for count in range(1, 4):
         latest, *_ = contended_bells(redis_url)
         assert "put_off" in tasks.apply_edits(*latest)
@@ -152,13 +151,13 @@ def test_an_edit_that_was_left_to_the_message_as_it_forgot_the_post_is_rung_for(
 ) -> None:
     with engine.begin() as tx:
         factories.edit(tx, post := factories.post(tx), {"caption": "first"})
-    contended_posts.ring([post])
+    contended_posts.ring({post: None})
     forget = contended_posts.forget
 
     def slow(posts: Collection[str]) -> None:
         with engine.begin() as tx:
             factories.edit(tx, post, {"caption": "just now"})
-        contended_posts.ring([post])
+        contended_posts.ring({post: None})
         forget(posts)
 
     monkeypatch.setattr(contended_posts, "forget", slow)
@@ -171,7 +170,7 @@ def test_a_post_that_is_still_held_is_tried_again_and_a_free_one_is_not(engine: 
         taken, free = factories.post(tx), factories.post(tx)
         for post in (taken, free):
             factories.edit(tx, post, {"caption": "x"})
-    contended_posts.ring([taken, free], "me#1")
+    contended_posts.ring({taken: "me#1", free: "me#1"})
     with locked_by_a_person(engine, taken):
         [bell] = contended_bells(redis_url)
         assert tasks.apply_edits(*bell) == {"applied": 1, "contended": 1}

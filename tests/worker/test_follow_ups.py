@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from shared.broker import contended_posts, queue
+from shared.broker import contended_posts, doorbells, queue
+from shared.broker.doorbells import Bell
 from shared.domain.lifecycle import PostFacts, Status
 from shared.store.posts import Write
 from worker.follow_ups import SNOOZE, FollowUps, JobStep, Publish, Render
@@ -63,18 +64,22 @@ Sent = list[tuple[Any, ...]]
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """What is rung for: (task, args, countdown, eta), or ("contended", posts, reply_to)."""
+    """What is rung for: (task, args, countdown, eta), or ("contended", {post: address})."""
     sent: Sent = []
 
     def send(task: str, args: Any, *, countdown: float | None = None, eta: Any = None, **_: Any) -> bool:
         sent.append((task, args, countdown, eta))
         return True
 
-    def ring(posts: Any, reply_to: str | None) -> None:
-        if posts:
-            sent.append(("contended", posts, reply_to))
+    def ring(addresses: Any) -> None:
+        if addresses:
+            sent.append(("contended", addresses))
+
+    def ring_edits(posts: Any, reply_to: str | None = None) -> bool:
+        return send("edits.apply", [posts, reply_to])
 
     monkeypatch.setattr(queue, "send", send)
+    monkeypatch.setattr(doorbells, "ring", ring_edits)
     monkeypatch.setattr(queue, "free_capacity", lambda _: 1)
     monkeypatch.setattr(contended_posts, "ring", ring)
     return sent
@@ -98,7 +103,7 @@ def snoozed(seconds: float, *messages: Any) -> FollowUps:
         (FollowUps(renders=[Render("p", 2)]), [("posts.render", ["p", 2], None, None)]),
         (FollowUps(edits=["p"]), [("edits.apply", [["p"], "me#1"], None, None)]),
         (FollowUps(edits_first=["p"]), [("edits.apply", [["p"], None], None, None)]),
-        (FollowUps(contended=["p"]), [("contended", ["p"], "me#1")]),
+        (FollowUps(contended=["p"]), [("contended", {"p": "me#1"})]),
         (FollowUps(webhooks=["p"]), [("webhooks.deliver", [["p"]], None, None)]),
         (
             snoozed(SNOOZE, Publish("p", 3), Publish("q", 1)),
@@ -106,13 +111,14 @@ def snoozed(seconds: float, *messages: Any) -> FollowUps:
         ),
         (snoozed(7.5, Render("p", 2)), [("posts.render", ["p", 2], 7.5, None)]),
         (snoozed(SNOOZE, JobStep("j", "j 1 of 2")), [("reschedules.run_chunk", ["j"], SNOOZE, None)]),
+        (snoozed(1.5, Bell(["p", "q"], "me#1")), [("edits.apply", [["p", "q"], "me#1"], 1.5, None)]),
         (snoozed(0.0, JobStep("j"), JobStep("j")), [("reschedules.run_chunk", ["j"], None, None)] * 2),
     ],
 )  # fmt: skip
 def test_each_follow_up_is_one_message_and_nothing_is_none(
     sent: Sent, follow_ups: FollowUps, expected: list[Any]
 ) -> None:
-    follow_ups.send("me#1")
+    follow_ups.send(dict.fromkeys("pq", "me#1"))
     assert sent == expected
 
 
@@ -132,9 +138,20 @@ def test_a_claim_that_waits_for_edits_does_not_fill_a_queue_of_edits_that_no_wor
     assert sent == [("edits.apply", [["p"], None], None, None)]
 
 
+def test_the_edits_of_each_process_are_rung_for_with_its_own_address(sent: Sent) -> None:
+    FollowUps(edits=["p", "q", "r", "s"]).send({"p": "me#1", "q": "you#4", "r": "me#1"})
+    assert [args for _, args, *_ in sent] == [[["p", "r"], "me#1"], [["q"], "you#4"], [["s"], None]]
+
+
+def test_something_to_ring_for_is_true_and_nothing_is_not() -> None:
+    assert not FollowUps()
+    for field in fields(FollowUps):
+        assert FollowUps(**{field.name: getattr(one_of_each("a"), field.name)})
+
+
 def test_the_worker_rings_through_follow_ups_only() -> None:
     worker = Path(__file__).parent.parent.parent / "worker"
-    rings = re.compile(r"queue\.(send|ring_|enqueue_)|contended_posts\.ring")
+    rings = re.compile(r"queue\.(send|ring_|enqueue_)|(contended_posts|doorbells)\.ring")
     found = {path.relative_to(worker).as_posix() for path in worker.rglob("*.py") if rings.search(path.read_text())}
     # The edge of a task puts its own message back on its queue, as it came.
     assert found == {"follow_ups.py", "runtime/app.py"}

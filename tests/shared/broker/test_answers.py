@@ -18,6 +18,11 @@ from tests import factories
 from tests.faults.proxy import Proxy
 from tests.waiting import until
 
+
+def announce(address: str, results: list[EditResult], *, more: bool = False) -> bool:
+    return answers.announce([answers.announcement(address, results, more=more)])
+
+
 END = EditResult("edit_1", EditStatus.APPLIED, 4, result='{"caption": "ü"}')
 REJECTED = EditResult(
     "edit_2", EditStatus.REJECTED, 4, error_code="cannot_edit", error_message="no", error_details=[{"a": "b"}]
@@ -52,7 +57,7 @@ class Ear:
         """Announce until it is heard: pub/sub forgets what nobody listens to."""
 
         def heard() -> bool:
-            answers.announce(answers.address(self.listener.channel, bell), [])
+            announce(answers.address(self.listener.channel, bell), [])
             return any(answer.bell == bell for answer in self.heard)
 
         await until(heard)
@@ -75,7 +80,7 @@ def test_an_answer_is_heard_as_it_was_announced() -> None:
     async def story() -> None:
         async with listening() as ear:
             there = answers.address(ear.listener.channel, 7)
-            assert await asyncio.to_thread(answers.announce, there, [END, REJECTED])
+            assert await asyncio.to_thread(announce, there, [END, REJECTED])
             await until(lambda: Answer(7, {"edit_1": END, "edit_2": REJECTED}) in ear.heard)
 
     asyncio.run(story())
@@ -86,9 +91,9 @@ def test_ends_that_are_told_early_say_that_the_bell_has_more_to_say() -> None:
     async def story() -> None:
         async with listening() as ear:
             there = answers.address(ear.listener.channel, 7)
-            assert await asyncio.to_thread(answers.announce, there, [END], more=True)
+            assert await asyncio.to_thread(announce, there, [END], more=True)
             await until(lambda: Answer(7, {"edit_1": END}, more=True) in ear.heard)
-            assert await asyncio.to_thread(answers.announce, there, [REJECTED])
+            assert await asyncio.to_thread(announce, there, [REJECTED])
             await until(lambda: Answer(7, {"edit_2": REJECTED}) in ear.heard)
 
     asyncio.run(story())
@@ -131,7 +136,7 @@ def test_a_listener_survives_a_redis_that_refuses_it_for_a_while(wire: Proxy) ->
         async with listening() as ear:
             await asyncio.to_thread(wire.refuse)
             await asyncio.to_thread(wire.cut)
-            assert not await asyncio.to_thread(answers.announce, answers.address(ear.listener.channel, 1), [])
+            assert not await asyncio.to_thread(announce, answers.address(ear.listener.channel, 1), [])
             await asyncio.to_thread(wire.heal)
             await ear.until_it_hears(2)
 
@@ -147,7 +152,7 @@ def test_a_listener_that_hears_nothing_asks_and_without_an_answer_begins_anew(
     async def story() -> None:
         async with listening() as ear:
             wire.swallow(["down"])
-            await asyncio.to_thread(answers.announce, answers.address(ear.listener.channel, 1), [])
+            await asyncio.to_thread(announce, answers.address(ear.listener.channel, 1), [])
             await asyncio.to_thread(wire.heal)  # but not for the connections that are there
             await asyncio.to_thread(redis_connection.client().close)
             await ear.until_it_hears(2)

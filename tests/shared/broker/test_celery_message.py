@@ -12,7 +12,7 @@ import redis
 import structlog
 
 from shared import task_names
-from shared.broker import celery_message, queue, redis_connection
+from shared.broker import celery_message, doorbells, queue, redis_connection
 from tests import factories
 
 DIFFERENT = {
@@ -88,13 +88,13 @@ def test_a_broker_that_is_away_is_told_of_by_false(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(queue, "log", structlog.get_logger())  # a logger keeps the stream of its first line
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
     factories.forget_caches()
-    assert not queue.ring_edits(["post_1"])
+    assert not doorbells.ring(["post_1"])
     assert not asyncio.run(rung_on_a_loop(["post_1"]))
     assert queue.free_capacity("edits") == 0
 
 
 def test_a_doorbell_of_an_event_loop_is_the_same_message(broker: redis.Redis) -> None:
-    assert queue.ring_edits(["post_1", "post_2"], "here#1")
+    assert doorbells.ring(["post_1", "post_2"], "here#1")
     by_a_thread = flat(on(broker, "edits"))
     assert asyncio.run(rung_on_a_loop(["post_1", "post_2"], "here#1"))
     on_a_loop = flat(on(broker, "edits"))
@@ -103,4 +103,4 @@ def test_a_doorbell_of_an_event_loop_is_the_same_message(broker: redis.Redis) ->
 
 async def rung_on_a_loop(post_ids: list[str], reply_to: str | None = None) -> bool:
     async with redis_connection.client_on_loop() as client:
-        return await queue.ring_edits_on_loop(client, post_ids, reply_to)
+        return await doorbells.ring_on_loop(client, post_ids, reply_to)

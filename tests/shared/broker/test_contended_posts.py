@@ -26,9 +26,9 @@ def bells(url: str) -> list[str]:
 
 
 def test_posts_that_are_held_at_once_are_tried_again_by_one_message_with_the_last_address_of_each(url: str) -> None:
-    contended_posts.ring(["a"], "me#1")
-    contended_posts.ring(["a", "b"], "you#2")
-    contended_posts.ring(["a", "c"])
+    contended_posts.ring({"a": "me#1"})
+    contended_posts.ring({"a": "you#2", "b": "you#2"})
+    contended_posts.ring({"a": None, "c": None})
     [token] = bells(url)
     [(_, headers)] = messages_at(url, "edits")
     assert headers["eta"]
@@ -36,22 +36,22 @@ def test_posts_that_are_held_at_once_are_tried_again_by_one_message_with_the_las
 
 
 def test_a_message_that_has_arrived_serves_nobody_who_comes_after(url: str) -> None:
-    contended_posts.ring(["a"])
+    contended_posts.ring({"a": None})
     contended_posts.take(*bells(url))
-    contended_posts.ring(["b"])
+    contended_posts.ring({"b": None})
     second, _ = bells(url)
     assert contended_posts.take(second).keys() == {"a", "b"}
 
 
 @pytest.mark.parametrize("token", [None, "", "of another"])
 def test_a_message_beside_the_one_under_way_reads_too_and_sends_none_in_its_turn(url: str, token: str | None) -> None:
-    contended_posts.ring(["a"])
+    contended_posts.ring({"a": None})
     assert contended_posts.take(token).keys() == {"a"}
     assert contended_posts.known(["a"]) == {"a"}, "the other still will"
-    contended_posts.ring(["a"])
+    contended_posts.ring({"a": None})
     [only] = bells(url)
     assert contended_posts.take(only).keys() == {"a"}
-    contended_posts.ring(["a"])
+    contended_posts.ring({"a": None})
     assert len(bells(url)) == 2
 
 
@@ -66,11 +66,11 @@ def test_what_is_no_id_is_thrown_out_and_costs_nobody_anything(url: str) -> None
 
 def test_a_post_is_known_only_while_a_message_that_will_try_it_is_under_way(url: str) -> None:
     assert contended_posts.known(["a"]) == set()
-    contended_posts.ring(["a"])
+    contended_posts.ring({"a": None})
     assert contended_posts.known(["a", "b"]) == {"a"}
     contended_posts.take(*bells(url))
     assert contended_posts.known(["a"]) == set()
-    contended_posts.ring(["b"])
+    contended_posts.ring({"b": None})
     assert contended_posts.known(["a", "b"]) == {"a", "b"}
     contended_posts.forget(["a"])
     assert contended_posts.known(["a", "b"]) == {"b"}
@@ -78,12 +78,12 @@ def test_a_post_is_known_only_while_a_message_that_will_try_it_is_under_way(url:
 
 def test_a_message_that_got_lost_is_believed_in_for_a_while_only(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setattr(contended_posts, "BELIEVED", 0.1)
-    contended_posts.ring(["a"])
+    contended_posts.ring({"a": None})
     with redis.Redis.from_url(url) as broker:
         broker.delete("edits")
         eventually(lambda: not broker.exists(contended_posts.RUNG), within=30)
     assert contended_posts.known(["a"]) == set()
-    contended_posts.ring(["b"])
+    contended_posts.ring({"b": None})
     assert contended_posts.take(*bells(url)).keys() == {"a", "b"}
 
 
@@ -92,6 +92,6 @@ def test_without_redis_nobody_is_known_and_nothing_raised(
 ) -> None:
     with factories.set_up(monkeypatch, database_url, own_valkey.url):
         own_valkey.process.kill()
-        contended_posts.ring(["a"])
+        contended_posts.ring({"a": None})
         contended_posts.forget(["a"])
         assert (contended_posts.known(["a"]), contended_posts.take("t")) == (set(), {})

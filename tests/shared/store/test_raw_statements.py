@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from shared.settings import settings
-from shared.store import db, raw_statements
+from shared.store import StaleWriteError, db, expecting, raw_statements
+from shared.store.trip import Statement
 from tests import factories, sizes
 from tests.waiting import eventually
 
@@ -42,7 +43,7 @@ def test_a_lost_connection_is_told_as_sqlalchemy_tells_it_and_replaced(run: Call
 @pytest.mark.usefixtures("engine")
 def test_of_statements_sent_together_one_that_fails_undoes_them_all_and_shows_no_value() -> None:
     with pytest.raises(DBAPIError) as failed, db.transaction() as tx:
-        raw_statements.changed_together(
+        raw_statements.rows_together(
             tx,
             ("INSERT INTO workspaces (id, name) VALUES ('ws_2', $1)", "never"),
             ("INSERT INTO workspaces (id, name) VALUES ('ws_3', CAST($1 AS integer))", "secret"),
@@ -100,19 +101,19 @@ def test_statements_of_any_size_get_through_together_and_so_do_their_answers(siz
 
 @pytest.mark.usefixtures("engine")
 def test_a_trip_begins_its_own_transaction_and_is_rolled_back_with_it() -> None:
-    made = "INSERT INTO workspaces (id, name) VALUES ($1, $1)"
+    made = "INSERT INTO workspaces (id, name) VALUES ($1, $1) RETURNING id"
     with db.transaction() as tx, tx.begin_nested() as all_of_it:
-        assert raw_statements.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
+        assert raw_statements.rows_together(tx, (made, "ws_2"), (made, "ws_3")) == [[("ws_2",)], [("ws_3",)]]
         all_of_it.rollback()
     with db.transaction() as tx:
-        assert raw_statements.changed_together(tx, (made, "ws_2"), (made, "ws_3")) == [1, 1]
+        assert raw_statements.rows_together(tx, (made, "ws_2"), (made, "ws_3")) == [[("ws_2",)], [("ws_3",)]]
         tx.rollback()
     with db.transaction() as tx:
         # Each of them again: what was prepared outlives the transaction, and a failure of its neighbours.
         assert raw_statements.rows_together(tx, ("SELECT id FROM workspaces WHERE id <> $1", factories.WORKSPACE)) == [
             []
         ]
-        assert raw_statements.changed_together(tx, (made, "ws_2")) == [1]
+        assert raw_statements.rows_together(tx, (made, "ws_2")) == [[("ws_2",)]]
 
 
 @pytest.mark.usefixtures("engine")
@@ -176,3 +177,61 @@ def test_an_interruption_in_the_middle_of_a_trip_leaves_no_answer_for_the_next()
 def test_a_value_that_no_text_of_postgresql_holds_is_refused_not_cut_off() -> None:
     with pytest.raises(DBAPIError), db.transaction() as tx:
         raw_statements.rows_together(tx, ("SELECT $1", "a\0b"))
+
+
+MADE = "INSERT INTO workspaces (id, name) VALUES ($1, $1)"
+
+
+def workspaces() -> list[str]:
+    with db.transaction() as tx:
+        found = raw_statements.rows(
+            tx, 'SELECT id FROM workspaces WHERE id <> $1 ORDER BY id COLLATE "C"', factories.WORKSPACE
+        )
+    return [row[0] for row in found]
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_waits_for_the_commit_is_sent_with_it_and_once() -> None:
+    with db.transaction() as tx:
+        raw_statements.rows(tx, "SELECT 1")
+        raw_statements.at_commit(tx, (MADE, "ws_2"), (MADE, "ws_3"))
+        assert workspaces() == []
+    assert workspaces() == ["ws_2", "ws_3"]
+    with db.transaction() as tx:
+        raw_statements.rows(tx, "SELECT 1")
+    assert workspaces() == ["ws_2", "ws_3"]
+
+
+def leave(*statements: Statement, given_up: bool = False) -> None:
+    with db.transaction() as tx:
+        raw_statements.rows(tx, "SELECT 1")
+        raw_statements.at_commit(tx, *statements)
+        if given_up:
+            raise ZeroDivisionError
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_transaction_that_is_given_up_sends_nothing_of_it_nor_does_the_next_one() -> None:
+    with pytest.raises(ZeroDivisionError):
+        leave((MADE, "ws_2"), given_up=True)
+    leave()
+    assert workspaces() == []
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("expected", [0, 2])
+def test_another_number_of_rows_than_expected_ends_the_trip_that_would_have_committed(expected: int) -> None:
+    checked = expecting("UPDATE workspaces SET name = $1 WHERE id = $2", "$3", "rename")
+    with pytest.raises(StaleWriteError, match=f"rename: 1 rows instead of {expected}"):
+        leave((MADE, "ws_2"), (checked, "never", "ws_2", expected))
+    assert workspaces() == []
+    leave((MADE, "ws_2"), (checked, "renamed", "ws_2", 1))
+    assert workspaces() == ["ws_2"]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_connection_that_is_lost_before_the_commit_is_transient_and_commits_nothing() -> None:
+    with pytest.raises(DBAPIError) as lost:
+        leave((MADE, "ws_2"), ("SELECT pg_terminate_backend(pg_backend_pid())",))
+    assert db.is_transient(lost.value)
+    assert workspaces() == []

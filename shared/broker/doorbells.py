@@ -1,0 +1,252 @@
+"""Doorbells for queues of edits: left in a list for a worker that is awake, or a Celery message that wakes one.
+
+A Celery message costs several milliseconds of CPU, whatever it carries. A worker that a message woke therefore stays
+awake for a moment, and takes doorbells from the list. What it takes is on record in Redis, in a list of its own, its
+hand, until it is answered: so a death while it works is noticed (docs/decisions/0016). Redis may lose all of it: the
+edits are in their rows, and rescue rings for them.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import redis
+import redis.asyncio
+import structlog
+from pydantic_core import from_json, to_json
+
+from shared.broker import queue, redis_connection
+from shared.broker.answers import Announcement
+from shared.broker.queue import DOORBELL_POSTS, readable
+from shared.domain.ids import is_id
+from shared.task_names import EDITS_APPLY
+from shared.telemetry import tracing
+
+LIST = "redraft:doorbells"
+AWAKE = "redraft:awake"
+"""Holds the key of the hand of the worker that was the last to say that it is awake."""
+
+HAND = "redraft:hand:"
+HANDS = "redraft:hands"
+"""The names of all hands, for rescue."""
+
+AWAKE_FOR = 250
+"""Milliseconds for which a worker counts as awake after its last sign. One that is busy for longer wakes no others up,
+so others are woken; one that died or froze is missed after that time.
+"""
+
+LISTED_FOR = 5_000
+"""Milliseconds after which the list is forgotten when no doorbell joins it. Rescue has rung by then."""
+
+KEPT_FOR = 600_000
+DEAD_AFTER = 60_000
+"""Milliseconds that a hand is kept; and after which a worker with something in its hand is dead: the time limit of a
+task is shorter.
+"""
+
+AT_ONCE = 4
+"""Doorbells that a worker takes at once."""
+
+ROOM = 8
+"""So many doorbells may be in the list and in the hand of the worker that is awake. The next one wakes another worker.
+"""
+
+_LEAVE = """
+local hand = redis.call('GET', KEYS[2])
+if not hand or redis.call('LLEN', KEYS[1]) + redis.call('LLEN', hand) >= tonumber(ARGV[2]) then
+    return 0
+end
+redis.call('LPUSH', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1"""
+
+# The sign is taken back before the last look: a doorbell that comes later wakes a worker.
+_SLEEP = """
+if redis.call('GET', KEYS[2]) == KEYS[3] then
+    redis.call('DEL', KEYS[2])
+end
+local taken = {}
+for number = 1, tonumber(ARGV[1]) do
+    local bell = redis.call('LMOVE', KEYS[1], KEYS[3], 'RIGHT', 'LEFT')
+    if not bell then break end
+    taken[number] = bell
+end
+if taken[1] then
+    redis.call('PEXPIRE', KEYS[3], ARGV[2])
+    redis.call('SADD', KEYS[4], KEYS[3])
+end
+return taken"""
+
+log = structlog.get_logger(__name__)
+
+
+class Bell(NamedTuple):
+    """One doorbell: posts with something new, at most 500, and the address of the answer (`answers.address`).
+
+    `traces`: the traces of the requests that it stands for (shared/telemetry/tracing.py).
+    """
+
+    post_ids: list[str]
+    reply_to: str | None = None
+    traces: list[str] = []  # noqa: RUF012  -- never changed
+
+    def raw(self) -> bytes:
+        """As it lies in Redis."""
+        return to_json(self)
+
+
+def parse(raw: bytes) -> Bell | None:
+    """A doorbell from Redis, or None for what is none of ours. Any client of Redis can write there."""
+    try:
+        post_ids, reply_to, traces = from_json(raw)
+    except (ValueError, TypeError):
+        return None
+    if not isinstance(post_ids, list) or not isinstance(traces, list):
+        return None
+    named = [one for one in post_ids[:DOORBELL_POSTS] if is_id(one)]
+    return Bell(named, reply_to if is_id(reply_to) else None, traces) if named else None
+
+
+def ring(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
+    """Ring for posts that have something new. False where the broker would not take all of it.
+
+    Never raises for a broker that is gone, frozen or full: rescue rings again.
+    """
+    rung = True
+    for start in range(0, len(post_ids), DOORBELL_POSTS):
+        bell = _bell(post_ids[start : start + DOORBELL_POSTS], reply_to)
+        try:
+            left = redis_connection.client().eval(*_leaving(bell, ROOM))
+        except redis.RedisError as error:
+            rung = queue.not_sent(EDITS_APPLY, readable(bell.post_ids), error)
+            continue
+        rung &= bool(left) or queue.send(EDITS_APPLY, [bell.post_ids, reply_to], shown=readable(bell.post_ids))
+    return rung
+
+
+def ring_later(bell: Bell, seconds: float) -> bool:
+    """Ring once more for work that was put off: with a message, which can wait."""
+    return queue.send(EDITS_APPLY, [bell.post_ids, bell.reply_to], shown=readable(bell.post_ids), countdown=seconds)
+
+
+async def ring_on_loop(
+    broker: redis.asyncio.Redis, post_ids: Sequence[str], reply_to: str | None, room: int = ROOM
+) -> bool:
+    """The same on an event loop, with a connection of `redis_connection.client_on_loop`. At most 500 posts.
+
+    `room`: with so many doorbells before this one, another worker is woken.
+    """
+    bell, shown = _bell(post_ids, reply_to), readable(post_ids)
+    try:
+        asked: Any = broker.eval(*_leaving(bell, room))
+        if not await asked:
+            await queue.send_on_loop(broker, EDITS_APPLY, [bell.post_ids, reply_to], shown, bell.traces)
+    except (redis.RedisError, OSError) as error:
+        return queue.not_sent(EDITS_APPLY, shown, error)
+    return True
+
+
+class Hand:
+    """What one worker process has in hand. `place`: its worker's name and its place in the pool, `edits@host/0`.
+
+    Whatever its calls return is on record until the next one. A broker that is away gives nothing: `[]`.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.key = HAND + place
+
+    def take_up(self, bell: Bell) -> list[Bell]:
+        """A Celery message brought this doorbell: it is in hand now, and the worker is awake.
+
+        Returned: what is in hand, which may be more: a connection was lost after this worker had taken a doorbell.
+        """
+        *_, found = self._run(
+            (),
+            ("LPUSH", self.key, bell.raw()),
+            *self._noted(),
+            ("SET", AWAKE, self.key, "PX", AWAKE_FOR),
+            ("LRANGE", self.key, 0, 2 * AT_ONCE - 1),
+        ) or [[]]
+        return _parsed(reversed(found))
+
+    def answer_and_take(self, answers: Sequence[Announcement], seconds: float) -> list[Bell]:
+        """Answer what was in hand, and take the next doorbells, waiting `seconds` for one."""
+        replies = self._run(
+            answers,
+            ("DEL", self.key),
+            ("SET", AWAKE, self.key, "PX", AWAKE_FOR),
+            ("BLMOVE", LIST, self.key, "RIGHT", "LEFT", seconds),
+            *[("LMOVE", LIST, self.key, "RIGHT", "LEFT")] * (AT_ONCE - 1),
+            *self._noted(),
+        )
+        return _parsed(replies[2 : 2 + AT_ONCE])
+
+    def fall_asleep(self, answers: Sequence[Announcement] = ()) -> list[Bell]:
+        """Answer what was in hand, be awake no longer, and take what lies in the list after that."""
+        asleep = ("EVAL", _SLEEP, 4, LIST, AWAKE, self.key, HANDS, AT_ONCE, KEPT_FOR)
+        *_, found = self._run(answers, ("DEL", self.key), asleep) or [[]]
+        return _parsed(found)
+
+    def drop(self, answers: Sequence[Announcement] = ()) -> None:
+        """Answer what was in hand."""
+        self._run(answers, ("DEL", self.key))
+
+    def left(self) -> list[Bell]:
+        """What is on record."""
+        [found] = self._run((), ("LRANGE", self.key, 0, -1)) or [[]]
+        return _parsed(reversed(found))
+
+    def _noted(self) -> list[tuple[object, ...]]:
+        return [("PEXPIRE", self.key, KEPT_FOR), ("SADD", HANDS, self.key)]
+
+    def _run(self, answers: Sequence[Announcement], *commands: tuple[Any, ...]) -> list[Any]:
+        """The replies to these commands, behind the answers, all in one trip; [] where the broker is away."""
+        try:
+            with redis_connection.client().pipeline(transaction=False) as together:
+                send: Any = together.execute_command
+                for channel, payload in answers:
+                    together.publish(channel, payload)
+                for command in commands:
+                    send(*command)
+                return list(together.execute()[len(answers) :])
+        except redis.RedisError as error:
+            log.warning("hand_lost", answers=len(answers), error=type(error).__name__)
+            return []
+
+
+def _parsed(found: Iterable[Any]) -> list[Bell]:
+    return [bell for raw in found if raw is not None and (bell := parse(raw))]
+
+
+def dead_hands() -> list[Hand]:
+    """Hands with something in them whose workers are dead: nothing was taken or answered for DEAD_AFTER.
+
+    Forgets the names of hands that are empty: the next doorbell in one names it again.
+    """
+    client = redis_connection.client()
+    try:
+        names: Any = client.smembers(HANDS)
+        with client.pipeline(transaction=False) as together:
+            for name in names:
+                together.pttl(name)
+            left = dict(zip(names, together.execute(), strict=True))
+        if empty := [name for name, milliseconds in left.items() if milliseconds < 0]:
+            client.srem(HANDS, *empty)
+    except redis.RedisError as error:
+        log.warning("hands_not_read", error=type(error).__name__)
+        return []
+    dead = [name for name, milliseconds in left.items() if 0 <= milliseconds < KEPT_FOR - DEAD_AFTER]
+    return [Hand(name.decode().removeprefix(HAND)) for name in dead]
+
+
+def _bell(post_ids: Sequence[str], reply_to: str | None) -> Bell:
+    carried = tracing.headers([list(post_ids)]) or {}
+    return Bell(list(post_ids), reply_to, carried.get(tracing.PARENTS, []))
+
+
+def _leaving(bell: Bell, room: int) -> tuple[Any, ...]:
+    return (_LEAVE, 2, LIST, AWAKE, bell.raw(), room, LISTED_FOR)
+
+
+def posts_of(bells: Iterable[Bell]) -> dict[str, str | None]:
+    """The posts of some doorbells, each with the address of the latest doorbell that names it."""
+    return {post_id: bell.reply_to for bell in bells for post_id in bell.post_ids}

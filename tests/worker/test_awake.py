@@ -1,0 +1,314 @@
+"""The awake worker: many doorbells in one task, each process answered, and what it had in hand when it died."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import Engine, text
+
+from shared.broker import answers, doorbells
+from shared.broker.doorbells import LIST, Bell, Hand
+from shared.domain import lifecycle
+from shared.store import batches
+from shared.telemetry import logs
+from tests import factories
+from tests.api.answers import messages_at
+from tests.waiting import eventually
+from tests.worker.bulk import edits_locked_by_a_person, locked_by_a_person
+from worker import apply, awake, rescue, tasks
+from worker.attempts import EditAttempts
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def edited(engine: Engine, caption: str = "second") -> tuple[str, str]:
+    """A post and its queued edit."""
+    with engine.begin() as tx:
+        post = factories.post(tx)
+        return post, factories.edit(tx, post, {"caption": caption})
+
+
+class Ears:
+    """What two API processes hear."""
+
+    def __init__(self, broker: redis.Redis) -> None:
+        self._heard = broker.pubsub()
+        self._heard.subscribe("me", "you")
+        for _ in range(2):
+            self._heard.get_message(timeout=5)
+
+    def hear(self) -> list[tuple[str, int, set[str], bool]]:
+        """(channel, bell, edits, whether more follows) of each answer so far."""
+        found = []
+        while (message := self._heard.get_message(timeout=0.2)) is not None:
+            answer = answers.parse(message["data"])
+            assert answer is not None
+            found.append((message["channel"].decode(), answer.bell, set(answer.results), answer.more))
+        return found
+
+
+def test_one_task_applies_what_several_processes_left_in_the_list_and_answers_each(
+    engine: Engine, broker: redis.Redis
+) -> None:
+    ears = Ears(broker)
+    made = [edited(engine) for _ in range(5)]
+    both = made[1][0]
+    for (post, _), address in zip(made[1:], ["me#2", "you#1", "me#3", "you#2"], strict=True):
+        broker.lpush(LIST, Bell([post], address).raw())
+    broker.lpush(LIST, Bell([both], "you#3").raw())
+    assert tasks.apply_edits([made[0][0]], "me#1") == {"applied": 5, "doorbells": 6}
+    heard = ears.hear()
+    assert {(channel, bell) for channel, bell, *_ in heard} == {
+        *(("me", number) for number in (1, 2, 3)), *(("you", number) for number in (1, 2, 3))
+    }  # fmt: skip
+    told = {(channel, edit) for channel, _, edits, _ in heard for edit in edits}
+    assert told >= {
+        ("me", made[0][1]),
+        ("me", made[1][1]),
+        ("you", made[2][1]),
+        ("me", made[3][1]),
+        ("you", made[4][1]),
+    }
+    assert awake.own_hand().left() == []
+    assert not broker.exists(doorbells.AWAKE)
+
+
+def test_a_doorbell_that_comes_while_a_worker_is_awake_needs_no_message(engine: Engine, broker: redis.Redis) -> None:
+    first, second = edited(engine), edited(engine)
+    asleep = Hand.fall_asleep
+
+    def late(hand: Hand, *given: Any) -> list[Bell]:
+        """It has waited in vain, and is about to sleep: the last doorbell comes now."""
+        if factories.row(engine, "edits", second[1]).status == "queued":
+            doorbells.ring([second[0]])
+        return asleep(hand, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hand, "fall_asleep", late)
+        assert tasks.apply_edits([first[0]], None) == {"applied": 2, "doorbells": 2}
+    assert broker.llen("edits") == 0
+
+
+def test_a_task_ends_after_its_second_however_many_doorbells_come(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awake, "WORKS_FOR", 0.0)
+    posts = [edited(engine)[0] for _ in range(7)]
+    for post in posts[1:]:
+        broker.lpush(LIST, Bell([post]).raw())
+    assert tasks.apply_edits([posts[0]], None) == {"applied": 5, "doorbells": 5}
+    assert broker.llen(LIST) == 2
+    assert not broker.exists(doorbells.AWAKE)
+
+
+def test_an_edit_that_runs_for_the_first_time_counts_as_one_attempt_and_says_when_it_began(engine: Engine) -> None:
+    post, edit = edited(engine)
+    with factories.statements() as seen:
+        assert tasks.apply_edits([post], None) == {"applied": 1}
+    assert not any("attempts = e.attempts + 1" in one for one in seen)
+    ended = factories.row(engine, "edits", edit)
+    assert ended.attempts == 1
+    assert ended.created_at <= ended.started_at <= ended.finalized_at
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    """The process ends at this point of its task: nothing below it runs, no handler either."""
+
+    def die(*_: Any, **__: Any) -> Any:
+        raise SystemExit
+
+    where: dict[str, tuple[Any, str]] = {
+        "under the lock": (lifecycle, "decide"),
+        "before the commit": (batches, "finalize"),
+        "after the commit": (awake, "_answers"),
+        "with the answer": (Hand, "answer_and_take"),
+    }
+    monkeypatch.setattr(*where[point], die)
+
+
+@pytest.mark.parametrize("point", ["under the lock", "before the commit", "after the commit", "with the answer"])
+@pytest.mark.parametrize("finder", ["its successor", "rescue"])
+def test_what_a_worker_had_in_hand_when_it_died_is_found_counted_once_and_rung_for(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, point: str, finder: str
+) -> None:
+    post, edit = edited(engine)
+    with monkeypatch.context() as patch:
+        dying(patch, point)
+        with pytest.raises(SystemExit):
+            tasks.apply_edits([post], "me#1")
+    hand = awake.own_hand()
+    assert hand.left() == [Bell([post], "me#1")]
+    applied = point in ("after the commit", "with the answer")
+    assert factories.row(engine, "edits", edit).attempts == int(applied)
+    if finder == "rescue":
+        assert "hands" not in rescue.rescue(), "it may still work"
+        broker.delete("edits", doorbells.AWAKE)
+        broker.pexpire(hand.key, 1000)
+        assert rescue.rescue()["hands"] == 1
+    else:
+        broker.delete(doorbells.AWAKE)
+        awake.take_over()
+    stored = factories.row(engine, "edits", edit)
+    assert (stored.status, stored.attempts) == ("applied" if applied else "queued", 1)
+    assert hand.left() == []
+    rung = [posts for posts in (json_args(raw) for raw in broker.lrange("edits", 0, -1)) if post in posts]
+    assert rung
+    assert tasks.apply_edits([post], None) == ({} if applied else {"applied": 1})
+    assert factories.row(engine, "edits", edit).attempts == (1 if applied else 2)
+
+
+def json_args(raw: bytes | str) -> list[str]:
+    body = json.loads(base64.b64decode(json.loads(raw)["body"]))
+    found: list[str] = body[0][0]
+    return found
+
+
+def test_a_poison_edit_is_failed_after_five_deaths_and_takes_no_neighbour_with_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine.begin() as tx:
+        post, other = factories.post(tx), factories.post(tx)
+        poison = factories.edit(tx, post, {"caption": "poison"})
+        behind = factories.edit(tx, post, {"caption": "behind"})
+        neighbour = factories.edit(tx, other, {"caption": "mine"})
+    decide = lifecycle.decide
+
+    def deadly(facts: Any, patch: Any, *rest: Any) -> Any:
+        if patch.caption == "poison":
+            raise SystemExit
+        return decide(facts, patch, *rest)
+
+    monkeypatch.setattr(lifecycle, "decide", deadly)
+    # A killed process gives nothing back.
+    monkeypatch.setattr(EditAttempts, "__exit__", lambda *_: None)
+    deaths = 0
+    for _ in range(12):
+        try:
+            tasks.apply_edits([post, other], None)
+        except SystemExit:
+            deaths += 1
+            awake.take_over()
+    ended = {edit: factories.row(engine, "edits", edit) for edit in (poison, behind, neighbour)}
+    assert [ended[edit].status for edit in (poison, behind, neighbour)] == ["failed", "applied", "applied"]
+    assert (deaths, ended[poison].attempts) == (5, 5)
+
+
+def test_a_transient_error_costs_no_attempt_and_sends_each_doorbell_in_hand_again(
+    engine: Engine, broker: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = edited(engine), edited(engine)
+    hand = awake.own_hand()
+    broker.lpush(hand.key, Bell([second[0]], "you#1").raw())
+
+    def away(tx: Any, *_: Any, **__: Any) -> None:
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "finalize", away)
+        ended = tasks.apply_edits([first[0]], "me#1")
+    assert "put_off" in ended
+    again = [(arguments, properties) for arguments, properties in messages_at(redis_url, "edits")]
+    assert sorted(arguments for arguments, _ in again) == sorted([[[first[0]], "me#1"], [[second[0]], "you#1"]])
+    assert hand.left() == []
+    for _, edit in (first, second):
+        stored = factories.row(engine, "edits", edit)
+        assert (stored.status, stored.attempts, stored.deferrals) == ("queued", 0, 0)
+
+
+def test_a_fault_of_our_own_is_counted_and_its_neighbours_go_on_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, edit = edited(engine, "faulty")
+    other, fine = edited(engine)
+    decide = lifecycle.decide
+
+    def raising(facts: Any, patch: Any, *rest: Any) -> Any:
+        if patch.caption == "faulty":
+            raise ZeroDivisionError
+        return decide(facts, patch, *rest)
+
+    monkeypatch.setattr(lifecycle, "decide", raising)
+    with pytest.raises(logs.RedactedError):
+        tasks.apply_edits([post, other], None)
+    assert awake.own_hand().left() == []
+    assert [factories.row(engine, "edits", one).attempts for one in (edit, fine)] == [1, 1]
+    with pytest.raises(logs.RedactedError):
+        tasks.apply_edits([post, other], None)
+    with pytest.raises(logs.RedactedError):
+        tasks.apply_edits([other, post], None)
+    assert factories.row(engine, "edits", fine).status == "applied"
+
+
+def test_without_redis_the_attempt_is_counted_before_the_work(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    post, edit = edited(engine)
+    monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
+    factories.forget_caches()
+    with factories.statements() as seen:
+        assert tasks.apply_edits([post], "me#1") == {"applied": 1}
+    assert any("attempts = e.attempts + 1" in one for one in seen)
+    assert factories.row(engine, "edits", edit).attempts == 1
+
+
+def test_a_person_who_holds_an_edit_s_row_delays_its_post_only(engine: Engine) -> None:
+    (post, taken), (other, free) = edited(engine), edited(engine)
+    with edits_locked_by_a_person(engine, taken):
+        assert tasks.apply_edits([post, other], None) == {"applied": 1, "contended": 1}
+    assert [factories.row(engine, "edits", one).status for one in (taken, free)] == ["queued", "applied"]
+    assert factories.row(engine, "edits", taken).attempts == 0
+
+
+def test_of_doorbells_taken_together_each_hears_of_its_own_posts_before_a_locked_one_is_waited_for(
+    engine: Engine, broker: redis.Redis
+) -> None:
+    ears = Ears(broker)
+    (held, waiting), (mine, at_once), (yours, other) = edited(engine), edited(engine), edited(engine)
+    hand = awake.own_hand()
+    broker.lpush(hand.key, Bell([held, mine], "me#1").raw())
+    with locked_by_a_person(engine, held):
+        assert tasks.apply_edits([yours], "you#1") == {"applied": 2, "contended": 1, "doorbells": 2}
+    assert ears.hear() == [
+        ("me", 1, {at_once}, True), ("you", 1, {other}, True), ("me", 1, set(), False), ("you", 1, set(), False)
+    ]  # fmt: skip
+    assert factories.row(engine, "edits", waiting).status == "queued"
+
+
+def test_two_workers_that_are_awake_apply_each_edit_once(engine: Engine, broker: redis.Redis) -> None:
+    made = [edited(engine) for _ in range(40)]
+    for post, _ in made:
+        broker.lpush(LIST, Bell([post], "me#1").raw(), Bell([post], "you#1").raw())
+    done: list[dict[str, Any]] = []
+
+    def serve(place: int) -> None:
+        done.append(dict(awake.serve(Bell(["post_nobody"]), Hand(f"edits@here/{place}"))))
+
+    both = [threading.Thread(target=serve, args=[place]) for place in (0, 1)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(30)
+    assert sum(int(one.get("applied", 0)) for one in done) == len(made)
+    assert {factories.row(engine, "edits", edit).attempts for _, edit in made} == {1}
+
+
+def test_the_hand_is_empty_once_a_task_has_ended_in_any_way(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    post, _ = edited(engine)
+    tasks.apply_edits([post], None)
+    tasks.apply_edits(["post_nobody"], None)
+    monkeypatch.setattr(apply, "drain", lambda *_, **__: 1 / 0)
+    with pytest.raises(logs.RedactedError):
+        tasks.apply_edits([post], None)
+    eventually(lambda: awake.own_hand().left() == [], within=1)

@@ -1,0 +1,178 @@
+"""An awake worker: woken by one Celery message, it empties the list of doorbells before it sleeps again.
+
+shared/broker/doorbells.py holds the list, and what each worker has in hand. A task stays awake for a short time only:
+so Flower sees it live, a warm shutdown waits for it, and its time limit holds.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+from shared import task_names
+from shared.broker import answers, contended_posts, doorbells, queue, worker_metrics
+from shared.broker.answers import Announcement
+from shared.broker.doorbells import Bell, Hand
+from shared.broker.queue import DOORBELL_POSTS
+from shared.domain.queued_edits import EditResult
+from shared.store import StaleWriteError, db
+from shared.store import edits as edits_store
+from shared.telemetry import logs, tracing
+from worker.apply import Applied, apply_edits
+from worker.follow_ups import FollowUps
+
+LINGER = 0.05
+"""Seconds that a worker waits for the next doorbell."""
+
+WORKS_FOR = 1.0
+"""Seconds after which a task takes the last doorbells and ends."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Served:
+    """What a task did, in small numbers for Flower: `{"applied": 412, "doorbells": 31}`."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    doorbells: int = 0
+
+    def summary(self) -> dict[str, int]:
+        """As the task returns it. A lone doorbell is not worth a number."""
+        return dict(self.counts) | ({"doorbells": self.doorbells} if self.doorbells > 1 else {})
+
+
+def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
+    """Apply what this doorbell stands for, and then what the list holds, until it is empty for a moment.
+
+    A transient error ends the task: the doorbells in hand are sent again, a second or two later, as messages.
+    """
+    hand, served = hand or own_hand(), Served()
+    until = time.monotonic() + WORKS_FOR
+    bells = hand.take_up(first)
+    # Without Redis nothing is on record: the attempts are counted before the work instead, and the task ends after it.
+    awake = on_record = bool(bells)
+    bells = bells or [first]
+    try:
+        while bells:
+            due = _apply(bells, served, on_record=on_record)
+            if awake and time.monotonic() < until:
+                bells = hand.answer_and_take(due, LINGER)
+                if not bells:
+                    awake, bells = False, hand.fall_asleep()
+            elif awake:
+                awake, bells = False, hand.fall_asleep(due)
+            else:
+                bells = []
+                hand.drop(due)
+    except Exception as error:
+        if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
+            hand.drop()
+            raise
+        log.warning("task_put_off", task=task_names.EDITS_APPLY, error=type(error).__name__)
+        follow_ups = FollowUps()
+        follow_ups.snooze(1 + random.random(), *bells)  # noqa: S311  -- spread only
+        follow_ups.send()
+        hand.drop()
+        return {**served.summary(), "put_off": type(error).__name__}
+    return {**served.summary()}
+
+
+def own_hand() -> Hand:
+    """The hand of this process. A process that replaces a dead one in the pool has the same."""
+    return Hand(worker_metrics.place_name())
+
+
+def take_over() -> None:
+    """Called in a new process of the pool. What is in its hand, the process before it had there when it died."""
+    try:
+        recover(own_hand())
+    except Exception as error:  # noqa: BLE001  -- a worker may start before its servers; rescue finds the hand too
+        log.warning("hand_not_taken_over", error=type(error).__name__, reason=str(logs.redacted(error)))
+
+
+def recover(hand: Hand) -> int:
+    """Count an attempt for each edit behind a dead worker's doorbells that was not tried yet, and ring for their posts.
+
+    An edit that was tried before is counted before each of its runs. A death right here counts once more, or rings once
+    more. Returned: how many edits were counted.
+    """
+    posts = doorbells.posts_of(hand.left())
+    if not posts:
+        return 0
+    with db.autocommit_relaxed() as relaxed:
+        counted = edits_store.count_deaths(relaxed, list(posts))
+    log.warning("worker_died", hand=hand.key, posts=queue.readable(list(posts)), edits=counted)
+    hand.drop()
+    FollowUps(edits=list(posts)).send(posts)
+    return counted
+
+
+def recover_dead() -> int:
+    """The same for each hand that no process took over: its worker is gone for good. Returned: how many hands."""
+    dead = doorbells.dead_hands()
+    for hand in dead:
+        recover(hand)
+    return len(dead)
+
+
+def _apply(bells: Sequence[Bell], served: Served, *, on_record: bool) -> list[Announcement]:
+    """Apply what these doorbells stand for. Returned: the answers that are still to be given."""
+    due: list[Announcement] = []
+    for batch in _batches(bells):
+        answers.announce(due)
+        addresses = doorbells.posts_of(batch)
+        with tracing.doorbells(task_names.EDITS_APPLY, [trace for bell in batch for trace in bell.traces]):
+            applied = apply_edits(
+                addresses,
+                partial(_announce, batch),
+                contended_posts.known,
+                on_record=on_record,
+            )
+            due = _answers(batch, applied, applied.results[applied.announced :])
+            if applied.follow_ups:
+                # The answers come first: their clients wait.
+                answers.announce(due)
+                due = []
+                applied.follow_ups.send(addresses)
+        served.counts.update(applied.summary())
+        served.doorbells += len(batch)
+    return due
+
+
+def _announce(batch: Sequence[Bell], so_far: Applied) -> None:
+    answers.announce(_answers(batch, so_far, so_far.results, more=True))
+
+
+def _batches(bells: Sequence[Bell]) -> Iterator[list[Bell]]:
+    """Doorbells that are applied together: as many as name the posts of one full doorbell."""
+    batch: list[Bell] = []
+    posts = 0
+    for bell in bells:
+        if batch and posts + len(bell.post_ids) > DOORBELL_POSTS:
+            yield batch
+            batch, posts = [], 0
+        batch.append(bell)
+        posts += len(bell.post_ids)
+    if batch:
+        yield batch
+
+
+def _answers(
+    batch: Sequence[Bell], applied: Applied, results: Sequence[EditResult], *, more: bool = False
+) -> list[Announcement]:
+    """One answer for each doorbell, with the results of its posts."""
+    if len(batch) == 1:
+        made = [answers.announcement(batch[0].reply_to, results, more=more)]
+    else:
+        post_of = {edit.id: edit.post_id for edit in applied.read}
+        of_posts = [(set(bell.post_ids), bell) for bell in batch]
+        made = [
+            answers.announcement(bell.reply_to, [one for one in results if post_of[one.id] in posts], more=more)
+            for posts, bell in of_posts
+        ]
+    return [answer for answer in made if answer]
