@@ -21,7 +21,7 @@ from shared.broker.queue import DOORBELL_POSTS
 from shared.domain.queued_edits import EditResult
 from shared.store import StaleWriteError, db
 from shared.store import edits as edits_store
-from shared.telemetry import logs, tracing
+from shared.telemetry import tracing
 from worker.apply import Applied, apply_edits
 from worker.follow_ups import FollowUps
 
@@ -30,6 +30,9 @@ LINGER = 0.05
 
 WORKS_FOR = 1.0
 """Seconds after which a task takes the last doorbells and ends."""
+
+DEAD_AFTER = 60.0
+"""Seconds: longer than the time limit of a task."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,11 +56,14 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
     """
     hand, served = hand or own_hand(), Served()
     until = time.monotonic() + WORKS_FOR
-    bells = hand.take_up(first)
+    bells, others = hand.take_up(first)
     # Without Redis nothing is on record: the attempts are counted before the work instead, and the task ends after it.
     awake = on_record = bool(bells)
     bells = bells or [first]
     try:
+        # Celery hands a message out again when the process that had it is dead.
+        for process in filter(worker_metrics.is_dead, others):
+            _recover(Hand(process))
         while bells:
             due = _apply(bells, served, on_record=on_record)
             if awake and time.monotonic() < until:
@@ -83,41 +89,36 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
 
 
 def own_hand() -> Hand:
-    """The hand of this process. A process that replaces a dead one in the pool has the same."""
-    return Hand(worker_metrics.place_name())
-
-
-def take_over() -> None:
-    """Called in a new process of the pool. What is in its hand, the process before it had there when it died."""
-    try:
-        recover(own_hand())
-    except Exception as error:  # noqa: BLE001  -- a worker may start before its servers; rescue finds the hand too
-        log.warning("hand_not_taken_over", error=type(error).__name__, reason=str(logs.redacted(error)))
-
-
-def recover(hand: Hand) -> int:
-    """Count an attempt for each edit behind a dead worker's doorbells that was not tried yet, and ring for their posts.
-
-    An edit that was tried before is counted before each of its runs. A death right here counts once more, or rings once
-    more. Returned: how many edits were counted.
-    """
-    posts = doorbells.posts_of(hand.left())
-    if not posts:
-        return 0
-    with db.autocommit_relaxed() as relaxed:
-        counted = edits_store.count_deaths(relaxed, list(posts))
-    log.warning("worker_died", hand=hand.key, posts=queue.readable(list(posts)), edits=counted)
-    hand.drop()
-    FollowUps(edits=list(posts)).send(posts)
-    return counted
+    """The hand of this process."""
+    return Hand(worker_metrics.process_name())
 
 
 def recover_dead() -> int:
-    """The same for each hand that no process took over: its worker is gone for good. Returned: how many hands."""
-    dead = doorbells.dead_hands()
-    for hand in dead:
-        recover(hand)
-    return len(dead)
+    """Find what dead workers had in hand, for those that no worker of the same name follows. Returned: how many.
+
+    Where a death cannot be seen, a worker is dead when nothing moved in its hand for DEAD_AFTER.
+    """
+    dead = 0
+    for process, idle in doorbells.hands().items():
+        if worker_metrics.is_dead(process) or idle > DEAD_AFTER:
+            _recover(Hand(process))
+            dead += 1
+    return dead
+
+
+def _recover(hand: Hand) -> None:
+    """Count an attempt for each edit behind a dead worker's doorbells that was not tried yet, and ring for their posts.
+
+    An edit that was tried before is counted before each of its runs. A death right here counts nothing twice, since
+    only edits without an attempt are counted, and rings twice at most.
+    """
+    posts = doorbells.posts_of(hand.left())
+    if posts:
+        with db.autocommit_relaxed() as relaxed:
+            counted = edits_store.count_deaths(relaxed, list(posts))
+        log.warning("worker_died", process=hand.process, posts=queue.readable(list(posts)), edits=counted)
+        FollowUps(edits=list(posts)).send(posts)
+    hand.drop()
 
 
 def _apply(bells: Sequence[Bell], served: Served, *, on_record: bool) -> list[Announcement]:

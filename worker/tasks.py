@@ -10,11 +10,10 @@ from shared.settings import settings
 from worker import awake, contended, publish, render, reschedule, rescue, schedule, webhooks
 from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
-from worker.runtime.app import at_child_start, task
+from worker.runtime.app import task
 
 _publishes = CallPool(settings().publish_calls)
 _deliveries = CallPool(settings().webhook_calls)
-at_child_start(awake.take_over)
 
 
 @task(task_names.EDITS_APPLY)

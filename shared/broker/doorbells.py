@@ -38,10 +38,7 @@ LISTED_FOR = 5_000
 """Milliseconds after which the list is forgotten when no doorbell joins it. Rescue has rung by then."""
 
 KEPT_FOR = 600_000
-DEAD_AFTER = 60_000
-"""Milliseconds that a hand is kept; and after which a worker with something in its hand is dead: the time limit of a
-task is shorter.
-"""
+"""Milliseconds that a hand is kept."""
 
 AT_ONCE = 4
 """Doorbells that a worker takes at once."""
@@ -146,27 +143,30 @@ async def ring_on_loop(
 
 
 class Hand:
-    """What one worker process has in hand. `place`: its worker's name and its place in the pool, `edits@host/0`.
+    """What one worker process has in hand. `process`: a name that no process had before.
 
     Whatever its calls return is on record until the next one. A broker that is away gives nothing: `[]`.
     """
 
-    def __init__(self, place: str) -> None:
-        self.key = HAND + place
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.key = HAND + process
 
-    def take_up(self, bell: Bell) -> list[Bell]:
+    def take_up(self, bell: Bell) -> tuple[list[Bell], list[str]]:
         """A Celery message brought this doorbell: it is in hand now, and the worker is awake.
 
-        Returned: what is in hand, which may be more: a connection was lost after this worker had taken a doorbell.
+        Returned: what is in hand, and the other processes that may have something in theirs. More than this doorbell is
+        in hand where a connection was lost after the worker had taken another one.
         """
-        *_, found = self._run(
+        *_, found, names = self._run(
             (),
             ("LPUSH", self.key, bell.raw()),
             *self._noted(),
             ("SET", AWAKE, self.key, "PX", AWAKE_FOR),
             ("LRANGE", self.key, 0, 2 * AT_ONCE - 1),
-        ) or [[]]
-        return _parsed(reversed(found))
+            ("SMEMBERS", HANDS),
+        ) or [[], []]
+        return _parsed(reversed(found)), [one for one in _processes(names) if one != self.process]
 
     def answer_and_take(self, answers: Sequence[Announcement], seconds: float) -> list[Bell]:
         """Answer what was in hand, and take the next doorbells, waiting `seconds` for one."""
@@ -217,8 +217,12 @@ def _parsed(found: Iterable[Any]) -> list[Bell]:
     return [bell for raw in found if raw is not None and (bell := parse(raw))]
 
 
-def dead_hands() -> list[Hand]:
-    """Hands with something in them whose workers are dead: nothing was taken or answered for DEAD_AFTER.
+def _processes(names: Iterable[bytes]) -> list[str]:
+    return [name.decode(errors="replace").removeprefix(HAND) for name in names]
+
+
+def hands() -> dict[str, float]:
+    """The processes that may have something in hand, each with the seconds since it last took or dropped something.
 
     Forgets the names of hands that are empty: the next doorbell in one names it again.
     """
@@ -233,9 +237,10 @@ def dead_hands() -> list[Hand]:
             client.srem(HANDS, *empty)
     except redis.RedisError as error:
         log.warning("hands_not_read", error=type(error).__name__)
-        return []
-    dead = [name for name, milliseconds in left.items() if 0 <= milliseconds < KEPT_FOR - DEAD_AFTER]
-    return [Hand(name.decode().removeprefix(HAND)) for name in dead]
+        return {}
+    idle = [(KEPT_FOR - milliseconds) / 1000 for milliseconds in left.values()]
+    found = zip(_processes(left), idle, left.values(), strict=True)
+    return {process: seconds for process, seconds, milliseconds in found if milliseconds >= 0}
 
 
 def _bell(post_ids: Sequence[str], reply_to: str | None) -> Bell:

@@ -4,10 +4,12 @@ Every worker process, pool children too, writes what it has counted into Redis e
 name and its place in the pool; any API process serves them.
 """
 
+import os
 import socket
 import threading
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import redis
 from celery import signals
@@ -81,9 +83,32 @@ def worker_name() -> str:
     return _worker.name
 
 
-def place_name() -> str:
-    """`edits@host/0`: this process's worker, and its place in the pool."""
-    return f"{_worker.name}/{_worker.place}"
+_RUN = uuid4().hex[:12]
+"""This run of the worker. The children of its pool are forked, and have the same."""
+
+
+def process_name() -> str:
+    """`edits@host/3f2a…/4711`: this process's worker, the run of the worker, and its pid. No process had it before."""
+    return f"{_worker.name}/{_RUN}/{os.getpid()}"
+
+
+def is_dead(process: str) -> bool | None:
+    """Whether the process of that name is gone. None: it is another worker's, and cannot be known here.
+
+    An earlier run of this worker is taken to be gone. If it still ends, its work is only done once more.
+    """
+    worker, run, pid = f"//{process}".rsplit("/", 2)
+    if worker != f"//{_worker.name}" or not pid.isascii() or not pid.isdigit():
+        return None
+    if run != _RUN:
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return None
+    return False
 
 
 def watch_worker() -> None:

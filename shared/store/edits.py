@@ -212,7 +212,8 @@ def give_back_attempts(relaxed: Connection, owed: Sequence[Owed]) -> set[str]:
     return set(relaxed.execute(_GIVE_BACK, given).scalars())
 
 
-_UPDATE = """
+_FINALIZE = expecting(
+    """
     UPDATE edits e SET
         status = r.status, revision = r.revision, before = r.before, result = r.result,
         error_code = r.error_code, error_message = r.error_message, error_details = r.error_details,
@@ -222,8 +223,10 @@ _UPDATE = """
     FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS r(
         id text, was text, status text, revision bigint, before jsonb, result text, error_code text,
         error_message text, error_details jsonb, lock_wait_ms integer)
-    WHERE e.id = r.id AND e.status = r.was"""
-_FINALIZE = expecting(_UPDATE, "$2", "finalize_edits")
+    WHERE e.id = r.id AND e.status = r.was""",
+    "$2",
+    "finalize_edits",
+)
 
 # `result` holds the new values of the fields that an edit changed, so `after` is not stored as well. Bulk moves have
 # no result, and the rows that earlier versions wrote have both.

@@ -178,7 +178,8 @@ class Write:
 _SET_PLAIN = ", ".join(f"{plain.attribute} = r.{plain.attribute}" for plain in PLAIN)
 _PLAIN_TEXTS = ", ".join(f"{plain.attribute} text" for plain in PLAIN)
 # A change of what a render reads empties the render's own columns and drops its claim.
-_UPDATE = f"""
+_WRITE = expecting(
+    f"""
     UPDATE posts p SET
         {_SET_PLAIN}, revision = r.revision,
         timezone = CASE WHEN r.rescheduled THEN r.timezone ELSE p.timezone END,
@@ -208,8 +209,10 @@ _UPDATE = f"""
         rescheduled boolean, timezone text, scheduled_time timestamptz, schedule_revision bigint,
         rerendered boolean, content_type text, content_url jsonb, thumbnail_url text, sound_id text, status text,
         content_revision bigint, anew boolean, remark boolean, enqueued_revision bigint)
-    WHERE p.id = r.id AND p.status = r.from_status AND p.revision = r.from_revision AND p.deleted_at IS NULL"""
-_WRITE = expecting(_UPDATE, "$2", "write_posts")
+    WHERE p.id = r.id AND p.status = r.from_status AND p.revision = r.from_revision AND p.deleted_at IS NULL""",
+    "$2",
+    "write_posts",
+)
 
 
 def write_posts(tx: Connection, writes: Sequence[Write]) -> None:

@@ -13,6 +13,7 @@ import redis
 from celery import Celery
 
 from shared import task_names
+from shared.broker import doorbells
 from tests.faults.conftest import MakeHarness
 from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.processes import Server
@@ -183,13 +184,26 @@ class Middleman(threading.Thread):
     def run(self) -> None:
         with redis.Redis.from_url(self._url) as client:
             while not self.over.is_set():
-                taken = client.brpop(["edits"], timeout=1)
+                # A worker that is not known to be awake gets messages only.
+                client.delete(doorbells.AWAKE)
+                taken = client.brpop(["edits"], timeout=0.1)
+                if self.unfair.is_set():
+                    self._upset_the_list(client)
                 if taken is not None:
                     bells = self._fate(taken[1]) if self.unfair.is_set() else [taken[1], *self._late]
                     self._late = self._late if self.unfair.is_set() else []
                     if bells:
                         # The worker takes from the right: the newest first, and what was late before that.
                         client.rpush("behind", *bells)
+
+    def _upset_the_list(self, client: redis.Redis) -> None:
+        """What lies in the list for a worker that is awake is lost, doubled, or turned round."""
+        fate = self._luck.choice(["lost", "doubled", "late"])
+        listed = client.lrange(doorbells.LIST, 0, -1)
+        if listed and fate == "lost":
+            client.lpop(doorbells.LIST)
+        elif listed:
+            client.rpush(doorbells.LIST, *(listed if fate == "doubled" else listed[:1]))
 
     def _fate(self, bell: bytes) -> list[bytes]:
         fate = self._luck.choice(list(self.fates))

@@ -11,6 +11,9 @@ from tests.waiting import eventually
 
 PLANTED = "--include=tests.faults.crashes"
 
+CHILDREN = 2
+"""Processes in the pool of a worker of edits."""
+
 
 def kill_every_second(harness: Harness, kills: int) -> None:
     """Two workers for edits; each second the one that is at work under a lock is killed, with its pool children or
@@ -68,7 +71,8 @@ def test_row_02_a_pool_child_killed_around_its_commit_has_done_all_or_nothing(ha
             # A death before the commit is an attempt; after it there was only the one that committed.
             assert (edit.status, edit.attempts) == ("applied", 2 if point == "die-before-commit" else 1)
     harness.drained(within=2 * RESCUE_PERIOD)
-    assert worker.output().count(f"struck {point}") == 3
+    # A second doorbell of the post may meet the edit before the first death is noticed, in each child once.
+    assert 3 <= worker.output().count(f"struck {point}") <= 3 * CHILDREN
     harness.judge()
 
 
@@ -87,7 +91,8 @@ def test_row_03_an_edit_that_kills_its_child_each_time_fails_and_takes_nobody_wi
         for edit in behind:
             end = harness.http.get(f"/v1/edits/{edit.edit_id}", headers={"Prefer": "wait=10"}).json()
             assert end["status"] == "applied", end
-    assert worker.output().count("struck poison") == 5
+    # Its first run is not counted before it dies: another child may run it too, until that death is noticed.
+    assert 5 <= worker.output().count("struck poison") < 5 + CHILDREN
     assert load.accepted > 5
     harness.drained(within=2 * RESCUE_PERIOD)
     assert harness.row("posts", post).caption == "behind 2"

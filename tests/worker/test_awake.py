@@ -2,6 +2,9 @@
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from shared.broker import answers, doorbells
+from shared.broker import answers, doorbells, worker_metrics
 from shared.broker.doorbells import LIST, Bell, Hand
 from shared.domain import lifecycle
 from shared.store import batches
@@ -140,35 +143,82 @@ def dying(monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     monkeypatch.setattr(*where[point], die)
 
 
-@pytest.mark.parametrize("point", ["under the lock", "before the commit", "after the commit", "with the answer"])
-@pytest.mark.parametrize("finder", ["its successor", "rescue"])
-def test_what_a_worker_had_in_hand_when_it_died_is_found_counted_once_and_rung_for(
-    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, point: str, finder: str
-) -> None:
-    post, edit = edited(engine)
-    with monkeypatch.context() as patch:
+@pytest.fixture
+def dead() -> str:
+    """The name of a process of this worker's pool that has died."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return f"{worker_metrics.process_name().rpartition('/')[0]}/{gone.pid}"
+
+
+POINTS = ["under the lock", "before the commit", "after the commit", "with the answer"]
+
+
+def died(post: str, name: str, point: str) -> None:
+    """The process of this name dies at this point, with the doorbell of this post in hand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_metrics, "process_name", lambda: name)
+        patch.setattr(EditAttempts, "__exit__", lambda *_: None)  # a killed process gives nothing back
         dying(patch, point)
         with pytest.raises(SystemExit):
             tasks.apply_edits([post], "me#1")
-    hand = awake.own_hand()
-    assert hand.left() == [Bell([post], "me#1")]
+    assert Hand(name).left() == [Bell([post], "me#1")]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_next_task_of_the_pool_finds_what_a_dead_process_had_in_hand_and_counts_it_once(
+    engine: Engine, dead: str, point: str
+) -> None:
+    post, edit = edited(engine)
+    died(post, dead, point)
     applied = point in ("after the commit", "with the answer")
     assert factories.row(engine, "edits", edit).attempts == int(applied)
-    if finder == "rescue":
-        assert "hands" not in rescue.rescue(), "it may still work"
-        broker.delete("edits", doorbells.AWAKE)
-        broker.pexpire(hand.key, 1000)
-        assert rescue.rescue()["hands"] == 1
-    else:
-        broker.delete(doorbells.AWAKE)
-        awake.take_over()
+    # Celery hands the dead process's message out again.
+    assert tasks.apply_edits([post], "me#1").get("applied", 0) == int(not applied)
+    stored = factories.row(engine, "edits", edit)
+    assert (stored.status, stored.attempts) == ("applied", 1 if applied else 2)
+    assert Hand(dead).left() == []
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_rescue_finds_what_a_worker_had_in_hand_that_is_gone_for_good(
+    engine: Engine, broker: redis.Redis, point: str
+) -> None:
+    post, edit = edited(engine)
+    gone = "edits@gone/1f2e/7"
+    died(post, gone, point)
+    assert "hands" not in rescue.rescue(), "it may still work"
+    broker.delete("edits", doorbells.LIST, doorbells.AWAKE)
+    broker.pexpire(Hand(gone).key, 1000)
+    assert rescue.rescue()["hands"] == 1
+    applied = point in ("after the commit", "with the answer")
     stored = factories.row(engine, "edits", edit)
     assert (stored.status, stored.attempts) == ("applied" if applied else "queued", 1)
-    assert hand.left() == []
-    rung = [posts for posts in (json_args(raw) for raw in broker.lrange("edits", 0, -1)) if post in posts]
-    assert rung
+    assert Hand(gone).left() == []
+    assert any(post in json_args(raw) for raw in broker.lrange("edits", 0, -1))
     assert tasks.apply_edits([post], None) == ({} if applied else {"applied": 1})
-    assert factories.row(engine, "edits", edit).attempts == (1 if applied else 2)
+
+
+def test_what_living_processes_of_the_pool_have_in_hand_is_left_to_them(engine: Engine) -> None:
+    post, edit = edited(engine)
+    sibling = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    hand = Hand(f"{worker_metrics.process_name().rpartition('/')[0]}/{sibling.pid}")
+    hand.take_up(Bell([post]))
+    tasks.apply_edits(["post_nobody"], None)
+    assert hand.left() == [Bell([post])]
+    sibling.communicate()
+    tasks.apply_edits(["post_nobody"], None)
+    assert hand.left() == []
+    assert factories.row(engine, "edits", edit).attempts == 2
+
+
+def test_an_earlier_run_of_the_same_worker_is_dead(engine: Engine) -> None:
+    post, edit = edited(engine)
+    earlier = Hand(f"{worker_metrics.worker_name()}/anotherrun/{os.getpid()}")
+    earlier.take_up(Bell([post]))
+    tasks.apply_edits(["post_nobody"], None)
+    assert earlier.left() == []
+    assert factories.row(engine, "edits", edit).attempts == 2
 
 
 def json_args(raw: bytes | str) -> list[str]:
@@ -178,7 +228,7 @@ def json_args(raw: bytes | str) -> list[str]:
 
 
 def test_a_poison_edit_is_failed_after_five_deaths_and_takes_no_neighbour_with_it(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, dead: str
 ) -> None:
     with engine.begin() as tx:
         post, other = factories.post(tx), factories.post(tx)
@@ -193,15 +243,15 @@ def test_a_poison_edit_is_failed_after_five_deaths_and_takes_no_neighbour_with_i
         return decide(facts, patch, *rest)
 
     monkeypatch.setattr(lifecycle, "decide", deadly)
-    # A killed process gives nothing back.
+    # A killed process gives nothing back, and the next one has another name.
     monkeypatch.setattr(EditAttempts, "__exit__", lambda *_: None)
     deaths = 0
+    monkeypatch.setattr(worker_metrics, "process_name", lambda: f"{dead.rpartition('/')[0]}{deaths}/{os.getpid()}")
     for _ in range(12):
         try:
             tasks.apply_edits([post, other], None)
         except SystemExit:
             deaths += 1
-            awake.take_over()
     ended = {edit: factories.row(engine, "edits", edit) for edit in (poison, behind, neighbour)}
     assert [ended[edit].status for edit in (poison, behind, neighbour)] == ["failed", "applied", "applied"]
     assert (deaths, ended[poison].attempts) == (5, 5)

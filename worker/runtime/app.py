@@ -75,12 +75,6 @@ app.conf.update(
 
 
 worker_metrics.watch_worker()
-_at_child_start: list[Callable[[], object]] = []
-
-
-def at_child_start(act: Callable[[], object]) -> None:
-    """Have this done in each process of a pool before its first task."""
-    _at_child_start.append(act)
 
 
 @setup_logging.connect
@@ -103,8 +97,6 @@ def _before_forking(**_: Any) -> None:
 @worker_process_init.connect
 def _child_begins(**_: Any) -> None:
     _warm()
-    for act in _at_child_start:
-        act()
     gc_tuning.freeze()
 
 

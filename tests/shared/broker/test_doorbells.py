@@ -52,8 +52,8 @@ def test_while_no_worker_is_awake_a_doorbell_is_a_message(broker: redis.Redis, r
 
 
 def test_while_a_worker_is_awake_a_doorbell_lies_in_the_list(broker: redis.Redis, ring: Any) -> None:
-    hand = Hand("edits@here/0")
-    assert hand.take_up(Bell(["first"])) == [Bell(["first"])]
+    hand = Hand("edits@here/1")
+    assert hand.take_up(Bell(["first"]))[0] == [Bell(["first"])]
     assert ring(["p", "q"])
     assert (messages(broker), listed(broker)) == ([], [["p", "q"]])
     assert hand.answer_and_take([], LONG) == [Bell(["p", "q"], "me#1")]
@@ -64,7 +64,7 @@ def test_a_worker_that_is_busy_for_long_counts_as_awake_no_longer(
     broker: redis.Redis, ring: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doorbells, "AWAKE_FOR", 1)
-    Hand("edits@here/0").take_up(Bell(["first"]))
+    Hand("edits@here/1").take_up(Bell(["first"]))
     eventually(lambda: not broker.exists(AWAKE), within=5)
     assert ring(["p"])
     assert messages(broker) == ["(p)"]
@@ -73,7 +73,7 @@ def test_a_worker_that_is_busy_for_long_counts_as_awake_no_longer(
 def test_the_list_is_bounded_in_length_and_the_next_doorbell_wakes_another_worker(
     broker: redis.Redis, ring: Any
 ) -> None:
-    Hand("edits@here/0").take_up(Bell(["first"]))
+    Hand("edits@here/1").take_up(Bell(["first"]))
     for number in range(ROOM + 1):
         assert ring([f"p{number}"])
     assert listed(broker) == [[f"p{number}"] for number in range(ROOM - 1)], "one is in the hand"
@@ -82,13 +82,13 @@ def test_the_list_is_bounded_in_length_and_the_next_doorbell_wakes_another_worke
 
 def test_the_list_is_bounded_in_age(broker: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doorbells, "LISTED_FOR", 1)
-    Hand("edits@here/0").take_up(Bell(["first"]))
+    Hand("edits@here/1").take_up(Bell(["first"]))
     doorbells.ring(["p"])
     eventually(lambda: not broker.exists(LIST), within=5)
 
 
 def test_with_less_room_a_doorbell_does_not_wait_behind_another(broker: redis.Redis) -> None:
-    hand = Hand("edits@here/0")
+    hand = Hand("edits@here/1")
     hand.take_up(Bell(["first"]))
     assert rung_on_a_loop(["p"], room=1)
     assert messages(broker) == ["(p)"]
@@ -98,14 +98,14 @@ def test_with_less_room_a_doorbell_does_not_wait_behind_another(broker: redis.Re
 
 
 def test_more_posts_than_one_doorbell_names_are_several_doorbells(broker: redis.Redis) -> None:
-    hand = Hand("edits@here/0")
+    hand = Hand("edits@here/1")
     hand.take_up(Bell(["first"]))
     assert doorbells.ring([f"p{number}" for number in range(1200)])
     assert [len(posts) for posts in listed(broker)] == [500, 500, 200]
 
 
 def test_several_doorbells_are_taken_at_once_in_their_order(broker: redis.Redis) -> None:
-    hand = Hand("edits@here/0")
+    hand = Hand("edits@here/1")
     hand.take_up(Bell(["first"]))
     for number in range(AT_ONCE + 1):
         doorbells.ring([f"p{number}"])
@@ -118,7 +118,7 @@ def test_several_doorbells_are_taken_at_once_in_their_order(broker: redis.Redis)
 
 
 def test_whoever_falls_asleep_takes_back_its_own_sign_only(broker: redis.Redis) -> None:
-    one, other = Hand("edits@here/0"), Hand("edits@here/1")
+    one, other = Hand("edits@here/1"), Hand("edits@here/2")
     one.take_up(Bell(["p"]))
     other.take_up(Bell(["q"]))
     assert one.fall_asleep() == []
@@ -129,7 +129,7 @@ def test_whoever_falls_asleep_takes_back_its_own_sign_only(broker: redis.Redis) 
 
 def test_a_doorbell_falls_in_no_gap_while_a_worker_falls_asleep(broker: redis.Redis) -> None:
     """A thousand doorbells beside a worker that falls asleep again and again: each was taken, or woke a worker."""
-    hand = Hand("edits@here/0")
+    hand = Hand("edits@here/1")
     rung = [f"p{number}" for number in range(1000)]
     taken: list[str] = []
     for post in rung:
@@ -144,7 +144,7 @@ def test_a_doorbell_falls_in_no_gap_while_a_worker_falls_asleep(broker: redis.Re
 
 
 def test_answers_are_published_in_the_trip_that_takes_the_next_doorbell(broker: redis.Redis) -> None:
-    hand = Hand("edits@here/0")
+    hand = Hand("edits@here/1")
     hand.take_up(Bell(["p"], "me#7"))
     result = EditResult("edit_1", EditStatus.APPLIED, 2)
     with broker.pubsub() as heard:
@@ -168,7 +168,7 @@ STRANGE: list[bytes] = [
 
 @pytest.mark.parametrize("raw", STRANGE)
 def test_what_no_process_of_ours_left_in_the_list_is_dropped(broker: redis.Redis, raw: bytes) -> None:
-    hand = Hand("edits@here/0")
+    hand = Hand("edits@here/1")
     hand.take_up(Bell(["first"]))
     broker.lpush(LIST, raw)
     doorbells.ring(["p"])
@@ -178,37 +178,42 @@ def test_what_no_process_of_ours_left_in_the_list_is_dropped(broker: redis.Redis
 
 
 def test_a_worker_that_lost_a_reply_finds_in_its_hand_what_it_had_taken(broker: redis.Redis) -> None:
-    hand = Hand("edits@here/0")
+    hand = Hand("edits@here/1")
     hand.take_up(Bell(["first"]))
     hand.drop()
     broker.lpush(hand.key, Bell(["lost"]).raw())
-    assert hand.take_up(Bell(["next"])) == [Bell(["lost"]), Bell(["next"])]
+    assert hand.take_up(Bell(["next"]))[0] == [Bell(["lost"]), Bell(["next"])]
 
 
 def test_without_redis_nothing_is_on_record_and_nothing_raises(monkeypatch: pytest.MonkeyPatch, broker: Any) -> None:
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
     factories.forget_caches()
-    hand = Hand("edits@here/0")
-    assert hand.take_up(Bell(["p"])) == hand.answer_and_take([], LONG) == hand.fall_asleep() == hand.left() == []
+    hand = Hand("edits@here/1")
+    assert hand.take_up(Bell(["p"])) == ([], [])
+    assert hand.answer_and_take([], LONG) == hand.fall_asleep() == hand.left() == []
     hand.drop()
-    assert doorbells.dead_hands() == []
+    assert doorbells.hands() == {}
     assert not doorbells.ring(["p"])
 
 
-def test_a_hand_is_dead_when_nothing_moved_in_it_for_longer_than_a_task_may_take(
-    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+def test_hands_with_something_in_them_are_named_with_their_idle_time_and_empty_ones_forgotten(
+    broker: redis.Redis,
 ) -> None:
-    dead, live, empty = Hand("edits@dead/0"), Hand("edits@live/0"), Hand("edits@empty/0")
-    for hand in (dead, live, empty):
+    old, live, empty = Hand("edits@old/1"), Hand("edits@live/1"), Hand("edits@empty/1")
+    for hand in (old, live, empty):
         hand.take_up(Bell(["p"]))
     empty.drop()
-    broker.pexpire(dead.key, doorbells.KEPT_FOR - doorbells.DEAD_AFTER - 1)
-    assert [hand.key for hand in doorbells.dead_hands()] == [dead.key]
-    assert broker.smembers(HANDS) == {dead.key.encode(), live.key.encode()}
+    broker.pexpire(old.key, doorbells.KEPT_FOR - 90_000)
+    found = doorbells.hands()
+    assert found.keys() == {"edits@old/1", "edits@live/1"}
+    assert 0 <= found["edits@live/1"] < 30
+    assert 90 <= found["edits@old/1"] < 120
+    assert broker.smembers(HANDS) == {old.key.encode(), live.key.encode()}
+    assert set(live.take_up(Bell(["q"]))[1]) == {"edits@old/1"}
 
 
 def test_a_doorbell_that_comes_later_is_a_message_with_its_own_time(broker: redis.Redis) -> None:
-    Hand("edits@here/0").take_up(Bell(["first"]))
+    Hand("edits@here/1").take_up(Bell(["first"]))
     assert doorbells.ring_later(Bell(["p"], "me#1"), 2.0)
     assert listed(broker) == []
     assert json.loads(broker.lrange("edits", 0, -1)[0])["headers"]["eta"]

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -262,3 +264,21 @@ def test_panels_do_not_overlap_and_have_ids_of_their_own():
         taken |= cells
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
+
+
+def test_a_process_is_dead_if_its_pid_is_gone_or_its_worker_has_begun_anew_and_others_are_not_known() -> None:
+    worker, run, pid = worker_metrics.process_name().rsplit("/", 2)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    known: dict[str, bool | None] = {
+        f"{worker}/{run}/{pid}": False,
+        f"{worker}/{run}/{gone.pid}": True,
+        f"{worker}/another/{pid}": True,
+        f"edits@elsewhere/{run}/{gone.pid}": None,
+        f"{worker}/{run}/": None,
+        f"{worker}/{run}/-1": None,
+        f"{worker}/{run}/{'9' * 40}": None,
+        "": None,
+        "nonsense": None,
+    }
+    assert {name: worker_metrics.is_dead(name) for name in known} == known
