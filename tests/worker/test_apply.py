@@ -185,7 +185,8 @@ def test_an_edit_of_a_newer_version_is_never_applied_without_the_field_that_is_u
     assert factories.row(engine, "edits", neighbour).status == "applied"
 
 
-def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on_record", [False, True], ids=["counted before", "on record"])
+def test_a_lost_connection_costs_no_attempt(engine: Engine, monkeypatch: pytest.MonkeyPatch, on_record: bool) -> None:
     with engine.begin() as tx:
         post = factories.post(tx)
         edit = factories.edit(tx, post, {"caption": "second"})
@@ -196,7 +197,7 @@ def test_a_lost_connection_gives_the_attempt_back(engine: Engine, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(batches, "finalize", cut)
         with pytest.raises(Exception, match="terminat") as lost:
-            apply_edits([post])
+            apply_edits([post], on_record=on_record)
     assert db.is_transient(lost.value)
     assert (factories.row(engine, "edits", edit).attempts, factories.row(engine, "edits", edit).status) == (0, "queued")
     assert len(apply_edits([post]).results) == 1

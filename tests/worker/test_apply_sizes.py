@@ -95,9 +95,10 @@ def failing(error: type[psycopg.Error], batches: list[int]) -> Any:
     return fail
 
 
+@pytest.mark.parametrize("on_record", [False, True], ids=["counted before", "on record"])
 @pytest.mark.parametrize("error", [psycopg.errors.TransactionTimeout, psycopg.errors.ProgramLimitExceeded])
 def test_a_batch_that_fails_again_and_again_is_halved_then_run_one_by_one_and_costs_no_attempt(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error]
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error], on_record: bool
 ) -> None:
     with engine.begin() as tx:
         ids = [factories.post(tx) for _ in range(6)]
@@ -106,7 +107,7 @@ def test_a_batch_that_fails_again_and_again_is_halved_then_run_one_by_one_and_co
     monkeypatch.setattr(batches_store, "finalize", failing(error, batches))
     for _ in range(3):
         with pytest.raises(DBAPIError):
-            apply_edits(ids)
+            apply_edits(ids, on_record=on_record)
     assert batches == [6, 6, 3]
     for _ in range(6):
         try:
@@ -145,7 +146,8 @@ def test_an_edit_that_postgresql_refuses_alone_is_failed_and_the_rest_of_its_que
     assert factories.row(engine, "edits", behind).status == "applied"
 
 
-def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("on_record", [False, True], ids=["counted before", "on record"])
+def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch, on_record: bool) -> None:
     with engine.begin() as tx:
         post_id = factories.post(tx)
         edit = factories.edit(tx, post_id, {"caption": "second"})
@@ -156,7 +158,7 @@ def test_a_lost_connection_defers_nothing(engine: Engine, monkeypatch: pytest.Mo
     monkeypatch.setattr(batches_store, "finalize", lose)
     for _ in range(4):
         with pytest.raises(DBAPIError) as lost:
-            apply_edits([post_id])
+            apply_edits([post_id], on_record=on_record)
         assert db.is_transient(lost.value)
     stored = factories.row(engine, "edits", edit)
     assert (stored.attempts, stored.deferrals) == (0, 0)
