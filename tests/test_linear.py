@@ -32,7 +32,7 @@ from api.models.creation import NewSlideshows, NewVideos
 from api.models.deletion import Deletion
 from api.models.edits import PostPatch, parse_patch
 from api.ops import access
-from shared.broker import answers
+from shared.broker import answers, doorbells
 from shared.cli import reschedule_csv
 from shared.domain import (
     bodies,
@@ -434,6 +434,7 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "words of a service": (service_answers.readable, TEXTS),
     "an answer of a service": (service_answers._object, list(hostile(BODY_LIMIT).values())),
     "an announcement": (answers.parse, list(hostile(BODY_LIMIT).values())),
+    "a doorbell": (doorbells.parse, list(hostile(BODY_LIMIT).values())),
 }
 
 
@@ -498,6 +499,7 @@ def test_what_is_named_here_is_what_there_is() -> None:
             "shared/broker/worker_metrics.py",
         ),
         "shared/broker/answers.py",
+        "shared/broker/doorbells.py",
     }
 
 
