@@ -7,7 +7,7 @@ import sys
 
 from tests.processes import ROOT
 
-ROWS = range(1, 26)
+ROWS = range(1, 27)
 
 
 def run(*argv: str, **environment: str) -> str:
