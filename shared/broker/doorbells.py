@@ -7,7 +7,7 @@ edits are in their rows, and rescue rings for them.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import redis
 import redis.asyncio
@@ -46,6 +46,9 @@ AT_ONCE = 4
 ROOM = 8
 """So many doorbells may be in the list and in the hand of the worker that is awake. The next one wakes another worker.
 """
+
+Outcome = Literal["listed", "sent", "failed"]
+"""What became of a doorbell: a worker was awake; a message woke one; the broker would not take it."""
 
 _LEAVE = """
 local hand = redis.call('GET', KEYS[2])
@@ -127,7 +130,7 @@ def ring_later(bell: Bell, seconds: float) -> bool:
 
 async def ring_on_loop(
     broker: redis.asyncio.Redis, post_ids: Sequence[str], reply_to: str | None, room: int = ROOM
-) -> bool:
+) -> Outcome:
     """The same on an event loop, with a connection of `redis_connection.client_on_loop`. At most 500 posts.
 
     `room`: with so many doorbells before this one, another worker is woken.
@@ -135,11 +138,13 @@ async def ring_on_loop(
     bell, shown = _bell(post_ids, reply_to), readable(post_ids)
     try:
         asked: Any = broker.eval(*_leaving(bell, room))
-        if not await asked:
-            await queue.send_on_loop(broker, EDITS_APPLY, [bell.post_ids, reply_to], shown, bell.traces)
+        if await asked:
+            return "listed"
+        await queue.send_on_loop(broker, EDITS_APPLY, [bell.post_ids, reply_to], shown, bell.traces)
     except (redis.RedisError, OSError) as error:
-        return queue.not_sent(EDITS_APPLY, shown, error)
-    return True
+        queue.not_sent(EDITS_APPLY, shown, error)
+        return "failed"
+    return "sent"
 
 
 class Hand:

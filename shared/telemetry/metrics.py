@@ -33,7 +33,9 @@ REQUEST_TIME = Histogram(
     "redraft_http_request_seconds", "Time to the end of the answer.", ("method", "route"), buckets=_MS, registry=API
 )
 ACCEPTED = Counter("redraft_edits_accepted", "Edits recorded, replays not counted.", registry=API)
-DOORBELLS = Counter("redraft_doorbells", "Doorbells by what the broker said: sent, failed.", ("outcome",), registry=API)
+DOORBELLS = Counter(
+    "redraft_doorbells", "Doorbells: listed (a worker was awake), sent, failed.", ("outcome",), registry=API
+)
 UNANSWERED = Counter("redraft_doorbells_unanswered", "Doorbells that no worker answered in time.", registry=API)
 
 EDITS = Counter("redraft_edits", "Edits ended: applied, rejected, failed.", ("outcome",), registry=WORKER)
@@ -94,9 +96,9 @@ def edits_accepted(count: int) -> None:
     ACCEPTED.inc(count)
 
 
-def doorbell_rung(sent: bool) -> None:  # noqa: FBT001  -- what a send says
-    """Count a doorbell; `sent` is False where the broker would not take it."""
-    DOORBELLS.labels("sent" if sent else "failed").inc()
+def doorbell_rung(outcome: str) -> None:
+    """Count a doorbell by what became of it (shared/broker/doorbells.py)."""
+    DOORBELLS.labels(outcome).inc()
 
 
 def edits_finalized(

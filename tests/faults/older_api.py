@@ -14,12 +14,12 @@ __all__ = ["app"]
 
 async def ring_on_loop(
     broker: redis.asyncio.Redis, post_ids: Sequence[str], reply_to: str | None, room: int = 0
-) -> bool:
+) -> doorbells.Outcome:
     try:
         await queue.send_on_loop(broker, task_names.EDITS_APPLY, [list(post_ids), reply_to], queue.readable(post_ids))
     except redis.RedisError:
-        return False
-    return True
+        return "failed"
+    return "sent"
 
 
 doorbells.ring_on_loop = ring_on_loop

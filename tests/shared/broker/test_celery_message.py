@@ -89,18 +89,18 @@ def test_a_broker_that_is_away_is_told_of_by_false(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("REDRAFT_REDIS_URL", "redis://127.0.0.1:1/0")
     factories.forget_caches()
     assert not doorbells.ring(["post_1"])
-    assert not asyncio.run(rung_on_a_loop(["post_1"]))
+    assert asyncio.run(rung_on_a_loop(["post_1"])) == "failed"
     assert queue.free_capacity("edits") == 0
 
 
 def test_a_doorbell_of_an_event_loop_is_the_same_message(broker: redis.Redis) -> None:
     assert doorbells.ring(["post_1", "post_2"], "here#1")
     by_a_thread = flat(on(broker, "edits"))
-    assert asyncio.run(rung_on_a_loop(["post_1", "post_2"], "here#1"))
+    assert asyncio.run(rung_on_a_loop(["post_1", "post_2"], "here#1")) == "sent"
     on_a_loop = flat(on(broker, "edits"))
     assert {place for place in by_a_thread | on_a_loop if by_a_thread.get(place) != on_a_loop.get(place)} == DIFFERENT
 
 
-async def rung_on_a_loop(post_ids: list[str], reply_to: str | None = None) -> bool:
+async def rung_on_a_loop(post_ids: list[str], reply_to: str | None = None) -> str:
     async with redis_connection.client_on_loop() as client:
         return await doorbells.ring_on_loop(client, post_ids, reply_to)

@@ -33,8 +33,8 @@ def listed(broker: redis.Redis) -> list[list[str]]:
     return [json.loads(raw)[0] for raw in reversed(broker.lrange(LIST, 0, -1))]
 
 
-def rung_on_a_loop(posts: list[str], room: int = ROOM) -> bool:
-    async def ring() -> bool:
+def rung_on_a_loop(posts: list[str], room: int = ROOM) -> str:
+    async def ring() -> str:
         async with redis_connection.client_on_loop() as client:
             return await doorbells.ring_on_loop(client, posts, "me#1", room)
 
@@ -90,10 +90,10 @@ def test_the_list_is_bounded_in_age(broker: redis.Redis, monkeypatch: pytest.Mon
 def test_with_less_room_a_doorbell_does_not_wait_behind_another(broker: redis.Redis) -> None:
     hand = Hand("edits@here/1")
     hand.take_up(Bell(["first"]))
-    assert rung_on_a_loop(["p"], room=1)
+    assert rung_on_a_loop(["p"], room=1) == "sent"
     assert messages(broker) == ["(p)"]
     assert hand.answer_and_take([], LONG) == []
-    assert rung_on_a_loop(["q"], room=1)
+    assert rung_on_a_loop(["q"], room=1) == "listed"
     assert listed(broker) == [["q"]]
 
 
@@ -194,6 +194,7 @@ def test_without_redis_nothing_is_on_record_and_nothing_raises(monkeypatch: pyte
     hand.drop()
     assert doorbells.hands() == {}
     assert not doorbells.ring(["p"])
+    assert rung_on_a_loop(["p"]) == "failed"
 
 
 def test_hands_with_something_in_them_are_named_with_their_idle_time_and_empty_ones_forgotten(
