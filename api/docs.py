@@ -1,17 +1,17 @@
 """GET /openapi.json, and GET /docs: the same document as a page that loads nothing from elsewhere."""
 
 import asyncio
-from functools import lru_cache
+import json
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import Response
 
 from api.http import reading
-from api.models import openapi
 
 router = APIRouter()
 
@@ -20,36 +20,42 @@ _NOTHING_FROM_ELSEWHERE = {
 }
 
 
-@router.get("/openapi.json")
+@router.get("/openapi.json", include_in_schema=False)
 async def show_document(request: Request) -> Response:
     """The contract for machines."""
     reading.check_query(request)
     # In a thread: the first call makes the document, which takes longer than an edit should wait.
-    return Response(await asyncio.to_thread(openapi.document_bytes), media_type="application/json")
+    return Response(await asyncio.to_thread(document_bytes, request.app), media_type="application/json")
 
 
-@router.get("/docs")
+@router.get("/docs", include_in_schema=False)
 async def show_page(request: Request) -> Response:
     """The contract for people."""
     reading.check_query(request)
-    return Response(await asyncio.to_thread(page), headers=_NOTHING_FROM_ELSEWHERE, media_type="text/html")
+    return Response(await asyncio.to_thread(page, request.app), headers=_NOTHING_FROM_ELSEWHERE, media_type="text/html")
 
 
-@lru_cache(maxsize=1)
-def page() -> bytes:
+@cache
+def document_bytes(app: FastAPI) -> bytes:
+    """The document as it is served."""
+    return json.dumps(app.openapi(), indent=1, ensure_ascii=False).encode()
+
+
+@cache
+def page(app: FastAPI) -> bytes:
     """The page, made once."""
     folder = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-    environment.globals |= {"resolved": resolved, "kind": kind}
+    environment.globals |= {"resolved": partial(resolved, app), "kind": partial(kind, app)}
     environment.filters["prose"] = prose
-    return environment.get_template("docs.html").render(document=openapi.document()).encode()
+    return environment.get_template("docs.html").render(document=app.openapi()).encode()
 
 
-def resolved(node: dict[str, Any]) -> dict[str, Any]:
+def resolved(app: FastAPI, node: dict[str, Any]) -> dict[str, Any]:
     """A node of the document, or the node that its $ref refers to."""
     while "$ref" in node:
-        found: Any = openapi.document()
+        found: Any = app.openapi()
         for step in node["$ref"].removeprefix("#/").split("/"):
             found = found[step]
         node = found
@@ -64,17 +70,17 @@ def prose(text: str) -> Markup:
     )
 
 
-def kind(schema: dict[str, Any]) -> str:
+def kind(app: FastAPI, schema: dict[str, Any]) -> str:
     """A schema in a few words: `string, at most 2,200`, `array of Post`, `video | slides`."""
     if "$ref" in schema:
-        target = resolved(schema)
+        target = resolved(app, schema)
         name = schema["$ref"].rpartition("/")[2]
-        return kind(target) if "enum" in target else str(name)
+        return kind(app, target) if "enum" in target else str(name)
     if "anyOf" in schema:
-        return " or ".join(kind(one) for one in schema["anyOf"])
+        return " or ".join(kind(app, one) for one in schema["anyOf"])
     if "enum" in schema or "const" in schema:
         return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
     word = str(schema.get("format", schema.get("type", "any")))
     most = schema.get("maxLength", schema.get("maximum", schema.get("maxItems")))
     said = f", at most {most:,}" if most else ""
-    return f"array of {kind(schema['items'])}{said}" if word == "array" else f"{word}{said}"
+    return f"array of {kind(app, schema['items'])}{said}" if word == "array" else f"{word}{said}"

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
 from pydantic.config import JsonDict
 
+from api.http.pagination import Instant, Paging, one_of
 from api.http.problems import Code
 from api.models.answers import EditId, Fault, InstantShown, Page, Shown
 from api.models.posts import PostDetails, with_plain
@@ -17,6 +18,7 @@ from shared.domain.fields import (
     UNSET,
     Content,
     ContentType,
+    Id,
     LocalTime,
     OneUrl,
     ScheduleZone,
@@ -157,3 +159,12 @@ class Edit(Shown):
 
 class EditPage(Page[Edit]):
     """A page of edits."""
+
+
+class EditsQuery(Paging):
+    """The filters of edits."""
+
+    status: Annotated[str, one_of(EditStatus)] = Field(default=absent, description="Only edits in this status.")
+    post: Id = Field(default=absent, alias="postId", description="Only edits of this post.")
+    created_from: Instant = Field(default=absent, description="Only edits accepted at or after this UTC time.")
+    created_to: Instant = Field(default=absent, description="Only edits accepted before this UTC time.")

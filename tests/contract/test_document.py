@@ -14,13 +14,13 @@ from fastapi.routing import iter_route_contexts
 
 from api import app, docs
 from api.http import problems
-from api.models import deletion, openapi, operations
+from api.models import deletion, openapi
 from api.models.webhooks import EVENTS
 from shared.domain import edits, events, fields, lifecycle, reschedule_jobs, reschedules, times
 from shared.domain.posts import Post, detailed, public
 from shared.domain.queued_edits import EditResult
+from tests.api.operations import DOCUMENT, OPERATIONS
 
-DOCUMENT = openapi.document()
 SCHEMAS = DOCUMENT["components"]["schemas"]
 NOW = datetime.now(UTC)
 
@@ -43,7 +43,7 @@ def test_every_route_is_documented_and_every_documented_operation_is_a_route() -
 
 
 def test_names_of_operations_are_unique() -> None:
-    names = [operation.name for operation in operations.OPERATIONS]
+    names = [operation.name for operation in OPERATIONS]
     assert len(names) == len(set(names))
 
 
@@ -150,7 +150,7 @@ def contents(node: Any) -> Iterator[dict[str, Any]]:
             yield from contents(below)
 
 
-MODELS: dict[str, Any] = {model.__name__: model for model in openapi._models()}
+MODELS: dict[str, Any] = {model.__name__: model for model in openapi.models(app._built)}
 SAMPLES = [
     (each["schema"]["$ref"].rpartition("/")[2], each["example"])
     for each in [*contents(DOCUMENT["paths"]), *contents(DOCUMENT["webhooks"]), *contents(DOCUMENT["components"])]
@@ -224,14 +224,14 @@ class Loads(HTMLParser):
 
 
 def test_the_page_loads_nothing_from_anywhere_and_its_links_lead_to_its_own_parts() -> None:
-    page = docs.page().decode()
+    page = docs.page(app._built).decode()
     seen = Loads()
     seen.feed(page)
     assert seen.found == ["/openapi.json"]
     assert "@import" not in page
     assert "url(" not in page
     assert set(seen.inner) <= seen.ids
-    for operation in operations.OPERATIONS:
+    for operation in OPERATIONS:
         assert operation.name in seen.ids
         assert operation.path in page
 
@@ -248,5 +248,5 @@ def test_document_and_page_are_served_without_a_key() -> None:
     assert DOCUMENT["openapi"].startswith("3.1.")
     page = asyncio.run(fetched("/docs"))
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert page.content == docs.page()
+    assert page.content == docs.page(app._built)
     assert page.headers["content-security-policy"].startswith("default-src 'none'; ")
