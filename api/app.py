@@ -3,8 +3,11 @@
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic.alias_generators import to_camel
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -14,12 +17,13 @@ from api.http import problems, protocol, proxies, turns
 from api.http.open_files import allow_connections
 from api.http.patch_fast_path import PatchFastPath
 from api.http.request_id import RequestId
+from api.models import openapi
 from api.ops import pages as ops
 from shared import gc_tuning
 from shared.settings import settings
 from shared.telemetry import logs, tracing
 
-PATCH = Route(posts.ONE, posts.patch_post, methods=["PATCH"])
+PATCH = Route(posts.ONE, posts.edit_post_directly, methods=["PATCH"])
 
 
 @asynccontextmanager
@@ -40,13 +44,28 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     tracing.stop()
 
 
-def build() -> FastAPI:
+class Redraft(FastAPI):
+    """The app. Its document is FastAPI's, completed by api/models/openapi.py."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once. That takes longer than an edit should wait: call it in a thread."""
+        if self.openapi_schema is None:
+            self.openapi_schema = openapi.document(self)
+        return self.openapi_schema
+
+
+def operation_id(route: APIRoute) -> str:
+    """`edit_post` is editPost in the document."""
+    return to_camel(route.name)
+
+
+def build() -> Redraft:
     """The app without its outermost middleware."""
-    built = FastAPI(title="Redraft", version="1", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
+    built = Redraft(
+        lifespan=lifespan, redirect_slashes=False, openapi_url=None, generate_unique_id_function=operation_id
+    )
     for kind, handler in problems.HANDLERS.items():
         built.add_exception_handler(kind, handler)
-    # PatchFastPath serves this route. It is listed here for metrics and for `Allow`, which must know every route.
-    built.router.routes.insert(0, PATCH)
     for room in (posts, creation, deletion, edits, accounts, reschedules, retry, docs, health, metrics, ops):
         built.include_router(room.router)
 
@@ -55,6 +74,4 @@ def build() -> FastAPI:
 
 logs.configure(process=lambda: "api", request_id=problems.request_id.get)
 _built = build()
-app: ASGIApp = proxies.behind(
-    RequestId(metrics.Observed(PatchFastPath(_built, PATCH), _built.routes)), settings().trusted_proxies
-)
+app: ASGIApp = proxies.behind(RequestId(metrics.Observed(PatchFastPath(_built, PATCH))), settings().trusted_proxies)

@@ -9,7 +9,9 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import structlog
-from fastapi import Depends
+from fastapi import Depends, Security
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 from starlette.requests import Request
 
 from api.http import authentication, turns
@@ -260,20 +262,24 @@ async def _here(request: Request) -> Context:
     return context_of(request)
 
 
-def _key_with(scope: str) -> Any:
+class KeyWith(SecurityBase):
     """A dependency: the request's key, which has the scope and is within its limits. Routes name it before all else."""
 
-    async def key(request: Request) -> Key:
-        return await context_of(request).authenticated(request, scope)
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        # What FastAPI documents.
+        self.scheme_name = "key"
+        self.model = HTTPBearer(description="An API key: `redraft keys create`")
 
-    return Depends(key)
+    async def __call__(self, request: Request) -> Key:
+        return await context_of(request).authenticated(request, self.scope)
 
 
 # Coroutines both, since FastAPI runs a plain function in a thread.
 Here = Annotated[Context, Depends(_here)]
-Reader = Annotated[Key, _key_with(authentication.READ)]
-Writer = Annotated[Key, _key_with(authentication.WRITE)]
-Mover = Annotated[Key, _key_with(authentication.BULK)]
+Reader = Annotated[Key, Security(KeyWith(authentication.READ), scopes=[authentication.READ])]
+Writer = Annotated[Key, Security(KeyWith(authentication.WRITE), scopes=[authentication.WRITE])]
+Mover = Annotated[Key, Security(KeyWith(authentication.BULK), scopes=[authentication.BULK])]
 
 
 def storable(text: str) -> bool:

@@ -1,6 +1,7 @@
 """POST /v1/posts/video and /v1/posts/slideshow: create posts, one for each account (docs/api.md)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic_core import to_json
@@ -8,11 +9,13 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Writer
-from api.http import headers, reading
-from api.http.reading import JSON_TYPES, REPLAYED
+from api.http import headers, problems, reading
+from api.http.reading import REPLAYED, JsonBody
 from api.models import new_posts
+from api.models.creation import Created as PostsCreated
 from api.models.creation import NewSlideshows, NewVideos
 from api.models.new_posts import NewPostRequest
+from api.models.openapi import carries, takes
 from shared.domain.bodies import read
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
@@ -23,7 +26,7 @@ from shared.store.creation import Repeatable
 from shared.store.idempotency import Kept
 from shared.store.keys import Key
 
-router = APIRouter()
+router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 
 UNSURE = (
     "The posts may have been created; look at GET /v1/posts before you send them again, "
@@ -51,22 +54,31 @@ class Created:
     replayed: bool = False
 
 
-@router.post("/v1/posts/video")
-async def create_video(request: Request, context: Here, owner: Writer) -> Response:
+def _documented(model: type[NewVideos | NewSlideshows]) -> dict[str, Any]:
+    return {
+        "status_code": 201,
+        "response_model": PostsCreated,
+        "response_description": "The posts",
+        "responses": {201: carries("Idempotent-Replayed"), **problems.refuses(404, 413, 415, 422)},
+        "openapi_extra": takes("Idempotency-Key", body=model),
+    }
+
+
+@router.post("/v1/posts/video", **_documented(NewVideos))
+async def create_videos(request: Request, context: Here, owner: Writer, body: JsonBody) -> Response:
     """Create a video post for each account."""
-    return await _create(request, context, owner, NewVideos)
+    return await _create(request, context, owner, body, NewVideos)
 
 
-@router.post("/v1/posts/slideshow")
-async def create_slideshow(request: Request, context: Here, owner: Writer) -> Response:
+@router.post("/v1/posts/slideshow", **_documented(NewSlideshows))
+async def create_slideshows(request: Request, context: Here, owner: Writer, body: JsonBody) -> Response:
     """Create a post of slides for each account, to be rendered as a video if asked for."""
-    return await _create(request, context, owner, NewSlideshows)
+    return await _create(request, context, owner, body, NewSlideshows)
 
 
-async def _create(request: Request, context: Context, owner: Key, model: type[NewVideos | NewSlideshows]) -> Response:
-    content = await reading.read_body(request)
-    reading.check_media_type(request, JSON_TYPES)
-    body = reading.parse_json(content)
+async def _create(
+    request: Request, context: Context, owner: Key, body: object, model: type[NewVideos | NewSlideshows]
+) -> Response:
     key = headers.idempotency_key(request)
     new: NewPostRequest | RedraftError
     try:

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Unsure, Writer, storable
-from api.http import reading
-from api.http.reading import JSON_TYPES
-from api.models.deletion import Deletion, Reason
+from api.http import problems
+from api.http.reading import JsonBody, NoQuery
+from api.models.deletion import Deletion, DeletionReport, Reason
+from api.models.openapi import takes
 from shared.domain import events
 from shared.domain.bodies import read
 from shared.domain.errors import Unavailable
@@ -24,7 +25,7 @@ from shared.store import deletion as deletion_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
 
-router = APIRouter()
+router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 
 WAIT_FOR_LOCKED = 0.05
 """Seconds for all locks of a request together."""
@@ -49,13 +50,15 @@ class Deleted:
     webhooks: list[str] = field(default_factory=list)
 
 
-@router.delete("/v1/posts")
-async def delete_posts(request: Request, context: Here, key: Writer) -> Response:
-    """Delete posts that wait and that no render or publish has claimed; report the others."""
-    content = await reading.read_body(request)
-    reading.check_media_type(request, JSON_TYPES)
-    body = reading.parse_json(content)
-    reading.check_query(request)
+@router.delete(
+    "/v1/posts",
+    response_model=DeletionReport,
+    response_description="What became of each",
+    responses=problems.refuses(413, 415),
+    openapi_extra=takes(body=Deletion),
+)
+async def delete_posts(context: Here, key: Writer, body: JsonBody, _: NoQuery) -> Response:
+    """Delete posts that wait and that no render or publish has claimed; each other one is reported with its reason."""
     post_ids = list(dict.fromkeys(read(Deletion, body).post_ids))
     wanted = [post_id for post_id in post_ids if storable(post_id)]
     done = await context.write(delete, key.workspace_id, wanted, unsure=UNSURE)

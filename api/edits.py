@@ -1,15 +1,18 @@
 """Routes of /v1/edits: an edit and its result, and the answer to the request that made it (docs/api.md)."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from api.context import Here, Reader, storable
-from api.http import headers, pagination, problems, reading
+from api.http import headers, pagination, problems
 from api.http.headers import Preference
+from api.http.reading import NoQuery
+from api.models.edits import Edit, EditPage, EditsQuery
+from api.models.openapi import carries, takes
 from api.submission import recording
 from shared.domain import errors
 from shared.domain.errors import Detail, NotFound
@@ -20,14 +23,7 @@ from shared.store import reads
 from shared.store.edits import NewEdit
 from shared.store.reads import EditRecord
 
-router = APIRouter()
-
-FILTERS = {
-    "status": pagination.one_of("status", EditStatus),
-    "postId": pagination.identifier("post"),
-    "createdFrom": pagination.instant("created_from"),
-    "createdTo": pagination.instant("created_to"),
-}
+router = APIRouter(tags=["edits"], responses=problems.LOCKED)
 
 
 def resource(edit: EditRecord) -> dict[str, Any]:
@@ -108,20 +104,25 @@ def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) ->
     return problems.response(error, preference.applied(answered_async=False) | replayed)
 
 
-@router.get("/v1/edits")
-async def list_edits(request: Request, context: Here, key: Reader) -> Response:
-    """The workspace's edits, newest first, also those of deleted posts: the results of many 202s in few calls. An edit
-    that an operator requeued comes first, as a new one would.
+@router.get("/v1/edits", response_model=EditPage, response_description="A page of edits")
+async def list_edits(query: Annotated[EditsQuery, Query()], request: Request, context: Here, key: Reader) -> Response:
+    """Edits, newest first, also those of deleted posts: what became of many 202s in few calls. An edit that an operator
+    requeued comes first, as a new one would.
     """
-    asked = pagination.read(request, FILTERS, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
+    asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
     page = await context.read(reads.edits_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return pagination.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
 
 
-@router.get("/v1/edits/{edit_id}")
-async def get_edit(edit_id: str, request: Request, context: Here, key: Reader) -> Response:
-    """One edit; `Prefer: wait=N` waits for its result."""
-    reading.check_query(request)
+@router.get(
+    "/v1/edits/{edit_id}",
+    response_model=Edit,
+    response_description="The edit",
+    responses={200: carries("Preference-Applied"), **problems.refuses(404)},
+    openapi_extra=takes("Prefer"),
+)
+async def get_edit(edit_id: str, request: Request, context: Here, key: Reader, _: NoQuery) -> Response:
+    """One edit, and what became of it. `Prefer: wait=N` waits for its end."""
     preference = headers.prefer(request, context.config.wait_max)
     # Asked before the read: an edit that is being recorded now may be committed right after the read.
     in_hand = recording.in_hand(key.workspace_id, edit_id)

@@ -5,11 +5,14 @@ Neither uses the threads of requests: a probe must not wait while the process is
 
 import asyncio
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from api.http import reading
+from api.http import problems
+from api.http.reading import NoQuery
 from api.http.sources import Source
+from api.models.answers import Health, Readiness
+from api.models.openapi import carries
 from shared.broker import redis_connection
 from shared.settings import settings
 from shared.store.db import transaction
@@ -18,7 +21,7 @@ from shared.store.health import takes_writes
 FRESH = 0.25
 """Seconds for which an answer is given again: in a flood of probes, each server is asked four times a second."""
 
-router = APIRouter()
+router = APIRouter(tags=["health"], responses=problems.OPEN)
 
 
 def _database() -> str:
@@ -36,17 +39,20 @@ _ready = {
 }
 
 
-@router.get("/healthz", include_in_schema=False)
-async def healthz(request: Request) -> dict[str, str]:
+@router.get("/healthz", response_description="It is")
+async def get_health(_: NoQuery) -> Health:
     """The process is up."""
-    reading.check_query(request)
-    return {"status": "ok"}
+    return Health(status="ok")
 
 
-@router.get("/readyz", include_in_schema=False)
-async def readyz(request: Request) -> JSONResponse:
-    """503 only without a PostgreSQL that takes writes. Without Redis edits are still accepted, so that is a 200."""
-    reading.check_query(request)
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    response_description="They can, without Redis too",
+    responses={503: carries(model=Readiness, description="Not without a PostgreSQL that takes writes")},
+)
+async def get_readiness(_: NoQuery) -> JSONResponse:
+    """Whether edits can be accepted."""
     answers = await asyncio.gather(*(source.read() for source in _ready.values()))
     state = {name: answer["state"] or "down" for name, answer in zip(_ready, answers, strict=True)}
     return JSONResponse(state, 200 if state["database"] == "up" else 503)

@@ -141,10 +141,8 @@ def _of_servers(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:
 class Observed:
     """Counts, logs and traces each request once, with its route and the ids of its post and edit."""
 
-    def __init__(self, app: ASGIApp, routes: Iterable[Any]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        # FastAPI's routes put themselves into the scope. A plain route is found by its endpoint.
-        self._plain = {route.endpoint: route.path_format for route in routes if hasattr(route, "path_format")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -175,7 +173,7 @@ class Observed:
             status = status or 499
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in METHODS else "other"
-            route = getattr(scope.get("route"), "path_format", None) or self._plain.get(scope.get("endpoint"), "other")
+            route = getattr(scope.get("route"), "path_format", "other")
             # A path may hold 60 KB of post id; a row's id has 255 characters at most (api/context.py).
             post_id = scope.get("path_params", {}).get("post_id")
             ids = {

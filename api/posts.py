@@ -1,27 +1,29 @@
 """Routes of /v1/posts: editing a post, and reading posts (docs/api.md)."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from api import edits
-from api.context import Context, Here, Reader, context_of, storable
+from api.context import Context, Here, Reader, Writer, context_of, storable
 from api.http import authentication, headers, pagination, problems, reading
 from api.http.headers import Preference
+from api.http.pagination import Paging
 from api.http.problems import request_id
-from api.http.reading import PATCH_TYPES
-from api.models.edits import parse_patch
+from api.http.reading import NoQuery
+from api.models.edits import Edit, EditPage, PostPatch, parse_patch
+from api.models.openapi import OF_EDIT, carries, takes
+from api.models.posts import Post, PostDetails, PostPage, PostsQuery
 from api.submission.recording import Recorded, Verdict
 from shared.domain.edits import EditPatch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
-from shared.domain.fields import SLIDES
 from shared.domain.ids import new_id
-from shared.domain.lifecycle import Status, etag
+from shared.domain.lifecycle import etag
 from shared.domain.posts import detailed, public
 from shared.domain.queued_edits import EditResult
 from shared.store import edits as edits_store
@@ -31,7 +33,7 @@ from shared.store.keys import Key
 from shared.store.reads import EditRecord
 from shared.telemetry import tracing
 
-router = APIRouter()
+router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 
 
 class PostIds(StringConvertor):
@@ -45,28 +47,26 @@ class PostIds(StringConvertor):
 register_url_convertor("post", PostIds())
 ONE = "/v1/posts/{post_id:post}"
 
-FILTERS = {
-    "status": pagination.one_of("status", Status),
-    "platform": pagination.one_of("platform", SLIDES),
-    "contentType": pagination.one_of("content_type", ("video", "slides")),
-    "accountId": pagination.identifier("account"),
-    "scheduledFrom": pagination.instant("scheduled_from"),
-    "scheduledTo": pagination.instant("scheduled_to"),
-}
-
-
 # Seconds between two tries while another process is recording the same key, which takes it a few milliseconds.
 KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
 
 
-async def patch_post(request: Request) -> Response:
-    """Edit a post that waits to go live. A plain Starlette route (api/app.py): it parses and checks its body itself."""
-    post_id: str = request.path_params["post_id"]
-    context = context_of(request)
-    key = await context.authenticated(request, authentication.WRITE)
-    content = await reading.read_body(request)
-    reading.check_media_type(request, PATCH_TYPES)
-    body = reading.parse_json(content)
+@router.patch(
+    ONE,
+    response_model=Post,
+    response_description="The post as this edit left it",
+    responses={
+        200: carries("ETag", *OF_EDIT),
+        202: carries(*OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
+        **problems.refuses(404, 409, 412, 413, 415, 422),
+    },
+    openapi_extra=takes(
+        "If-Match", "If-None-Match", "Idempotency-Key", "Prefer", body=PostPatch, types=reading.PATCH_TYPES
+    ),
+)
+async def edit_post(post_id: str, request: Request, context: Here, key: Writer) -> Response:
+    """Edit a post that waits to go live."""
+    body = await reading.json_body(request, reading.PATCH_TYPES)
     idempotency_key = headers.idempotency_key(request)
 
     patch, if_match, preference, problem = _understood(request, body, context, post_id)
@@ -90,6 +90,13 @@ async def patch_post(request: Request) -> Response:
     if isinstance(verdict, RedraftError):
         return problems.response(verdict)
     return await _answered(context, key, new, verdict, preference, seconds=seconds)
+
+
+async def edit_post_directly(request: Request) -> Response:
+    """The same, called by PatchFastPath with the parameters that FastAPI would find, at a fifth of its price."""
+    context = context_of(request)
+    key = await context.authenticated(request, authentication.WRITE)
+    return await edit_post(request.path_params["post_id"], request, context, key)
 
 
 async def _recorded(
@@ -160,18 +167,25 @@ def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[Edit
     return edit, edits_store.results_of(tx, [edit_id]).get(edit_id)
 
 
-@router.get("/v1/posts")
-async def list_posts(request: Request, context: Here, key: Reader) -> Response:
-    """The workspace's posts, newest first."""
-    asked = pagination.read(request, FILTERS, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
+@router.get("/v1/posts", response_model=PostPage, response_description="A page of posts")
+async def list_posts(query: Annotated[PostsQuery, Query()], request: Request, context: Here, key: Reader) -> Response:
+    """Posts, newest first."""
+    asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return pagination.answer(asked.page([public(post) for post in page.items], page.next_place))
 
 
-@router.get("/v1/posts/{post_id}/edits")
-async def list_edits_of_post(post_id: str, request: Request, context: Here, key: Reader) -> Response:
-    """A post's edits, newest first: who changed what, from what, to what."""
-    asked = pagination.read(request, {}, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
+@router.get(
+    "/v1/posts/{post_id}/edits",
+    response_model=EditPage,
+    response_description="A page of edits",
+    responses=problems.refuses(404),
+)
+async def list_edits_of_post(
+    post_id: str, query: Annotated[Paging, Query()], request: Request, context: Here, key: Reader
+) -> Response:
+    """A post's audit trail, newest first: who changed what, from what, to what."""
+    asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
     page = None
     if storable(post_id):
         page = await context.read(reads.posts_edits_page, key.workspace_id, post_id, asked.after, asked.limit)
@@ -180,10 +194,15 @@ async def list_edits_of_post(post_id: str, request: Request, context: Here, key:
     return pagination.answer(asked.page([edits.resource(edit) for edit in page.items], page.next_place))
 
 
-@router.get(ONE)
-async def get_post(post_id: str, request: Request, context: Here, key: Reader) -> Response:
-    """One post, with its outcome."""
-    reading.check_query(request)
+@router.get(
+    ONE,
+    response_model=PostDetails,
+    response_description="The post",
+    responses={200: carries("ETag"), 304: carries("ETag", description="You have it"), **problems.refuses(404)},
+    openapi_extra=takes("If-None-Match"),
+)
+async def get_post(post_id: str, request: Request, context: Here, key: Reader, _: NoQuery) -> Response:
+    """One post, and how it ended."""
     post = await context.read(reads.post, key.workspace_id, post_id) if storable(post_id) else None
     if post is None:
         raise NotFound.post(post_id)

@@ -2,19 +2,23 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
 from api.context import Context, Here, Mover, storable
-from api.http import headers, pagination, reading
-from api.http.pagination import Asked
+from api.http import headers, pagination, problems, reading
+from api.http.pagination import Asked, Paging
 from api.http.problems import request_id
-from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED
+from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED, NoBody, NoQuery
 from api.models import spreadsheets
+from api.models.openapi import carries, takes
+from api.models.reschedules import Job as JobShown
+from api.models.reschedules import JobPage, Nothing, ResultPage, ResultsQuery
+from api.models.reschedules import NewJob as NewJobBody
 from shared.domain import reschedule_jobs, reschedule_requests, reschedules
 from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.domain.ids import new_id
@@ -26,9 +30,8 @@ from shared.store.idempotency import Kept
 from shared.store.keys import Key
 from shared.store.reschedules import Bounds, NewJob
 
-router = APIRouter()
+router = APIRouter(tags=["reschedules"], responses=problems.LOCKED)
 
-FILTERS = {"outcome": pagination.one_of("outcome", Outcome)}
 UNSURE = (
     "The job may have been started; look at GET /v1/reschedules before you send it again, "
     "or repeat the request with the same Idempotency-Key"
@@ -56,18 +59,31 @@ class Made:
     replayed: bool = False
 
 
-@router.post("/v1/reschedules")
+@router.post(
+    "/v1/reschedules",
+    status_code=202,
+    response_model=JobShown,
+    response_description="The job",
+    responses={202: carries("Location", "Idempotent-Replayed"), **problems.refuses(413, 415, 422)},
+    openapi_extra=takes("Idempotency-Key", body=NewJobBody),
+)
 async def create_reschedule(request: Request, context: Here, owner: Mover) -> Response:
-    """Start a bulk job, or its dry run."""
+    """Start a bulk job that moves many posts, or its dry run."""
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
     return await _started(context, await context.parse(_wanted, request, content, owner))
 
 
-@router.post("/v1/reschedules/{job_id}/revert")
-async def revert_reschedule(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
+@router.post(
+    "/v1/reschedules/{job_id}/revert",
+    status_code=202,
+    response_model=JobShown,
+    response_description="The inverse job",
+    responses={202: carries("Location", "Idempotent-Replayed"), **problems.refuses(404, 409, 413, 415, 422)},
+    openapi_extra=takes("Idempotency-Key", body=Nothing),
+)
+async def revert_reschedule(job_id: str, request: Request, context: Here, owner: Mover, body: NoBody) -> Response:
     """Start the inverse job: posts that still have the time that the job gave them get their old time back."""
-    body = await reading.empty_body(request)
     key = headers.idempotency_key(request)
     fingerprint = reading.fingerprint(request, body) if key else None
     make: Make | RedraftError = _reverting(job_id, owner)
@@ -78,38 +94,56 @@ async def revert_reschedule(job_id: str, request: Request, context: Here, owner:
     return await _started(context, Wanted(owner, make, key, fingerprint))
 
 
-@router.post("/v1/reschedules/{job_id}/cancel")
-async def cancel_reschedule(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
-    """End the job before its next chunk; the answer says what was moved."""
-    await reading.empty_body(request)
-    reading.check_query(request)
+@router.post(
+    "/v1/reschedules/{job_id}/cancel",
+    response_model=JobShown,
+    response_description="The job, and what was moved",
+    responses=problems.refuses(404, 409, 413, 415),
+    openapi_extra=takes(body=Nothing),
+)
+async def cancel_reschedule(job_id: str, context: Here, owner: Mover, _body: NoBody, _: NoQuery) -> Response:
+    """End a job before its next chunk."""
     if not storable(job_id):
         raise NotFound.reschedule(job_id)
     job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
     return _shown(job)
 
 
-@router.get("/v1/reschedules")
-async def list_reschedules(request: Request, context: Here, owner: Mover) -> Response:
-    """The workspace's jobs, newest first."""
-    asked = pagination.read(request, {}, owner.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
+@router.get("/v1/reschedules", response_model=JobPage, response_description="A page of jobs")
+async def list_reschedules(
+    query: Annotated[Paging, Query()], request: Request, context: Here, owner: Mover
+) -> Response:
+    """Bulk jobs, newest first."""
+    asked = pagination.read(query, request, owner.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
     page = jobs[: asked.limit]
     next_place = (page[-1].created_at, page[-1].id) if len(jobs) > asked.limit else None
     return pagination.answer(asked.page([job.public() for job in page], next_place))
 
 
-@router.get("/v1/reschedules/{job_id}")
-async def get_reschedule(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
-    """One job: a row of counters, cheap to poll."""
-    reading.check_query(request)
+@router.get(
+    "/v1/reschedules/{job_id}",
+    response_model=JobShown,
+    response_description="The job",
+    responses=problems.refuses(404),
+)
+async def get_reschedule(job_id: str, context: Here, owner: Mover, _: NoQuery) -> Response:
+    """One bulk job, cheap to poll."""
     return _shown(await _job(context, owner, job_id))
 
 
-@router.get("/v1/reschedules/{job_id}/results")
-async def list_results(job_id: str, request: Request, context: Here, owner: Mover) -> Response:
-    """The result for each post, in pages, or all results as one CSV (`Accept: text/csv`)."""
-    asked = pagination.read(request, FILTERS, owner.workspace_id, await context.seal(), pagination.BY_NUMBER)
+@router.get(
+    "/v1/reschedules/{job_id}/results",
+    response_model=ResultPage,
+    response_description="A page of results, or all of them as CSV",
+    responses={200: carries("Vary", content={"text/csv": {"schema": {"type": "string"}}}), **problems.refuses(404)},
+    openapi_extra=takes("Accept"),
+)
+async def list_results(
+    job_id: str, query: Annotated[ResultsQuery, Query()], request: Request, context: Here, owner: Mover
+) -> Response:
+    """What became of each post of a job. `Accept: text/csv` gets all results in one file, instead of pages."""
+    asked = pagination.read(query, request, owner.workspace_id, await context.seal(), pagination.BY_NUMBER)
     job = await _job(context, owner, job_id)
     outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None
     vary = {"Vary": "Accept"}

@@ -2,15 +2,19 @@
 
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api import posts
 from api.context import Here, Writer, storable
-from api.http import reading
+from api.http import problems
 from api.http.problems import request_id
+from api.http.reading import NoBody, NoQuery
+from api.models.openapi import carries, takes
+from api.models.posts import PostDetails
+from api.models.reschedules import Nothing
 from shared.domain.errors import Conflict, Detail, NotFound
 from shared.domain.lifecycle import Status, etag
 from shared.domain.posts import Post, detailed
@@ -20,16 +24,20 @@ from shared.store.acts import Actor
 from shared.store.failures import Retried
 from shared.store.keys import Key
 
-router = APIRouter()
+router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 
 UNSURE: Final = "The post may be back to work; look at GET /v1/posts/{postId} before you send this again"
 
 
-@router.post(f"{posts.ONE}/retry")
-async def retry_post(post_id: str, request: Request, context: Here, key: Writer) -> Response:
+@router.post(
+    f"{posts.ONE}/retry",
+    response_model=PostDetails,
+    response_description="The post, back to work",
+    responses={200: carries("ETag"), **problems.refuses(404, 409, 413, 415)},
+    openapi_extra=takes(body=Nothing),
+)
+async def retry_post(post_id: str, context: Here, key: Writer, _body: NoBody, _: NoQuery) -> Response:
     """Put one failed post back to due. A post that may have gone out keeps its old key, and is closed to edits."""
-    await reading.empty_body(request)
-    reading.check_query(request)
     if not storable(post_id):
         raise NotFound.post(post_id)
     back, post = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)

@@ -1,21 +1,23 @@
-"""Reads and checks the query of a list: its filters, limit and cursor.
+"""The queries of lists: filters, limit and cursor, as Pydantic models that FastAPI reads and documents.
 
 A cursor (api/http/cursors.py) is valid only for the list, the workspace and the filters that it was made for.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
+from pydantic import Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http.cursors import Place, Seal
-from shared.domain import fields, times
-from shared.domain.bodies import check_known
-from shared.domain.errors import Faults
+from api.http.cursors import CURSOR_MAX, Place, Seal
+from shared.domain import fields
+from shared.domain.bodies import Body, absent, faults_of, names
+from shared.domain.errors import Faults, InvalidRequest
+from shared.domain.fields import Ruled, fault
 
 LIMIT, LIMIT_MAX = 50, 100
 
@@ -24,32 +26,46 @@ BY_NUMBER: Final = (int,)
 """The types of the values in a list's places. A place says where a page begins."""
 
 
-class Filter(NamedTuple):
-    """One filter: its name in the store, and its rule. `parse` returns None for a value that breaks the rule."""
+def one_of(values: Iterable[str]) -> Ruled:
+    """The rule of a filter with a fixed set of values."""
+    known = [str(value) for value in values]
 
-    name: str
-    parse: Callable[[str], object | None]
-    rule: str
+    def rule(value: str) -> str:
+        if value not in known:
+            raise fault("invalid_request", f"must be one of {', '.join(known)}")
+        return value
 
-
-def one_of(name: str, values: Iterable[str]) -> Filter:
-    """A filter with a fixed set of values."""
-    known = {str(value): str(value) for value in values}
-    return Filter(name, known.get, f"must be one of {', '.join(known)}")
+    return Ruled(rule, enum=known)
 
 
-def identifier(name: str) -> Filter:
-    """A filter by an id. An unknown id, or another workspace's, matches nothing."""
-    return Filter(name, lambda text: text if 0 < len(text) <= 255 else None, "must have 1 to 255 characters")
+def _instant(value: str) -> datetime:
+    # A plus sign that was not percent-encoded arrives as a blank.
+    return fields.instant(f"{value[:-6]}+00:00" if value.endswith(" 00:00") else value)
 
 
-def instant(name: str) -> Filter:
-    """A filter by a UTC time. A plus sign that was not percent-encoded arrives as a blank, and is read as a plus."""
+def _limit(value: str) -> int:
+    if value.isascii() and value.isdigit() and len(value) <= 3 and 1 <= int(value) <= LIMIT_MAX:
+        return int(value)
+    raise fault("invalid_request", f"must be a whole number from 1 to {LIMIT_MAX}")
 
-    def parse(text: str) -> datetime | None:
-        return times.parse_instant(f"{text[:-6]}+00:00" if text.endswith(" 00:00") else text)
 
-    return Filter(name, parse, f"must be {times.INSTANT_RULE}")
+Instant = Annotated[datetime, Ruled(_instant, pattern=fields.INSTANT_PATTERN, examples=["2030-04-22T00:00:00Z"])]
+
+
+class Paging(Body):
+    """The query of a list. A list with filters has a subclass; its attributes are the store's names."""
+
+    limit: Annotated[int, Ruled(_limit, "integer", minimum=1, maximum=LIMIT_MAX, default=LIMIT)] = Field(
+        default=LIMIT,
+        description="How many at most. A page may hold fewer where a filter matches few of very many: hasMore tells.",
+    )
+    cursor: Annotated[str, Ruled(str, pattern="^[A-Za-z0-9_-]+$", maxLength=CURSOR_MAX)] = Field(
+        default=absent, description="nextCursor of the page before, with the same filters."
+    )
+
+    def filters(self) -> dict[str, Any]:
+        """The filters that were sent."""
+        return {name: value for name, value in self if name not in Paging.model_fields and value is not absent}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,49 +84,41 @@ class Asked:
         return {"data": data, "hasMore": cursor is not None, "nextCursor": cursor}
 
 
-def read(
-    request: Request, filters: Mapping[str, Filter], workspace_id: str, seal: Seal, kinds: Sequence[type]
-) -> Asked:
-    """Read and check the query string. Raises InvalidRequest that names every parameter at fault: unknown, repeated or
-    malformed ones, and a cursor that was made for another workspace, path or set of filters.
-    """
+def read(query: Paging, request: Request, workspace_id: str, seal: Seal, kinds: Sequence[type]) -> Asked:
+    """Check what FastAPI does not: parameters that are there twice, and the cursor. Raises InvalidRequest."""
     faults = Faults()
-    known = (*filters, "limit", "cursor")
-    pairs = request.query_params.multi_items()
-    given = dict(pairs)
-    check_known(given, known, faults)
-    for name in known:
-        if sum(pair[0] == name for pair in pairs) > 1:
-            faults.add("invalid_request", name, f"{name} is there twice; send it once")
-    values: dict[str, Any] = {}
-    for name, rule in filters.items():
-        if name not in given:
-            continue
-        values[rule.name] = rule.parse(given[name]) if fields.is_clean(given[name]) else None
-        if values[rule.name] is None:
-            faults.add("invalid_request", name, f"{name} {rule.rule}")
-    limit = _limit(given.get("limit"), faults)
+    _repeated(type(query), request, faults)
     faults.raise_if_any()
+    filters = {*names(type(query))} - {"limit", "cursor"}
+    pairs = request.query_params.multi_items()
     bound_to = to_json([workspace_id, request.scope["path"], sorted(pair for pair in pairs if pair[0] in filters)])
     after = None
-    if "cursor" in given:
-        after = seal.open(given["cursor"], bound_to, kinds)
+    if query.cursor is not absent:
+        after = seal.open(query.cursor, bound_to, kinds)
         if after is None:
             message = "cursor is not one of this list with these filters; send nextCursor of the page before, or none"
             faults.add("invalid_request", "cursor", message)
             faults.raise_if_any()
-    return Asked(values, limit, after, bound_to, seal)
+    return Asked(query.filters(), query.limit, after, bound_to, seal)
+
+
+def refusal(request: Request, errors: Iterable[Any]) -> InvalidRequest:
+    """All that is wrong with a query that its model does not take. `errors`: FastAPI's."""
+    [query] = request.scope["route"].dependant.query_params
+    model: type[Paging] = query.field_info.annotation
+    faults = Faults()
+    _repeated(model, request, faults)
+    faults_of(model, ({**each, "loc": each["loc"][1:]} for each in errors), faults)
+    return faults.error() or InvalidRequest("The query is not understood")
+
+
+def _repeated(model: type[Paging], request: Request, faults: Faults) -> None:
+    pairs = request.query_params.multi_items()
+    for name in names(model):
+        if sum(pair[0] == name for pair in pairs) > 1:
+            faults.add("invalid_request", name, f"{name} is there twice; send it once")
 
 
 def answer(body: Mapping[str, Any]) -> Response:
     """A page as a response."""
     return Response(to_json(body), media_type="application/json")
-
-
-def _limit(text: str | None, faults: Faults) -> int:
-    if text is None:
-        return LIMIT
-    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= LIMIT_MAX:
-        return int(text)
-    faults.add("invalid_request", "limit", f"limit must be a whole number from 1 to {LIMIT_MAX}")
-    return LIMIT

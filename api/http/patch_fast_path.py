@@ -18,7 +18,7 @@ class PatchFastPath:
         if match is not Match.FULL:
             await self.app(scope, receive, send)
             return
-        scope.update(found, app=self.app)
+        scope.update(found, app=self.app, route=self.route)
         request = Request(scope, receive, send)
         try:
             response = await self.route.endpoint(request)

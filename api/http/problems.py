@@ -3,14 +3,17 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from enum import StrEnum
+from typing import Any, NamedTuple
 
 import structlog
+from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from api.http import pagination
 from shared.domain import errors
 from shared.domain.errors import RedraftError
 from shared.domain.lifecycle import etag
@@ -53,6 +56,51 @@ STATUS: Mapping[str, int] = {
 
 Code = StrEnum("Code", {code.upper(): code for code in STATUS})  # type: ignore[misc]  # as many members as the table
 """The codes of errors, for documents and clients."""
+
+
+class Refusal(NamedTuple):
+    """One status of errors, for the document: its meaning, the headers that it may carry, the codes that go with it."""
+
+    meaning: str
+    headers: tuple[str, ...]
+    codes: tuple[str, ...]
+
+
+_OF_EDIT = ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")
+REFUSALS: Mapping[int, Refusal] = {
+    status: Refusal(meaning, headers, tuple(code for code, of in STATUS.items() if of == status))
+    for status, meaning, headers in (
+        (400, "The request is malformed", ()),
+        (401, "No key, or not one of ours", ("WWW-Authenticate",)),
+        (403, "The key lacks the scope", ()),
+        (404, "Not there, or not yours", _OF_EDIT),
+        # Of no operation, since it answers methods that none has: it stands among the components only.
+        (405, "The path does not take that method", ("Allow",)),
+        (409, "Its state does not allow it", _OF_EDIT),
+        (412, "It has changed since, or If-Match or If-None-Match can never let it pass", ("ETag", *_OF_EDIT)),
+        (413, "The body is too large", ()),
+        (415, "The body is of another media type, or is packed", ("Accept-Patch", "Accept-Encoding")),
+        (422, "The Idempotency-Key was used for another request", ()),
+        (429, "The key has spent its limit", ("Retry-After",)),
+        (500, "A bug of ours, or an edit that spent its attempts", ("Edit-Id", "Location", "Idempotent-Replayed")),
+        (
+            503,
+            "PostgreSQL is out of reach or takes no writes, or your request is still being recorded",
+            ("Retry-After", "Edit-Id", "Location"),
+        ),
+    )
+}
+"""Every status of errors."""
+
+
+def refuses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's `responses` for errors of these statuses, which the document describes once, among its components."""
+    return {status: {"$ref": f"#/components/responses/Error{status}"} for status in statuses}
+
+
+OPEN = refuses(400, 500)
+"""What every route may answer, and LOCKED what every route with a key may answer."""
+LOCKED = refuses(400, 401, 403, 429, 500, 503)
 
 
 def headers_of(error: RedraftError) -> dict[str, str]:
@@ -128,6 +176,12 @@ def _at(request: Request, path: str, method: str) -> bool:
     return any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes)
 
 
+async def on_invalid_query(request: Request, error: Exception) -> Response:
+    """Answers a query that the model of its route does not take. FastAPI reads nothing else by models here."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101  -- registered for nothing else
+    return response(pagination.refusal(request, error.errors()))
+
+
 async def on_surprise(request: Request, error: Exception) -> Response:
     """Answers a bug: the client gets the request id, the log gets the rest."""
     log.error("unexpected_error", path=errors.printable(request.scope["path"], 300), exc_info=error)
@@ -137,6 +191,7 @@ async def on_surprise(request: Request, error: Exception) -> Response:
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
     RedraftError: on_redraft_error,
     HTTPException: on_http_error,
+    RequestValidationError: on_invalid_query,
     Exception: on_surprise,
 }
 """The handler of each kind of error, the narrower kinds first."""

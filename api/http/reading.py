@@ -6,8 +6,9 @@ For headers see api/http/headers.py.
 import asyncio
 import json
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Depends
 from starlette.requests import ClientDisconnect, Request
 
 from api.http import headers
@@ -61,18 +62,15 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     return b"".join(chunks)
 
 
-def check_query(request: Request, *known: str) -> None:
-    """Raises InvalidRequest for query parameters that the route does not know: the client expects an effect."""
+def check_query(request: Request) -> None:
+    """Raises InvalidRequest for any query parameter of a route that knows none: the client expects an effect."""
     if not request.scope["query_string"]:
         return
     faults = Faults()
     for name in dict.fromkeys(request.query_params.keys()):
-        if name not in known:
-            shown = printable(name)
-            hint = (
-                f"send only {', '.join(known)}" if known else "leave it out, or send it in the body where that has it"
-            )
-            faults.add("invalid_request", shown, f'"{shown}" is not a query parameter here; {hint}')
+        shown = printable(name)
+        advice = "leave it out, or send it in the body where that has it"
+        faults.add("invalid_request", shown, f'"{shown}" is not a query parameter here; {advice}')
     faults.raise_if_any()
 
 
@@ -131,6 +129,13 @@ def parse_json(body: bytes) -> Any:
         ) from None
 
 
+async def json_body(request: Request, types: tuple[str, ...] = JSON_TYPES) -> Any:
+    """The parsed body of a route that takes BODY_LIMIT bytes of these media types."""
+    content = await read_body(request)
+    check_media_type(request, types)
+    return parse_json(content)
+
+
 def fingerprint(request: Request, body: Any) -> str:
     """SHA-256 of what a repeated request must have in common: method, path, parsed body and preconditions."""
     parts = [request.method, request.scope["path"], body, request.headers.getlist("if-match")]
@@ -153,3 +158,19 @@ async def empty_body(request: Request) -> Any:
     if body != {}:
         raise InvalidRequest("This route takes no fields; send no body, or {}")
     return body
+
+
+# -- What routes name as parameters, each after the key: first the body, then the query.
+
+
+async def _json_body(request: Request) -> Any:
+    return await json_body(request)
+
+
+async def _no_query(request: Request) -> None:
+    check_query(request)
+
+
+JsonBody = Annotated[Any, Depends(_json_body)]
+NoBody = Annotated[Any, Depends(empty_body)]
+NoQuery = Annotated[None, Depends(_no_query)]

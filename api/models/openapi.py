@@ -1,16 +1,25 @@
-"""The OpenAPI 3.1 document, made once from the table of operations, and the routes that show it."""
+"""The OpenAPI 3.1 document: what FastAPI makes of the routes, and here what FastAPI cannot say.
 
-import json
-from collections.abc import Mapping
-from functools import lru_cache
+FastAPI tells paths, parameters, security and the bodies of answers. It knows nothing of bodies and headers of requests,
+which routes read themselves, nor of headers of answers, samples, and events.
+"""
+
 from typing import Any, Final
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from api.models import answers, operations
-from api.models.operations import OPERATIONS, REQUEST_HEADERS, Answer, Operation
+from api.http import problems
+from api.http.reading import JSON_TYPES
+from api.models.answers import Problem
+from api.models.creation import NewSlideshows, NewVideos
+from api.models.deletion import Deletion
+from api.models.edits import PostPatch
+from api.models.reschedules import NewJob, Nothing
 from api.models.webhooks import EVENTS
 from shared.domain.errors import Internal
 
@@ -23,8 +32,41 @@ it never races a render or a publish, is never lost and never applied twice.
 Send `Authorization: Bearer sk_…`. Errors always have the shape of `Problem`; branch on `code`. Every GET answers HEAD,
 every path OPTIONS.
 """
+_BODIES: Final = (PostPatch, NewVideos, NewSlideshows, Deletion, NewJob, Nothing)
+_PATH: Final = {
+    "post_id": ("postId", "post_abc123"),
+    "edit_id": ("editId", "edit_01k8xg6v3f9zq4d7c2m5n8p1rt"),
+    "job_id": ("id", "rsch_01k8xg6v3f9zq4d7c2m5"),
+}
+"""The parameters of paths: their names in the document, and an example."""
+TAGS: Final = r'^(\*|[ ,]*|[ ,]*(W/)?"[!#-~]*"( *,[ ,]*(W/)?"[!#-~]*"){0,63}[ ,]*)$'
 
-_HEADERS: Final[Json] = {
+_SENT: Final[dict[str, tuple[Json, str]]] = {
+    "Idempotency-Key": (
+        {"pattern": "^[!-~]{1,255}$"},
+        """Makes a repeat safe; kept for a day at least. A repeat with the same method, path, body and If-Match gets the
+first one's own result, with anything else 422. A request that left nothing behind keeps no key.""",
+    ),
+    "If-Match": (
+        {"pattern": TAGS, "examples": ['"3"']},
+        """The post's ETag as you know it, a list of at most 64, or *; judged under the post's lock. Weak tags never
+match: where no tag of it can be a post's, 412 says so at once, and no edit is made.""",
+    ),
+    "If-None-Match": (
+        {"pattern": TAGS, "examples": ['"3"']},
+        """An ETag that you have, a list, or *. GET: 304 if the post has it still. PATCH: 412 if the post has it when
+the edit is to be applied; weak tags are compared without their W/.""",
+    ),
+    "Prefer": (
+        {"examples": ["wait=5", "respond-async"]},
+        """wait=N: how many seconds to wait for the edit's end, at most 30. respond-async: not at all; with wait=N, N
+seconds.""",
+    ),
+    "Accept": ({"examples": ["text/csv"]}, "text/csv: all results in one file, instead of pages."),
+}
+"""The headers of requests: what their schema has beside its type, and their meaning."""
+
+_GIVEN: Final[dict[str, str]] = {
     "X-Request-Id": "The request's id: yours, if you sent a sane one, else a new one.",
     "RateLimit": 'What is left of the minute: "default";r=5999;t=42. Only for keys with a limit.',
     "RateLimit-Policy": 'The key\'s limit: "default";q=6000;w=60. Only for keys with a limit.',
@@ -40,28 +82,39 @@ _HEADERS: Final[Json] = {
     "Accept-Encoding": "identity: send the body as it is.",
     "Retry-After": "Seconds to wait.",
 }
-_ERRORS: Final[Mapping[int, tuple[str, tuple[str, ...]]]] = {
-    400: ("The request is malformed", ()),
-    401: ("No key, or not one of ours", ("WWW-Authenticate",)),
-    403: ("The key lacks the scope", ()),
-    404: ("Not there, or not yours", ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")),
-    # Of no operation, since it answers methods that none has: it stands among the components only.
-    405: ("The path does not take that method", ("Allow",)),
-    409: ("Its state does not allow it", ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")),
-    412: (
-        "It has changed since, or If-Match or If-None-Match can never let it pass",
-        ("ETag", "Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed"),
-    ),
-    413: ("The body is too large", ()),
-    415: ("The body is of another media type, or is packed", ("Accept-Patch", "Accept-Encoding")),
-    422: ("The Idempotency-Key was used for another request", ()),
-    429: ("The key has spent its limit", ("Retry-After",)),
-    500: ("A bug of ours, or an edit that spent its attempts", ("Edit-Id", "Location", "Idempotent-Replayed")),
-    503: (
-        "PostgreSQL is out of reach or takes no writes, or your request is still being recorded",
-        ("Retry-After", "Edit-Id", "Location"),
-    ),
+"""The headers of answers."""
+_SHAPES: Final[dict[str, Json]] = {
+    "Retry-After": {"type": "integer", "minimum": 1},
+    "Idempotent-Replayed": {"type": "string", "enum": ["true"]},
 }
+
+_EVERY: Final = ("X-Request-Id", "RateLimit", "RateLimit-Policy")
+"""The headers of every answer; the second and third where a key is asked for."""
+OF_EDIT: Final = ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")
+"""The headers of the answer to a PATCH."""
+
+_SHOWN: Final = frozenset({"caption", "scheduledTime", "timezone", "all", "dryRun"})
+"""The fields of a sample request beside the required ones."""
+
+
+# -- What routes say of themselves
+
+
+def takes(*headers: str, body: type[BaseModel] | None = None, types: tuple[str, ...] = JSON_TYPES) -> Json:
+    """FastAPI's `openapi_extra` for a route that reads these headers and this body."""
+    said: Json = {"parameters": [_reference("parameters", name) for name in headers]} if headers else {}
+    if body is not None:
+        content = {kind: {"schema": _reference("schemas", body.__name__)} for kind in types}
+        said["requestBody"] = {"required": body is not Nothing, "content": content}
+    return said
+
+
+def carries(*headers: str, **more: Any) -> Json:
+    """One of FastAPI's `responses`: an answer that carries these headers. `more`: its model, its description."""
+    return {"headers": {name: _reference("headers", name) for name in headers}, **more}
+
+
+# -- The document
 
 
 class _Plain(GenerateJsonSchema):
@@ -74,50 +127,91 @@ class _Plain(GenerateJsonSchema):
         return False
 
 
-@lru_cache(maxsize=1)
-def document() -> Json:
-    """The whole document."""
-    models = _models()
-    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models]
-    _, definitions = models_json_schema(wanted, ref_template="#/components/schemas/{model}", schema_generator=_Plain)
-    schemas: Json = definitions["$defs"]
+def document(app: FastAPI) -> Json:
+    """The whole document of an app's routes."""
+    shown = get_openapi(title="Redraft", version="1", description=_ABOUT, routes=app.routes)
+    schemas = _schemas(app)
     paths: Json = {}
-    for operation in OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+    for path, operations in shown["paths"].items():
+        for operation in operations.values():
+            _complete(operation, schemas)
+        paths[path.format_map({name: f"{{{shown_as}}}" for name, (shown_as, _) in _PATH.items()})] = operations
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Redraft", "version": "1", "description": _ABOUT, "license": {"name": "MIT"}},
+        "info": shown["info"] | {"license": {"name": "MIT"}},
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in ("posts", "edits", "accounts", "reschedules", "health", "webhooks")],
         "paths": paths,
         "webhooks": {kind: {"post": _webhook(kind, model, schemas)} for kind, model in EVENTS.items()},
         "components": {
             "schemas": schemas,
-            "headers": {name: {"description": said, "schema": _header(name)} for name, said in _HEADERS.items()},
+            "headers": {
+                name: {"description": said, "schema": _SHAPES.get(name, {"type": "string"})}
+                for name, said in _GIVEN.items()
+            },
             "parameters": {
-                name: {"name": name, "in": "header", "required": False, "description": said, "schema": schema}
-                for name, (schema, said) in REQUEST_HEADERS.items()
+                name: {
+                    "name": name,
+                    "in": "header",
+                    "required": False,
+                    "description": said,
+                    "schema": {"type": "string", **schema},
+                }
+                for name, (schema, said) in _SENT.items()
             },
-            "responses": {f"Error{status}": _error(status) for status in _ERRORS},
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "An API key: `redraft keys create`"}
-            },
+            "responses": {f"Error{status}": _error(status) for status in problems.REFUSALS},
+            "securitySchemes": shown["components"]["securitySchemes"],
         },
     }
 
 
-@lru_cache(maxsize=1)
-def document_bytes() -> bytes:
-    """The document as it is served."""
-    return json.dumps(document(), indent=1, ensure_ascii=False).encode()
+def models(app: FastAPI) -> list[type[BaseModel]]:
+    """The models of all bodies: of requests, of answers, of events."""
+    found: list[Any] = [Problem, *_BODIES, *EVENTS.values()]
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, APIRoute) and route.include_in_schema:
+            found += [route.response_model, *(answer.get("model") for answer in route.responses.values())]
+    return list(dict.fromkeys(model for model in found if model is not None))
 
 
-def _models() -> list[type[BaseModel]]:
-    found: list[type[BaseModel]] = [answers.Problem, *EVENTS.values()]
-    for operation in OPERATIONS:
-        found += [operation.body] if operation.body else []
-        found += [answer.model for answer in operation.answers.values() if answer.model]
-    return list(dict.fromkeys(found))
+def _schemas(app: FastAPI) -> Json:
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in models(app)]
+    _, definitions = models_json_schema(wanted, ref_template="#/components/schemas/{model}", schema_generator=_Plain)
+    schemas: Json = definitions["$defs"]
+    return schemas
+
+
+def _complete(operation: Json, schemas: Json) -> None:
+    """Add to one operation of FastAPI's what it lacks, and take out what it has too much."""
+    summary, _, more = " ".join(operation["description"].split()).partition(". ")
+    scopes = [scope for one in operation.get("security", ()) for scope in one["key"]]
+    needs = [f"Needs a key with the scope `{scope}`." for scope in scopes]
+    operation |= {"summary": summary.removesuffix("."), "description": " ".join([*needs, more]).strip() or summary}
+    for parameter in operation.get("parameters", ()):
+        if parameter.get("in") == "path":
+            # Swagger UI fills in the parameter's own example, which the demo's data has.
+            parameter["name"], parameter["example"] = _PATH[parameter["name"]]
+            parameter["schema"] = {"type": "string"}
+        elif "schema" in parameter:
+            del parameter["schema"]["title"]
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        content["example"] = sample(content["schema"], schemas, whole=False)
+    operation["responses"] = {
+        status: _answer(answer, schemas, limited=bool(scopes))
+        for status, answer in sorted(operation["responses"].items())
+        # FastAPI adds it to each route with parameters. Ours answer 400 (api/http/problems.py).
+        if answer.get("description") != "Validation Error"
+    }
+
+
+def _answer(answer: Json, schemas: Json, *, limited: bool) -> Json:
+    if "$ref" in answer:
+        return {"$ref": answer["$ref"]}
+    for content in answer.get("content", {}).values():
+        if "$ref" in content["schema"]:
+            content["example"] = sample(content["schema"], schemas)
+    always = _EVERY if limited else _EVERY[:1]
+    return answer | {"headers": carries(*always)["headers"] | answer.get("headers", {})}
 
 
 def sample(schema: Json, schemas: Json, *, whole: bool = True) -> Any:
@@ -132,17 +226,13 @@ def sample(schema: Json, schemas: Json, *, whole: bool = True) -> Any:
     if "const" in schema:
         return schema["const"]
     if "properties" in schema:
-        wanted = {*schema.get("required", ()), *_SHOWN} if not whole else {*schema["properties"]}
+        wanted = {*schema["properties"]} if whole else {*schema.get("required", ()), *_SHOWN}
         return {
             name: sample(below, schemas, whole=whole) for name, below in schema["properties"].items() if name in wanted
         }
     if schema.get("type") == "array":
         return [sample(schema["items"], schemas, whole=whole)]
     return {"string": "…", "integer": 1, "boolean": False, "object": {}}.get(schema.get("type", ""))
-
-
-_SHOWN: Final = frozenset({"caption", "scheduledTime", "timezone", "all", "dryRun"})
-"""The fields of a sample request beside the required ones."""
 
 
 def _webhook(kind: str, model: type[BaseModel], schemas: Json) -> Json:
@@ -163,80 +253,16 @@ def _webhook(kind: str, model: type[BaseModel], schemas: Json) -> Json:
     }
 
 
+def _error(status: int) -> Json:
+    refusal = problems.REFUSALS[status]
+    message = Internal().message if status == 500 else refusal.meaning
+    example = {"error": {"code": refusal.codes[0], "message": message, "requestId": "req_01k8xg6v3f9zq4d7c2m5n8p1rt"}}
+    return carries(
+        *(*_EVERY, *refusal.headers),
+        description=f"{refusal.meaning}. Codes: {', '.join(refusal.codes)}",
+        content={"application/json": {"schema": _reference("schemas", "Problem"), "example": example}},
+    )
+
+
 def _reference(kind: str, name: str) -> Json:
     return {"$ref": f"#/components/{kind}/{name}"}
-
-
-def _operation(operation: Operation, schemas: Json) -> Json:
-    shown: Json = {
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "tags": [_tag(operation.path)],
-        "parameters": _parameters(operation),
-        "responses": {str(status): _answer(operation, answer, schemas) for status, answer in operation.answers.items()}
-        | {str(status): _reference("responses", f"Error{status}") for status in operation.errors},
-    }
-    if operation.scope:
-        shown["description"] = f"Needs a key with the scope `{operation.scope}`."
-        shown["security"] = [{"key": []}]
-    if operation.body:
-        body = _reference("schemas", operation.body.__name__)
-        schema = {"schema": body, "example": sample(body, schemas, whole=False)}
-        shown["requestBody"] = {
-            "required": operation.body_required,
-            "content": dict.fromkeys(operation.media_types, schema),
-        }
-    return shown
-
-
-def _tag(path: str) -> str:
-    return next((part for part in ("reschedules", "accounts", "posts", "edits") if f"/{part}" in path), "health")
-
-
-def _parameters(operation: Operation) -> list[Json]:
-    names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
-    example = {"postId": "post_abc123", "editId": "edit_01k8xg6v3f9zq4d7c2m5n8p1rt", "id": "rsch_01k8xg6v3f9zq4d7c2m5"}
-    in_path = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "examples": [example[name]]}}
-        for name in names
-    ]
-    in_query = [
-        {"name": name, "in": "query", "required": False, "description": said, "schema": schema}
-        for name, (schema, said) in operation.query.items()
-    ]
-    return [*in_path, *in_query, *(_reference("parameters", name) for name in operation.headers)]
-
-
-def _answer(operation: Operation, answer: Answer, schemas: Json) -> Json:
-    shown: Json = {
-        "description": answer.description,
-        "headers": _headers(answer.headers, limited=bool(operation.scope)),
-    }
-    if answer.model:
-        body = _reference("schemas", answer.model.__name__)
-        shown["content"] = {"application/json": {"schema": body, "example": sample(body, schemas)}}
-        shown["content"] |= {media_type: {"schema": {"type": "string"}} for media_type in answer.also}
-    return shown
-
-
-def _headers(names: tuple[str, ...], *, limited: bool) -> Json:
-    always = ("X-Request-Id", "RateLimit", "RateLimit-Policy") if limited else ("X-Request-Id",)
-    return {name: _reference("headers", name) for name in (*always, *names)}
-
-
-def _header(name: str) -> Json:
-    if name == "Retry-After":
-        return {"type": "integer", "minimum": 1}
-    return {"type": "string", "enum": ["true"]} if name == "Idempotent-Replayed" else {"type": "string"}
-
-
-def _error(status: int) -> Json:
-    description, headers = _ERRORS[status]
-    codes = operations.CODES[status]
-    message = Internal().message if status == 500 else description
-    example = {"error": {"code": codes[0], "message": message, "requestId": "req_01k8xg6v3f9zq4d7c2m5n8p1rt"}}
-    return {
-        "description": f"{description}. Codes: {', '.join(codes)}",
-        "headers": _headers(headers, limited=True),
-        "content": {"application/json": {"schema": _reference("schemas", "Problem"), "example": example}},
-    }

@@ -1,12 +1,14 @@
 """Posts as answers show them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
+from api.http.pagination import Instant, Paging, one_of
 from api.models.answers import InstantShown, Page, Shown
+from shared.domain.bodies import absent
 from shared.domain.edits import PLAIN
-from shared.domain.fields import UNSET
+from shared.domain.fields import CONTENT_TYPES, PLATFORMS, UNSET, Id
 from shared.domain.lifecycle import Status
 
 
@@ -53,3 +55,14 @@ class PostDetails(Post):
 
 class PostPage(Page[Post]):
     """A page of posts."""
+
+
+class PostsQuery(Paging):
+    """The filters of posts."""
+
+    status: Annotated[str, one_of(Status)] = Field(default=absent, description="Only posts in this status.")
+    platform: Annotated[str, one_of(PLATFORMS)] = Field(default=absent, description="Only posts on this platform.")
+    content_type: Annotated[str, one_of(CONTENT_TYPES)] = Field(default=absent, description="Only posts of this kind.")
+    account: Id = Field(default=absent, alias="accountId", description="Only posts of this account.")
+    scheduled_from: Instant = Field(default=absent, description="Only posts scheduled at or after this UTC time.")
+    scheduled_to: Instant = Field(default=absent, description="Only posts scheduled before this UTC time.")

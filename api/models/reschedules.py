@@ -1,7 +1,10 @@
 """Bulk jobs as answers show them. The bodies of requests stand in shared/domain/reschedule_requests.py."""
 
+from typing import Annotated
+
 from pydantic import Field, RootModel
 
+from api.http.pagination import Paging, one_of
 from api.models.answers import InstantShown, JobId, Page, Shown
 from shared.domain import reschedule_jobs, reschedules
 from shared.domain.bodies import Body, absent
@@ -39,6 +42,14 @@ class Result(Shown):
 
 class ResultPage(Page[Result]):
     """A page of results."""
+
+
+class ResultsQuery(Paging):
+    """The filter of results."""
+
+    outcome: Annotated[str, one_of(reschedules.Outcome)] = Field(
+        default=absent, description="Only posts with this outcome."
+    )
 
 
 class Nothing(Body):

@@ -11,9 +11,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.models.operations import OPERATIONS
 from tests import factories
 from tests.api.answers import client
+from tests.api.operations import OPERATIONS
 from tests.stack import Running
 from tests.waiting import eventually
 

@@ -15,7 +15,7 @@ import hypothesis
 import schemathesis
 from schemathesis.openapi.checks import RejectedPositiveData
 
-from api.models.operations import TAGS
+from api.models.openapi import TAGS
 from shared.domain import fields, times, urls
 from tests import factories
 

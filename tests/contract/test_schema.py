@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from api.models.operations import OPERATIONS
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
+from tests.api.operations import OPERATIONS
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.processes import ROOT
 from tests.stack import Running, running

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from api.http.authentication import FRESH, no_key_in
-from api.models.operations import OPERATIONS, Operation
 from shared.store import keys as keys_store
 from tests import factories
 from tests.api.answers import client, error
+from tests.api.operations import OPERATIONS, Operation
 from tests.stack import Running
 from tests.waiting import eventually
 

@@ -11,10 +11,10 @@ from sqlalchemy import text
 from starlette.requests import Request
 
 from api.http import headers, reading
-from api.models.operations import OPERATIONS
 from shared.domain.errors import InvalidRequest
 from tests import factories
 from tests.api.answers import error, fields
+from tests.api.operations import OPERATIONS
 from tests.stack import Running
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT12:00")
