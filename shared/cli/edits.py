@@ -40,7 +40,7 @@ class EditState(StrEnum):
 def list_edits(
     *,
     status: Annotated[
-        EditState | None, typer.Option(metavar="STATUS", help=f"Only these: {', '.join(EditState)}.")
+        EditState | None, typer.Option("--status", metavar="STATUS", help=f"Only these: {', '.join(EditState)}.")
     ] = None,
     post: Annotated[str | None, typer.Option(help="Only this post's: post_…")] = None,
     workspace: Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")] = None,

@@ -48,7 +48,7 @@ app.command("retry")(retry)
 def list_posts(
     *,
     status: Annotated[
-        PostStatus | None, typer.Option(metavar="STATUS", help=f"Only these: {', '.join(PostStatus)}.")
+        PostStatus | None, typer.Option("--status", metavar="STATUS", help=f"Only these: {', '.join(PostStatus)}.")
     ] = None,
     reason: Annotated[
         str | None, typer.Option(help="Failed posts whose class, last words or reason hold this.")
