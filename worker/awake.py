@@ -58,7 +58,9 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
     until = time.monotonic() + WORKS_FOR
     bells, others = hand.take_up(first)
     # Without Redis nothing is on record: the attempts are counted before the work instead, and the task ends after it.
-    awake = on_record = bool(bells)
+    # It takes back its sign all the same: perhaps only the reply was lost.
+    awake, on_record = True, bool(bells)
+    until += 0.0 if on_record else -WORKS_FOR
     bells = bells or [first]
     try:
         # Celery hands a message out again when the process that had it is dead.
@@ -69,23 +71,38 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
             if awake and time.monotonic() < until:
                 bells = hand.answer_and_take(due, LINGER)
                 if not bells:
-                    awake, bells = False, hand.fall_asleep()
+                    awake, bells = False, _fall_asleep(hand)
             elif awake:
-                awake, bells = False, hand.fall_asleep(due)
+                awake, bells = False, _fall_asleep(hand, due)
             else:
                 bells = []
                 hand.drop(due)
     except Exception as error:
         if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
-            hand.drop()
+            _stop(hand)
             raise
         log.warning("task_put_off", task=task_names.EDITS_APPLY, error=type(error).__name__)
         follow_ups = FollowUps()
         follow_ups.snooze(1 + random.random(), *bells)  # noqa: S311  -- spread only
         follow_ups.send()
-        hand.drop()
+        _stop(hand)
         return {**served.summary(), "put_off": type(error).__name__}
     return {**served.summary()}
+
+
+def _fall_asleep(hand: Hand, due: Sequence[Announcement] = ()) -> list[Bell]:
+    """The last doorbells of this task. What is more than it takes at once is left to other tasks."""
+    bells = hand.fall_asleep(due)
+    for bell in bells[doorbells.AT_ONCE :]:
+        doorbells.ring_later(bell, 0)
+    return bells[: doorbells.AT_ONCE]
+
+
+def _stop(hand: Hand) -> None:
+    """An error ends this task. What came into the list for this worker must not wait there: other tasks do it."""
+    for bell in hand.fall_asleep():
+        doorbells.ring_later(bell, 0)
+    hand.drop()
 
 
 def own_hand() -> Hand:
