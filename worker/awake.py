@@ -67,7 +67,7 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
         for process in filter(worker_metrics.is_dead, others):
             _recover(Hand(process))
         while bells:
-            due = _apply(bells, served, on_record=on_record)
+            due = _apply(bells, served, until, on_record=on_record)
             if awake and time.monotonic() < until:
                 bells = hand.answer_and_take(due, LINGER)
                 if not bells:
@@ -82,9 +82,7 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
             _stop(hand)
             raise
         log.warning("task_put_off", task=task_names.EDITS_APPLY, error=type(error).__name__)
-        follow_ups = FollowUps()
-        follow_ups.snooze(1 + random.random(), *bells)  # noqa: S311  -- spread only
-        follow_ups.send()
+        _leave_to_others(bells, 1 + random.random())  # noqa: S311  -- spread only
         _stop(hand)
         return {**served.summary(), "put_off": type(error).__name__}
     return {**served.summary()}
@@ -93,16 +91,20 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
 def _fall_asleep(hand: Hand, due: Sequence[Announcement] = ()) -> list[Bell]:
     """The last doorbells of this task. What is more than it takes at once is left to other tasks."""
     bells = hand.fall_asleep(due)
-    for bell in bells[doorbells.AT_ONCE :]:
-        doorbells.ring_later(bell, 0)
+    _leave_to_others(bells[doorbells.AT_ONCE :])
     return bells[: doorbells.AT_ONCE]
 
 
 def _stop(hand: Hand) -> None:
     """An error ends this task. What came into the list for this worker must not wait there: other tasks do it."""
-    for bell in hand.fall_asleep():
-        doorbells.ring_later(bell, 0)
+    _leave_to_others(hand.fall_asleep())
     hand.drop()
+
+
+def _leave_to_others(bells: Sequence[Bell], seconds: float = 0) -> None:
+    follow_ups = FollowUps()
+    follow_ups.snooze(seconds, *bells)
+    follow_ups.send()
 
 
 def own_hand() -> Hand:
@@ -138,10 +140,17 @@ def _recover(hand: Hand) -> None:
     hand.drop()
 
 
-def _apply(bells: Sequence[Bell], served: Served, *, on_record: bool) -> list[Announcement]:
-    """Apply what these doorbells stand for. Returned: the answers that are still to be given."""
+def _apply(bells: Sequence[Bell], served: Served, until: float, *, on_record: bool) -> list[Announcement]:
+    """Apply what these doorbells stand for. Returned: the answers that are still to be given.
+
+    A slow batch may use up the time of the task, and each of several would bring it nearer to its time limit. So once
+    the time is over (`until`, in monotonic seconds), the other batches are left to other tasks.
+    """
     due: list[Announcement] = []
-    for batch in _batches(bells):
+    for number, batch in enumerate(_batches(bells)):
+        if number and time.monotonic() >= until:
+            _leave_to_others(batch)
+            continue
         answers.announce(due)
         addresses = doorbells.posts_of(batch)
         with tracing.doorbells(task_names.EDITS_APPLY, [trace for bell in batch for trace in bell.traces]):

@@ -121,6 +121,18 @@ def test_a_task_ends_after_its_second_however_many_doorbells_come(
     assert sorted(post for raw in broker.lrange("edits", 0, -1) for post in json_args(raw)) == sorted(posts[5:])
 
 
+def test_a_task_whose_time_is_over_leaves_its_further_batches_to_others(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awake, "WORKS_FOR", 0.0)
+    full = [[f"post_{batch}_{number}" for number in range(300)] for batch in range(3)]
+    hand = awake.own_hand()
+    broker.lpush(hand.key, Bell(full[0]).raw(), Bell(full[1], "you#1").raw())
+    assert tasks.apply_edits(full[2], "me#1") == {}
+    assert [json_args(raw) for raw in reversed(broker.lrange("edits", 0, -1))] == full[1:]
+    assert hand.left() == []
+
+
 @pytest.mark.parametrize("fault", ["our own", "a lost connection", "no reply"])
 def test_a_task_that_ends_by_a_fault_leaves_no_doorbell_in_the_list(
     engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, fault: str
