@@ -19,6 +19,7 @@ from shared.broker.answers import Announcement
 from shared.broker.doorbells import Bell, Hand
 from shared.broker.queue import DOORBELL_POSTS
 from shared.domain.queued_edits import EditResult
+from shared.settings import settings
 from shared.store import StaleWriteError, db
 from shared.store import edits as edits_store
 from shared.telemetry import tracing
@@ -32,7 +33,7 @@ WORKS_FOR = 1.0
 """Seconds after which a task takes the last doorbells and ends."""
 
 DEAD_AFTER = 60.0
-"""Seconds: longer than the time limit of a task."""
+"""Seconds, or the grace where that is longer: longer than the time limit of a task."""
 
 log = structlog.get_logger(__name__)
 
@@ -117,9 +118,9 @@ def recover_dead() -> int:
 
     Where a death cannot be seen, a worker is dead when nothing moved in its hand for DEAD_AFTER.
     """
-    dead = 0
+    dead, patience = 0, max(DEAD_AFTER, settings().grace)
     for process, idle in doorbells.hands().items():
-        if worker_metrics.is_dead(process) or idle > DEAD_AFTER:
+        if worker_metrics.is_dead(process) or idle > patience:
             _recover(Hand(process))
             dead += 1
     return dead

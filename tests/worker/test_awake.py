@@ -277,6 +277,22 @@ def test_rescue_finds_what_a_worker_had_in_hand_that_is_gone_for_good(
     assert tasks.apply_edits([post], None) == ({} if applied else {"applied": 1})
 
 
+def test_a_worker_with_a_long_time_limit_is_not_dead_before_it(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, edit = edited(engine)
+    busy = Hand("edits@elsewhere/1f2e/7")
+    busy.take_up(Bell([post]))
+    broker.pexpire(busy.key, doorbells.KEPT_FOR - 90_000)
+    monkeypatch.setenv("REDRAFT_GRACE", "120")
+    factories.forget_caches()
+    assert awake.recover_dead() == 0
+    monkeypatch.delenv("REDRAFT_GRACE")
+    factories.forget_caches()
+    assert awake.recover_dead() == 1
+    assert factories.row(engine, "edits", edit).attempts == 1
+
+
 def test_what_living_processes_of_the_pool_have_in_hand_is_left_to_them(engine: Engine) -> None:
     post, edit = edited(engine)
     sibling = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
