@@ -69,7 +69,7 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
             _recover(Hand(process))
         while bells:
             due = _apply(bells, served, until, on_record=on_record)
-            if awake and time.monotonic() < until:
+            if awake and time.monotonic() < until and not hand.messages_wait:
                 bells = hand.answer_and_take(due, LINGER)
                 if not bells:
                     awake, bells = False, _fall_asleep(hand)

@@ -19,7 +19,7 @@ from shared.broker import queue, redis_connection
 from shared.broker.answers import Announcement
 from shared.broker.queue import DOORBELL_POSTS, readable
 from shared.domain.ids import is_id
-from shared.task_names import EDITS_APPLY
+from shared.task_names import EDITS_APPLY, QUEUE_OF
 from shared.telemetry import tracing
 
 LIST = "redraft:doorbells"
@@ -175,6 +175,8 @@ class Hand:
         self.process = process
         self.key = HAND + process
         self._returned: list[bytes] = []
+        self.messages_wait = False
+        """Whether messages waited for a worker that is asleep, when doorbells were taken the last time."""
 
     def take_up(self, bell: Bell) -> tuple[list[Bell], list[str]]:
         """A Celery message brought this doorbell: it is in hand now, and the worker is awake.
@@ -199,8 +201,10 @@ class Hand:
             ("BLMOVE", LIST, self.key, "RIGHT", "LEFT", seconds),
             *[("LMOVE", LIST, self.key, "RIGHT", "LEFT")] * (AT_ONCE - 1),
             *self._noted(),
+            ("LLEN", QUEUE_OF[EDITS_APPLY]),
             before=[*self._done(), ("SET", AWAKE, self.key, "PX", AWAKE_FOR)],
         )
+        self.messages_wait = bool(replies and replies[-1])
         return self._in_hand(replies[:AT_ONCE])
 
     def fall_asleep(self, answers: Sequence[Announcement] = ()) -> list[Bell]:

@@ -121,6 +121,18 @@ def test_a_task_ends_after_its_second_however_many_doorbells_come(
     assert sorted(post for raw in broker.lrange("edits", 0, -1) for post in json_args(raw)) == sorted(posts[5:])
 
 
+def test_a_task_ends_early_while_a_message_waits_for_a_worker_that_is_asleep(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awake, "WORKS_FOR", 60.0)
+    broker.lpush("edits", "a message")
+    posts = [edited(engine)[0] for _ in range(13)]
+    for post in posts[1:]:
+        broker.lpush(LIST, Bell([post]).raw())
+    assert tasks.apply_edits([posts[0]], None) == {"applied": 9, "doorbells": 9}
+    assert broker.llen("edits") == 1 + len(posts[9:])
+
+
 def test_a_task_whose_time_is_over_leaves_its_further_batches_to_others(
     engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
