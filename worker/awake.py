@@ -19,6 +19,7 @@ from shared.broker.answers import Announcement
 from shared.broker.doorbells import Bell, Hand
 from shared.broker.queue import DOORBELL_POSTS
 from shared.domain.queued_edits import EditResult
+from shared.settings import settings
 from shared.store import StaleWriteError, db
 from shared.store import edits as edits_store
 from shared.telemetry import tracing
@@ -32,7 +33,7 @@ WORKS_FOR = 1.0
 """Seconds after which a task takes the last doorbells and ends."""
 
 DEAD_AFTER = 60.0
-"""Seconds: longer than the time limit of a task."""
+"""Seconds, or the grace where that is longer: longer than the time limit of a task."""
 
 log = structlog.get_logger(__name__)
 
@@ -58,34 +59,53 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
     until = time.monotonic() + WORKS_FOR
     bells, others = hand.take_up(first)
     # Without Redis nothing is on record: the attempts are counted before the work instead, and the task ends after it.
-    awake = on_record = bool(bells)
+    # It takes back its sign all the same: perhaps only the reply was lost.
+    awake, on_record = True, bool(bells)
+    until += 0.0 if on_record else -WORKS_FOR
     bells = bells or [first]
     try:
         # Celery hands a message out again when the process that had it is dead.
         for process in filter(worker_metrics.is_dead, others):
             _recover(Hand(process))
         while bells:
-            due = _apply(bells, served, on_record=on_record)
-            if awake and time.monotonic() < until:
+            due = _apply(bells, served, until, on_record=on_record)
+            if awake and time.monotonic() < until and not hand.messages_wait:
                 bells = hand.answer_and_take(due, LINGER)
                 if not bells:
-                    awake, bells = False, hand.fall_asleep()
+                    awake, bells = False, _fall_asleep(hand)
             elif awake:
-                awake, bells = False, hand.fall_asleep(due)
+                awake, bells = False, _fall_asleep(hand, due)
             else:
                 bells = []
                 hand.drop(due)
     except Exception as error:
         if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
-            hand.drop()
+            _stop(hand)
             raise
         log.warning("task_put_off", task=task_names.EDITS_APPLY, error=type(error).__name__)
-        follow_ups = FollowUps()
-        follow_ups.snooze(1 + random.random(), *bells)  # noqa: S311  -- spread only
-        follow_ups.send()
-        hand.drop()
+        _leave_to_others(bells, 1 + random.random())  # noqa: S311  -- spread only
+        _stop(hand)
         return {**served.summary(), "put_off": type(error).__name__}
     return {**served.summary()}
+
+
+def _fall_asleep(hand: Hand, due: Sequence[Announcement] = ()) -> list[Bell]:
+    """The last doorbells of this task. What is more than it takes at once is left to other tasks."""
+    bells = hand.fall_asleep(due)
+    _leave_to_others(bells[doorbells.AT_ONCE :])
+    return bells[: doorbells.AT_ONCE]
+
+
+def _stop(hand: Hand) -> None:
+    """An error ends this task. What came into the list for this worker must not wait there: other tasks do it."""
+    _leave_to_others(hand.fall_asleep())
+    hand.drop()
+
+
+def _leave_to_others(bells: Sequence[Bell], seconds: float = 0) -> None:
+    follow_ups = FollowUps()
+    follow_ups.snooze(seconds, *bells)
+    follow_ups.send()
 
 
 def own_hand() -> Hand:
@@ -98,9 +118,9 @@ def recover_dead() -> int:
 
     Where a death cannot be seen, a worker is dead when nothing moved in its hand for DEAD_AFTER.
     """
-    dead = 0
+    dead, patience = 0, max(DEAD_AFTER, settings().grace)
     for process, idle in doorbells.hands().items():
-        if worker_metrics.is_dead(process) or idle > DEAD_AFTER:
+        if worker_metrics.is_dead(process) or idle > patience:
             _recover(Hand(process))
             dead += 1
     return dead
@@ -121,10 +141,17 @@ def _recover(hand: Hand) -> None:
     hand.drop()
 
 
-def _apply(bells: Sequence[Bell], served: Served, *, on_record: bool) -> list[Announcement]:
-    """Apply what these doorbells stand for. Returned: the answers that are still to be given."""
+def _apply(bells: Sequence[Bell], served: Served, until: float, *, on_record: bool) -> list[Announcement]:
+    """Apply what these doorbells stand for. Returned: the answers that are still to be given.
+
+    A slow batch may use up the time of the task, and each of several would bring it nearer to its time limit. So once
+    the time is over (`until`, in monotonic seconds), the other batches are left to other tasks.
+    """
     due: list[Announcement] = []
-    for batch in _batches(bells):
+    for number, batch in enumerate(_batches(bells)):
+        if number and time.monotonic() >= until:
+            _leave_to_others(batch)
+            continue
         answers.announce(due)
         addresses = doorbells.posts_of(batch)
         with tracing.doorbells(task_names.EDITS_APPLY, [trace for bell in batch for trace in bell.traces]):

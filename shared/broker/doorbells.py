@@ -7,6 +7,7 @@ edits are in their rows, and rescue rings for them.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import redis
@@ -18,7 +19,7 @@ from shared.broker import queue, redis_connection
 from shared.broker.answers import Announcement
 from shared.broker.queue import DOORBELL_POSTS, readable
 from shared.domain.ids import is_id
-from shared.task_names import EDITS_APPLY
+from shared.task_names import EDITS_APPLY, QUEUE_OF
 from shared.telemetry import tracing
 
 LIST = "redraft:doorbells"
@@ -50,9 +51,13 @@ ROOM = 8
 Outcome = Literal["listed", "sent", "failed"]
 """What became of a doorbell: a worker was awake; a message woke one; the broker would not take it."""
 
+# A sign that does not end in time is none of ours. It would keep the doorbells of a quiet hour from waking a worker.
 _LEAVE = """
-local hand = redis.call('GET', KEYS[2])
-if not hand or redis.call('LLEN', KEYS[1]) + redis.call('LLEN', hand) >= tonumber(ARGV[2]) then
+local hand, left = redis.call('GET', KEYS[2]), redis.call('PTTL', KEYS[2])
+if not hand or left < 0 or left > tonumber(ARGV[4]) then
+    return 0
+end
+if redis.call('LLEN', KEYS[1]) + redis.call('LLEN', hand) >= tonumber(ARGV[2]) then
     return 0
 end
 redis.call('LPUSH', KEYS[1], ARGV[1])
@@ -64,17 +69,13 @@ _SLEEP = """
 if redis.call('GET', KEYS[2]) == KEYS[3] then
     redis.call('DEL', KEYS[2])
 end
-local taken = {}
-for number = 1, tonumber(ARGV[1]) do
-    local bell = redis.call('LMOVE', KEYS[1], KEYS[3], 'RIGHT', 'LEFT')
-    if not bell then break end
-    taken[number] = bell
+for _ = 1, tonumber(ARGV[1]) do
+    if not redis.call('LMOVE', KEYS[1], KEYS[3], 'RIGHT', 'LEFT') then break end
 end
-if taken[1] then
-    redis.call('PEXPIRE', KEYS[3], ARGV[2])
+if redis.call('PEXPIRE', KEYS[3], ARGV[2]) == 1 then
     redis.call('SADD', KEYS[4], KEYS[3])
 end
-return taken"""
+return redis.call('LRANGE', KEYS[3], 0, -1)"""
 
 log = structlog.get_logger(__name__)
 
@@ -116,6 +117,8 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
         bell = _bell(post_ids[start : start + DOORBELL_POSTS], reply_to)
         try:
             left = redis_connection.client().eval(*_leaving(bell, ROOM))
+        except redis.ResponseError as error:
+            left = _not_left(error)
         except redis.RedisError as error:
             rung = queue.not_sent(EDITS_APPLY, readable(bell.post_ids), error)
             continue
@@ -123,9 +126,19 @@ def ring(post_ids: Sequence[str], reply_to: str | None = None) -> bool:
     return rung
 
 
+def _not_left(error: redis.ResponseError) -> bool:
+    """The list cannot be used: strange content under our names, or no scripts for this user. A message needs neither.
+
+    Returned: False.
+    """
+    log.warning("doorbell_not_left", error=str(error)[:200])
+    return False
+
+
 def ring_later(bell: Bell, seconds: float) -> bool:
-    """Ring once more for work that was put off: with a message, which can wait."""
-    return queue.send(EDITS_APPLY, [bell.post_ids, bell.reply_to], shown=readable(bell.post_ids), countdown=seconds)
+    """Ring once more for work that was put off: with a message, which can wait. 0 seconds: at once."""
+    shown, countdown = readable(bell.post_ids), seconds or None
+    return queue.send(EDITS_APPLY, [bell.post_ids, bell.reply_to], shown=shown, countdown=countdown)
 
 
 async def ring_on_loop(
@@ -136,9 +149,13 @@ async def ring_on_loop(
     `room`: with so many doorbells before this one, another worker is woken.
     """
     bell, shown = _bell(post_ids, reply_to), readable(post_ids)
+    asked: Any = broker.eval(*_leaving(bell, room))
     try:
-        asked: Any = broker.eval(*_leaving(bell, room))
-        if await asked:
+        try:
+            left = await asked
+        except redis.ResponseError as error:
+            left = _not_left(error)
+        if left:
             return "listed"
         await queue.send_on_loop(broker, EDITS_APPLY, [bell.post_ids, reply_to], shown, bell.traces)
     except (redis.RedisError, OSError) as error:
@@ -150,12 +167,16 @@ async def ring_on_loop(
 class Hand:
     """What one worker process has in hand. `process`: a name that no process had before.
 
-    Whatever its calls return is on record until the next one. A broker that is away gives nothing: `[]`.
+    Whatever its calls return is on record until the next one. A broker that is away gives nothing: `[]`. What it moved
+    to the hand before its reply was lost stays there, and `fall_asleep` or the next `take_up` returns it.
     """
 
     def __init__(self, process: str) -> None:
         self.process = process
         self.key = HAND + process
+        self._returned: list[bytes] = []
+        self.messages_wait = False
+        """Whether messages waited for a worker that is asleep, when doorbells were taken the last time."""
 
     def take_up(self, bell: Bell) -> tuple[list[Bell], list[str]]:
         """A Celery message brought this doorbell: it is in hand now, and the worker is awake.
@@ -171,25 +192,26 @@ class Hand:
             ("LRANGE", self.key, 0, 2 * AT_ONCE - 1),
             ("SMEMBERS", HANDS),
         ) or [[], []]
-        return _parsed(reversed(found)), [one for one in _processes(names) if one != self.process]
+        return self._in_hand(reversed(found)), [one for one in _processes(names) if one != self.process]
 
     def answer_and_take(self, answers: Sequence[Announcement], seconds: float) -> list[Bell]:
         """Answer what was in hand, and take the next doorbells, waiting `seconds` for one."""
         replies = self._run(
             answers,
-            ("DEL", self.key),
-            ("SET", AWAKE, self.key, "PX", AWAKE_FOR),
             ("BLMOVE", LIST, self.key, "RIGHT", "LEFT", seconds),
             *[("LMOVE", LIST, self.key, "RIGHT", "LEFT")] * (AT_ONCE - 1),
             *self._noted(),
+            ("LLEN", QUEUE_OF[EDITS_APPLY]),
+            before=[*self._done(), ("SET", AWAKE, self.key, "PX", AWAKE_FOR)],
         )
-        return _parsed(replies[2 : 2 + AT_ONCE])
+        self.messages_wait = bool(replies and replies[-1])
+        return self._in_hand(replies[:AT_ONCE])
 
     def fall_asleep(self, answers: Sequence[Announcement] = ()) -> list[Bell]:
-        """Answer what was in hand, be awake no longer, and take what lies in the list after that."""
-        asleep = ("EVAL", _SLEEP, 4, LIST, AWAKE, self.key, HANDS, AT_ONCE, KEPT_FOR)
-        *_, found = self._run(answers, ("DEL", self.key), asleep) or [[]]
-        return _parsed(found)
+        """Answer what was in hand, be awake no longer, and take all that lies in the list after that."""
+        asleep = ("EVAL", _SLEEP, 4, LIST, AWAKE, self.key, HANDS, ROOM, KEPT_FOR)
+        [found] = self._run(answers, asleep, before=self._done()) or [[]]
+        return self._in_hand(reversed(found))
 
     def drop(self, answers: Sequence[Announcement] = ()) -> None:
         """Answer what was in hand."""
@@ -200,22 +222,45 @@ class Hand:
         [found] = self._run((), ("LRANGE", self.key, 0, -1)) or [[]]
         return _parsed(reversed(found))
 
+    def _in_hand(self, found: Iterable[bytes | None]) -> list[Bell]:
+        self._returned = [raw for raw in found if raw is not None]
+        return _parsed(self._returned)
+
+    def _done(self) -> list[tuple[object, ...]]:
+        # One by one: redis-py sends a pipeline again whose connection was lost. To delete the whole hand would then
+        # delete what the first one moved there.
+        return [("LREM", self.key, 1, raw) for raw in self._returned]
+
     def _noted(self) -> list[tuple[object, ...]]:
         return [("PEXPIRE", self.key, KEPT_FOR), ("SADD", HANDS, self.key)]
 
-    def _run(self, answers: Sequence[Announcement], *commands: tuple[Any, ...]) -> list[Any]:
-        """The replies to these commands, behind the answers, all in one trip; [] where the broker is away."""
+    def _run(
+        self, answers: Sequence[Announcement], *commands: tuple[Any, ...], before: Sequence[tuple[Any, ...]] = ()
+    ) -> list[Any]:
+        """The replies to these commands, behind the answers and what comes before, all in one trip; [] where the broker
+        is away.
+        """
         try:
             with redis_connection.client().pipeline(transaction=False) as together:
                 send: Any = together.execute_command
                 for channel, payload in answers:
                     together.publish(channel, payload)
-                for command in commands:
+                for command in (*before, *commands):
                     send(*command)
-                return list(together.execute()[len(answers) :])
+                return list(together.execute()[len(answers) + len(before) :])
         except redis.RedisError as error:
             log.warning("hand_lost", answers=len(answers), error=type(error).__name__)
+            if "WRONGTYPE" in str(error):
+                self._heal()
             return []
+
+    def _heal(self) -> None:
+        """Any client of Redis can write there, and what has another type would fail each task from now on."""
+        client = redis_connection.client()
+        with suppress(redis.RedisError):
+            for name, kind in ((LIST, b"list"), (AWAKE, b"string"), (HANDS, b"set"), (self.key, b"list")):
+                if client.type(name) not in (kind, b"none"):
+                    client.delete(name)
 
 
 def _parsed(found: Iterable[Any]) -> list[Bell]:
@@ -254,7 +299,7 @@ def _bell(post_ids: Sequence[str], reply_to: str | None) -> Bell:
 
 
 def _leaving(bell: Bell, room: int) -> tuple[Any, ...]:
-    return (_LEAVE, 2, LIST, AWAKE, bell.raw(), room, LISTED_FOR)
+    return (_LEAVE, 2, LIST, AWAKE, bell.raw(), room, LISTED_FOR, AWAKE_FOR)
 
 
 def posts_of(bells: Iterable[Bell]) -> dict[str, str | None]:

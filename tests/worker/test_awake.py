@@ -1,6 +1,7 @@
 """The awake worker: many doorbells in one task, each process answered, and what it had in hand when it died."""
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -114,8 +115,97 @@ def test_a_task_ends_after_its_second_however_many_doorbells_come(
     for post in posts[1:]:
         broker.lpush(LIST, Bell([post]).raw())
     assert tasks.apply_edits([posts[0]], None) == {"applied": 5, "doorbells": 5}
-    assert broker.llen(LIST) == 2
     assert not broker.exists(doorbells.AWAKE)
+    # The rest wakes other workers: no further doorbell need come.
+    assert broker.llen(LIST) == 0
+    assert sorted(post for raw in broker.lrange("edits", 0, -1) for post in json_args(raw)) == sorted(posts[5:])
+
+
+def test_a_task_ends_early_while_a_message_waits_for_a_worker_that_is_asleep(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awake, "WORKS_FOR", 60.0)
+    broker.lpush("edits", "a message")
+    posts = [edited(engine)[0] for _ in range(13)]
+    for post in posts[1:]:
+        broker.lpush(LIST, Bell([post]).raw())
+    assert tasks.apply_edits([posts[0]], None) == {"applied": 9, "doorbells": 9}
+    assert broker.llen("edits") == 1 + len(posts[9:])
+
+
+def test_a_task_whose_time_is_over_leaves_its_further_batches_to_others(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awake, "WORKS_FOR", 0.0)
+    full = [[f"post_{batch}_{number}" for number in range(300)] for batch in range(3)]
+    hand = awake.own_hand()
+    broker.lpush(hand.key, Bell(full[0]).raw(), Bell(full[1], "you#1").raw())
+    assert tasks.apply_edits(full[2], "me#1") == {}
+    assert [json_args(raw) for raw in reversed(broker.lrange("edits", 0, -1))] == full[1:]
+    assert hand.left() == []
+
+
+@pytest.mark.parametrize("fault", ["our own", "a lost connection", "no reply"])
+def test_a_task_that_ends_by_a_fault_leaves_no_doorbell_in_the_list(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    (post, _), (other, edit) = edited(engine), edited(engine)
+
+    def fail(tx: Any, *_: Any, **__: Any) -> None:
+        doorbells.ring([other])
+        assert broker.llen(LIST) == 1, "a worker is awake"
+        if fault == "our own":
+            raise ZeroDivisionError
+        tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    if fault == "no reply":
+        doorbells.Hand("edits@here/1").take_up(Bell(["another"]))
+        doorbells.ring([other])
+        losing(monkeypatch, "LRANGE")
+    else:
+        monkeypatch.setattr(batches, "finalize", fail)
+    with contextlib.suppress(logs.RedactedError):
+        tasks.apply_edits([post], None)
+    assert broker.get(doorbells.AWAKE) != awake.own_hand().key.encode()
+    waiting = [named for raw in broker.lrange("edits", 0, -1) for named in json_args(raw)]
+    assert broker.llen(LIST) == 0
+    assert other in waiting or factories.row(engine, "edits", edit).status == "applied"
+
+
+def losing(monkeypatch: pytest.MonkeyPatch, command: str, *, again: bool = False) -> None:
+    """The connection is lost once, when Redis has done a pipeline with this command.
+
+    `again`: in a way after which redis-py sends it again.
+    """
+    execute = redis.client.Pipeline._execute_pipeline
+    lost: list[str] = []
+
+    def once(self: Any, connection: Any, commands: Any, raise_on_error: Any) -> Any:
+        found = execute(self, connection, commands, raise_on_error)
+        if not lost and any(arguments[0] == command for arguments, _ in commands):
+            lost.append(command)
+            raise redis.ConnectionError if again else redis.TimeoutError
+        return found
+
+    monkeypatch.setattr(redis.client.Pipeline, "_execute_pipeline", once)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("command", ["BLMOVE", "EVAL"])
+def test_a_doorbell_whose_taking_lost_its_reply_is_served_all_the_same(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, command: str, again: bool
+) -> None:
+    (post, _), (other, edit) = edited(engine), edited(engine)
+    broker.lpush(LIST, Bell([other]).raw())
+    if command == "EVAL":
+        monkeypatch.setattr(awake, "WORKS_FOR", 0.0)
+    losing(monkeypatch, command, again=again)
+    tasks.apply_edits([post], None)
+    if command == "EVAL" and not again:
+        assert awake.own_hand().left() == [Bell([other])], "for the next task"
+        tasks.apply_edits(["post_nobody"], None)
+    assert factories.row(engine, "edits", edit).status == "applied"
+    assert awake.own_hand().left() == []
 
 
 def test_an_edit_that_runs_for_the_first_time_counts_as_one_attempt_and_says_when_it_began(engine: Engine) -> None:
@@ -197,6 +287,22 @@ def test_rescue_finds_what_a_worker_had_in_hand_that_is_gone_for_good(
     assert Hand(gone).left() == []
     assert any(post in json_args(raw) for raw in broker.lrange("edits", 0, -1))
     assert tasks.apply_edits([post], None) == ({} if applied else {"applied": 1})
+
+
+def test_a_worker_with_a_long_time_limit_is_not_dead_before_it(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, edit = edited(engine)
+    busy = Hand("edits@elsewhere/1f2e/7")
+    busy.take_up(Bell([post]))
+    broker.pexpire(busy.key, doorbells.KEPT_FOR - 90_000)
+    monkeypatch.setenv("REDRAFT_GRACE", "120")
+    factories.forget_caches()
+    assert awake.recover_dead() == 0
+    monkeypatch.delenv("REDRAFT_GRACE")
+    factories.forget_caches()
+    assert awake.recover_dead() == 1
+    assert factories.row(engine, "edits", edit).attempts == 1
 
 
 def test_what_living_processes_of_the_pool_have_in_hand_is_left_to_them(engine: Engine) -> None:

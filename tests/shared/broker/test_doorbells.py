@@ -177,6 +177,61 @@ def test_what_no_process_of_ours_left_in_the_list_is_dropped(broker: redis.Redis
     assert not broker.exists(hand.key)
 
 
+def strange(broker: redis.Redis, what: str) -> None:
+    """What any client of Redis may write under our names."""
+    if what == "the list is a text":
+        broker.set(LIST, "x")
+    elif what == "the hands are a text":
+        broker.set(HANDS, "x")
+    elif what == "a hand is a text":
+        broker.set(doorbells.HAND + "edits@here/1", "x")
+    elif what == "the sign is a set":
+        broker.delete(AWAKE)
+        broker.sadd(AWAKE, "x")
+    elif what == "the sign names a text":
+        broker.set("a-text", "x")
+        broker.set(AWAKE, "a-text", px=100)
+    else:
+        broker.set(AWAKE, "nobody")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "the list is a text",
+        "the hands are a text",
+        "a hand is a text",
+        "the sign is a set",
+        "the sign names a text",
+        "the sign has no end",
+    ],
+)
+def test_strange_content_under_our_names_delays_no_doorbell_and_is_gone_after_one_task(
+    broker: redis.Redis, ring: Any, what: str
+) -> None:
+    hand = Hand("edits@here/1")
+    hand.take_up(Bell(["first"]))
+    strange(broker, what)
+    assert ring(["p"])
+    taken = [*hand.answer_and_take([], LONG), *hand.fall_asleep()]
+    hand.drop()
+    assert messages(broker) == ["(p)"] or (taken == [Bell(["p"], "me#1")] and what != "the sign has no end")
+    # The next task finds all in order.
+    assert hand.take_up(Bell(["second"]))[0] == [Bell(["second"])]
+    assert ring(["q"])
+    assert hand.answer_and_take([], LONG) == [Bell(["q"], "me#1")]
+
+
+def test_a_user_of_redis_who_may_run_no_scripts_rings_with_messages(broker: redis.Redis, ring: Any) -> None:
+    Hand("edits@here/1").take_up(Bell(["first"]))
+    broker.acl_setuser("default", enabled=True, commands=["-eval"])
+    try:
+        assert ring(["p"])
+    finally:
+        broker.acl_setuser("default", enabled=True, commands=["+eval"])
+    assert messages(broker) == ["(p)"]
+
+
 def test_a_worker_that_lost_a_reply_finds_in_its_hand_what_it_had_taken(broker: redis.Redis) -> None:
     hand = Hand("edits@here/1")
     hand.take_up(Bell(["first"]))

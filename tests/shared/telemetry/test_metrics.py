@@ -282,3 +282,15 @@ def test_a_process_is_dead_if_its_pid_is_gone_or_its_worker_has_begun_anew_and_o
         "nonsense": None,
     }
     assert {name: worker_metrics.is_dead(name) for name in known} == known
+
+
+def test_each_worker_that_begins_is_a_run_of_its_own_even_in_forks_of_one_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_metrics, "_worker", worker_metrics._Worker())
+    names = []
+    for _ in range(2):
+        worker_metrics._named(sender="edits@here")
+        names.append(worker_metrics.process_name())
+    assert names[0] != names[1]
+    assert worker_metrics.is_dead(names[0])
