@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine, create_engine, pool, text
+from sqlalchemy import Engine, text
 
 from tests import factories
 from tests.loopback import LOOPBACK
@@ -19,12 +19,17 @@ class Running:
     def __init__(self, processes: Processes, database_url: str, redis_url: str, **environment: str) -> None:
         self.processes = processes
         self.environment = {"REDRAFT_DATABASE_URL": database_url, "REDRAFT_REDIS_URL": redis_url} | environment
-        self.engine: Engine = create_engine(database_url, poolclass=pool.NullPool)
+        self.engine: Engine = factories.own_engine(database_url)
         self.api: Process | None = None
         self.workers: dict[str, Process] = {}
         self.http = httpx.Client(**LOOPBACK)
         with self.engine.begin() as tx:
             factories.workspace(tx)
+
+    def close(self) -> None:
+        """Close the client and the engine. The processes belong to `processes`."""
+        self.http.close()
+        self.engine.dispose()
 
     def start_api(self) -> "Running":
         """Start the API, or another one; `http` talks to the newest."""
@@ -94,5 +99,5 @@ def running(database_url: str, redis_url: str, *queues: str, **environment: str)
         print(processes.report())
         raise
     finally:
-        stack.http.close()
+        stack.close()
         processes.close()

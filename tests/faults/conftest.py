@@ -40,7 +40,7 @@ def make_harness(request: pytest.FixtureRequest, processes: Processes, seed: int
     request.node.harnesses = made
     yield make
     for harness in made:
-        harness.http.close()
+        harness.close()
 
 
 @pytest.fixture

@@ -121,4 +121,4 @@ def test_without_workers_the_queue_of_a_running_beat_stays_short_and_with_them_a
 def running(processes: Processes, database_url: str, redis_url: str) -> Iterator[Running]:
     stack = Running(processes, database_url, redis_url)
     yield stack
-    stack.http.close()
+    stack.close()
