@@ -16,7 +16,7 @@ from api.models.creation import Created as PostsCreated
 from api.models.creation import NewSlideshows, NewVideos
 from api.models.new_posts import NewPostRequest
 from api.models.openapi import carries, takes
-from shared.domain.bodies import read
+from shared.domain.body_reading import read
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.posts import Post, public
@@ -58,7 +58,6 @@ def _documented(model: type[NewVideos | NewSlideshows]) -> dict[str, Any]:
     return {
         "status_code": 201,
         "response_model": PostsCreated,
-        "response_description": "The posts",
         "responses": {201: carries("Idempotent-Replayed"), **problems.refuses(404, 413, 415, 422)},
         "openapi_extra": takes("Idempotency-Key", body=model),
     }

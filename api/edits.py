@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from api.context import Here, Reader, storable
-from api.http import headers, pagination, problems
+from api.http import headers, pagination, problems, refusals
 from api.http.headers import Preference
 from api.http.reading import NoQuery
 from api.models.edits import Edit, EditPage, EditsQuery
@@ -104,7 +104,7 @@ def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) ->
     return problems.response(error, preference.applied(answered_async=False) | replayed)
 
 
-@router.get("/v1/edits", response_model=EditPage, response_description="A page of edits")
+@router.get("/v1/edits", response_model=EditPage)
 async def list_edits(query: Annotated[EditsQuery, Query()], request: Request, context: Here, key: Reader) -> Response:
     """Edits, newest first, also those of deleted posts: what became of many 202s in few calls. An edit that an operator
     requeued comes first, as a new one would.
@@ -117,7 +117,6 @@ async def list_edits(query: Annotated[EditsQuery, Query()], request: Request, co
 @router.get(
     "/v1/edits/{edit_id}",
     response_model=Edit,
-    response_description="The edit",
     responses={200: carries("Preference-Applied"), **problems.refuses(404)},
     openapi_extra=takes("Prefer"),
 )
@@ -128,7 +127,7 @@ async def get_edit(edit_id: str, request: Request, context: Here, key: Reader, _
     in_hand = recording.in_hand(key.workspace_id, edit_id)
     edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
     if edit is None:
-        raise errors.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
+        raise refusals.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
     if wait and waiting.admits(key.workspace_id):
