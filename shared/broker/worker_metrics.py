@@ -30,10 +30,13 @@ NAMES = "redraft:figures"
 
 
 class _Worker:
-    """This process, if it is a worker's: its name, its place in the pool, and the thread that writes its metrics."""
+    """This process, if it is a worker's: name and run of the worker, its place in the pool, the thread that writes its
+    metrics.
+    """
 
     def __init__(self) -> None:
         self.name = ""
+        self.run = uuid4().hex[:12]
         self.place = 0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -83,13 +86,9 @@ def worker_name() -> str:
     return _worker.name
 
 
-_RUN = uuid4().hex[:12]
-"""This run of the worker. The children of its pool are forked, and have the same."""
-
-
 def process_name() -> str:
     """`edits@host/3f2a…/4711`: this process's worker, the run of the worker, and its pid. No process had it before."""
-    return f"{_worker.name}/{_RUN}/{os.getpid()}"
+    return f"{_worker.name}/{_worker.run}/{os.getpid()}"
 
 
 def is_dead(process: str) -> bool | None:
@@ -100,7 +99,7 @@ def is_dead(process: str) -> bool | None:
     worker, run, pid = f"//{process}".rsplit("/", 2)
     if worker != f"//{_worker.name}" or not pid.isascii() or not pid.isdigit():
         return None
-    if run != _RUN:
+    if run != _worker.run:
         return True
     try:
         os.kill(int(pid), 0)
@@ -122,6 +121,8 @@ def watch_worker() -> None:
 
 def _named(sender: Any = None, **_: Any) -> None:
     _worker.name = str(sender)
+    # The children of its pool are forked from here, and have the same.
+    _worker.run = uuid4().hex[:12]
 
 
 def _child_began(**_: Any) -> None:
