@@ -34,6 +34,8 @@ class _Worker:
 
     def __init__(self) -> None:
         self.name = ""
+        self.run = uuid4().hex[:12]
+        """This run of the worker. The children of its pool are forked, and have the same."""
         self.place = 0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -42,7 +44,7 @@ class _Worker:
         """Start writing. In pool children, or in a worker of threads; never in a process that still forks."""
         self.place = place
         self._stopped.clear()
-        self._thread = threading.Thread(target=self._run, name="figures", daemon=True)
+        self._thread = threading.Thread(target=self._write_on, name="figures", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -52,7 +54,7 @@ class _Worker:
             self._thread.join(timeout=3)
             self._thread = None
 
-    def _run(self) -> None:
+    def _write_on(self) -> None:
         while True:
             last = self._stopped.is_set()
             with suppress(redis.RedisError):
@@ -83,13 +85,9 @@ def worker_name() -> str:
     return _worker.name
 
 
-_RUN = uuid4().hex[:12]
-"""This run of the worker. The children of its pool are forked, and have the same."""
-
-
 def process_name() -> str:
     """`edits@host/3f2a…/4711`: this process's worker, the run of the worker, and its pid. No process had it before."""
-    return f"{_worker.name}/{_RUN}/{os.getpid()}"
+    return f"{_worker.name}/{_worker.run}/{os.getpid()}"
 
 
 def is_dead(process: str) -> bool | None:
@@ -100,7 +98,7 @@ def is_dead(process: str) -> bool | None:
     worker, run, pid = f"//{process}".rsplit("/", 2)
     if worker != f"//{_worker.name}" or not pid.isascii() or not pid.isdigit():
         return None
-    if run != _RUN:
+    if run != _worker.run:
         return True
     try:
         os.kill(int(pid), 0)
@@ -121,7 +119,8 @@ def watch_worker() -> None:
 
 
 def _named(sender: Any = None, **_: Any) -> None:
-    _worker.name = str(sender)
+    # A new run, also in a process that was forked from one with this module imported.
+    _worker.name, _worker.run = str(sender), uuid4().hex[:12]
 
 
 def _child_began(**_: Any) -> None:
