@@ -30,13 +30,12 @@ NAMES = "redraft:figures"
 
 
 class _Worker:
-    """This process, if it is a worker's: name and run of the worker, its place in the pool, the thread that writes its
-    metrics.
-    """
+    """This process, if it is a worker's: its name, its place in the pool, and the thread that writes its metrics."""
 
     def __init__(self) -> None:
         self.name = ""
         self.run = uuid4().hex[:12]
+        """This run of the worker. The children of its pool are forked, and have the same."""
         self.place = 0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -45,7 +44,7 @@ class _Worker:
         """Start writing. In pool children, or in a worker of threads; never in a process that still forks."""
         self.place = place
         self._stopped.clear()
-        self._thread = threading.Thread(target=self._run, name="figures", daemon=True)
+        self._thread = threading.Thread(target=self._write_on, name="figures", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
@@ -55,7 +54,7 @@ class _Worker:
             self._thread.join(timeout=3)
             self._thread = None
 
-    def _run(self) -> None:
+    def _write_on(self) -> None:
         while True:
             last = self._stopped.is_set()
             with suppress(redis.RedisError):
@@ -120,9 +119,8 @@ def watch_worker() -> None:
 
 
 def _named(sender: Any = None, **_: Any) -> None:
-    _worker.name = str(sender)
-    # The children of its pool are forked from here, and have the same.
-    _worker.run = uuid4().hex[:12]
+    # A new run, also in a process that was forked from one with this module imported.
+    _worker.name, _worker.run = str(sender), uuid4().hex[:12]
 
 
 def _child_began(**_: Any) -> None:
