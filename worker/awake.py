@@ -53,7 +53,8 @@ class Served:
 def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
     """Apply what this doorbell stands for, and then what the list holds, until it is empty for a moment.
 
-    A transient error ends the task: the doorbells in hand are sent again, a second or two later, as messages.
+    An error ends the task: the doorbells in hand are sent again, a second or two later, as messages. A fault of our own
+    is raised, and has cost its edits an attempt (worker/attempts.py).
     """
     hand, served = hand or own_hand(), Served()
     until = time.monotonic() + WORKS_FOR
@@ -79,12 +80,12 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
                 bells = []
                 hand.drop(due)
     except Exception as error:
-        if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
-            _stop(hand)
-            raise
-        log.warning("task_put_off", task=task_names.EDITS_APPLY, error=type(error).__name__)
+        # Doorbells of other processes may be in hand beside the one at fault.
         _leave_to_others(bells, 1 + random.random())  # noqa: S311  -- spread only
         _stop(hand)
+        if not (db.is_transient(error) or isinstance(error, StaleWriteError)):
+            raise
+        log.warning("task_put_off", task=task_names.EDITS_APPLY, error=type(error).__name__)
         return {**served.summary(), "put_off": type(error).__name__}
     return {**served.summary()}
 
@@ -135,7 +136,7 @@ def _recover(hand: Hand) -> None:
     posts = doorbells.posts_of(hand.left())
     if posts:
         with db.autocommit_relaxed() as relaxed:
-            counted = edits_store.count_deaths(relaxed, list(posts))
+            counted = edits_store.count_deaths(relaxed, list(posts), hand.idle())
         log.warning("worker_died", process=hand.process, posts=queue.readable(list(posts)), edits=counted)
         FollowUps(edits=list(posts)).send(posts)
     hand.drop()

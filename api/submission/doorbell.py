@@ -5,11 +5,12 @@ docs/glossary.md says what a doorbell (a bell, for short) is.
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, KeysView, Mapping
 from typing import Any
 
 from api.http.shares import Active, Lines, Shares
 from shared.broker import answers, queue
+from shared.broker.doorbells import Outcome
 from shared.telemetry import metrics
 
 FIRST_PATIENCE = 0.25
@@ -36,12 +37,15 @@ class Window:
         self._out: dict[int, float] = {}
         self._silent = 0
 
-    def may_ring(self, now: float, *, awaited: bool = True) -> bool:
-        """Whether one more bell may go out. `awaited`: requests wait for the results of its edits."""
+    def forget_unanswered(self, now: float) -> None:
+        """The bells whose patience is over are out no longer."""
         for bell in [bell for bell, until in self._out.items() if until <= now]:
             del self._out[bell]
             self._silent += 1
             metrics.UNANSWERED.inc()
+
+    def may_ring(self, *, awaited: bool = True) -> bool:
+        """Whether one more bell may go out. `awaited`: requests wait for the results of its edits."""
         return len(self._out) < (UNANSWERED_AT_MOST if awaited else UNAWAITED_AT_MOST)
 
     def rung(self, bell: int, now: float) -> None:
@@ -55,8 +59,8 @@ class Window:
         self._out.pop(bell, None)
 
     @property
-    def out(self) -> Iterable[int]:
-        """The bells that are out, as of the last call of `may_ring`."""
+    def out(self) -> KeysView[int]:
+        """The bells that are out, as of the last call of `forget_unanswered`."""
         return self._out.keys()
 
     def opens_at(self) -> float | None:
@@ -70,17 +74,19 @@ class Doorbell:
     def __init__(
         self,
         channel: str,
-        ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, None]],
+        ring_out: Callable[[list[str], str | None], Coroutine[Any, Any, Outcome]],
         active: Active | None = None,
     ) -> None:
-        """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises.
+        """`ring_out` rings for posts, with the address of the answer. It may take its time, and never raises. A bell
+        that was "listed" for a worker that is awake is rung once more when its patience is over: that worker may be
+        busy, frozen or dead, and no later bell need come that would wake another one.
 
         `active`: the workspaces that asked recently. With more than one, each has one bell out at a time: the other
         bell, and the worker that it wakes, are the others'.
         """
         self.channel = channel
         self._loop = asyncio.get_running_loop()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[Outcome]] = set()
         self._window = Window()
         # What no bell was rung for yet: the new edits of each post, and a line of posts for each workspace.
         self._new: dict[str, list[str]] = {}
@@ -90,6 +96,7 @@ class Doorbell:
         self._bell = 0
         self._bell_of: dict[str, int] = {}
         self._waiting_for: dict[int, set[str]] = {}
+        self._listed: dict[int, list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ring_out = ring_out
         self._active = active or Active(0.0)
@@ -121,6 +128,7 @@ class Doorbell:
         bell counts no longer: what is new elsewhere must not wait for that lock.
         """
         self._window.answered(bell)
+        self._listed.pop(bell, None)
         left = set() if more else self._waiting_for.pop(bell, set())
         for edit_id in left:
             self._bell_of.pop(edit_id, None)
@@ -138,6 +146,7 @@ class Doorbell:
                 left.discard(edit_id)
                 if not left:
                     del self._waiting_for[bell]
+                    self._listed.pop(bell, None)
                     self._window.answered(bell)
                     self._ring()
 
@@ -147,15 +156,19 @@ class Doorbell:
             self._timer.cancel()
         left = list(self._new)
         for start in range(0, len(left), queue.DOORBELL_POSTS):
-            self._send(left[start : start + queue.DOORBELL_POSTS], None)
+            self._send(left[start : start + queue.DOORBELL_POSTS])
         self._new.clear()
+        self._listed.clear()
         self._lines.clear()
         if self._sending:
             await asyncio.wait(self._sending)
 
     def _ring(self) -> None:
         now = self._loop.time()
-        while self._new and self._window.may_ring(now, awaited=self._awaited):
+        self._window.forget_unanswered(now)
+        for bell in self._listed.keys() - self._window.out:
+            self._send(self._listed.pop(bell), bell)
+        while self._new and self._window.may_ring(awaited=self._awaited):
             posts, edits, owners = self._next(now)
             if not posts:
                 break
@@ -166,8 +179,8 @@ class Doorbell:
             self._bell_of.update(dict.fromkeys(edits, self._bell))
             self._window.rung(self._bell, now)
             self._forget_old()
-            self._send(posts, answers.address(self.channel, self._bell))
-        if self._new:
+            self._send(posts, self._bell, once=False)
+        if self._new or self._listed:
             self._ring_by(self._window.opens_at() or now + FIRST_PATIENCE)
 
     def _next(self, now: float) -> tuple[list[str], list[str], set[str]]:
@@ -202,14 +215,25 @@ class Doorbell:
         self._timer = None
         self._ring()
 
-    def _send(self, posts: list[str], reply_to: str | None) -> None:
+    def _send(self, posts: list[str], bell: int | None = None, *, once: bool = True) -> None:
+        """Ring for these posts. `once`: not again where no worker answers."""
+        reply_to = None if bell is None else answers.address(self.channel, bell)
         # In an empty context: a bell serves many requests, and must not carry the trace of the one that set it off.
         sending = self._loop.create_task(self._ring_out(posts, reply_to), context=contextvars.Context())
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
+        if bell is not None and not once:
+            sending.add_done_callback(lambda sent: self._sent(posts, bell, sent))
+
+    def _sent(self, posts: list[str], bell: int, sent: asyncio.Task[Outcome]) -> None:
+        # A worker may have answered before Redis did.
+        if bell in self._window.out and not sent.cancelled() and sent.result() == "listed":
+            self._listed[bell] = posts
+            self._ring_by(self._window.opens_at() or self._loop.time() + FIRST_PATIENCE)
 
     def _forget_old(self) -> None:
         """Forget unanswered bells but the newest 64: rescue rings for their edits."""
         for bell in [bell for bell in self._waiting_for if bell < self._bell - 64]:
+            self._listed.pop(bell, None)
             for edit_id in self._waiting_for.pop(bell):
                 self._bell_of.pop(edit_id, None)

@@ -19,6 +19,7 @@ from api.submission.recording import Recorded, Request, Verdict, record_batch
 from api.submission.waiting import Waiting
 from shared.broker import doorbells
 from shared.broker.answers import Answer, Listener
+from shared.broker.doorbells import Outcome
 from shared.broker.redis_connection import client_on_loop
 from shared.domain import errors
 from shared.domain.edits import EditPatch
@@ -240,10 +241,12 @@ class Submission:
         moves = now < self._went_well + self._config.database_patience
         return request.taken or not moves or request.until + LONGEST_LINE <= now
 
-    async def _ring_out(self, posts: list[str], reply_to: str | None) -> None:
+    async def _ring_out(self, posts: list[str], reply_to: str | None) -> Outcome:
         # While several workspaces are active, no doorbell waits behind another's batch: a second worker is woken.
         room = 1 if self._several() else doorbells.ROOM
-        metrics.doorbell_rung(await doorbells.ring_on_loop(self._broker, posts, reply_to, room))
+        outcome = await doorbells.ring_on_loop(self._broker, posts, reply_to, room)
+        metrics.doorbell_rung(outcome)
+        return outcome
 
     def _on_answer(self, answer: Answer) -> None:
         self.waiting.resolve(answer.results)

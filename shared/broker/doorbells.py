@@ -222,6 +222,11 @@ class Hand:
         [found] = self._run((), ("LRANGE", self.key, 0, -1)) or [[]]
         return _parsed(reversed(found))
 
+    def idle(self) -> float:
+        """Seconds since something was taken."""
+        [milliseconds] = self._run((), ("PTTL", self.key)) or [KEPT_FOR]
+        return max(0.0, (KEPT_FOR - int(milliseconds)) / 1000)
+
     def _in_hand(self, found: Iterable[bytes | None]) -> list[Bell]:
         self._returned = [raw for raw in found if raw is not None]
         return _parsed(self._returned)

@@ -161,16 +161,18 @@ def count_attempts(relaxed: Connection, ids: Sequence[str]) -> None:
 _COUNT_DEATHS = """
     WITH dead AS (
         SELECT e.id FROM edits e WHERE e.post_id = ANY(CAST($1 AS text[])) AND e.status = 'queued' AND e.attempts = 0
+            AND e.created_at < clock_timestamp() - make_interval(secs => $2)
         ORDER BY e.seq LIMIT 1000 FOR NO KEY UPDATE OF e SKIP LOCKED
     )
     UPDATE edits e SET attempts = 1, started_at = clock_timestamp() FROM dead WHERE e.id = dead.id"""
 
 
-def count_deaths(relaxed: Connection, post_ids: Sequence[str]) -> int:
-    """Count an attempt for each queued edit of these posts that has none: work on them began, and ended in a death or
-    in a fault of our own. Returned: how many. An edit that another session has locked is left out.
+def count_deaths(relaxed: Connection, post_ids: Sequence[str], ago: float = 0.0) -> int:
+    """Count an attempt for each queued edit of these posts that has none: work on them began `ago` seconds ago, and
+    ended in a death or in a fault of our own. Returned: how many. Later edits are left out, and those that another
+    session has locked.
     """
-    return raw_statements.changed(relaxed, _COUNT_DEATHS, array(list(post_ids)))
+    return raw_statements.changed(relaxed, _COUNT_DEATHS, array(list(post_ids)), ago)
 
 
 # In a statement of its own, on a connection that commits at once: the locks are released when it returns.

@@ -275,6 +275,8 @@ def test_rescue_finds_what_a_worker_had_in_hand_that_is_gone_for_good(
     engine: Engine, broker: redis.Redis, point: str
 ) -> None:
     post, edit = edited(engine)
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE edits SET created_at = now() - interval '20 minutes'"))
     gone = "edits@gone/1f2e/7"
     died(post, gone, point)
     assert "hands" not in rescue.rescue(), "it may still work"
@@ -293,6 +295,8 @@ def test_a_worker_with_a_long_time_limit_is_not_dead_before_it(
     engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     post, edit = edited(engine)
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE edits SET created_at = now() - interval '20 minutes'"))
     busy = Hand("edits@elsewhere/1f2e/7")
     busy.take_up(Bell([post]))
     broker.pexpire(busy.key, doorbells.KEPT_FOR - 90_000)
@@ -303,6 +307,17 @@ def test_a_worker_with_a_long_time_limit_is_not_dead_before_it(
     factories.forget_caches()
     assert awake.recover_dead() == 1
     assert factories.row(engine, "edits", edit).attempts == 1
+
+
+def test_an_edit_that_came_after_the_dead_worker_had_taken_its_doorbell_is_not_counted(
+    engine: Engine, broker: redis.Redis, dead: str
+) -> None:
+    post, edit = edited(engine)
+    Hand(dead).take_up(Bell([post]))
+    broker.pexpire(Hand(dead).key, doorbells.KEPT_FOR - 60_000)
+    tasks.apply_edits(["post_nobody"], None)
+    stored = factories.row(engine, "edits", edit)
+    assert (stored.status, stored.attempts) == ("applied", 1)
 
 
 def test_what_living_processes_of_the_pool_have_in_hand_is_left_to_them(engine: Engine) -> None:

@@ -9,41 +9,47 @@ from api.http.shares import Active
 from api.submission import doorbell
 from api.submission.doorbell import Doorbell, Window
 from shared.broker import queue
+from shared.broker.doorbells import Outcome
+
+
+def may_ring(window: Window, now: float, *, awaited: bool = True) -> bool:
+    window.forget_unanswered(now)
+    return window.may_ring(awaited=awaited)
 
 
 def test_two_bells_may_be_out_and_a_third_waits_for_an_answer() -> None:
     window = Window()
     for bell in (1, 2):
-        assert window.may_ring(0.0)
+        assert may_ring(window, 0.0)
         window.rung(bell, 0.0)
-    assert not window.may_ring(0.1)
+    assert not may_ring(window, 0.1)
     window.answered(1)
-    assert window.may_ring(0.1)
+    assert may_ring(window, 0.1)
 
 
 def test_edits_that_nobody_waits_for_ring_at_once_and_gather_while_one_bell_is_out() -> None:
     window = Window()
-    assert window.may_ring(0.0, awaited=False)
+    assert may_ring(window, 0.0, awaited=False)
     window.rung(1, 0.0)
-    assert not window.may_ring(0.1, awaited=False)
-    assert window.may_ring(0.1, awaited=True)
-    assert window.may_ring(0.25, awaited=False)
+    assert not may_ring(window, 0.1, awaited=False)
+    assert may_ring(window, 0.1, awaited=True)
+    assert may_ring(window, 0.25, awaited=False)
 
 
 def test_a_bell_counts_for_250_ms_and_each_unanswered_one_doubles_that_to_five_seconds() -> None:
     window, now, patience = Window(), 0.0, []
     for bell in range(20):
-        assert window.may_ring(now)
+        assert may_ring(window, now)
         window.rung(2 * bell, now)
         window.rung(2 * bell + 1, now)
         opens = window.opens_at()
         assert opens is not None
         patience.append(opens - now)
-        assert not window.may_ring(opens - 0.001)
+        assert not may_ring(window, opens - 0.001)
         now = opens
     assert patience[:3] == pytest.approx([0.25, 1.0, 4.0])
     assert max(patience) == pytest.approx(5.0)
-    window.may_ring(now)
+    may_ring(window, now)
     window.answered(0)
     window.rung(99, now)
     assert window.opens_at() == pytest.approx(now + 0.25)
@@ -52,14 +58,16 @@ def test_a_bell_counts_for_250_ms_and_each_unanswered_one_doubles_that_to_five_s
 class Rung:
     """What was rung: posts, and where the answer goes. A worker that says nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, outcome: Outcome = "sent") -> None:
         self.bells: list[tuple[list[str], str | None]] = []
+        self.outcome = outcome
         self._one_more = asyncio.Condition()
 
-    async def ring_out(self, post_ids: list[str], reply_to: str | None) -> None:
+    async def ring_out(self, post_ids: list[str], reply_to: str | None) -> Outcome:
         async with self._one_more:
             self.bells.append((post_ids, reply_to))
             self._one_more.notify_all()
+        return self.outcome
 
     async def reach(self, count: int) -> None:
         async with asyncio.timeout(5), self._one_more:
@@ -171,8 +179,9 @@ def test_a_bell_takes_along_nothing_of_the_request_that_set_it_off() -> None:
     async def scenario() -> None:
         heard: list[str] = []
 
-        async def ring_out(_: list[str], __: str | None) -> None:
+        async def ring_out(_: list[str], __: str | None) -> Outcome:
             heard.append(said.get())
+            return "sent"
 
         bell = Doorbell("me", ring_out)
         said.set("a request's trace")
@@ -187,9 +196,10 @@ def test_whoever_closes_waits_for_the_bells_that_are_on_their_way() -> None:
     async def scenario() -> None:
         closes, let_go, went = asyncio.Event(), asyncio.Event(), []
 
-        async def ring_out(post_ids: list[str], _: str | None) -> None:
+        async def ring_out(post_ids: list[str], _: str | None) -> Outcome:
             await let_go.wait()
             went.append(post_ids)
+            return "sent"
 
         async def close() -> None:
             closes.set()
@@ -304,5 +314,49 @@ def test_a_workspace_whose_bell_stays_unanswered_rings_again_when_that_counts_no
         await rung.reach(2)
         assert [posts for posts, _ in rung.bells] == [["a"], ["b"]]
         await bell.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_bell_left_to_a_worker_that_says_nothing_is_rung_once_more_and_wakes_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker that was awake is busy, frozen or dead, and no later bell comes."""
+    monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.02)
+
+    async def scenario() -> None:
+        rung = Rung("listed")
+        bell = Doorbell("me", rung.ring_out)
+        bell.ring_for([("a", "e1"), ("b", "e2")])
+        await rung.reach(2)
+        assert rung.bells == [(["a", "b"], "me#1")] * 2
+        assert bell.answered(1) == {"e1", "e2"}
+        # The next one is rung twice before the first one would have been rung for the third time.
+        bell.ring_for([("c", "e3")])
+        await rung.reach(4)
+        assert [posts for posts, _ in rung.bells] == [["a", "b"], ["a", "b"], ["c"], ["c"]]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("why", ["its answer", "its first answer", "a look-up", "a message"])
+def test_a_bell_is_not_rung_again_where_its_results_are_known_or_a_message_went_out(
+    monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(doorbell, "FIRST_PATIENCE", 0.02)
+
+    async def scenario() -> None:
+        rung = Rung("sent" if why == "a message" else "listed")
+        bell = Doorbell("me", rung.ring_out)
+        bell.ring_for([("a", "e1")])
+        await rung.reach(1)
+        if why == "a look-up":
+            bell.finalized(["e1"])
+        elif why != "a message":
+            bell.answered(1, more=why == "its first answer")
+        rung.outcome = "listed"
+        bell.ring_for([("b", "e2")])
+        await rung.reach(3)
+        assert [posts for posts, _ in rung.bells] == [["a"], ["b"], ["b"]]
 
     asyncio.run(scenario())
