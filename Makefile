@@ -43,8 +43,14 @@ check: $(VENV)/testing ## style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: check ## everything that CI runs
-	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+# The checks run beside the tests, which leave a core idle now and then. What they say comes below what the tests say.
+test: $(VENV)/testing ## everything that CI runs
+	@$(MAKE) --no-print-directory check >$(VENV)/checked 2>&1 & check=$$!; trap 'kill $$check 2>/dev/null; exit 130' INT TERM; \
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
+	wait $$check; checked=$$?; cat $(VENV)/checked; \
+	test $$tests = 0 || echo "make test: the tests failed, see above" >&2; \
+	test $$checked = 0 || echo "make test: the checks failed, see above" >&2; \
+	test $$tests$$checked = 00
 
 audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud where no advisories are in reach
 	$(BIN)/python -m tests.dependencies.audit $(VENV)/audit/bin/pip-audit

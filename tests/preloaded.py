@@ -47,13 +47,13 @@ READ_SETTINGS: Final = frozenset(
     {"api.app", "api.health", "worker.runtime.app", "worker.runtime.flower", "worker.tasks"}
 )
 """Our modules that read settings when they are imported (tests/test_preloaded.py holds this equal)."""
-MODULES: Final = frozenset({"uvicorn", "celery"})
+MODULES: Final = frozenset({"uvicorn", "celery", "shared.cli.main"})
 """What may be run so: `python -m` one of these."""
 REQUEST: Final = 1 << 17
 
 
 def possible(argv: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether a command can be started so: one of our roles, with nothing that Python or the loader read at a start."""
+    """Whether a command can be started so: a role or a command of `redraft`, with nothing that is read at a start."""
     read_at_start = any(
         name.startswith(("LD_", "PYTHON")) and os.environ.get(name) != value and name != "PYTHONUNBUFFERED"
         for name, value in environment.items()
@@ -123,13 +123,13 @@ def _server() -> socket.socket:
 
 
 def ours() -> list[str]:
-    """Our modules that a role may import."""
+    """Our modules that a role or a command may import, but for the one that a command runs as `__main__`."""
     names = [
         module.name
         for package in (api, shared, worker)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     ]
-    return [name for name in names if not name.startswith(("shared.cli.", "shared.local.", "shared.store.migrations."))]
+    return [name for name in names if name != "shared.cli.main" and not name.startswith("shared.store.migrations.")]
 
 
 def serve(requests: socket.socket) -> None:

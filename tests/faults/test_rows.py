@@ -26,9 +26,9 @@ def test_make_faults_runs_a_test_of_each_row_and_each_is_found_by_its_number() -
     folders = marks[3].split()
     assert "tests/faults" in folders
     collected = run(sys.executable, "-m", "pytest", *chosen, *folders, "--collect-only", "--quiet")
-    everything = run(sys.executable, "-m", "pytest", "-m", "", *folders, "--collect-only", "--quiet")
     tests = {line for line in collected.splitlines() if "::test_" in line}
-    assert tests == {line for line in everything.splitlines() if "::test_" in line}, "make faults leaves none out"
+    whole = re.search(r"^\d+ tests collected in", collected, re.MULTILINE)
+    assert whole, "make faults leaves none out: pytest would say `1/2 tests collected (1 deselected)`"
     numbers = {int(number) for test in tests for number in re.findall(r"::test_row_(\d\d)_", test)}
     assert numbers >= set(ROWS)
     # `-k row_05` finds the tests of row 5 and no other: a number stands nowhere else in a name.
