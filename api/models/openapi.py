@@ -189,8 +189,9 @@ def _complete(operation: Json, schemas: Json) -> None:
     operation |= {"summary": summary.removesuffix("."), "description": " ".join([*needs, more]).strip() or summary}
     for parameter in operation.get("parameters", ()):
         if parameter.get("in") == "path":
-            parameter["name"], example = _PATH[parameter["name"]]
-            parameter["schema"] = {"type": "string", "examples": [example]}
+            # Swagger UI fills in the parameter's own example, which the demo's data has.
+            parameter["name"], parameter["example"] = _PATH[parameter["name"]]
+            parameter["schema"] = {"type": "string"}
         elif "schema" in parameter:
             del parameter["schema"]["title"]
     for content in operation.get("requestBody", {}).get("content", {}).values():

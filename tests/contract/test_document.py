@@ -1,18 +1,17 @@
-"""The OpenAPI document says what the code does: its routes, its fields, its codes; and its page loads nothing."""
+"""The OpenAPI document says what the code does: its routes, its fields, its codes."""
 
 import asyncio
 import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from api import app, docs
+from api import app
 from api.http import problems
 from api.models import deletion, openapi
 from api.models.webhooks import EVENTS
@@ -200,53 +199,13 @@ def test_webhooks_are_documented_as_they_are_sent() -> None:
         assert documented == event.data.keys() | {"sequence"}, event.type
 
 
-class Loads(HTMLParser):
-    """What a page would load or run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.ids: set[str] = set()
-        self.inner: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.ids.add(given.get("id") or "")
-        if tag in {"script", "link", "img", "iframe", "object", "embed", "source", "video", "audio", "base", "form"}:
-            self.found.append(tag)
-        for name, value in given.items():
-            if name in {"src", "href", "action", "srcset", "data"} and not (value or "").startswith("#"):
-                self.found.append(value or "")
-            if name == "href" and (value or "").startswith("#"):
-                self.inner.append((value or "")[1:])
-            if name.startswith("on"):
-                self.found.append(name)
-
-
-def test_the_page_loads_nothing_from_anywhere_and_its_links_lead_to_its_own_parts() -> None:
-    page = docs.page(app._built).decode()
-    seen = Loads()
-    seen.feed(page)
-    assert seen.found == ["/openapi.json"]
-    assert "@import" not in page
-    assert "url(" not in page
-    assert set(seen.inner) <= seen.ids
-    for operation in OPERATIONS:
-        assert operation.name in seen.ids
-        assert operation.path in page
-
-
 async def fetched(path: str) -> httpx.Response:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app.app), base_url="http://test") as http:
         return await http.get(path)
 
 
-def test_document_and_page_are_served_without_a_key() -> None:
+def test_the_document_is_served_without_a_key() -> None:
     served = asyncio.run(fetched("/openapi.json"))
     assert (served.status_code, served.headers["content-type"]) == (200, "application/json")
     assert served.json() == json.loads(json.dumps(DOCUMENT))
     assert DOCUMENT["openapi"].startswith("3.1.")
-    page = asyncio.run(fetched("/docs"))
-    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert page.content == docs.page(app._built)
-    assert page.headers["content-security-policy"].startswith("default-src 'none'; ")
