@@ -1,9 +1,9 @@
 """Edits: the body of a PATCH, and an edit as answers show it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.config import JsonDict
 
 from api.http.pagination import Instant, Paging, one_of
@@ -26,7 +26,7 @@ from shared.domain.fields import (
     Unset,
     Url,
 )
-from shared.domain.lifecycle import EditStatus
+from shared.domain.lifecycle import EditStatus, Status
 
 BOTH_OR_NONE: JsonDict = {"scheduledTime": ["timezone"], "timezone": ["scheduledTime"]}
 """JSON Schema's dependentRequired."""
@@ -140,19 +140,33 @@ class EditError(Shown):
     details: list[Fault] = absent
 
 
+class Changed(with_plain(Shown, optional=True)):  # type: ignore[misc]  # made from the list of fields
+    """Some fields of a post."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"caption": "New words"}]})
+
+    content_type: Literal["video", "slides"] = absent
+    content_url: str | list[str] = absent
+    thumbnail_url: str | None = absent
+    sound_id: str | None = absent
+    timezone: str | None = absent
+    scheduled_time: str = Field(default=absent, description="in changes local, in before and after UTC")
+    status: Status = absent
+
+
 class Edit(Shown):
     """One accepted PATCH, or one move by a bulk job, and what became of it."""
 
     edit_id: EditId
     post_id: str = Field(examples=["post_abc123"])
     status: EditStatus
-    changes: dict[str, JsonValue] = Field(description="as they were asked for", examples=[{"caption": "New words"}])
+    changes: Changed = Field(description="as they were asked for")
     created_at: InstantShown = Field(description="when it was accepted: its time was judged against this moment")
     finalized_at: InstantShown | None
     attempts: int
     revision: int | None = Field(description="of the post, as the edit left it or, refused, found it: its ETag")
-    before: dict[str, JsonValue] | None = Field(description="the fields that it changed, as they were")
-    after: dict[str, JsonValue] | None = Field(description="the fields that it changed, as they are")
+    before: Changed | None = Field(description="the fields that it changed, as they were")
+    after: Changed | None = Field(description="the fields that it changed, as they are")
     error: EditError | None
     requested_by: str = Field(description="the name of the API key", examples=["scheduler"])
 

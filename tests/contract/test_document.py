@@ -107,6 +107,11 @@ def test_bodies_have_these_fields(schema: str, names: tuple[str, ...]) -> None:
     assert set(SCHEMAS[schema]["properties"]) == set(names)
 
 
+def test_what_an_edit_changes_is_documented_with_every_field_that_an_edit_may_change() -> None:
+    assert {*SCHEMAS["Changed"]["properties"]} == {*edits.FIELDS, *lifecycle.AUDITED}
+    assert "required" not in SCHEMAS["Changed"]
+
+
 def test_words_are_those_of_the_code() -> None:
     def words(schema: str) -> list[str]:
         found: list[str] = SCHEMAS[schema]["enum"]
