@@ -19,13 +19,14 @@ from api.http.authentication import KeyRing
 from api.http.cursors import Seal
 from api.http.lag import Lag
 from api.http.limits import RateLimits
+from api.http.refusals import Unauthenticated
 from api.http.request_id import HEADERS
 from api.http.shares import Pace, Shares
 from api.http.turns import FairThreads, Turns
 from api.submission.submission import Submission
 from shared.broker import queue
 from shared.domain import fields
-from shared.domain.errors import RateLimited, RedraftError, Unauthenticated, Unavailable
+from shared.domain.errors import RateLimited, RedraftError, Unavailable
 from shared.settings import Settings
 from shared.store import db
 from shared.store import secrets as secrets_store
@@ -57,9 +58,7 @@ class Unsure(Unavailable):
     """503 after a COMMIT without an answer. `message` says where the client looks before it sends the request again."""
 
     def __init__(self, message: str) -> None:
-        super().__init__()
-        self.message = message
-        self.args = (message,)
+        super().__init__(message=message)
 
 
 class _GivenUpError(Exception):

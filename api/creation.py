@@ -16,7 +16,7 @@ from api.models.creation import Created as PostsCreated
 from api.models.creation import NewSlideshows, NewVideos
 from api.models.new_posts import NewPostRequest
 from api.models.openapi import carries, takes
-from shared.domain.bodies import read
+from shared.domain.body_reading import read
 from shared.domain.errors import IdempotencyKeyReused, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.posts import Post, public

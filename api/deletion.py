@@ -17,7 +17,7 @@ from api.http.reading import JsonBody, NoQuery
 from api.models.deletion import Deletion, DeletionReport, Reason
 from api.models.openapi import takes
 from shared.domain import events
-from shared.domain.bodies import read
+from shared.domain.body_reading import read
 from shared.domain.errors import Unavailable
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.times import format_instant

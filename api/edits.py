@@ -8,7 +8,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from api.context import Here, Reader, storable
-from api.http import headers, pagination, problems
+from api.http import headers, pagination, problems, refusals
 from api.http.headers import Preference
 from api.http.reading import NoQuery
 from api.models.edits import Edit, EditPage, EditsQuery
@@ -128,7 +128,7 @@ async def get_edit(edit_id: str, request: Request, context: Here, key: Reader, _
     in_hand = recording.in_hand(key.workspace_id, edit_id)
     edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
     if edit is None:
-        raise errors.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
+        raise refusals.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
     if wait and waiting.admits(key.workspace_id):

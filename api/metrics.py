@@ -21,10 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.context import Context, context_of
 from api.http import problems
+from api.http.refusals import Unauthenticated
 from api.http.sources import Source
 from shared import task_names
 from shared.broker import redis_connection, worker_metrics
-from shared.domain.errors import Unauthenticated, printable
+from shared.domain.errors import printable
 from shared.settings import settings
 from shared.store import db, gauges
 from shared.store.db import transaction

@@ -36,7 +36,7 @@ from api.ops import access
 from shared.broker import answers
 from shared.cli import reschedule_csv
 from shared.domain import (
-    bodies,
+    body_reading,
     captions,
     edit_histories,
     errors,
@@ -351,9 +351,9 @@ def test_a_body_is_read_in_linear_time(body: bytes) -> None:
         body,
         WITHIN,
         parse_patch,
-        lambda it: bodies.read(NewVideos, it),
-        lambda it: bodies.read(NewSlideshows, it),
-        lambda it: bodies.read(Deletion, it),
+        lambda it: body_reading.read(NewVideos, it),
+        lambda it: body_reading.read(NewSlideshows, it),
+        lambda it: body_reading.read(Deletion, it),
     )
 
 
@@ -409,12 +409,12 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         + [dict.fromkeys(many(10000), 1), {of("captio", tail=str(number)): 1 for number in range(2)}],
     ),
     "a creation": (
-        lambda body: bodies.read(NewSlideshows, body),
+        lambda body: body_reading.read(NewSlideshows, body),
         [{"accountIds": [text[:1000] for text in TEXTS] * 2, "contentUrls": TEXTS} for _ in range(1)]
         + [{"accountIds": [of("a", 1_300, tail=f"{number:03}") for number in range(100)]}],
     ),
     "a deletion": (
-        lambda body: bodies.read(Deletion, body),
+        lambda body: body_reading.read(Deletion, body),
         [{"postIds": list(many(1_000))}, {"postIds": ["a"] * 1_000}, {"postIds": [1] * 40_000}],
     ),
     "a URL": (urls.fault_of, [text.encode("utf-8", "replace").decode() for text in TEXTS]),
@@ -428,16 +428,16 @@ BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "a local time": (times.parse_local, TEXTS),
     "an instant": (times.parse_instant, TEXTS),
     "a duration": (times.parse_duration, [*TEXTS, "P" + of("1"), "PT" + of("1", tail="H")]),
-    "a caption": (lambda text: bodies.read(PostPatch, {"caption": text}), TEXTS),
+    "a caption": (lambda text: body_reading.read(PostPatch, {"caption": text}), TEXTS),
     "a caption against its limits": (
         lambda text: captions.check(
             text, captions.limits_of("instagram", "video", render_as_video=False), errors.Faults()
         ),
         TEXTS,
     ),
-    "a name that is none": (lambda text: bodies.check_known({text: 1}, ("caption",), errors.Faults()), TEXTS),
+    "a name that is none": (lambda text: body_reading.check_known({text: 1}, ("caption",), errors.Faults()), TEXTS),
     "names that are none": (
-        lambda names: bodies.check_known(names, reschedule_requests.FIELDS, errors.Faults()),
+        lambda names: body_reading.check_known(names, reschedule_requests.FIELDS, errors.Faults()),
         [dict.fromkeys(itertools.islice((of("shift", 60, tail=name) for name in many(2_000)), 2_000))],
     ),
     "a form of /ops": (lambda text: QueryParams(text[:10_000]), TEXTS),

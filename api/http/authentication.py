@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.requests import Request
 
 from api.http.coalescer import Coalescer
-from shared.domain.errors import Forbidden, Unauthenticated, Unavailable
+from api.http.refusals import Forbidden, Unauthenticated
+from shared.domain.errors import Unavailable
 from shared.store import db
 from shared.store import keys as keys_store
 from shared.store.db import transaction

@@ -15,7 +15,8 @@ from starlette.responses import Response
 
 from api.http.cursors import CURSOR_MAX, Place, Seal
 from shared.domain import fields
-from shared.domain.bodies import Body, absent, faults_of, names
+from shared.domain.bodies import Body, absent, names
+from shared.domain.body_reading import faults_of
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import Ruled, fault
 
@@ -24,18 +25,6 @@ LIMIT, LIMIT_MAX = 50, 100
 BY_TIME_AND_ID: Final = (datetime, str)
 BY_NUMBER: Final = (int,)
 """The types of the values in a list's places. A place says where a page begins."""
-
-
-def one_of(values: Iterable[str]) -> Ruled:
-    """The rule of a filter with a fixed set of values."""
-    known = [str(value) for value in values]
-
-    def rule(value: str) -> str:
-        if value not in known:
-            raise fault("invalid_request", f"must be one of {', '.join(known)}")
-        return value
-
-    return Ruled(rule, enum=known)
 
 
 def _instant(value: str) -> datetime:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
-from api.http import pagination
+from api.http import pagination, refusals
 from shared.domain import errors
 from shared.domain.errors import RedraftError
 from shared.domain.lifecycle import etag
@@ -107,13 +107,13 @@ def headers_of(error: RedraftError) -> dict[str, str]:
     """The headers that go with an error. Edit-Id and Location name the edit, if there is a row of one."""
     headers: dict[str, str] = {}
     match error:
-        case errors.Unauthenticated():
+        case refusals.Unauthenticated():
             headers["WWW-Authenticate"] = "Bearer"
-        case errors.MethodNotAllowed():
+        case refusals.MethodNotAllowed():
             headers["Allow"] = ", ".join(error.allowed)
-        case errors.UnsupportedMediaType() if "application/merge-patch+json" in error.accepted:
+        case refusals.UnsupportedMediaType() if "application/merge-patch+json" in error.accepted:
             headers["Accept-Patch"] = ", ".join(error.accepted)
-        case errors.UnsupportedEncoding():
+        case refusals.UnsupportedEncoding():
             headers["Accept-Encoding"] = "identity"
         case errors.RateLimited() | errors.Unavailable():
             headers["Retry-After"] = str(error.retry_after)
@@ -143,7 +143,7 @@ def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Res
 async def on_redraft_error(request: Request, error: Exception) -> Response:
     """Answers an expected error. OPTIONS gets the headers that a wrong method would get."""
     assert isinstance(error, RedraftError)  # noqa: S101  -- registered for nothing else
-    if isinstance(error, errors.MethodNotAllowed) and request.method == "OPTIONS":
+    if isinstance(error, refusals.MethodNotAllowed) and request.method == "OPTIONS":
         return Response(status_code=204, headers=headers_of(error))
     return response(error)
 
@@ -159,7 +159,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         return response(errors.NotFound(f"There is nothing at {errors.printable(path)}; {advice}"))
     if error.status_code == 405:
         instead = CREATE if (request.method, path) == ("POST", "/v1/posts") else None
-        return await on_redraft_error(request, errors.MethodNotAllowed(allowed(request), instead))
+        return await on_redraft_error(request, refusals.MethodNotAllowed(allowed(request), instead))
     return response(errors.InvalidRequest(str(error.detail) or "The request could not be read"))
 
 

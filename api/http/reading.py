@@ -12,14 +12,8 @@ from fastapi import Depends
 from starlette.requests import ClientDisconnect, Request
 
 from api.http import headers
-from shared.domain.errors import (
-    Faults,
-    InvalidRequest,
-    PayloadTooLarge,
-    UnsupportedEncoding,
-    UnsupportedMediaType,
-    printable,
-)
+from api.http.refusals import PayloadTooLarge, UnsupportedEncoding, UnsupportedMediaType
+from shared.domain.errors import Faults, InvalidRequest, printable
 
 BODY_LIMIT = 128 * 1024
 BULK_BODY_LIMIT = 2 * 1024 * 1024

@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 from pydantic import ConfigDict, Discriminator, Field, Tag
 from pydantic.config import JsonDict
 
-from api.http.pagination import Instant, Paging, one_of
+from api.http.pagination import Instant, Paging
 from api.http.problems import Code
 from api.models.answers import EditId, Fault, InstantShown, Page, Shown
 from api.models.posts import PostDetails, with_plain
-from shared.domain.bodies import MANY, ONE, Body, Several, Wrong, absent, names, read
+from shared.domain.bodies import MANY, ONE, Body, Several, Wrong, absent, names
+from shared.domain.body_reading import read
 from shared.domain.edits import FIELDS, PLAIN, EditPatch
 from shared.domain.errors import InvalidRequest
 from shared.domain.fields import (
-    MOST_SLIDES,
     UNSET,
     Content,
     ContentType,
@@ -25,8 +25,10 @@ from shared.domain.fields import (
     SoundId,
     Unset,
     Url,
+    one_of,
 )
 from shared.domain.lifecycle import EditStatus, Status
+from shared.domain.platforms import MOST_SLIDES
 
 BOTH_OR_NONE: JsonDict = {"scheduledTime": ["timezone"], "timezone": ["scheduledTime"]}
 """JSON Schema's dependentRequired."""

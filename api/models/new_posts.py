@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, cast
 
-from shared.domain import captions, fields, times
+from shared.domain import captions, times
 from shared.domain.errors import Faults, NotFound
 from shared.domain.fields import Content, Schedule
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import PostFacts, Status, needs_render
+from shared.domain.platforms import check_slide_count, check_sound_platform
 from shared.domain.posts import Post
 
 SLIDE_DURATIONS: Final = (4, 6, 8)
@@ -45,9 +46,9 @@ def posts_of(
     for platform in dict.fromkeys(platforms[account_id] for account_id in new.account_ids):
         limits = captions.limits_of(platform, new.content.kind, render_as_video=new.render_as_video)
         captions.check(new.caption, limits, faults)
-        fields.check_sound_platform(new.sound_id, platform, faults)
+        check_sound_platform(new.sound_id, platform, faults)
         if new.content.kind == "slides":
-            fields.check_slide_count(len(new.content.urls), platform, faults, name="contentUrls")
+            check_slide_count(len(new.content.urls), platform, faults, name="contentUrls")
     at = cast("datetime", now)
     if new.schedule is not None:
         problem = times.within_reach(new.schedule.instant, at)

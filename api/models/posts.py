@@ -4,12 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
-from api.http.pagination import Instant, Paging, one_of
+from api.http.pagination import Instant, Paging
 from api.models.answers import InstantShown, Page, Shown
 from shared.domain.bodies import absent
 from shared.domain.edits import PLAIN
-from shared.domain.fields import CONTENT_TYPES, PLATFORMS, UNSET, Id
+from shared.domain.fields import CONTENT_TYPES, UNSET, Id, one_of
 from shared.domain.lifecycle import Status
+from shared.domain.platforms import PLATFORMS
 
 
 def with_plain(base: type[BaseModel], *, optional: bool) -> Any:

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from api.http.pagination import Paging, one_of
+from api.http.pagination import Paging
 from api.models.answers import InstantShown, JobId, Page, Shown
 from shared.domain import reschedule_jobs, reschedules
 from shared.domain.bodies import Body, absent
+from shared.domain.fields import one_of
 from shared.domain.reschedule_requests import ItemsJob, ShiftJob, SpreadJob
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
-from shared.domain import captions, fields, times
+from shared.domain import captions, fields, platforms, times
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import UNSET, Content, Unset
 
@@ -122,9 +122,9 @@ def problems_for(patch: EditPatch, post: Subject, accepted_at: datetime) -> Inva
         if message is not None:
             faults.add("invalid_scheduled_time", "scheduledTime", message)
     if patch.content is not UNSET and patch.content.kind == "slides":
-        fields.check_slide_count(len(patch.content.urls), post.platform, faults)
+        platforms.check_slide_count(len(patch.content.urls), post.platform, faults)
     if patch.sound_id is not UNSET:
-        fields.check_sound_platform(patch.sound_id, post.platform, faults)
+        platforms.check_sound_platform(patch.sound_id, post.platform, faults)
     return faults.error()
 
 

@@ -103,28 +103,6 @@ class Faults:
             raise error
 
 
-class Unauthenticated(RedraftError):
-    """401, with `WWW-Authenticate: Bearer`. Says the same for a wrong key and a revoked one. `why`: what is wrong with
-    the header, where it holds no key.
-    """
-
-    code = "unauthenticated"
-
-    def __init__(self, why: str | None = None) -> None:
-        details = (Detail("Authorization", why),) if why else ()
-        super().__init__("Invalid or missing API key", details=details)
-
-
-class Forbidden(RedraftError):
-    """403: the key is good but lacks `scope`."""
-
-    code = "forbidden"
-
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"This API key lacks the scope {scope}; use a key that has it")
-        self.scope = scope
-
-
 class NotFound(RedraftError):
     """404: unknown, deleted, or of another workspace. The client cannot tell which (docs/security.md)."""
 
@@ -145,17 +123,6 @@ class NotFound(RedraftError):
     @classmethod
     def account(cls, account_id: str) -> "NotFound":
         return cls(f"Account {printable(account_id)} not found")
-
-
-class MethodNotAllowed(RedraftError):
-    """405. `allowed`: the methods for the header `Allow`."""
-
-    code = "method_not_allowed"
-
-    def __init__(self, allowed: Iterable[str], advice: str | None = None) -> None:
-        self.allowed = tuple(allowed)
-        advice = advice or f"use {' or '.join(self.allowed) or 'another route'}"
-        super().__init__(f"This route does not take that method; {advice}")
 
 
 class CannotEdit(RedraftError):
@@ -205,35 +172,6 @@ class PreconditionFailed(RedraftError):
         self.revision = revision
 
 
-class PayloadTooLarge(RedraftError):
-    """413. `limit` in bytes."""
-
-    code = "payload_too_large"
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"The body is larger than {limit:,} bytes; send a smaller one")
-        self.limit = limit
-
-
-class UnsupportedMediaType(RedraftError):
-    """415. `accepted`: media types, for `Accept-Patch` where the method is PATCH."""
-
-    code = "unsupported_media_type"
-
-    def __init__(self, accepted: Iterable[str]) -> None:
-        self.accepted = tuple(accepted)
-        super().__init__(f"Send the body with Content-Type {' or '.join(self.accepted)}")
-
-
-class UnsupportedEncoding(RedraftError):
-    """415 for a body with a Content-Encoding, with `Accept-Encoding: identity` (RFC 9110, 12.5.3)."""
-
-    code = "unsupported_media_type"
-
-    def __init__(self) -> None:
-        super().__init__("Send the body as it is, without Content-Encoding")
-
-
 class IdempotencyKeyReused(RedraftError):
     """422: the key came before with another method, path, body or If-Match."""
 
@@ -250,21 +188,20 @@ class RateLimited(RedraftError):
 
     code = "rate_limited"
 
-    def __init__(self, retry_after: int) -> None:
+    def __init__(self, retry_after: int, message: str | None = None) -> None:
         self.retry_after = max(1, retry_after)
-        super().__init__(f"This API key has spent its limit; try again in {_seconds(self.retry_after)}")
+        super().__init__(message or f"This API key has spent its limit; try again in {_seconds(self.retry_after)}")
 
 
 class TooManyJobs(RateLimited):
     """429: as many bulk jobs of the workspace wait or run as may."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(5)
-        self.message = (
+        super().__init__(
+            5,
             f"{most} bulk jobs of this workspace wait or run already; wait until one has ended, or cancel one with"
-            " POST /v1/reschedules/{id}/cancel, then send this again"
+            " POST /v1/reschedules/{id}/cancel, then send this again",
         )
-        self.args = (self.message,)
 
 
 UNSETTLED_SECONDS: Final = 60
@@ -280,24 +217,15 @@ class Unavailable(RedraftError):
 
     code = "unavailable"
 
-    def __init__(self, retry_after: int = 1, *, edit_id: str | None = None) -> None:
+    def __init__(self, retry_after: int = 1, *, edit_id: str | None = None, message: str | None = None) -> None:
         self.retry_after = max(1, retry_after)
-        super().__init__(
-            f"The service is unavailable; nothing was accepted, try again in {_seconds(self.retry_after)}"
-            if edit_id is None
-            else f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again. "
-            f"A 404 there means nothing for the next {UNSETTLED_SECONDS} seconds",
-            edit_id=edit_id,
-        )
-
-
-class EditInHand(Unavailable):
-    """503 for GET of an edit that is being recorded at this moment: whether it is there cannot be said yet."""
-
-    def __init__(self, edit_id: str) -> None:
-        super().__init__()
-        self.message = f"Edit {edit_id} is being recorded at this moment; ask again in {_seconds(self.retry_after)}"
-        self.args = (self.message,)
+        usual = f"The service is unavailable; nothing was accepted, try again in {_seconds(self.retry_after)}"
+        if edit_id is not None:
+            usual = (
+                f"The edit may have been accepted; ask GET /v1/edits/{edit_id} before you send it again. "
+                f"A 404 there means nothing for the next {UNSETTLED_SECONDS} seconds"
+            )
+        super().__init__(message or usual, edit_id=edit_id)
 
 
 class KeyInHand(Unavailable):
@@ -306,12 +234,10 @@ class KeyInHand(Unavailable):
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.message = (
-            "Another request with this Idempotency-Key is being recorded at this moment; "
-            f"send this one again in {_seconds(self.retry_after)}"
+        super().__init__(
+            message="Another request with this Idempotency-Key is being recorded at this moment; "
+            "send this one again in 1 second"
         )
-        self.args = (self.message,)
 
 
 class Internal(RedraftError):

@@ -1,11 +1,11 @@
 """The fields of a JSON body: each field's rule as a pure function, and its type for Pydantic models (docs/api.md).
 
 A rule takes a value as JSON gave it. It returns what the value means, or raises a `fault`. Pydantic runs the rules, and
-shared/domain/bodies.py makes one InvalidRequest of all faults of a body. What a type says to OpenAPI stands beside its
-rule.
+shared/domain/body_reading.py makes one InvalidRequest of all faults of a body. What a type says to OpenAPI stands
+beside its rule.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -15,7 +15,8 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from shared.domain import captions, times, urls
-from shared.domain.errors import Faults, InvalidCode
+from shared.domain.errors import InvalidCode
+from shared.domain.platforms import PLATFORMS
 from shared.domain.times import Duration
 
 
@@ -29,13 +30,7 @@ UNSET: Final = Unset.UNSET
 
 MAX_ID: Final = 255
 MAX_SOUND_ID: Final = 255
-PLATFORMS: Final = ("tiktok", "instagram")
 CONTENT_TYPES: Final = ("video", "slides")
-SLIDES: Final[Mapping[str, tuple[int, int]]] = {"tiktok": (1, 35), "instagram": (2, 10)}
-"""How many slides a post may have, by platform."""
-
-MOST_SLIDES: Final = max(most for _, most in SLIDES.values())
-_LABELS: Final = {"tiktok": "TikTok", "instagram": "Instagram"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +174,17 @@ def duration(value: object) -> Duration:
     return found
 
 
-def platform(value: object) -> str:
-    """TikTok or Instagram."""
-    if text(value) not in PLATFORMS:
-        raise fault("invalid_request", f"must be {' or '.join(PLATFORMS)}")
-    return str(value)
+def one_of(known: Iterable[str], code: InvalidCode = "invalid_request") -> "Ruled":
+    """A rule, and its schema: one of a few words."""
+    words = [str(word) for word in known]
+    shown = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
 
+    def rule(value: object) -> str:
+        if text(value) not in words:
+            raise fault(code, f"must be {shown}")
+        return str(value)
 
-def content_type(value: object) -> str:
-    """A video or slides."""
-    if text(value) not in CONTENT_TYPES:
-        raise fault("invalid_content", f"must be {' or '.join(CONTENT_TYPES)}")
-    return str(value)
+    return Ruled(rule, enum=words, examples=words[:1])
 
 
 def flag(value: object) -> bool:
@@ -204,14 +198,18 @@ def flag(value: object) -> bool:
 
 
 class Ruled:
-    """Makes an annotated type of a rule. `schema`: the JSON Schema of its values."""
+    """Makes an annotated type of a rule. `schema`: the JSON Schema of its values. `looks_back`: the rule reads the
+    fields that stand before it, too.
+    """
 
-    def __init__(self, rule: Callable[..., Any], kind: str | list[str] = "string", **schema: Any) -> None:
-        self.rule, self.schema = rule, {"type": kind, **schema}
+    def __init__(
+        self, rule: Callable[..., Any], kind: str | list[str] = "string", *, looks_back: bool = False, **schema: Any
+    ) -> None:
+        self.rule, self.looks_back, self.schema = rule, looks_back, {"type": kind, **schema}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # The source type is what the rule returns. Pydantic's own PlainValidator would document that type too.
-        if self.rule is schedule:
+        if self.looks_back:
             return core_schema.with_info_plain_validator_function(self.rule)
         return core_schema.no_info_plain_validator_function(self.rule)
 
@@ -273,7 +271,7 @@ LocalTime = Annotated[
 ]
 _ZONE: Final = {"enum": list(times.ZONES), "examples": ["America/New_York"]}
 Zone = Annotated[str, Ruled(zone, **_ZONE)]
-ScheduleZone = Annotated[Schedule | None, Ruled(schedule, **_ZONE)]
+ScheduleZone = Annotated[Schedule | None, Ruled(schedule, looks_back=True, **_ZONE)]
 """The field `timezone` of a body that has `scheduledTime` before it."""
 # No format date-time: it demands seconds, and these may be left out.
 Instant = Annotated[
@@ -284,27 +282,9 @@ IsoDuration = Annotated[
     Duration,
     Ruled(duration, pattern=DURATION_PATTERN, description=times.DURATION_RULE, examples=["P1D", "-PT90M"]),
 ]
-Platform = Annotated[str, Ruled(platform, enum=list(PLATFORMS), examples=["tiktok"])]
-ContentType = Annotated[str, Ruled(content_type, enum=list(CONTENT_TYPES), examples=["video"])]
+Platform = Annotated[str, one_of(PLATFORMS)]
+ContentType = Annotated[str, one_of(CONTENT_TYPES, "invalid_content")]
 Flag = Annotated[bool, Ruled(flag, "boolean")]
-
-
-# -- Rules that need the post's platform
-
-
-def check_slide_count(count: int, platform: str, faults: Faults, *, name: str = "contentUrl") -> None:
-    """1 to 35 slides on TikTok, 2 to 10 on Instagram."""
-    least, most = SLIDES[platform]
-    if not least <= count <= most:
-        message = f"{name} must hold {least} to {most} image URLs on {_LABELS[platform]} and holds {count}"
-        faults.add("invalid_content", name, message)
-
-
-def check_sound_platform(sound_id: str | None, platform: str, faults: Faults, *, name: str = "soundId") -> None:
-    """A sound is for TikTok only."""
-    if sound_id is not None and platform != "tiktok":
-        message = f"{name} works on TikTok posts only; leave it out for {_LABELS[platform]}"
-        faults.add("sound_not_supported", name, message)
 
 
 def kind_of(value: object) -> str:

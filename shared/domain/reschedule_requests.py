@@ -12,7 +12,8 @@ from typing import Annotated, Any, ClassVar, Final, NamedTuple, cast
 from pydantic import ConfigDict, Field, ValidationError
 
 from shared.domain import times
-from shared.domain.bodies import Body, Several, Wrong, absent, check_known, faults_of, names, read
+from shared.domain.bodies import Body, Several, Wrong, absent, names
+from shared.domain.body_reading import check_known, faults_of, read
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import (
     UNSET,

@@ -16,7 +16,7 @@ from api.models.creation import NewVideos
 from api.models.edits import parse_patch
 from api.submission.recording import Recorded, Request, Verdict, record_batch
 from shared.domain import errors
-from shared.domain.bodies import read
+from shared.domain.body_reading import read
 from shared.domain.errors import CannotEdit, RedraftError
 from shared.domain.ids import new_id
 from shared.settings import settings

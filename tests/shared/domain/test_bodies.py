@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from shared.domain import bodies
-from shared.domain.bodies import Body, Several, absent, faults_of, name_of, read
+from shared.domain import bodies, body_reading
+from shared.domain.bodies import Body, Several, absent
+from shared.domain.body_reading import faults_of, name_of, read
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import Flag, Id, Zone
 
@@ -125,14 +126,14 @@ def test_a_place_is_named_as_a_client_would_write_it(loc: tuple[int | str, ...],
 def test_of_very_many_errors_few_are_made(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pydantic makes a dict of each, at 5 us, and lets no other thread run meanwhile."""
     made: list[int] = []
-    flat = bodies._flat
+    flat = body_reading._flat
 
     def count(errors: Any) -> Any:
         found = list(flat(errors))
         made.append(len(found))
         return iter(found)
 
-    monkeypatch.setattr(bodies, "_flat", count)
+    monkeypatch.setattr(body_reading, "_flat", count)
     with pytest.raises(InvalidRequest) as refused:
         read(Whole, body)
     assert len(refused.value.details) == 20

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.models.edits import parse_patch
-from shared.domain import edits, errors, fields, times
+from shared.domain import edits, errors, fields, platforms, times
 from shared.domain.edit_histories import GROUPS
 from shared.domain.edits import FIELDS, PLAIN, EditPatch, problems_for
 from shared.domain.errors import InvalidRequest
@@ -392,7 +392,7 @@ def test_any_json_is_a_patch_or_an_invalid_request_that_can_be_answered_and_stor
         error = refused
     else:
         assert EditPatch.from_changes(patch.changes()) == patch
-        for platform in fields.SLIDES:
+        for platform in platforms.SLIDES:
             problems_for(patch, Subject(platform), NOW)
         return
     assert error.code in get_args(errors.InvalidCode)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, pool, text
 
-from shared.domain import captions, failure_classes, fields, times
+from shared.domain import captions, failure_classes, fields, platforms, times
 from shared.domain.edits import EditPatch
 from shared.domain.errors import Faults
 from shared.domain.lifecycle import Apply, Status, decide, needs_render
@@ -112,9 +112,9 @@ def test_every_post_is_one_that_the_api_could_have_made(engine: Engine, database
         limits = captions.limits_of(row.platform, row.content_type, render_as_video=row.render_as_video)
         captions.check(row.caption, limits, faults)
         fields.sound_id(row.sound_id)
-        fields.check_sound_platform(row.sound_id, row.platform, faults)
+        platforms.check_sound_platform(row.sound_id, row.platform, faults)
         if row.content_type == "slides":
-            fields.check_slide_count(len(row.content_url), row.platform, faults)
+            platforms.check_slide_count(len(row.content_url), row.platform, faults)
         faults.raise_if_any()
         assert needs_render(row.content_type, render_as_video=row.render_as_video) or row.status != "pending_render"
         assert (row.slide_duration in {4, 6, 8}) == row.render_as_video
