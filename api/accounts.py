@@ -12,7 +12,7 @@ from shared.store import keys as keys_store
 router = APIRouter(tags=["accounts"], responses=problems.LOCKED)
 
 
-@router.get("/v1/accounts", response_model=AccountPage, response_description="All of them, the oldest first")
+@router.get("/v1/accounts", response_model=AccountPage)
 async def list_accounts(context: Here, key: Reader, _: NoQuery) -> Response:
     """The accounts that posts can be created for. A workspace has few: one page, in the shape of every list."""
     accounts = await context.read(keys_store.accounts_of, key.workspace_id)

@@ -58,7 +58,6 @@ def _documented(model: type[NewVideos | NewSlideshows]) -> dict[str, Any]:
     return {
         "status_code": 201,
         "response_model": PostsCreated,
-        "response_description": "The posts",
         "responses": {201: carries("Idempotent-Replayed"), **problems.refuses(404, 413, 415, 422)},
         "openapi_extra": takes("Idempotency-Key", body=model),
     }

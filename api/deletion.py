@@ -53,7 +53,6 @@ class Deleted:
 @router.delete(
     "/v1/posts",
     response_model=DeletionReport,
-    response_description="What became of each",
     responses=problems.refuses(413, 415),
     openapi_extra=takes(body=Deletion),
 )

@@ -104,7 +104,7 @@ def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) ->
     return problems.response(error, preference.applied(answered_async=False) | replayed)
 
 
-@router.get("/v1/edits", response_model=EditPage, response_description="A page of edits")
+@router.get("/v1/edits", response_model=EditPage)
 async def list_edits(query: Annotated[EditsQuery, Query()], request: Request, context: Here, key: Reader) -> Response:
     """Edits, newest first, also those of deleted posts: what became of many 202s in few calls. An edit that an operator
     requeued comes first, as a new one would.
@@ -117,7 +117,6 @@ async def list_edits(query: Annotated[EditsQuery, Query()], request: Request, co
 @router.get(
     "/v1/edits/{edit_id}",
     response_model=Edit,
-    response_description="The edit",
     responses={200: carries("Preference-Applied"), **problems.refuses(404)},
     openapi_extra=takes("Prefer"),
 )

@@ -39,7 +39,7 @@ _ready = {
 }
 
 
-@router.get("/healthz", response_description="It is")
+@router.get("/healthz")
 async def get_health(_: NoQuery) -> Health:
     """The process is up."""
     return Health(status="ok")

@@ -167,7 +167,7 @@ def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[Edit
     return edit, edits_store.results_of(tx, [edit_id]).get(edit_id)
 
 
-@router.get("/v1/posts", response_model=PostPage, response_description="A page of posts")
+@router.get("/v1/posts", response_model=PostPage)
 async def list_posts(query: Annotated[PostsQuery, Query()], request: Request, context: Here, key: Reader) -> Response:
     """Posts, newest first."""
     asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
@@ -178,7 +178,6 @@ async def list_posts(query: Annotated[PostsQuery, Query()], request: Request, co
 @router.get(
     "/v1/posts/{post_id}/edits",
     response_model=EditPage,
-    response_description="A page of edits",
     responses=problems.refuses(404),
 )
 async def list_edits_of_post(
@@ -197,7 +196,6 @@ async def list_edits_of_post(
 @router.get(
     ONE,
     response_model=PostDetails,
-    response_description="The post",
     responses={200: carries("ETag"), 304: carries("ETag", description="You have it"), **problems.refuses(404)},
     openapi_extra=takes("If-None-Match"),
 )

@@ -63,7 +63,6 @@ class Made:
     "/v1/reschedules",
     status_code=202,
     response_model=JobShown,
-    response_description="The job",
     responses={202: carries("Location", "Idempotent-Replayed"), **problems.refuses(413, 415, 422)},
     openapi_extra=takes("Idempotency-Key", body=NewJobBody),
 )
@@ -97,7 +96,6 @@ async def revert_reschedule(job_id: str, request: Request, context: Here, owner:
 @router.post(
     "/v1/reschedules/{job_id}/cancel",
     response_model=JobShown,
-    response_description="The job, and what was moved",
     responses=problems.refuses(404, 409, 413, 415),
     openapi_extra=takes(body=Nothing),
 )
@@ -109,7 +107,7 @@ async def cancel_reschedule(job_id: str, context: Here, owner: Mover, _body: NoB
     return _shown(job)
 
 
-@router.get("/v1/reschedules", response_model=JobPage, response_description="A page of jobs")
+@router.get("/v1/reschedules", response_model=JobPage)
 async def list_reschedules(
     query: Annotated[Paging, Query()], request: Request, context: Here, owner: Mover
 ) -> Response:
@@ -124,7 +122,6 @@ async def list_reschedules(
 @router.get(
     "/v1/reschedules/{job_id}",
     response_model=JobShown,
-    response_description="The job",
     responses=problems.refuses(404),
 )
 async def get_reschedule(job_id: str, context: Here, owner: Mover, _: NoQuery) -> Response:

@@ -32,7 +32,6 @@ UNSURE: Final = "The post may be back to work; look at GET /v1/posts/{postId} be
 @router.post(
     f"{posts.ONE}/retry",
     response_model=PostDetails,
-    response_description="The post, back to work",
     responses={200: carries("ETag"), **problems.refuses(404, 409, 413, 415)},
     openapi_extra=takes(body=Nothing),
 )

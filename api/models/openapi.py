@@ -210,6 +210,8 @@ def _answer(answer: Json, schemas: Json, *, limited: bool) -> Json:
     for content in answer.get("content", {}).values():
         if "$ref" in content["schema"]:
             content["example"] = sample(content["schema"], schemas)
+            if answer["description"] == "Successful Response":
+                answer["description"] = schemas[content["schema"]["$ref"].rpartition("/")[2]]["description"]
     always = _EVERY if limited else _EVERY[:1]
     return answer | {"headers": carries(*always)["headers"] | answer.get("headers", {})}
 

@@ -183,6 +183,11 @@ def test_a_query_at_fault_is_a_400_that_names_the_parameter(
     assert field in fields(answer)
 
 
+def test_all_that_is_wrong_with_a_query_is_said_at_once(http: httpx.Client) -> None:
+    answer = http.get("/v1/posts?limit=0&platform=tiktok&platform=tiktok&statuss=failed&scheduledFrom=soon")
+    assert set(fields(answer)) == {"limit", "platform", "statuss", "scheduledFrom"}
+
+
 def test_a_near_miss_of_a_filter_is_answered_with_what_was_meant(http: httpx.Client) -> None:
     assert "did you mean scheduledFrom?" in error(http.get("/v1/posts?scheduled_form=x"), 400)["message"]
 
