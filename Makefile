@@ -43,11 +43,11 @@ check: $(VENV)/testing ## style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The checks run beside the tests, which leave a core idle now and then. What they say comes below what the tests say.
+# The checks run beside the tests, which leave a core idle now and then. They speak only where they fail, last.
 test: $(VENV)/testing ## everything that CI runs
 	@$(MAKE) --no-print-directory check >$(VENV)/checked 2>&1 & check=$$!; trap 'kill $$check 2>/dev/null; exit 130' INT TERM; \
 	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
-	wait $$check; checked=$$?; cat $(VENV)/checked; \
+	wait $$check; checked=$$?; test $$checked = 0 || cat $(VENV)/checked; \
 	test $$tests = 0 || echo "make test: the tests failed, see above" >&2; \
 	test $$checked = 0 || echo "make test: the checks failed, see above" >&2; \
 	test $$tests$$checked = 00
