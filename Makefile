@@ -74,6 +74,7 @@ lock: ## resolve the lock files anew (needs uv)
 	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
 	uv pip compile pyproject.toml --extra tracing --group build --group test --constraints requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/requirements.lock
 	uv pip compile pyproject.toml --extra tracing --group build --group test --group bench --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/benchmarks/requirements.lock
+	uv pip compile --group clients --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/contract/requirements.lock
 	uv pip compile --group audit --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/dependencies/requirements.lock
 
 clean: ## forget the virtual environment and the demo's data

@@ -14,7 +14,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import Request
 
-from api.http import authentication, turns
+from api.http import authentication, reading, turns
 from api.http.authentication import KeyRing
 from api.http.cursors import Seal
 from api.http.lag import Lag
@@ -271,7 +271,9 @@ class KeyWith(SecurityBase):
         self.model = HTTPBearer(description="An API key: `redraft keys create`")
 
     async def __call__(self, request: Request) -> Key:
-        return await context_of(request).authenticated(request, self.scope)
+        key = await context_of(request).authenticated(request, self.scope)
+        reading.check_number_of_parameters(request)
+        return key
 
 
 # Coroutines both, since FastAPI runs a plain function in a thread.

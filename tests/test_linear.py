@@ -243,6 +243,7 @@ LIST: Any = next(route for route in posts.router.routes if getattr(route, "name"
 def listed(query: str) -> object:
     """What FastAPI and we do with the query of a list."""
     request = asked(query)
+    reading.check_number_of_parameters(request)
     request.scope["route"] = LIST
     values, errors = request_params_to_args(LIST.dependant.query_params, request.query_params)
     if errors:

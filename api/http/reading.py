@@ -56,6 +56,15 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
     return b"".join(chunks)
 
 
+PARAMETERS_AT_MOST = 100
+
+
+def check_number_of_parameters(request: Request) -> None:
+    """Raises InvalidRequest for more query parameters than any route knows: each unknown one costs an error."""
+    if request.scope["query_string"].count(b"&") >= PARAMETERS_AT_MOST:
+        raise InvalidRequest(f"A query has at most {PARAMETERS_AT_MOST} parameters here; send fewer")
+
+
 def check_query(request: Request) -> None:
     """Raises InvalidRequest for any query parameter of a route that knows none: the client expects an effect."""
     if not request.scope["query_string"]:

@@ -307,3 +307,13 @@ def test_a_page_is_bounded_in_bytes_and_the_rest_is_on_the_next(stack: Running) 
             assert all(size > PAGE_BYTES * 0.7 for size in sizes[:-1]), "no shorter than it has to be"
             assert len({one[name] for page in found for one in page["data"]}) == count
             assert sum(len(page["data"]) for page in found) == count
+
+
+@pytest.mark.parametrize("path", ["/v1/posts", "/v1/edits", "/v1/accounts"])
+def test_a_query_of_more_parameters_than_any_route_knows_is_refused_at_once(stack: Running, path: str) -> None:
+    most = "&".join(f"p{number}=1" for number in range(100))
+    assert len(stack.http.get(f"{path}?{most}").json()["error"]["details"]) > 1
+    refused = stack.http.get(f"{path}?{most}&one=more")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
+    assert refused.json()["error"]["message"] == "A query has at most 100 parameters here; send fewer"
+    assert httpx.get(f"{stack.http.base_url}{path}?{most}&one=more").status_code == 401
