@@ -20,7 +20,12 @@ from typing import Any
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "tests/requirements.lock", "tests/benchmarks/requirements.lock")
+LOCKS = (
+    "requirements.lock",
+    "tests/requirements.lock",
+    "tests/benchmarks/requirements.lock",
+    "tests/contract/requirements.lock",
+)
 SNAPSHOT = Path(__file__).with_name("advisories.json")
 # CVE-2020-28493 and four others, for ever.
 CANARY = "jinja2==2.10"
