@@ -176,7 +176,7 @@ class Hand:
         self.key = HAND + process
         self._returned: list[bytes] = []
         self.messages_wait = False
-        """Whether messages waited for a worker that is asleep, when doorbells were taken the last time."""
+        """Whether messages waited for a worker that is asleep, when this one took something the last time."""
 
     def take_up(self, bell: Bell) -> tuple[list[Bell], list[str]]:
         """A Celery message brought this doorbell: it is in hand now, and the worker is awake.
@@ -184,14 +184,16 @@ class Hand:
         Returned: what is in hand, and the other processes that may have something in theirs. More than this doorbell is
         in hand where a connection was lost after the worker had taken another one.
         """
-        *_, found, names = self._run(
+        *_, waiting, found, names = self._run(
             (),
             ("LPUSH", self.key, bell.raw()),
             *self._noted(),
             ("SET", AWAKE, self.key, "PX", AWAKE_FOR),
+            ("LLEN", QUEUE_OF[EDITS_APPLY]),
             ("LRANGE", self.key, 0, 2 * AT_ONCE - 1),
             ("SMEMBERS", HANDS),
-        ) or [[], []]
+        ) or [0, [], []]
+        self.messages_wait = bool(waiting)
         return self._in_hand(reversed(found)), [one for one in _processes(names) if one != self.process]
 
     def answer_and_take(self, answers: Sequence[Announcement], seconds: float) -> list[Bell]:

@@ -126,11 +126,11 @@ def test_a_task_ends_early_while_a_message_waits_for_a_worker_that_is_asleep(
 ) -> None:
     monkeypatch.setattr(awake, "WORKS_FOR", 60.0)
     broker.lpush("edits", "a message")
-    posts = [edited(engine)[0] for _ in range(13)]
+    posts = [edited(engine)[0] for _ in range(1 + doorbells.ROOM)]
     for post in posts[1:]:
         broker.lpush(LIST, Bell([post]).raw())
-    assert tasks.apply_edits([posts[0]], None) == {"applied": 9, "doorbells": 9}
-    assert broker.llen("edits") == 1 + len(posts[9:])
+    assert tasks.apply_edits([posts[0]], None) == {"applied": 5, "doorbells": 5}
+    assert (broker.llen("edits"), broker.llen(LIST)) == (1 + len(posts[5:]), 0)
 
 
 def test_a_task_whose_time_is_over_leaves_its_further_batches_to_others(
@@ -483,3 +483,14 @@ def test_the_hand_is_empty_once_a_task_has_ended_in_any_way(engine: Engine, monk
     with pytest.raises(logs.RedactedError):
         tasks.apply_edits([post], None)
     eventually(lambda: awake.own_hand().left() == [], within=1)
+
+
+def test_a_task_that_finds_messages_waiting_behind_its_own_does_not_linger(
+    engine: Engine, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue of a hundred messages, as rescue or an outage leaves it, is drained without a pause after each."""
+    monkeypatch.setattr(Hand, "answer_and_take", lambda *_: pytest.fail("it waited for a doorbell"))
+    broker.lpush("edits", "another message")
+    post, edit = edited(engine)
+    assert tasks.apply_edits([post], None) == {"applied": 1}
+    assert factories.row(engine, "edits", edit).status == "applied"
