@@ -218,6 +218,7 @@ def test_there_is_one_send() -> None:
     assert {place.split()[0] for place in places(pushes_to_a_queue)} == {
         "shared/broker/queue.py",
         "shared/broker/doorbells.py",
+        "shared/broker/hands.py",
     }
 
 

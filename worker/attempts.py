@@ -53,7 +53,7 @@ class Attempts(ABC):
 class EditAttempts(Attempts):
     """Attempts at queued edits.
 
-    Work that is `on_record` outside this process (shared/broker/doorbells.py) is not counted before it begins: after a
+    Work that is `on_record` outside this process (shared/broker/hands.py) is not counted before it begins: after a
     death the record is found, and the attempt counted then. Only an edit that was tried before is counted here.
 
     Work that PostgreSQL stops for its length or its size is deferred: its edits remember it and run with fewer others

@@ -1,7 +1,7 @@
 """An awake worker: woken by one Celery message, it empties the list of doorbells before it sleeps again.
 
-shared/broker/doorbells.py holds the list, and what each worker has in hand. A task stays awake for a short time only:
-so Flower sees it live, a warm shutdown waits for it, and its time limit holds.
+shared/broker/doorbells.py holds the list, shared/broker/hands.py what each worker has in hand. A task stays awake for a
+short time only: so Flower sees it live, a warm shutdown waits for it, and its time limit holds.
 """
 
 import random
@@ -14,9 +14,10 @@ from functools import partial
 import structlog
 
 from shared import task_names
-from shared.broker import answers, contended_posts, doorbells, queue, worker_metrics
+from shared.broker import answers, contended_posts, doorbells, hands, queue, worker_metrics
 from shared.broker.answers import Announcement
-from shared.broker.doorbells import Bell, Hand
+from shared.broker.doorbells import Bell
+from shared.broker.hands import AT_ONCE, Hand
 from shared.broker.queue import DOORBELL_POSTS
 from shared.domain.queued_edits import EditResult
 from shared.settings import settings
@@ -93,8 +94,8 @@ def serve(first: Bell, hand: Hand | None = None) -> dict[str, int | str]:
 def _fall_asleep(hand: Hand, due: Sequence[Announcement] = ()) -> list[Bell]:
     """The last doorbells of this task. What is more than it takes at once is left to other tasks."""
     bells = hand.fall_asleep(due)
-    _leave_to_others(bells[doorbells.AT_ONCE :])
-    return bells[: doorbells.AT_ONCE]
+    _leave_to_others(bells[AT_ONCE:])
+    return bells[:AT_ONCE]
 
 
 def _stop(hand: Hand) -> None:
@@ -120,7 +121,7 @@ def recover_dead() -> int:
     Where a death cannot be seen, a worker is dead when nothing moved in its hand for DEAD_AFTER.
     """
     dead, patience = 0, max(DEAD_AFTER, settings().grace)
-    for process, idle in doorbells.hands().items():
+    for process, idle in hands.by_idle_time().items():
         if worker_metrics.is_dead(process) or idle > patience:
             _recover(Hand(process))
             dead += 1

@@ -14,8 +14,9 @@ import pytest
 import redis
 from sqlalchemy import Engine, text
 
-from shared.broker import answers, doorbells, worker_metrics
-from shared.broker.doorbells import LIST, Bell, Hand
+from shared.broker import answers, doorbells, hands, worker_metrics
+from shared.broker.doorbells import LIST, Bell
+from shared.broker.hands import Hand
 from shared.domain import lifecycle
 from shared.store import batches
 from shared.telemetry import logs
@@ -159,7 +160,7 @@ def test_a_task_that_ends_by_a_fault_leaves_no_doorbell_in_the_list(
         tx.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     if fault == "no reply":
-        doorbells.Hand("edits@here/1").take_up(Bell(["another"]))
+        Hand("edits@here/1").take_up(Bell(["another"]))
         doorbells.ring([other])
         losing(monkeypatch, "LRANGE")
     else:
@@ -299,7 +300,7 @@ def test_a_worker_with_a_long_time_limit_is_not_dead_before_it(
         tx.execute(text("UPDATE edits SET created_at = now() - interval '20 minutes'"))
     busy = Hand("edits@elsewhere/1f2e/7")
     busy.take_up(Bell([post]))
-    broker.pexpire(busy.key, doorbells.KEPT_FOR - 90_000)
+    broker.pexpire(busy.key, hands.KEPT_FOR - 90_000)
     monkeypatch.setenv("REDRAFT_GRACE", "120")
     factories.forget_caches()
     assert awake.recover_dead() == 0
@@ -314,7 +315,7 @@ def test_an_edit_that_came_after_the_dead_worker_had_taken_its_doorbell_is_not_c
 ) -> None:
     post, edit = edited(engine)
     Hand(dead).take_up(Bell([post]))
-    broker.pexpire(Hand(dead).key, doorbells.KEPT_FOR - 60_000)
+    broker.pexpire(Hand(dead).key, hands.KEPT_FOR - 60_000)
     tasks.apply_edits(["post_nobody"], None)
     stored = factories.row(engine, "edits", edit)
     assert (stored.status, stored.attempts) == ("applied", 1)

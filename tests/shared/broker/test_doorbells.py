@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import redis
 
-from shared.broker import answers, doorbells, queue, redis_connection
-from shared.broker.doorbells import AT_ONCE, AWAKE, HANDS, LIST, ROOM, Bell, Hand
+from shared.broker import answers, doorbells, hands, queue, redis_connection
+from shared.broker.doorbells import AWAKE, LIST, ROOM, Bell
+from shared.broker.hands import AT_ONCE, HANDS, Hand
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult
 from tests import factories
@@ -184,7 +185,7 @@ def strange(broker: redis.Redis, what: str) -> None:
     elif what == "the hands are a text":
         broker.set(HANDS, "x")
     elif what == "a hand is a text":
-        broker.set(doorbells.HAND + "edits@here/1", "x")
+        broker.set(hands.HAND + "edits@here/1", "x")
     elif what == "the sign is a set":
         broker.delete(AWAKE)
         broker.sadd(AWAKE, "x")
@@ -247,7 +248,7 @@ def test_without_redis_nothing_is_on_record_and_nothing_raises(monkeypatch: pyte
     assert hand.take_up(Bell(["p"])) == ([], [])
     assert hand.answer_and_take([], LONG) == hand.fall_asleep() == hand.left() == []
     hand.drop()
-    assert doorbells.hands() == {}
+    assert hands.by_idle_time() == {}
     assert not doorbells.ring(["p"])
     assert rung_on_a_loop(["p"]) == "failed"
 
@@ -259,8 +260,8 @@ def test_hands_with_something_in_them_are_named_with_their_idle_time_and_empty_o
     for hand in (old, live, empty):
         hand.take_up(Bell(["p"]))
     empty.drop()
-    broker.pexpire(old.key, doorbells.KEPT_FOR - 90_000)
-    found = doorbells.hands()
+    broker.pexpire(old.key, hands.KEPT_FOR - 90_000)
+    found = hands.by_idle_time()
     assert found.keys() == {"edits@old/1", "edits@live/1"}
     assert 0 <= found["edits@live/1"] < 30
     assert 90 <= found["edits@old/1"] < 120
