@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.domain import lifecycle
 from shared.domain.edit_histories import EditHistory
 from shared.domain.lifecycle import EditStatus
 from shared.store import batches, db, operator_actions
@@ -15,6 +14,7 @@ from shared.store import edits as edits_store
 from shared.store.edits import Owed
 from tests import factories
 from tests.worker.bulk import edits_locked_by_a_person
+from tests.worker.failing_decisions import fail_for
 from worker import apply
 from worker.apply import Applied, apply_edits
 from worker.attempts import EditAttempts
@@ -149,14 +149,7 @@ def test_an_edit_whose_attempts_are_spent_fails_unrun_and_the_rest_goes_on(engin
 def test_an_edit_that_raises_costs_its_neighbours_nothing_but_an_isolated_run(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = lifecycle.decide
-
-    def raising(post: Any, patch: Any, *rest: Any) -> Any:
-        if patch.caption == "poison":
-            raise ZeroDivisionError
-        return decide(post, patch, *rest)
-
-    monkeypatch.setattr(lifecycle, "decide", raising)
+    fail_for(monkeypatch, "poison", ZeroDivisionError)
     with engine.begin() as tx:
         post, other = factories.post(tx), factories.post(tx)
         poison = factories.edit(tx, post, {"caption": "poison"})

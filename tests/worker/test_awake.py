@@ -24,6 +24,7 @@ from tests import factories
 from tests.api.answers import messages_at
 from tests.waiting import eventually
 from tests.worker.bulk import edits_locked_by_a_person, locked_by_a_person
+from tests.worker.failing_decisions import fail_for
 from worker import apply, awake, rescue, tasks
 from worker.attempts import EditAttempts
 
@@ -357,14 +358,7 @@ def test_a_poison_edit_is_failed_after_five_deaths_and_takes_no_neighbour_with_i
         poison = factories.edit(tx, post, {"caption": "poison"})
         behind = factories.edit(tx, post, {"caption": "behind"})
         neighbour = factories.edit(tx, other, {"caption": "mine"})
-    decide = lifecycle.decide
-
-    def deadly(facts: Any, patch: Any, *rest: Any) -> Any:
-        if patch.caption == "poison":
-            raise SystemExit
-        return decide(facts, patch, *rest)
-
-    monkeypatch.setattr(lifecycle, "decide", deadly)
+    fail_for(monkeypatch, "poison", SystemExit)
     # A killed process gives nothing back, and the next one has another name.
     monkeypatch.setattr(EditAttempts, "__exit__", lambda *_: None)
     deaths = 0
@@ -406,14 +400,7 @@ def test_a_fault_of_our_own_is_counted_and_its_neighbours_go_on_alone(
 ) -> None:
     post, edit = edited(engine, "faulty")
     other, fine = edited(engine)
-    decide = lifecycle.decide
-
-    def raising(facts: Any, patch: Any, *rest: Any) -> Any:
-        if patch.caption == "faulty":
-            raise ZeroDivisionError
-        return decide(facts, patch, *rest)
-
-    monkeypatch.setattr(lifecycle, "decide", raising)
+    fail_for(monkeypatch, "faulty", ZeroDivisionError)
     with pytest.raises(logs.RedactedError):
         tasks.apply_edits([post, other], None)
     assert awake.own_hand().left() == []
