@@ -161,7 +161,7 @@ def jobs(walk: Walk) -> None:
 
 def job(walk: Walk) -> None:
     """A job of the second's over the first's posts: unknown posts, and no posts of that account."""
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"filter": {"postIds": [walk.post, "post_nobodys"]}, "shift": "P1D"},
         {"items": [{"postId": walk.post, "scheduledTime": "2030-01-01T12:00", "timezone": "Asia/Tokyo"}]},
         {"filter": {"accountIds": [walk.account]}, "shift": "P1D"},
