@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules, retry
+from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules, retry, siblings
 from api.context import Context
 from api.http import problems, protocol, proxies, turns
 from api.http.open_files import allow_connections
@@ -37,7 +38,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
     context.submission.start()
     tracing.start("api")
     gc_tuning.freeze()
-    yield {"on_shutdown": context.submission.waiting.shorten_waits}
+    async with siblings.reporting(partial(metrics.of_process, context)):
+        yield {"on_shutdown": context.submission.waiting.shorten_waits}
     gc_tuning.unfreeze()
     sys.setswitchinterval(switch)
     await context.close()
@@ -72,6 +74,6 @@ def build() -> Redraft:
     return built
 
 
-logs.configure(process=lambda: "api", request_id=problems.request_id.get)
+logs.configure(process=siblings.process_name, request_id=problems.request_id.get)
 _built = build()
 app: ASGIApp = proxies.behind(RequestId(metrics.Observed(PatchFastPath(_built, PATCH))), settings().trusted_proxies)

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import siblings
 from api.context import Context, context_of
 from api.http import problems
 from api.http.refusals import Unauthenticated
@@ -53,10 +54,12 @@ async def show(request: Request) -> Response:
     if token and not hmac.compare_digest(given.encode(), token.encode()):
         raise Unauthenticated
     rows, redis_says = await asyncio.gather(_rows.read(), _redis.read())
+    siblings_say = redis_says.pop("siblings", None)
+    own: Iterable[Metric] = of_process(context_of(request))
+    if settings().api_place:
+        own = siblings.merged(own, siblings_say)
     registry = CollectorRegistry()
-    registry.register(
-        _Families([*metrics.API.collect(), *_process(context_of(request)), *_of_servers(rows | redis_says)])
-    )
+    registry.register(_Families([*own, *_of_servers(rows | redis_says)]))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -72,10 +75,11 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
     return GaugeMetricFamily(name, documentation, value=value)
 
 
-def _process(context: Context) -> list[Metric]:
-    """Gauges of this process."""
+def of_process(context: Context) -> list[Metric]:
+    """What this process has counted, and its gauges."""
     submission = context.submission
     return [
+        *metrics.API.collect(),
         _gauge("redraft_waiting_requests", "Requests that wait for an edit's end.", len(submission.waiting)),
         _gauge("redraft_unrecorded_requests", "Requests whose edit is not inserted yet.", len(submission)),
         _gauge(
@@ -118,7 +122,9 @@ def _ask_queues() -> list[Metric]:
 
 
 _rows = Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS}, FRESH, PATIENCE)
-_redis = Source({"workers": worker_metrics.of_workers, "redis": _ask_queues}, FRESH, PATIENCE)
+_redis = Source(
+    {"workers": worker_metrics.of_workers, "redis": _ask_queues, "siblings": siblings.snapshots}, FRESH, PATIENCE
+)
 
 
 def _of_servers(answers: dict[str, list[Any] | None]) -> Iterator[Metric]:

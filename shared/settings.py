@@ -114,6 +114,20 @@ class Settings(BaseSettings):
     idempotency_hours: int = Field(default=24, description="How many hours an `Idempotency-Key` is kept at least.")
     redis_timeout: float = Field(default=2.0, description="The longest wait for an answer of Redis.")
 
+    # More cores for the API of one host.
+    api_processes: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="API processes of `redraft api` and `redraft up`, on one port. "
+        "0: one for each two cores, at least one and at most four.",
+    )
+    api_place: str = Field(
+        default="",
+        description="`redraft api` sets it for each of several processes: the port and a number, `8000/2`. "
+        "If it is empty, the process has its port alone.",
+    )
+
     # How many at once in one worker process.
     edits_concurrency: int = Field(default=2, description="Pool processes of the edits worker.")
     bulk_concurrency: int = Field(default=2, description="Pool processes of the bulk worker.")

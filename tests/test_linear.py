@@ -507,7 +507,7 @@ def test_what_is_named_here_is_what_there_is() -> None:
             "shared/cli/reschedule_csv.py",
             "shared/local/datadir.py",
             "shared/broker/celery_message.py",
-            "shared/broker/worker_metrics.py",
+            "shared/broker/metric_snapshots.py",
         ),
         "shared/broker/answers.py",
         "shared/broker/doorbells.py",

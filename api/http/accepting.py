@@ -13,6 +13,8 @@ from typing import Any
 import structlog
 import uvloop
 
+from shared.settings import settings
+
 A_ROUND = 64
 PAUSE = 0.5
 """Seconds without accepting, after the process or the machine was out of files or memory."""
@@ -91,10 +93,13 @@ class Loop(uvloop.Loop):
     async def create_server(
         self, protocol_factory: Any, host: Any = None, port: Any = None, *, backlog: int = 100, **given: Any
     ) -> Any:
-        """As uvloop's. With TLS, or with a socket that the caller made, it is uvloop's own server."""
+        """As uvloop's. With TLS, or with a socket that the caller made, it is uvloop's own server.
+
+        Several processes on one port each have a socket of their own (SO_REUSEPORT), so that the kernel gives each its
+        share of the clients. With one socket for all, the first to wake up would accept all that wait.
+        """
         if given.get("ssl") is not None or given.get("sock") is not None:
             return await super().create_server(protocol_factory, host, port, backlog=backlog, **given)
-        bound = await super().create_server(
-            protocol_factory, host, port, backlog=backlog, **(given | {"start_serving": False})
-        )
+        given |= {"start_serving": False, "reuse_port": bool(settings().api_place)}
+        bound = await super().create_server(protocol_factory, host, port, backlog=backlog, **given)
         return Listening(self, bound, protocol_factory, backlog)

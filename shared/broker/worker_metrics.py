@@ -7,26 +7,18 @@ name and its place in the pool; any API process serves them.
 import os
 import socket
 import threading
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-import redis
 from celery import signals
 from prometheus_client.metrics_core import Metric
-from pydantic_core import from_json, to_json
 
 from shared import task_names
-from shared.broker import redis_connection
+from shared.broker import metric_snapshots
+from shared.broker.metric_snapshots import Merged
 from shared.store.db import connections_in_use
 from shared.telemetry import tracing
 from shared.telemetry.metrics import POOL, WORKER
-
-PERIOD = 2.0
-KEPT_FOR = 30
-"""Seconds for which a worker's metrics are shown after its last write."""
-
-NAMES = "redraft:figures"
 
 
 class _Worker:
@@ -57,24 +49,15 @@ class _Worker:
     def _write_on(self) -> None:
         while True:
             last = self._stopped.is_set()
-            with suppress(redis.RedisError):
-                self.write()
+            self.write()
             if last:
                 return
-            self._stopped.wait(PERIOD)
+            self._stopped.wait(metric_snapshots.PERIOD)
 
     def write(self) -> None:
-        """Lay this process's metrics down where an API process finds them, for KEPT_FOR seconds."""
+        """Lay this process's metrics down where an API process finds them, for a while."""
         POOL.set(connections_in_use())
-        name = f"{self.name}/{self.place}"
-        families = [
-            [family.name, [[sample.name, sample.labels, sample.value] for sample in family.samples]]
-            for family in WORKER.collect()
-        ]
-        with redis_connection.client().pipeline(transaction=False) as together:
-            together.set(f"{NAMES}:{name}", to_json(families), ex=KEPT_FOR)
-            together.sadd(NAMES, name)
-            together.execute()
+        metric_snapshots.write(f"{self.name}/{self.place}", WORKER.collect())
 
 
 _worker = _Worker()
@@ -146,21 +129,7 @@ def _process_stopped(**_: Any) -> None:
 def heard_from(worker_queue: str, host: str = "") -> bool:
     """Whether this host's worker for a queue has written metrics recently: a container's health check."""
     name = f"{worker_queue}@{host or socket.gethostname()}/"
-    return any(one.startswith(name) for one, _ in _snapshots())
-
-
-def _snapshots() -> list[tuple[str, Any]]:
-    """What worker processes have written recently, by name. Expired names are removed on the way."""
-    client = redis_connection.client()
-    known: Any = client.smembers(NAMES)
-    names = sorted(name.decode() for name in known)
-    if not names:
-        return []
-    values: Any = client.mget([f"{NAMES}:{name}" for name in names])
-    gone = [name for name, value in zip(names, values, strict=True) if value is None]
-    if gone:
-        client.srem(NAMES, *gone)
-    return [(name, from_json(value)) for name, value in zip(names, values, strict=True) if value is not None]
+    return any(one.startswith(name) for one, _ in metric_snapshots.read())
 
 
 def of_workers() -> list[Metric]:
@@ -168,17 +137,15 @@ def of_workers() -> list[Metric]:
 
     `redraft_worker_processes` says for each queue how many there are, 0 too: the first thing to look at.
     """
-    families = {family.name: Metric(family.name, family.documentation, family.type) for family in WORKER.collect()}
+    merged = Merged(WORKER.collect())
     processes = Metric("redraft_worker_processes", "Worker processes heard of lately, by queue.", "gauge")
     count = dict.fromkeys(task_names.QUEUES, 0)
-    for name, written in _snapshots():
+    for name, written in metric_snapshots.read():
         worker, _, place = name.rpartition("/")
         served = worker.partition("@")[0]
         if served in count:
             count[served] += 1
-        for family, samples in written:
-            for sample, labels, value in samples if family in families else ():
-                families[family].add_sample(sample, {**labels, "worker": worker, "place": place}, value)
+            merged.add(written, worker=worker, place=place)
     for served, number in count.items():
         processes.add_sample(processes.name, {"queue": served}, number)
-    return [processes, *families.values()]
+    return [processes, *merged]

@@ -19,12 +19,25 @@ def api(
         str, typer.Option(help="Where to listen. Put a TLS proxy before anything but loopback.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 8000,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes on this port. 0 chooses by the machine's cores.", min=0, max=64)
+    ] = None,
 ) -> None:
-    """One API process. Start several behind a load balancer for more."""
+    """The API: one process, or several on one port, started again when they die."""
     from shared.local import commands  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.local.datadir import port_is_free  # noqa: PLC0415
+    from shared.settings import settings  # noqa: PLC0415
 
     _require("database_url", "redis_url")
-    _become(commands.api(host=host, port=port))
+    places = commands.api_places(port, settings().api_processes if processes is None else processes)
+    argv = commands.api(host=host, port=port)
+    if len(places) == 1:
+        _become(argv, places["api"])
+    # Each process would join those of another program on that port.
+    if not port_is_free(port, host):
+        raise typer.BadParameter(f"Port {port} is in use by another program.", param_hint="--port")
+    # uvicorn ends by itself before that.
+    _supervise(dict.fromkeys(places, argv), commands.API_GRACE + 5, places)
 
 
 def worker(
@@ -36,6 +49,7 @@ def worker(
 ) -> None:
     """Workers: one process for each queue, started again when they die. A single queue is that process itself."""
     from shared.local import commands  # noqa: PLC0415 - as above
+    from shared.settings import settings  # noqa: PLC0415
 
     chosen = [queue.strip() for queue in queues.split(",") if queue.strip()] or list(commands.POOLS)
     unknown = [queue for queue in chosen if queue not in commands.POOLS]
@@ -44,7 +58,7 @@ def worker(
     _require("database_url", "redis_url")
     if len(chosen) == 1:
         _become(commands.worker(chosen[0], name=name))
-    _supervise(list(dict.fromkeys(chosen)), name)
+    _supervise({queue: commands.worker(queue, name=name) for queue in chosen}, settings().grace)
 
 
 def beat() -> None:
@@ -113,27 +127,29 @@ def _become(argv: list[str], environment: Mapping[str, str] | None = None) -> No
     os.execvpe(argv[0], argv, {**os.environ, **(environment or {})})  # noqa: S606 - see this file's head
 
 
-def _supervise(queues: Sequence[str], name: str) -> None:
+def _supervise(
+    commands_of: Mapping[str, Sequence[str]], grace: float, more: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Keep a process of each name running until a signal. `more`: what each one's environment has beside ours."""
     import asyncio  # noqa: PLC0415 - as above
 
     from shared.local import commands, supervisor  # noqa: PLC0415
     from shared.local.output import Output  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
 
-    config = settings()
-    form = config.log_format
+    form = settings().log_format
     if form == "auto":
         form = "console" if sys.stdout.isatty() else "json"
     environment = {**os.environ, "REDRAFT_LOG_FORMAT": form, "PYTHONUNBUFFERED": "1"}
     children = [
         supervisor.Child(
-            name=queue,
-            argv=commands.worker(queue, name=name),
-            environment=environment,
+            name=name,
+            argv=argv,
+            environment={**environment, **(more or {}).get(name, {})},
             cwd=str(commands.ROOT),
-            grace=config.grace,
+            grace=grace,
         )
-        for queue in queues
+        for name, argv in commands_of.items()
     ]
 
     async def begin(keeper: supervisor.Supervisor) -> None:

@@ -1,5 +1,6 @@
 """The command line of each role, in one place: for `redraft <role>`, for `redraft up` and for the tests."""
 
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -25,7 +26,28 @@ POOLS: Mapping[str, Literal["prefork", "threads"]] = {
 """Every queue, and the kind of pool of its worker."""
 
 
-def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = 35) -> list[str]:
+API_PROCESSES_AT_MOST = 4
+"""So many are chosen by cores. More have to be asked for: each takes memory and connections to PostgreSQL."""
+
+
+def api_places(port: int, chosen: int, cores: int | None = None) -> Mapping[str, Mapping[str, str]]:
+    """The API processes of one port: the name of each, and what its environment has more.
+
+    `chosen`: how many; 0 is half of the cores that this process may use, from one to four.
+    """
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    many = chosen or min(max(1, cores // 2), API_PROCESSES_AT_MOST)
+    if many == 1:
+        return {"api": {"REDRAFT_API_PLACE": ""}}
+    return {f"api-{number}": {"REDRAFT_API_PLACE": f"{port}/{number}"} for number in range(1, many + 1)}
+
+
+API_GRACE = 35
+"""Seconds that the API gives its open requests at the end, unless told otherwise."""
+
+
+def api(*, host: str = "127.0.0.1", port: int = 8000, graceful: int = API_GRACE) -> list[str]:
     """One API process. `graceful` is the seconds that open requests get at the end; who waits for an edit takes one."""
     return [
         *(sys.executable, "-m", "uvicorn", "api.app:app", f"--app-dir={ROOT}", f"--host={host}", f"--port={port}"),

@@ -168,7 +168,9 @@ class Stack:
         await self._start_postgres(supervisor)
         await importing
         await asyncio.to_thread(self._fill_database)
-        supervisor.start(self.role("api", EDGES, commands.api(port=self.plan.port, graceful=int(GRACE[EDGES]) - 1)))
+        serving = commands.api(port=self.plan.port, graceful=int(GRACE[EDGES]) - 1)
+        places = commands.api_places(self.plan.port, self.config.api_processes)
+        supervisor.start(*(self.role(name, EDGES, serving, **place) for name, place in places.items()))
         if (reference := self._reference_port) is not None:
             argv = [sys.executable, "-m", "tests.reference_services", f"--port={reference}", "--tame=1"]
             supervisor.start(self.role("reference", REFERENCE, argv))
@@ -176,7 +178,7 @@ class Stack:
         await self._await_flower(supervisor)
         first, *others = commands.POOLS
         supervisor.start(self._worker(first))
-        await self._until(supervisor, "api", lambda: _http(f"{self.places.api_url}/readyz") == 200)
+        await self._until(supervisor, next(iter(places)), lambda: _http(f"{self.places.api_url}/readyz") == 200)
         await self._head_start(supervisor, first)
         supervisor.start(*map(self._worker, others), self.role("beat", EDGES, commands.beat()))
         await self._until(supervisor, "Redis", lambda: answers(self.places.redis_url))

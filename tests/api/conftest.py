@@ -15,10 +15,15 @@ numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
+def servers(postgres: PostgreSQL, valkey: Valkey) -> tuple[str, str]:
+    """The URLs of a database and of a Valkey database for one module."""
     number = next(numbers)
-    url = postgres.create_database(f"api_{number}", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - number), "edits") as stack:
+    return postgres.create_database(f"api_{number}", template=TEMPLATE), valkey.url(LOGICAL_DATABASES - number)
+
+
+@pytest.fixture(scope="module")
+def stack(servers: tuple[str, str]) -> Iterator[Running]:
+    with running(*servers, "edits") as stack:
         yield stack
 
 

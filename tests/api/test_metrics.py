@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from api import metrics as page
-from shared.broker import worker_metrics
+from shared.broker import metric_snapshots
 from shared.store import gauges
 from tests import factories
 from tests.loopback import LOOPBACK
@@ -18,11 +18,14 @@ from tests.shared.telemetry.test_metrics import OF_THE_SCRAPE
 from tests.stack import running
 from tests.waiting import eventually
 
-STALE = page.FRESH + worker_metrics.PERIOD + 3
+STALE = page.FRESH + metric_snapshots.PERIOD + 3
 
 
 def scrape(stack, **headers):
-    answer = httpx.get(f"{stack.api.url}/metrics", headers=headers, **LOOPBACK, timeout=30)
+    return figures(httpx.get(f"{stack.api.url}/metrics", headers=headers, **LOOPBACK, timeout=30))
+
+
+def figures(answer):
     assert answer.status_code == 200, answer.text
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value

@@ -132,6 +132,7 @@ def _each_core(command: Callable[[int], Sequence[str]]) -> Callable[[], Sequence
 
 
 REDRAFT = Contender("redraft", "Redraft")
+REDRAFT_TWO = Contender("redraft2", "Redraft, 2 API processes", environment={"REDRAFT_API_PROCESSES": "2"})
 DIRECT = Contender("direct", "direct", app="direct")
 DIRECT_TWO = Contender("direct2", "direct, 2 processes", app="direct", api_processes=2)
 PLAIN_CELERY = Contender(
@@ -175,6 +176,9 @@ PGQUEUER = Contender(
     prepare=[(f"{PEERS}.on_pgqueuer", "prepare")],
     workers=_each_core(lambda _: (f"{PEERS}.on_pgqueuer", "worker")),
 )
+OF_TWO = (REDRAFT_TWO, DIRECT_TWO)
+"""Measured at 64 clients only."""
+
 NOTHING = Contender("nothing", "does nothing", app="nothing", answers_only=True)
 
-ALL = (REDRAFT, DIRECT, DIRECT_TWO, PLAIN_CELERY, DRAMATIQ, TASKIQ, PROCRASTINATE, PGQUEUER, NOTHING)
+ALL = (REDRAFT, REDRAFT_TWO, DIRECT, DIRECT_TWO, PLAIN_CELERY, DRAMATIQ, TASKIQ, PROCRASTINATE, PGQUEUER, NOTHING)

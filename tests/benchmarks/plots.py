@@ -21,6 +21,7 @@ OURS: Final = "Redraft"
 PALETTE: Final = ("ours", "blue", "green", "violet", "ochre", "teal", "rose", "grey", "slate")
 NAMED: Final = {
     OURS: "ours",
+    "Redraft, 2 API processes": "ours",
     "direct": "blue",
     "direct, 2 processes": "blue",
     "plain Celery": "green",

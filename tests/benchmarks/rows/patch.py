@@ -83,7 +83,7 @@ def _cells(contender: Contender, numbers: Sequence[int]) -> list[Cell]:
     wanted = {cell for row in numbers for cell in CELLS_OF[row]}
     if contender.key != "redraft":
         wanted.discard(ASYNC)
-    if contender.key == "direct2":
+    if contender in contenders.OF_TWO:
         wanted &= {MANY}
     if contender is PGBENCH:
         # A backend for each of its clients: that many only stand in each other's way, and the wheel's default is 100.
@@ -283,7 +283,7 @@ def _draw(bench: Bench, results: Results, sections: Sequence[Section]) -> None:
         curves = {}
         for contender in contenders.ALL:
             loads = [one for one in results.loads.get((contender.key, MANY), ()) if one.percentiles]
-            if loads and contender.key != "direct2":
+            if loads and contender not in contenders.OF_TWO:
                 curves[contender.name] = [
                     (percent, Figure.of(one.at(percent) for one in loads).median) for percent, _ in loads[0].percentiles
                 ]

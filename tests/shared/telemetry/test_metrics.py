@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from shared import task_names
-from shared.broker import redis_connection, worker_metrics
+from shared.broker import metric_snapshots, redis_connection, worker_metrics
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult, QueuedEdit
 from shared.store import gauges
@@ -158,10 +158,10 @@ def test_a_worker_that_is_gone_is_forgotten():
     worker("edits@gone").write()
     assert worker_metrics.heard_from("edits", "gone")
     client = redis_connection.client()
-    assert 0 < client.ttl(f"{worker_metrics.NAMES}:edits@gone/0") <= worker_metrics.KEPT_FOR
-    client.delete(f"{worker_metrics.NAMES}:edits@gone/0")  # as Redis does by itself after that
+    assert 0 < client.ttl(f"{metric_snapshots.NAMES}:edits@gone/0") <= metric_snapshots.KEPT_FOR
+    client.delete(f"{metric_snapshots.NAMES}:edits@gone/0")  # as Redis does by itself after that
     assert not worker_metrics.heard_from("edits", "gone")
-    assert client.scard(worker_metrics.NAMES) == 0
+    assert client.scard(metric_snapshots.NAMES) == 0
 
 
 @pytest.mark.usefixtures("redis_here")

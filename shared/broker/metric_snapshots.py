@@ -1,0 +1,63 @@
+"""What processes have counted, as they lay it down in Redis for any API process to show (docs/decisions/0007)."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import redis
+from prometheus_client.metrics_core import Metric
+from pydantic_core import from_json, to_json
+
+from shared.broker import redis_connection
+
+PERIOD = 2.0
+"""Seconds between two snapshots of a process."""
+
+KEPT_FOR = 30
+"""Seconds for which a process's metrics are shown after its last snapshot."""
+
+NAMES = "redraft:figures"
+
+Snapshot = list[tuple[str, list[tuple[str, dict[str, str], float]]]]
+"""Families by name, each with its samples: name, labels, value."""
+
+
+def write(name: str, families: Iterable[Metric]) -> None:
+    """Lay down what one process has counted, as far as Redis is there. `name`: its own, `edits@host/0`."""
+    snapshot = [
+        [family.name, [[sample.name, sample.labels, sample.value] for sample in family.samples]] for family in families
+    ]
+    with suppress(redis.RedisError), redis_connection.client().pipeline(transaction=False) as together:
+        together.set(f"{NAMES}:{name}", to_json(snapshot), ex=KEPT_FOR)
+        together.sadd(NAMES, name)
+        together.execute()
+
+
+def read() -> list[tuple[str, Snapshot]]:
+    """The snapshots of the last KEPT_FOR seconds, by name. Raises redis.RedisError. Expired names are removed."""
+    client = redis_connection.client()
+    known: Any = client.smembers(NAMES)
+    names = sorted(name.decode() for name in known)
+    if not names:
+        return []
+    values: Any = client.mget([f"{NAMES}:{name}" for name in names])
+    gone = [name for name, value in zip(names, values, strict=True) if value is None]
+    if gone:
+        client.srem(NAMES, *gone)
+    return [(name, from_json(value)) for name, value in zip(names, values, strict=True) if value is not None]
+
+
+class Merged:
+    """Metrics of several processes. Each family is one that this process knows too; others are left out."""
+
+    def __init__(self, known: Iterable[Metric]) -> None:
+        self._families = {family.name: Metric(family.name, family.documentation, family.type) for family in known}
+
+    def add(self, snapshot: Snapshot, **labels: str) -> None:
+        """Add one process's samples, each with these labels."""
+        for family, samples in snapshot:
+            for sample, own, value in samples if family in self._families else ():
+                self._families[family].add_sample(sample, {**own, **labels}, value)
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(self._families.values())
