@@ -149,14 +149,15 @@ async def _answered(
         seconds = 0.0
     if verdict.created_at is not None:
         end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id) if seconds else None
-        queued = edits.just_recorded(new, verdict.created_at)
+        if end is None:
+            return edits.accepted(edits.just_recorded(new, verdict.created_at), preference, replayed)
     else:
         queued, end = await context.read(_edit_and_end, key.workspace_id, verdict.edit_id)
         if end is None and seconds:
             end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id)
-    if end is not None:
-        return edits.answer(end, preference, replayed)
-    return edits.accepted(queued, preference, replayed)
+        if end is None:
+            return edits.accepted(queued, preference, replayed)
+    return edits.answer(end, preference, replayed)
 
 
 def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, EditResult | None]:

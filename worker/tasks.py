@@ -56,7 +56,8 @@ def deliver_webhooks(post_ids: Any = ()) -> dict[str, int]:
 @task(task_names.POSTS_DISPATCH_DUE)
 def dispatch_due() -> dict[str, int]:
     """Enqueue what comes due within the horizon."""
-    return {"enqueued": schedule.dispatch_due()}
+    enqueued = schedule.dispatch_due()
+    return {"enqueued": enqueued} if enqueued else {}
 
 
 @task(task_names.OPS_RESCUE)

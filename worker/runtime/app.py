@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 _config = settings()
 
-# Receiving and acknowledging are half of what a message costs the main process. Fewer commands save a tenth of it.
+# What is no message must stop no worker (docs/faults.md, row 10).
 transport.serve_redis()
 app = Celery("redraft", events="worker.runtime.events:BatchingEvents")
 app.conf.update(queue.broker_options(_config))

@@ -24,6 +24,7 @@ from tornado.web import HTTPError, RequestHandler
 from shared.domain import addresses
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic, same
 from shared.settings import settings
+from shared.task_names import QUEUES
 from shared.telemetry import logs
 
 COOKIE: Final = "redraft_flower"
@@ -70,6 +71,10 @@ class Door(RequestHandler):
             log.warning("flower_password_wrong", client=self.request.remote_ip, number=number)
         elif self.verdict is Verdict.RIGHT and not known:
             self.set_cookie(COOKIE, passes.new(), max_age=PASS_LIVES, httponly=True, samesite="Strict")
+
+    def get_active_queue_names(self) -> list[str]:
+        """All queues. Flower (2.2) shows those that it has asked workers for, and at its start it has asked none."""
+        return sorted(QUEUES)
 
     def on_connection_close(self) -> None:
         """The client no longer waits."""

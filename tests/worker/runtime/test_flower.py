@@ -12,6 +12,7 @@ from flower import urls
 from shared.domain.guessing import FREE
 from shared.local import commands
 from shared.local.datadir import free_port
+from shared.task_names import QUEUES
 from tests import guesses
 from tests.loopback import LOOPBACK
 from tests.processes import Process, Processes
@@ -124,3 +125,9 @@ def test_every_page_of_flowers_own_has_the_door_before_it() -> None:
     open_to_all = {one.handler_class.__name__ for one in made if not issubclass(one.handler_class, Door)}
     assert open_to_all == {"StaticFileHandler"}
     assert {one.name for one in made} >= {"main", "workers", "worker", "task", "tasks", "broker", "logout"}
+
+
+def test_the_page_of_queues_shows_all_six_before_any_worker_was_asked(flower: Process) -> None:
+    shown = ask(flower, RIGHT, "/broker").text
+    assert [name for name in QUEUES if f"<td>{name}</td>" in shown] == list(QUEUES)
+    assert {one["name"] for one in ask(flower, RIGHT, "/api/queues/length").json()["active_queues"]} == set(QUEUES)
