@@ -27,6 +27,7 @@ REFERENCE, FLOWER, WORKERS, EDGES = 1, 2, 3, 4
 GRACE: Final[Mapping[int, float]] = {REFERENCE: 2, FLOWER: 5, WORKERS: 10, EDGES: 5}
 START_WITHIN: Final = 60.0
 HEAD_START: Final = 1.5
+WORKERS_WITHIN: Final = 15.0
 FLOWER_WITHIN: Final = 10.0
 # A child that died so often before it ever answered will not answer.
 HOPELESS: Final = 4
@@ -180,9 +181,12 @@ class Stack:
         supervisor.start(self._worker(first))
         await self._until(supervisor, next(iter(places)), lambda: _http(f"{self.places.api_url}/readyz") == 200)
         await self._head_start(supervisor, first)
-        supervisor.start(*map(self._worker, others), self.role("beat", EDGES, commands.beat()))
+        beat = replace(self.role("beat", EDGES, commands.beat()), unsaid=("beat: Starting",))
+        supervisor.start(*map(self._worker, others), beat)
         await self._until(supervisor, "Redis", lambda: answers(self.places.redis_url))
         write_private(self.data_file(STACK_FILE), self.places.json())
+        # The last lines are what a person reads first, so the start's own must be over.
+        await asyncio.gather(*(self._head_start(supervisor, name, WORKERS_WITHIN) for name in others))
         self.ready(self.places)
 
     def end(self) -> None:
@@ -248,9 +252,9 @@ class Stack:
         except LocalError as error:
             supervisor.say("redraft", f"going on without Flower: {error}")
 
-    async def _head_start(self, supervisor: Supervisor, name: str) -> None:
-        """Leave a child alone with the cores until it says that it is ready, or for HEAD_START seconds."""
-        for _ in range(int(HEAD_START / 0.05)):
+    async def _head_start(self, supervisor: Supervisor, name: str, within: float = HEAD_START) -> None:
+        """Leave a worker alone until it says that it is ready, for `within` seconds at most."""
+        for _ in range(int(within / 0.05)):
             if any("ready" in line for line in supervisor.last_words(name)):
                 return
             await asyncio.sleep(0.05)

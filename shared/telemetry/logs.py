@@ -4,7 +4,8 @@ A line has 4,096 bytes at most and holds no control characters (shared/telemetry
 written a minute and the others are counted (shared/telemetry/log_rates.py). At debug level nothing is left out.
 
 Lines are joined by ids: a request's `request_id` and `edit_id` meet in the line that answers it, an edit's `edit_id`
-and `task_id` in the lines of its worker. Successful requests and applied edits are logged at debug level only.
+and `task_id` in the lines of its worker. Successful requests and applied edits are logged at debug level only. One line
+a second says how much was done (shared/telemetry/work_lines.py).
 """
 
 import json
@@ -24,7 +25,7 @@ from structlog.typing import Processor
 
 from shared.domain.lifecycle import EditStatus
 from shared.settings import settings
-from shared.telemetry import scrubbing
+from shared.telemetry import console, scrubbing
 from shared.telemetry.log_rates import Rates
 from shared.telemetry.scrubbing import EXCEPTION, EXCEPTION_MAX, scrubbed, shown
 
@@ -99,7 +100,7 @@ def _route_everything_to(handler: logging.Handler, level: int) -> None:
 
 def _renderer(form: str) -> Processor:
     if form == "console" or (form == "auto" and sys.stderr.isatty()):
-        return _fitting(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0))
+        return _fitting(console.renderer(coloured=sys.stderr.isatty()))
     return _fitting(_as_json)
 
 

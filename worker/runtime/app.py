@@ -13,7 +13,7 @@ from shared import gc_tuning, task_names
 from shared.broker import queue, worker_metrics
 from shared.settings import settings
 from shared.store import StaleWriteError, db
-from shared.telemetry import logs, metrics, tracing
+from shared.telemetry import logs, metrics, tracing, work_lines
 from worker.outbound import call_pool, services
 from worker.runtime import transport
 
@@ -147,6 +147,6 @@ def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
                 return {"put_off": type(error).__name__}
 
         register: Callable[..., Any] = app.task(name=name, typing=False, **options)
-        return register(metrics.counted(name, tracing.traced(name, guarded)))
+        return register(work_lines.noted(name, metrics.counted(name, tracing.traced(name, guarded))))
 
     return decorate

@@ -1,0 +1,61 @@
+"""The terminal of `redraft up`: names and levels in colour, and a warning that comes again is counted."""
+
+import pytest
+
+from shared.local.output import AGAIN_WITHIN, Output, Repeats
+
+WARNING = "13:10:45 [warning  ] ring_failed task=edits.apply"
+LATER = "13:10:47 [warning  ] ring_failed task=edits.apply"
+OTHER = "13:10:47 [warning  ] ring_failed task=posts.publish"
+INFO = "13:10:45 edits@host ready."
+
+
+def test_a_warning_that_comes_again_is_counted_and_told_of_once() -> None:
+    repeats = Repeats()
+    assert [repeats.comes("edits", line, 0.0) for line in (WARNING, LATER, OTHER, INFO, INFO)] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert repeats.comes("bulk", WARNING, 1.0), "another process's is its own"
+    assert not repeats.comes("edits", WARNING, 2.0)
+    assert repeats.over(AGAIN_WITHIN - 0.1) == []
+    assert repeats.over(AGAIN_WITHIN) == [("edits", "[warning  ] ring_failed task=edits.apply (2 more times)")]
+    assert repeats.over(AGAIN_WITHIN + 1) == []
+    assert repeats.comes("edits", WARNING, AGAIN_WITHIN + 1), "it is shown anew"
+
+
+def test_each_line_has_its_name_and_a_level_its_colour(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, coloured = Output(coloured=False), Output(coloured=True)
+    plain("edits", WARNING)
+    plain("edits", LATER)
+    coloured("edits", WARNING)
+    coloured("edits", INFO)
+    assert capsys.readouterr().out.splitlines() == [
+        f"edits     | {WARNING}",
+        "\033[36medits     | \033[0m13:10:45 \033[33m[warning  ] \033[0mring_failed task=edits.apply",
+        f"\033[36medits     | \033[0m{INFO}",
+    ]
+
+
+def test_what_came_again_is_told_before_the_next_line(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    output = Output(coloured=False, clock=lambda: now[0])
+    for _ in range(4):
+        output("edits", WARNING)
+    now[0] = AGAIN_WITHIN
+    output("api", INFO)
+    assert capsys.readouterr().out.splitlines() == [
+        f"edits     | {WARNING}",
+        "edits     | [warning  ] ring_failed task=edits.apply (3 more times)",
+        f"api       | {INFO}",
+    ]
+
+
+def test_lines_for_machines_stay_as_they_came(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(prefixed=False, coloured=True)
+    for _ in range(2):
+        output("edits", WARNING)
+    assert capsys.readouterr().out.splitlines() == [WARNING, WARNING]
