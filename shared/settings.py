@@ -38,9 +38,17 @@ class Settings(BaseSettings):
         description="Signs what publisher, renderer and receiver are sent. If it is empty, workers warn about it.",
     )
     ops_user: str = Field(default="ops", description="The user of the operators' page `/ops`.")
+    ops_users: str = Field(
+        default="",
+        description="More users of `/ops`, with commas between, all with its passwords. What a user does is kept with "
+        "the user's name.",
+    )
     ops_password: str = Field(
         default="",
         description="The password of `/ops`. If it is empty, the page is off; `redraft up` makes a password.",
+    )
+    ops_read_password: str = Field(
+        default="", description="A second password of `/ops`, which only looks. If it is empty, there is none."
     )
     flower_url: str = Field(default="", description="Where `/ops` finds Flower, for its links.")
     log_format: str = Field(

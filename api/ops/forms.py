@@ -50,8 +50,8 @@ async def form(request: Request) -> dict[str, str]:
 
 
 def operator(request: Request) -> Actor:
-    """Who acts: the user of the pages' password, and the request's id."""
-    return Actor(context_of(request).config.ops_user, None, request_id.get())
+    """Who acts: the user who logged in, and the request's id."""
+    return Actor(request.state.login.user, None, request_id.get())
 
 
 def with_lock_limit(tx: Connection, act: Callable[..., T], *args: object) -> T:

@@ -81,8 +81,8 @@ _templates.filters |= {
 
 def html(request: Request, name: str, code: int = 200, /, **given: Any) -> Response:
     usual = {"notice": None, "notice_kind": "good", "q": None, "now": None, "here": "", "version": VERSION}
-    config = context_of(request).config
-    rendered = _templates.get_template(name).render(usual | {"flower_url": config.flower_url} | given)
+    here = {"flower_url": context_of(request).config.flower_url, "may_act": request.state.login.acts}
+    rendered = _templates.get_template(name).render(usual | here | given)
     return Response(rendered, code, media_type="text/html")
 
 
@@ -91,6 +91,12 @@ def message(request: Request, status: int, heading: str, message: str) -> Respon
 
 
 # -- Coming in
+
+
+class OnlyLooksError(RedraftError):
+    """403: the login may not change anything."""
+
+    code = "forbidden"
 
 
 def _shut(status: int, heading: str, message: str, **headers: str) -> Response:
@@ -104,21 +110,23 @@ async def _turned_away(request: Request, gone: Callable[[], Awaitable[None]]) ->
     `gone`: returns when the client has hung up.
     """
     config = context_of(request).config
-    if not config.ops_password:
+    if not (config.ops_password or config.ops_read_password):
         off = _shut(
             404,
             "The operators' page is off",
             "It has no password. Set REDRAFT_OPS_PASSWORD (and REDRAFT_OPS_USER, if it is to be another than ops) "
-            "for the API, and restart it.",
+            "for the API, and restart it. REDRAFT_OPS_READ_PASSWORD is for those who only look.",
         )
         return off, None
-    passes = Passes("ops", config.ops_user, config.ops_password)
+    passes = Passes("ops", config.ops_user, config.ops_password, config.ops_read_password)
     address = request.client.host if request.client else ""
     given = basic(request.headers.get("authorization", ""))
     if given is not None:
         source, known = passes.source(request.cookies.get(access.COOKIE), address)
-        verdict = await _guesses.judge(source, gone, right=access.knows(config, given))
+        login = access.login(config, given)
+        verdict = await _guesses.judge(source, gone, right=login is not None)
         if verdict is Verdict.RIGHT:
+            request.state.login = login
             return None, None if known else passes.new()
         if verdict is Verdict.CROWDED:
             wait = {"Retry-After": str(int(MOST))}
@@ -144,6 +152,10 @@ def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
             answer, new_pass = await _turned_away(request, line.gone)
             if answer is None:
                 try:
+                    if method == "POST" and not request.state.login.acts:
+                        raise OnlyLooksError(
+                            "This login only looks, and nothing was done. Log in with REDRAFT_OPS_PASSWORD to act."
+                        )
                     answer = await handler(Request(request.scope, line.receive))
                 except RedraftError as error:
                     answer = message(request, STATUS.get(error.code, 500), "That did not work", error.message)

@@ -88,6 +88,6 @@ async def _act(request: Request, done: str, act: Callable[..., Done | NotDone], 
     result = await context.write(with_lock_limit, act, edit_id, *args, unsure=unsure)
     if isinstance(result, NotDone):
         return await _edit_page(request, f"{result.why}.", "warn", 409)
-    log.info("operator_decided", done=done, edit_id=edit_id, post_id=result.post_id, by=context.config.ops_user)
+    log.info("operator_decided", done=done, edit_id=edit_id, post_id=result.post_id, by=request.state.login.user)
     context.ring(edits=[result.post_id], webhooks=result.webhooks)
     return RedirectResponse(f"/ops/edits/{quote(edit_id)}?done={done}", 303)

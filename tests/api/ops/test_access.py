@@ -4,9 +4,11 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
 from starlette.requests import Request
 
 from api.ops import access
+from api.ops.access import Login
 from shared.settings import Settings
 
 
@@ -43,6 +45,31 @@ def test_no_more_of_a_body_is_kept_than_a_form_may_hold() -> None:
         assert reads <= 5
 
     asyncio.run(run())
+
+
+BOTH = {"ops_password": "acts ü", "ops_read_password": "looks", "ops_users": " anna, ,ben"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "user", "password", "login"),
+    [
+        (BOTH, "ops", "acts ü", Login("ops", acts=True)),
+        (BOTH, "anna", "acts ü", Login("anna", acts=True)),
+        (BOTH, "ben", "looks", Login("ben", acts=False)),
+        (BOTH, "carl", "acts ü", None),
+        (BOTH, "", "acts ü", None),
+        (BOTH, "ops", "", None),
+        (BOTH, "ops", "acts", None),
+        ({"ops_password": "one", "ops_read_password": "one"}, "ops", "one", Login("ops", acts=True)),
+        ({"ops_password": "one"}, "ops", "", None),
+        ({"ops_read_password": "one"}, "ops", "one", Login("ops", acts=False)),
+        ({"ops_read_password": "one"}, "ops", "", None),
+        ({"ops_password": "one", "ops_user": "chief"}, "ops", "one", None),
+        ({"ops_password": "one", "ops_user": "chief"}, "chief", "one", Login("chief", acts=True)),
+    ],
+)
+def test_who_is_let_in_and_who_may_act(settings: dict[str, str], user: str, password: str, login: Login | None) -> None:
+    assert access.login(Settings(**settings), (user, password)) == login  # type: ignore[arg-type]  # all of them text
 
 
 def test_a_token_ends_after_half_a_day_and_with_the_password() -> None:
