@@ -111,7 +111,8 @@ STATEMENTS: Mapping[str, TextClause] = {
     "webhooks": text("""
         SELECT count(*) AS redraft_webhook_events__queued,
             (SELECT count(*) FROM webhook_events WHERE status = 'dead') AS redraft_webhook_events__dead,
-            coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0) AS redraft_oldest_webhook_seconds
+            coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(resent_at, created_at))), 0)
+                AS redraft_oldest_webhook_seconds
         FROM webhook_events WHERE status = 'queued'"""),
     "sessions": text("""
         SELECT coalesce(extract(epoch FROM clock_timestamp() - min(state_change) FILTER (
