@@ -43,6 +43,10 @@ class Settings(BaseSettings):
         description="The password of `/ops`. If it is empty, the page is off; `redraft up` makes a password.",
     )
     flower_url: str = Field(default="", description="Where `/ops` finds Flower, for its links.")
+    flower_inner_url: str = Field(
+        default="",
+        description="Where `redraft doctor` reaches Flower, if that is another address than `REDRAFT_FLOWER_URL`.",
+    )
     log_format: str = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, JSON elsewhere."
     )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from shared.store.webhook_log import Choice, Resent
 
 STATUSES: Final = ("dead", "delivered")
+SAYS_EVERY: Final = 50
+"""Steps after which a resend says how far it is."""
 
 
 def resend(
@@ -135,14 +137,16 @@ def _resend_all(choice: "Choice", data_dir: Path, by: str, *, quiet: bool) -> in
 
     total, after = 0, None
     try:
+        number = 0
         while True:
+            number += 1
             with database(data_dir) as tx:
                 resent = webhook_log.resend_step(tx, choice, Actor(by), after)
             _ring(resent, data_dir)
             total, after = total + len(resent.event_ids), resent.after
             if after is None:
                 return total
-            if not quiet and total:
+            if not quiet and number % SAYS_EVERY == 0:
                 echo(f"{total:,} so far")
     except (KeyboardInterrupt, typer.Exit):
         # What has been queued again since then has ended later, and is not sent a third time.
