@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from shared import task_names
-from shared.broker import queue, redis_connection, worker_metrics
+from shared.broker import queue, redis_connection, redis_state, worker_metrics
 from shared.broker.queue import depths
 from shared.cli import service_probes
 from shared.cli.deadlines import ask_all
@@ -44,8 +44,6 @@ REDIS_WITHIN: Final = 8.0
 DATABASE_WITHIN: Final = 20.0
 STATEMENTS_WITHIN: Final = 1.5
 """Seconds for each statement: all of them together stay within DATABASE_WITHIN."""
-TRIAL_KEY: Final = "redraft:doctor"
-TRIAL_KEPT: Final = 10
 
 
 def examine(database_url: str, *, api_url: str = "", flower_url: str = "") -> Facts:
@@ -244,24 +242,11 @@ def _known(url: str) -> list[str]:
 
 
 def _redis() -> RedisFacts:
-    client = redis_connection.client()
-    memory: Mapping[str, Any] = client.info("memory")
-    disk: Mapping[str, Any] = client.info("persistence")
-    saved = "aof" if int(disk.get("aof_enabled", 0)) else _snapshots(client)
-    # With `appendonly yes` too: a snapshot that failed makes Redis refuse writes.
-    fails = "err" in (disk.get("aof_last_write_status"), disk.get("rdb_last_bgsave_status"))
-    used, most = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
-    policy = str(memory.get("maxmemory_policy", "unknown"))
-    return RedisFacts(policy, saved, saving_fails=fails, used=used, most=most, refuses=_refusal(client))
-
-
-def _refusal(client: redis.Redis) -> str:
-    """Why Redis does not take a write; empty where it does. It is a key of our own, which Redis forgets by itself."""
-    try:
-        client.set(TRIAL_KEY, "trial", ex=TRIAL_KEPT)
-    except redis.ResponseError as error:
-        return str(error).partition("\n")[0]
-    return ""
+    state = redis_state.read()
+    saved = "aof" if state.append_only else _snapshots(redis_connection.client())
+    return RedisFacts(
+        state.policy, saved, saving_fails=state.saving_fails, used=state.used, most=state.most, refuses=state.refuses
+    )
 
 
 def _snapshots(client: redis.Redis) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from shared import task_names
-from shared.broker import queue
+from shared.broker import queue, redis_state
 from shared.cli import probes
 from shared.cli.doctor import doctor
 from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, Webhooks, WorkerFacts
@@ -513,7 +513,7 @@ def test_a_redis_that_refuses_writes_is_found_with_its_reason(
     factories.forget_caches()
     with redis.Redis.from_url(own_valkey.url) as client:
         assert redis_codes() == {}
-        assert 0 < client.ttl(probes.TRIAL_KEY) <= probes.TRIAL_KEPT
+        assert 0 < client.ttl(redis_state.TRIAL_KEY) <= redis_state.TRIAL_KEPT
         client.config_set("maxmemory", 1)
         full = redis_codes()
         assert set(full) == {"redis_refuses_writes", "redis_memory"}
