@@ -1,12 +1,23 @@
 """`redraft webhooks`: how far the receiver is behind, what it answered, and which events wait or were given up."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from shared.cli.webhook_resend import resend
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, find_workspace, refuse, say, say_json
+from shared.cli.workspaces import (
+    DATA_DIR,
+    AsJson,
+    Folder,
+    database,
+    echo,
+    find_workspace,
+    refuse,
+    say,
+    say_json,
+    screen_width,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,6 +28,8 @@ app = typer.Typer(
     help="Webhooks: backlog, dead events, each event's tries, and sending events again.", no_args_is_help=True
 )
 app.command("resend")(resend)
+ROOMY: Final = 120
+"""Columns of a terminal from which on a list shows the posts and types of events too."""
 
 
 class EventState(StrEnum):
@@ -134,14 +147,9 @@ def list_events(
         }
         for event in found[:limit]
     ]
-    headings = {
-        "eventId": "id",
-        "postId": "post",
-        "type": "type",
-        "made": "made",
-        "tries": "tries",
-        "answer": "last answer",
-    }
+    headings = {"eventId": "id", "made": "made", "tries": "tries", "answer": "last answer"}
+    if (screen_width() or ROOMY) >= ROOMY:
+        headings = {"eventId": "id", "postId": "post", "type": "type"} | headings
     say(rows, headings, as_json=False, none=f"There are no {status.value} events.", wraps="answer")
     if len(found) > limit:
         echo(f"There are more than {limit:,}; --limit shows more.")

@@ -160,12 +160,16 @@ def forgotten(tx: Connection, age: float, limit: int) -> list[str]:
     return list(tx.execute(_FORGOTTEN, {"age": age, "limit": limit}).scalars())
 
 
+FORGOTTEN_A_PAGE = 1000
+
 _FORGET = text("""
     DELETE FROM webhook_events WHERE seq = ANY(ARRAY(
         SELECT seq FROM (SELECT seq FROM webhook_events WHERE status = 'delivered'
-            AND finished_at < now() - make_interval(days => :days) LIMIT 1000) page ORDER BY seq))""")
+            AND finished_at < now() - make_interval(days => :days) LIMIT :limit) page ORDER BY seq))""")
 
 
 def forget_delivered(tx: Connection, days: int = KEPT_DAYS) -> int:
-    """Drop events delivered more than `days` ago, some thousand at a time; how many. The dead stay, to be seen."""
-    return tx.execute(_FORGET, {"days": days}).rowcount
+    """Drop events delivered more than `days` ago, with their tries, FORGOTTEN_A_PAGE at most; how many. The dead stay,
+    to be seen.
+    """
+    return tx.execute(_FORGET, {"days": days, "limit": FORGOTTEN_A_PAGE}).rowcount

@@ -319,7 +319,7 @@ def test_a_redis_that_refuses_writes_is_seen(monkeypatch, own_valkey):
 def test_a_clock_that_is_off_is_seen(monkeypatch, database_url, off):
     now = time.time
     with factories.set_up(monkeypatch, database_url):
-        monkeypatch.setattr(page.time, "time", lambda: now() + off)
+        monkeypatch.setattr(time, "time", lambda: now() + off)
         try:
             skew = values(page._ask_clock())["redraft_api_clock_skew_seconds"]
         finally:

@@ -322,3 +322,15 @@ def test_more_tries_than_can_be_counted_end_no_batch(engine: Engine, fake_servic
         deliver("post_1")
         change(engine, "webhook_events", first.id, lease_expires_at="sql:now()")
     assert deliver("post_1", "post_2")[0] == {"delivered": 2}
+
+
+def test_old_events_go_page_by_page(
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks_store, "FORGOTTEN_A_PAGE", 2)
+    told(engine, *(f"post_{number}" for number in range(5)))
+    deliver(*(f"post_{number}" for number in range(5)))
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE webhook_events SET finished_at = now() - interval '8 days'"))
+    assert rescue.rescue() == {"events": 5}
+    assert events(engine) == []

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from shared.broker import queue
 from shared.cli import webhooks as command
+from shared.cli import workspaces
 from shared.domain.service_answers import Reply
 from shared.store import webhook_log
 from tests.worker.fake_services import FakeServices, fake_services
@@ -70,6 +71,23 @@ def test_list_and_show_tell_of_each_event_and_each_try(engine: Engine, fake_serv
     said = answer("show", first)
     assert [(one["number"], one["status"], one["message"]) for one in said["log"]] == [(1, 503, "Down for maintenance")]
     assert redraft("show", "evt_gone").exit_code == 2
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_list_fits_the_terminal_with_its_ids_whole(
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    told(engine, "post_1")
+    fake_services.replies = [Reply("never_started", message="certificate verify failed: self-signed certificate")]
+    deliver("post_1")
+    for module in (command, workspaces):
+        monkeypatch.setattr(module, "screen_width", lambda: width)
+    for arguments in (("list", "--status", "queued"), ("status",)):
+        shown = redraft(*arguments).output
+        assert max(map(len, shown.splitlines())) <= width
+    shown = redraft("list", "--status", "queued").output
+    assert events(engine)[0].id in shown
+    assert ("post_1" in shown) == (width == 120)
 
 
 def test_one_event_is_sent_again_after_a_question(engine: Engine, rung: list[str]) -> None:
