@@ -10,7 +10,7 @@ JOBS ?= 3
 # Without it each process compiles our modules anew when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test check audit faults model fuzz soak bench lock clean
+.PHONY: up test check audit alerts faults model fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 
 $(VENV)/runtime: requirements.lock pyproject.toml
@@ -54,6 +54,9 @@ test: $(VENV)/testing ## everything that CI runs
 
 audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud where no advisories are in reach
 	$(BIN)/python -m tests.dependencies.audit $(VENV)/audit/bin/pip-audit
+
+alerts: $(VENV)/testing ## alert rules and dashboard in a real Prometheus (Debian: apt-get install prometheus)
+	$(BIN)/pytest tests/monitoring/real_prometheus.py $(ARGS)
 
 faults: $(VENV)/testing ## every row of the fault list, short and long forms (one row: make faults ARGS="-k row_05")
 	$(BIN)/pytest -m "not fuzz" tests/faults $(ARGS)

@@ -25,12 +25,14 @@ from api.http import problems
 from api.http.refusals import Unauthenticated
 from api.http.sources import Source
 from shared import task_names
-from shared.broker import redis_connection, worker_metrics
+from shared.broker import redis_connection, redis_state, worker_metrics
 from shared.domain.errors import printable
 from shared.settings import settings
 from shared.store import db, gauges
+from shared.store import posts as posts_store
 from shared.store.db import transaction
 from shared.telemetry import logs, metrics, tracing
+from shared.telemetry.code_version import code_version
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -78,8 +80,11 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
 def of_process(context: Context) -> list[Metric]:
     """What this process has counted, and its gauges."""
     submission = context.submission
+    code = GaugeMetricFamily("redraft_api_code", "1: the code that this API runs.", labels=["version", "code"])
+    code.add_metric(code_version(), 1)
     return [
         *metrics.API.collect(),
+        code,
         _gauge("redraft_waiting_requests", "Requests that wait for an edit's end.", len(submission.waiting)),
         _gauge("redraft_unrecorded_requests", "Requests whose edit is not inserted yet.", len(submission)),
         _gauge(
@@ -121,9 +126,43 @@ def _ask_queues() -> list[Metric]:
     return [messages, _gauge("redraft_queue_unacknowledged", documentation, unacknowledged)]
 
 
-_rows = Source({group: partial(_ask_rows, group) for group in gauges.STATEMENTS}, FRESH, PATIENCE)
+def _ask_redis() -> list[Metric]:
+    """Whether Redis takes writes, tried with a key of our own, and how full it is."""
+    state = redis_state.read()
+    return [
+        _gauge("redraft_redis_takes_writes", "1: Redis took a trial write; 0: it refused it.", not state.refuses),
+        _gauge("redraft_redis_saving_fails", "1: Redis could not write to its disk.", state.saving_fails),
+        _gauge(
+            "redraft_redis_memory_share",
+            "Redis's memory in use, of what it may use; 0 where it has no limit.",
+            state.used / state.most if state.most else 0.0,
+        ),
+    ]
+
+
+def _ask_clock() -> list[Metric]:
+    """How far this machine's clock is off. The answer is half a trip old, which is some milliseconds."""
+    with transaction(_engine()) as tx:
+        posts_store.clock(tx)  # opens the connection
+        asked = time.time()
+        theirs = posts_store.clock(tx).timestamp()
+        middle = (asked + time.time()) / 2
+    documentation = "This API's clock minus the database's, which decides about times."
+    return [_gauge("redraft_api_clock_skew_seconds", documentation, middle - theirs)]
+
+
+_rows = Source(
+    {group: partial(_ask_rows, group) for group in gauges.STATEMENTS} | {"clock": _ask_clock}, FRESH, PATIENCE
+)
 _redis = Source(
-    {"workers": worker_metrics.of_workers, "redis": _ask_queues, "siblings": siblings.snapshots}, FRESH, PATIENCE
+    {
+        "workers": worker_metrics.of_workers,
+        "redis": _ask_queues,
+        "redis_state": _ask_redis,
+        "siblings": siblings.snapshots,
+    },
+    FRESH,
+    PATIENCE,
 )
 
 

@@ -51,6 +51,10 @@ class Settings(BaseSettings):
         default="", description="A second password of `/ops`, which only looks. If it is empty, there is none."
     )
     flower_url: str = Field(default="", description="Where `/ops` finds Flower, for its links.")
+    flower_inner_url: str = Field(
+        default="",
+        description="Where `redraft doctor` reaches Flower, if that is another address than `REDRAFT_FLOWER_URL`.",
+    )
     log_format: str = Field(
         default="auto", description="`json`, `console`, or `auto`: console on a terminal, JSON elsewhere."
     )

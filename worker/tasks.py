@@ -7,6 +7,8 @@ from shared.broker import answers
 from shared.broker.doorbells import Bell
 from shared.domain.ids import is_id
 from shared.settings import settings
+from shared.telemetry import metrics
+from shared.telemetry.code_version import code_version
 from worker import awake, contended, publish, render, reschedule, rescue, schedule, webhooks
 from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
@@ -14,6 +16,9 @@ from worker.runtime.app import task
 
 _publishes = CallPool(settings().publish_calls)
 _deliveries = CallPool(settings().webhook_calls)
+
+# Before the pool forks: each child reports the code that it was forked with, whatever stands on the disk later.
+metrics.CODE.labels(*code_version()).set(1)
 
 
 @task(task_names.EDITS_APPLY)

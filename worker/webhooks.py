@@ -2,8 +2,10 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 import structlog
 from pydantic_core import to_json
@@ -25,6 +27,9 @@ SHIFT = 20.0
 POLL = 0.05
 """Seconds between two looks at calls in flight, while there is other work."""
 
+WORDS_LOGGED = 3
+"""Different last words that a task's line in the log holds, the most frequent ones."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -36,15 +41,36 @@ class Called:
     began: float
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What one task did. `counts`: deliveries by the status of their events; `words`: why events were not taken."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    words: Counter[str] = field(default_factory=Counter)
+    event_id: str = ""
+
+    def log(self) -> None:
+        """One line for all events that were not taken: a receiver that is away must not fill the log."""
+        if self.words:
+            log.warning(
+                "webhooks_not_taken",
+                events=self.words.total(),
+                delivered=self.counts.get("delivered", 0),
+                dead=self.counts.get("dead", 0),
+                reasons=[f"{count} {words}" for words, count in self.words.most_common(WORDS_LOGGED)],
+                event_id=self.event_id,
+            )
+
+
 def deliver(post_ids: Sequence[str], calls: CallPool, send: Callable[[FollowUps], object]) -> dict[str, int]:
     """Deliver the events of these posts, many posts side by side, each one's events one after the other.
 
     Returned: counts by the status of the deliveries. `send` gets at the end what must be rung for: the posts that are
     left.
     """
-    counts: dict[str, int] = {}
+    tally = _Tally()
     if not webhooks_store.wanted():
-        return counts
+        return tally.counts
     rest, in_flight = list(dict.fromkeys(post_ids)), InFlight[Called](calls)
     unfinished: list[Completed[Called]] = []
     deadline = time.monotonic() + SHIFT
@@ -59,15 +85,16 @@ def deliver(post_ids: Sequence[str], calls: CallPool, send: Callable[[FollowUps]
             elif not busy:
                 break
             completed = in_flight.completed(0 if capacity and rest else POLL)
-            unfinished, more = _finish([*unfinished, *completed], counts)
+            unfinished, more = _finish([*unfinished, *completed], tally)
             rest += more
     finally:
         while in_flight.count or unfinished:
             completed = in_flight.completed(POLL if unfinished else None)
-            unfinished, more = _finish([*unfinished, *completed], counts)
+            unfinished, more = _finish([*unfinished, *completed], tally)
             rest += more
+        tally.log()
     send(FollowUps(webhooks=rest))
-    return counts
+    return tally.counts
 
 
 def _lease_and_call(post_ids: list[str], capacity: int, calls: CallPool, in_flight: InFlight[Called]) -> None:
@@ -95,7 +122,7 @@ def _call(called: Called) -> Reply:
     return services.call("webhook", to_json(said).decode(), event.id, event.tries, event.now)
 
 
-def _finish(completed: list[Completed[Called]], counts: dict[str, int]) -> tuple[list[Completed[Called]], list[str]]:
+def _finish(completed: list[Completed[Called]], tally: _Tally) -> tuple[list[Completed[Called]], list[str]]:
     """Finish deliveries. Returned: those that could not be written yet, and the posts whose next event may go."""
     more: list[str] = []
 
@@ -104,10 +131,10 @@ def _finish(completed: list[Completed[Called]], counts: dict[str, int]) -> tuple
             finished = webhooks_store.finish(tx, [_delivery(one) for one in some])
         for one in some:
             if one.reply.kind != "done":
-                event = one.item.event
-                log.warning("webhook_not_taken", event_id=event.id, reason=one.reply.message, attempt=event.tries)
+                tally.words[one.reply.message or one.reply.kind] += 1
+                tally.event_id = tally.event_id or one.item.event.id
         for post_id, status in finished.items():
-            counts[status] = counts.get(status, 0) + 1
+            tally.counts[status] = tally.counts.get(status, 0) + 1
             if status != "queued":
                 more.append(post_id)
         return []
@@ -117,6 +144,16 @@ def _finish(completed: list[Completed[Called]], counts: dict[str, int]) -> tuple
 
 def _delivery(completed: Completed[Called]) -> Delivery:
     event, reply = completed.item.event, completed.reply
-    wait = retries.wait(reply, event.tries, random.random()).total_seconds()  # noqa: S311  -- spreads retries only
-    gone = reply.outcome is Outcome.REFUSED  # 410: the receiver wants no more of it
-    return Delivery(event.seq, event.lease_token, reply.outcome is Outcome.DONE, reply.message, wait, unwanted=gone)
+    # A receiver that answers "Retry-After: 0" for a day is asked some 500 times, not 86,400 times.
+    asking = max(timedelta(), event.now - event.queued_at)
+    wait = retries.wait(reply, event.tries, random.random(), asking).total_seconds()  # noqa: S311  -- spreads only
+    return Delivery(
+        event.seq,
+        event.lease_token,
+        delivered=reply.outcome is Outcome.DONE,
+        message=reply.message,
+        wait=wait,
+        outcome=reply.outcome.value,
+        answer=reply.status,
+        unwanted=reply.outcome is Outcome.REFUSED,  # 410: the receiver wants no more of it
+    )

@@ -20,15 +20,15 @@ from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
+from api.ops import webhooks as ops_webhooks  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared.broker import queue
 from shared.domain.edit_histories import EditHistory
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
 from shared.domain.lifecycle import EditStatus
-from shared.store import failed_posts, health, operator_actions, overview
+from shared.store import failed_posts, health, operator_actions, overview, webhook_log
 from shared.store import late as late_store
-from shared.store import webhooks as webhooks_store
 
 __all__ = ["router"]
 
@@ -41,12 +41,12 @@ IDS_AT_ONCE = 20
 @page("/ops")
 async def show_overview(request: Request) -> Response:
     """The overview."""
-    summary, failed, late, jobs, dead, depths = await asyncio.gather(
+    summary, failed, late, jobs, backlogs, depths = await asyncio.gather(
         perhaps(request, overview.summary),
         perhaps(request, _edits, "failed", None, None, FEW),
         perhaps(request, late_store.late_posts, FEW),
         perhaps(request, overview.jobs, FEW // 2),
-        perhaps(request, webhooks_store.dead, FEW),
+        perhaps(request, webhook_log.backlogs),
         _depths(),
     )
     now = summary.now if summary else datetime.now(UTC)
@@ -68,8 +68,10 @@ async def show_overview(request: Request) -> Response:
         meanings=MEANINGS,
         late=late,
         jobs=jobs,
-        dead=dead,
+        backlogs=backlogs,
         few=FEW,
+        webhooks=webhook_log.total(backlogs, now) if backlogs is not None else None,
+        webhooks_late=webhook_log.LATE_AFTER,
         depths=depths,
         plots=ops_plots.of(minutes, lateness, now),
     )
@@ -166,13 +168,6 @@ async def show_job(request: Request) -> Response:
     }.get(job.status, "It has ended.")
     advice = "No worker is working on it: check that a bulk worker runs (redraft doctor)." if stalled else advice
     return html(request, "job.html", here="/ops/jobs", now=job.now, job=job, advice=advice)
-
-
-@page("/ops/webhooks")
-async def list_webhooks(request: Request) -> Response:
-    """Events that the receiver did not take."""
-    dead = await read(request, webhooks_store.dead, MANY)
-    return html(request, "webhooks.html", here="/ops/webhooks", dead=dead, many=MANY)
 
 
 _ID = re.compile(r"[a-z]{2,12}_[0-9A-Za-z]+(?:_[0-9A-Za-z]+)*|[0-9A-Za-z]{6,64}", re.ASCII)

@@ -8,11 +8,11 @@ from shared.cli.places import parts, reaching
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, echo, echo_wrapped, refuse, say_json, wrapped
 
 if TYPE_CHECKING:
-    from shared.cli.facts import Facts
+    from shared.cli.facts import Facts, Webhooks
 
 
 def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
-    """Look at PostgreSQL, Redis, workers, beat and clocks; exit code 0 if all is well, 1 if something was found."""
+    """Look at every part, the services and the receiver too; exit code 0 if all is well, 1 if something was found."""
     found = parts(data_dir)
     missing = [name for name in ("database_url", "redis_url") if not getattr(found, name)]
     if missing:
@@ -59,13 +59,42 @@ def _facts(facts: "Facts") -> dict[str, Any]:
             "oldestQueuedSeconds": database.oldest.total_seconds() if database.oldest is not None else None,
             "failedEdits": database.failed,
             "latePosts": database.late,
-            "deadWebhooks": database.dead_events,
+            "deadWebhooks": database.webhooks.dead,
+            "webhooks": _webhooks(database.webhooks),
+            "unread": dict(database.unread),
         },
-        "redis": redis and {"policy": redis.policy, "persistence": redis.saved, "usedBytes": redis.used},
+        "redis": redis
+        and {
+            "policy": redis.policy,
+            "persistence": redis.saved,
+            "usedBytes": redis.used,
+            "maxBytes": redis.most or None,
+            "savingFails": redis.saving_fails,
+            "refusesWrites": redis.refuses or None,
+        },
         "queues": workers
         and {queue.name: {"messages": queue.depth, "workers": list(queue.workers)} for queue in workers.queues},
         "workerClockSkewSeconds": workers and {name: round(skew, 3) for name, skew in workers.skews.items()},
+        "workerCode": workers and dict(workers.versions),
+        "code": facts.version or None,
         "beat": workers and workers.beat,
+        "unreachable": dict(facts.unreachable),
+        "untrusted": dict(facts.untrusted),
+        "probesFailed": dict(facts.broken),
+    }
+
+
+def _webhooks(found: "Webhooks") -> dict[str, Any]:
+    return {
+        "queued": found.queued,
+        "oldestSeconds": found.oldest.total_seconds() if found.oldest is not None else None,
+        "dead": found.dead,
+        "lastAnswer": found.outcome
+        and {
+            "outcome": found.outcome.value,
+            "words": found.words,
+            "secondsAgo": found.since.total_seconds() if found.since is not None else None,
+        },
     }
 
 
@@ -79,6 +108,9 @@ def _healthy(facts: "Facts") -> list[str]:
         oldest = f", the oldest for {duration(database.oldest)}" if database.oldest is not None else ""
         queue = f"{database.queued:,} edits queued{oldest}, {database.late:,} posts late"
         lines.append(f"PostgreSQL  {database.version} answers; {queue}")
+        if database.webhooks.queued or database.webhooks.outcome:
+            last = f", last answer {database.webhooks.words}" if database.webhooks.words else ""
+            lines.append(f"Webhooks    {database.webhooks.queued:,} waiting{last}")
     if (redis := facts.redis) is not None:
         lines.append(f"Redis       answers; {redis.policy}, persistence {redis.saved}")
     if (workers := facts.workers) is not None:

@@ -62,12 +62,28 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhooks:
+    """Undelivered events of all workspaces. `oldest`: how long the one that waits longest has waited.
+
+    `outcome`, `words`, `since`: the receiver's last answer, and how long ago that was; None where there was none.
+    """
+
+    queued: int = 0
+    oldest: timedelta | None = None
+    dead: int = 0
+    outcome: Outcome | None = None
+    words: str = ""
+    since: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DatabaseFacts:
     """What PostgreSQL said. `skew`: its clock minus this machine's, in seconds; `skew_within`: how exact that is.
 
     `failed_posts`: posts that failed within a day; `failed_groups`: the most frequent groups of them, as lists show
     each, with counts; `failed_classes`: all of them by class. `publisher` and `renderer`: the last answers for posts
     between two tries. `renderer_waits`: how long the renderer has made a post wait at most.
+    `unread`: what could not be read, and why.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
     """
 
@@ -82,7 +98,7 @@ class DatabaseFacts:
     latest: tuple[Late, ...] = ()
     holders: tuple[Holder, ...] = ()
     stalled: tuple[str, ...] = ()
-    dead_events: int = 0
+    webhooks: Webhooks = Webhooks()
     publisher: Mapping[Outcome, Said] = field(default_factory=dict)
     renderer: Mapping[Outcome, Said] = field(default_factory=dict)
     renderer_waits: timedelta = timedelta()
@@ -90,12 +106,13 @@ class DatabaseFacts:
     failed_groups: tuple[tuple[str, int], ...] = ()
     failed_classes: Mapping[FailureClass, Said] = field(default_factory=dict)
     version: str = ""
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RedisFacts:
     """What Redis said of itself. `saved`: how it keeps things on disk: `aof`, `rdb`, `nothing`, or `unknown` where it
-    does not tell.
+    does not tell. `refuses`: why it refused a trial write; empty where it took it.
     """
 
     policy: str
@@ -103,11 +120,13 @@ class RedisFacts:
     saving_fails: bool = False
     used: int = 0
     most: int = 0
+    refuses: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """What the broker and its workers said. `skews`: each worker's clock minus this machine's, in seconds.
+    """What the broker and its workers said. `skews`: each worker's clock minus this machine's, in seconds. `versions`:
+    the code that each worker runs, as far as it has reported it.
 
     `beat`: whether beat was heard, None where that is not known.
     """
@@ -115,11 +134,16 @@ class WorkerFacts:
     queues: tuple[Queue, ...]
     skews: Mapping[str, float] = field(default_factory=dict)
     beat: bool | None = True
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that was asked. None: that part did not answer; `unreachable` says so of each, by its name."""
+    """All that was asked. None: that part did not answer; `unreachable` says so of each, by its name.
+
+    `untrusted`: parts whose certificate is not trusted, and why. `broken`: probes that failed themselves. `version`:
+    the code of this command.
+    """
 
     database: DatabaseFacts | None
     redis: RedisFacts | None
@@ -128,3 +152,6 @@ class Facts:
     now: datetime | None = None
     queue_full: int = 1000
     webhooks_wanted: bool = False
+    untrusted: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from shared.cli.facts import DatabaseFacts, Facts, Finding, RedisFacts, WorkerFacts
-from shared.cli.service_findings import counted, failed_posts, services
+from shared.cli.service_findings import counted, failed_posts, services, webhooks
 from shared.domain.edit_histories import duration, listed
 from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
@@ -24,6 +24,8 @@ JOB_STALLED: Final = 60.0
 def diagnose(facts: Facts) -> list[Finding]:
     """Everything that is wrong, what stops all work first."""
     found = [_unreachable(name, said) for name, said in facts.unreachable.items()]
+    found += [_untrusted(name, said) for name, said in facts.untrusted.items()]
+    found += [_broken(name, said) for name, said in facts.broken.items()]
     if facts.database is not None:
         found += _version(facts.database)
         found += _migrations(facts.database)
@@ -35,7 +37,11 @@ def diagnose(facts: Facts) -> list[Finding]:
         found += services(facts.database)
         found += _database(facts.database)
         found += failed_posts(facts.database)
+        found += webhooks(facts.database.webhooks)
         found += _clocks(facts.database, facts.workers)
+        found += [_unread(what, said) for what, said in facts.database.unread.items()]
+    if facts.workers is not None:
+        found += _code(facts.workers, facts.version)
     return found
 
 
@@ -55,6 +61,45 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 def _unreachable(name: str, said: str) -> Finding:
     code = f"unreachable_{name.split(maxsplit=1)[0].lower()}"
     return Finding(code, f"{name} does not answer: {said}", _UNREACHABLE.get(name, "Start it."))
+
+
+def _untrusted(name: str, said: str) -> Finding:
+    return Finding(
+        f"untrusted_{name.split(maxsplit=1)[0].lower()}",
+        f"The certificate of the {name} is not trusted: {said}",
+        "No call reaches it. Give it a certificate of a known authority and of its own name, or let SSL_CERT_FILE of "
+        "the workers name a file with your authority.",
+    )
+
+
+def _broken(name: str, said: str) -> Finding:
+    return Finding(
+        f"probe_failed_{name.split(maxsplit=1)[0].lower()}",
+        f"The {name} could not be looked at: {said}",
+        "Run `redraft doctor` again. If it says so again, report it: the fault may be in the doctor itself.",
+    )
+
+
+def _unread(what: str, said: str) -> Finding:
+    return Finding(
+        "unread",
+        f"PostgreSQL did not tell of {what}: {said}",
+        "It is overloaded, or its statistics are old: look at its load, and run ANALYZE.",
+    )
+
+
+def _code(workers: WorkerFacts, own: str) -> Iterable[Finding]:
+    """Workers that run other code than the others, or than this command."""
+    groups: dict[str, list[str]] = {own: ["this command"]} if own else {}
+    for worker, version in sorted(workers.versions.items()):
+        groups.setdefault(version, []).append(worker)
+    if len(groups) > 1:
+        said = "; ".join(f"{version} on {listed(names[:NAMED_AT_MOST])}" for version, names in groups.items())
+        yield Finding(
+            "code_differs",
+            f"Different code runs: {said}",
+            "During an upgrade that is as it should be. Else restart what runs the older code.",
+        )
 
 
 def _version(database: DatabaseFacts) -> Iterable[Finding]:
@@ -123,7 +168,14 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
             "Set `appendonly yes`. Nothing is lost without it, but after each restart edits and publishes wait for the "
             "rescue.",
         )
-    elif redis.saving_fails:
+    if redis.refuses:
+        yield Finding(
+            "redis_refuses_writes",
+            f"Redis refuses writes: {redis.refuses}",
+            "Edits are accepted and safe, but no worker is woken until Redis takes writes again. Its memory or its disk"
+            " is full, or REDRAFT_REDIS_URL names a replica.",
+        )
+    if redis.saving_fails:
         yield Finding(
             "redis_saving_fails",
             "Redis cannot write to its disk",
@@ -174,14 +226,6 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "stalled_jobs",
             f"No worker makes progress on the bulk job {listed(database.stalled[:NAMED_AT_MOST])}",
             "Look for a worker on the queue bulk, and into its log.",
-        )
-    if database.dead_events:
-        are, them = ("is", "it") if database.dead_events == 1 else ("are", "them")
-        yield Finding(
-            "dead_webhooks",
-            f"{counted(database.dead_events, 'webhook event')} {are} dead: the receiver answered 410, or did not take "
-            f"{them} for 24 hours",
-            "Repair the receiver; the operators' page lists what was given up.",
         )
 
 

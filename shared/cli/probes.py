@@ -1,39 +1,37 @@
 """Asks each part for its state, at once and with short time-outs. shared/cli/findings.py judges the answers."""
 
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from http import HTTPStatus
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Final
 
-import httpx
 import redis
 from alembic.script import ScriptDirectory
 from kombu.exceptions import OperationalError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from shared import task_names
-from shared.broker import queue, redis_connection
+from shared.broker import queue, redis_connection, redis_state, worker_metrics
 from shared.broker.queue import depths
-from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, Queue, RedisFacts, Said, WorkerFacts
+from shared.cli import service_probes
+from shared.cli.deadlines import ask_all
+from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, Queue, RedisFacts, Said, Webhooks, WorkerFacts
 from shared.cli.findings import JOB_STALLED, SESSION_IDLE, SESSION_LONG
 from shared.cli.service_findings import FAILED_WITHIN
+from shared.cli.service_probes import UntrustedError
 from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.settings import settings
-from shared.store import db, failed_posts, health, overview, prerequisites
+from shared.store import db, failed_posts, health, overview, prerequisites, webhook_log
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
-
-T = TypeVar("T")
+from shared.telemetry.code_version import UNKNOWN, code_version
 
 PATIENCE: Final = 2.0
 REPLIES_WITHIN: Final = 1.5
@@ -41,45 +39,74 @@ LISTEN: Final = 2.5
 """Seconds, and at least two and a half periods of dispatch: a beat that lives is heard in that time."""
 
 
+SERVICE_WITHIN: Final = 6.0
+REDIS_WITHIN: Final = 8.0
+DATABASE_WITHIN: Final = 20.0
+STATEMENTS_WITHIN: Final = 1.5
+"""Seconds for each statement: all of them together stay within DATABASE_WITHIN."""
+
+
 def examine(database_url: str, *, api_url: str = "", flower_url: str = "") -> Facts:
-    """Ask all parts. Takes some three seconds. Redis is the server that `settings()` names."""
+    """Ask all parts. Takes some three seconds, half a minute at most. Redis is the server that `settings()` names.
+
+    Raises ValueError, ImportError or sqlalchemy.exc.ArgumentError for a URL that is none.
+    """
     config = settings()
+    db.make_engine(database_url, config, pool_size=1, name="redraft-doctor").dispose()
+    redis_connection.client()
+    flower = config.flower_inner_url or flower_url
     urls = {
         "API": f"{api_url}/healthz" if api_url else "",
-        "Flower": flower_url,
+        "Flower": f"{flower.rstrip('/')}/healthcheck" if flower else "",
         "publisher": config.publisher_url,
         "renderer": config.renderer_url,
         "receiver of webhooks": config.webhook_url,
     }
-    unreachable: dict[str, str] = {}
-    with ThreadPoolExecutor(8, thread_name_prefix="doctor") as threads:
-        asked_database = threads.submit(_database, database_url)
-        asked_redis = threads.submit(_redis)
-        asked_workers = threads.submit(_workers)
-        connections = {name: threads.submit(CHECKS.get(name, _connects), url) for name, url in urls.items() if url}
-        database = _answer("PostgreSQL", asked_database.result, unreachable)
-        redis_facts = _answer("Redis", asked_redis.result, unreachable)
-        # If it fails, Redis does, and that is recorded already.
-        workers = _answer("Redis", asked_workers.result, dict(unreachable))
-        for name, connected in connections.items():
-            _answer(name, connected.result, unreachable)
+    questions: dict[str, tuple[Callable[[], Any], float]] = {
+        "PostgreSQL": (partial(_database, database_url), DATABASE_WITHIN),
+        "Redis": (_redis, REDIS_WITHIN),
+        _WORKERS: (_workers, _listening() + REDIS_WITHIN),
+    }
+    for name, url in urls.items():
+        if url:
+            questions[name] = (partial(CHECKS.get(name, service_probes.answers), url), SERVICE_WITHIN)
+    said = ask_all(questions)
+    unreachable, untrusted, broken = _failures(said)
+    known = {name: None if isinstance(answer, Exception) else answer for name, answer in said.items()}
     return Facts(
-        database,
-        redis_facts,
-        workers,
+        known["PostgreSQL"],
+        known["Redis"],
+        known[_WORKERS],
         unreachable,
         datetime.now(UTC),
         queue_full=config.queue_full,
         webhooks_wanted=bool(config.webhook_url),
+        untrusted=untrusted,
+        broken=broken,
+        version=_shown(*code_version()),
     )
 
 
-def _answer(name: str, result: Callable[[], T], unreachable: dict[str, str]) -> T | None:
-    try:
-        return result()
-    except (OSError, OperationalError, redis.RedisError, DBAPIError) as error:
-        unreachable[name] = _words(error)
-        return None
+_WORKERS: Final = "workers"
+
+
+def _failures(said: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Parts that did not answer, parts whose certificate is not trusted, probes that failed; each with why."""
+    unreachable: dict[str, str] = {}
+    untrusted: dict[str, str] = {}
+    broken: dict[str, str] = {}
+    for name, answer in said.items():
+        if isinstance(answer, UntrustedError):
+            untrusted[name] = str(answer)
+        elif isinstance(answer, (OSError, OperationalError, redis.RedisError, DBAPIError)):
+            # If the workers could not be asked, Redis could not, and that is recorded already.
+            if name != _WORKERS:
+                unreachable[name] = _words(answer)
+            elif not isinstance(said["Redis"], Exception):
+                broken[name] = _words(answer)
+        elif isinstance(answer, Exception):
+            broken[name] = type(answer).__name__
+    return unreachable, untrusted, broken
 
 
 def _words(error: Exception) -> str:
@@ -110,41 +137,77 @@ def _database(url: str) -> DatabaseFacts:
         pending, unknown = tuple(sorted(ours - at)), tuple(sorted(at - set(_known(url))))
         if pending and not at:
             return DatabaseFacts(skew, within, pending, version=version)
-        with transaction(engine) as tx:
-            overview.limit_statements(tx, PATIENCE * 2)
-            summary = overview.summary(tx)
-            late = late_store.late_posts(tx, NAMED_AT_MOST)
-            failed = failed_posts.groups(tx, since=summary.now - FAILED_WITHIN, limit=NAMED_AT_MOST)
-            holders = health.long_sessions(tx, SESSION_IDLE, SESSION_LONG)
-            stalled = health.stalled_jobs(tx, JOB_STALLED)
-            dead, _ = health.dead_events(tx)
-            publisher, renderer = health.publisher_answers(tx), health.renderer_answers(tx)
-            renderer_waits = timedelta(seconds=health.renderer_waits(tx))
-        return DatabaseFacts(
-            skew,
-            within,
-            pending,
-            unknown,
-            queued=summary.queued,
-            oldest=summary.now - summary.oldest if summary.oldest else None,
-            failed=summary.failed,
-            failed_posts=failed.total,
-            failed_groups=tuple((failed_posts.label(group), group.count) for group in failed.groups),
-            failed_classes={one.failure: Said(one.count, one.words) for one in failed.classes},
-            late=summary.late,
-            latest=tuple(
-                Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late
-            ),
-            holders=tuple(_holder(one) for one in holders),
-            stalled=tuple(stalled),
-            dead_events=dead,
-            publisher=_said(publisher),
-            renderer=_said(renderer),
-            renderer_waits=renderer_waits,
-            version=version,
-        )
+        found, unread = _read(engine)
+        return DatabaseFacts(skew, within, pending, unknown, version=version, unread=unread, **found)
     finally:
         engine.dispose()
+
+
+def _summary(tx: Connection) -> dict[str, Any]:
+    summary = overview.summary(tx)
+    oldest = summary.now - summary.oldest if summary.oldest else None
+    return {"queued": summary.queued, "oldest": oldest, "failed": summary.failed, "late": summary.late}
+
+
+def _late(tx: Connection) -> dict[str, Any]:
+    late = late_store.late_posts(tx, NAMED_AT_MOST)
+    said = (Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late)
+    return {"latest": tuple(said)}
+
+
+def _failed(tx: Connection) -> dict[str, Any]:
+    since = posts_store.clock(tx) - FAILED_WITHIN
+    failed = failed_posts.groups(tx, since=since, limit=NAMED_AT_MOST)
+    return {
+        "failed_posts": failed.total,
+        "failed_groups": tuple((failed_posts.label(group), group.count) for group in failed.groups),
+        "failed_classes": {one.failure: Said(one.count, one.words) for one in failed.classes},
+    }
+
+
+def _webhooks(tx: Connection) -> dict[str, Any]:
+    standing = webhook_log.standing(tx)
+    oldest = standing.now - standing.oldest if standing.oldest else None
+    last = standing.last
+    if last is None:
+        return {"webhooks": Webhooks(standing.queued, oldest, standing.dead)}
+    since = standing.now - last.at
+    return {"webhooks": Webhooks(standing.queued, oldest, standing.dead, last.outcome, last.words, since)}
+
+
+def _sessions(tx: Connection) -> dict[str, Any]:
+    return {"holders": tuple(_holder(one) for one in health.long_sessions(tx, SESSION_IDLE, SESSION_LONG))}
+
+
+_READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
+    "the queue of edits": _summary,
+    "late posts": _late,
+    "failed posts": _failed,
+    "open transactions": _sessions,
+    "bulk jobs": lambda tx: {"stalled": tuple(health.stalled_jobs(tx, JOB_STALLED))},
+    "webhooks": _webhooks,
+    "the publisher's answers": lambda tx: {"publisher": _said(health.publisher_answers(tx))},
+    "the renderer's answers": lambda tx: {
+        "renderer": _said(health.renderer_answers(tx)),
+        "renderer_waits": timedelta(seconds=health.renderer_waits(tx)),
+    },
+}
+
+
+def _read(engine: Engine) -> tuple[dict[str, Any], dict[str, str]]:
+    """All that is asked of the rows, as DatabaseFacts names it; and what could not be read, with why. Each question has
+    a transaction of its own: one that takes too long hides no other.
+    """
+    found: dict[str, Any] = {}
+    unread: dict[str, str] = {}
+    for what, ask in _READS.items():
+        try:
+            with transaction(engine) as tx:
+                overview.limit_statements(tx, STATEMENTS_WITHIN)
+                found |= ask(tx)
+        except DBAPIError as error:
+            unread[what] = _words(error)
+    return found, unread
 
 
 def _said(answers: Iterable[health.Answered]) -> dict[Outcome, Said]:
@@ -179,15 +242,11 @@ def _known(url: str) -> list[str]:
 
 
 def _redis() -> RedisFacts:
-    client = redis_connection.client()
-    memory: Mapping[str, Any] = client.info("memory")
-    disk: Mapping[str, Any] = client.info("persistence")
-    saved = "aof" if int(disk.get("aof_enabled", 0)) else _snapshots(client)
-    fails = disk.get("aof_last_write_status") == "err" or (
-        saved == "rdb" and disk.get("rdb_last_bgsave_status") == "err"
+    state = redis_state.read()
+    saved = "aof" if state.append_only else _snapshots(redis_connection.client())
+    return RedisFacts(
+        state.policy, saved, saving_fails=state.saving_fails, used=state.used, most=state.most, refuses=state.refuses
     )
-    used, most = int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0))
-    return RedisFacts(str(memory.get("maxmemory_policy", "unknown")), saved, saving_fails=fails, used=used, most=most)
 
 
 def _snapshots(client: redis.Redis) -> str:
@@ -217,7 +276,26 @@ def _workers() -> WorkerFacts:
         # A living beat sends nothing while so many messages wait. And a worker may have taken what beat sent.
         beat = None
     queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in task_names.QUEUES)
-    return WorkerFacts(queues, skews, beat)
+    return WorkerFacts(queues, skews, beat, _versions(replies.keys()))
+
+
+def _shown(version: str, code: str) -> str:
+    return "" if code == UNKNOWN else f"{version} ({code})"
+
+
+def _versions(answering: Iterable[str]) -> dict[str, str]:
+    """The code of each worker that answers; left out: workers that have not reported it."""
+    living, found = set(answering), {}
+    for family in worker_metrics.of_workers():
+        for sample in family.samples if family.name == "redraft_worker_code" else ():
+            worker, version = sample.labels["worker"], _shown(sample.labels["version"], sample.labels["code"])
+            if worker in living and version:
+                found[worker] = version
+    return found
+
+
+def _listening() -> float:
+    return max(LISTEN, 2.5 * settings().dispatch_period)
 
 
 def _listen(app: Any) -> tuple[dict[str, float], bool]:
@@ -232,7 +310,7 @@ def _listen(app: Any) -> tuple[dict[str, float], bool]:
         nonlocal heard
         heard |= event.get("name") in (task_names.POSTS_DISPATCH_DUE, task_names.OPS_RESCUE)
 
-    seconds = max(LISTEN, 2.5 * settings().dispatch_period)
+    seconds = _listening()
     with app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, handlers={"worker-heartbeat": beats, "task-received": takes})
         # Localizing takes seconds since 1970 for a wall clock's, and is hours off for a worker in another zone.
@@ -246,24 +324,8 @@ def _listen(app: Any) -> tuple[dict[str, float], bool]:
     return skews, heard
 
 
-def _serves(url: str) -> None:
-    """Whether an API of ours answers there; a frozen one still accepts connections."""
-    try:
-        status = httpx.get(url, timeout=PATIENCE, trust_env=False).status_code
-    except httpx.TransportError as error:
-        raise OSError(0, "no answer in time" if isinstance(error, httpx.TimeoutException) else "refused") from error
-    if status != HTTPStatus.OK:
-        raise OSError(0, f"it answers {status}")
-
-
-def _connects(url: str) -> None:
-    """Whether the port accepts connections. Nothing is sent: a service is called for its own work only."""
-    target = urlsplit(url)
-    port = target.port or (443 if target.scheme == "https" else 80)
-    if not target.hostname:
-        raise OSError(0, "its URL names no host")
-    with socket.create_connection((target.hostname, port), timeout=PATIENCE):
-        pass
-
-
-CHECKS: Final[Mapping[str, Callable[[str], None]]] = {"API": _serves}
+CHECKS: Final[Mapping[str, Callable[[str], None]]] = {
+    "API": service_probes.answers_ok,
+    # It knows no HEAD, and would log each.
+    "Flower": partial(service_probes.answers, method="GET"),
+}

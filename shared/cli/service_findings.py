@@ -1,4 +1,4 @@
-"""What `redraft doctor` finds of publisher and renderer: what they answer now, and what failed for it within a day.
+"""What `redraft doctor` finds of publisher, renderer and receiver: what they answer now, and what failed for it.
 
 Pure, as shared/cli/findings.py.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from shared.cli.facts import DatabaseFacts, Finding, Said
+from shared.cli.facts import DatabaseFacts, Finding, Said, Webhooks
 from shared.domain.edit_histories import duration
 from shared.domain.failure_classes import NAMED_AT_MOST, FailureClass, answers_alike, counted_words, shortened
 from shared.domain.service_answers import FAILURES, Outcome
@@ -87,6 +87,38 @@ def failed_posts(database: DatabaseFacts) -> Iterable[Finding]:
             f"{counted(database.failed_posts, 'post')} failed within a day: {'; '.join(shown)}",
             "See them with `redraft posts list --status failed`, or by class and last words on the operators' page. "
             "Repair the cause, then `redraft posts retry --reason WORDS`.",
+        )
+
+
+EVENTS_WAIT: Final = timedelta(minutes=10)
+"""An event that waits for longer is a finding, whatever the receiver answers."""
+
+
+def webhooks(found: Webhooks) -> Iterable[Finding]:
+    """Events that wait for too long, that the receiver does not take now, or that were given up."""
+    failing = found.queued and found.outcome not in (None, Outcome.DONE)
+    behind = found.oldest is not None and found.oldest > EVENTS_WAIT
+    if failing or behind:
+        waits = "waits" if found.queued == 1 else "wait"
+        oldest = f", the oldest for {duration(found.oldest)}" if found.oldest is not None else ""
+        answer = "the receiver was not asked yet"
+        if found.since is not None:
+            answer = f"the receiver's last answer, {duration(found.since)} ago: {found.words}"
+        wrongly = found.outcome is Outcome.MISCONFIGURED
+        yield Finding(
+            "webhooks_behind" if behind else "receiver_set_up_wrongly" if wrongly else "receiver_failing",
+            f"{counted(found.queued, 'webhook event')} {waits}{oldest}; {answer}",
+            "Look into the receiver. If it is well, check REDRAFT_WEBHOOK_URL and REDRAFT_SERVICE_SECRET of its "
+            "worker. `redraft webhooks status` shows each workspace, `redraft webhooks show EVENT` each try.",
+        )
+    if found.dead:
+        are, them = ("is", "it") if found.dead == 1 else ("are", "them")
+        yield Finding(
+            "dead_webhooks",
+            f"{counted(found.dead, 'webhook event')} {are} dead: the receiver answered 410, or did not take "
+            f"{them} for 24 hours",
+            "Repair the receiver. See them with `redraft webhooks list`, then send them again with `redraft webhooks "
+            "resend --since TIME --status dead`.",
         )
 
 

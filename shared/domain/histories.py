@@ -15,6 +15,7 @@ DONE: Final[Mapping[str, str]] = {
     "went_out": "found to be out",
     "requeue": "requeued",
     "discard": "discarded",
+    "resend": "sent again",
 }
 
 _BESIDE: Final[Mapping[str, str]] = {

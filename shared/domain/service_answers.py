@@ -55,12 +55,14 @@ class Reply:
     """How a call ended. `data` is what may be used of an answer where `kind` is done; `message` says why it is not.
 
     `never_started` only where nothing can have been sent. `retry_after`: seconds that the service asks us to wait.
+    `status`: the HTTP status, for logs of tries; None where there was no answer. What it means stands in `kind`.
     """
 
     kind: str
     data: dict[str, Any] = field(default_factory=dict)
     message: str | None = None
     retry_after: float | None = None
+    status: int | None = field(default=None, compare=False)
 
     @property
     def outcome(self) -> Outcome:

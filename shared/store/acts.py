@@ -19,6 +19,7 @@ WENT_OUT: Final = "went_out"
 """A publisher's answer that came after its post had failed for want of it. Redraft itself is the actor."""
 REQUEUE: Final = "requeue"
 DISCARD: Final = "discard"
+RESEND: Final = "resend"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ which sessions hold locks for too long.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -77,9 +76,6 @@ def long_sessions(tx: Connection, idle: float, long: float) -> list[Session]:
 _STALLED = text("""
     SELECT id FROM reschedules WHERE status IN ('queued', 'running')
         AND touched_at < clock_timestamp() - make_interval(secs => :age) ORDER BY id LIMIT 20""")
-_DEAD_EVENTS = text("""
-    SELECT count(*), max(finished_at) FROM (
-        SELECT finished_at FROM webhook_events WHERE status = 'dead' ORDER BY seq DESC LIMIT :many) dead""")
 
 
 MANY = 10_000
@@ -176,9 +172,3 @@ def failing(answers: Iterable[Answered]) -> tuple[int, list[tuple[str, int]]]:
 def stalled_jobs(tx: Connection, age: float) -> list[str]:
     """Live bulk jobs that no worker has touched for `age` seconds."""
     return list(tx.execute(_STALLED, {"age": age}).scalars())
-
-
-def dead_events(tx: Connection, many: int = MANY) -> tuple[int, datetime | None]:
-    """How many events the receiver did not take (at most `many`), and when the latest was given up."""
-    count, latest = tx.execute(_DEAD_EVENTS, {"many": many}).one()
-    return count, latest

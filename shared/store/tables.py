@@ -344,6 +344,7 @@ webhook_events = Table(
     _instant("lease_expires_at"),
     _instant("finished_at"),
     Column("message", Text, comment="how the latest try failed"),
+    Column("resent_at", DateTime(timezone=True), comment="when an operator queued it again; its day begins there"),
     CheckConstraint("status IN ('queued', 'delivered', 'dead')", name="status"),
     CheckConstraint("(status = 'queued') = (finished_at IS NULL)", name="finished_has_its_time"),
     CheckConstraint("num_nulls(lease_token, lease_expires_at) IN (0, 2)", name="lease_all_or_none"),
@@ -351,5 +352,26 @@ webhook_events = Table(
     Index("ix_webhook_events_queue", "post_id", "seq", postgresql_where=text("status = 'queued'")),
     Index("ix_webhook_events_dead", text("seq DESC"), postgresql_where=text("status = 'dead'")),
     Index("ix_webhook_events_delivered", "finished_at", postgresql_where=text("status = 'delivered'")),
+    Index(
+        "ix_webhook_events_open",
+        "workspace_id",
+        "status",
+        text("coalesce(resent_at, created_at)"),
+        "seq",
+        postgresql_where=text("status <> 'delivered'"),
+    ),
     postgresql_with={"fillfactor": "85"},
+)
+
+webhook_tries = Table(
+    "webhook_tries",
+    metadata,
+    Column("event_seq", BigInteger, ForeignKey("webhook_events.seq", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("workspace_id", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    Column("outcome", Text, nullable=False),
+    Column("status", SmallInteger, comment="the HTTP status; null: there was no answer"),
+    Column("message", Text),
+    Index("ix_webhook_tries_latest", "workspace_id", text("at DESC")),
 )

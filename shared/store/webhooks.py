@@ -53,7 +53,7 @@ class Leased:
     """The oldest undelivered event of a post, ours to deliver while the lease lasts. `now`: as it was taken.
 
     `seq` rises from event to event of a post: it is given out under the post's lock, one at a time (CACHE 1). Receivers
-    see it as the event's `sequence`.
+    see it as the event's `sequence`. `queued_at`: when it was made, or when an operator queued it again.
     """
 
     seq: int
@@ -65,16 +65,23 @@ class Leased:
     tries: int
     lease_token: str
     now: datetime
+    queued_at: datetime
 
+
+QUEUED_AT = "coalesce(resent_at, created_at)"
+"""When an event was made, or when an operator queued it again (ix_webhook_events_open)."""
+MOST_TRIES = 32_767
+"""What `tries` can hold. A receiver that asks to wait for a second each time must not end a batch of leases."""
 
 # By an array, which is walked in its order: two workers at the same posts wait for each other's rows in one order.
-_LEASE = text("""
-    UPDATE webhook_events e SET tries = tries + 1, lease_token = :token,
+_LEASE = text(f"""
+    UPDATE webhook_events e SET tries = least(tries + 1, {MOST_TRIES}), lease_token = :token,
         lease_expires_at = clock_timestamp() + make_interval(secs => :expiry)
     WHERE e.seq = ANY(ARRAY(SELECT min(seq) FROM webhook_events WHERE post_id = ANY(:ids) AND status = 'queued'
                             GROUP BY post_id ORDER BY min(seq)))
         AND e.status = 'queued' AND (e.lease_expires_at IS NULL OR e.lease_expires_at <= clock_timestamp())
-    RETURNING e.seq, e.id, e.post_id, e.type, e.data, e.created_at, e.tries, e.lease_token, clock_timestamp()""")
+    RETURNING e.seq, e.id, e.post_id, e.type, e.data, e.created_at, e.tries, e.lease_token, clock_timestamp(),
+        {QUEUED_AT}""")
 
 
 def lease(tx: Connection, post_ids: Iterable[str], expiry: float) -> list[Leased]:
@@ -86,7 +93,7 @@ def lease(tx: Connection, post_ids: Iterable[str], expiry: float) -> list[Leased
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """How a leased event's call ended. `wait`: seconds until its next try, where it was not delivered. `unwanted`: the
-    receiver said that it will never take it.
+    receiver said that it will never take it. `outcome`, `answer`: the meaning and the HTTP status of its answer.
     """
 
     seq: int
@@ -94,29 +101,43 @@ class Delivery:
     delivered: bool
     message: str | None
     wait: float
+    outcome: str
+    answer: int | None = None
     unwanted: bool = False
 
 
 _FINISH = text(f"""
-    UPDATE webhook_events e SET
-        status = f.status, message = f.message,
-        finished_at = CASE WHEN f.status <> 'queued' THEN clock_timestamp() END,
-        lease_token = CASE WHEN f.status = 'queued' THEN e.lease_token END,
-        lease_expires_at = CASE WHEN f.status = 'queued' THEN clock_timestamp() + make_interval(secs => f.wait) END
-    FROM (
+    WITH ended AS (
         SELECT r.*, CASE WHEN r.delivered THEN 'delivered'
             WHEN r.unwanted THEN 'dead'
-            WHEN w.created_at <= clock_timestamp() - make_interval(hours => {DEAD_AFTER_HOURS}) THEN 'dead'
+            WHEN coalesce(w.resent_at, w.created_at)
+                <= clock_timestamp() - make_interval(hours => {DEAD_AFTER_HOURS}) THEN 'dead'
             ELSE 'queued' END AS status
         FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            seq bigint, lease_token text, delivered boolean, message text, wait float, unwanted boolean)
-        JOIN webhook_events w ON w.seq = r.seq) f
-    WHERE e.seq = f.seq AND e.lease_token = f.lease_token AND e.status = 'queued'
-    RETURNING e.post_id, e.status""")
+            seq bigint, lease_token text, delivered boolean, message text, wait float, unwanted boolean,
+            outcome text, answer smallint)
+        JOIN webhook_events w ON w.seq = r.seq
+    ), finished AS (
+        UPDATE webhook_events e SET
+            status = f.status, message = f.message,
+            finished_at = CASE WHEN f.status <> 'queued' THEN clock_timestamp() END,
+            lease_token = CASE WHEN f.status = 'queued' THEN e.lease_token END,
+            lease_expires_at = CASE WHEN f.status = 'queued' THEN clock_timestamp() + make_interval(secs => f.wait) END
+        FROM ended f
+        WHERE e.seq = f.seq AND e.lease_token = f.lease_token AND e.status = 'queued'
+        RETURNING e.seq, e.post_id, e.workspace_id, e.status, e.tries, f.outcome, f.answer, f.message
+    ), logged AS (
+        INSERT INTO webhook_tries (event_seq, number, workspace_id, outcome, status, message)
+        SELECT seq, tries, workspace_id, outcome, answer, message FROM finished
+        ON CONFLICT (event_seq, number) DO UPDATE
+            SET at = excluded.at, outcome = excluded.outcome, status = excluded.status, message = excluded.message
+    )
+    SELECT post_id, status FROM finished""")
 
 
 def finish(tx: Connection, deliveries: Sequence[Delivery]) -> dict[str, str]:
-    """Close delivered events, and events that were not taken for a day. The others keep their lease until the next try.
+    """Close delivered events, and events that were not taken for a day, and log each try. The others keep their lease
+    until the next try.
 
     Post -> delivered, dead or queued. Left out: those whose lease was no longer ours.
     """
@@ -139,36 +160,16 @@ def forgotten(tx: Connection, age: float, limit: int) -> list[str]:
     return list(tx.execute(_FORGOTTEN, {"age": age, "limit": limit}).scalars())
 
 
+FORGOTTEN_A_PAGE = 1000
+
 _FORGET = text("""
     DELETE FROM webhook_events WHERE seq = ANY(ARRAY(
         SELECT seq FROM (SELECT seq FROM webhook_events WHERE status = 'delivered'
-            AND finished_at < now() - make_interval(days => :days) LIMIT 1000) page ORDER BY seq))""")
+            AND finished_at < now() - make_interval(days => :days) LIMIT :limit) page ORDER BY seq))""")
 
 
 def forget_delivered(tx: Connection, days: int = KEPT_DAYS) -> int:
-    """Drop events delivered more than `days` ago, some thousand at a time; how many. The dead stay, to be seen."""
-    return tx.execute(_FORGET, {"days": days}).rowcount
-
-
-@dataclass(frozen=True, slots=True)
-class DeadEvent:
-    """An event that the receiver did not take for a day."""
-
-    id: str
-    workspace_id: str
-    post_id: str
-    type: str
-    created_at: datetime
-    finished_at: datetime
-    tries: int
-    message: str | None
-
-
-_DEAD = text("""
-    SELECT id, workspace_id, post_id, type, created_at, finished_at, tries, message
-    FROM webhook_events WHERE status = 'dead' ORDER BY seq DESC LIMIT :limit""")
-
-
-def dead(tx: Connection, limit: int) -> list[DeadEvent]:
-    """The latest events that were given up, newest first."""
-    return [DeadEvent(*row) for row in tx.execute(_DEAD, {"limit": limit})]
+    """Drop events delivered more than `days` ago, with their tries, FORGOTTEN_A_PAGE at most; how many. The dead stay,
+    to be seen.
+    """
+    return tx.execute(_FORGET, {"days": days, "limit": FORGOTTEN_A_PAGE}).rowcount

@@ -57,6 +57,7 @@ ANSWERS = Counter(
     ("service", "meaning"),
     registry=WORKER,
 )
+CODE = Gauge("redraft_worker_code", "1: the code that a worker runs.", ("version", "code"), registry=WORKER)
 POOL = Gauge("redraft_worker_connections", "Connections to PostgreSQL that are in use.", registry=WORKER)
 
 RESULTS = {

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+import redis
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from api import metrics as page
 from shared.broker import metric_snapshots
 from shared.store import gauges
+from shared.telemetry.code_version import code_version
 from tests import factories
 from tests.loopback import LOOPBACK
 from tests.shared.telemetry.test_metrics import OF_THE_SCRAPE
@@ -293,3 +295,50 @@ def test_with_a_token_set_nobody_reads_it_without(database_url, redis_url):
             answer = httpx.get(url, headers=headers, **LOOPBACK)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthenticated")
         assert scrape(stack, Authorization="Bearer scrape-me")
+
+
+def values(families):
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def test_a_redis_that_refuses_writes_is_seen(monkeypatch, own_valkey):
+    monkeypatch.setenv("REDRAFT_REDIS_URL", own_valkey.url)
+    factories.forget_caches()
+    with redis.Redis.from_url(own_valkey.url) as client:
+        well = values(page._ask_redis())
+        assert well == {
+            "redraft_redis_takes_writes": 1,
+            "redraft_redis_saving_fails": 0,
+            "redraft_redis_memory_share": 0,
+        }
+        client.config_set("maxmemory", 1)
+        full = values(page._ask_redis())
+        assert full["redraft_redis_takes_writes"] == 0
+        assert full["redraft_redis_memory_share"] > 1
+    factories.forget_caches()
+
+
+@pytest.mark.parametrize("off", [0.0, 90.0, -5.0])
+def test_a_clock_that_is_off_is_seen(monkeypatch, database_url, off):
+    now = time.time
+    with factories.set_up(monkeypatch, database_url):
+        monkeypatch.setattr(time, "time", lambda: now() + off)
+        try:
+            skew = values(page._ask_clock())["redraft_api_clock_skew_seconds"]
+        finally:
+            page._engine().dispose()
+            page._engine.cache_clear()
+    assert abs(skew - off) < 1
+
+
+def test_api_and_workers_say_which_code_they_run(stack):
+    version, code = code_version()
+    same = (("code", code), ("version", version))
+
+    def said():
+        found = scrape(stack)
+        assert found[("redraft_api_code", *same)] == 1
+        assert total(found, "redraft_worker_code", code=code, version=version) >= 1
+        return True
+
+    eventually(said, within=STALE, every=0.3)

@@ -12,7 +12,9 @@ from sqlalchemy import Engine, text
 
 from shared.broker import queue
 from shared.domain.service_answers import Reply
+from shared.store import webhook_log
 from shared.store import webhooks as webhooks_store
+from shared.store.webhook_log import EventStatus
 from tests.worker.fake_services import BROKEN, Asked, FakeServices, change, fake_services, in_thread
 from tests.worker.receiver import deliver, engine, events, sent, told
 from worker import rescue, webhooks
@@ -211,8 +213,9 @@ def test_an_event_that_nobody_took_for_a_day_is_dead_and_the_next_one_goes(
     assert deliver("post_1")[0] == {"dead": 1, "delivered": 1}
     assert [kind for kind, _ in sent(fake_services)] == ["type.1", "type.1", "type.2"]
     with engine.connect() as tx:
-        (dead,) = webhooks_store.dead(tx, 10)
-    assert (dead.id, dead.message, dead.tries) == (first, "503", 2)
+        (dead,) = webhook_log.events(tx, EventStatus.DEAD)
+    assert dead.last is not None
+    assert (dead.id, dead.last.message, dead.tries) == (first, "503", 2)
 
 
 def test_a_task_does_not_stay_for_ever_with_a_long_story(
@@ -271,3 +274,63 @@ def test_delivery_outlasts_a_database_that_goes_away(
     with in_thread(lambda: deliver("post_1")):
         pass
     assert (len(fake_services.asked), events(engine)[0].status) == (1, "delivered")
+
+
+def test_a_task_logs_one_line_for_all_events_that_were_not_taken(
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red before: a receiver that was away had a line for each event and each try."""
+    lines: list[tuple[str, dict[str, Any]]] = []
+
+    class Log:
+        def warning(self, event: str, **given: Any) -> None:
+            lines.append((event, given))
+
+    monkeypatch.setattr(webhooks, "log", Log())
+    told(engine, *(f"post_{number}" for number in range(9)))
+    fake_services.usual = lambda asked: Reply("done") if '"post_0"' in asked.body else BROKEN
+    deliver(*(f"post_{number}" for number in range(9)))
+    [(event, said)] = lines
+    assert event == "webhooks_not_taken"
+    assert said.pop("event_id") in {event.id for event in events(engine)}
+    assert said == {"events": 8, "delivered": 1, "dead": 0, "reasons": ["8 503"]}
+    deliver("post_0")
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("hours", "least"), [(0, 1), (1, 60), (20, 900)])
+def test_a_receiver_that_asks_again_and_again_for_no_wait_is_asked_ever_less_often(
+    engine: Engine, fake_services: FakeServices, hours: int, least: int
+) -> None:
+    """Red before: `Retry-After: 0` for a day made 86,400 calls, more than `tries` can count."""
+    told(engine, "post_1")
+    (event,) = events(engine)
+    change(engine, "webhook_events", event.id, created_at=f"sql:now() - interval '{hours} hours'")
+    fake_services.replies = [Reply("not_now", retry_after=0)]
+    before = datetime.now(UTC)
+    deliver("post_1")
+    wait = events(engine)[0].lease_expires_at - before
+    assert timedelta(seconds=least - 0.5) <= wait <= timedelta(seconds=least * 1.1 + 5)
+
+
+def test_more_tries_than_can_be_counted_end_no_batch(engine: Engine, fake_services: FakeServices) -> None:
+    told(engine, "post_1", "post_2")
+    first, _ = events(engine)
+    change(engine, "webhook_events", first.id, tries=32_767)
+    for _ in range(2):
+        fake_services.replies = [BROKEN]
+        deliver("post_1")
+        change(engine, "webhook_events", first.id, lease_expires_at="sql:now()")
+    assert deliver("post_1", "post_2")[0] == {"delivered": 2}
+
+
+def test_old_events_go_page_by_page(
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks_store, "FORGOTTEN_A_PAGE", 2)
+    told(engine, *(f"post_{number}" for number in range(5)))
+    deliver(*(f"post_{number}" for number in range(5)))
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE webhook_events SET finished_at = now() - interval '8 days'"))
+    assert rescue.rescue() == {"events": 5}
+    assert events(engine) == []

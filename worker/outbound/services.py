@@ -6,6 +6,7 @@ Where no URL is configured for publisher or renderer, a sandbox answers in its p
 import hmac
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -60,6 +61,7 @@ def _called(kind: Service, body: str, key: str, attempt: int, at: datetime) -> R
     now = at + timedelta(seconds=time.monotonic() - began)
     asked = service_answers.retry_after(answer.retry_after, answer.date, now)
     reply = service_answers.read(kind, answer.status, answer.body, asked, ended=answer.ended)
+    reply = replace(reply, status=answer.status)
     if reply.outcome is Outcome.DONE and kind != "webhook":
         return _published(reply.data) if kind == "publish" else _rendered(reply.data)
     return reply

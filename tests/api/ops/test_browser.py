@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from shared.domain.ids import new_id
 from tests import factories
 from tests.api.ops.browser import DESKTOP, PHONE, Browser, missing
 from tests.stack import Running
@@ -56,6 +57,12 @@ return [...document.querySelectorAll('a, button, input:not([type=hidden]), selec
         || (one.labels && [...one.labels].some((label) => label.textContent.trim()))))
     .map((one) => one.outerHTML.slice(0, 120));
 """
+OVERFLOWING = """
+return [...document.querySelectorAll('.card table')]
+    .filter((one) => one.checkVisibility())
+    .filter((one) => one.getBoundingClientRect().right > one.closest('.card').getBoundingClientRect().right)
+    .map((one) => one.textContent.trim().slice(0, 80));
+"""
 WIDE = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -69,6 +76,22 @@ def failed_edit(stack: Running, post_id: str, changes: dict[str, Any]) -> str:
         edit_id = factories.edit(tx, post_id, changes)
         tx.execute(text(f"UPDATE edits SET {FAILED} WHERE id = :id"), {"id": edit_id})
     return edit_id
+
+
+def dead_event(stack: Running, post_id: str) -> str:
+    """An event that was given up after long words, with an id as long as real ones are."""
+    with stack.engine.begin() as tx:
+        event_id = new_id("evt")
+        tx.execute(
+            text("""
+                WITH made AS (
+                    INSERT INTO webhook_events (id, workspace_id, post_id, type, data, status, tries, finished_at)
+                    VALUES (:id, 'ws_test', :post, 'reschedule.finished', '{}', 'dead', 132, now()) RETURNING seq)
+                INSERT INTO webhook_tries (event_seq, number, workspace_id, outcome, message)
+                SELECT seq, 132, 'ws_test', 'never_started', :words FROM made"""),
+            {"id": event_id, "post": post_id, "words": f"certificate_verify_failed: {'self-signed ' * 12}"},
+        )
+    return event_id
 
 
 def test_a_failed_edit_is_found_its_story_read_requeued_and_seen_applied(stack: Running, browser: Browser) -> None:
@@ -193,12 +216,15 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     reason = f"/failed/{md5(chr(31).join(parts).encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
     pages = ["", "/edits", "/edits?status=failed", f"/edits/{failed}", f"/posts/{post}", "/late", "/jobs", "/webhooks"]
     pages += ["/failed", "/failed/refused", reason, f"/posts/{out}"]
+    event_id = dead_event(stack, post)
+    pages += [f"/webhooks/{event_id}", "/webhooks/resend?since=2020-01-01T00:00", "/webhooks?status=queued"]
     for path in [*pages, "/search?q=nothing"]:
         browser.open(url(stack, f"/ops{path}"))
         seen, low = browser.run(LOW_CONTRAST)
         assert seen > 5
         assert low == [], path
         assert browser.run(WIDE) <= 0, f"{path} is wider than the screen"
+        assert browser.run(OVERFLOWING) == [], f"a table of {path} is wider than its card"
         assert browser.run(UNNAMED) == [], path
     [mode] = browser.run("return [matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light']")
     assert mode == scheme

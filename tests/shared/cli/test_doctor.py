@@ -1,6 +1,7 @@
 """`redraft doctor`: what is wrong is found and named, each with what to do, and nothing else is."""
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,14 +15,16 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from shared import task_names
-from shared.broker import queue
+from shared.broker import queue, redis_state
 from shared.cli import probes
 from shared.cli.doctor import doctor
-from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, WorkerFacts
+from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, Webhooks, WorkerFacts
 from shared.cli.findings import diagnose
-from tests import factories
+from shared.domain.service_answers import Outcome
+from tests import certificates, factories
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
+from tests.shared.cli.test_service_probes import serving
 from tests.waiting import eventually
 
 app = typer.Typer()
@@ -158,7 +161,7 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
         )
         tx.execute(
             text("""INSERT INTO webhook_events (id, workspace_id, post_id, type, data, status, finished_at)
-                    VALUES ('evt_1', 'ws', 'post_1', 'edit.applied', '{}', 'dead', now())""")
+                    VALUES ('evt_1', 'ws_test', 'post_1', 'edit.applied', '{}', 'dead', now())""")
         )
         tx.execute(
             text("""INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, plan, touched_at) VALUES
@@ -399,7 +402,7 @@ def test_clocks_are_held_against_the_databases() -> None:
 
 def test_every_finding_says_what_to_do() -> None:
     old = timedelta(minutes=5)
-    database = DatabaseFacts(9, 0.1, ("0002",), ("9",), 1, old, 1, 1, (), (), ("rs_1",), 1)
+    database = DatabaseFacts(9, 0.1, ("0002",), ("9",), 1, old, 1, 1, (), (), ("rs_1",), Webhooks(1, old, 1))
     workers = WorkerFacts((Queue("edits", 2000, ()),), {"x": 0}, beat=False)
     everything = Facts(database, RedisFacts("volatile-lru", "rdb", used=95, most=100), workers, {"PostgreSQL": "gone"})
     findings = diagnose(everything)
@@ -420,3 +423,194 @@ def test_a_postgresql_that_is_too_old_is_named_and_asked_nothing_more(monkeypatc
     assert said["findings"][1]["what"] == "PostgreSQL 17.6 is too old: Redraft needs 18 or newer"
     assert said["facts"]["database"]["version"] == "17.6"
     assert "PostgreSQL  17" not in shown, "nothing is said of its queue, which was not asked for"
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "code", "what"),
+    [
+        (Webhooks(), None, None),
+        (Webhooks(3, timedelta(minutes=1)), None, None),
+        (Webhooks(3, timedelta(minutes=1), outcome=Outcome.DONE, words="taken (200)", since=timedelta(0)), None, None),
+        (
+            Webhooks(3, timedelta(minutes=11)),
+            "webhooks_behind",
+            "3 webhook events wait, the oldest for 11 min; the receiver was not asked yet",
+        ),
+        (
+            Webhooks(1, timedelta(hours=2), 0, Outcome.UNKNOWN, "timed out", timedelta(seconds=40)),
+            "webhooks_behind",
+            "1 webhook event waits, the oldest for 2 h; the receiver's last answer, 40 s ago: timed out",
+        ),
+        (
+            Webhooks(1, timedelta(seconds=20), 0, Outcome.SERVER_ERROR, "503: away", timedelta(seconds=12)),
+            "receiver_failing",
+            "1 webhook event waits, the oldest for 20 s; the receiver's last answer, 12 s ago: 503: away",
+        ),
+        (
+            Webhooks(1, timedelta(seconds=20), 0, Outcome.MISCONFIGURED, "401: no", timedelta(0)),
+            "receiver_set_up_wrongly",
+            "1 webhook event waits, the oldest for 20 s; the receiver's last answer, 0 ms ago: 401: no",
+        ),
+        (Webhooks(0, None, 0, Outcome.SERVER_ERROR, "500", timedelta(hours=9)), None, None),
+        (
+            Webhooks(0, None, 2),
+            "dead_webhooks",
+            "2 webhook events are dead: the receiver answered 410, or did not take them for 24 hours",
+        ),
+    ],
+)  # fmt: skip
+def test_a_receiver_that_does_not_take_events_is_found(webhooks: Webhooks, code: str | None, what: str | None) -> None:
+    """Red before: neither a backlog nor the receiver's answers were looked at."""
+    findings = diagnose(Facts(DatabaseFacts(0, 0.1, webhooks=webhooks), None, None))
+    assert [(one.code, one.what) for one in findings] == ([(code, what)] if code else [])
+
+
+def test_a_backlog_of_webhooks_is_read_from_the_rows(engine: Engine) -> None:
+    run(
+        engine,
+        """INSERT INTO webhook_events (id, workspace_id, post_id, type, data, created_at)
+           VALUES ('evt_1', 'ws_test', 'post_1', 'edit.applied', '{}', now() - interval '11 min'),
+                  ('evt_2', 'ws_test', 'post_1', 'edit.applied', '{}', now())""",
+    )
+    run(
+        engine,
+        """INSERT INTO webhook_tries (event_seq, number, workspace_id, outcome, status, message)
+           SELECT seq, 1, 'ws_test', 'server_error', 500, 'out of order' FROM webhook_events WHERE id = 'evt_1'""",
+    )
+    finding = found(engine)["webhooks_behind"]
+    assert finding.what.startswith("2 webhook events wait, the oldest for 11 min; the receiver's last answer, ")
+    assert finding.what.endswith("500: out of order")
+
+
+def test_what_postgresql_does_not_tell_in_time_hides_nothing_else(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(tx: Any) -> dict[str, Any]:
+        tx.execute(text("SELECT pg_sleep(20)"))
+        return {}
+
+    monkeypatch.setattr(probes, "STATEMENTS_WITHIN", 0.2)
+    monkeypatch.setattr(probes, "_READS", {"late posts": slow} | dict(probes._READS) | {"late posts": slow})
+    run(
+        engine,
+        """INSERT INTO webhook_events (id, workspace_id, post_id, type, data, status, finished_at)
+           VALUES ('evt_1', 'ws_test', 'post_1', 'edit.applied', '{}', 'dead', now())""",
+    )
+    findings = found(engine)
+    assert set(findings) == {"unread", "dead_webhooks"}
+    assert findings["unread"].what.startswith("PostgreSQL did not tell of late posts: canceling statement")
+
+
+def redis_codes() -> dict[str, Finding]:
+    return {finding.code: finding for finding in diagnose(Facts(None, probes._redis(), None))}
+
+
+def test_a_redis_that_refuses_writes_is_found_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, own_valkey: Server
+) -> None:
+    """Red before: a Redis that answers questions was taken for one that works."""
+    monkeypatch.setenv("REDRAFT_REDIS_URL", own_valkey.url)
+    factories.forget_caches()
+    with redis.Redis.from_url(own_valkey.url) as client:
+        assert redis_codes() == {}
+        assert 0 < client.ttl(redis_state.TRIAL_KEY) <= redis_state.TRIAL_KEPT
+        client.config_set("maxmemory", 1)
+        full = redis_codes()
+        assert set(full) == {"redis_refuses_writes", "redis_memory"}
+        assert "maxmemory" in full["redis_refuses_writes"].what
+        client.config_set("maxmemory", 0)
+        client.replicaof("127.0.0.1", 9)
+        assert "read only replica" in redis_codes()["redis_refuses_writes"].what
+        client.replicaof("NO", "ONE")
+        assert redis_codes() == {}
+    factories.forget_caches()
+
+
+def test_a_redis_whose_snapshot_failed_is_found_although_it_has_an_append_only_file(
+    monkeypatch: pytest.MonkeyPatch, own_valkey: Server
+) -> None:
+    monkeypatch.setenv("REDRAFT_REDIS_URL", own_valkey.url)
+    factories.forget_caches()
+    with redis.Redis.from_url(own_valkey.url) as client:
+        folder, name = (client.config_get(one)[one] for one in ("dir", "dbfilename"))
+        # Where the snapshot is to go, a folder stands in its way.
+        (Path(folder) / name).unlink(missing_ok=True)
+        (Path(folder) / name / "x").mkdir(parents=True)
+        client.config_set("save", "1 1")
+        client.set("anything", "1")
+        client.bgsave()
+        eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", within=30)
+        codes = redis_codes()
+    assert set(codes) == {"redis_saving_fails", "redis_refuses_writes"}
+    assert "MISCONF" in codes["redis_refuses_writes"].what
+    factories.forget_caches()
+
+
+def test_workers_that_run_other_code_are_found() -> None:
+    queues = (Queue("edits", 0, ("edits@a",)),)
+
+    def of(own: str, **versions: str) -> list[str]:
+        facts = Facts(None, None, WorkerFacts(queues, versions=versions), version=own)
+        return [finding.what for finding in diagnose(facts)]
+
+    assert of("0.1.0 (aaa)", a="0.1.0 (aaa)", b="0.1.0 (aaa)") == []
+    assert of("", a="0.1.0 (aaa)") == []
+    assert of("0.2.0 (bbb)", a="0.1.0 (aaa)", b="0.2.0 (bbb)") == [
+        "Different code runs: 0.2.0 (bbb) on this command and b; 0.1.0 (aaa) on a"
+    ]
+
+
+def test_a_receiver_with_an_untrusted_certificate_and_a_probe_that_fails_are_found_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, tmp_path: Path
+) -> None:
+    def broken() -> None:
+        raise KeyError("maxmemory_policy")
+
+    monkeypatch.setattr(probes, "_redis", broken)
+    monkeypatch.setattr(probes, "_workers", lambda: WorkerFacts(()))
+    with serving(certificate=certificates.written(tmp_path)) as (url, _), serving() as (well, _):
+        monkeypatch.setenv("REDRAFT_WEBHOOK_URL", url)
+        monkeypatch.setenv("REDRAFT_RENDERER_URL", well)
+        with factories.set_up(monkeypatch, database_url, NOWHERE):
+            code, said = told()
+    assert code == 1
+    assert [one["code"] for one in said["findings"]] == ["untrusted_receiver", "probe_failed_redis"]
+    assert said["findings"][0]["what"] == (
+        "The certificate of the receiver of webhooks is not trusted: self-signed certificate"
+    )
+    assert said["facts"]["untrusted"] == {"receiver of webhooks": "self-signed certificate"}
+    assert said["facts"]["database"]["queuedEdits"] == 0
+
+
+def test_flower_is_asked_at_its_inner_address(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    """Red before: a Flower that operators reach through a proxy was asked for from inside by its outer address."""
+    monkeypatch.setattr(probes, "_workers", lambda: WorkerFacts(()))
+    with serving() as (url, lines):
+        inner = url.partition("/hooks")[0]
+        monkeypatch.setenv("REDRAFT_FLOWER_INNER_URL", inner)
+        monkeypatch.setenv("REDRAFT_FLOWER_URL", "http://127.0.0.1:9")
+        with factories.set_up(monkeypatch, database_url, NOWHERE):
+            _, said = told()
+    assert lines == ["GET /healthcheck HTTP/1.1"]
+    assert [one["code"] for one in said["findings"]] == ["unreachable_redis"]
+
+
+def camel(value: Any) -> bool:
+    """Whether all names of our own in it are in camelCase. Names of workers and parts are not ours."""
+    if isinstance(value, dict):
+        return all(re.fullmatch(r"[a-z]+([A-Z][a-z]*)*", name) for name in value) and all(map(camel, value.values()))
+    return all(map(camel, value)) if isinstance(value, list) else True
+
+
+def test_what_scripts_get_has_the_shape_that_the_docs_say(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    monkeypatch.setattr(probes, "_workers", lambda: WorkerFacts((Queue("edits", 1, ("edits@a",)),), {"edits@a": 0.1}))
+    with factories.set_up(monkeypatch, database_url, NOWHERE):
+        _, said = told()
+    facts = said["facts"]
+    assert camel(
+        {name: value for name, value in facts.items() if name not in ("workerClockSkewSeconds", "unreachable")}
+    )
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text()
+    section = page[page.index("## What does `redraft doctor --json` say?") :].partition("\n## ")[0]
+    for name in (*said, *facts, *facts["database"], "policy", "refusesWrites", "savingFails"):
+        assert f"`{name}`" in section, name

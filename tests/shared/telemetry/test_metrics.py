@@ -33,6 +33,11 @@ OF_THE_SCRAPE = {  # made by api/metrics.py at scrape time; tests/api/test_metri
     "redraft_unrecorded_requests": set(),
     "redraft_api_connections": set(),
     "redraft_api_connections_most": set(),
+    "redraft_api_code": {"version", "code"},
+    "redraft_api_clock_skew_seconds": set(),
+    "redraft_redis_takes_writes": set(),
+    "redraft_redis_saving_fails": set(),
+    "redraft_redis_memory_share": set(),
 }
 
 
