@@ -8,18 +8,35 @@ import typer
 
 from shared.cli.operator import By, operator_name
 from shared.cli.places import parts, reaching
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, find_workspace, refuse, say, say_json
+from shared.cli.post_retries import parse_since
+from shared.cli.workspaces import (
+    DATA_DIR,
+    AsJson,
+    Folder,
+    database,
+    echo,
+    find_workspace,
+    refuse,
+    say,
+    say_json,
+    screen_width,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from shared.domain.edit_histories import EditHistory, Prospect
     from shared.store.acts import Actor, Recorded
+    from shared.store.edit_lists import EditFilter
     from shared.store.operator_actions import Done, NotDone
 
 SHOWN = 20
+QUEUE_CUT = (
+    "More than {0:,} edits wait. These are the longest waiting of {0:,} of them; a longer waiting one may be among the "
+    "others."
+)
 
 app = typer.Typer(help="Edits: lists, histories, and what to do about failed ones.", no_args_is_help=True)
 
@@ -36,54 +53,155 @@ class EditState(StrEnum):
     FAILED = "failed"
 
 
+Workspace = Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")]
+AccountName = Annotated[str | None, typer.Option("--account", help="Only this account's: its id or its name.")]
+KeyName = Annotated[str | None, typer.Option("--key", help="Only those sent with this API key: its name or its id.")]
+ErrorPart = Annotated[
+    str | None, typer.Option("--error", "--reason", help="Only those whose error's code or message holds this.")
+]
+Since = Annotated[str | None, typer.Option(help="Only those accepted since then, UTC: 2026-03-01T12:00Z.")]
+Until = Annotated[str | None, typer.Option(help="Only those accepted before then, UTC: 2026-03-01T13:00Z.")]
+
+
 @app.command("list")
 def list_edits(
     *,
     status: Annotated[
         EditState | None, typer.Option("--status", metavar="STATUS", help=f"Only these: {', '.join(EditState)}.")
     ] = None,
-    post: Annotated[str | None, typer.Option(help="Only this post's: post_…")] = None,
-    workspace: Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")] = None,
+    post: Annotated[str | None, typer.Option(help="Only this post's, moves by bulk jobs too: post_…")] = None,
+    workspace: Workspace = None,
+    account: AccountName = None,
+    key: KeyName = None,
+    request: Annotated[str | None, typer.Option(help="Only those of the request with this X-Request-Id.")] = None,
+    error: ErrorPart = None,
+    since: Since = None,
+    until: Until = None,
+    job: Annotated[str | None, typer.Option(help="The moves of this bulk job: rsch_…")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List edits, newest first; queued ones, the longest waiting first."""
+    """List edits, newest first; queued ones, the longest waiting first. Moves by bulk jobs are left out."""
     from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import operator_actions  # noqa: PLC0415
 
-    with database(data_dir) as tx:
-        home = find_workspace(tx, workspace).id if workspace is not None else None
-        found = operator_actions.edits(
-            tx, status=status.value if status else None, post_id=post, workspace_id=home, limit=limit
-        )
+    wanted = edit_filter(
+        data_dir, status=status, post=post, workspace=workspace, account=account, key=key, request=request, error=error,
+        since=since, until=until, job=job,
+    )  # fmt: skip
+    found, more = _listed(data_dir, wanted, limit)
     if as_json:
         say_json([edit_histories.as_json(edit) for edit in found])
-        return
+    else:
+        _say_edits(found)
+    if more:
+        echo(f"Only the first {limit:,} are shown; --limit shows more.", err=True)
+
+
+def edit_filter(
+    data_dir: Path, *, status: EditState | None = None, post: str | None = None, workspace: str | None = None,
+    account: str | None = None, key: str | None = None, request: str | None = None, error: str | None = None,
+    since: str | None = None, until: str | None = None, job: str | None = None,
+) -> "EditFilter":  # fmt: skip
+    """What the options mean. Exits with 2 for a workspace or an account that is not there, and for what is no time."""
+    from shared.store import keys  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store.edit_lists import EditFilter  # noqa: PLC0415
+
+    if error is not None and not error.strip():
+        refuse("--error is empty, and would match every edit. Say a part of what the list shows, or leave it out.")
+    begins, ends = parse_since(since), parse_since(until, "--until")
+    with database(data_dir) as tx:
+        home = find_workspace(tx, workspace).id if workspace is not None else None
+        accounts = keys.accounts_named(tx, account) if account is not None else []
+    if account is not None and not accounts:
+        refuse(f"There is no account {account}. See which there are: redraft accounts list")
+    homes = {one.workspace_id for one in accounts}
+    return EditFilter(
+        status=status.value if status else None,
+        post_id=post,
+        workspace_id=home or (homes.pop() if len(homes) == 1 else None),
+        accounts=tuple(one.id for one in accounts) if account is not None else None,
+        key=key,
+        request_id=request,
+        error=error,
+        since=begins,
+        until=ends,
+        job_id=job,
+    )
+
+
+def _listed(data_dir: Path, wanted: "EditFilter", limit: int) -> "tuple[list[EditHistory], bool]":
+    """The first edits of a list, and whether there are more. A rare filter is looked for to the list's end."""
+    from shared.store import edit_lists  # noqa: PLC0415 - as above
+
+    found: list[EditHistory] = []
+    place = None
+    while True:
+        # A transaction for each page: none of them may last long.
+        with database(data_dir) as tx:
+            page = edit_lists.page(tx, wanted, place, limit - len(found))
+        found += page.edits
+        place = page.next_place
+        if place is None:
+            if page.looked_at:
+                # Only the queue's list ends with a cut.
+                echo(QUEUE_CUT.format(page.looked_at), err=True)
+            return found, False
+        if len(found) >= limit:
+            return found, True
+
+
+COLUMNS = {
+    "editId": "id",
+    "postId": "post",
+    "status": "status",
+    "createdAt": "accepted",
+    "waited": "took",
+    "attempts": "attempts",
+    "requestedBy": "by",
+    "error": "error",
+}
+PRIORITY = ("editId", "status", "postId", "error", "createdAt", "requestedBy", "waited", "attempts")
+"""Which columns a narrow terminal keeps, the first one first."""
+BETWEEN = 3
+"""Spaces between two columns."""
+
+
+def _say_edits(found: "list[EditHistory]") -> None:
+    from shared.domain import edit_histories, histories  # noqa: PLC0415 - as above
+
+    # A pipe has no width. What reads it compares times with logs.
+    width = screen_width()
     rows = [
         {
             "editId": edit.id,
             "postId": edit.post_id,
             "status": edit.status,
-            "createdAt": edit_histories.moment(edit.created_at),
+            "createdAt": histories.away(edit.created_at, edit.read_at)
+            if width
+            else edit_histories.moment(edit.created_at) or "",
             "waited": edit_histories.duration(edit.waited),
-            "attempts": edit.attempts,
+            "attempts": str(edit.attempts),
             "requestedBy": edit.requested_by,
             "error": edit.error_code or "",
         }
         for edit in found
     ]
-    headings = {
-        "editId": "id",
-        "postId": "post",
-        "status": "status",
-        "createdAt": "accepted",
-        "waited": "took",
-        "attempts": "attempts",
-        "requestedBy": "by",
-        "error": "error",
-    }
-    say(rows, headings, as_json=False, none="There are no such edits.")
+    say(rows, fitting(rows, COLUMNS, PRIORITY, width), as_json=False, none="There are no such edits.")
+
+
+def fitting(
+    rows: "Sequence[Mapping[str, str]]", columns: "Mapping[str, str]", priority: "Sequence[str]", width: int | None
+) -> dict[str, str]:
+    """The columns of a table that fit a terminal of this width, each whole: the first of `priority`, as many as fit."""
+    kept: set[str] = set()
+    for field in priority if width is not None else columns:
+        taken = kept | {field}
+        longest = [max([len(columns[one]), *(len(row[one]) for row in rows)]) for one in taken]
+        if kept and width is not None and sum(longest) + BETWEEN * len(taken) > width:
+            continue
+        kept = taken
+    return {field: heading for field, heading in columns.items() if field in kept}
 
 
 @app.command("show")

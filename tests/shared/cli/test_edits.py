@@ -10,8 +10,10 @@ from typer.testing import CliRunner, Result
 
 from shared.broker import queue
 from shared.cli import edits as command
+from shared.cli import workspaces
 from shared.domain import edit_histories
-from shared.store import operator_actions
+from shared.domain.ids import new_id
+from shared.store import edit_lists, operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
 from tests import factories
@@ -318,3 +320,46 @@ def test_without_redis_it_is_done_all_the_same_and_says_so(engine: Engine, monke
     result = redraft("requeue", poison, "--yes")
     assert (result.exit_code, "rescue finds the edit" in result.output) == (0, True), result.output
     eventually(lambda: factories.row(engine, "edits", poison).status == "queued", within=1)
+
+
+def test_a_list_goes_on_to_its_end_past_the_moves_of_a_bulk_job(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows one transaction looks at."""
+    monkeypatch.setattr(edit_lists, "LOOKED_AT", 3)
+    monkeypatch.setattr(edit_lists, "LOOKS", 2)
+    home = post(engine)
+    mine = failed(engine, home, {"caption": "mine"})
+    with engine.begin() as tx:
+        for _ in range(20):
+            moved = factories.edit(tx, home, {"move": {}})
+            tx.execute(text(f"UPDATE edits SET {FAILED}, reschedule_id = 'rs_1' WHERE id = :id"), {"id": moved})
+    assert [one["editId"] for one in answer("list", "--workspace", factories.WORKSPACE)] == [mine]
+    assert [one["editId"] for one in answer("list")] == [mine]
+    assert len(answer("list", "--job", "rs_1")) == 20
+    shown = redraft("list", "--job", "rs_1", "--limit", "7")
+    assert "Only the first 7 are shown" in shown.stderr
+    assert "Only the first" not in redraft("list", "--job", "rs_1", "--limit", "20").stderr
+
+
+def test_a_queue_of_which_not_all_was_looked_at_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = post(engine)
+    for _ in range(3):
+        edit(engine, home, {"caption": "waits"})
+    assert redraft("list", "--status", "queued").stderr == ""
+    monkeypatch.setattr(edit_lists, "QUEUE_LOOKED_AT", 2)
+    assert "More than 2 edits wait" in redraft("list", "--status", "queued").stderr
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_list_takes_one_line_an_edit_on_a_terminal(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(command, "screen_width", lambda: width)
+    monkeypatch.setattr(workspaces, "screen_width", lambda: width)
+    home = post(engine, post_id=new_id("post"))
+    made = [failed(engine, home, {"caption": "mine"}) for _ in range(3)]
+    lines = redraft("list").stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split()[0] for line in lines if "failed" in line] == made[::-1]
+    assert all(home in line for line in lines if "failed" in line)
