@@ -82,6 +82,7 @@ _templates.filters |= {
     "moment": edit_histories.moment,
     "clock": _clock,
     "away": histories.away,
+    "in_zone": histories.in_zone,
     "length_of_time": edit_histories.duration,
     "counted": _counted,
     "looked_at": _looked_at,

@@ -21,13 +21,14 @@ from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
 from shared.store import acts as acts_store
-from shared.store import edit_lists, failed_posts, failures, overview
+from shared.store import edit_lists, failed_posts, failures, keys, overview
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
 from shared.store.edit_lists import EditFilter
 from shared.store.failed_posts import FailedPost
 from shared.store.failures import Retried
+from shared.store.keys import Account
 from shared.store.late import RenderTry
 
 FEW, MOST = 10, 50
@@ -61,6 +62,7 @@ class _History:
     failed: FailedPost | None
     rendered: RenderTry | None
     key_too_old: bool
+    account: Account | None
 
 
 @page("/ops/posts/{post_id}")
@@ -84,6 +86,7 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         notice=notice,
         notice_kind=kind,
         post=post,
+        account=found.account,
         plain_fields=PLAIN,
         edits=found.edits[:FEW],
         tries=found.tries[:MOST],
@@ -116,6 +119,7 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
         failed=failed[0] if failed else None,
         rendered=late_store.last_render(tx, post_id),
         key_too_old=bool(failed and failures.keys_too_old(tx, [post_id])),
+        account=keys.account(tx, post.account_id),
     )
 
 

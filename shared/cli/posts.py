@@ -176,14 +176,15 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one post's history: its state, its latest tries and edits, and who retried it."""
-    from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import acts, edit_lists, failed_posts, failures, overview  # noqa: PLC0415
+    from shared.domain import edit_histories, histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import acts, edit_lists, failed_posts, failures, keys, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
     from shared.store.edit_lists import EditFilter  # noqa: PLC0415
 
     with database(data_dir) as tx:
         found, now = posts_store.read_posts(tx, [post_id])
+        account = keys.account(tx, found[post_id].account_id) if post_id in found else None
         tries = overview.tries(tx, post_id, SHOWN)
         edits = edit_lists.page(tx, EditFilter(post_id=post_id), limit=SHOWN).edits
         done = acts.of(tx, post_id, SHOWN)
@@ -196,6 +197,8 @@ def show(
         refuse(f"There is no post {post_id}.")
     shown = {
         "post": edit_histories.without_secrets(posts.detailed(post)) | {"deleted": post.facts.deleted},
+        "accountName": account and account.name,
+        "localTime": histories.in_zone(post.facts.scheduled_time, post.facts.timezone),
         "revision": post.facts.revision,
         "renderedUrl": edit_histories.without_secrets(post.facts.rendered_url),
         "why": why[post_id].words,
@@ -240,8 +243,9 @@ def show(
 def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
     facts = post.facts
     lines = [f"{facts.id} in {post.workspace_id}: {'deleted, was ' if facts.deleted else ''}{facts.status}"]
+    beside = {"accountId": shown["accountName"], "scheduledTime": shown["localTime"]}
     lines += [
-        f"  {name:<15} {value}"
+        f"  {name:<15} {value}" + (f" ({beside[name]})" if beside.get(name) else "")
         for name, value in shown["post"].items()
         if name not in {"postId", "status"} and value is not None
     ]

@@ -118,6 +118,15 @@ def workspace_named(tx: Connection, given: str) -> Workspace | None:
     return Workspace(*row) if row else None
 
 
+_ACCOUNT = text("SELECT id, workspace_id, platform, name, created_at FROM accounts WHERE id = :id")
+
+
+def account(tx: Connection, account_id: str) -> Account | None:
+    """The account with this id, of any workspace."""
+    row = tx.execute(_ACCOUNT, {"id": account_id}).one_or_none()
+    return Account(*row) if row else None
+
+
 def accounts_named(tx: Connection, given: str) -> list[Account]:
     """The accounts with this id or this name, of all workspaces."""
     return [Account(*row) for row in tx.execute(_ACCOUNTS_NAMED, {"given": given})]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_a_count_that_is_exact_has_no_plus(stack: Running, ops: httpx.Client) ->
            VALUES ('rsch_1', 'ws_test', 'key', 'tests', '{"shift": "P1D"}', 'done', now(), 70000, 70, 60000, 10000)""",
     )
     page = read(ops, "/ops/jobs/rsch_1")
-    assert '<span class="figure">60,000</span> moved' in page
+    assert '<span class="figure">60,000</span> <a href="/ops/edits?job=rsch_1">moved</a>' in page
     assert '<span class="figure">10,000</span> skipped' in page
 
 
@@ -122,3 +123,85 @@ def test_a_count_that_ends_early_has_a_plus(stack: Running, ops: httpx.Client, c
         count=count,
     )
     assert f'<span class="figure">{shown}</span> failed edits' in read(ops, "/ops")
+
+
+def test_each_field_of_the_filter_finds_its_edits_and_the_address_keeps_them(stack: Running, ops: httpx.Client) -> None:
+    tiktok = edit(stack, stack.post(), {"caption": "a"})
+    instagram = edit(stack, stack.post(account_id=factories.INSTAGRAM, platform="instagram"), {"caption": "b"})
+    accepted = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    [old, tiktok] = [tiktok, new_id("edit", accepted.timestamp())]
+    change(
+        stack,
+        """UPDATE edits SET request_id = 'trace/7', requested_by = 'studio', api_key_id = 'key_7',
+               error_code = 'oddity', error_message = 'Out of memory', created_at = :at, id = :new WHERE id = :id""",
+        id=old,
+        new=tiktok,
+        at=accepted,
+    )
+    for query in (
+        f"account={factories.TIKTOK}",
+        "key=studio",
+        "key=key_7",
+        "request=trace%2F7",
+        "error=OUT+of",
+        "error=oddity",
+        "until=2026-01-02T03:05&since=2026-01-01T00:00",
+        "until=2026-01-02T03:05Z&since=2026-01-02T03:04:05Z",
+        "status=failed&key=studio",
+    ):
+        assert listed(read(ops, f"/ops/edits?{query}")) == [tiktok], query
+    assert listed(read(ops, "/ops/edits?since=2026-01-02T03:05&status=failed")) == [instagram]
+    assert set(listed(read(ops, "/ops/edits?workspace=ws_test"))) == {tiktok, instagram}
+    page = read(ops, "/ops/edits?status=failed&key=studio")
+    assert "<option selected>failed</option>" in page
+    assert 'name="key" value="studio"' in page
+
+
+def test_a_filter_that_names_nothing_says_so_and_lists_nothing(stack: Running, ops: httpx.Client) -> None:
+    edit(stack, stack.post(), {"caption": "a"})
+    for query, said in (
+        ("workspace=nobody", "There is no workspace nobody."),
+        ("account=nobody", "There is no account nobody."),
+        ("since=yesterday", "yesterday is no time in UTC, as 2026-03-01T12:00 is."),
+        ("status=lost", "There is no status lost."),
+    ):
+        page = read(ops, f"/ops/edits?{query}")
+        assert said in page
+        assert listed(page) == []
+
+
+def test_the_id_of_a_request_leads_to_its_edits_and_to_its_job(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    one, two, three = (edit(stack, post, {"caption": "a"}) for _ in range(3))
+    change(stack, "UPDATE edits SET request_id = '8d0c1b6e-6f0c-4b6e-9d2e-0f7a1c2b3d4e' WHERE id = :id", id=one)
+    change(stack, "UPDATE edits SET request_id = 'req_several' WHERE id = ANY(:ids)", ids=[two, three])
+    change(
+        stack,
+        """INSERT INTO reschedules (id, workspace_id, api_key_id, requested_by, request_id, plan)
+           VALUES ('rsch_7', 'ws_test', 'key', 'tests', 'req_job', '{"shift": "P1D"}')""",
+    )
+    for given, address in (
+        ("8d0c1b6e-6f0c-4b6e-9d2e-0f7a1c2b3d4e", f"/ops/edits/{one}"),
+        ('"requestId": "8d0c1b6e-6f0c-4b6e-9d2e-0f7a1c2b3d4e"', f"/ops/edits/{one}"),
+        ("req_several", "/ops/edits?request=req_several"),
+        ("req_job", "/ops/jobs/rsch_7"),
+    ):
+        assert ops.get("/ops/search", params={"q": given}).headers["location"] == address
+    assert set(listed(read(ops, "/ops/edits?request=req_several"))) == {two, three}
+    assert 'href="/ops/edits?request=req_several"' in read(ops, f"/ops/edits/{two}")
+
+
+def test_an_account_stands_with_its_name_and_a_time_in_the_posts_zone(stack: Running, ops: httpx.Client) -> None:
+    change(stack, "UPDATE accounts SET name = 'Coffee & Co' WHERE id = :id", id=factories.TIKTOK)
+    at = datetime(2026, 7, 1, 19, 0, tzinfo=UTC)
+    post = stack.post(timezone="America/New_York", scheduled_time=at)
+    applied = """status = 'applied', finalized_at = now(), revision = 2, before = '{"scheduledTime":
+        "2026-12-01T20:00:00Z"}', after = '{"scheduledTime": "2026-07-01T19:00:00Z"}'"""
+    moved = edit(stack, post, {"scheduledTime": "2026-07-01T15:00", "timezone": "America/New_York"}, applied)
+    page = read(ops, f"/ops/posts/{post}")
+    assert f'<span class="id">{factories.TIKTOK}</span> <span class="muted">(Coffee & Co)</span>' in page
+    assert "(2026-07-01 15:00 America/New_York)" in page
+    page = read(ops, f"/ops/edits/{moved}")
+    assert "(Coffee & Co)" in page
+    for local in ("(2026-12-01 15:00 America/New_York)", "(2026-07-01 15:00 America/New_York)"):
+        assert local in page

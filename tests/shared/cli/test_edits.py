@@ -363,3 +363,65 @@ def test_a_list_takes_one_line_an_edit_on_a_terminal(
     assert max(map(len, lines)) <= width
     assert [line.split()[0] for line in lines if "failed" in line] == made[::-1]
     assert all(home in line for line in lines if "failed" in line)
+
+
+def test_a_list_is_filtered_by_key_request_account_error_and_time(engine: Engine) -> None:
+    mine = edit(
+        engine,
+        post(engine),
+        {"caption": "mine"},
+        FAILED.replace("'x'", "'Boom'") + ", request_id = 'trace/7', requested_by = 'studio', api_key_id = 'key_7'",
+    )
+    other = failed(engine, post(engine, account_id=factories.INSTAGRAM, platform="instagram"), {"caption": "other"})
+    for chosen in (
+        ("--key", "studio"),
+        ("--key", "key_7"),
+        ("--request", "trace/7"),
+        ("--account", factories.TIKTOK),
+        ("--error", "boom"),
+        ("--reason", "INTERNAL: Boom"),
+    ):
+        assert [one["editId"] for one in answer("list", *chosen)] == [mine], chosen
+    assert [one["editId"] for one in answer("list", "--status", "failed", "--since", "2020-01-01T00:00Z")] == [
+        other,
+        mine,
+    ]
+    assert answer("list", "--status", "failed", "--until", "2020-01-01T00:00Z") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--account", "nobody"), "There is no account nobody"),
+        (("--workspace", "nobody"), "There is no workspace nobody"),
+        (("--since", "yesterday"), "--since takes a time in UTC"),
+        (("--until", "now"), "--until takes a time in UTC"),
+        (("--error", " "), "--error is empty"),
+    ],
+)
+def test_a_filter_that_names_nothing_is_refused(engine: Engine, given: tuple[str, str], said: str) -> None:
+    refused = redraft("list", *given)
+    assert (refused.exit_code, said in refused.stderr) == (2, True)
+
+
+def test_show_takes_the_id_of_a_request(engine: Engine) -> None:
+    home = post(engine)
+    mine = edit(engine, home, {"caption": "mine"}, "request_id = 'req_mine'")
+    several = [edit(engine, home, {"caption": "x"}, "request_id = 'req_several'") for _ in range(2)]
+    assert answer("show", "req_mine")["editId"] == mine
+    refused = redraft("show", "req_several")
+    assert refused.exit_code == 2
+    assert all(f"redraft edits show {one}" in refused.stderr for one in several)
+    assert redraft("show", "req_none").exit_code == 2
+
+
+def test_show_names_the_account_and_tells_times_in_the_posts_zone(engine: Engine) -> None:
+    home = post(engine, timezone="America/New_York")
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE accounts SET name = 'Coffee' WHERE id = :id"), {"id": factories.TIKTOK})
+    moved = applied(engine, home, {"scheduledTime": "2030-01-01T10:00", "timezone": "Asia/Tokyo"})
+    shown = redraft("show", moved).stdout
+    assert f"account {factories.TIKTOK} (Coffee)" in shown
+    assert "2030-01-01 10:00 Asia/Tokyo" in shown
+    assert "America/New_York ->" in shown
+    assert answer("show", moved)["accountName"] == "Coffee"
