@@ -117,6 +117,7 @@ async def list_edits(request: Request) -> Response:
         notice_kind="warn",
         edits=edits.edits,
         fields=fields,
+        query=found.query(),
         accounts=found.accounts,
         after=after,
         more=more,

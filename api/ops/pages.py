@@ -19,6 +19,7 @@ from api.context import storable
 from api.ops import edits as ops_edits  # noqa: F401
 from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
+from api.ops import mending as ops_mending  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router

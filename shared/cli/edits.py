@@ -1,14 +1,27 @@
 """`redraft edits`: lists, one edit's history, and what an operator may do about a failed edit."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shared.cli.edit_filters import (
+    AccountName,
+    DiscardableState,
+    EditState,
+    ErrorPart,
+    KeyName,
+    Post,
+    RequestId,
+    Since,
+    Until,
+    Workspace,
+    edit_filter,
+)
+from shared.cli.edit_listing import list_edits
+from shared.cli.edit_mending import check_which, mend_chosen, say_failures
 from shared.cli.operator import By, operator_name
 from shared.cli.places import parts, reaching
-from shared.cli.post_retries import parse_since
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
@@ -16,193 +29,28 @@ from shared.cli.workspaces import (
     database,
     echo,
     echo_wrapped,
-    find_workspace,
     refuse,
-    say,
     say_json,
-    screen_width,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from sqlalchemy import Connection
 
     from shared.domain.edit_histories import EditHistory, Prospect
     from shared.store.acts import Actor, Recorded
-    from shared.store.edit_lists import EditFilter
     from shared.store.operator_actions import Done, NotDone
 
 SHOWN = 20
-QUEUE_CUT = (
-    "More than {0:,} edits wait. These are the longest waiting of {0:,} of them; a longer waiting one may be among the "
-    "others."
-)
 
 app = typer.Typer(help="Edits: lists, histories, and what to do about failed ones.", no_args_is_help=True)
 
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
-Ids = Annotated[list[str], typer.Argument(metavar="EDIT...", help="As lists, logs and Flower show it: edit_…")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="EDIT...", help="As lists, logs and Flower show it: edit_…")]
 
 
-class EditState(StrEnum):
-    """The lifecycle's EditStatus once more, for typer, which wants it before anything heavy is imported."""
-
-    QUEUED = "queued"
-    APPLIED = "applied"
-    REJECTED = "rejected"
-    FAILED = "failed"
-
-
-Workspace = Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")]
-AccountName = Annotated[str | None, typer.Option("--account", help="Only this account's: its id or its name.")]
-KeyName = Annotated[str | None, typer.Option("--key", help="Only those sent with this API key: its name or its id.")]
-ErrorPart = Annotated[
-    str | None, typer.Option("--error", "--reason", help="Only those whose error's code or message holds this.")
-]
-Since = Annotated[str | None, typer.Option(help="Only those accepted since then, UTC: 2026-03-01T12:00Z.")]
-Until = Annotated[str | None, typer.Option(help="Only those accepted before then, UTC: 2026-03-01T13:00Z.")]
-
-
-@app.command("list")
-def list_edits(
-    *,
-    status: Annotated[
-        EditState | None, typer.Option("--status", metavar="STATUS", help=f"Only these: {', '.join(EditState)}.")
-    ] = None,
-    post: Annotated[str | None, typer.Option(help="Only this post's, moves by bulk jobs too: post_…")] = None,
-    workspace: Workspace = None,
-    account: AccountName = None,
-    key: KeyName = None,
-    request: Annotated[str | None, typer.Option(help="Only those of the request with this X-Request-Id.")] = None,
-    error: ErrorPart = None,
-    since: Since = None,
-    until: Until = None,
-    job: Annotated[str | None, typer.Option(help="The moves of this bulk job: rsch_…")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
-    data_dir: Folder = DATA_DIR,
-    as_json: AsJson = False,
-) -> None:
-    """List edits, newest first; queued ones, the longest waiting first. Moves by bulk jobs are left out."""
-    from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
-
-    wanted = edit_filter(
-        data_dir, status=status, post=post, workspace=workspace, account=account, key=key, request=request, error=error,
-        since=since, until=until, job=job,
-    )  # fmt: skip
-    found, more = _listed(data_dir, wanted, limit)
-    if as_json:
-        say_json([edit_histories.as_json(edit) for edit in found])
-    else:
-        _say_edits(found)
-    if more:
-        echo(f"Only the first {limit:,} are shown; --limit shows more.", err=True)
-
-
-def edit_filter(
-    data_dir: Path, *, status: EditState | None = None, post: str | None = None, workspace: str | None = None,
-    account: str | None = None, key: str | None = None, request: str | None = None, error: str | None = None,
-    since: str | None = None, until: str | None = None, job: str | None = None,
-) -> "EditFilter":  # fmt: skip
-    """What the options mean. Exits with 2 for a workspace or an account that is not there, and for what is no time."""
-    from shared.store import keys  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store.edit_lists import EditFilter  # noqa: PLC0415
-
-    if error is not None and not error.strip():
-        refuse("--error is empty, and would match every edit. Say a part of what the list shows, or leave it out.")
-    begins, ends = parse_since(since), parse_since(until, "--until")
-    with database(data_dir) as tx:
-        home = find_workspace(tx, workspace).id if workspace is not None else None
-        accounts = keys.accounts_named(tx, account) if account is not None else []
-    if account is not None and not accounts:
-        refuse(f"There is no account {account}. See which there are: redraft accounts list")
-    homes = {one.workspace_id for one in accounts}
-    return EditFilter(
-        status=status.value if status else None,
-        post_id=post,
-        workspace_id=home or (homes.pop() if len(homes) == 1 else None),
-        accounts=tuple(one.id for one in accounts) if account is not None else None,
-        key=key,
-        request_id=request,
-        error=error,
-        since=begins,
-        until=ends,
-        job_id=job,
-    )
-
-
-def _listed(data_dir: Path, wanted: "EditFilter", limit: int) -> "tuple[list[EditHistory], bool]":
-    """The first edits of a list, and whether there are more. A rare filter is looked for to the list's end."""
-    from shared.store import edit_lists  # noqa: PLC0415 - as above
-
-    found: list[EditHistory] = []
-    place = None
-    while True:
-        # A transaction for each page: none of them may last long.
-        with database(data_dir) as tx:
-            page = edit_lists.page(tx, wanted, place, limit - len(found))
-        found += page.edits
-        place = page.next_place
-        if place is None:
-            if page.looked_at:
-                # Only the queue's list ends with a cut.
-                echo(QUEUE_CUT.format(page.looked_at), err=True)
-            return found, False
-        if len(found) >= limit:
-            return found, True
-
-
-COLUMNS = {
-    "editId": "id",
-    "postId": "post",
-    "status": "status",
-    "createdAt": "accepted",
-    "waited": "took",
-    "attempts": "attempts",
-    "requestedBy": "by",
-    "error": "error",
-}
-PRIORITY = ("editId", "status", "postId", "error", "createdAt", "requestedBy", "waited", "attempts")
-"""Which columns a narrow terminal keeps, the first one first."""
-BETWEEN = 3
-"""Spaces between two columns."""
-
-
-def _say_edits(found: "list[EditHistory]") -> None:
-    from shared.domain import edit_histories, histories  # noqa: PLC0415 - as above
-
-    # A pipe has no width. What reads it compares times with logs.
-    width = screen_width()
-    rows = [
-        {
-            "editId": edit.id,
-            "postId": edit.post_id,
-            "status": edit.status,
-            "createdAt": histories.away(edit.created_at, edit.read_at)
-            if width
-            else edit_histories.moment(edit.created_at) or "",
-            "waited": edit_histories.duration(edit.waited),
-            "attempts": str(edit.attempts),
-            "requestedBy": edit.requested_by,
-            "error": edit.error_code or "",
-        }
-        for edit in found
-    ]
-    say(rows, fitting(rows, COLUMNS, PRIORITY, width), as_json=False, none="There are no such edits.")
-
-
-def fitting(
-    rows: "Sequence[Mapping[str, str]]", columns: "Mapping[str, str]", priority: "Sequence[str]", width: int | None
-) -> dict[str, str]:
-    """The columns of a table that fit a terminal of this width, each whole: the first of `priority`, as many as fit."""
-    kept: set[str] = set()
-    for field in priority if width is not None else columns:
-        taken = kept | {field}
-        longest = [max([len(columns[one]), *(len(row[one]) for row in rows)]) for one in taken]
-        if kept and width is not None and sum(longest) + BETWEEN * len(taken) > width:
-            continue
-        kept = taken
-    return {field: heading for field, heading in columns.items() if field in kept}
+app.command("list")(list_edits)
 
 
 @app.command("show")
@@ -266,30 +114,104 @@ def _of_request(tx: "Connection", given: str) -> str:
     return found[0].id if found else given
 
 
+@app.command("failures")
+def failures(
+    *,
+    post: Post = None,
+    workspace: Workspace = None,
+    account: AccountName = None,
+    key: KeyName = None,
+    request: RequestId = None,
+    error: ErrorPart = None,
+    since: Since = None,
+    until: Until = None,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Count failed edits by error, the most frequent first."""
+    wanted = edit_filter(
+        data_dir, status=EditState.FAILED, post=post, workspace=workspace, account=account, key=key, request=request,
+        error=error, since=since, until=until,
+    )  # fmt: skip
+    say_failures(wanted, data_dir=data_dir, as_json=as_json)
+
+
 @app.command("requeue")
 def requeue(
-    edit_ids: Ids,
+    edit_ids: Ids = None,
     *,
+    post: Post = None,
+    workspace: Workspace = None,
+    account: AccountName = None,
+    key: KeyName = None,
+    request: RequestId = None,
+    error: ErrorPart = None,
+    since: Since = None,
+    until: Until = None,
     by: By = None,
     yes: Yes = False,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Give failed edits another try, each behind everything that waits for its post now."""
-    _decide(edit_ids, "requeue", by, yes=yes, data_dir=data_dir, as_json=as_json)
+    """Give failed edits another try, each behind everything that waits for its post now.
+
+    Name the edits, or choose all that a filter means. What would be overwritten is shown before it asks.
+    """
+    given = (post, workspace, account, key, request, error, since, until)
+    filtered = any(one is not None for one in given)
+    check_which(edit_ids, filtered=filtered, as_json=as_json, yes=yes)
+    if not filtered:
+        _decide(edit_ids or [], "requeue", by, yes=yes, data_dir=data_dir, as_json=as_json)
+        return
+    wanted = edit_filter(
+        data_dir, status=EditState.FAILED, post=post, workspace=workspace, account=account, key=key, request=request,
+        error=error, since=since, until=until,
+    )  # fmt: skip
+    mend_chosen(wanted, "requeue", _actor(by), yes=yes, data_dir=data_dir, as_json=as_json)
 
 
 @app.command("discard")
 def discard(
-    edit_ids: Ids,
+    edit_ids: Ids = None,
     *,
+    status: Annotated[
+        DiscardableState | None,
+        typer.Option("--status", metavar="STATUS", help="With a filter: failed, unless it is queued."),
+    ] = None,
+    post: Post = None,
+    workspace: Workspace = None,
+    account: AccountName = None,
+    key: KeyName = None,
+    request: RequestId = None,
+    error: ErrorPart = None,
+    since: Since = None,
+    until: Until = None,
     by: By = None,
     yes: Yes = False,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Reject failed or queued edits for good: they never take effect."""
-    _decide(edit_ids, "discard", by, yes=yes, data_dir=data_dir, as_json=as_json)
+    """Reject failed or queued edits for good: they never take effect.
+
+    Name the edits, or choose all that a filter means. The count is shown before it asks.
+    """
+    given = (status, post, workspace, account, key, request, error, since, until)
+    filtered = any(one is not None for one in given)
+    check_which(edit_ids, filtered=filtered, as_json=as_json, yes=yes)
+    if not filtered:
+        _decide(edit_ids or [], "discard", by, yes=yes, data_dir=data_dir, as_json=as_json)
+        return
+    wanted = edit_filter(
+        data_dir, status=EditState(status or "failed"), post=post, workspace=workspace, account=account, key=key,
+        request=request, error=error, since=since, until=until,
+    )  # fmt: skip
+    mend_chosen(wanted, "discard", _actor(by), yes=yes, data_dir=data_dir, as_json=as_json)
+
+
+def _actor(by: str | None) -> "Actor":
+    from shared.store.acts import Actor  # noqa: PLC0415 - as above
+
+    return Actor(operator_name(by))
 
 
 def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_dir: Path, as_json: bool) -> None:
@@ -298,8 +220,6 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
     from shared.store import operator_actions  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 
-    if as_json and not yes:
-        refuse("--json asks no questions: give --yes too. `redraft edits show` says what a requeue would overwrite.")
     done: list[dict[str, Any]] = []
     for edit_id in dict.fromkeys(edit_ids):
         # Read only now: this edit may overwrite what the previous one has just been given back.
@@ -390,15 +310,16 @@ def _show_prospect(seen: "Prospect", zone: str | None = None) -> None:
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     for sentence in seen.sentences():
-        echo(f"  {sentence}")
+        echo_wrapped(f"  {sentence}", indent=2)
     for one in seen.overwrites:
         fields = edit_histories.listed(one.fields)
-        echo(
+        echo_wrapped(
             f"    {fields} as {one.edit_id} set it"
-            f" ({one.status} {edit_histories.moment(one.at)}, by {one.requested_by})"
+            f" ({one.status} {edit_histories.moment(one.at)}, by {one.requested_by})",
+            indent=6,
         )
     for line in _changes(seen.before, seen.after, zone):
-        echo(f"  {line}")
+        echo_wrapped(f"  {line}", indent=19)
 
 
 def _fields(values: dict[str, Any]) -> list[str]:

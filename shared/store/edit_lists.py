@@ -40,8 +40,8 @@ class EditFilter:
     one post or of one job.
 
     `accounts`: ids of accounts. `key`: the name or the id of an API key. `error`: a part of the error's code or
-    message, in small or capital letters. `error_code` and `error_message`: the whole of them. `since` and `until`: when
-    an edit was accepted; aware, `until` itself is not meant. `up_to`: a number in the order; later edits are not meant.
+    message, in small or capital letters. `group`: the id of an ErrorGroup. `since` and `until`: when an edit was
+    accepted; aware, `until` itself is not meant. `up_to`: a number in the order; later edits are not meant.
     """
 
     status: str | None = None
@@ -51,8 +51,7 @@ class EditFilter:
     key: str | None = None
     request_id: str | None = None
     error: str | None = None
-    error_code: str | None = None
-    error_message: str | None = None
+    group: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     job_id: str | None = None
@@ -65,7 +64,10 @@ class EditFilter:
         return given | ({"accounts": list(self.accounts)} if self.accounts is not None else {})
 
 
-_CONDITIONS: Final[Mapping[str, str]] = {
+ERROR_GROUP: Final = "md5(concat_ws(chr(31), error_code, error_message))"
+"""The id of the group of edits with this error, in SQL."""
+
+CONDITIONS: Final[Mapping[str, str]] = {
     "status": "status = :status",
     "post_id": "post_id = :post_id",
     "workspace_id": "workspace_id = :workspace_id",
@@ -75,8 +77,7 @@ _CONDITIONS: Final[Mapping[str, str]] = {
     "key": "(requested_by = :key OR api_key_id = :key)",
     "request_id": "request_id = :request_id",
     "error": "strpos(lower(concat_ws(': ', error_code, error_message)), lower(:error)) > 0",
-    "error_code": "error_code = :error_code",
-    "error_message": "error_message = :error_message",
+    "group": f"{ERROR_GROUP} = :group",
     "since": "created_at >= :since",
     "until": "created_at < :until",
     "job_id": "reschedule_id = :job_id",
@@ -218,7 +219,7 @@ def _scope(path: _Path, shape: frozenset[str]) -> str:
 
 @lru_cache(maxsize=512)
 def _statement(path: _Path, names: frozenset[str], shape: frozenset[str]) -> TextClause:
-    filters = [_CONDITIONS[name] for name in sorted(names)]
+    filters = [CONDITIONS[name] for name in sorted(names)]
     if path.index == "ix_edits_workspace":
         filters.append("reschedule_id IS NULL")
     # The inner LIMIT keeps the filters out of the choice of the index, and bounds what is looked at.
@@ -244,7 +245,7 @@ def _end_statement(path: _Path, shape: frozenset[str]) -> TextClause:
 
 @lru_cache(maxsize=512)
 def _queue_statement(names: frozenset[str]) -> TextClause:
-    filters = " AND ".join(_CONDITIONS[name] for name in sorted(names))
+    filters = " AND ".join(CONDITIONS[name] for name in sorted(names))
     # ix_edits_queue is in the order of posts. So the waiting edits are put in order first, and only a page is read.
     return text(f"""
         WITH waiting AS MATERIALIZED (

@@ -3,6 +3,7 @@
 Operators see all workspaces. edit_lists.py has the lists of edits.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from shared.domain import edit_histories, events, histories
 from shared.domain.edit_histories import EditHistory, Prospect
 from shared.domain.errors import Discarded
 from shared.domain.lifecycle import EditStatus
+from shared.domain.posts import Post
 from shared.domain.queued_edits import EditResult
 from shared.store import acts as acts_store
 from shared.store import counted
@@ -93,9 +95,15 @@ def requeue(tx: Connection, edit_id: str, actor: Actor, seen: str | None = None)
         return NotDone(f"There is no post {edit.post_id} any more; discard the edit")
     if seen is not None and seen != now.mark:
         return NotDone("The post or its edits have changed since you looked; look again", now)
-    counted(tx.execute(_REQUEUE, {"id": edit_id, "post": edit.post_id}).rowcount, 1, "requeue")
-    acts_store.record(tx, actor, [_act(acts_store.REQUEUE, now.edit)])
+    requeue_locked(tx, [now.edit], actor)
     return Done(edit.post_id)
+
+
+def requeue_locked(tx: Connection, failed: Sequence[EditHistory], actor: Actor) -> None:
+    """Requeue failed edits of locked posts, each behind the one before it."""
+    for edit in failed:
+        counted(tx.execute(_REQUEUE, {"id": edit.id, "post": edit.post_id}).rowcount, 1, "requeue")
+    acts_store.record(tx, actor, [_act(acts_store.REQUEUE, edit) for edit in failed])
 
 
 _DISCARD_FAILED = text("""
@@ -113,19 +121,32 @@ def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
         return NotDone(f"There is no edit {edit_id}")
     locked = posts_store.lock_posts(tx, [edit.post_id], "wait")
     edit = history(tx, edit_id) or edit
-    post, error = locked.get(edit.post_id), Discarded()
-    revision = post.facts.revision if post else None
-    end = EditResult(edit_id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
-    if edit.status == EditStatus.QUEUED:
-        edits_store.finalize_edits(tx, [end], tried=False)
-    elif edit.status == EditStatus.FAILED:
-        given = {"id": edit_id, "code": error.code, "message": error.message, "revision": revision}
-        counted(tx.execute(_DISCARD_FAILED, given).rowcount, 1, "discard")
-    else:
+    if edit.status not in {EditStatus.QUEUED, EditStatus.FAILED}:
         return NotDone(f"Only failed and queued edits are discarded; {edit_id} is {edit.status}")
-    acts_store.record(tx, actor, [_act(acts_store.DISCARD, edit)])
-    webhooks = webhooks_store.record(tx, events.of_edits([end], {edit_id: post})) if post else []
-    return Done(edit.post_id, tuple(webhooks))
+    return Done(edit.post_id, tuple(discard_locked(tx, [edit], locked, actor)))
+
+
+def discard_locked(
+    tx: Connection, unwanted: Sequence[EditHistory], locked: Mapping[str, Post], actor: Actor
+) -> list[str]:  # fmt: skip
+    """Reject failed and queued edits of locked posts; the posts to ring `webhooks.deliver` for. A post that is not
+    there any more has no lock and no event.
+    """
+    error, ends = Discarded(), list[EditResult]()
+    for edit in unwanted:
+        post = locked.get(edit.post_id)
+        revision = post.facts.revision if post else None
+        ends.append(
+            EditResult(edit.id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
+        )
+        if edit.status == EditStatus.FAILED:
+            given = {"id": edit.id, "code": error.code, "message": error.message, "revision": revision}
+            counted(tx.execute(_DISCARD_FAILED, given).rowcount, 1, "discard")
+    queued = {edit.id for edit in unwanted if edit.status == EditStatus.QUEUED}
+    edits_store.finalize_edits(tx, [end for end in ends if end.id in queued], tried=False)
+    acts_store.record(tx, actor, [_act(acts_store.DISCARD, edit) for edit in unwanted])
+    posts_of = {edit.id: locked[edit.post_id] for edit in unwanted if edit.post_id in locked}
+    return webhooks_store.record(tx, events.of_edits([end for end in ends if end.id in posts_of], posts_of))
 
 
 def _act(action: str, edit: EditHistory) -> Act:

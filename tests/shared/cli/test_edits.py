@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from shared.broker import queue
+from shared.cli import edit_listing, workspaces
 from shared.cli import edits as command
-from shared.cli import workspaces
 from shared.domain import edit_histories
 from shared.domain.ids import new_id
 from shared.store import edit_lists, operator_actions
@@ -355,7 +355,7 @@ def test_a_queue_of_which_not_all_was_looked_at_is_told(engine: Engine, monkeypa
 def test_a_list_takes_one_line_an_edit_on_a_terminal(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    monkeypatch.setattr(command, "screen_width", lambda: width)
+    monkeypatch.setattr(edit_listing, "screen_width", lambda: width)
     monkeypatch.setattr(workspaces, "screen_width", lambda: width)
     home = post(engine, post_id=new_id("post"))
     made = [failed(engine, home, {"caption": "mine"}) for _ in range(3)]

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, TextClause, create_engine, pool, text
 
 from shared.local.postgres import PostgreSQL
-from shared.store import acts, edit_lists, failed_posts, late, operator_actions, overview, webhooks
+from shared.store import acts, edit_lists, failed_posts, late, mending, operator_actions, overview, webhooks
 from shared.store.edit_lists import EditFilter
 from tests.conftest import TEMPLATE
 
@@ -179,10 +179,27 @@ def test_the_queue_is_put_in_order_from_its_own_index(engine: Engine) -> None:
         reads_little(explained(tx, edit_lists._QUEUED, {"looked_at": 7}), "ix_edits_queue")
 
 
+def test_what_is_mended_is_chosen_by_the_indexes_of_its_state(engine: Engine) -> None:
+    with engine.connect() as tx:
+        for wanted in of_edits():
+            given = wanted.given() | {"up_to": 9_000, "looked_at": mending.LOOKED_AT, "limit": 1001, "after": -1}
+            names = frozenset(wanted.given()) | {"up_to"}
+            for status in ("failed", "queued"):
+                index = "ix_edits_failed" if status == "failed" else "ix_edits_queue"
+                chosen = mending._chosen_statement(names | {"status"}, status)
+                reads_little(explained(tx, chosen, given | {"status": status}), index)
+            grouped = mending._groups_statement(names | {"status"})
+            reads_little(explained(tx, grouped, given | {"status": "failed"}), "ix_edits_failed")
+
+
 ALL_FAILED = failed_posts._ALL | {"looked_at": failed_posts.LOOKED_AT, "limit": 100, "harmless": ["done"]}
 OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("pk_edits", operator_actions._ONE, {"id": "edit_00000007"}),
     ("ix_edits_post", operator_actions._NEWER, {"post": "post_7", "seq": 5, "limit": 200}),
+    ("ix_edits_failed", mending._MORE, {"looked_at": mending.LOOKED_AT}),
+    ("ix_edits_failed", mending._LAST_LOOKED_AT, {"looked_at": mending.LOOKED_AT, "after": -1}),
+    ("pk_edits", mending._SOME, {"ids": ["edit_00000007"]}),
+    ("ix_edits_post", mending._NEWER, {"posts": ["post_7"], "seqs": [1], "limit": 50}),
     ("ix_edits_request", operator_actions._FIND, {"ids": ["post_7"], "requests": ["req_7"]}),
     ("ix_reschedules_request", operator_actions._FIND, {"ids": ["post_7"], "requests": ["req_7"]}),
     ("pk_posts", operator_actions._POSTS, {
