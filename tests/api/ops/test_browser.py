@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from shared.domain.ids import new_id
 from tests import factories
 from tests.api.ops.browser import DESKTOP, PHONE, Browser, missing
 from tests.stack import Running
@@ -55,6 +56,10 @@ return [...document.querySelectorAll('a, button, input:not([type=hidden]), selec
     .filter((one) => !(one.textContent.trim() || one.getAttribute('aria-label')
         || (one.labels && [...one.labels].some((label) => label.textContent.trim()))))
     .map((one) => one.outerHTML.slice(0, 120));
+"""
+OVER = """
+return [...document.querySelectorAll('.card')].filter((one) => one.scrollWidth > one.clientWidth + 1)
+    .map((one) => one.textContent.trim().slice(0, 80));
 """
 WIDE = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
@@ -193,6 +198,18 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     reason = f"/failed/{md5(chr(31).join(parts).encode()).hexdigest()}"  # noqa: S324  -- as PostgreSQL names it
     pages = ["", "/edits", "/edits?status=failed", f"/edits/{failed}", f"/posts/{post}", "/late", "/jobs", "/webhooks"]
     pages += ["/failed", "/failed/refused", reason, f"/posts/{out}"]
+    long_id = stack.post(id=new_id("post"))
+    with stack.engine.begin() as tx:
+        tx.execute(
+            text("""UPDATE edits SET id = :new, post_id = :post, error_message = :words,
+                        requested_by = 'content-studio',
+                        changes = '{"scheduledTime": "2030-01-01T10:00", "timezone": "America/Los_Angeles"}'
+                    WHERE id = :id"""),
+            {"id": failed_edit(stack, long_id, {}), "new": new_id("edit"), "post": long_id, "words": words},
+        )
+    mended = ["/edits?status=failed", "/edits?workspace=ws_test&account=acc_tiktok&key=nothing", "/failed-edits"]
+    mended += ["/failed-edits/mend", "/failed-edits?act=requeued&done=2&left=1"]
+    pages += mended
     for path in [*pages, "/search?q=nothing"]:
         browser.open(url(stack, f"/ops{path}"))
         seen, low = browser.run(LOW_CONTRAST)
@@ -200,6 +217,7 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
         assert low == [], path
         assert browser.run(WIDE) <= 0, f"{path} is wider than the screen"
         assert browser.run(UNNAMED) == [], path
+        assert path not in mended or browser.run(OVER) == [], f"a table of {path} is wider than its card"
     [mode] = browser.run("return [matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light']")
     assert mode == scheme
     assert [said for said in browser.said() if "404" not in said] == []
