@@ -11,15 +11,17 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api.context import context_of, storable
+from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.edits import FIELDS, Asked, fields_of, read_filter
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from shared.domain import requeues
 from shared.domain.edit_histories import Prospect
+from shared.domain.errors import Unavailable
 from shared.domain.lifecycle import EditStatus
 from shared.store import mending
+from shared.store.acts import Actor
 from shared.store.mending import ErrorGroups, Mended
 
 AT_ONCE: Final = 1000
@@ -109,13 +111,18 @@ async def list_groups(request: Request) -> Response:
 
 def _notice(request: Request) -> tuple[str | None, str]:
     """What an act did, and how that looks: a warning where edits were left."""
-    act, done, left = asked(request, "act") or "", asked(request, "done") or "", asked(request, "left") or "0"
-    if act not in DONE or not _COUNT.fullmatch(done) or not _COUNT.fullmatch(left):
+    act, done = asked(request, "act") or "", asked(request, "done") or ""
+    left, rest = asked(request, "left") or "0", asked(request, "rest") or "0"
+    if act not in DONE or not all(_COUNT.fullmatch(count) for count in (done, left, rest)):
         return None, "good"
     notice = f"{int(done):,} {'edit is' if int(done) == 1 else 'edits are'} {DONE[act]}."
     if int(left):
         notice += f" {int(left):,} had changed or were locked elsewhere, and are left as they are."
-    return notice, "warn" if int(left) else "good"
+    if int(rest):
+        notice += (
+            f" Then PostgreSQL did not answer in time: {int(rest):,} may not have been done. Do it again for the rest."
+        )
+    return notice, "warn" if int(left) or int(rest) else "good"
 
 
 @page("/ops/failed-edits/mend")
@@ -178,13 +185,22 @@ async def _act(request: Request, act: str) -> Response:
         )
     context, actor, done, left = context_of(request), operator(request), 0, 0
     for part in requeues.chunks(found.prospects, mending.TOGETHER):
-        if act == "requeued":
-            marks = {one.edit.id: one.mark for one in part}
-            mended: Mended = await context.write(mending.requeue, marks, actor, unsure=UNSURE)
-        else:
-            states = {one.edit.id: one.edit.status for one in part}
-            mended = await context.write(mending.discard, states, actor, unsure=UNSURE)
+        try:
+            mended = await _mend(context, act, part, actor)
+        except Unavailable:
+            if not done:
+                raise
+            break
         done, left = done + len(mended.done), left + len(mended.left)
         context.ring(edits=mended.posts, webhooks=mended.webhooks)
     log.info("operator_decided", done=act, edits=done, left=left, by=actor.name)
-    return RedirectResponse(f"/ops/failed-edits?act={act}&done={done}&left={left}", 303)
+    rest = len(found.prospects) - done - left
+    counts = f"done={done}&left={left}" + (f"&rest={rest}" if rest else "")
+    return RedirectResponse(f"/ops/failed-edits?act={act}&{counts}", 303)
+
+
+async def _mend(context: Context, act: str, part: list[Prospect], actor: Actor) -> Mended:
+    """One part, in a transaction of its own."""
+    if act == "requeued":
+        return await context.write(mending.requeue, {one.edit.id: one.mark for one in part}, actor, unsure=UNSURE)
+    return await context.write(mending.discard, {one.edit.id: one.edit.status for one in part}, actor, unsure=UNSURE)

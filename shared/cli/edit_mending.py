@@ -42,7 +42,12 @@ def mend_chosen(wanted: "EditFilter", verb: str, actor: "Actor", *, yes: bool, d
     done: list[str] = []
     left: list[str] = []
     for part in requeues.chunks(prospects, mending.TOGETHER):
-        mended = _mend(part, verb, actor, data_dir, agreed=not yes)
+        try:
+            mended = _mend(part, verb, actor, data_dir, agreed=not yes)
+        except typer.Exit:
+            count = f"{len(done):,} of {_edits(len(prospects))}"
+            echo_wrapped(f"Before that {count} had been done. Run the command again for the rest.", err=True)
+            raise
         done, left = done + mended.done, left + mended.left
     if as_json:
         why = "it has changed, or its post is locked by another session"

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from api.ops import mending as page
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
+from shared.store import mending
 from tests import factories
 from tests.conftest import LOGICAL_DATABASES, TEMPLATE
 from tests.loopback import LOOPBACK
@@ -177,6 +178,21 @@ def test_of_more_than_one_press_mends_the_page_says_so(stack: Running, ops: http
     assert answer.headers["location"].endswith("done=1000&left=0")
     assert "5 edits of 5 posts" in read(ops, "/ops/failed-edits/mend")
     assert "there are more" not in read(ops, "/ops/failed-edits/mend")
+
+
+def test_a_press_that_postgresql_ends_half_way_says_how_far_it_came(stack: Running, ops: httpx.Client) -> None:
+    """The row of an edit of the second part is locked for longer than a statement waits."""
+    many = mending.TOGETHER + 10
+    ids = [edit(stack, stack.post(), "mine") for _ in range(many)]
+    agreed = fields(ops, "/ops/failed-edits/mend", "requeue")
+    with stack.engine.begin() as other:
+        other.execute(text("SELECT FROM edits WHERE id = :id FOR UPDATE"), {"id": ids[-1]})
+        answer = press(ops, "requeue", agreed)
+    assert answer.headers["location"].endswith(f"done={mending.TOGETHER}&left=0&rest=10")
+    assert "10 may not have been done. Do it again for the rest." in read(ops, answer.headers["location"])
+    press(ops, "requeue", fields(ops, "/ops/failed-edits/mend", "requeue"))
+    assert set(statuses(stack, ids)) == {"queued"}
+    assert len(acts(stack)) == many
 
 
 @pytest.mark.parametrize("act", ["requeue", "discard"])

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from shared.broker import queue
 from shared.cli import edit_mending, workspaces
 from shared.cli import edits as command
+from shared.store import mending
 from tests import factories
 
 FAILED = (
@@ -169,6 +170,20 @@ def test_more_than_one_command_takes_are_told_and_left_for_the_next(
     assert "there are more. Run the command again" in said.stdout
     assert statuses(engine, ids) == ["queued"] * 3 + ["failed"] * 2
     assert len(answer("requeue", "--error", "internal", "--yes")) == 2
+
+
+def test_a_command_that_postgresql_ends_half_way_says_how_far_it_came(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mending, "TOGETHER", 2)
+    ids = [edit(engine, post(engine), "mine") for _ in range(5)]
+    with engine.begin() as other:
+        other.execute(text("SELECT FROM edits WHERE id = :id FOR UPDATE"), {"id": ids[3]})
+        ended = redraft("requeue", "--error", "internal", "--yes")
+    assert ended.exit_code == 1
+    assert "Before that 2 of 5 edits had been done. Run the command again" in ended.stderr
+    assert statuses(engine, ids) == ["queued"] * 2 + ["failed"] * 3
+    assert len(answer("requeue", "--error", "internal", "--yes")) == 3
 
 
 def test_the_commands_fit_a_terminal_of_80_columns(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
