@@ -21,7 +21,7 @@ from api.ops import access
 from shared.domain import edit_histories, histories
 from shared.domain.errors import RedraftError, Unavailable
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
-from shared.store import overview
+from shared.store import failed_posts, overview
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -50,7 +50,17 @@ _reading = asyncio.Semaphore(READS_AT_ONCE)
 
 
 def _counted(number: int) -> str:
-    return f"{number:,}+" if number >= overview.MANY else f"{number:,}"
+    return f"{number:,}"
+
+
+def _capped(number: int) -> str:
+    """A count that ends above MANY: `10,000+` is more than 10,000."""
+    return f"{overview.MANY:,}+" if number > overview.MANY else f"{number:,}"
+
+
+def _looked_at(number: int) -> str:
+    """A count among the newest LOOKED_AT failed posts."""
+    return f"{number:,} or more" if number >= failed_posts.LOOKED_AT else f"{number:,}"
 
 
 def _clock(instant: datetime) -> str:
@@ -72,8 +82,11 @@ _templates.filters |= {
     "moment": edit_histories.moment,
     "clock": _clock,
     "away": histories.away,
+    "in_zone": histories.in_zone,
     "length_of_time": edit_histories.duration,
     "counted": _counted,
+    "looked_at": _looked_at,
+    "capped": _capped,
     "asked_for": asked_for,
     "unsigned": edit_histories.without_secrets,
 }

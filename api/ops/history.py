@@ -1,6 +1,7 @@
 """One edit's history on the operators' pages, with requeue and discard."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
@@ -16,9 +17,12 @@ from api.ops.frame import asked, html, message, page, read
 from shared.domain import edit_histories
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import printable
+from shared.domain.posts import Post
 from shared.store import acts as acts_store
-from shared.store import operator_actions
+from shared.store import keys, operator_actions
+from shared.store import posts as posts_store
 from shared.store.acts import Recorded
+from shared.store.keys import Account
 from shared.store.operator_actions import Done, NotDone
 
 MOST = 50
@@ -32,6 +36,16 @@ DONE: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Edit:
+    """All that an edit's page shows. `acts`: newest first."""
+
+    prospect: Prospect
+    acts: list[Recorded]
+    post: Post | None
+    account: Account | None
+
+
 @page("/ops/edits/{edit_id}")
 async def show_edit(request: Request) -> Response:
     """One edit's history, and what a requeue of a failed edit would do."""
@@ -40,9 +54,10 @@ async def show_edit(request: Request) -> Response:
 
 async def _edit_page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
     edit_id = request.path_params["edit_id"]
-    prospect, acts = await read(request, _edit, edit_id) if storable(edit_id) else (None, [])
-    if prospect is None:
+    found = await read(request, _edit, edit_id) if storable(edit_id) else None
+    if found is None:
         return message(request, 404, "No such edit", f"There is no edit {printable(edit_id)}.")
+    prospect = found.prospect
     edit, config, path = prospect.edit, context_of(request).config, f"/ops/edits/{edit_id}"
     return html(
         request,
@@ -56,14 +71,21 @@ async def _edit_page(request: Request, notice: str | None = None, kind: str = "g
         prospect=prospect,
         advice=edit_histories.advice(edit),
         milestones=edit_histories.milestones(edit),
-        acts=acts,
+        acts=found.acts,
+        post=found.post,
+        account=found.account,
         requeue_token=access.token(config, f"{path}/requeue"),
         discard_token=access.token(config, f"{path}/discard"),
     )
 
 
-def _edit(tx: Connection, edit_id: str) -> tuple[Prospect | None, list[Recorded]]:
-    return operator_actions.prospect(tx, edit_id), acts_store.of(tx, edit_id, MOST)
+def _edit(tx: Connection, edit_id: str) -> _Edit | None:
+    prospect = operator_actions.prospect(tx, edit_id)
+    if prospect is None:
+        return None
+    post = posts_store.read_posts(tx, [prospect.edit.post_id])[0].get(prospect.edit.post_id)
+    account = keys.account(tx, post.account_id) if post else None
+    return _Edit(prospect, acts_store.of(tx, edit_id, MOST), post, account)
 
 
 @page("/ops/edits/{edit_id}/requeue", "POST")

@@ -16,19 +16,21 @@ from starlette.responses import RedirectResponse, Response
 from api.context import storable
 
 # Its routes come before the one for all other addresses below.
+from api.ops import edits as ops_edits  # noqa: F401
 from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
+from api.ops import mending as ops_mending  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
 from api.ops import webhooks as ops_webhooks  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
 from shared.broker import queue
-from shared.domain.edit_histories import EditHistory
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
-from shared.domain.lifecycle import EditStatus
-from shared.store import failed_posts, health, operator_actions, overview, webhook_log
+from shared.store import edit_lists, failed_posts, health, operator_actions, overview, webhook_log
 from shared.store import late as late_store
+from shared.store.edit_lists import EditFilter
+from shared.store.operator_actions import Found
 
 __all__ = ["router"]
 
@@ -43,7 +45,7 @@ async def show_overview(request: Request) -> Response:
     """The overview."""
     summary, failed, late, jobs, backlogs, depths = await asyncio.gather(
         perhaps(request, overview.summary),
-        perhaps(request, _edits, "failed", None, None, FEW),
+        perhaps(request, edit_lists.page, EditFilter(status="failed"), None, FEW),
         perhaps(request, late_store.late_posts, FEW),
         perhaps(request, overview.jobs, FEW // 2),
         perhaps(request, webhook_log.backlogs),
@@ -61,7 +63,7 @@ async def show_overview(request: Request) -> Response:
         here="/ops",
         now=now,
         summary=summary,
-        failed=failed,
+        failed=failed.edits if failed is not None else None,
         refused=refused,
         troubles=troubles,
         failed_classes=[one for one in of_a_day if one.failure in SET_UP_WRONGLY],
@@ -102,44 +104,18 @@ async def _depths() -> dict[str, int] | None:
         return None
 
 
-# The place of an edit in a list: its number in the order, or any other text, which is its id.
-_SEQ = re.compile(r"[0-9]{1,18}", re.ASCII)
-
-
-def _edits(tx: Connection, status: str | None, post_id: str | None, after: str | None, limit: int) -> list[EditHistory]:
-    place = int(after) if after is not None and _SEQ.fullmatch(after) else after
-    return operator_actions.edits(tx, status=status, post_id=post_id, after=place, limit=limit)
-
-
-@page("/ops/edits")
-async def list_edits(request: Request) -> Response:
-    """Edits by status and post."""
-    status, post_id, after = (asked(request, name) for name in ("status", "post", "after"))
-    status = status if status in {one.value for one in EditStatus} else None
-    found = await read(request, _edits, status, post_id, after, PAGE + 1)
-    edits = found[:PAGE]
-    last = operator_actions.place(edits[-1], status=status, post_id=post_id) if edits else None
-    more = {"status": status, "post": post_id, "after": str(last)} if len(found) > PAGE else {}
-    return html(
-        request,
-        "edits.html",
-        here="/ops/edits",
-        now=edits[0].read_at if edits else None,
-        edits=edits,
-        status=status,
-        post=post_id,
-        after=after,
-        more=urlencode({name: value for name, value in more.items() if value}),
-    )
-
-
 @page("/ops/late")
 async def list_late(request: Request) -> Response:
     """Posts that should have gone out."""
-    late = await read(request, late_store.late_posts, MANY)
-    now = late[0].now if late else None
+    late = await read(request, late_store.late_posts, MANY + 1)
     return html(
-        request, "late.html", here="/ops/late", now=now, late=late, many=MANY, late_after=int(overview.LATE_AFTER)
+        request,
+        "late.html",
+        here="/ops/late",
+        now=late[0].now if late else None,
+        late=late[:MANY],
+        more=len(late) > MANY,
+        late_after=int(overview.LATE_AFTER),
     )
 
 
@@ -171,23 +147,33 @@ async def show_job(request: Request) -> Response:
 
 
 _ID = re.compile(r"[a-z]{2,12}_[0-9A-Za-z]+(?:_[0-9A-Za-z]+)*|[0-9A-Za-z]{6,64}", re.ASCII)
+# What api/http/request_id.py takes for one.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:@+/=-]{3,128}", re.ASCII)
 
 
 @page("/ops/search")
 async def search(request: Request) -> Response:
-    """Find ids in any text, such as a task's arguments in Flower."""
+    """Find ids in any text, such as a task's arguments in Flower, or the id of a request."""
     given = asked(request, "q") or ""
     ids = list(dict.fromkeys(_ID.findall(given[:SEARCHED])))[:IDS_AT_ONCE]
-    found = await read(request, _find, ids) if ids else []
+    requests = list(dict.fromkeys([*_REQUEST_ID.findall(given[:SEARCHED]), *ids]))[: 2 * IDS_AT_ONCE]
+    found = await read(request, _find, ids, requests) if ids or requests else []
     if len(found) == 1:
         return RedirectResponse(found[0][2], 303)
     return html(request, "found.html", 200 if found else 404, q=printable(given, 200) if given else None, found=found)
 
 
-def _find(tx: Connection, ids: list[str]) -> list[tuple[str, str, str]]:
-    """(kind, id, page) of everything with these ids, given with or without their prefix."""
+def _find(tx: Connection, ids: list[str], requests: list[str]) -> list[tuple[str, str, str]]:
+    """(kind, id, page) of everything with these ids, given with or without their prefix, or of these requests."""
     wanted = [name for one in ids for name in ((one,) if "_" in one else (f"post_{one}", f"edit_{one}"))]
-    return [(one.kind, one.id, f"/ops/{one.page}/{quote(one.opens)}") for one in operator_actions.find(tx, wanted)]
+    found = operator_actions.find(tx, wanted, requests)
+    return [(one.kind, one.id, _address(one)) for one in found]
+
+
+def _address(found: Found) -> str:
+    if found.page == "requests":
+        return f"/ops/edits?{urlencode({'request': found.opens})}"
+    return f"/ops/{found.page}/{quote(found.opens)}"
 
 
 @page("/ops/{rest:path}")

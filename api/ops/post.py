@@ -21,12 +21,14 @@ from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
 from shared.store import acts as acts_store
-from shared.store import failed_posts, failures, operator_actions, overview
+from shared.store import edit_lists, failed_posts, failures, keys, overview
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
+from shared.store.edit_lists import EditFilter
 from shared.store.failed_posts import FailedPost
 from shared.store.failures import Retried
+from shared.store.keys import Account
 from shared.store.late import RenderTry
 
 FEW, MOST = 10, 50
@@ -46,8 +48,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _History:
-    """All that the page shows, newest first. `failed`: why and how, of a failed post; `rendered`: its last render,
-    where that did not end well. `key_too_old`: it may have gone out, under a key that is not used any more.
+    """All that the page shows, newest first, and one more of each list. `failed`: why and how, of a failed post;
+    `rendered`: its last render, where that did not end well. `key_too_old`: it may have gone out, under a key that is
+    not used any more.
     """
 
     post: Post
@@ -59,6 +62,7 @@ class _History:
     failed: FailedPost | None
     rendered: RenderTry | None
     key_too_old: bool
+    account: Account | None
 
 
 @page("/ops/posts/{post_id}")
@@ -82,18 +86,19 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         notice=notice,
         notice_kind=kind,
         post=post,
+        account=found.account,
         plain_fields=PLAIN,
         edits=found.edits[:FEW],
-        tries=found.tries,
+        tries=found.tries[:MOST],
         late=late,
         reason=found.reason,
-        acts=found.acts,
+        acts=found.acts[:MOST],
         failed=found.failed,
         rendered=found.rendered,
         maybe_sent=found.failed is not None and found.failed.maybe_sent,
         key_too_old=found.key_too_old,
         timeline=_timeline(found),
-        truncated=any(len(one) >= MOST for one in (found.edits, found.tries, found.acts)),
+        truncated=any(len(one) > MOST for one in (found.edits, found.tries, found.acts)),
         retry_token=access.token(config, f"{path}/retry"),
         not_sent_token=access.token(config, f"{path}/retry-not-sent"),
     )
@@ -107,13 +112,14 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
     return _History(
         post,
         now,
-        operator_actions.edits(tx, post_id=post_id, limit=MOST),
-        overview.tries(tx, post_id, MOST),
-        acts_store.of(tx, post_id, MOST),
+        edit_lists.page(tx, EditFilter(post_id=post_id), limit=MOST + 1).edits,
+        overview.tries(tx, post_id, MOST + 1),
+        acts_store.of(tx, post_id, MOST + 1),
         late_store.why(tx, [post_id])[post_id],
         failed=failed[0] if failed else None,
         rendered=late_store.last_render(tx, post_id),
         key_too_old=bool(failed and failures.keys_too_old(tx, [post_id])),
+        account=keys.account(tx, post.account_id),
     )
 
 
@@ -170,13 +176,13 @@ def _timeline(found: _History) -> list[tuple[datetime, str, str, str | None]]:
     """(when, how it looks, what happened, where to read on), the oldest first."""
     kinds = {"applied": "good", "failed": "bad", "rejected": "warn", "done": "good", "refused": "bad", "unknown": "bad"}
     lines: list[tuple[datetime, str, str, str | None]] = [(found.post.created_at, "", "created", None)]
-    for edit in found.edits:
+    for edit in found.edits[:MOST]:
         link, name = f"/ops/edits/{quote(edit.id)}", f"{asked_for(edit.changes)} by {edit.requested_by}"
         if edit.finalized_at is None:
             lines.append((edit.created_at, "warn", f"edit accepted, and waiting: {name}", link))
         else:
             lines.append((edit.finalized_at, kinds.get(edit.status, ""), f"edit {edit.status}: {name}", link))
-    for one in found.tries:
+    for one in found.tries[:MOST]:
         lines.append((one.started_at, "", f"publish, try {one.number}", None))
         if one.finished_at is not None:
             outcome = (one.outcome or "").replace("_", " ")
@@ -188,5 +194,5 @@ def _timeline(found: _History) -> list[tuple[datetime, str, str, str | None]]:
         said = f": {render.message}" if render.message else ""
         words = f"render {render.outcome.replace('_', ' ')}{said}"
         lines.append((render.answered_at, kinds.get(render.outcome, "warn"), words, None))
-    lines += [(act.at, "", act.words(), None) for act in found.acts]
+    lines += [(act.at, "", act.words(), None) for act in found.acts[:MOST]]
     return sorted(lines, key=lambda one: one[0])

@@ -1,14 +1,37 @@
 """`redraft edits`: lists, one edit's history, and what an operator may do about a failed edit."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shared.cli.edit_filters import (
+    AccountName,
+    DiscardableState,
+    EditState,
+    ErrorPart,
+    KeyName,
+    Post,
+    RequestId,
+    Since,
+    Until,
+    Workspace,
+    edit_filter,
+)
+from shared.cli.edit_listing import list_edits
+from shared.cli.edit_mending import check_which, mend_chosen, say_failures
 from shared.cli.operator import By, operator_name
 from shared.cli.places import parts, reaching
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, find_workspace, refuse, say, say_json
+from shared.cli.workspaces import (
+    DATA_DIR,
+    AsJson,
+    Folder,
+    database,
+    echo,
+    echo_wrapped,
+    refuse,
+    say_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,71 +47,17 @@ SHOWN = 20
 app = typer.Typer(help="Edits: lists, histories, and what to do about failed ones.", no_args_is_help=True)
 
 Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing.")]
-Ids = Annotated[list[str], typer.Argument(metavar="EDIT...", help="As lists, logs and Flower show it: edit_…")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="EDIT...", help="As lists, logs and Flower show it: edit_…")]
 
 
-class EditState(StrEnum):
-    """The lifecycle's EditStatus once more, for typer, which wants it before anything heavy is imported."""
-
-    QUEUED = "queued"
-    APPLIED = "applied"
-    REJECTED = "rejected"
-    FAILED = "failed"
-
-
-@app.command("list")
-def list_edits(
-    *,
-    status: Annotated[
-        EditState | None, typer.Option("--status", metavar="STATUS", help=f"Only these: {', '.join(EditState)}.")
-    ] = None,
-    post: Annotated[str | None, typer.Option(help="Only this post's: post_…")] = None,
-    workspace: Annotated[str | None, typer.Option(help="Only this workspace's: its id or its name.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
-    data_dir: Folder = DATA_DIR,
-    as_json: AsJson = False,
-) -> None:
-    """List edits, newest first; queued ones, the longest waiting first."""
-    from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import operator_actions  # noqa: PLC0415
-
-    with database(data_dir) as tx:
-        home = find_workspace(tx, workspace).id if workspace is not None else None
-        found = operator_actions.edits(
-            tx, status=status.value if status else None, post_id=post, workspace_id=home, limit=limit
-        )
-    if as_json:
-        say_json([edit_histories.as_json(edit) for edit in found])
-        return
-    rows = [
-        {
-            "editId": edit.id,
-            "postId": edit.post_id,
-            "status": edit.status,
-            "createdAt": edit_histories.moment(edit.created_at),
-            "waited": edit_histories.duration(edit.waited),
-            "attempts": edit.attempts,
-            "requestedBy": edit.requested_by,
-            "error": edit.error_code or "",
-        }
-        for edit in found
-    ]
-    headings = {
-        "editId": "id",
-        "postId": "post",
-        "status": "status",
-        "createdAt": "accepted",
-        "waited": "took",
-        "attempts": "attempts",
-        "requestedBy": "by",
-        "error": "error",
-    }
-    say(rows, headings, as_json=False, none="There are no such edits.")
+app.command("list")(list_edits)
 
 
 @app.command("show")
 def show(
-    edit_id: Annotated[str, typer.Argument(metavar="EDIT", help="As lists, logs and Flower show it: edit_…")],
+    edit_id: Annotated[
+        str, typer.Argument(metavar="EDIT", help="As lists, logs and Flower show it: edit_… Or its request's id: req_…")
+    ],
     *,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
@@ -96,54 +65,153 @@ def show(
     """Show one edit's history: its times, what it changed or why it did not, and what to do."""
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
     from shared.domain.lifecycle import EditStatus  # noqa: PLC0415
-    from shared.store import acts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import acts, keys, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import posts as posts_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
+        edit_id = _of_request(tx, edit_id)
         seen = operator_actions.prospect(tx, edit_id)
         done = acts.of(tx, edit_id, SHOWN)
+        post = posts_store.read_posts(tx, [seen.edit.post_id])[0].get(seen.edit.post_id) if seen else None
+        account = keys.account(tx, post.account_id) if post else None
     if seen is None:
-        refuse(f"There is no edit {edit_id}. See which there are: redraft edits list")
+        refuse(f"There is no edit {edit_id}, nor one of a request {edit_id}. See which there are: redraft edits list")
     failed = seen.edit.status == EditStatus.FAILED
     if as_json:
         kept = {"acts": [act.as_json() for act in done]}
+        of_post = {"accountId": post and post.account_id, "accountName": account and account.name}
         say_json(
             edit_histories.as_json(seen.edit)
+            | of_post
             | kept
             | ({"requeue": edit_histories.prospect_as_json(seen)} if failed else {})
         )
         return
-    for line in _lines(seen.edit, done):
-        echo(line)
+    zone = post.facts.timezone if post else None
+    for line in _lines(seen.edit, done, zone):
+        echo_wrapped(line, indent=15)
+    if post is not None:
+        echo(f"Its post belongs to account {post.account_id}{f' ({account.name})' if account else ''}.")
     if failed:
         echo("\nA requeue now:")
-        _show_prospect(seen)
-    echo(f"\n{edit_histories.advice(seen.edit)}")
+        _show_prospect(seen, zone)
+    echo_wrapped(f"\n{edit_histories.advice(seen.edit)}")
+
+
+def _of_request(tx: "Connection", given: str) -> str:
+    """The id of the one edit of the request with this id; the given text where there is none. Exits with 2 where there
+    are several, and names them.
+    """
+    from shared.store import edit_lists, operator_actions  # noqa: PLC0415 - as above
+    from shared.store.edit_lists import EditFilter  # noqa: PLC0415
+
+    if operator_actions.history(tx, given) is not None:
+        return given
+    found = edit_lists.page(tx, EditFilter(request_id=given), limit=SHOWN).edits
+    if len(found) > 1:
+        ids = "\n".join(f"  redraft edits show {edit.id}" for edit in found)
+        refuse(f"There are several edits of requests with the id {given}. Show one of them:\n{ids}")
+    return found[0].id if found else given
+
+
+@app.command("failures")
+def failures(
+    *,
+    post: Post = None,
+    workspace: Workspace = None,
+    account: AccountName = None,
+    key: KeyName = None,
+    request: RequestId = None,
+    error: ErrorPart = None,
+    since: Since = None,
+    until: Until = None,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Count failed edits by error, the most frequent first."""
+    wanted = edit_filter(
+        data_dir, status=EditState.FAILED, post=post, workspace=workspace, account=account, key=key, request=request,
+        error=error, since=since, until=until,
+    )  # fmt: skip
+    say_failures(wanted, data_dir=data_dir, as_json=as_json)
 
 
 @app.command("requeue")
 def requeue(
-    edit_ids: Ids,
+    edit_ids: Ids = None,
     *,
+    post: Post = None,
+    workspace: Workspace = None,
+    account: AccountName = None,
+    key: KeyName = None,
+    request: RequestId = None,
+    error: ErrorPart = None,
+    since: Since = None,
+    until: Until = None,
     by: By = None,
     yes: Yes = False,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Give failed edits another try, each behind everything that waits for its post now."""
-    _decide(edit_ids, "requeue", by, yes=yes, data_dir=data_dir, as_json=as_json)
+    """Give failed edits another try, each behind everything that waits for its post now.
+
+    Name the edits, or choose all that a filter means. What would be overwritten is shown before it asks.
+    """
+    given = (post, workspace, account, key, request, error, since, until)
+    filtered = any(one is not None for one in given)
+    check_which(edit_ids, filtered=filtered, as_json=as_json, yes=yes)
+    if not filtered:
+        _decide(edit_ids or [], "requeue", by, yes=yes, data_dir=data_dir, as_json=as_json)
+        return
+    wanted = edit_filter(
+        data_dir, status=EditState.FAILED, post=post, workspace=workspace, account=account, key=key, request=request,
+        error=error, since=since, until=until,
+    )  # fmt: skip
+    mend_chosen(wanted, "requeue", _actor(by), yes=yes, data_dir=data_dir, as_json=as_json)
 
 
 @app.command("discard")
 def discard(
-    edit_ids: Ids,
+    edit_ids: Ids = None,
     *,
+    status: Annotated[
+        DiscardableState | None,
+        typer.Option("--status", metavar="STATUS", help="With a filter: failed, unless it is queued."),
+    ] = None,
+    post: Post = None,
+    workspace: Workspace = None,
+    account: AccountName = None,
+    key: KeyName = None,
+    request: RequestId = None,
+    error: ErrorPart = None,
+    since: Since = None,
+    until: Until = None,
     by: By = None,
     yes: Yes = False,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Reject failed or queued edits for good: they never take effect."""
-    _decide(edit_ids, "discard", by, yes=yes, data_dir=data_dir, as_json=as_json)
+    """Reject failed or queued edits for good: they never take effect.
+
+    Name the edits, or choose all that a filter means. The count is shown before it asks.
+    """
+    given = (status, post, workspace, account, key, request, error, since, until)
+    filtered = any(one is not None for one in given)
+    check_which(edit_ids, filtered=filtered, as_json=as_json, yes=yes)
+    if not filtered:
+        _decide(edit_ids or [], "discard", by, yes=yes, data_dir=data_dir, as_json=as_json)
+        return
+    wanted = edit_filter(
+        data_dir, status=EditState(status or "failed"), post=post, workspace=workspace, account=account, key=key,
+        request=request, error=error, since=since, until=until,
+    )  # fmt: skip
+    mend_chosen(wanted, "discard", _actor(by), yes=yes, data_dir=data_dir, as_json=as_json)
+
+
+def _actor(by: str | None) -> "Actor":
+    from shared.store.acts import Actor  # noqa: PLC0415 - as above
+
+    return Actor(operator_name(by))
 
 
 def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_dir: Path, as_json: bool) -> None:
@@ -152,8 +220,6 @@ def _decide(edit_ids: list[str], verb: str, by: str | None, *, yes: bool, data_d
     from shared.store import operator_actions  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 
-    if as_json and not yes:
-        refuse("--json asks no questions: give --yes too. `redraft edits show` says what a requeue would overwrite.")
     done: list[dict[str, Any]] = []
     for edit_id in dict.fromkeys(edit_ids):
         # Read only now: this edit may overwrite what the previous one has just been given back.
@@ -216,7 +282,7 @@ def _do(edit_id: str, verb: str, actor: "Actor", mark: str | None, data_dir: Pat
     return {"editId": edit_id, "done": True, "rung": rung}
 
 
-def _lines(edit: "EditHistory", done: "list[Recorded]") -> list[str]:
+def _lines(edit: "EditHistory", done: "list[Recorded]", zone: str | None) -> list[str]:
     """The history, line by line."""
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
@@ -233,37 +299,44 @@ def _lines(edit: "EditHistory", done: "list[Recorded]") -> list[str]:
     lines += _fields(edit_histories.without_secrets(edit.changes))
     if edit.after:
         lines.append(f"It left the post at revision {edit.revision}:")
-        lines += _changes(edit.before, edit.after)
+        lines += _changes(edit.before, edit.after, zone)
     if done:
         lines.append("What was done to it:")
     lines += [f"  {edit_histories.moment(act.at)} {act.words()}" for act in done]
     return lines
 
 
-def _show_prospect(seen: "Prospect") -> None:
+def _show_prospect(seen: "Prospect", zone: str | None = None) -> None:
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
 
     for sentence in seen.sentences():
-        echo(f"  {sentence}")
+        echo_wrapped(f"  {sentence}", indent=2)
     for one in seen.overwrites:
         fields = edit_histories.listed(one.fields)
-        echo(
+        echo_wrapped(
             f"    {fields} as {one.edit_id} set it"
-            f" ({one.status} {edit_histories.moment(one.at)}, by {one.requested_by})"
+            f" ({one.status} {edit_histories.moment(one.at)}, by {one.requested_by})",
+            indent=6,
         )
-    for line in _changes(seen.before, seen.after):
-        echo(f"  {line}")
+    for line in _changes(seen.before, seen.after, zone):
+        echo_wrapped(f"  {line}", indent=19)
 
 
 def _fields(values: dict[str, Any]) -> list[str]:
     return [f"  {name:<14} {_shown(value)}" for name, value in values.items()]
 
 
-def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
-    from shared.domain import edit_histories  # noqa: PLC0415 - as above
+def _changes(before: dict[str, Any] | None, after: dict[str, Any], zone: str | None) -> list[str]:
+    """What changed, line by line; times in the post's zone too."""
+    from shared.domain import edit_histories, histories  # noqa: PLC0415 - as above
 
     was, now = edit_histories.without_secrets(before or {}), edit_histories.without_secrets(after)
-    return [f"  {name:<14} {_shown(was.get(name))} -> {_shown(value)}" for name, value in now.items()]
+    lines = [f"  {name:<14} {_shown(was.get(name))} -> {_shown(value)}" for name, value in now.items()]
+    if "scheduledTime" in now:
+        zones = (was.get("timezone") or zone, now.get("timezone") or zone)
+        local = [histories.in_zone(one.get("scheduledTime"), of) for one, of in zip((was, now), zones, strict=True)]
+        lines += [f"  {'local time':<14} {local[0] or 'none'} -> {local[1]}"] if local[1] else []
+    return lines
 
 
 def _shown(value: object) -> str:

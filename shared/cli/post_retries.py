@@ -161,14 +161,15 @@ def _tell(done: "list[Retried]", found: int, left: list[str], too_old: list[str]
         echo_wrapped(f"{count} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(_some(too_old))}", err=True)
 
 
-def parse_since(given: str | None) -> datetime | None:
+def parse_since(given: str | None, option: str = "--since") -> datetime | None:
+    """The time that an option names; None without it. Exits with 2 for what is no time."""
     from shared.domain.times import parse_instant  # noqa: PLC0415 - as above
 
     if given is None:
         return None
     since = parse_instant(given)
     if since is None:
-        refuse(f"--since takes a time in UTC, as 2026-03-01T12:00Z, not {given!r}.")
+        refuse(f"{option} takes a time in UTC, as 2026-03-01T12:00Z, not {given!r}.")
     return since
 
 

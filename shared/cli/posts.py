@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -61,7 +62,7 @@ def list_posts(
     as_json: AsJson = False,
 ) -> None:
     """List posts by id, the last first; failed ones, the latest failure first, with class and last words of each."""
-    from shared.store import failed_posts, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import failed_posts  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
@@ -77,20 +78,38 @@ def list_posts(
                 tx, since=begins, limit=SHOWN, reason=reason, workspace_id=home, account_id=account
             )
             now = posts_store.clock(tx)
-        else:
-            listed = operator_actions.posts(
-                tx, status=status.value if status else None, workspace_id=home, account_id=account, limit=limit + 1
-            )
     if status is PostStatus.FAILED:
         say_failed(found[:limit], now, as_json=as_json)
         truncated = len(found) > limit
         if found and not as_json:
             say_groups(groups)
     else:
+        listed = _listed(data_dir, status, home, account, limit + 1)
         _say_posts(listed[:limit], as_json=as_json)
         truncated = len(listed) > limit
     if truncated:
         echo(TRUNCATED.format(limit), err=True)
+
+
+def _listed(
+    data_dir: Path, status: PostStatus | None, workspace_id: str | None, account_id: str | None, limit: int
+) -> "list[ListedPost]":
+    """The first posts of a list. A rare filter is looked for to the list's end."""
+    from shared.store import operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
+
+    found: list[ListedPost] = []
+    place: str | None = None
+    while True:
+        # A transaction for each page: none of them may last long.
+        with database(data_dir) as tx:
+            page = operator_actions.posts(
+                tx, status=status.value if status else None, workspace_id=workspace_id, account_id=account_id,
+                limit=limit - len(found), after=place,
+            )  # fmt: skip
+        found += page.posts
+        place = page.next_place
+        if place is None or len(found) >= limit:
+            return found
 
 
 def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
@@ -157,15 +176,17 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one post's history: its state, its latest tries and edits, and who retried it."""
-    from shared.domain import edit_histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.store import acts, failed_posts, failures, operator_actions, overview  # noqa: PLC0415
+    from shared.domain import edit_histories, histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import acts, edit_lists, failed_posts, failures, keys, overview  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
+    from shared.store.edit_lists import EditFilter  # noqa: PLC0415
 
     with database(data_dir) as tx:
         found, now = posts_store.read_posts(tx, [post_id])
+        account = keys.account(tx, found[post_id].account_id) if post_id in found else None
         tries = overview.tries(tx, post_id, SHOWN)
-        edits = operator_actions.edits(tx, status=None, post_id=post_id, workspace_id=None, limit=SHOWN)
+        edits = edit_lists.page(tx, EditFilter(post_id=post_id), limit=SHOWN).edits
         done = acts.of(tx, post_id, SHOWN)
         why = late_store.why(tx, [post_id])
         failed = failed_posts.find(tx, ids=[post_id], limit=1)
@@ -176,6 +197,8 @@ def show(
         refuse(f"There is no post {post_id}.")
     shown = {
         "post": edit_histories.without_secrets(posts.detailed(post)) | {"deleted": post.facts.deleted},
+        "accountName": account and account.name,
+        "localTime": histories.in_zone(post.facts.scheduled_time, post.facts.timezone),
         "revision": post.facts.revision,
         "renderedUrl": edit_histories.without_secrets(post.facts.rendered_url),
         "why": why[post_id].words,
@@ -220,8 +243,9 @@ def show(
 def _lines(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
     facts = post.facts
     lines = [f"{facts.id} in {post.workspace_id}: {'deleted, was ' if facts.deleted else ''}{facts.status}"]
+    beside = {"accountId": shown["accountName"], "scheduledTime": shown["localTime"]}
     lines += [
-        f"  {name:<15} {value}"
+        f"  {name:<15} {value}" + (f" ({beside[name]})" if beside.get(name) else "")
         for name, value in shown["post"].items()
         if name not in {"postId", "status"} and value is not None
     ]

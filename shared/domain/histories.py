@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from shared.domain.edit_histories import EditHistory, duration, moment, without_secrets
+from shared.domain.times import parse_instant, to_local
 
 DONE: Final[Mapping[str, str]] = {
     "retry": "put back",
@@ -66,6 +67,14 @@ def overwritten(edit: EditHistory) -> dict[str, Any]:
         "after": edit.after,
         "error": error if edit.error_code is not None else None,
     }
+
+
+def in_zone(instant: datetime | str | None, zone_name: str | None) -> str | None:
+    """`2026-11-26 10:00 America/New_York`, to stand beside a time in UTC. `instant`: aware, or as the API shows it.
+    None without a time or a zone.
+    """
+    at = parse_instant(instant) if isinstance(instant, str) else instant
+    return f"{to_local(at, zone_name):%Y-%m-%d %H:%M} {zone_name}" if at is not None and zone_name else None
 
 
 def away(instant: datetime, now: datetime) -> str:

@@ -181,12 +181,17 @@ _CLASSES = text(f"""
     ORDER BY failure <> '{FailureClass.UNKNOWN}', posts DESC, failure""")
 
 
+# Asked only where so many were looked at.
+_MORE = text(f"SELECT EXISTS (SELECT FROM posts p WHERE {_FILTER} OFFSET :looked_at)")
+
 _ALL: dict[str, object] = {"reason": None, "since": None, "until": None, "workspace": None, "account": None}
 _NEWEST_OF_ALL = _ALL | {"looked_at": LOOKED_AT}
 
 
 def classes(tx: Connection, since: datetime | None = None) -> list[FailedClass]:
-    """The newest LOOKED_AT failed posts by class (ix_posts_failed); `since`: those that failed since then."""
+    """The newest LOOKED_AT failed posts by class (ix_posts_failed); `since`: those that failed since then. A class of
+    LOOKED_AT may have more.
+    """
     return _classes(tx, _NEWEST_OF_ALL | {"since": since})
 
 
@@ -206,7 +211,8 @@ def groups(
     found = tx.execute(_GROUPS, given | {"limit": limit}).all()
     total, distinct = (int(found[0][6]), int(found[0][7])) if found else (0, 0)
     grouped = [FailedGroup(row[0], FailureClass(row[1]), *row[2:6]) for row in found]
-    return FailedGroups(grouped, _classes(tx, given), total, distinct, total >= LOOKED_AT, posts_store.clock(tx))
+    truncated = total >= LOOKED_AT and tx.execute(_MORE, given).scalar_one()
+    return FailedGroups(grouped, _classes(tx, given), total, distinct, truncated, posts_store.clock(tx))
 
 
 def of_group(tx: Connection, group: str, until: datetime | None, limit: int) -> list[FailedPost]:

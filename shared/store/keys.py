@@ -105,6 +105,33 @@ def accounts_of(tx: Connection, *workspace_ids: str) -> list[Account]:
     return [Account(*row) for row in tx.execute(_ACCOUNTS, {"workspaces": list(workspace_ids)})]
 
 
+# By id or by name. Names may repeat.
+_WORKSPACE_NAMED = text("SELECT id, name, created_at FROM workspaces WHERE id = :given OR name = :given LIMIT 1")
+_ACCOUNTS_NAMED = text("""
+    SELECT id, workspace_id, platform, name, created_at FROM accounts
+    WHERE id = :given OR name = :given ORDER BY id LIMIT 100""")
+
+
+def workspace_named(tx: Connection, given: str) -> Workspace | None:
+    """The workspace with this id or name; an id begins with `ws_`, and no name does."""
+    row = tx.execute(_WORKSPACE_NAMED, {"given": given}).one_or_none()
+    return Workspace(*row) if row else None
+
+
+_ACCOUNT = text("SELECT id, workspace_id, platform, name, created_at FROM accounts WHERE id = :id")
+
+
+def account(tx: Connection, account_id: str) -> Account | None:
+    """The account with this id, of any workspace."""
+    row = tx.execute(_ACCOUNT, {"id": account_id}).one_or_none()
+    return Account(*row) if row else None
+
+
+def accounts_named(tx: Connection, given: str) -> list[Account]:
+    """The accounts with this id or this name, of all workspaces."""
+    return [Account(*row) for row in tx.execute(_ACCOUNTS_NAMED, {"given": given})]
+
+
 def add_account(
     tx: Connection, workspace_id: str, platform: str, name: str, *, account_id: str | None = None
 ) -> str:  # fmt: skip

@@ -1,8 +1,9 @@
-"""What operators read of edits and do to them: lists, one edit's history, requeue and discard.
+"""What operators do to edits, and see first: one edit's history, requeue and discard; what goes by an id.
 
-Operators see all workspaces. Every list is bounded, and read by an index that exists.
+Operators see all workspaces. edit_lists.py has the lists of edits.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from shared.domain import edit_histories, events, histories
 from shared.domain.edit_histories import EditHistory, Prospect
 from shared.domain.errors import Discarded
 from shared.domain.lifecycle import EditStatus
+from shared.domain.posts import Post
 from shared.domain.queued_edits import EditResult
 from shared.store import acts as acts_store
 from shared.store import counted
@@ -19,16 +21,11 @@ from shared.store import edits as edits_store
 from shared.store import posts as posts_store
 from shared.store import webhooks as webhooks_store
 from shared.store.acts import Act, Actor
+from shared.store.edit_lists import COLUMNS, LOOKED_AT, LOOKS
 
-LOOKED_AT = 20_000
-LOOKS = 5
 NEWER_AT_MOST = 200
 
-_COLUMNS = f"""id, seq, post_id, workspace_id, status, changes, if_match, requested_by, request_id, reschedule_id,
-    created_at, attempts, started_at, lock_wait_ms, finalized_at, revision, before, {edits_store.AFTER},
-    error_code, error_message, error_details, clock_timestamp()"""
-
-_ONE = text(f"SELECT {_COLUMNS} FROM edits WHERE id = :id")
+_ONE = text(f"SELECT {COLUMNS} FROM edits WHERE id = :id")
 
 
 def history(tx: Connection, edit_id: str) -> EditHistory | None:
@@ -37,80 +34,8 @@ def history(tx: Connection, edit_id: str) -> EditHistory | None:
     return EditHistory(*row) if row else None
 
 
-# Each list follows the index named beside it, newest first. The inner LIMIT bounds what is looked at, so that a filter
-# that matches little cannot make the list slow.
-_MEANT = """(CAST(:status AS text) IS NULL OR status = :status)
-    AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)"""
-_LISTS = {
-    # pk_edits: ids sort by the time at which they were made. The moves of bulk jobs stand on the jobs' own pages.
-    "all": text(f"""
-        SELECT {_COLUMNS} FROM (SELECT * FROM edits WHERE id < :after ORDER BY id DESC LIMIT :looked_at) looked_at
-        WHERE reschedule_id IS NULL AND {_MEANT} ORDER BY id DESC LIMIT :limit"""),
-    # ix_edits_failed
-    "failed": text(f"""
-        SELECT {_COLUMNS} FROM (
-            SELECT * FROM edits WHERE status = 'failed' AND seq < :after ORDER BY seq DESC LIMIT :looked_at
-        ) looked_at
-        WHERE {_MEANT} ORDER BY seq DESC LIMIT :limit"""),
-    # ix_edits_queue; the longest waiting first, of at most so many.
-    "queued": text(f"""
-        SELECT {_COLUMNS} FROM (SELECT * FROM edits WHERE status = 'queued' LIMIT :looked_at) looked_at
-        WHERE seq > :after AND {_MEANT} ORDER BY seq LIMIT :limit"""),
-    # ix_edits_post
-    "post": text(f"""
-        SELECT {_COLUMNS} FROM (
-            SELECT * FROM edits WHERE post_id = :post AND seq < :after ORDER BY seq DESC LIMIT :looked_at
-        ) looked_at
-        WHERE {_MEANT} ORDER BY seq DESC LIMIT :limit"""),
-}
-_END = text("SELECT id FROM edits WHERE id < :after ORDER BY id DESC OFFSET :looked_at - 1 LIMIT 1")
-# Behind every id, in whatever order the database sorts text: z is the last letter that an id holds.
-_IDS_END = "edit_" + "z" * 27
-_SEQS_END = 2**63 - 1
-
-
-def edits(
-    tx: Connection,
-    *,
-    status: str | None = None,
-    post_id: str | None = None,
-    workspace_id: str | None = None,
-    after: str | int | None = None,
-    limit: int = 50,
-) -> list[EditHistory]:
-    """Edits newest first; queued ones, unless of one post, the longest waiting first. `after`: the `place` of the last
-    one of the page before. Of all edits at most LOOKS times LOOKED_AT are looked at, and bulk moves are left out.
-    """
-    kind = _kind(status, post_id)
-    first: dict[str, str | int] = {"all": _IDS_END, "queued": -1}
-    given: dict[str, object] = {"status": status, "workspace": workspace_id, "post": post_id, "looked_at": LOOKED_AT}
-    given["after"] = first.get(kind, _SEQS_END)
-    if isinstance(after, str if kind == "all" else int):
-        given["after"] = after
-    found: list[EditHistory] = []
-    for _ in range(LOOKS if kind == "all" else 1):
-        found += [EditHistory(*row) for row in tx.execute(_LISTS[kind], given | {"limit": limit - len(found)})]
-        end = tx.execute(_END, given).scalar_one_or_none() if kind == "all" and len(found) < limit else None
-        if end is None:
-            break
-        given["after"] = end
-    return found
-
-
-def place(edit: EditHistory, *, status: str | None = None, post_id: str | None = None) -> str | int:
-    """Where an edit stood in such a list as it was read: a requeue gives it another place, and the next page must go on
-    from this one.
-    """
-    return edit.id if _kind(status, post_id) == "all" else edit.seq
-
-
-def _kind(status: str | None, post_id: str | None) -> str:
-    """Which of `_LISTS` it is."""
-    return "post" if post_id is not None else status if status in ("failed", "queued") else "all"
-
-
 _NEWER = text(f"""
-    SELECT {_COLUMNS} FROM edits WHERE post_id = :post AND seq > :seq AND status IN ('applied', 'queued')
+    SELECT {COLUMNS} FROM edits WHERE post_id = :post AND seq > :seq AND status IN ('applied', 'queued')
     ORDER BY seq DESC LIMIT :limit""")
 
 
@@ -170,9 +95,15 @@ def requeue(tx: Connection, edit_id: str, actor: Actor, seen: str | None = None)
         return NotDone(f"There is no post {edit.post_id} any more; discard the edit")
     if seen is not None and seen != now.mark:
         return NotDone("The post or its edits have changed since you looked; look again", now)
-    counted(tx.execute(_REQUEUE, {"id": edit_id, "post": edit.post_id}).rowcount, 1, "requeue")
-    acts_store.record(tx, actor, [_act(acts_store.REQUEUE, now.edit)])
+    requeue_locked(tx, [now.edit], actor)
     return Done(edit.post_id)
+
+
+def requeue_locked(tx: Connection, failed: Sequence[EditHistory], actor: Actor) -> None:
+    """Requeue failed edits of locked posts, each behind the one before it."""
+    for edit in failed:
+        counted(tx.execute(_REQUEUE, {"id": edit.id, "post": edit.post_id}).rowcount, 1, "requeue")
+    acts_store.record(tx, actor, [_act(acts_store.REQUEUE, edit) for edit in failed])
 
 
 _DISCARD_FAILED = text("""
@@ -190,19 +121,32 @@ def discard(tx: Connection, edit_id: str, actor: Actor) -> Done | NotDone:
         return NotDone(f"There is no edit {edit_id}")
     locked = posts_store.lock_posts(tx, [edit.post_id], "wait")
     edit = history(tx, edit_id) or edit
-    post, error = locked.get(edit.post_id), Discarded()
-    revision = post.facts.revision if post else None
-    end = EditResult(edit_id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
-    if edit.status == EditStatus.QUEUED:
-        edits_store.finalize_edits(tx, [end], tried=False)
-    elif edit.status == EditStatus.FAILED:
-        given = {"id": edit_id, "code": error.code, "message": error.message, "revision": revision}
-        counted(tx.execute(_DISCARD_FAILED, given).rowcount, 1, "discard")
-    else:
+    if edit.status not in {EditStatus.QUEUED, EditStatus.FAILED}:
         return NotDone(f"Only failed and queued edits are discarded; {edit_id} is {edit.status}")
-    acts_store.record(tx, actor, [_act(acts_store.DISCARD, edit)])
-    webhooks = webhooks_store.record(tx, events.of_edits([end], {edit_id: post})) if post else []
-    return Done(edit.post_id, tuple(webhooks))
+    return Done(edit.post_id, tuple(discard_locked(tx, [edit], locked, actor)))
+
+
+def discard_locked(
+    tx: Connection, unwanted: Sequence[EditHistory], locked: Mapping[str, Post], actor: Actor
+) -> list[str]:  # fmt: skip
+    """Reject failed and queued edits of locked posts; the posts to ring `webhooks.deliver` for. A post that is not
+    there any more has no lock and no event.
+    """
+    error, ends = Discarded(), list[EditResult]()
+    for edit in unwanted:
+        post = locked.get(edit.post_id)
+        revision = post.facts.revision if post else None
+        ends.append(
+            EditResult(edit.id, EditStatus.REJECTED, revision, error_code=error.code, error_message=error.message)
+        )
+        if edit.status == EditStatus.FAILED:
+            given = {"id": edit.id, "code": error.code, "message": error.message, "revision": revision}
+            counted(tx.execute(_DISCARD_FAILED, given).rowcount, 1, "discard")
+    queued = {edit.id for edit in unwanted if edit.status == EditStatus.QUEUED}
+    edits_store.finalize_edits(tx, [end for end in ends if end.id in queued], tried=False)
+    acts_store.record(tx, actor, [_act(acts_store.DISCARD, edit) for edit in unwanted])
+    posts_of = {edit.id: locked[edit.post_id] for edit in unwanted if edit.post_id in locked}
+    return webhooks_store.record(tx, events.of_edits([end for end in ends if end.id in posts_of], posts_of))
 
 
 def _act(action: str, edit: EditHistory) -> Act:
@@ -221,28 +165,53 @@ class ListedPost:
     now: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class PostPage:
+    """A page of posts. `next_place`: the page was cut before it was full, since LOOKS times LOOKED_AT posts had been
+    looked at, and goes on behind this id; None at the list's end.
+    """
+
+    posts: list[ListedPost]
+    next_place: str | None = None
+
+
+# pk_posts. The inner LIMIT bounds what is looked at.
 _POSTS = text("""
-    SELECT id, workspace_id, account_id, status, scheduled_time, clock_timestamp() FROM posts
+    SELECT id, workspace_id, account_id, status, scheduled_time, clock_timestamp() FROM (
+        SELECT * FROM posts WHERE id < CAST(:after AS text) ORDER BY id DESC LIMIT :looked_at) looked_at
     WHERE deleted_at IS NULL AND (CAST(:status AS text) IS NULL OR status = :status)
         AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)
         AND (CAST(:account AS text) IS NULL OR account_id = :account)
     ORDER BY id DESC LIMIT :limit""")
+_POSTS_END = text("SELECT id FROM posts WHERE id < CAST(:after AS text) ORDER BY id DESC OFFSET :looked_at - 1 LIMIT 1")
+# Behind every id, in whatever order the database sorts text: z is the last letter that an id holds.
+_POSTS_BEGIN = "z" * 300
 
 
 def posts(
-    tx: Connection, *, status: str | None, workspace_id: str | None, account_id: str | None, limit: int
-) -> list[ListedPost]:  # fmt: skip
+    tx: Connection, *, status: str | None, workspace_id: str | None, account_id: str | None, limit: int,
+    after: str | None = None,
+) -> PostPage:  # fmt: skip
     """Posts that all the given filters match, by id, the last first (the primary key). Ids that Redraft made sort by
-    time.
+    time. `after`: the `next_place` of the page before.
     """
-    given = {"status": status, "workspace": workspace_id, "account": account_id, "limit": limit}
-    return [ListedPost(*row) for row in tx.execute(_POSTS, given)]
+    given = {"status": status, "workspace": workspace_id, "account": account_id, "looked_at": LOOKED_AT}
+    place, found = after or _POSTS_BEGIN, list[ListedPost]()
+    for _ in range(LOOKS):
+        # The end first: a post that comes in afterwards stands above it.
+        end = tx.execute(_POSTS_END, given | {"after": place}).scalar_one_or_none()
+        rows = tx.execute(_POSTS, given | {"after": place, "limit": limit - len(found)})
+        found += [ListedPost(*row) for row in rows]
+        if end is None or len(found) >= limit:
+            return PostPage(found)
+        place = str(end)
+    return PostPage(found, place)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What goes by an id that an operator copied: its kind in words, and the page that shows it (`edits`, `posts`,
-    `jobs`), opened by the id `opens`.
+    `jobs`, or `requests` for all edits of a request), opened by the id `opens`.
     """
 
     kind: str
@@ -251,14 +220,25 @@ class Found:
     opens: str
 
 
+# A request id may stand beside many edits, for clients may send the same one again (ix_edits_request).
 _FIND = text("""
     SELECT 'post', id, 'posts', id FROM posts WHERE id = ANY(:ids)
     UNION ALL SELECT 'edit', id, 'edits', id FROM edits WHERE id = ANY(:ids)
     UNION ALL SELECT 'bulk job', id, 'jobs', id FROM reschedules WHERE id = ANY(:ids)
     UNION ALL SELECT 'webhook event of post', id, 'posts', post_id FROM webhook_events WHERE id = ANY(:ids)
+    UNION ALL (
+        SELECT CASE WHEN count(*) = 1 THEN 'edit of request' ELSE 'edits of request' END, r.id,
+            CASE WHEN count(*) = 1 THEN 'edits' ELSE 'requests' END,
+            CASE WHEN count(*) = 1 THEN min(e.id) ELSE r.id END
+        FROM unnest(CAST(:requests AS text[])) r(id) CROSS JOIN LATERAL (
+            SELECT id FROM edits WHERE request_id = r.id AND reschedule_id IS NULL ORDER BY id DESC LIMIT 2) e
+        GROUP BY r.id)
+    UNION ALL (
+        SELECT 'bulk job of request', request_id, 'jobs', id FROM reschedules WHERE request_id = ANY(:requests)
+        LIMIT 20)
     LIMIT 100""")
 
 
-def find(tx: Connection, ids: list[str]) -> list[Found]:
-    """All that goes by these ids, each by its table's own index."""
-    return [Found(*row) for row in tx.execute(_FIND, {"ids": ids})]
+def find(tx: Connection, ids: list[str], requests: list[str]) -> list[Found]:
+    """All that goes by these ids, and by these ids of requests, each by its table's own index."""
+    return [Found(*row) for row in tx.execute(_FIND, {"ids": ids, "requests": requests})]

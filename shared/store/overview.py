@@ -1,7 +1,7 @@
 """The numbers and lists of the operators' page: what waits, what is late, the last hour, bulk jobs.
 
 Everything here is bounded, by an index that exists and a LIMIT, so that it stays quick with millions of rows. Counts
-stop at MANY. Each transaction of the page begins with `limit_statements`.
+end above MANY. Each transaction of the page begins with `limit_statements`.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def limit_statements(tx: Connection, seconds: float = 1.0) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Counts of what waits and what is late. A count of MANY means at least so many.
+    """Counts of what waits and what is late. Any count above MANY means more than MANY.
 
     `oldest`: when the edit that has waited longest was accepted.
     """
@@ -62,7 +62,7 @@ _SUMMARY = text(f"""
 
 def summary(tx: Connection, late_after: float = LATE_AFTER) -> Summary:
     """Counts for the head of the page, and for `redraft doctor`."""
-    return Summary(*tx.execute(_SUMMARY, {"many": MANY, "late": late_after}).one())
+    return Summary(*tx.execute(_SUMMARY, {"many": MANY + 1, "late": late_after}).one())
 
 
 @dataclass(frozen=True, slots=True)

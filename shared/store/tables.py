@@ -196,6 +196,10 @@ edits = Table(
     Index("ix_edits_post", "post_id", text("seq DESC")),
     Index("ix_edits_workspace", "workspace_id", text("seq DESC")),
     Index("ix_edits_failed", text("seq DESC"), postgresql_where=text("status = 'failed'")),
+    Index("ix_edits_single", "id", postgresql_where=text("reschedule_id IS NULL")),
+    Index("ix_edits_moves", "reschedule_id", "id", postgresql_where=text("reschedule_id IS NOT NULL")),
+    Index("ix_edits_rejected", "id", postgresql_where=text("status = 'rejected'")),
+    Index("ix_edits_request", "request_id", "id", postgresql_where=text("reschedule_id IS NULL")),
     postgresql_with={"fillfactor": "85"},
 )
 
@@ -302,6 +306,7 @@ reschedules = Table(
     CheckConstraint("applied + skipped + failed + held <= coalesce(total, 0)", name="counts_stay_within_the_total"),
     CheckConstraint("status <> 'done' OR applied + skipped + failed = total", name="done_has_counted_all"),
     Index("ix_reschedules_listing", "workspace_id", text("created_at DESC"), text("id DESC")),
+    Index("ix_reschedules_request", "request_id"),
     # By id, not by time: a chunk touches its job, and what it touches stands in no index (HOT).
     Index("ix_reschedules_live", "id", postgresql_where=text("status IN ('queued', 'running')")),
     postgresql_with={"fillfactor": "50"},

@@ -63,6 +63,10 @@ return [...document.querySelectorAll('.card table')]
     .filter((one) => one.getBoundingClientRect().right > one.closest('.card').getBoundingClientRect().right)
     .map((one) => one.textContent.trim().slice(0, 80));
 """
+OVER = """
+return [...document.querySelectorAll('.card')].filter((one) => one.scrollWidth > one.clientWidth + 1)
+    .map((one) => one.textContent.trim().slice(0, 80));
+"""
 WIDE = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -218,6 +222,18 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
     pages += ["/failed", "/failed/refused", reason, f"/posts/{out}"]
     event_id = dead_event(stack, post)
     pages += [f"/webhooks/{event_id}", "/webhooks/resend?since=2020-01-01T00:00", "/webhooks?status=queued"]
+    long_id = stack.post(id=new_id("post"))
+    with stack.engine.begin() as tx:
+        tx.execute(
+            text("""UPDATE edits SET id = :new, post_id = :post, error_message = :words,
+                        requested_by = 'content-studio',
+                        changes = '{"scheduledTime": "2030-01-01T10:00", "timezone": "America/Los_Angeles"}'
+                    WHERE id = :id"""),
+            {"id": failed_edit(stack, long_id, {}), "new": new_id("edit"), "post": long_id, "words": words},
+        )
+    mended = ["/edits?status=failed", "/edits?workspace=ws_test&account=acc_tiktok&key=nothing", "/failed-edits"]
+    mended += ["/failed-edits/mend", "/failed-edits?act=requeued&done=2&left=1"]
+    pages += mended
     for path in [*pages, "/search?q=nothing"]:
         browser.open(url(stack, f"/ops{path}"))
         seen, low = browser.run(LOW_CONTRAST)
@@ -226,6 +242,7 @@ def test_every_page_can_be_read_in_both_schemes_and_on_a_phone(
         assert browser.run(WIDE) <= 0, f"{path} is wider than the screen"
         assert browser.run(OVERFLOWING) == [], f"a table of {path} is wider than its card"
         assert browser.run(UNNAMED) == [], path
+        assert path not in mended or browser.run(OVER) == [], f"a table of {path} is wider than its card"
     [mode] = browser.run("return [matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light']")
     assert mode == scheme
     assert [said for said in browser.said() if "404" not in said] == []

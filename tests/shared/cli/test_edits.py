@@ -9,9 +9,11 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from shared.broker import queue
+from shared.cli import edit_listing, workspaces
 from shared.cli import edits as command
 from shared.domain import edit_histories
-from shared.store import operator_actions
+from shared.domain.ids import new_id
+from shared.store import edit_lists, operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
 from tests import factories
@@ -318,3 +320,108 @@ def test_without_redis_it_is_done_all_the_same_and_says_so(engine: Engine, monke
     result = redraft("requeue", poison, "--yes")
     assert (result.exit_code, "rescue finds the edit" in result.output) == (0, True), result.output
     eventually(lambda: factories.row(engine, "edits", poison).status == "queued", within=1)
+
+
+def test_a_list_goes_on_to_its_end_past_the_moves_of_a_bulk_job(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows one transaction looks at."""
+    monkeypatch.setattr(edit_lists, "LOOKED_AT", 3)
+    monkeypatch.setattr(edit_lists, "LOOKS", 2)
+    home = post(engine)
+    mine = failed(engine, home, {"caption": "mine"})
+    with engine.begin() as tx:
+        for _ in range(20):
+            moved = factories.edit(tx, home, {"move": {}})
+            tx.execute(text(f"UPDATE edits SET {FAILED}, reschedule_id = 'rs_1' WHERE id = :id"), {"id": moved})
+    assert [one["editId"] for one in answer("list", "--workspace", factories.WORKSPACE)] == [mine]
+    assert [one["editId"] for one in answer("list")] == [mine]
+    assert len(answer("list", "--job", "rs_1")) == 20
+    shown = redraft("list", "--job", "rs_1", "--limit", "7")
+    assert "Only the first 7 are shown" in shown.stderr
+    assert "Only the first" not in redraft("list", "--job", "rs_1", "--limit", "20").stderr
+
+
+def test_a_queue_of_which_not_all_was_looked_at_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = post(engine)
+    for _ in range(3):
+        edit(engine, home, {"caption": "waits"})
+    assert redraft("list", "--status", "queued").stderr == ""
+    monkeypatch.setattr(edit_lists, "QUEUE_LOOKED_AT", 2)
+    assert "More than 2 edits wait" in redraft("list", "--status", "queued").stderr
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_list_takes_one_line_an_edit_on_a_terminal(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(edit_listing, "screen_width", lambda: width)
+    monkeypatch.setattr(workspaces, "screen_width", lambda: width)
+    home = post(engine, post_id=new_id("post"))
+    made = [failed(engine, home, {"caption": "mine"}) for _ in range(3)]
+    lines = redraft("list").stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split()[0] for line in lines if "failed" in line] == made[::-1]
+    assert all(home in line for line in lines if "failed" in line)
+
+
+def test_a_list_is_filtered_by_key_request_account_error_and_time(engine: Engine) -> None:
+    mine = edit(
+        engine,
+        post(engine),
+        {"caption": "mine"},
+        FAILED.replace("'x'", "'Boom'") + ", request_id = 'trace/7', requested_by = 'studio', api_key_id = 'key_7'",
+    )
+    other = failed(engine, post(engine, account_id=factories.INSTAGRAM, platform="instagram"), {"caption": "other"})
+    for chosen in (
+        ("--key", "studio"),
+        ("--key", "key_7"),
+        ("--request", "trace/7"),
+        ("--account", factories.TIKTOK),
+        ("--error", "boom"),
+        ("--reason", "INTERNAL: Boom"),
+    ):
+        assert [one["editId"] for one in answer("list", *chosen)] == [mine], chosen
+    assert [one["editId"] for one in answer("list", "--status", "failed", "--since", "2020-01-01T00:00Z")] == [
+        other,
+        mine,
+    ]
+    assert answer("list", "--status", "failed", "--until", "2020-01-01T00:00Z") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--account", "nobody"), "There is no account nobody"),
+        (("--workspace", "nobody"), "There is no workspace nobody"),
+        (("--since", "yesterday"), "--since takes a time in UTC"),
+        (("--until", "now"), "--until takes a time in UTC"),
+        (("--error", " "), "--error is empty"),
+    ],
+)
+def test_a_filter_that_names_nothing_is_refused(engine: Engine, given: tuple[str, str], said: str) -> None:
+    refused = redraft("list", *given)
+    assert (refused.exit_code, said in refused.stderr) == (2, True)
+
+
+def test_show_takes_the_id_of_a_request(engine: Engine) -> None:
+    home = post(engine)
+    mine = edit(engine, home, {"caption": "mine"}, "request_id = 'req_mine'")
+    several = [edit(engine, home, {"caption": "x"}, "request_id = 'req_several'") for _ in range(2)]
+    assert answer("show", "req_mine")["editId"] == mine
+    refused = redraft("show", "req_several")
+    assert refused.exit_code == 2
+    assert all(f"redraft edits show {one}" in refused.stderr for one in several)
+    assert redraft("show", "req_none").exit_code == 2
+
+
+def test_show_names_the_account_and_tells_times_in_the_posts_zone(engine: Engine) -> None:
+    home = post(engine, timezone="America/New_York")
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE accounts SET name = 'Coffee' WHERE id = :id"), {"id": factories.TIKTOK})
+    moved = applied(engine, home, {"scheduledTime": "2030-01-01T10:00", "timezone": "Asia/Tokyo"})
+    shown = redraft("show", moved).stdout
+    assert f"account {factories.TIKTOK} (Coffee)" in shown
+    assert "2030-01-01 10:00 Asia/Tokyo" in shown
+    assert "America/New_York ->" in shown
+    assert answer("show", moved)["accountName"] == "Coffee"

@@ -114,10 +114,10 @@ def revision_of(engine: Engine) -> str:
         return str(tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
 
 
-def usable(tx: Connection) -> bool | None:
-    """Of the one index that is built while others write."""
-    found = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_posts_failed')"
-    return tx.execute(text(found)).scalar()
+def usable(tx: Connection, index: str = "ix_posts_failed") -> bool | None:
+    """Of an index that is built while others write."""
+    found = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:index)")
+    return tx.execute(found, {"index": index}).scalar()
 
 
 @pytest.mark.parametrize(("before", "after"), STEPS)
@@ -163,14 +163,26 @@ def test_two_that_migrate_at_once_do_it_once(engine: Engine, url: str, processes
         assert usable(tx)
 
 
-def test_an_index_whose_building_was_interrupted_is_built_anew(engine: Engine) -> None:
-    made(engine, "0003")
+@pytest.mark.parametrize(
+    ("before", "index", "of"),
+    [
+        ("0003", "ix_posts_failed", "posts (failed_at)"),
+        ("0009", "ix_edits_single", "edits (id)"),
+        ("0009", "ix_edits_request", "edits (request_id)"),
+        ("0009", "ix_reschedules_request", "reschedules (request_id)"),
+        ("0010", "ix_webhook_events_open", "webhook_events (seq)"),
+    ],
+)
+def test_an_index_whose_building_was_interrupted_is_built_anew(
+    engine: Engine, before: str, index: str, of: str
+) -> None:
+    made(engine, before)
     with engine.begin() as tx:
-        tx.execute(text("CREATE INDEX ix_posts_failed ON posts (failed_at)"))
-        tx.execute(text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_posts_failed'::regclass"))
+        tx.execute(text(f"CREATE INDEX {index} ON {of}"))
+        tx.execute(text(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{index}'::regclass"))
     upgrade(engine)
     with engine.connect() as tx:
-        assert usable(tx)
+        assert usable(tx, index)
 
 
 def test_an_index_that_an_earlier_form_of_the_migrations_made_is_left_alone(engine: Engine) -> None:

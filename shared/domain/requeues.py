@@ -1,0 +1,81 @@
+"""What a requeue of many edits would do, as operators read it before they agree. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from shared.domain.edit_histories import Prospect
+
+
+@dataclass(frozen=True, slots=True)
+class Requeues:
+    """The requeues of many edits together. `edited_since`: posts with a later change that would be overwritten;
+    `overwriting`: edits that would do so; `refused`: the reasons of those that would be refused again, with counts;
+    `at_once`: posts that would go out at once.
+    """
+
+    edits: int
+    posts: int
+    overwriting: int
+    edited_since: tuple[str, ...]
+    refused: tuple[tuple[str, int], ...]
+    at_once: tuple[str, ...]
+
+    def sentences(self) -> list[str]:
+        """What an operator should know before saying yes."""
+        said = []
+        if self.overwriting:
+            which = f"{_count(self.overwriting, 'edit')} would overwrite later changes"
+            said.append(f"{which} of {_count(len(self.edited_since), 'post')}.")
+        else:
+            said.append("No later change touches the same fields: nothing is overwritten.")
+        said += [f"{_count(number, 'edit')} would be refused again: {why}." for why, number in self.refused]
+        if self.at_once:
+            said.append(f"{_count(len(self.at_once), 'post')} would go out at once, since the new time has passed.")
+        return said
+
+
+def of(prospects: Iterable[Prospect]) -> Requeues:
+    """All of these together."""
+    edits = overwriting = 0
+    posts: set[str] = set()
+    since: dict[str, None] = {}
+    at_once: dict[str, None] = {}
+    refused: Counter[str] = Counter()
+    for one in prospects:
+        edits += 1
+        posts.add(one.edit.post_id)
+        if one.refusal is not None:
+            refused[one.refusal] += 1
+            continue
+        if one.overwrites:
+            overwriting += 1
+            since[one.edit.post_id] = None
+        if one.goes_out_at_once:
+            at_once[one.edit.post_id] = None
+    return Requeues(edits, len(posts), overwriting, tuple(since), tuple(refused.most_common()), tuple(at_once))
+
+
+def mark(prospects: Iterable[Prospect]) -> str:
+    """Names these requeues as they stand: what was agreed to is these, and no others."""
+    return sha256(repr([(one.edit.id, one.mark) for one in prospects]).encode()).hexdigest()[:16]
+
+
+def chunks(prospects: Sequence[Prospect], at_most: int) -> list[list[Prospect]]:
+    """Parts of about `at_most` edits. The edits of one post stay together, in their order: the first of them changes
+    what a requeue of the others would do.
+    """
+    by_post: dict[str, list[Prospect]] = {}
+    for one in prospects:
+        by_post.setdefault(one.edit.post_id, []).append(one)
+    found: list[list[Prospect]] = []
+    for together in by_post.values():
+        if not found or len(found[-1]) + len(together) > at_most:
+            found.append([])
+        found[-1] += together
+    return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
