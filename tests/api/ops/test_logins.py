@@ -22,7 +22,7 @@ ENVIRONMENT = {"REDRAFT_OPS_PASSWORD": ACTS, "REDRAFT_OPS_READ_PASSWORD": LOOKS,
 @pytest.fixture(scope="module")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("api_ops_logins", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 120), **ENVIRONMENT) as stack:
+    with running(url, valkey.url(LOGICAL_DATABASES - 125), **ENVIRONMENT) as stack:
         yield stack
 
 

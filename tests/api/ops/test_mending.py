@@ -38,7 +38,7 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
 def ops(stack: Running) -> Iterator[httpx.Client]:
     assert stack.api is not None
     with stack.engine.begin() as tx:
-        tx.execute(text("TRUNCATE posts, edits, acts, webhook_events"))
+        tx.execute(text("TRUNCATE posts, edits, acts, webhook_events, webhook_tries"))
     with httpx.Client(base_url=stack.api.url, auth=("kim", PASSWORD), **LOOPBACK, timeout=30) as client:
         yield client
 
