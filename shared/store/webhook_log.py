@@ -293,7 +293,7 @@ def resend(tx: Connection, event_ids: Sequence[str], until: datetime, actor: Act
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Which events are sent again: those that were delivered or given up from `since` to `until`. `status`: only those;
-    `workspace_id`: only its.
+    `workspace_id`: only its. Left out: what was sent again within the last minute before `until`.
     """
 
     since: datetime
@@ -307,7 +307,11 @@ class Choice:
         return {"since": self.since, "until": self.until, "status": status, "workspace": self.workspace_id}
 
 
-_CHOSEN = """finished_at >= :since AND finished_at <= :until
+RESENT_WITHIN: Final = 60
+# Two commands that start together may be some seconds apart: what the first has sent again the second leaves alone,
+# although it has been delivered since.
+_CHOSEN = f"""(resent_at IS NULL OR resent_at <= :until - make_interval(secs => {RESENT_WITHIN}))
+    AND finished_at >= :since AND finished_at <= :until
     AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)
     AND (CAST(:status AS text) IS NULL OR status = :status)"""
 # Two walks: the delivered ones by ix_webhook_events_delivered, the dead ones by their own index.
@@ -332,7 +336,7 @@ _FIRST = text(f"""
 # By the primary key, in the order in which the events of a post must go.
 _STEP = text(f"""
     WITH page AS (
-        SELECT seq, status, workspace_id, finished_at FROM webhook_events
+        SELECT seq, status, workspace_id, finished_at, resent_at FROM webhook_events
         WHERE seq > :after ORDER BY seq LIMIT :looked_at)
     SELECT max(seq), count(*),
         coalesce(array_agg(seq) FILTER (WHERE status IN ('delivered', 'dead') AND {_CHOSEN}), '{{}}')

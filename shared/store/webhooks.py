@@ -107,23 +107,22 @@ class Delivery:
 
 
 _FINISH = text(f"""
-    WITH ended AS (
-        SELECT r.*, CASE WHEN r.delivered THEN 'delivered'
-            WHEN r.unwanted THEN 'dead'
-            WHEN coalesce(w.resent_at, w.created_at)
-                <= clock_timestamp() - make_interval(hours => {DEAD_AFTER_HOURS}) THEN 'dead'
-            ELSE 'queued' END AS status
-        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            seq bigint, lease_token text, delivered boolean, message text, wait float, unwanted boolean,
-            outcome text, answer smallint)
-        JOIN webhook_events w ON w.seq = r.seq
-    ), finished AS (
+    WITH finished AS (
         UPDATE webhook_events e SET
             status = f.status, message = f.message,
             finished_at = CASE WHEN f.status <> 'queued' THEN clock_timestamp() END,
             lease_token = CASE WHEN f.status = 'queued' THEN e.lease_token END,
             lease_expires_at = CASE WHEN f.status = 'queued' THEN clock_timestamp() + make_interval(secs => f.wait) END
-        FROM ended f
+        FROM (
+            SELECT r.*, CASE WHEN r.delivered THEN 'delivered'
+                WHEN r.unwanted THEN 'dead'
+                WHEN coalesce(w.resent_at, w.created_at)
+                    <= clock_timestamp() - make_interval(hours => {DEAD_AFTER_HOURS}) THEN 'dead'
+                ELSE 'queued' END AS status
+            FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+                seq bigint, lease_token text, delivered boolean, message text, wait float, unwanted boolean,
+                outcome text, answer smallint)
+            JOIN webhook_events w ON w.seq = r.seq) f
         WHERE e.seq = f.seq AND e.lease_token = f.lease_token AND e.status = 'queued'
         RETURNING e.seq, e.post_id, e.workspace_id, e.status, e.tries, f.outcome, f.answer, f.message
     ), logged AS (

@@ -185,6 +185,28 @@ def test_an_index_whose_building_was_interrupted_is_built_anew(
         assert usable(tx, index)
 
 
+def test_the_log_of_webhooks_begins_anew_where_it_was_interrupted(engine: Engine) -> None:
+    """The column and the index are there, each committed by itself; the index may be usable or not."""
+    made(engine, "0009")
+    upgrade(engine, "0010")
+    index = "SELECT oid, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relname = :name"
+    given = {"name": "ix_webhook_events_open"}
+    for valid in (True, False):
+        with engine.begin() as tx:
+            before = tx.execute(text(index), given).one()
+            tx.execute(text("DROP TABLE webhook_tries"))
+            tx.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+            tx.execute(
+                text("UPDATE pg_index SET indisvalid = :valid WHERE indexrelid = :oid"),
+                {"valid": valid, "oid": before[0]},
+            )
+        upgrade(engine, "0010")
+        with engine.connect() as tx:
+            after = tx.execute(text(index), given).one()
+        assert after.indisvalid
+        assert (after.oid == before.oid) == valid
+
+
 def test_an_index_that_an_earlier_form_of_the_migrations_made_is_left_alone(engine: Engine) -> None:
     made(engine, "0003")
     which = "SELECT 'ix_posts_failed'::regclass::oid"

@@ -186,6 +186,21 @@ def test_a_resend_of_one_workspace_or_of_one_status_leaves_the_others_alone(engi
     assert resend_all(Choice(LONG_AGO, now)) == [ids[2]]
 
 
+@pytest.mark.parametrize(("seconds", "again"), [(5, False), (55, False), (65, True)])
+def test_what_was_sent_again_within_a_minute_is_not_among_all_since_a_time(
+    engine: Engine, *, seconds: int, again: bool
+) -> None:
+    """A second command that starts a moment later, when the first one's events have been delivered already."""
+    (event_id,) = dead(engine, "post_1")
+    change(engine, "webhook_events", event_id, resent_at=f"sql:now() - interval '{seconds} seconds'")
+    choice = Choice(LONG_AGO, clock(engine))
+    with engine.connect() as tx:
+        assert webhook_log.count(tx, choice) == (0, int(again))
+    assert resend_all(choice) == ([event_id] if again else [])
+    # Named by itself it is meant.
+    assert resend(engine, event_id) == (() if again else (event_id,))
+
+
 def test_backlogs_say_what_waits_since_when_what_is_dead_and_the_last_answer(
     engine: Engine, fake_services: FakeServices
 ) -> None:

@@ -3,6 +3,7 @@ workspace's backlog and dead events are counted.
 """
 
 from alembic import op
+from sqlalchemy import text
 
 revision = "0011"
 down_revision = "0010"
@@ -36,16 +37,22 @@ STATEMENTS = (
 )
 
 
+# A build that was interrupted leaves one that is of no use.
+USABLE = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_webhook_events_open')")
+
+
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE webhook_events ADD COLUMN IF NOT EXISTS resent_at TIMESTAMP WITH TIME ZONE")
-        # It waits for the ends of transactions, and holds up no other statement meanwhile.
-        op.execute("SET lock_timeout = '60s'")
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_webhook_events_open")
-        op.execute(
-            "CREATE INDEX CONCURRENTLY ix_webhook_events_open ON webhook_events"
-            " (workspace_id, status, coalesce(resent_at, created_at), seq) WHERE status <> 'delivered'"
-        )
-        op.execute("SET lock_timeout = '250ms'")  # as env.py sets it
+        # A migration that met a lock further down begins anew, and must not build the index again.
+        if not op.get_bind().execute(USABLE).scalar():
+            # It waits for the ends of transactions, and holds up no other statement meanwhile.
+            op.execute("SET lock_timeout = '60s'")
+            op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_webhook_events_open")
+            op.execute(
+                "CREATE INDEX CONCURRENTLY ix_webhook_events_open ON webhook_events"
+                " (workspace_id, status, coalesce(resent_at, created_at), seq) WHERE status <> 'delivered'"
+            )
+            op.execute("SET lock_timeout = '250ms'")  # as env.py sets it
     for statement in STATEMENTS:
         op.execute(statement)
