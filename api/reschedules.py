@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
@@ -41,11 +41,24 @@ UNSURE_CANCEL = "The job may have been canceled; look at GET /v1/reschedules/{id
 Make = Callable[[Connection], NewJob]
 
 
+class Owner(Protocol):
+    """Who a new job belongs to: a key, or an operator for one."""
+
+    @property
+    def workspace_id(self) -> str: ...
+    @property
+    def id(self) -> str:
+        """Of the key."""
+
+    @property
+    def name(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """One request for a new job. `make`: how to make it, or its error, answered only if its Idempotency-Key is new."""
 
-    owner: Key
+    owner: Owner
     make: Make | RedraftError
     key: str | None
     fingerprint: str | None
@@ -85,7 +98,7 @@ async def revert_reschedule(job_id: str, request: Request, context: Here, owner:
     """Start the inverse job: posts that still have the time that the job gave them get their old time back."""
     key = headers.idempotency_key(request)
     fingerprint = reading.fingerprint(request, body) if key else None
-    make: Make | RedraftError = _reverting(job_id, owner)
+    make: Make | RedraftError = reverting(job_id, owner)
     try:
         reading.check_query(request)
     except RedraftError as problem:
@@ -147,7 +160,7 @@ async def list_results(
     if headers.likes_better(request.headers.getlist("accept"), "text/csv", "application/json"):
         _refuse_paging(request)
         vary["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
-        return StreamingResponse(_csv(context, job, outcome), headers=vary, media_type="text/csv; charset=utf-8")
+        return StreamingResponse(csv_lines(context, job, outcome), headers=vary, media_type="text/csv; charset=utf-8")
     return Response(to_json(await _page(context, job, asked, outcome)), headers=vary, media_type="application/json")
 
 
@@ -175,7 +188,9 @@ def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
     return make
 
 
-def _reverting(job_id: str, owner: Key) -> Make:
+def reverting(job_id: str, owner: Owner) -> Make:
+    """How to make the inverse of a job. Raises NotFound, Conflict when it is called."""
+
     def make(tx: Connection) -> NewJob:
         job = store.job(tx, owner.workspace_id, job_id) if storable(job_id) else None
         if job is None:
@@ -188,7 +203,7 @@ def _reverting(job_id: str, owner: Key) -> Make:
     return make
 
 
-def _job_of(owner: Key, *, plan: dict[str, Any], dry_run: bool, **given: Any) -> NewJob:
+def _job_of(owner: Owner, *, plan: dict[str, Any], dry_run: bool, **given: Any) -> NewJob:
     """A new job of this key's. Its id sorts by time, and so do the ids of its audit rows."""
     return NewJob(
         new_id("rsch"), owner.workspace_id, owner.id, owner.name, request_id.get(), dry_run, plan, **given
@@ -272,7 +287,7 @@ def _refuse_paging(request: Request) -> None:
     faults.raise_if_any()
 
 
-async def _csv(context: Context, job: Job, outcome: Outcome | None) -> AsyncIterator[bytes]:
+async def csv_lines(context: Context, job: Job, outcome: Outcome | None) -> AsyncIterator[bytes]:
     """All results, chunk by chunk, each in a transaction of its own: a slow reader keeps no transaction open.
 
     If PostgreSQL goes away meanwhile, the connection is cut off, so that half a file is not taken for a whole one.

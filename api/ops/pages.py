@@ -13,12 +13,11 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api.context import storable
-
 # Its routes come before the one for all other addresses below.
 from api.ops import edits as ops_edits  # noqa: F401
 from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
+from api.ops import jobs as ops_jobs  # noqa: F401
 from api.ops import mending as ops_mending  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
@@ -117,33 +116,6 @@ async def list_late(request: Request) -> Response:
         more=len(late) > MANY,
         late_after=int(overview.LATE_AFTER),
     )
-
-
-@page("/ops/jobs")
-async def list_jobs(request: Request) -> Response:
-    """Bulk jobs, newest first."""
-    before = asked(request, "before")
-    found = await read(request, overview.jobs, PAGE + 1, before)
-    more = found[PAGE - 1].id if len(found) > PAGE else None
-    now = found[0].now if found else None
-    return html(request, "jobs.html", here="/ops/jobs", now=now, jobs=found[:PAGE], before=before, more=more)
-
-
-@page("/ops/jobs/{job_id}")
-async def show_job(request: Request) -> Response:
-    """One bulk job and how far it is."""
-    job_id = request.path_params["job_id"]
-    job = await read(request, overview.job, job_id) if storable(job_id) else None
-    if job is None:
-        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
-    stalled = job.live and (job.now - job.touched_at).total_seconds() > 60
-    advice = {
-        "queued": "It waits for a bulk worker.",
-        "running": "It is at work.",
-        "failed": "It failed. Posts that it moved stay moved. Fix the error in the worker's log, then send it again.",
-    }.get(job.status, "It has ended.")
-    advice = "No worker is working on it: check that a bulk worker runs (redraft doctor)." if stalled else advice
-    return html(request, "job.html", here="/ops/jobs", now=job.now, job=job, advice=advice)
 
 
 _ID = re.compile(r"[a-z]{2,12}_[0-9A-Za-z]+(?:_[0-9A-Za-z]+)*|[0-9A-Za-z]{6,64}", re.ASCII)

@@ -17,6 +17,8 @@ DONE: Final[Mapping[str, str]] = {
     "requeue": "requeued",
     "discard": "discarded",
     "resend": "sent again",
+    "cancel": "canceled",
+    "revert": "reverted",
 }
 
 _BESIDE: Final[Mapping[str, str]] = {

@@ -20,6 +20,8 @@ WENT_OUT: Final = "went_out"
 REQUEUE: Final = "requeue"
 DISCARD: Final = "discard"
 RESEND: Final = "resend"
+CANCEL: Final = "cancel"
+REVERT: Final = "revert"
 
 
 @dataclass(frozen=True, slots=True)
