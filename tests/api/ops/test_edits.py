@@ -164,6 +164,8 @@ def test_a_filter_that_names_nothing_says_so_and_lists_nothing(stack: Running, o
         ("account=nobody", "There is no account nobody."),
         ("since=yesterday", "yesterday is no time in UTC, as 2026-03-01T12:00 is."),
         ("status=lost", "There is no status lost."),
+        ("key=%00", "No key is \\x00."),
+        (f"error={'x' * 256}", "No error is xxx"),
     ):
         page = read(ops, f"/ops/edits?{query}")
         assert said in page
