@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.context import storable
 from api.ops.frame import asked, html, page, read
 from shared.domain.errors import printable
 from shared.domain.lifecycle import EditStatus
@@ -46,7 +47,10 @@ def instant(given: str) -> datetime | None:
 
 def read_filter(tx: Connection, fields: dict[str, str]) -> Asked:
     """What these fields of the form mean, by the workspaces and accounts that there are."""
-    faults: list[str] = []
+    # A filter that cannot be searched for must not be left out: the list would hold all edits.
+    faults = [f"No {name} is {printable(value, 80)}." for name, value in fields.items() if not storable(value)]
+    if faults:
+        return Asked(EditFilter(), fields, tuple(faults), ())
     wanted, accounts = EditFilter(), list[Account]()
     if status := fields.get("status"):
         if status in set(EditStatus):
@@ -84,7 +88,7 @@ def read_filter(tx: Connection, fields: dict[str, str]) -> Asked:
 
 def fields_of(request: Request) -> dict[str, str]:
     """The fields of the filter in this address, those that are not empty."""
-    given = ((name, asked(request, name)) for name in FIELDS)
+    given = ((name, request.query_params.get(name, "").strip()) for name in FIELDS)
     return {name: value for name, value in given if value}
 
 

@@ -53,12 +53,14 @@ class _Chosen:
 def _meant(tx: Connection, fields: dict[str, str], up_to: int | None) -> Asked:
     """The filter of these fields, for failed edits that have their place by now."""
     found = read_filter(tx, fields)
-    group = fields.get("group", "")
+    group = fields.get("group")
+    if group is not None and not _GROUP.fullmatch(group):
+        found = replace(found, faults=(*found.faults, "There is no such group of failed edits."))
     wanted = replace(
         found.wanted,
         status=EditStatus.FAILED.value,
         job_id=None,
-        group=group if _GROUP.fullmatch(group) else None,
+        group=group,
         up_to=mending.last_place(tx) if up_to is None else up_to,
     )
     return replace(found, wanted=wanted)
@@ -84,8 +86,8 @@ def _groups(tx: Connection, fields: dict[str, str]) -> tuple[Asked, ErrorGroups]
 
 
 def _fields(request: Request) -> dict[str, str]:
-    group = asked(request, "group")
-    return fields_of(request) | ({"group": group} if group else {})
+    group = request.query_params.get("group")
+    return fields_of(request) | ({"group": group} if group is not None else {})
 
 
 @page("/ops/failed-edits")

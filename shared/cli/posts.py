@@ -141,7 +141,7 @@ def stuck(
     as_json: AsJson = False,
 ) -> None:
     """List posts that should have gone out, the longest late first, and the reason for each."""
-    from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain import edit_histories, histories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import late as late_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
@@ -153,6 +153,7 @@ def stuck(
             "workspaceId": post.workspace_id,
             "status": post.status,
             "scheduledTime": edit_histories.moment(post.scheduled_time),
+            "localTime": histories.in_zone(post.scheduled_time, post.timezone),
             "lateSeconds": round((post.now - post.scheduled_time).total_seconds(), 1),
             "why": post.reason.words,
         }

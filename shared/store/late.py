@@ -71,11 +71,12 @@ class LatePost:
     workspace_id: str
     status: str
     scheduled_time: datetime
+    timezone: str | None
     now: datetime
     reason: Reason
 
 
-_COLUMNS = "SELECT id, workspace_id, status, scheduled_time, clock_timestamp() AS now"
+_COLUMNS = "SELECT id, workspace_id, status, scheduled_time, timezone, clock_timestamp() AS now"
 _LATE = text(f"""
     SELECT * FROM (
         ({_COLUMNS} {DUE_LATE} ORDER BY scheduled_time LIMIT :limit)
@@ -90,7 +91,7 @@ def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER) -> li
     said = why(tx, [row.id for row in rows])
     # One that went out, failed or was deleted between the two statements is late no more.
     return [
-        LatePost(row.id, row.workspace_id, row.status, row.scheduled_time, row.now, said[row.id])
+        LatePost(row.id, row.workspace_id, row.status, row.scheduled_time, row.timezone, row.now, said[row.id])
         for row in rows
         if said[row.id].code not in {"posted", "failed", "deleted"}
     ]

@@ -164,6 +164,8 @@ def test_a_filter_that_names_nothing_says_so_and_lists_nothing(stack: Running, o
         ("account=nobody", "There is no account nobody."),
         ("since=yesterday", "yesterday is no time in UTC, as 2026-03-01T12:00 is."),
         ("status=lost", "There is no status lost."),
+        ("key=%00", "No key is \\x00."),
+        (f"error={'x' * 256}", "No error is xxx"),
     ):
         page = read(ops, f"/ops/edits?{query}")
         assert said in page
@@ -201,6 +203,8 @@ def test_an_account_stands_with_its_name_and_a_time_in_the_posts_zone(stack: Run
     page = read(ops, f"/ops/posts/{post}")
     assert f'<span class="id">{factories.TIKTOK}</span> <span class="muted">(Coffee & Co)</span>' in page
     assert "(2026-07-01 15:00 America/New_York)" in page
+    stack.post(timezone="Asia/Tokyo", scheduled_time=datetime(2026, 1, 1, 3, 0, tzinfo=UTC))
+    assert "(2026-01-01 12:00 Asia/Tokyo)" in read(ops, "/ops/late")
     page = read(ops, f"/ops/edits/{moved}")
     assert "(Coffee & Co)" in page
     for local in ("(2026-12-01 15:00 America/New_York)", "(2026-07-01 15:00 America/New_York)"):

@@ -218,6 +218,16 @@ def test_a_form_from_another_site_or_without_its_token_does_nothing(
     assert statuses(stack, [failed]) == ["failed"]
 
 
+@pytest.mark.parametrize("query", ["error=%00", f"error={'x' * 256}", "group=other", "account=nobody"])
+def test_a_filter_that_means_nothing_does_not_mean_all(stack: Running, ops: httpx.Client, query: str) -> None:
+    failed = edit(stack, stack.post(), "mine")
+    shown = ops.get(f"/ops/failed-edits/mend?{query}")
+    assert (shown.status_code, failed in shown.text, "<form method" in shown.text) == (200, False, False)
+    form = fields(ops, "/ops/failed-edits/mend", "requeue")
+    assert press(ops, "requeue", form | {"filter": query}).status_code in {400, 409}
+    assert statuses(stack, [failed]) == ["failed"]
+
+
 def test_without_failed_edits_the_pages_say_so(ops: httpx.Client) -> None:
     assert '<p class="muted">None.</p>' in read(ops, "/ops/failed-edits")
     assert "No failed edit matches." in read(ops, "/ops/failed-edits/mend?error=nothing")

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from shared.broker import queue
 from shared.cli import edit_listing, workspaces
 from shared.cli import edits as command
+from shared.cli import posts as posts_command
 from shared.domain import edit_histories
 from shared.domain.ids import new_id
 from shared.store import edit_lists, operator_actions
@@ -425,3 +426,6 @@ def test_show_names_the_account_and_tells_times_in_the_posts_zone(engine: Engine
     assert "2030-01-01 10:00 Asia/Tokyo" in shown
     assert "America/New_York ->" in shown
     assert answer("show", moved)["accountName"] == "Coffee"
+    shown_post = CliRunner().invoke(posts_command.app, ["show", home])
+    assert f"{factories.TIKTOK} (Coffee)" in shown_post.stdout
+    assert "(2030-01-01 10:00 Asia/Tokyo)" in shown_post.stdout
