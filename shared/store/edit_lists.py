@@ -2,6 +2,10 @@
 
 Each list follows one index, page by page to its end. One call looks at a bounded number of rows, so that a filter that
 matches few of them cannot make it slow. A list that was cut says so, and says from where it goes on.
+
+Single edits and the moves of bulk jobs need no index of their own, which every edit would pay for twice. The ids of a
+job's moves follow from the job's id (`audit_id`) and stand side by side. So a job's list is a range of the primary key,
+and a list of single edits jumps over the moves of a job that it meets.
 """
 
 from collections.abc import Mapping
@@ -14,6 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from shared.domain.edit_histories import EditHistory
 from shared.domain.ids import first_id
+from shared.domain.reschedule_jobs import MOST_ORDINALS, audit_id
 from shared.store.edits import AFTER
 
 LOOKED_AT = 20_000
@@ -88,8 +93,8 @@ CONDITIONS: Final[Mapping[str, str]] = {
 @dataclass(frozen=True, slots=True)
 class _Path:
     """An index that a list follows from its end to its beginning. `column`: what it sorts by, `id` or `seq`. `scope`:
-    the conditions that the index serves. `leads`: what `column` stands behind in the index, and its value; compared
-    together, no other index can serve the comparison.
+    the conditions that the index serves, if any. `leads`: what `column` stands behind in the index, and its value;
+    compared together, no other index can serve the comparison.
     """
 
     index: str
@@ -107,39 +112,37 @@ class _Path:
 
 
 _PATHS: Final = {
-    one.index: one
-    for one in (
-        _Path("ix_edits_post", "seq", "post_id = :post_id"),
-        _Path("ix_edits_moves", "id", "reschedule_id = :job_id", ("reschedule_id", ":job_id")),
-        _Path(
-            "ix_edits_request", "id", "request_id = :request_id AND reschedule_id IS NULL",
-            ("request_id", ":request_id"),
-        ),
-        _Path("ix_edits_failed", "seq", "status = 'failed'"),
-        _Path("ix_edits_rejected", "id", "status = 'rejected'"),
-        # With the moves of bulk jobs, which are passed over.
-        _Path("ix_edits_workspace", "seq", "workspace_id = :workspace_id"),
-        # ids sort by the time at which they were made.
-        _Path("ix_edits_single", "id", "reschedule_id IS NULL"),
-    )
+    "post": _Path("ix_edits_post", "seq", "post_id = :post_id"),
+    "moves": _Path("pk_edits", "id", "id BETWEEN :first_move AND :last_move"),
+    "request": _Path(
+        "ix_edits_request", "id", "request_id = :request_id AND reschedule_id IS NULL",
+        ("request_id", ":request_id"),
+    ),
+    "failed": _Path("ix_edits_failed", "seq", "status = 'failed'"),
+    "rejected": _Path("ix_edits_rejected", "id", "status = 'rejected'"),
+    # These two with the moves of bulk jobs, which are passed over.
+    "workspace": _Path("ix_edits_workspace", "seq", "workspace_id = :workspace_id"),
+    # ids sort by the time at which they were made.
+    "single": _Path("pk_edits", "id", ""),
 }  # fmt: skip
+_WITH_MOVES: Final = (_PATHS["workspace"], _PATHS["single"])
 
 
 def _path(wanted: EditFilter) -> _Path | None:
     """The index for a list. None: that of the queue, which is in another order."""
     if wanted.post_id is not None:
-        return _PATHS["ix_edits_post"]
+        return _PATHS["post"]
     if wanted.job_id is not None:
-        return _PATHS["ix_edits_moves"]
+        return _PATHS["moves"]
     if wanted.request_id is not None:
-        return _PATHS["ix_edits_request"]
+        return _PATHS["request"]
     if wanted.status == "queued":
         return None
     if wanted.status in ("failed", "rejected"):
-        return _PATHS[f"ix_edits_{wanted.status}"]
+        return _PATHS[wanted.status]
     # Up to a time, the ids lead to the place at which to begin.
     whole = wanted.workspace_id is None or wanted.until is not None
-    return _PATHS["ix_edits_single" if whole else "ix_edits_workspace"]
+    return _PATHS["single" if whole else "workspace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +202,20 @@ def _look(
         bound |= {"end": end.place, "looked_at": 2 * LOOKED_AT}
         rows = tx.execute(_statement(path, names, shape | {"end"}), bound).all()
     edits = [EditHistory(*row) for row in rows]
-    return (edits, None, None) if end is None else (edits, end.place, end.created_at)
+    if end is None:
+        return edits, None, None
+    if end.job_id is not None and path is _PATHS["single"]:
+        # Never back: a row that was put in by hand may have another id than the job's first.
+        return edits, min(end.place, audit_id(end.job_id, 0)), end.created_at
+    return edits, end.place, end.created_at
 
 
 def _bounds(path: _Path, wanted: EditFilter, after: Place | None) -> dict[str, Place | None]:
     """Where the index is entered and left: from the place of the page before, and by the times that are asked for."""
-    if path.column != "id" or path.index == "ix_edits_moves":
+    if path is _PATHS["moves"]:
+        job_id = wanted.job_id or ""
+        return {"after": after, "first_move": audit_id(job_id, 0), "last_move": audit_id(job_id, MOST_ORDINALS)}
+    if path.column != "id":
         return {"after": after}
     before = first_id("edit", (wanted.until + CLOCKS_APART).timestamp()) if wanted.until is not None else None
     places = [str(place) for place in (after, before) if place is not None]
@@ -214,13 +225,13 @@ def _bounds(path: _Path, wanted: EditFilter, after: Place | None) -> dict[str, P
 
 def _scope(path: _Path, shape: frozenset[str]) -> str:
     edges = {"after": path.edge("<", "after"), "from_id": path.edge(">=", "from_id"), "end": path.edge(">=", "end")}
-    return " AND ".join([path.scope, *(edges[name] for name in sorted(shape))])
+    return " AND ".join(filter(None, [path.scope, *(edges[name] for name in sorted(shape))])) or "true"
 
 
 @lru_cache(maxsize=512)
 def _statement(path: _Path, names: frozenset[str], shape: frozenset[str]) -> TextClause:
     filters = [CONDITIONS[name] for name in sorted(names)]
-    if path.index == "ix_edits_workspace":
+    if path in _WITH_MOVES:
         filters.append("reschedule_id IS NULL")
     # The inner LIMIT keeps the filters out of the choice of the index, and bounds what is looked at.
     return text(f"""
@@ -236,10 +247,10 @@ def _end_statement(path: _Path, shape: frozenset[str]) -> TextClause:
     # time at which it was accepted first, and a list must not end at it.
     return text(f"""
         WITH tail AS MATERIALIZED (
-            SELECT {path.column} AS place, created_at FROM edits WHERE {_scope(path, shape)}
+            SELECT {path.column} AS place, created_at, reschedule_id AS job_id FROM edits WHERE {_scope(path, shape)}
             ORDER BY {path.column} DESC OFFSET :looked_at - 1 - :looked_at / 4 LIMIT :looked_at / 4 + 1
         )
-        SELECT place, created_at, (SELECT max(created_at) FROM tail) AS newest FROM tail
+        SELECT place, created_at, job_id, (SELECT max(created_at) FROM tail) AS newest FROM tail
         ORDER BY place DESC OFFSET :looked_at / 4 LIMIT 1""")
 
 

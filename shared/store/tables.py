@@ -196,8 +196,6 @@ edits = Table(
     Index("ix_edits_post", "post_id", text("seq DESC")),
     Index("ix_edits_workspace", "workspace_id", text("seq DESC")),
     Index("ix_edits_failed", text("seq DESC"), postgresql_where=text("status = 'failed'")),
-    Index("ix_edits_single", "id", postgresql_where=text("reschedule_id IS NULL")),
-    Index("ix_edits_moves", "reschedule_id", "id", postgresql_where=text("reschedule_id IS NOT NULL")),
     Index("ix_edits_rejected", "id", postgresql_where=text("status = 'rejected'")),
     Index("ix_edits_request", "request_id", "id", postgresql_where=text("reschedule_id IS NULL")),
     postgresql_with={"fillfactor": "85"},

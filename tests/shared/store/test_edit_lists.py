@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from sqlalchemy import Engine, text
 
 from shared.domain.ids import new_id
+from shared.domain.reschedule_jobs import audit_id
 from shared.store import edit_lists
 from shared.store.db import transaction
 from shared.store.edit_lists import EditFilter, EditPage
@@ -37,6 +38,7 @@ def made(number: int) -> str:
     return new_id("edit", at.timestamp())
 
 
+JOB = new_id("rsch", NOW.timestamp())
 IDS = {number: made(number) for number in range(COUNT)}
 
 
@@ -55,11 +57,11 @@ def engine(monkeypatch: pytest.MonkeyPatch, database_url: str) -> Iterator[Engin
     ]
     moves = [
         {
-            "id": new_id("edit", NOW.timestamp()),
+            "id": audit_id(JOB, n),
             "g": -1 - n,
             "at": NOW.isoformat(),
             "status": "applied",
-            "job": "rsch_1",
+            "job": JOB,
         }
         for n in range(300)
     ]
@@ -145,11 +147,11 @@ def test_single_edits_are_listed_although_a_job_has_moved_more_posts_than_are_lo
 
 
 def test_the_moves_of_a_job_and_of_a_post_are_listed(engine: Engine) -> None:
-    moves = [edit for page in walk(EditFilter(job_id="rsch_1"), 50) for edit in page.edits]
-    assert (len(moves), {edit.reschedule_id for edit in moves}) == (300, {"rsch_1"})
+    moves = [edit for page in walk(EditFilter(job_id=JOB), 50) for edit in page.edits]
+    assert (len(moves), {edit.reschedule_id for edit in moves}) == (300, {JOB})
     assert [edit.id for edit in moves] == sorted((edit.id for edit in moves), reverse=True)
     of_post = [edit for page in walk(EditFilter(post_id="post_3")) for edit in page.edits]
-    assert {edit.reschedule_id for edit in of_post} == {None, "rsch_1"}
+    assert {edit.reschedule_id for edit in of_post} == {None, JOB}
     assert [edit.seq for edit in of_post] == sorted((edit.seq for edit in of_post), reverse=True)
 
 
@@ -157,9 +159,10 @@ def test_a_page_that_was_cut_says_so_and_goes_on(engine: Engine, monkeypatch: py
     monkeypatch.setattr(edit_lists, "LOOKED_AT", 5)
     monkeypatch.setattr(edit_lists, "LOOKS", 2)
     first, *others = walk(EditFilter(error="boom 1"), 50)
-    assert (first.looked_at, first.back_to) == (10, NOW - timedelta(minutes=9))
-    assert [edit.id for edit in first.edits] == [IDS[7]]
-    assert len(others) == COUNT // 10
+    # The first of both looks met the job's moves, and jumped over them.
+    assert (first.edits, first.looked_at, first.back_to) == ([], 10, NOW - timedelta(minutes=4))
+    assert [edit.id for page in others for edit in page.edits] == [IDS[number] for number in range(7, COUNT, 10)]
+    assert {page.looked_at for page in others[:-1]} == {10}
     assert (others[-1].back_to, others[-1].next_place) == (None, None)
 
 

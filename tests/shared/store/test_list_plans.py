@@ -243,6 +243,6 @@ def test_a_list_without_its_index_is_seen(engine: Engine) -> None:
 
 
 def test_each_index_of_the_lists_is_asked_for_somewhere() -> None:
-    paths = {one.index for wanted in of_edits() if (one := edit_lists._path(wanted)) is not None}
-    assert paths == set(edit_lists._PATHS)
+    paths = {one for wanted in of_edits() if (one := edit_lists._path(wanted)) is not None}
+    assert paths == set(edit_lists._PATHS.values())
     assert all(re.fullmatch(r"(ix|pk)_\w+", index) for index, _, _ in OTHERS)

@@ -167,7 +167,7 @@ def test_two_that_migrate_at_once_do_it_once(engine: Engine, url: str, processes
     ("before", "index", "of"),
     [
         ("0003", "ix_posts_failed", "posts (failed_at)"),
-        ("0009", "ix_edits_single", "edits (id)"),
+        ("0009", "ix_edits_rejected", "edits (id)"),
         ("0009", "ix_edits_request", "edits (request_id)"),
         ("0009", "ix_reschedules_request", "reschedules (request_id)"),
         ("0010", "ix_webhook_events_open", "webhook_events (seq)"),
@@ -187,20 +187,20 @@ def test_an_index_whose_building_was_interrupted_is_built_anew(
 
 def test_the_log_of_webhooks_begins_anew_where_it_was_interrupted(engine: Engine) -> None:
     """The column and the index are there, each committed by itself; the index may be usable or not."""
-    made(engine, "0009")
-    upgrade(engine, "0010")
+    made(engine, "0010")
+    upgrade(engine, "0011")
     index = "SELECT oid, indisvalid FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relname = :name"
     given = {"name": "ix_webhook_events_open"}
     for valid in (True, False):
         with engine.begin() as tx:
             before = tx.execute(text(index), given).one()
             tx.execute(text("DROP TABLE webhook_tries"))
-            tx.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+            tx.execute(text("UPDATE alembic_version SET version_num = '0010'"))
             tx.execute(
                 text("UPDATE pg_index SET indisvalid = :valid WHERE indexrelid = :oid"),
                 {"valid": valid, "oid": before[0]},
             )
-        upgrade(engine, "0010")
+        upgrade(engine, "0011")
         with engine.connect() as tx:
             after = tx.execute(text(index), given).one()
         assert after.indisvalid

@@ -1,6 +1,4 @@
-"""Indexes for operators' lists: single edits, the moves of a bulk job, rejected edits, and requests. They are built while
-others write.
-"""
+"""Indexes for operators' lists: rejected edits, and requests. They are built while others write."""
 
 from alembic import op
 from sqlalchemy import text
@@ -11,9 +9,6 @@ branch_labels = None
 depends_on = None
 
 INDEXES = {
-    "ix_edits_single": "CREATE INDEX CONCURRENTLY ix_edits_single ON edits (id) WHERE reschedule_id IS NULL",
-    "ix_edits_moves": """
-        CREATE INDEX CONCURRENTLY ix_edits_moves ON edits (reschedule_id, id) WHERE reschedule_id IS NOT NULL""",
     "ix_edits_rejected": "CREATE INDEX CONCURRENTLY ix_edits_rejected ON edits (id) WHERE status = 'rejected'",
     "ix_edits_request": """
         CREATE INDEX CONCURRENTLY ix_edits_request ON edits (request_id, id) WHERE reschedule_id IS NULL""",
