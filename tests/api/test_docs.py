@@ -17,7 +17,7 @@ AXE = (files("axe_core_python") / "axe.min.js").read_text()
 # axe-core 4.4. Later ones do not have the rule about ids: WCAG 2.2 dropped it.
 RUN_AXE = """
 const done = arguments[arguments.length - 1];
-axe.run({preload: false, rules: {"duplicate-id-active": {enabled: false}}}).then(({violations, passes}) => done([
+axe.run({preload: false, resultTypes: ["violations"], rules: {"duplicate-id-active": {enabled: false}}}).then(({violations, passes}) => done([
     passes.length, violations.flatMap(({id, nodes}) => nodes.map(({html}) => `${id}: ${html}`))]));
 """
 EDIT = "#operations-posts-editPost"

@@ -49,6 +49,9 @@ def interleave(
     return simulation.seen
 
 
+HISTORIES_AT_MOST = 5
+"""Claims expire and pauses end by the database's clock. So on a slow machine a seed tells another history, and a rare
+collision may not come about in it. It comes about in the next ones."""
 COLLISIONS = (
     *("publish superseded", "publish claimed", "publish posted", "publish not_due", "publish pending_render"),
     *("finish stale", "finish done", "finish never_started", "finish unknown"),
@@ -59,7 +62,12 @@ COLLISIONS = (
 def test_row_13_posts_survive_every_order_of_edits_renders_publishes_and_lost_messages(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    seen = interleave(engine, monkeypatch, seed, A_FEW)
+    seen: Counter[str] = Counter()
+    for turn in range(HISTORIES_AT_MOST):
+        with monkeypatch.context() as patch:
+            seen += interleave(engine, patch, seed + turn, A_FEW)
+        if all(seen[what] for what in COLLISIONS):
+            break
     assert [what for what in COLLISIONS if not seen[what]] == [], seen
 
 

@@ -95,6 +95,12 @@ class Opponent:
         # A connection that was accepted just now belongs to the life that ends.
         self._lives += 1
         if self._server is not None:
+            # CPython 3.11 leaves a connection open for good whose server is closed between its accept and its first
+            # step. So nothing more is accepted, that step is made, and the server is closed then.
+            loop = asyncio.get_running_loop()
+            for listening in self._server.sockets:
+                loop.remove_reader(listening.fileno())
+            await asyncio.sleep(0)
             self._server.close()
         tasks, self._tasks = self._tasks, set()
         for task in tasks:

@@ -1,7 +1,9 @@
 """The moves of both publishers: repeatable by their seed, and true to what docs/services.md lets a publisher say."""
 
+import asyncio
 import json
 import random
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from shared.domain.service_answers import NOT_SENT, Outcome
 from tests.processes import Processes
 from tests.reference_services.client import SECRET, Reference
 from tests.reference_services.moves import Move, play, tame
+from tests.reference_services.opponent import HOST, Opponent
 from tests.reference_services.under_test import Publisher
 
 
@@ -35,6 +38,24 @@ def test_the_opponent_says_everything_and_keeps_its_word() -> None:
     assert {effect for one, effect, _ in seen if one is Outcome.REFUSED} == {"never"}
     for one in set(Outcome) - NOT_SENT - {Outcome.DONE, Outcome.UNKNOWN}:
         assert {effect for other, effect, _ in seen if other is one} == {"before", "after", "never"}
+
+
+def test_a_connection_that_comes_while_the_opponent_stops_is_ended_too() -> None:
+    async def stopped_between_accept_and_first_step() -> bytes:
+        opponent = Opponent(SECRET, 7)
+        port = await opponent.listen(0)
+        with socket.create_connection((HOST, port), timeout=10) as client:
+            # One turn of the loop accepts it; its first step would be in the turn after the next.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await opponent.stop()
+            await asyncio.sleep(0)
+            try:
+                return await asyncio.to_thread(client.recv, 1)
+            except ConnectionResetError:
+                return b""
+
+    assert asyncio.run(stopped_between_accept_and_first_step()) == b""
 
 
 def test_the_tame_one_refuses_nobody_and_mostly_does_well() -> None:
