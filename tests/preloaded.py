@@ -9,7 +9,6 @@ for any other command, tests/processes.py starts a process in the usual way.
 """
 
 import atexit
-import gc
 import importlib
 import json
 import os
@@ -137,8 +136,6 @@ def serve(requests: socket.socket) -> None:
     """Start what is asked for, and say how each process ended, until the one that asks has gone."""
     for name in (*LIBRARIES, *(name for name in ours() if name not in READ_SETTINGS)):
         importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
     ended, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
