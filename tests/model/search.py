@@ -52,7 +52,7 @@ def search(
 
 @contextmanager
 def _no_garbage_collected() -> Iterator[None]:
-    """A search makes no cycles. The collector would look for them in all states again and again: a quarter of the CPU."""
+    """A search makes no cycles. To look for them in all states again and again was a quarter of its CPU."""
     on = gc.isenabled()
     gc.disable()
     try:
