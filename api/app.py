@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 
 from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules, retry, siblings
 from api.context import Context
-from api.http import problems, protocol, proxies, turns
+from api.http import problems, proxies, turns
+from api.http.app_state import AppState
 from api.http.open_files import allow_connections
 from api.http.patch_fast_path import PatchFastPath
 from api.http.request_id import RequestId
@@ -28,7 +29,7 @@ PATCH = Route(posts.ONE, posts.edit_post_directly, methods=["PATCH"])
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[protocol.AppState]:
+async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
     """One Context for the life of the process."""
     allow_connections()
     switch = sys.getswitchinterval()

@@ -298,8 +298,15 @@ def data_dir() -> Iterator[DataDir]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-CHEAP = {**FOR_TESTS_ONLY, "shared_buffers": "64MB", "max_wal_size": "512MB"}
-"""Each end of a database looks at every page of these buffers. The log stands in memory."""
+CHEAP = {
+    **FOR_TESTS_ONLY,
+    # Each end of a database looks at every page of these buffers.
+    "shared_buffers": "64MB",
+    # The log stands in memory.
+    "max_wal_size": "512MB",
+    # In the data folder, which goes with its test. A server that is killed leaves other segments in memory for good.
+    "dynamic_shared_memory_type": "mmap",
+}
 
 
 def _make_logins_cheap(server: PostgreSQL) -> None:

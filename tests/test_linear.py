@@ -54,7 +54,7 @@ from shared.telemetry import scrubbing
 from tests.test_house import PRODUCT
 
 HEAD = 64 * 1024
-"""Bytes of a request's head, and so of any path, query and header (api/http/protocol.py)."""
+"""Bytes of a request's head, and so of any path, query and header (api/http/connection_bounds.py)."""
 
 WITHIN = 0.1
 """Seconds of CPU for what a head or a body of 128 KiB holds."""

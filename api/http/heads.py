@@ -16,6 +16,10 @@ NO_TRAILER = "Connection is no trailer (RFC 9110, 6.5.1); send it in the head of
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
 
+class Refused(Exception):  # noqa: N818  -- not an error of ours
+    """A head that the parser accepts and we do not. Its text is for the client."""
+
+
 def fault(version: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     """What is wrong with a head, as a message; None if nothing is. `headers`: with names in lower case."""
     if version not in ("1.1", "1.0"):

@@ -9,48 +9,20 @@
 """
 
 import asyncio
-from collections.abc import Callable
 from contextvars import Context
-from typing import TypedDict
 
 import httptools
 import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from api.http import heads, timeouts
+from api.http import connection_bounds, heads, timeouts
 from api.http.expect_continue import closing_if_unread
 from api.http.timeouts import BEHIND_UNREAD, ReadProgress, State, watch_of
 from api.http.transport import LingeringTransport
 from shared.domain.ids import new_id
 
-HEAD_LIMIT = 64 * 1024
-FRAMING_LIMIT = 8
-"""Bytes of framing for each byte of a body, beyond HEAD_LIMIT. Chunks of one byte need five. Without a bound,
-trailers and extensions of chunks could be endless."""
-PIECE = 4 * 1024
-"""Bytes that the parser gets at once. It cannot be stopped within them: this bounds how many requests it may find."""
-READ_AHEAD = 64 * 1024
-"""Bytes after an unanswered request that are kept. Over that, nothing more is read from the peer for now."""
-LINGER_LIMIT = 256 * 1024
-"""Bytes that are read and dropped after the last answer of a connection."""
-
-NO_HTTP = "This is no request that HTTP/1.1 allows; send a valid method, path, headers and framing of the body"
-TOO_LARGE = f"The head of the request is larger than {HEAD_LIMIT:,} bytes; send fewer or shorter headers"
-TOO_SLOW = "The head of the request did not arrive within {seconds:.0f} s; send it at once"
-TOO_MUCH_FRAMING = "Most of the body is chunk sizes, chunk extensions or trailers; send larger chunks, and no trailers"
-
 log = structlog.get_logger(__name__)
-
-
-class AppState(TypedDict):
-    """What the app gives to this module at its start. `on_shutdown` is called when the process is about to end."""
-
-    on_shutdown: Callable[[], object]
-
-
-class Refused(Exception):  # noqa: N818  -- not an error of ours
-    """A head that the parser accepts and this module does not. Its text is for the client."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -119,12 +91,12 @@ class Protocol(HttpToolsProtocol):
         self._dropped += len(data)
         if not self.transport.is_closing():
             self.flow.pause_reading()
-        elif self._dropped > LINGER_LIMIT:
+        elif self._dropped > connection_bounds.LINGER_LIMIT:
             self.transport.abort()
 
     def _keep(self, data: bytes) -> None:
         self._unparsed += data
-        if len(self._unparsed) > READ_AHEAD:
+        if len(self._unparsed) > connection_bounds.READ_AHEAD:
             self.flow.pause_reading()
 
     def _blocked(self) -> bool:
@@ -137,14 +109,18 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _parse(self, data: bytes) -> None:
-        for at in range(0, len(data), PIECE):
+        for at in range(0, len(data), connection_bounds.PIECE):
             if at and self._blocked():
                 self._keep(data[at:])
                 return
             try:
-                self._feed(data if len(data) <= PIECE else data[at : at + PIECE])
+                self._feed(data if len(data) <= connection_bounds.PIECE else data[at : at + connection_bounds.PIECE])
             except httptools.HttpParserError as error:
-                self._refuse(str(error.__context__) if isinstance(error.__context__, Refused) else NO_HTTP)
+                self._refuse(
+                    str(error.__context__)
+                    if isinstance(error.__context__, heads.Refused)
+                    else connection_bounds.NO_HTTP
+                )
             if self._refused or self.transport.is_closing():
                 return
 
@@ -164,12 +140,12 @@ class Protocol(HttpToolsProtocol):
             if not in_head:
                 self._head, self._since = 0, self.loop.time()
             self._head += len(piece)
-            if self._head > HEAD_LIMIT:
-                self._refuse(TOO_LARGE)
+            if self._head > connection_bounds.HEAD_LIMIT:
+                self._refuse(connection_bounds.TOO_LARGE)
         elif self.cycle is not None and self.cycle.more_body:
             self._raw += len(piece)
-            if self._raw - self._body > HEAD_LIMIT + FRAMING_LIMIT * self._body:
-                self._refuse(TOO_MUCH_FRAMING)
+            if self._raw - self._body > connection_bounds.HEAD_LIMIT + connection_bounds.FRAMING_LIMIT * self._body:
+                self._refuse(connection_bounds.TOO_MUCH_FRAMING)
 
     def _without_upgrade(self) -> bytes:
         """The head that was just read, without its offers to upgrade. Replaces the parser by a new one."""
@@ -192,17 +168,17 @@ class Protocol(HttpToolsProtocol):
             super().on_header(name, value)
         elif name.lower() == b"connection":
             # The parser would take "close" for the connection's end, and drop the next request without an answer.
-            raise Refused(heads.NO_TRAILER)
+            raise heads.Refused(heads.NO_TRAILER)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise Refused(heads.NO_TUNNEL)
+                raise heads.Refused(heads.NO_TUNNEL)
             return
         fault = heads.fault(self.parser.get_http_version(), self.headers)
         if fault is not None:
-            raise Refused(fault)
+            raise heads.Refused(fault)
         self._head = self._raw = self._body = 0
         self._since = self.loop.time()
         # uvicorn takes the app from here.
@@ -254,12 +230,12 @@ class Protocol(HttpToolsProtocol):
             return
         if self._peer_closed and not self._blocked():
             self.transport.close()
-        elif len(self._unparsed) <= READ_AHEAD and not self._refused:
+        elif len(self._unparsed) <= connection_bounds.READ_AHEAD and not self._refused:
             self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  -- ours says what to do
         """Called for what the parser could not read."""
-        self._refuse(NO_HTTP)
+        self._refuse(connection_bounds.NO_HTTP)
 
     def _refuse(self, message: str) -> None:
         """Answer 400 in its turn, if the request has no answer yet, and close."""
@@ -317,6 +293,6 @@ class Protocol(HttpToolsProtocol):
         if state is State.IDLE:
             self.transport.close()
         elif state is State.HEAD:
-            self._refuse(TOO_SLOW.format(seconds=timeouts.LIMITS[state]))
+            self._refuse(connection_bounds.TOO_SLOW.format(seconds=timeouts.LIMITS[state]))
         else:
             self.transport.abort()

@@ -5,17 +5,17 @@ The same at every start on every machine, but for the key's secret and for times
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, insert, update
 
-from shared.domain import posts, times
-from shared.domain.failure_classes import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE, FailureClass
+from shared.domain import times
+from shared.domain.failure_classes import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE
 from shared.domain.lifecycle import Status
 from shared.domain.posts import Post
+from shared.local.demo_tries import REFUSALS, ended_by, tries_of
 from shared.settings import settings
 from shared.store import counted, keys, tables
 from shared.store import posts as posts_store
@@ -66,11 +66,6 @@ ANGLES: Final = (
     "Before and after: {} #barista",
     "We spent a week on {}. Here is what stayed.",
     "Tell us below: your best tip for {} 👇",
-)
-REFUSALS: Final = (
-    "The account's access has expired; connect it again",
-    "The sound is not licensed for business accounts",
-    "The video is shorter than 3 seconds",
 )
 
 
@@ -171,7 +166,7 @@ def _make_posts(tx: Connection, now: datetime) -> None:
     tx.execute(insert(tables.posts), rows)
     final = [row["id"] for row in rows if row["status"] in {Status.POSTED, Status.FAILED}]
     made, _ = posts_store.read_posts(tx, final)
-    tries = [one for post_id in final for one in _tries(made[post_id])]
+    tries = [one for post_id in final for one in tries_of(made[post_id])]
     tx.execute(insert(tables.publish_attempts), tries)
 
 
@@ -271,7 +266,7 @@ def _end(rng: Random, row: dict[str, Any], number: int) -> dict[str, Any]:
     if row["status"] == Status.FAILED:
         reasons = (*REFUSALS, PUBLISHER_UNAVAILABLE, OUTCOME_UNKNOWN)
         reason = reasons[number % len(reasons)]
-        ended = _ENDED.get(reason, _Ended("refused", 1, FailureClass.REFUSED, reason))
+        ended = ended_by(reason)
         *_, (_, failed_at) = ended.tries(row["scheduled_time"])
         return {
             "failure_reason": reason,
@@ -281,49 +276,3 @@ def _end(rng: Random, row: dict[str, Any], number: int) -> dict[str, Any]:
             "revision": row["revision"] + 1,
         }
     return {}
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """How the tries of a failed post ended, and in whose words."""
-
-    outcome: str
-    count: int
-    failure: FailureClass
-    words: str
-    took: timedelta = timedelta(seconds=1)
-
-    def tries(self, due: datetime) -> list[tuple[datetime, datetime]]:
-        """When each try of a post that was due then began and ended."""
-        starts = [due + timedelta(milliseconds=200, minutes=5 * number) for number in range(self.count)]
-        return [(start, start + self.took) for start in starts]
-
-
-_ENDED: Final = {
-    PUBLISHER_UNAVAILABLE: _Ended("server_error", 10, FailureClass.UNAVAILABLE, "the service answered 503"),
-    OUTCOME_UNKNOWN: _Ended("unknown", 3, FailureClass.UNKNOWN, "timed out", timedelta(seconds=30)),
-}
-
-
-def _tries(post: Post) -> Iterator[dict[str, Any]]:
-    """The publish attempts of a post, one row a try: its history can be read, and the post can be retried."""
-    reason, facts = post.failure_reason, post.facts
-    tries, outcome, message = [(facts.scheduled_time + timedelta(milliseconds=200), post.posted_at)], "done", None
-    if reason is not None:
-        ended = _ENDED.get(reason, _Ended("refused", 1, FailureClass.REFUSED, reason))
-        tries, outcome, message = list(ended.tries(facts.scheduled_time)), ended.outcome, ended.words
-    # The body as a publish makes it: a retry of the same content then goes out under the old key.
-    sent = posts.service_body("publish", post, replace(post.facts, status=Status.GENERATED))
-    for number, (started, finished) in enumerate(tries):
-        yield {
-            "post_id": facts.id,
-            "schedule_revision": facts.schedule_revision,
-            "idempotency_key": f"pub_demo_{facts.id}",
-            "body": sent,
-            "try_number": number + 1,
-            "claim_token": f"clm_demo_{facts.id}_{number + 1}",
-            "started_at": started,
-            "finished_at": finished,
-            "outcome": outcome,
-            "message": message,
-        }

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     Table,
     Text,
@@ -25,35 +24,20 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from shared.domain.lifecycle import ClaimKind, EditStatus, Status
-from shared.domain.reschedule_jobs import JobStatus
+from shared.store.columns import instant, metadata, one_of
+from shared.store.reschedule_tables import reschedule_chunks, reschedules
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-
-_NOW = text("now()")
-
-
-def _one_of(column: str, values: type[Status] | type[ClaimKind] | type[EditStatus]) -> str:
-    return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
-
-
-def _instant(name: str, *, required: bool = False, now: bool = False) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=not (required or now), server_default=_NOW if now else None)
-
+__all__ = [
+    "accounts", "acts", "api_keys", "edits", "idempotency_keys", "metadata", "posts", "publish_attempts",
+    "reschedule_chunks", "reschedules", "secrets", "webhook_events", "workspaces",
+]  # fmt: skip
 
 workspaces = Table(
     "workspaces",
     metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
-    _instant("created_at", now=True),
+    instant("created_at", now=True),
 )
 
 accounts = Table(
@@ -63,7 +47,7 @@ accounts = Table(
     Column("workspace_id", Text, ForeignKey("workspaces.id"), nullable=False, index=True),
     Column("platform", Text, nullable=False),
     Column("name", Text, nullable=False),
-    _instant("created_at", now=True),
+    instant("created_at", now=True),
     CheckConstraint("platform IN ('tiktok', 'instagram')", name="platform"),
 )
 
@@ -78,8 +62,8 @@ api_keys = Table(
     Column("hint", Text, nullable=False, comment="the secret's last four characters, to tell keys apart"),
     Column("scopes", ARRAY(Text), nullable=False),
     Column("rate_limit", Integer, comment="requests a minute; null: no limit"),
-    _instant("created_at", now=True),
-    _instant("revoked_at"),
+    instant("created_at", now=True),
+    instant("revoked_at"),
     UniqueConstraint("workspace_id", "name"),
     CheckConstraint("rate_limit > 0", name="rate_limit"),
     CheckConstraint("scopes <@ ARRAY['posts:read', 'posts:write', 'bulk']", name="scopes"),
@@ -98,9 +82,9 @@ posts = Table(
     Column("caption", Text, nullable=False),
     Column("sound_id", Text),
     Column("timezone", Text),
-    _instant("scheduled_time", required=True),
+    instant("scheduled_time", required=True),
     Column("status", Text, nullable=False),
-    _instant("created_at", now=True),
+    instant("created_at", now=True),
     Column("render_as_video", Boolean, nullable=False, server_default=text("false")),
     Column("slide_duration", SmallInteger),
     Column("rendered_url", Text, comment="what a render made; the source stands in content_url, never overwritten"),
@@ -109,33 +93,33 @@ posts = Table(
     Column("content_revision", BigInteger, nullable=False, server_default=text("1")),
     Column("claim_kind", Text),
     Column("claim_token", Text),
-    _instant("claim_expires_at"),
+    instant("claim_expires_at"),
     Column("enqueued_revision", BigInteger, comment="mark: the schedule (generated) or content revision last sent"),
-    _instant("enqueued_at"),
-    _instant("retry_at"),
+    instant("enqueued_at"),
+    instant("retry_at"),
     Column("render_tries", SmallInteger, nullable=False, server_default=text("0")),
     Column(
         "render_waits_since",
         DateTime(timezone=True),
         comment='when the renderer first said "still at work" or "not now" of this content',
     ),
-    _instant("posted_at"),
+    instant("posted_at"),
     Column("platform_post_id", Text),
     Column("failure_reason", Text),
-    _instant("failed_at"),
-    _instant("deleted_at"),
+    instant("failed_at"),
+    instant("deleted_at"),
     Column("failure_class", Text, comment="the kind of failure; null: failed before it was recorded"),
     Column("failure_message", Text, comment="the last answer, in words"),
     Column("render_outcome", Text, comment="how the latest try at a render ended"),
     Column("render_message", Text),
-    _instant("render_answered_at"),
-    CheckConstraint(_one_of("status", Status), name="status"),
+    instant("render_answered_at"),
+    CheckConstraint(one_of("status", Status), name="status"),
     CheckConstraint("platform IN ('tiktok', 'instagram')", name="platform"),
     CheckConstraint("content_type IN ('video', 'slides')", name="content_type"),
     CheckConstraint(
         "jsonb_typeof(content_url) = CASE content_type WHEN 'video' THEN 'string' ELSE 'array' END", name="content_url"
     ),
-    CheckConstraint(_one_of("claim_kind", ClaimKind), name="claim_kind"),
+    CheckConstraint(one_of("claim_kind", ClaimKind), name="claim_kind"),
     CheckConstraint("claim_kind <> 'publish' OR status = 'generated'", name="publish_claim_only_in_generated"),
     CheckConstraint("claim_kind <> 'render' OR status = 'pending_render'", name="render_claim_only_in_pending_render"),
     CheckConstraint("num_nulls(claim_kind, claim_token, claim_expires_at) IN (0, 3)", name="claim_all_or_none"),
@@ -173,13 +157,13 @@ edits = Table(
     Column("requested_by", Text, nullable=False),
     Column("request_id", Text),
     Column("reschedule_id", Text),
-    _instant("created_at", now=True),
+    instant("created_at", now=True),
     Column("status", Text, nullable=False, server_default=text("'queued'")),
     Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
     Column("deferrals", SmallInteger, nullable=False, server_default=text("0")),
-    _instant("started_at"),
+    instant("started_at"),
     Column("lock_wait_ms", Integer),
-    _instant("finalized_at"),
+    instant("finalized_at"),
     Column("revision", BigInteger, comment="the post's revision as this edit left it, or as it found it"),
     Column("before", JSONB),
     Column("after", JSONB),
@@ -187,7 +171,7 @@ edits = Table(
     Column("error_code", Text),
     Column("error_message", Text),
     Column("error_details", JSONB),
-    CheckConstraint(_one_of("status", EditStatus), name="status"),
+    CheckConstraint(one_of("status", EditStatus), name="status"),
     CheckConstraint("(status = 'queued') = (finalized_at IS NULL)", name="final_has_its_time"),
     CheckConstraint("status <> 'applied' OR revision IS NOT NULL", name="applied_has_a_revision"),
     CheckConstraint("status NOT IN ('rejected', 'failed') OR error_code IS NOT NULL", name="rejected_has_a_code"),
@@ -209,7 +193,7 @@ idempotency_keys = Table(
     Column("fingerprint", LargeBinary, nullable=False, comment="SHA-256 of method, path, parsed body and If-Match"),
     Column("resource", Text, nullable=False, comment="the id of what the first request made: edit, creation or job"),
     Column("answer", Text, comment="the first answer's body, where the resource does not hold it"),
-    _instant("created_at", now=True),
+    instant("created_at", now=True),
     Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
@@ -218,7 +202,7 @@ secrets = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("value", LargeBinary, nullable=False, comment="random, made by a migration; shown to nobody"),
-    _instant("created_at", now=True),
+    instant("created_at", now=True),
 )
 
 publish_attempts = Table(
@@ -231,8 +215,8 @@ publish_attempts = Table(
     Column("body", Text, nullable=False),
     Column("try_number", Integer, nullable=False),
     Column("claim_token", Text, nullable=False, unique=True),
-    _instant("started_at", now=True),
-    _instant("finished_at"),
+    instant("started_at", now=True),
+    instant("finished_at"),
     Column("outcome", Text),
     Column("message", Text),
     Column("forgiven", Boolean, nullable=False, server_default=text("false"), comment="an operator's retry came since"),
@@ -265,72 +249,6 @@ acts = Table(
     Index("ix_acts_subject", "subject_id", text("id DESC")),
 )
 
-reschedules = Table(
-    "reschedules",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("workspace_id", Text, nullable=False),
-    Column("api_key_id", Text, nullable=False),
-    Column("requested_by", Text, nullable=False),
-    Column("request_id", Text),
-    _instant("created_at", now=True),
-    Column("dry_run", Boolean, nullable=False, server_default=text("false")),
-    Column("plan", JSONB, nullable=False, comment="shift, spread, items or revert: what each post's move is made of"),
-    Column("filter", JSONB, comment="which posts, as the client sent it; null where items or another job name them"),
-    Column("items", JSONB, comment="the request's items; empty again once its posts are frozen into chunks"),
-    # One that another job has been made to revert: a second revert finds the name taken.
-    Column("reverts", Text, unique=True),
-    Column("status", Text, nullable=False, server_default=text("'queued'")),
-    Column("total", Integer),
-    Column("chunks", Integer),
-    Column("chunks_done", Integer, nullable=False, server_default=text("0")),
-    Column(
-        "held", Integer, nullable=False, server_default=text("0"), comment="posts passed by, since others held them"
-    ),
-    Column("applied", Integer, nullable=False, server_default=text("0")),
-    Column("skipped", Integer, nullable=False, server_default=text("0")),
-    Column("failed", Integer, nullable=False, server_default=text("0")),
-    Column("attempts", SmallInteger, nullable=False, server_default=text("0"), comment="at freezing its posts"),
-    _instant("touched_at", now=True),
-    _instant("started_at"),
-    _instant("finished_at"),
-    Column("error", Text),
-    CheckConstraint(f"status IN ({', '.join(repr(one.value) for one in JobStatus)})", name="status"),
-    CheckConstraint(
-        "(status IN ('done', 'canceled', 'failed')) = (finished_at IS NOT NULL)", name="ended_has_its_time"
-    ),
-    CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="failed_has_its_error"),
-    CheckConstraint("num_nulls(total, chunks) IN (0, 2)", name="frozen_all_or_none"),
-    CheckConstraint("applied + skipped + failed + held <= coalesce(total, 0)", name="counts_stay_within_the_total"),
-    CheckConstraint("status <> 'done' OR applied + skipped + failed = total", name="done_has_counted_all"),
-    Index("ix_reschedules_listing", "workspace_id", text("created_at DESC"), text("id DESC")),
-    Index("ix_reschedules_request", "request_id"),
-    # By id, not by time: a chunk touches its job, and what it touches stands in no index (HOT).
-    Index("ix_reschedules_live", "id", postgresql_where=text("status IN ('queued', 'running')")),
-    postgresql_with={"fillfactor": "50"},
-)
-
-reschedule_chunks = Table(
-    "reschedule_chunks",
-    metadata,
-    Column("reschedule_id", Text, primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("first", Integer, nullable=False, comment="the ordinal of its first post in the job"),
-    Column("post_ids", ARRAY(Text), nullable=False, comment="in id order, which is the order of the locks"),
-    Column("done", Boolean, nullable=False, server_default=text("false"), comment="all but the held ones are decided"),
-    Column("attempts", SmallInteger, nullable=False, server_default=text("0")),
-    Column("aims", JSONB, comment="what the plan says of each post, where it says something of its own for each"),
-    Column(
-        "outcomes",
-        JSONB,
-        nullable=False,
-        server_default=text("'[]'"),
-        comment="[index, outcome, before, after, reason] of posts that have no audit row to say it",
-    ),
-    Column("held", ARRAY(Integer), nullable=False, server_default=text("'{}'"), comment="indexes still to be decided"),
-    Index("ix_reschedule_chunks_open", "reschedule_id", "number", postgresql_where=text("NOT done")),
-)
-
 webhook_events = Table(
     "webhook_events",
     metadata,
@@ -340,12 +258,12 @@ webhook_events = Table(
     Column("post_id", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("data", JSONB, nullable=False),
-    _instant("created_at", now=True),
+    instant("created_at", now=True),
     Column("status", Text, nullable=False, server_default=text("'queued'")),
     Column("tries", SmallInteger, nullable=False, server_default=text("0")),
     Column("lease_token", Text),
-    _instant("lease_expires_at"),
-    _instant("finished_at"),
+    instant("lease_expires_at"),
+    instant("finished_at"),
     Column("message", Text, comment="how the latest try failed"),
     Column("resent_at", DateTime(timezone=True), comment="when an operator queued it again; its day begins there"),
     CheckConstraint("status IN ('queued', 'delivered', 'dead')", name="status"),

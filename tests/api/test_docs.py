@@ -14,6 +14,7 @@ from tests.stack import Running
 from tests.waiting import eventually
 
 AXE = (files("axe_core_python") / "axe.min.js").read_text()
+# Of what passes one element a rule is looked up: to name each of thousands takes seconds.
 # axe-core 4.4. Later ones do not have the rule about ids: WCAG 2.2 dropped it.
 RUN_AXE = """
 const done = arguments[arguments.length - 1];

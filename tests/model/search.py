@@ -1,10 +1,12 @@
 """Every state of the model within some steps, breadth first, so that no history shorter than the one found exists."""
 
 import argparse
+import gc
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from shared.domain.service_answers import Outcome
@@ -44,6 +46,25 @@ def search(
     start: State | None = None,
 ) -> Found:  # fmt: skip
     """Look at everything that can happen within `depth` steps, until one of these promises is broken."""
+    with _no_garbage_collected():
+        return _search(depth, promises, answers, holders, start)
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """A search makes no cycles. To look for them in all states again and again was a quarter of its CPU."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+def _search(
+    depth: int, promises: Collection[str], answers: tuple[Outcome, ...], holders: int, start: State | None
+) -> Found:
     start = start or first()
     found = Found()
     came: dict[tuple[object, ...], tuple[tuple[object, ...], str] | None] = {same(start): None}

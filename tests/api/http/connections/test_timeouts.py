@@ -8,7 +8,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from api.http import timeouts
-from api.http.protocol import FRAMING_LIMIT, HEAD_LIMIT, LINGER_LIMIT, READ_AHEAD
+from api.http.connection_bounds import FRAMING_LIMIT, HEAD_LIMIT, LINGER_LIMIT, READ_AHEAD
 from api.http.timeouts import ReadProgress, State, overdue, watch_of
 from shared.store.reads import PAGE_BYTES
 from tests.api.http.connections.driven import HIGH_WATER, App, Driven, hasty, passes, reading, run
