@@ -38,7 +38,7 @@ def made(number: int) -> str:
     return new_id("edit", at.timestamp())
 
 
-JOB = new_id("rsch", NOW.timestamp())
+JOB = new_id("rsch", NOW.timestamp() + 1)
 IDS = {number: made(number) for number in range(COUNT)}
 
 
