@@ -110,9 +110,8 @@ def test_a_worker_that_lives_is_well(processes, database_url, redis_url):
 
 def test_containers_get_longer_to_end_than_their_tasks_do():
     grace = Settings.model_fields["grace"].default
-    [api] = map(int, re.findall(r"graceful: int = (\d+)", Path(commands.__file__).read_text()))
     for name, service in LONG.items():
-        assert seconds(service["stop_grace_period"]) > max(grace, api), name
+        assert seconds(service["stop_grace_period"]) > max(grace, commands.API_GRACE), name
 
 
 def test_all_wait_for_the_one_migration_and_for_healthy_servers():

@@ -1,6 +1,7 @@
 """Asks each part for its state, at once and with short time-outs. shared/cli/findings.py judges the answers."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -36,7 +37,11 @@ from shared.telemetry.code_version import UNKNOWN, code_version
 PATIENCE: Final = 2.0
 REPLIES_WITHIN: Final = 1.5
 LISTEN: Final = 2.5
-"""Seconds, and at least two and a half periods of dispatch: a beat that lives is heard in that time."""
+"""Seconds, and at least two and a half periods of dispatch. In that time each worker reports what it has taken (every
+two seconds, shared/broker/metric_snapshots.py), so a beat that lives is heard.
+"""
+
+OF_BEAT: Final = (task_names.POSTS_DISPATCH_DUE, task_names.OPS_RESCUE)
 
 
 SERVICE_WITHIN: Final = 6.0
@@ -259,17 +264,18 @@ def _snapshots(client: redis.Redis) -> str:
 
 
 def _workers() -> WorkerFacts:
-    before = depths()
+    before, taken = depths(), _taken_of_beat()
     app = queue.sender()
     with ThreadPoolExecutor(1, thread_name_prefix="doctor-events") as thread:
         listening = thread.submit(_listen, app)
         replies: Mapping[str, Any] = app.control.inspect(timeout=REPLIES_WITHIN).active_queues() or {}
-        skews, heard = listening.result()
+        skews = listening.result()
     takes: dict[str, list[str]] = {}
     for worker, queues in replies.items():
         for one in queues or ():
             takes.setdefault(one["name"], []).append(worker)
     after = depths()
+    heard = any(count > taken.get(place, count) for place, count in _taken_of_beat().items())
     beat: bool | None = heard or after["ops"] > before["ops"]
     full = after["ops"] >= queue.WAITING_BEATS
     if not beat and (full or (not takes.get("ops") and after["ops"] < before["ops"])):
@@ -277,6 +283,16 @@ def _workers() -> WorkerFacts:
         beat = None
     queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in task_names.QUEUES)
     return WorkerFacts(queues, skews, beat, _versions(replies.keys()))
+
+
+def _taken_of_beat() -> dict[tuple[str, str], float]:
+    """How many of beat's messages each worker process has taken, as it reports every two seconds."""
+    found = Counter[tuple[str, str]]()
+    for family in worker_metrics.of_workers():
+        for sample in family.samples if family.name == "redraft_tasks" else ():
+            if sample.name == "redraft_tasks_total" and sample.labels["task"] in OF_BEAT:
+                found[sample.labels["worker"], sample.labels["place"]] += int(sample.value)
+    return dict(found)
 
 
 def _shown(version: str, code: str) -> str:
@@ -298,21 +314,16 @@ def _listening() -> float:
     return max(LISTEN, 2.5 * settings().dispatch_period)
 
 
-def _listen(app: Any) -> tuple[dict[str, float], bool]:
-    """Each worker's clock minus ours, by its heartbeat, and whether one was heard to take a message of beat's."""
+def _listen(app: Any) -> dict[str, float]:
+    """Each worker's clock minus ours, by its heartbeat."""
     skews: dict[str, float] = {}
-    heard = False
 
     def beats(event: Mapping[str, Any]) -> None:
         skews[str(event["hostname"])] = float(event["timestamp"]) - float(event["local_received"])
 
-    def takes(event: Mapping[str, Any]) -> None:
-        nonlocal heard
-        heard |= event.get("name") in (task_names.POSTS_DISPATCH_DUE, task_names.OPS_RESCUE)
-
     seconds = _listening()
     with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"worker-heartbeat": beats, "task-received": takes})
+        receiver = app.events.Receiver(connection, handlers={"worker-heartbeat": beats})
         # Localizing takes seconds since 1970 for a wall clock's, and is hours off for a worker in another zone.
         receiver.event_from_message = partial(receiver.event_from_message, localize=False)
         deadline = time.monotonic() + seconds
@@ -321,7 +332,7 @@ def _listen(app: Any) -> tuple[dict[str, float], bool]:
             for _ in receiver.itercapture(timeout=seconds):
                 if time.monotonic() > deadline:
                     break
-    return skews, heard
+    return skews
 
 
 CHECKS: Final[Mapping[str, Callable[[str], None]]] = {

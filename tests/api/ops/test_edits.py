@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from shared.domain.ids import new_id
+from shared.domain.reschedule_jobs import audit_id
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.store import edit_lists
@@ -54,15 +55,20 @@ def edit(stack: Running, post_id: str, changes: dict[str, Any], state: str = FAI
     return edit_id
 
 
+JOB = new_id("rsch")
+
+
 def moves(stack: Running, count: int) -> None:
     """The moves of a bulk job, which came after everything."""
     change(
         stack,
         """INSERT INTO edits (id, post_id, workspace_id, changes, requested_by, reschedule_id, status, finalized_at,
                revision)
-           SELECT :prefix || g, 'post_1', 'ws_test', '{"move": {}}', 'tests', 'rsch_1', 'applied', now(), 2
+           SELECT :prefix || lpad(CAST(g AS text), 7, '0'), 'post_1', 'ws_test', '{"move": {}}', 'tests', :job, 'applied', now(),
+               2
            FROM generate_series(1, :count) g""",
-        prefix=new_id("edit"),
+        job=JOB,
+        prefix=audit_id(JOB, 0)[:-7],
         count=count,
     )
 
@@ -84,7 +90,7 @@ def test_after_a_large_bulk_job_the_single_edits_are_there(stack: Running, ops: 
     assert listed(page) == [single]
     assert "There are no such edits" not in page
     assert "Moves by bulk jobs are left out" in page
-    assert len(listed(read(ops, "/ops/edits?job=rsch_1"))) == 50
+    assert len(listed(read(ops, f"/ops/edits?job={JOB}"))) == 50
 
 
 def test_a_list_that_is_not_at_its_end_says_so_and_goes_on_to_it(stack: Running, ops: httpx.Client) -> None:

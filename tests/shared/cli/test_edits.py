@@ -14,6 +14,7 @@ from shared.cli import edits as command
 from shared.cli import posts as posts_command
 from shared.domain import edit_histories
 from shared.domain.ids import new_id
+from shared.domain.reschedule_jobs import audit_id
 from shared.store import edit_lists, operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
@@ -332,9 +333,12 @@ def test_a_list_goes_on_to_its_end_past_the_moves_of_a_bulk_job(
     home = post(engine)
     mine = failed(engine, home, {"caption": "mine"})
     with engine.begin() as tx:
-        for _ in range(20):
+        for number in range(20):
             moved = factories.edit(tx, home, {"move": {}})
-            tx.execute(text(f"UPDATE edits SET {FAILED}, reschedule_id = 'rs_1' WHERE id = :id"), {"id": moved})
+            tx.execute(
+                text(f"UPDATE edits SET {FAILED}, reschedule_id = 'rs_1', id = :audit WHERE id = :id"),
+                {"id": moved, "audit": audit_id("rs_1", number)},
+            )
     assert [one["editId"] for one in answer("list", "--workspace", factories.WORKSPACE)] == [mine]
     assert [one["editId"] for one in answer("list")] == [mine]
     assert len(answer("list", "--job", "rs_1")) == 20
