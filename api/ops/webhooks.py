@@ -16,8 +16,9 @@ from api.ops.frame import asked, html, message, page, read
 from shared.domain.errors import printable
 from shared.domain.times import format_exactly, parse_instant
 from shared.store import posts as posts_store
-from shared.store import webhook_log
-from shared.store.webhook_log import Backlog, Choice, EventStatus, ListedEvent
+from shared.store import webhook_log, webhook_resends
+from shared.store.webhook_log import Backlog, EventStatus, ListedEvent
+from shared.store.webhook_resends import Choice
 
 PAGE: Final = 50
 STEPS: Final = 20
@@ -90,7 +91,7 @@ async def show_resend(request: Request) -> Response:
     choice = _choice(since, until, status, workspace, now)
     if choice is None:
         return message(request, 400, "Since when?", "Give a time in UTC, such as 2026-03-01T12:00Z.")
-    delivered, dead = await read(request, webhook_log.count, choice)
+    delivered, dead = await read(request, webhook_resends.count, choice)
     done, after = asked(request, "done") or "", asked(request, "after") or ""
     notice = None
     if done.isascii() and done.isdecimal() and len(done) < 10:
@@ -131,7 +132,7 @@ async def resend_all(request: Request) -> Response:
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
     total, after = 0, _number(fields.get("after", ""))
     for _ in range(STEPS):
-        resent = await context.write(webhook_log.resend_step, choice, actor, after, unsure=UNSURE)
+        resent = await context.write(webhook_resends.resend_step, choice, actor, after, unsure=UNSURE)
         context.ring(webhooks=resent.post_ids)
         total, after = total + len(resent.event_ids), resent.after
         if after is None:
@@ -172,7 +173,7 @@ async def resend_one(request: Request) -> Response:
     if until is None or not storable(event_id):
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
     context = context_of(request)
-    resent = await context.write(webhook_log.resend, [event_id], until, actor, unsure=UNSURE)
+    resent = await context.write(webhook_resends.resend, [event_id], until, actor, unsure=UNSURE)
     context.ring(webhooks=resent.post_ids)
     log.info("operator_decided", done="resent", events=len(resent.event_ids), event_id=event_id, by=actor.name)
     done = "resent" if resent.event_ids else "left"

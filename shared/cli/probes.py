@@ -1,10 +1,7 @@
 """Asks each part for its state, at once and with short time-outs. shared/cli/findings.py judges the answers."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -15,12 +12,10 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared import task_names
-from shared.broker import queue, redis_connection, redis_state, worker_metrics
-from shared.broker.queue import depths
-from shared.cli import service_probes
+from shared.broker import redis_connection, redis_state
+from shared.cli import service_probes, worker_probes
 from shared.cli.deadlines import ask_all
-from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, Queue, RedisFacts, Said, Webhooks, WorkerFacts
+from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, RedisFacts, Said, Webhooks
 from shared.cli.findings import JOB_STALLED, SESSION_IDLE, SESSION_LONG
 from shared.cli.service_findings import FAILED_WITHIN
 from shared.cli.service_probes import UntrustedError
@@ -32,18 +27,9 @@ from shared.store import db, failed_posts, health, overview, prerequisites, webh
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
-from shared.telemetry.code_version import UNKNOWN, code_version
+from shared.telemetry.code_version import code_version
 
 PATIENCE: Final = 2.0
-REPLIES_WITHIN: Final = 1.5
-LISTEN: Final = 2.5
-"""Seconds, and at least two and a half periods of dispatch. In that time each worker reports what it has taken (every
-two seconds, shared/broker/metric_snapshots.py), so a beat that lives is heard.
-"""
-
-OF_BEAT: Final = (task_names.POSTS_DISPATCH_DUE, task_names.OPS_RESCUE)
-
-
 SERVICE_WITHIN: Final = 6.0
 REDIS_WITHIN: Final = 8.0
 DATABASE_WITHIN: Final = 20.0
@@ -70,7 +56,7 @@ def examine(database_url: str, *, api_url: str = "", flower_url: str = "") -> Fa
     questions: dict[str, tuple[Callable[[], Any], float]] = {
         "PostgreSQL": (partial(_database, database_url), DATABASE_WITHIN),
         "Redis": (_redis, REDIS_WITHIN),
-        _WORKERS: (_workers, _listening() + REDIS_WITHIN),
+        _WORKERS: (worker_probes.workers, worker_probes.listening() + REDIS_WITHIN),
     }
     for name, url in urls.items():
         if url:
@@ -88,7 +74,7 @@ def examine(database_url: str, *, api_url: str = "", flower_url: str = "") -> Fa
         webhooks_wanted=bool(config.webhook_url),
         untrusted=untrusted,
         broken=broken,
-        version=_shown(*code_version()),
+        version=worker_probes.shown(*code_version()),
     )
 
 
@@ -261,78 +247,6 @@ def _snapshots(client: redis.Redis) -> str:
         # A managed Redis keeps its configuration to itself, and its provider answers for the disk.
         return "unknown"
     return "rdb" if next(iter(said.values()), "") else "nothing"
-
-
-def _workers() -> WorkerFacts:
-    before, taken = depths(), _taken_of_beat()
-    app = queue.sender()
-    with ThreadPoolExecutor(1, thread_name_prefix="doctor-events") as thread:
-        listening = thread.submit(_listen, app)
-        replies: Mapping[str, Any] = app.control.inspect(timeout=REPLIES_WITHIN).active_queues() or {}
-        skews = listening.result()
-    takes: dict[str, list[str]] = {}
-    for worker, queues in replies.items():
-        for one in queues or ():
-            takes.setdefault(one["name"], []).append(worker)
-    after = depths()
-    heard = any(count > taken.get(place, count) for place, count in _taken_of_beat().items())
-    beat: bool | None = heard or after["ops"] > before["ops"]
-    full = after["ops"] >= queue.WAITING_BEATS
-    if not beat and (full or (not takes.get("ops") and after["ops"] < before["ops"])):
-        # A living beat sends nothing while so many messages wait. And a worker may have taken what beat sent.
-        beat = None
-    queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in task_names.QUEUES)
-    return WorkerFacts(queues, skews, beat, _versions(replies.keys()))
-
-
-def _taken_of_beat() -> dict[tuple[str, str], float]:
-    """How many of beat's messages each worker process has taken, as it reports every two seconds."""
-    found = Counter[tuple[str, str]]()
-    for family in worker_metrics.of_workers():
-        for sample in family.samples if family.name == "redraft_tasks" else ():
-            if sample.name == "redraft_tasks_total" and sample.labels["task"] in OF_BEAT:
-                found[sample.labels["worker"], sample.labels["place"]] += int(sample.value)
-    return dict(found)
-
-
-def _shown(version: str, code: str) -> str:
-    return "" if code == UNKNOWN else f"{version} ({code})"
-
-
-def _versions(answering: Iterable[str]) -> dict[str, str]:
-    """The code of each worker that answers; left out: workers that have not reported it."""
-    living, found = set(answering), {}
-    for family in worker_metrics.of_workers():
-        for sample in family.samples if family.name == "redraft_worker_code" else ():
-            worker, version = sample.labels["worker"], _shown(sample.labels["version"], sample.labels["code"])
-            if worker in living and version:
-                found[worker] = version
-    return found
-
-
-def _listening() -> float:
-    return max(LISTEN, 2.5 * settings().dispatch_period)
-
-
-def _listen(app: Any) -> dict[str, float]:
-    """Each worker's clock minus ours, by its heartbeat."""
-    skews: dict[str, float] = {}
-
-    def beats(event: Mapping[str, Any]) -> None:
-        skews[str(event["hostname"])] = float(event["timestamp"]) - float(event["local_received"])
-
-    seconds = _listening()
-    with app.connection_for_read() as connection:
-        receiver = app.events.Receiver(connection, handlers={"worker-heartbeat": beats})
-        # Localizing takes seconds since 1970 for a wall clock's, and is hours off for a worker in another zone.
-        receiver.event_from_message = partial(receiver.event_from_message, localize=False)
-        deadline = time.monotonic() + seconds
-        with suppress(TimeoutError):
-            # It asks all workers for a heartbeat at once, and gives up after so many seconds of silence.
-            for _ in receiver.itercapture(timeout=seconds):
-                if time.monotonic() > deadline:
-                    break
-    return skews
 
 
 CHECKS: Final[Mapping[str, Callable[[str], None]]] = {

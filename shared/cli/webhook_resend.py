@@ -12,7 +12,7 @@ from shared.cli.post_retries import parse_since
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, find_workspace, refuse, say_json
 
 if TYPE_CHECKING:
-    from shared.store.webhook_log import Choice, Resent
+    from shared.store.webhook_resends import Choice, Resent
 
 STATUSES: Final = ("dead", "delivered")
 SAYS_EVERY: Final = 50
@@ -60,7 +60,7 @@ def _chosen(
 ) -> "tuple[Choice, int]":
     """Which events are meant, and how many; a count that stopped is the least."""
     from shared.store import posts as posts_store  # noqa: PLC0415 - as above
-    from shared.store import webhook_log  # noqa: PLC0415
+    from shared.store import webhook_log, webhook_resends  # noqa: PLC0415
 
     begins, ends = parse_since(since), parse_since(until)
     with database(data_dir) as tx:
@@ -68,8 +68,8 @@ def _chosen(
         now = posts_store.clock(tx)
         home = find_workspace(tx, workspace).id if workspace is not None else None
         chosen = webhook_log.EventStatus(status) if status else None
-        choice = webhook_log.Choice(begins or now, min(ends or now, now), chosen, home)
-        delivered, dead = webhook_log.count(tx, choice)
+        choice = webhook_resends.Choice(begins or now, min(ends or now, now), chosen, home)
+        delivered, dead = webhook_resends.count(tx, choice)
     if not quiet:
         echo(f"{_counted(delivered)} delivered and {_counted(dead)} dead events ended in that time.")
     return choice, delivered + dead
@@ -116,14 +116,14 @@ def _question(events: int) -> str:
 
 
 def _named(event_ids: list[str], until: datetime, data_dir: Path, by: str) -> list[str]:
-    from shared.store import webhook_log  # noqa: PLC0415 - as above
+    from shared.store import webhook_resends  # noqa: PLC0415 - as above
     from shared.store.acts import Actor  # noqa: PLC0415
 
     done: list[str] = []
-    for start in range(0, len(event_ids), webhook_log.LOOKED_AT):
-        some = event_ids[start : start + webhook_log.LOOKED_AT]
+    for start in range(0, len(event_ids), webhook_resends.LOOKED_AT):
+        some = event_ids[start : start + webhook_resends.LOOKED_AT]
         with database(data_dir) as tx:
-            resent = webhook_log.resend(tx, some, until, Actor(by))
+            resent = webhook_resends.resend(tx, some, until, Actor(by))
         _ring(resent, data_dir)
         done += resent.event_ids
     return done
@@ -132,7 +132,7 @@ def _named(event_ids: list[str], until: datetime, data_dir: Path, by: str) -> li
 def _resend_all(choice: "Choice", data_dir: Path, by: str, *, quiet: bool) -> int:
     """Queue all of them again, a step after the other, each in a transaction of its own; how many."""
     from shared.domain.times import format_exactly  # noqa: PLC0415 - as above
-    from shared.store import webhook_log  # noqa: PLC0415
+    from shared.store import webhook_resends  # noqa: PLC0415
     from shared.store.acts import Actor  # noqa: PLC0415
 
     total, after = 0, None
@@ -141,7 +141,7 @@ def _resend_all(choice: "Choice", data_dir: Path, by: str, *, quiet: bool) -> in
         while True:
             number += 1
             with database(data_dir) as tx:
-                resent = webhook_log.resend_step(tx, choice, Actor(by), after)
+                resent = webhook_resends.resend_step(tx, choice, Actor(by), after)
             _ring(resent, data_dir)
             total, after = total + len(resent.event_ids), resent.after
             if after is None:

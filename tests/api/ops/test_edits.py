@@ -64,8 +64,8 @@ def moves(stack: Running, count: int) -> None:
         stack,
         """INSERT INTO edits (id, post_id, workspace_id, changes, requested_by, reschedule_id, status, finalized_at,
                revision)
-           SELECT :prefix || lpad(CAST(g AS text), 7, '0'), 'post_1', 'ws_test', '{"move": {}}', 'tests', :job, 'applied', now(),
-               2
+           SELECT :prefix || lpad(CAST(g AS text), 7, '0'), 'post_1', 'ws_test', '{"move": {}}', 'tests', :job,
+               'applied', now(), 2
            FROM generate_series(1, :count) g""",
         job=JOB,
         prefix=audit_id(JOB, 0)[:-7],

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from shared import task_names
 from shared.broker import queue, redis_state
-from shared.cli import probes
+from shared.cli import probes, worker_probes
 from shared.cli.doctor import doctor
 from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, Webhooks, WorkerFacts
 from shared.cli.findings import diagnose
@@ -103,13 +103,13 @@ def test_a_beat_that_sends_nothing_because_its_messages_wait_is_not_taken_for_de
     monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str
 ) -> None:
     with factories.set_up(monkeypatch, database_url, redis_url), redis.Redis.from_url(redis_url) as broker:
-        monkeypatch.setattr(probes, "LISTEN", 0.1)
-        monkeypatch.setattr(probes, "REPLIES_WITHIN", 0.1)
+        monkeypatch.setattr(worker_probes, "LISTEN", 0.1)
+        monkeypatch.setattr(worker_probes, "REPLIES_WITHIN", 0.1)
         monkeypatch.setenv("REDRAFT_DISPATCH_PERIOD", "0.1")
         broker.lpush("ops", *["{}"] * (queue.WAITING_BEATS - 1))
-        assert probes._workers().beat is False
+        assert worker_probes.workers().beat is False
         broker.lpush("ops", "{}")
-        assert probes._workers().beat is None
+        assert worker_probes.workers().beat is None
 
 
 def test_a_database_in_order_has_nothing_to_be_found(engine: Engine) -> None:

@@ -11,7 +11,7 @@ from shared.broker import queue
 from shared.cli import webhooks as command
 from shared.cli import workspaces
 from shared.domain.service_answers import Reply
-from shared.store import webhook_log
+from shared.store import webhook_resends
 from tests.worker.fake_services import FakeServices, fake_services
 from tests.worker.receiver import deliver, engine, events, told
 
@@ -107,7 +107,7 @@ def test_one_event_is_sent_again_after_a_question(engine: Engine, rung: list[str
 def test_all_since_a_time_are_sent_again_with_the_count_first(
     engine: Engine, rung: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_log, "LOOKED_AT", 2)
+    monkeypatch.setattr(webhook_resends, "LOOKED_AT", 2)
     dead(engine, *(f"post_{number}" for number in range(5)))
     asked = redraft("resend", "--since", "2020-01-01T00:00Z", "--workspace", "ws_test", says="n\n")
     assert "0 delivered and 5 dead events ended in that time.\nSend 5 events again?" in asked.output
@@ -121,9 +121,9 @@ def test_all_since_a_time_are_sent_again_with_the_count_first(
 def test_a_resend_that_is_stopped_says_how_to_go_on(
     engine: Engine, rung: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_log, "LOOKED_AT", 2)
+    monkeypatch.setattr(webhook_resends, "LOOKED_AT", 2)
     dead(engine, *(f"post_{number}" for number in range(5)))
-    step, steps = webhook_log.resend_step, []
+    step, steps = webhook_resends.resend_step, []
 
     def stopping(*given: Any) -> Any:
         steps.append(given)
@@ -132,7 +132,7 @@ def test_a_resend_that_is_stopped_says_how_to_go_on(
         return step(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(webhook_log, "resend_step", stopping)
+        patch.setattr(webhook_resends, "resend_step", stopping)
         stopped = redraft("resend", "--since", "2020-01-01T00:00Z", "--yes")
     assert stopped.exit_code != 0
     until = stopped.output.split("--until ")[1].split()[0]

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.domain.service_answers import Outcome, Reply
-from shared.store import acts, webhook_log
+from shared.store import acts, webhook_log, webhook_resends
 from shared.store.acts import Actor
 from shared.store.db import transaction
-from shared.store.webhook_log import Answer, Choice, EventStatus
+from shared.store.webhook_log import Answer, EventStatus
+from shared.store.webhook_resends import Choice
 from tests import factories
 from tests.worker.fake_services import BROKEN, FakeServices, change, fake_services
 from tests.worker.receiver import deliver, engine, events, sent, told
@@ -33,7 +34,7 @@ def clock(engine: Engine) -> datetime:
 def resend(engine: Engine, *event_ids: str, until: datetime | None = None) -> tuple[str, ...]:
     moment = until or clock(engine)
     with transaction() as tx:
-        return webhook_log.resend(tx, event_ids, moment, KIM).event_ids
+        return webhook_resends.resend(tx, event_ids, moment, KIM).event_ids
 
 
 def resend_all(choice: Choice) -> list[str]:
@@ -41,7 +42,7 @@ def resend_all(choice: Choice) -> list[str]:
     after = None
     while True:
         with transaction() as tx:
-            step = webhook_log.resend_step(tx, choice, KIM, after)
+            step = webhook_resends.resend_step(tx, choice, KIM, after)
         done += step.event_ids
         after = step.after
         if after is None:
@@ -139,7 +140,7 @@ def test_what_ended_after_the_operator_looked_is_left_alone(engine: Engine, fake
 def test_two_that_send_all_again_at_the_same_moment_send_each_once(
     engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_log, "LOOKED_AT", 7)
+    monkeypatch.setattr(webhook_resends, "LOOKED_AT", 7)
     posts = [f"post_{number}" for number in range(40)]
     ids = dead(engine, *posts)
     choice, together = Choice(LONG_AGO, clock(engine)), threading.Barrier(3)
@@ -158,7 +159,7 @@ def test_two_that_send_all_again_at_the_same_moment_send_each_once(
 def test_all_since_a_time_go_again_in_their_order_and_in_steps(
     engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_log, "LOOKED_AT", 2)
+    monkeypatch.setattr(webhook_resends, "LOOKED_AT", 2)
     types = tuple(f"type.{number}" for number in range(5))
     told(engine, "post_1", types=types)
     deliver("post_1")
@@ -167,7 +168,7 @@ def test_all_since_a_time_go_again_in_their_order_and_in_steps(
     told(engine, "post_2")
     choice = Choice(clock(engine) - timedelta(hours=1), clock(engine))
     with engine.connect() as tx:
-        assert webhook_log.count(tx, choice) == (4, 0)
+        assert webhook_resends.count(tx, choice) == (4, 0)
     assert len(resend_all(choice)) == 4
     deliver("post_1")
     said = [json.loads(asked.body)["data"]["sequence"] for asked in fake_services.asked[len(types) :]]
@@ -195,7 +196,7 @@ def test_what_was_sent_again_within_a_minute_is_not_among_all_since_a_time(
     change(engine, "webhook_events", event_id, resent_at=f"sql:now() - interval '{seconds} seconds'")
     choice = Choice(LONG_AGO, clock(engine))
     with engine.connect() as tx:
-        assert webhook_log.count(tx, choice) == (0, int(again))
+        assert webhook_resends.count(tx, choice) == (0, int(again))
     assert resend_all(choice) == ([event_id] if again else [])
     # Named by itself it is meant.
     assert resend(engine, event_id) == (() if again else (event_id,))
