@@ -36,6 +36,7 @@ DONE: Final = {"requeued": "queued again", "discarded": "discarded, for good"}
 
 _GROUP = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
+_PLACE = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 log = structlog.get_logger(__name__)
 
@@ -178,7 +179,7 @@ async def _act(request: Request, act: str) -> Response:
     given = await form(request)
     fields = {name: value for name, value in parse_qsl(given.get("filter", "")) if name in {*FIELDS, "group"}}
     up_to = given.get("up_to", "")
-    if not _COUNT.fullmatch(up_to[-9:]) or len(up_to) > 18 or not all(map(storable, fields.values())):
+    if not _PLACE.fullmatch(up_to) or not all(map(storable, fields.values())):
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
     found = await read(request, _choose, fields, int(up_to))
     if not found.prospects or requeues.mark(found.prospects) != given.get("seen"):

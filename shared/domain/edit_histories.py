@@ -120,8 +120,15 @@ def touched(changes: Mapping[str, Any], after: Mapping[str, Any] | None) -> froz
     )
 
 
+def touching(changes: Mapping[str, Any]) -> list[str]:
+    """The names, in the changes of another edit, by which it touches a field that this edit touches too."""
+    mine = touched(changes, None)
+    return sorted({name for name, group in GROUPS.items() if group in mine} | ({"move"} if "time" in mine else set()))
+
+
 def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHistory], now: datetime) -> Prospect:
-    """What a requeue of `edit` would do. `newer`: the post's applied and queued edits that came after it, newest first.
+    """What a requeue of `edit` would do. `newer`: of the post's applied and queued edits that came after it, those
+    that touch its fields (`touching`) and those that are queued, newest first.
 
     Edits that are queued still come before its new place, and are overwritten like those that were applied.
     """

@@ -10,7 +10,7 @@ and a list of single edits jumps over the moves of a job that it meets.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
@@ -27,8 +27,8 @@ LOOKS = 10
 """Statements of one call, where a filter matches few rows."""
 QUEUE_LOOKED_AT = 100_000
 """Waiting edits that are put in order, the longest waiting first."""
-CLOCKS_APART: Final = timedelta(hours=1)
-"""An id holds the time of the API's clock, and `created_at` that of the database. They are never this far apart."""
+CLOCKS_APART: Final = 3600.0
+"""Seconds. An id holds the time of the API's clock, `created_at` that of the database: never this far apart."""
 
 COLUMNS = f"""id, seq, post_id, workspace_id, status, changes, if_match, requested_by, request_id, reschedule_id,
     created_at, attempts, started_at, lock_wait_ms, finalized_at, revision, before, {AFTER},
@@ -140,8 +140,9 @@ def _path(wanted: EditFilter) -> _Path | None:
         return None
     if wanted.status in ("failed", "rejected"):
         return _PATHS[wanted.status]
-    # Up to a time, the ids lead to the place at which to begin.
-    whole = wanted.workspace_id is None or wanted.until is not None
+    # By times, the ids lead to the place at which to begin and to the one at which to end. A number in the order does
+    # not: an edit that was requeued has a new one.
+    whole = wanted.workspace_id is None or wanted.until is not None or wanted.since is not None
     return _PATHS["single" if whole else "workspace"]
 
 
@@ -195,8 +196,6 @@ def _look(
     end: Any = None
     if len(rows) < limit:
         end = tx.execute(_end_statement(path, shape), bound).one_or_none()
-    if end is not None and wanted.since is not None and end.newest < wanted.since - CLOCKS_APART:
-        end = None  # what stands below was accepted before
     if end is not None:
         # Looked at again, down to a fixed place: the first one's end moved with every edit that came in between.
         bound |= {"end": end.place, "looked_at": 2 * LOOKED_AT}
@@ -217,10 +216,15 @@ def _bounds(path: _Path, wanted: EditFilter, after: Place | None) -> dict[str, P
         return {"after": after, "first_move": audit_id(job_id, 0), "last_move": audit_id(job_id, MOST_ORDINALS)}
     if path.column != "id":
         return {"after": after}
-    before = first_id("edit", (wanted.until + CLOCKS_APART).timestamp()) if wanted.until is not None else None
+    before = first_id("edit", _within(wanted.until).timestamp() + CLOCKS_APART) if wanted.until is not None else None
     places = [str(place) for place in (after, before) if place is not None]
-    from_id = first_id("edit", (wanted.since - CLOCKS_APART).timestamp()) if wanted.since is not None else None
+    from_id = first_id("edit", _within(wanted.since).timestamp() - CLOCKS_APART) if wanted.since is not None else None
     return {"after": min(places, default=None), "from_id": from_id}
+
+
+def _within(at: datetime) -> datetime:
+    """That time, or the first or last one that an id can hold."""
+    return min(max(at, datetime(1971, 1, 1, tzinfo=UTC)), datetime(9000, 1, 1, tzinfo=UTC))
 
 
 def _scope(path: _Path, shape: frozenset[str]) -> str:
@@ -243,15 +247,9 @@ def _statement(path: _Path, names: frozenset[str], shape: frozenset[str]) -> Tex
 
 @lru_cache(maxsize=64)
 def _end_statement(path: _Path, shape: frozenset[str]) -> TextClause:
-    # `newest` is of the last quarter of what was looked at. An edit that was requeued stands among newer ones with the
-    # time at which it was accepted first, and a list must not end at it.
     return text(f"""
-        WITH tail AS MATERIALIZED (
-            SELECT {path.column} AS place, created_at, reschedule_id AS job_id FROM edits WHERE {_scope(path, shape)}
-            ORDER BY {path.column} DESC OFFSET :looked_at - 1 - :looked_at / 4 LIMIT :looked_at / 4 + 1
-        )
-        SELECT place, created_at, job_id, (SELECT max(created_at) FROM tail) AS newest FROM tail
-        ORDER BY place DESC OFFSET :looked_at / 4 LIMIT 1""")
+        SELECT {path.column} AS place, created_at, reschedule_id AS job_id FROM edits WHERE {_scope(path, shape)}
+        ORDER BY {path.column} DESC OFFSET :looked_at - 1 LIMIT 1""")
 
 
 @lru_cache(maxsize=512)

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
+from pydantic_core import to_json
 from sqlalchemy import Connection, TextClause, text
 
 from shared.domain import edit_histories
@@ -22,7 +23,7 @@ from shared.store.edit_lists import COLUMNS, CONDITIONS, ERROR_GROUP, EditFilter
 LOOKED_AT = 100_000
 """Failed edits that are grouped, the newest; and waiting edits of which a filter chooses."""
 NEWER_AT_MOST = 50
-"""Later changes of one post that are looked at."""
+"""Later changes that touch the fields of one edit, as far as they are named."""
 TOGETHER: Final = 200
 """Edits in one transaction, unless one post has more."""
 
@@ -130,12 +131,17 @@ def last_place(tx: Connection) -> int:
 
 
 _SOME = text(f"SELECT {COLUMNS} FROM edits WHERE id = ANY(:ids) ORDER BY seq")
-# ix_edits_post, for each post.
+# ix_edits_post, for each edit. Only what touches the same fields counts as overwritten, whatever else came after it.
+_NEWER_OF_ONE = """(
+        SELECT {columns} FROM edits WHERE post_id = p.post AND seq > p.seq AND {which}
+        ORDER BY seq DESC LIMIT :limit)"""
 _NEWER = text(f"""
-    SELECT n.* FROM unnest(CAST(:posts AS text[]), CAST(:seqs AS bigint[])) AS p(id, first)
+    SELECT p.edit, n.* FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS p(edit text, post text, seq bigint, names jsonb)
+    CROSS JOIN LATERAL (SELECT ARRAY(SELECT jsonb_array_elements_text(p.names)) AS names) t
     CROSS JOIN LATERAL (
-        SELECT {COLUMNS} FROM edits WHERE post_id = p.id AND seq > p.first AND status IN ('applied', 'queued')
-        ORDER BY seq DESC LIMIT :limit) n""")
+        {_NEWER_OF_ONE.format(columns=COLUMNS, which="status IN ('applied', 'queued') AND changes ?| t.names")}
+        UNION ALL
+        {_NEWER_OF_ONE.format(columns=COLUMNS, which="status = 'queued' AND NOT changes ?| t.names")}) n""")
 
 
 def _read(tx: Connection, ids: Sequence[str]) -> list[EditHistory]:
@@ -145,20 +151,19 @@ def _read(tx: Connection, ids: Sequence[str]) -> list[EditHistory]:
 def prospects(tx: Connection, ids: Sequence[str]) -> list[Prospect]:
     """What a requeue of each of these edits would do, in their order."""
     edits = _read(tx, ids)
-    first: dict[str, int] = {}
-    for edit in edits:
-        first.setdefault(edit.post_id, edit.seq)
     newer: dict[str, list[EditHistory]] = {}
-    given = {"posts": list(first), "seqs": list(first.values()), "limit": NEWER_AT_MOST}
-    for row in tx.execute(_NEWER, given):
-        other = EditHistory(*row)
-        newer.setdefault(other.post_id, []).append(other)
-    found, _ = posts_store.read_posts(tx, first)
+    wanted = [
+        {"edit": edit.id, "post": edit.post_id, "seq": edit.seq, "names": edit_histories.touching(edit.changes)}
+        for edit in edits
+    ]
+    for edit_id, *row in tx.execute(_NEWER, {"rows": to_json(wanted).decode(), "limit": NEWER_AT_MOST}):
+        newer.setdefault(edit_id, []).append(EditHistory(*row))
+    found, _ = posts_store.read_posts(tx, list(dict.fromkeys(edit.post_id for edit in edits)))
     return [
         edit_histories.prospect(
             edit,
             found[edit.post_id].facts if edit.post_id in found else None,
-            [other for other in newer.get(edit.post_id, ()) if other.seq > edit.seq],
+            sorted(newer.get(edit.id, ()), key=lambda one: -one.seq),
             edit.read_at,
         )
         for edit in edits

@@ -34,9 +34,13 @@ def history(tx: Connection, edit_id: str) -> EditHistory | None:
     return EditHistory(*row) if row else None
 
 
+# ix_edits_post. Only what touches the same fields counts as overwritten, however much else came after it.
 _NEWER = text(f"""
-    SELECT {COLUMNS} FROM edits WHERE post_id = :post AND seq > :seq AND status IN ('applied', 'queued')
-    ORDER BY seq DESC LIMIT :limit""")
+    (SELECT {COLUMNS} FROM edits WHERE post_id = :post AND seq > :seq AND status IN ('applied', 'queued')
+        AND changes ?| CAST(:names AS text[]) ORDER BY seq DESC LIMIT :limit)
+    UNION ALL
+    (SELECT {COLUMNS} FROM edits WHERE post_id = :post AND seq > :seq AND status = 'queued'
+        AND NOT changes ?| CAST(:names AS text[]) ORDER BY seq DESC LIMIT :limit)""")
 
 
 def prospect(tx: Connection, edit_id: str) -> Prospect | None:
@@ -45,7 +49,8 @@ def prospect(tx: Connection, edit_id: str) -> Prospect | None:
     if edit is None:
         return None
     given = {"post": edit.post_id, "seq": edit.seq, "limit": NEWER_AT_MOST}
-    newer = [EditHistory(*row) for row in tx.execute(_NEWER, given)]
+    rows = tx.execute(_NEWER, given | {"names": edit_histories.touching(edit.changes)})
+    newer = sorted((EditHistory(*row) for row in rows), key=lambda one: -one.seq)
     found, _ = posts_store.read_posts(tx, [edit.post_id])
     post = found.get(edit.post_id)
     return edit_histories.prospect(edit, post.facts if post else None, newer, edit.read_at)

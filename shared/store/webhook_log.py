@@ -202,8 +202,8 @@ def events(
     """
     at, _, seq = (after or "").partition("~")
     try:
-        datetime.fromisoformat(at)
-        place: tuple[str, int] = (at, min(int(seq), 2**63 - 1))
+        # As Python reads it, which takes more forms than PostgreSQL.
+        place: tuple[str, int] = (datetime.fromisoformat(at).isoformat(), min(max(int(seq), 0), 2**63 - 1))
     except ValueError:
         place = ("-infinity", 0) if status is EventStatus.QUEUED else ("infinity", 0)
     given = {"status": status.value, "workspace": workspace_id, "limit": limit, "at": place[0], "seq": place[1]}

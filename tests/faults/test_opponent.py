@@ -4,9 +4,11 @@ retry. Its door counts the effects: never two for one post, and none for one tha
 tests/races/test_opponent.py plays the same game step by step; here every process is a real one.
 """
 
+import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,11 +30,19 @@ WAITS_END = text("""
         SELECT FROM publish_attempts a WHERE a.claim_token = p.claim_token AND a.outcome IS NULL)))""")
 
 
-def play(harness: Harness, opponent: Played, posts: list[str], chance: random.Random, seconds: float) -> Counter[str]:
-    """What clients, operators and time do meanwhile."""
-    seen, until, number = Counter[str](), time.monotonic() + seconds, 0
+def play(
+    harness: Harness,
+    opponent: Played,
+    posts: list[str],
+    chance: random.Random,
+    seconds: float,
+    *,
+    numbers: Iterator[int],
+) -> Counter[str]:
+    """What clients, operators and time do meanwhile. `numbers` name the requests of the whole game, each once."""
+    seen, until = Counter[str](), time.monotonic() + seconds
     while time.monotonic() < until:
-        number, post = number + 1, chance.choice(posts)
+        number, post = next(numbers), chance.choice(posts)
         what = chance.choices(
             ("edit", "delete", "retry", "time", "claims expire", "restart", "kill"), (8, 0.4, 5, 8, 2, 1, 0.6)
         )[0]
@@ -95,11 +105,12 @@ def game(harness: Harness, tmp_path: Path, count: int, seconds: float) -> Counte
     start = datetime.now(UTC).replace(microsecond=0)
     posts = [due(harness, scheduled_time=start + timedelta(seconds=seconds * n / count))[0] for n in range(count)]
     chance, last = random.Random(harness.seed), time.monotonic() + 6 * seconds
-    seen = play(harness, opponent, posts, chance, seconds)
+    numbers = itertools.count(1)
+    seen = play(harness, opponent, posts, chance, seconds, numbers=numbers)
     # Deletions and a slow machine may leave little to publish: then the game has more posts.
     while time.monotonic() < last and not ((calls := answered(opponent)).total() > count and len(calls) > 2):
         posts += due(harness, 2)
-        seen += play(harness, opponent, posts, chance, seconds / 3)
+        seen += play(harness, opponent, posts, chance, seconds / 3, numbers=numbers)
     opponent.calm()
     eventually(lambda: all_end(harness, posts), within=60, every=0.3, because="every post has an end")
     harness.drained(within=30)

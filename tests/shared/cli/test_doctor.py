@@ -567,7 +567,7 @@ def test_a_receiver_with_an_untrusted_certificate_and_a_probe_that_fails_are_fou
         raise KeyError("maxmemory_policy")
 
     monkeypatch.setattr(probes, "_redis", broken)
-    monkeypatch.setattr(probes, "_workers", lambda: WorkerFacts(()))
+    monkeypatch.setattr(worker_probes, "workers", lambda: WorkerFacts(()))
     with serving(certificate=certificates.written(tmp_path)) as (url, _), serving() as (well, _):
         monkeypatch.setenv("REDRAFT_WEBHOOK_URL", url)
         monkeypatch.setenv("REDRAFT_RENDERER_URL", well)
@@ -584,7 +584,7 @@ def test_a_receiver_with_an_untrusted_certificate_and_a_probe_that_fails_are_fou
 
 def test_flower_is_asked_at_its_inner_address(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
     """Red before: a Flower that operators reach through a proxy was asked for from inside by its outer address."""
-    monkeypatch.setattr(probes, "_workers", lambda: WorkerFacts(()))
+    monkeypatch.setattr(worker_probes, "workers", lambda: WorkerFacts(()))
     with serving() as (url, lines):
         inner = url.partition("/hooks")[0]
         monkeypatch.setenv("REDRAFT_FLOWER_INNER_URL", inner)
@@ -603,7 +603,9 @@ def camel(value: Any) -> bool:
 
 
 def test_what_scripts_get_has_the_shape_that_the_docs_say(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
-    monkeypatch.setattr(probes, "_workers", lambda: WorkerFacts((Queue("edits", 1, ("edits@a",)),), {"edits@a": 0.1}))
+    monkeypatch.setattr(
+        worker_probes, "workers", lambda: WorkerFacts((Queue("edits", 1, ("edits@a",)),), {"edits@a": 0.1})
+    )
     with factories.set_up(monkeypatch, database_url, NOWHERE):
         _, said = told()
     facts = said["facts"]

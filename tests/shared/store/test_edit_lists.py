@@ -170,7 +170,7 @@ def test_a_list_since_a_time_ends_there(engine: Engine, monkeypatch: pytest.Monk
     """It does not look through all that is older: 110 edits lie behind."""
     monkeypatch.setattr(edit_lists, "LOOKED_AT", 8)
     monkeypatch.setattr(edit_lists, "LOOKS", 1)
-    monkeypatch.setattr(edit_lists, "CLOCKS_APART", timedelta(minutes=2))
+    monkeypatch.setattr(edit_lists, "CLOCKS_APART", 120.0)
     for workspace in (None, "ws_large"):
         pages = walk(EditFilter(since=NOW - timedelta(minutes=10), error="nothing", workspace_id=workspace))
         assert len(pages) <= (200 // 8 if workspace else 0) + 4
@@ -202,3 +202,25 @@ def test_a_queue_that_is_longer_than_what_is_put_in_order_says_so(
         with transaction() as tx:
             page = edit_lists.page(tx, EditFilter(status="queued"), limit=100)
         assert (len(page.edits), page.looked_at, page.back_to) == (most, told, None)
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_times_beyond_those_of_any_edit_are_no_error(engine: Engine, year: int) -> None:
+    at = datetime(year, 6, 1, tzinfo=UTC)
+    assert numbers(EditFilter(since=at)) == ([] if year == 9999 else list(range(COUNT)))
+    assert numbers(EditFilter(until=at)) == ([] if year == 1 else list(range(COUNT)))
+
+
+def test_edits_that_were_requeued_do_not_end_a_list_since_a_time(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are old, and stand among newer ones in the order of a workspace."""
+    monkeypatch.setattr(edit_lists, "LOOKED_AT", 8)
+    with engine.begin() as tx:
+        for number in range(60, 90):
+            tx.execute(
+                text("UPDATE edits SET seq = DEFAULT WHERE id = :id"),
+                {"id": IDS[number]},
+            )
+    wanted = EditFilter(workspace_id="ws_small", since=NOW - timedelta(minutes=30))
+    assert numbers(wanted) == [number for number in range(31) if number % 3 == 0]

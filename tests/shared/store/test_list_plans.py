@@ -195,11 +195,13 @@ def test_what_is_mended_is_chosen_by_the_indexes_of_its_state(engine: Engine) ->
 ALL_FAILED = failed_posts._ALL | {"looked_at": failed_posts.LOOKED_AT, "limit": 100, "harmless": ["done"]}
 OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("pk_edits", operator_actions._ONE, {"id": "edit_00000007"}),
-    ("ix_edits_post", operator_actions._NEWER, {"post": "post_7", "seq": 5, "limit": 200}),
+    ("ix_edits_post", operator_actions._NEWER, {"post": "post_7", "seq": 5, "limit": 200, "names": ["caption"]}),
     ("ix_edits_failed", mending._MORE, {"looked_at": mending.LOOKED_AT}),
     ("ix_edits_failed", mending._LAST_LOOKED_AT, {"looked_at": mending.LOOKED_AT, "after": -1}),
     ("pk_edits", mending._SOME, {"ids": ["edit_00000007"]}),
-    ("ix_edits_post", mending._NEWER, {"posts": ["post_7"], "seqs": [1], "limit": 50}),
+    ("ix_edits_post", mending._NEWER, {
+        "rows": '[{"edit": "edit_1", "post": "post_7", "seq": 1, "names": ["caption"]}]', "limit": 50,
+    }),
     ("ix_edits_request", operator_actions._FIND, {"ids": ["post_7"], "requests": ["req_7"]}),
     ("ix_reschedules_request", operator_actions._FIND, {"ids": ["post_7"], "requests": ["req_7"]}),
     ("pk_posts", operator_actions._POSTS, {

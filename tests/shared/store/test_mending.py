@@ -235,3 +235,21 @@ def test_a_choice_goes_on_to_its_end_however_few_are_looked_at(engine: Engine, m
             some = mending.choose(tx, EditFilter(error="internal: 2"), 2, place)
         found, place = found + some.ids, some.next_place
     assert found == ids[2::4]
+
+
+@pytest.mark.parametrize("look", ["one", "many"])
+def test_what_would_be_overwritten_is_seen_behind_any_number_of_later_changes(engine: Engine, look: str) -> None:
+    home = post(engine)
+    mine = edit(engine, home, "mine")
+    later = edit(engine, home, "later", "status = 'applied', revision = 2, finalized_at = now()")
+    with engine.begin() as tx:
+        for number in range(max(mending.NEWER_AT_MOST, operator_actions.NEWER_AT_MOST) + 5):
+            moved = factories.edit(tx, home, {"move": {}} if number % 2 else {"scheduledTime": "x", "timezone": "UTC"})
+            tx.execute(
+                text("UPDATE edits SET status = 'applied', revision = 3, finalized_at = now() WHERE id = :id"),
+                {"id": moved},
+            )
+    with transaction() as tx:
+        found = operator_actions.prospect(tx, mine) if look == "one" else mending.prospects(tx, [mine])[0]
+    assert found is not None
+    assert [one.edit_id for one in found.overwrites] == [later]

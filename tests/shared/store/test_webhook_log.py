@@ -259,7 +259,8 @@ def test_lists_page_to_their_end(engine: Engine, fake_services: FakeServices, st
 def test_nonsense_for_a_place_is_the_start(engine: Engine) -> None:
     told(engine, "post_1")
     with engine.connect() as tx:
-        for place in ("", "x", "2026-01-01T00:00:00+00:00~", f"x~{9**99}", f"2020-01-01~{'9' * 99}"):
+        long = (f"x~{9**99}", f"2020-01-01~{'9' * 99}")
+        for place in ("", "x", "2026-01-01T00:00:00+00:00~", *long, "2020-W01-1~5", "2020-01-01~-5"):
             assert len(webhook_log.events(tx, EventStatus.QUEUED, after=place)) == 1
 
 
