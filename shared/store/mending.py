@@ -22,8 +22,8 @@ from shared.store.edit_lists import COLUMNS, CONDITIONS, ERROR_GROUP, EditFilter
 
 LOOKED_AT = 100_000
 """Failed edits that are grouped, the newest; and waiting edits of which a filter chooses."""
-NEWER_AT_MOST = 50
-"""Later changes that touch the fields of one edit, as far as they are named."""
+NEWER_AT_MOST = 2
+"""Later changes that touch the fields of one edit, the newest, as far as they are read: a page has a thousand edits."""
 TOGETHER: Final = 200
 """Edits in one transaction, unless one post has more."""
 
