@@ -103,14 +103,17 @@ _FIRST = text(f"""
     SELECT least(
         (SELECT min(seq + 0) FROM webhook_events WHERE status = 'delivered' AND {_CHOSEN}),
         (SELECT min(seq + 0) FROM webhook_events WHERE status = 'dead' AND {_CHOSEN})) - 1""")
-# By the primary key, in the order in which the events of a post must go.
-_STEP = text(f"""
+# In the order in which the events of a post must go: by the primary key, or the dead ones by their own index.
+_STEP, _STEP_OF_DEAD = (
+    text(f"""
     WITH page AS (
         SELECT seq, status, workspace_id, finished_at, resent_at FROM webhook_events
-        WHERE seq > :after ORDER BY seq LIMIT :looked_at)
+        WHERE seq > :after{also} ORDER BY seq LIMIT :looked_at)
     SELECT max(seq), count(*),
         coalesce(array_agg(seq) FILTER (WHERE status IN ('delivered', 'dead') AND {_CHOSEN}), '{{}}')
     FROM page""")
+    for also in ("", " AND status = 'dead'")
+)
 
 
 def resend_step(tx: Connection, choice: Choice, actor: Actor, after: int | None = None) -> Resent:
@@ -121,5 +124,6 @@ def resend_step(tx: Connection, choice: Choice, actor: Actor, after: int | None 
         after = tx.execute(_FIRST, choice.given()).scalar_one()
         if after is None:
             return Resent()
-    last, looked, seqs = tx.execute(_STEP, choice.given() | {"after": after, "looked_at": LOOKED_AT}).one()
+    step = _STEP_OF_DEAD if choice.status is EventStatus.DEAD else _STEP
+    last, looked, seqs = tx.execute(step, choice.given() | {"after": after, "looked_at": LOOKED_AT}).one()
     return _resend(tx, seqs, choice.until, actor, last if looked == LOOKED_AT else None)

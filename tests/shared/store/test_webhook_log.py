@@ -285,3 +285,7 @@ def test_every_list_is_read_by_an_index(engine: Engine) -> None:
         plan = "\n".join(tx.execute(text(f"EXPLAIN {webhook_log._BACKLOGS.text}"), {"many": 100, "limit": 9}).scalars())
         assert "Seq Scan on webhook_events" not in plan, plan
         assert "ix_webhook_events_open" in plan
+        step = webhook_resends._STEP_OF_DEAD
+        given = Choice(datetime.now(UTC), datetime.now(UTC), EventStatus.DEAD).given() | {"after": 0, "looked_at": 100}
+        plan = "\n".join(tx.execute(text(f"EXPLAIN {step.text}"), given).scalars())
+        assert "ix_webhook_events_dead" in plan, plan
