@@ -25,7 +25,7 @@ def api(
 ) -> None:
     """The API: one process, or several on one port, started again when they die."""
     from shared.local import commands  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.local.datadir import port_is_free  # noqa: PLC0415
+    from shared.local.datadir import hold_port  # noqa: PLC0415
     from shared.settings import settings  # noqa: PLC0415
 
     _require("database_url", "redis_url")
@@ -34,10 +34,12 @@ def api(
     if len(places) == 1:
         _become(argv, places["api"])
     # Each process would join those of another program on that port.
-    if not port_is_free(port, host):
+    held = hold_port(port, host)
+    if held is None:
         raise typer.BadParameter(f"Port {port} is in use by another program.", param_hint="--port")
-    # uvicorn ends by itself before that.
-    _supervise(dict.fromkeys(places, argv), commands.API_GRACE + 5, places)
+    with held:
+        # uvicorn ends by itself before that.
+        _supervise(dict.fromkeys(places, argv), commands.API_GRACE + 5, places)
 
 
 def worker(

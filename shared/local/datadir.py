@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Self
@@ -135,3 +136,22 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+def hold_port(port: int, host: str) -> socket.socket | None:
+    """Hold a port for several processes of ours that will share it, until the result is closed. None: it is taken.
+
+    A port that several may listen at keeps no second group out, so on Linux a name stands for it meanwhile.
+    """
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        if sys.platform == "linux":
+            # Abstract, see unix(7): it goes with this process, and is seen where the port is seen.
+            held.bind(f"\0redraft-api/{host}:{port}")
+    except OSError:
+        held.close()
+        return None
+    if port_is_free(port, host):
+        return held
+    held.close()
+    return None

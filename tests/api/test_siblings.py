@@ -161,6 +161,18 @@ def test_a_port_of_another_program_is_refused(processes: Processes, database_url
         assert f"Port {port} is in use by another program." in started.output()
 
 
+def test_of_two_pairs_that_start_together_one_is_refused(
+    processes: Processes, database_url: str, redis_url: str
+) -> None:
+    environment = {"REDRAFT_DATABASE_URL": database_url, "REDRAFT_REDIS_URL": redis_url, "COLUMNS": "200"}
+    argv = [*REDRAFT, "api", "--processes=2", f"--port={free_port()}"]
+    both = [processes.start(argv, **environment) for _ in range(2)]
+    eventually(lambda: sum(not one.running for one in both) == 1, within=30)
+    refused, kept = sorted(both, key=lambda one: one.running)
+    assert "is in use by another program." in refused.output()
+    eventually(lambda: "running on http" in kept.output(), within=60)
+
+
 @pytest.mark.parametrize(
     ("chosen", "cores", "names"),
     [
