@@ -57,9 +57,9 @@ async def show(request: Request) -> Response:
         raise Unauthenticated
     rows, redis_says = await asyncio.gather(_rows.read(), _redis.read())
     siblings_say = redis_says.pop("siblings", None)
-    own: Iterable[Metric] = of_process(context_of(request))
+    own = of_process(context_of(request))
     if settings().api_place:
-        own = siblings.merged(own, siblings_say)
+        own = list(siblings.merged(own, siblings_say))
     registry = CollectorRegistry()
     registry.register(_Families([*own, *_of_servers(rows | redis_says)]))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -1,18 +1,19 @@
 """Several API processes on one port (`redraft api --processes`): a scrape reaches any one, and shows them all.
 
 Each writes its metrics into Redis, as worker processes do (docs/decisions/0007). A page shows all of them from there,
-its own too. A counter that came now from memory and now from Redis would seem to fall, as if its process had restarted.
+its own too if they are there. A counter that came now from memory and now from Redis would seem to fall, as if its
+process had restarted.
 """
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from prometheus_client.metrics_core import Metric
 
 from shared.broker import metric_snapshots
-from shared.broker.metric_snapshots import Merged, Snapshot
+from shared.broker.metric_snapshots import Merged, Snapshot, snapshot_of
 from shared.settings import settings
 
 
@@ -35,14 +36,14 @@ def snapshots() -> Mapping[str, Snapshot]:
     return {name.removeprefix(port): found for name, found in metric_snapshots.read() if name.startswith(port)}
 
 
-def merged(own: Iterable[Metric], found: Mapping[str, Snapshot] | None) -> Iterator[Metric]:
-    """The families of all processes, each sample with its `place`. None are found while Redis is away.
+def merged(own: Sequence[Metric], found: Mapping[str, Snapshot] | None) -> Iterator[Metric]:
+    """The families of all processes, each sample with its `place`.
 
-    `own`: this process's, which say what each family is.
+    `own`: this process's, which say what each family is. They are shown themselves where Redis has none of them.
     """
-    together = Merged(own)
-    for place, snapshot in (found or {}).items():
-        together.add(snapshot, place=place)
+    together, place = Merged(own), settings().api_place.rpartition("/")[2]
+    for one, snapshot in ({place: snapshot_of(own)} | dict(found or {})).items():
+        together.add(snapshot, place=one)
     yield from together
 
 

@@ -22,13 +22,17 @@ Snapshot = list[tuple[str, list[tuple[str, dict[str, str], float]]]]
 """Families by name, each with its samples: name, labels, value."""
 
 
+def snapshot_of(families: Iterable[Metric]) -> Snapshot:
+    """Families as they lie in Redis."""
+    return [
+        (family.name, [(sample.name, sample.labels, sample.value) for sample in family.samples]) for family in families
+    ]
+
+
 def write(name: str, families: Iterable[Metric]) -> None:
     """Lay down what one process has counted, as far as Redis is there. `name`: its own, `edits@host/0`."""
-    snapshot = [
-        [family.name, [[sample.name, sample.labels, sample.value] for sample in family.samples]] for family in families
-    ]
     with suppress(redis.RedisError), redis_connection.client().pipeline(transaction=False) as together:
-        together.set(f"{NAMES}:{name}", to_json(snapshot), ex=KEPT_FOR)
+        together.set(f"{NAMES}:{name}", to_json(snapshot_of(families)), ex=KEPT_FOR)
         together.sadd(NAMES, name)
         together.execute()
 
@@ -37,14 +41,32 @@ def read() -> list[tuple[str, Snapshot]]:
     """The snapshots of the last KEPT_FOR seconds, by name. Raises redis.RedisError. Expired names are removed."""
     client = redis_connection.client()
     known: Any = client.smembers(NAMES)
-    names = sorted(name.decode() for name in known)
+    names = sorted(name.decode(errors="replace") for name in known)
     if not names:
         return []
     values: Any = client.mget([f"{NAMES}:{name}" for name in names])
     gone = [name for name, value in zip(names, values, strict=True) if value is None]
     if gone:
         client.srem(NAMES, *gone)
-    return [(name, from_json(value)) for name, value in zip(names, values, strict=True) if value is not None]
+    found = ((name, _snapshot(value)) for name, value in zip(names, values, strict=True) if value is not None)
+    return [(name, snapshot) for name, snapshot in found if snapshot is not None]
+
+
+def _snapshot(written: bytes) -> Snapshot | None:
+    """What lies in Redis, or None for what is none of ours: any client of Redis can write there."""
+    try:
+        return [
+            (
+                str(family),
+                [
+                    (str(name), {str(k): str(v) for k, v in labels.items()}, float(value))
+                    for name, labels, value in samples
+                ],
+            )
+            for family, samples in from_json(written)
+        ]
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 class Merged:

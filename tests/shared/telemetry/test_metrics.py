@@ -299,3 +299,15 @@ def test_each_worker_that_begins_is_a_run_of_its_own_even_in_forks_of_one_proces
         names.append(worker_metrics.process_name())
     assert names[0] != names[1]
     assert worker_metrics.is_dead(names[0])
+
+
+@pytest.mark.usefixtures("redis_here")
+@pytest.mark.parametrize(
+    "strange", [b"x", b'"x"', b"[[1]]", b"7", b'[["a", [["b", {}, "no number"]]]]', b'[["a", [["b", 1, 2]]]]', b"\xff"]
+)
+def test_what_a_stranger_left_among_the_snapshots_hides_no_other(strange):
+    client = redis_connection.client()
+    worker("edits@here").write()
+    client.sadd(metric_snapshots.NAMES, "api@here:8000/1")
+    client.set(f"{metric_snapshots.NAMES}:api@here:8000/1", strange)
+    assert [name for name, _ in metric_snapshots.read()] == ["edits@here/0"]
