@@ -30,7 +30,7 @@ STALLED: Final = 60
 
 UNSURE: Final = "PostgreSQL did not answer in time. It may have been done: look at the jobs before you try again."
 DONE: Final = {
-    "canceled": "It is canceled. What it has moved stays moved; revert it to have the old times again.",
+    "canceled": "It is canceled. What it has moved stays moved.",
     "reverts": "This job gives the posts of the other one their old times back.",
 }
 
