@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.context import storable
-from api.ops.frame import asked, html, page, read
+from api.ops.frame import asked, html, number, page, read
 from shared.domain.errors import printable
 from shared.domain.lifecycle import EditStatus
 from shared.domain.times import parse_instant
@@ -101,9 +101,8 @@ def _list(tx: Connection, fields: dict[str, str], after: str | None) -> tuple[As
 
 def _place(given: str | None) -> Place | None:
     """A number in the order, or any other text, which is an id."""
-    if given is not None and given.isascii() and given.isdecimal() and len(given) <= 18:
-        return int(given)
-    return given
+    place = number(given)
+    return given if place is None else place
 
 
 @page("/ops/edits")

@@ -206,6 +206,11 @@ async def perhaps(request: Request, query: Callable[..., T], *args: object) -> T
         return None
 
 
+def number(given: str | None) -> int | None:
+    """A number of at most 18 digits that a browser sent, else None."""
+    return int(given) if given and given.isascii() and given.isdecimal() and len(given) <= 18 else None
+
+
 def asked(request: Request, name: str) -> str | None:
     """A query parameter that the database can search for, else None."""
     value = request.query_params.get(name, "").strip()

@@ -15,7 +15,7 @@ from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.edits import FIELDS, Asked, fields_of, read_filter
 from api.ops.forms import form, operator
-from api.ops.frame import asked, html, message, page, read
+from api.ops.frame import asked, html, message, number, page, read
 from shared.domain import requeues
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import Unavailable
@@ -36,7 +36,6 @@ DONE: Final = {"requeued": "queued again", "discarded": "discarded, for good"}
 
 _GROUP = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
-_PLACE = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 log = structlog.get_logger(__name__)
 
@@ -178,10 +177,10 @@ async def _act(request: Request, act: str) -> Response:
     """In parts, each in a transaction of its own. If the filter means other edits by now, nothing is done."""
     given = await form(request)
     fields = {name: value for name, value in parse_qsl(given.get("filter", "")) if name in {*FIELDS, "group"}}
-    up_to = given.get("up_to", "")
-    if not _PLACE.fullmatch(up_to) or not all(map(storable, fields.values())):
+    up_to = number(given.get("up_to"))
+    if up_to is None or not all(map(storable, fields.values())):
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
-    found = await read(request, _choose, fields, int(up_to))
+    found = await read(request, _choose, fields, up_to)
     if not found.prospects or requeues.mark(found.prospects) != given.get("seen"):
         return await _page(
             request, fields, "These edits or their posts have changed since you looked; look again.", 409

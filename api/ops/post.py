@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator
-from api.ops.frame import asked, asked_for, html, message, page, read
+from api.ops.frame import asked, asked_for, html, message, number, page, read
 from shared.domain.edit_histories import EditHistory
 from shared.domain.edits import PLAIN
 from shared.domain.errors import printable
@@ -139,8 +139,7 @@ async def _retry(request: Request, *, not_sent: bool) -> Response:
     fields, post_id = await form(request), request.path_params["post_id"]
     if not storable(post_id):
         return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
-    revision = fields.get("seen", "")
-    seen = {post_id: int(revision) if revision.isascii() and revision.isdecimal() and len(revision) < 19 else 0}
+    seen = {post_id: number(fields.get("seen")) or 0}
     done, too_old = await retried(context_of(request), seen, operator(request), not_sent=not_sent)
     if too_old and not not_sent:
         return await _page(request, TOO_OLD, "warn", 409)

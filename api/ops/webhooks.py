@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from api.context import context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator
-from api.ops.frame import asked, html, message, page, read
+from api.ops.frame import asked, html, message, number, page, read
 from shared.domain.errors import printable
 from shared.domain.times import format_exactly, parse_instant
 from shared.store import posts as posts_store
@@ -105,16 +105,12 @@ async def show_resend(request: Request) -> Response:
         choice=choice,
         since=format_exactly(choice.since),
         until=format_exactly(choice.until),
-        after=after if _number(after) is not None else "",
+        after=after if number(after) is not None else "",
         finished=bool(done) and not after,
         delivered=delivered,
         dead=dead,
         token=access.token(context_of(request).config, "/ops/webhooks/resend"),
     )
-
-
-def _number(given: str) -> int | None:
-    return int(given) if given.isascii() and given.isdecimal() and len(given) < 19 else None
 
 
 @page("/ops/webhooks/resend", "POST")
@@ -130,7 +126,7 @@ async def resend_all(request: Request) -> Response:
     choice = _choice(since, until, status, workspace, now) if until and storable(workspace) else None
     if choice is None:
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
-    total, after = 0, _number(fields.get("after", ""))
+    total, after = 0, number(fields.get("after", ""))
     for _ in range(STEPS):
         resent = await context.write(webhook_resends.resend_step, choice, actor, after, unsure=UNSURE)
         context.ring(webhooks=resent.post_ids)

@@ -71,7 +71,7 @@ def _chosen(
         choice = webhook_resends.Choice(begins or now, min(ends or now, now), chosen, home)
         delivered, dead = webhook_resends.count(tx, choice)
     if not quiet:
-        echo(f"{_counted(delivered)} delivered and {_counted(dead)} dead events ended in that time.")
+        echo(f"{counted(delivered)} delivered and {counted(dead)} dead events ended in that time.")
     return choice, delivered + dead
 
 
@@ -105,14 +105,15 @@ def _resend_named(event_ids: list[str], data_dir: Path, by: str, *, yes: bool, a
         raise typer.Exit(1)
 
 
-def _counted(number: int) -> str:
+def counted(number: int) -> str:
+    """Such as `1,204`, or `10,000+` where counting stopped."""
     from shared.store import webhook_log  # noqa: PLC0415 - as above
 
     return f"{number:,}" + ("+" if number >= webhook_log.MANY else "")
 
 
 def _question(events: int) -> str:
-    return "Send it again?" if events == 1 else f"Send {_counted(events)} events again?"
+    return "Send it again?" if events == 1 else f"Send {counted(events)} events again?"
 
 
 def _named(event_ids: list[str], until: datetime, data_dir: Path, by: str) -> list[str]:

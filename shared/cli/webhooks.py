@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shared.cli.webhook_resend import resend
+from shared.cli.webhook_resend import counted, resend
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
@@ -86,13 +86,6 @@ def status(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
     say(rows, headings, as_json=False, none="There are no webhook events.", wraps="answer")
     if len(found) >= webhook_log.WORKSPACES:
         echo(f"Only {webhook_log.WORKSPACES} workspaces are shown, those that wait longest first.")
-
-
-def counted(number: int) -> str:
-    """Such as `1,204`, or `10,000+` where counting stopped."""
-    from shared.store import webhook_log  # noqa: PLC0415 - as above
-
-    return f"{number:,}" + ("+" if number >= webhook_log.MANY else "")
 
 
 def _answer_json(answer: "Answer | None") -> dict[str, Any] | None:

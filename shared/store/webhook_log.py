@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from shared.domain.service_answers import Outcome
 from shared.store import acts as acts_store
+from shared.store import posts as posts_store
 from shared.store.webhooks import QUEUED_AT
 
 MANY: Final = 10_000
@@ -102,13 +103,10 @@ class Standing:
     last: Answer | None
 
 
-_NOW = text("SELECT clock_timestamp()")
-
-
 def standing(tx: Connection) -> Standing:
     """The sum over all workspaces, and the latest answer to any of them."""
     found = backlogs(tx, limit=1_000_000)
-    return total(found, tx.execute(_NOW).scalar_one())
+    return total(found, posts_store.clock(tx))
 
 
 def total(found: Sequence[Backlog], now: datetime) -> Standing:

@@ -1,45 +1,18 @@
 """`redraft edits failures`, and requeue and discard of all that a filter means, as a person and as a script."""
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import typer
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner, Result
 
 from shared.broker import queue
 from shared.cli import edit_mending, workspaces
-from shared.cli import edits as command
 from shared.store import mending
 from tests import factories
+from tests.shared.cli.test_edits import FAILED, answer, engine, post, redraft
 
-FAILED = (
-    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
-)
-
-
-def redraft(*arguments: str, says: str | None = None) -> Result:
-    return CliRunner().invoke(command.app, list(arguments), input=says)
-
-
-def answer(*arguments: str) -> Any:
-    """What a script gets."""
-    result = redraft(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
-
-
-def post(engine: Engine, **columns: Any) -> str:
-    with engine.begin() as tx:
-        return factories.post(tx, **columns)
+__all__ = ["engine"]
 
 
 def edit(engine: Engine, post_id: str, caption: str, state: str = FAILED) -> str:
