@@ -13,6 +13,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,16 @@ def _trouble(stack: Everything) -> None:
     eventually(lambda: stack.scalar("SELECT count(*) FROM edits WHERE status = 'queued'") == 0, within=30)
 
 
+def _forgotten(stack: Everything) -> None:
+    """Work that no message tells of. Flower shows a dispatch and a rescue only if they found such."""
+    now = datetime.now(UTC)
+    with stack.engine.begin() as tx:
+        factories.edit(tx, factories.post(tx, caption=CAPTION), {"caption": CAPTION})
+        # Rescue, every five seconds, may find the first of them. Dispatch, every second, then finds the others.
+        for seconds in (0, 2, 4):
+            factories.post(tx, caption=CAPTION, scheduled_time=now + timedelta(seconds=seconds))
+
+
 @pytest.fixture(scope="module")
 def lived(everything: Everything) -> Everything:
     """It has done everything that it can do, and all of that has ended."""
@@ -248,6 +259,7 @@ def lived(everything: Everything) -> Everything:
     _edits(everything)
     _plans(everything)
     _trouble(everything)
+    _forgotten(everything)
     under_way = """SELECT (SELECT count(*) FROM posts WHERE claim_kind IS NOT NULL OR status = 'pending_render'
                            OR (status = 'generated' AND deleted_at IS NULL AND scheduled_time < now()))
                         + (SELECT count(*) FROM reschedules WHERE finished_at IS NULL)
