@@ -43,10 +43,11 @@ ENOUGH = 96
 FADING = 0.7
 
 # While another workspace sent a request within RECENTLY seconds, UNDER_WAY edits at most are under way together, from
-# the batch that records them to their results. The other edits wait in their workspaces' lines. So batches stay small,
-# and another workspace's edit waits behind them for a short time only.
+# the batch that records them to their results, and OF_ONE of them are one workspace's. The other edits wait in their
+# workspaces' lines. So batches stay small, and another workspace's edit waits behind them for a short time only.
 RECENTLY = 5.0
 UNDER_WAY = 64
+OF_ONE = 16
 LONGEST_LINE = 8.0
 LATE_AT_ONCE = 32
 """LONGEST_LINE: seconds for which a request may wait in a line that moves, on top of REDRAFT_DATABASE_PATIENCE.
@@ -175,10 +176,11 @@ class Submission:
 
     def _may_go(self, owner: str) -> bool:
         waiting = self.waiting
-        return shares.admits(
+        owned = self._batched[owner] + waiting.under_way_of(owner)
+        return owned < OF_ONE and shares.admits(
             UNDER_WAY,
             taken=self._batched.total() + waiting.under_way,
-            owned=self._batched[owner] + waiting.under_way_of(owner),
+            owned=owned,
             owners=max(len(self._batched), waiting.owners),
         )
 

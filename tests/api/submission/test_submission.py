@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -77,7 +78,7 @@ def test_a_batch_takes_from_all_workspaces_in_turn_and_keeps_the_order_of_each(d
         await first
         await until(lambda: len(database.batches) == 2)
         assert database.batches[1][:5] == ["flood1", "quiet0", "flood2", "quiet1", "flood3"]
-        assert len(database.batches[1]) < submission.UNDER_WAY, "small, while others are there"
+        assert len(database.batches[1]) <= submission.OF_ONE + 2, "small, while others are there"
         database.go_on.release(100)
         assert all(isinstance(verdict, Recorded) for verdict in await asyncio.gather(*others))
         flood = [name for batch in database.batches for name in batch if name.startswith("flood")]
@@ -127,18 +128,42 @@ def test_beside_another_workspace_a_flood_has_a_bounded_number_of_edits_under_wa
 
         quiet = asyncio.create_task(patch("quiet", 0))
         flood = [asyncio.create_task(patch("flood", number)) for number in range(200)]
-        most = submission.UNDER_WAY * 3 // 4
+        most = submission.OF_ONE + 1
         await until(lambda: len(recorded()) >= most)
         second = asyncio.create_task(patch("quiet", 1))
         await until(lambda: "quiet1" in recorded())
         assert len(recorded()) == most + 1, "the flood waits in its line, and the other's edit does not"
         end: Any = object()
         ours.waiting.resolve({"flood0": end, "flood1": end})
-        await until(lambda: {f"flood{number}" for number in range(most)} <= recorded())
+        await until(lambda: {f"flood{number}" for number in range(submission.OF_ONE + 2)} <= recorded())
         while not all(one.done() for one in flood):
             ours.waiting.resolve(dict.fromkeys(recorded(), end))
             await asyncio.sleep(0)
         await asyncio.gather(quiet, second, *flood)
+
+    run_scenario(scenario)
+
+
+def test_each_of_several_floods_has_as_many_edits_under_way_as_one(database: Database) -> None:
+    database.go_on.release(1000)
+
+    async def scenario(ours: Submission) -> None:
+        async def patch(workspace: str, number: int) -> None:
+            verdict = await asked(ours, workspace, number)
+            assert isinstance(verdict, Recorded)
+            await ours.waiting.wait(verdict.edit_id, 20, workspace)
+
+        def recorded() -> set[str]:
+            return {name for batch in database.batches for name in batch}
+
+        floods = [asyncio.create_task(patch(one, number)) for number in range(100) for one in ("a", "b", "c")]
+        await until(lambda: len(recorded()) >= 3 * submission.OF_ONE)
+        assert Counter(name[0] for name in recorded()) == dict.fromkeys("abc", submission.OF_ONE)
+        end: Any = object()
+        while not all(one.done() for one in floods):
+            ours.waiting.resolve(dict.fromkeys(recorded(), end))
+            await asyncio.sleep(0)
+        await asyncio.gather(*floods)
 
     run_scenario(scenario)
 
