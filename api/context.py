@@ -18,6 +18,7 @@ from api.http import authentication, reading, turns
 from api.http.authentication import KeyRing
 from api.http.cursors import Seal
 from api.http.lag import Lag
+from api.http.large_bodies import LargeBodies
 from api.http.limits import RateLimits
 from api.http.refusals import Unauthenticated
 from api.http.request_id import HEADERS
@@ -103,6 +104,7 @@ class Context:
         # Apart from all others: one of these bodies may take a third of a second of a thread.
         self._parsers = FairThreads(PARSERS, "parses")
         self._parsing = Shares(PARSED_AT_MOST)
+        self.large_bodies = LargeBodies()
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
         self._seal: Seal | None = None
         self._ringing = 0
@@ -195,6 +197,10 @@ class Context:
         # The place is taken until the thread is done, even if the client is gone by then.
         parsed.add_done_callback(partial(self._parsed, whose))
         return await asyncio.shield(parsed)
+
+    def parse_placed(self, work: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        """`work(*args)` in such a thread, for a body that has its place in `large_bodies`."""
+        return self._parsers.run(lambda: work(*args))
 
     def _parsed(self, whose: str, parsed: asyncio.Future[Any]) -> None:
         self._parsing.give_back(whose)

@@ -25,13 +25,14 @@ from starlette.requests import Request
 
 import api
 import shared
-from api import app, posts
+from api import app, many_edits, posts
 from api.http import authentication, cursors, headers, pagination, reading
 from api.http.cursors import Seal
 from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
 from api.models.creation import NewSlideshows, NewVideos
 from api.models.deletion import Deletion
 from api.models.edits import PostPatch, parse_patch
+from api.models.many_edits import EDITS_AT_MOST, parse_edits, parse_item
 from api.ops import access
 from shared.broker import answers, doorbells
 from shared.cli import reschedule_csv
@@ -50,6 +51,7 @@ from shared.domain import (
 from shared.domain.errors import RedraftError
 from shared.settings import Settings
 from shared.store import keys as keys_store
+from shared.store.keys import Key
 from shared.telemetry import scrubbing
 from tests.test_house import PRODUCT
 
@@ -363,6 +365,17 @@ def test_a_body_of_a_job_is_read_in_linear_time(body: bytes) -> None:
     read(body, BULK_WITHIN, reschedule_requests.parse_request)
 
 
+def judge_many(body: Any) -> None:
+    for item in parse_edits(body):
+        with suppress(RedraftError):
+            parse_item(item)
+
+
+@pytest.mark.parametrize("body", [pytest.param(body, id=name) for name, body in hostile(BULK_BODY_LIMIT).items()])
+def test_a_body_of_many_edits_is_read_in_linear_time(body: bytes) -> None:
+    read(body, BULK_WITHIN, judge_many)
+
+
 def read(body: bytes, within: float, *judges: Callable[[Any], Any]) -> None:
     """Parse it, judge it, and make what its repeat is known by."""
     assert affordable(lambda: reading.parse_json(body), within)
@@ -400,6 +413,23 @@ JOBS: dict[str, Any] = {
 def test_a_job_is_judged_in_linear_time(job: Any) -> None:
     assert len(json.dumps(job)) < 1.2 * BULK_BODY_LIMIT
     assert affordable(lambda: reschedule_requests.parse_request(job), BULK_WITHIN)
+
+
+EDITS: dict[str, dict[str, Any]] = {
+    "names that are none": {f"k{number:04}": 1 for number in range(140)},
+    "near misses": {f"captionscheduledTimetimezone{number}": 1 for number in range(50)},
+    "long texts": {"postId": "a", "caption": of("é", 450), "soundId": of("a", 450), "contentUrl": of("://", 450)},
+    "wrong times": {"postId": "a", "scheduledTime": "2030-03-10T02:30", "timezone": "America/New_Yorc"},
+    "many tags": {"postId": "a", "caption": "x", "ifMatch": of('"1",', 1_200)},
+}
+
+
+@pytest.mark.parametrize("item", [pytest.param(item, id=name) for name, item in EDITS.items()])
+def test_many_edits_are_judged_in_linear_time(item: dict[str, Any]) -> None:
+    body = json.dumps({"edits": [item] * EDITS_AT_MOST}, ensure_ascii=False).encode()
+    assert len(body) <= 1.2 * BULK_BODY_LIMIT
+    owner = Key("key", "ws", "tests", frozenset(), None)
+    assert affordable(lambda: many_edits._wanted(asked(), body, owner, 30, ""), BULK_WITHIN)
 
 
 BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
@@ -511,6 +541,7 @@ def test_what_is_named_here_is_what_there_is() -> None:
         ),
         "shared/broker/answers.py",
         "shared/broker/doorbells.py",
+        "api/submission/together.py",  # what it wrote itself under an Idempotency-Key
     }
 
 

@@ -64,13 +64,8 @@ def preconditions(request: Request) -> tuple[tuple[str, ...] | None, Preconditio
     Second: the error of preconditions that can never be met. It is answered only if the request would succeed without
     them (13.2.1).
     """
-    found: list[str] = []
     wanted, unwanted = request.headers.getlist("if-match"), request.headers.getlist("if-none-match")
-    hopeless = None
-    if wanted:
-        tags = _bounded(entity_tags(wanted, "If-Match"), "If-Match")
-        found += [tag for tag in tags if tag == "*" or _OURS.fullmatch(tag)]
-        hopeless = None if found else PreconditionFailed(None, _why_never(tags))
+    found, hopeless = if_match(wanted) if wanted else ([], None)
     if unwanted:
         tags = _bounded(entity_tags(unwanted, "If-None-Match"), "If-None-Match")
         if tags == ("*",):
@@ -78,6 +73,15 @@ def preconditions(request: Request) -> tuple[tuple[str, ...] | None, Preconditio
             hopeless = hopeless or PreconditionFailed(None, why)
         found += [NOT + tag for tag in (each.removeprefix("W/") for each in tags) if _OURS.fullmatch(tag)]
     return tuple(dict.fromkeys(found)) if found else None, hopeless
+
+
+def if_match(values: Iterable[str], header: str = "If-Match") -> tuple[list[str], PreconditionFailed | None]:
+    """The tags of If-Match that a post can have, and the error where there is none. InvalidRequest for what is no list
+    of tags.
+    """
+    tags = _bounded(entity_tags(values, header), header)
+    found = [tag for tag in tags if tag == "*" or _OURS.fullmatch(tag)]
+    return found, None if found else PreconditionFailed(None, _why_never(tags))
 
 
 def _bounded(tags: tuple[str, ...], header: str) -> tuple[str, ...]:

@@ -126,12 +126,18 @@ def headers_of(error: RedraftError) -> dict[str, str]:
     return headers
 
 
+def shown(error: RedraftError) -> dict[str, Any]:
+    """What an error says, wherever it stands in an answer. `details` only where they help."""
+    content: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.details:
+        content["details"] = [{"field": detail.field, "message": detail.message} for detail in error.details]
+    return content
+
+
 def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Response:
     """The answer for an error."""
     refused.set(error.code)
-    content: dict[str, object] = {"code": error.code, "message": error.message, "requestId": request_id.get()}
-    if error.details:
-        content["details"] = [{"field": detail.field, "message": detail.message} for detail in error.details]
+    content = {"code": error.code, "message": error.message, "requestId": request_id.get()} | shown(error)
     return Response(
         to_json({"error": content}),
         STATUS.get(error.code, 500),

@@ -57,15 +57,15 @@ class Shares:
             return True
         return admits(self.capacity, taken=self._taken, owned=self.of(owner), owners=self.owners)
 
-    def take(self, owner: str) -> None:
-        """Take a place. Ask `admits` before; a caller that cannot wait may take one over the bound."""
-        self._taken += 1
-        self._of[owner] = self._of.get(owner, 0) + 1
+    def take(self, owner: str, count: int = 1) -> None:
+        """Take places. Ask `admits` before; a caller that cannot wait may take some over the bound."""
+        self._taken += count
+        self._of[owner] = self._of.get(owner, 0) + count
 
-    def give_back(self, owner: str) -> None:
-        """Give a place back."""
-        self._taken -= 1
-        left = self._of[owner] - 1
+    def give_back(self, owner: str, count: int = 1) -> None:
+        """Give places back."""
+        self._taken -= count
+        left = self._of[owner] - count
         if left:
             self._of[owner] = left
         else:

@@ -19,6 +19,7 @@ from api.models.answers import Problem
 from api.models.creation import NewSlideshows, NewVideos
 from api.models.deletion import Deletion
 from api.models.edits import PostPatch
+from api.models.many_edits import ManyEdits
 from api.models.reschedules import NewJob, Nothing
 from api.models.webhooks import EVENTS
 from shared.domain.errors import Internal
@@ -32,7 +33,7 @@ it never races a render or a publish, is never lost and never applied twice.
 Send `Authorization: Bearer sk_…`. Errors always have the shape of `Problem`; branch on `code`. Every GET answers HEAD,
 every path OPTIONS.
 """
-_BODIES: Final = (PostPatch, NewVideos, NewSlideshows, Deletion, NewJob, Nothing)
+_BODIES: Final = (PostPatch, ManyEdits, NewVideos, NewSlideshows, Deletion, NewJob, Nothing)
 _PATH: Final = {
     "post_id": ("postId", "post_abc123"),
     "edit_id": ("editId", "edit_01k8xg6v3f9zq4d7c2m5n8p1rt"),

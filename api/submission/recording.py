@@ -40,18 +40,26 @@ Verdict = Recorded | RedraftError
 
 
 @dataclass(slots=True, eq=False)
-class Request:
-    """One PATCH that is not recorded yet.
+class Asked:
+    """One edit that is not recorded yet.
 
-    `problem`: what is wrong with the request. It is answered only if the request's Idempotency-Key is new. A
-    PreconditionFailed is answered only if nothing else is wrong (RFC 9110, 13.2.1).
-    `until`: the time of the event loop at which the request is given up. `awaited`: it waits for its edit's result.
-    `taken`: it is in a batch.
+    `problem`: what is wrong with it. It is answered only if the request's Idempotency-Key is new. A PreconditionFailed
+    is answered only if nothing else is wrong (RFC 9110, 13.2.1).
     """
 
     new: NewEdit
     patch: EditPatch | None
     problem: RedraftError | None
+
+
+@dataclass(slots=True, eq=False)
+class Request(Asked):
+    """One PATCH that is not recorded yet.
+
+    `until`: the time of the event loop at which the request is given up. `awaited`: it waits for its edit's result.
+    `taken`: it is in a batch.
+    """
+
     future: asyncio.Future[Verdict]
     until: float
     awaited: bool = True
@@ -163,8 +171,8 @@ def _judge(tx: Connection, batch: Sequence[Request]) -> Judged:
             judged.verdicts[id(request)] = _repeated(request, kept[key])
         elif not _has_its_key(request, taken):
             judged.verdicts[id(request)] = errors.KeyInHand()
-        elif (refusal := _refusal(request, found, now)) is not None:
-            judged.verdicts[id(request)] = refusal
+        elif (refused := refusal(request, found, now)) is not None:
+            judged.verdicts[id(request)] = refused
         elif request.new.key and key in first_with:
             judged.duplicates.append(request)
         else:
@@ -217,17 +225,17 @@ def _repeated(request: Request, kept: Kept) -> Verdict:
     return Recorded(kept.resource, None, replayed=kept.resource != request.new.id)
 
 
-def _refusal(request: Request, found: dict[str, Post], now: datetime | None) -> RedraftError | None:
-    """Why the request is refused at once, without an edit, or None. The worker judges preconditions under the lock."""
-    hopeless = request.problem if isinstance(request.problem, errors.PreconditionFailed) else None
-    if request.problem is not hopeless:
-        return request.problem
-    post = found.get(request.new.post_id)
-    if post is None or now is None or post.workspace_id != request.new.workspace_id:
-        return errors.NotFound.post(request.new.post_id)
-    if request.patch is None:
+def refusal(asked: Asked, found: dict[str, Post], now: datetime | None) -> RedraftError | None:
+    """Why an edit is refused at once, without a row, or None. The worker judges preconditions under the lock."""
+    hopeless = asked.problem if isinstance(asked.problem, errors.PreconditionFailed) else None
+    if asked.problem is not hopeless:
+        return asked.problem
+    post = found.get(asked.new.post_id)
+    if post is None or now is None or post.workspace_id != asked.new.workspace_id:
+        return errors.NotFound.post(asked.new.post_id)
+    if asked.patch is None:
         return errors.Internal()
-    decision = lifecycle.decide(post.facts, request.patch, now)
+    decision = lifecycle.decide(post.facts, asked.patch, now)
     if isinstance(decision, lifecycle.Reject):
         return errors.restored(decision.code, decision.message, decision.details)
     if hopeless is not None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -35,12 +36,55 @@ class Waiter:
 
     edit_id: str
     owner: str
-    future: asyncio.Future[EditResult | None]
+    future: asyncio.Future[Any]
     since: float
     until: float
     look_at: float = field(default=0.0)
     looked: bool = field(default=False)
     slow: bool = field(default=False)
+    needs_body = True
+
+    @property
+    def edit_ids(self) -> Iterable[str]:
+        """The edits whose results are not known yet."""
+        return (self.edit_id,)
+
+    def hear(self, end: EditResult, now: float) -> bool:  # noqa: ARG002  -- the time is for those that hear more
+        """Take a result. Returned: whether the wait is over."""
+        self.end(end)
+        return True
+
+    def end(self, result: EditResult | None = None) -> None:
+        """Hand out what is known."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+
+@dataclass(slots=True, eq=False)
+class WaiterForMany(Waiter):
+    """One request that waits for many edits. Its future gets their results by id, as far as they are known when the
+    time is over. It does not need the posts as the edits left them.
+    """
+
+    left: set[str] = field(default_factory=set)
+    ends: dict[str, EditResult] = field(default_factory=dict)
+    needs_body = False
+
+    @property
+    def edit_ids(self) -> Iterable[str]:
+        return self.left
+
+    def hear(self, end: EditResult, now: float) -> bool:
+        self.left.discard(end.id)
+        self.ends[end.id] = end
+        self.look_at = now + SILENCE
+        if not self.left:
+            self.end()
+        return not self.left
+
+    def end(self, result: EditResult | None = None) -> None:  # noqa: ARG002  -- it has them all
+        if not self.future.done():
+            self.future.set_result(self.ends)
 
 
 class Waiting:
@@ -52,6 +96,7 @@ class Waiting:
         """
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="waiting")
+        self._waiters: set[Waiter] = set()
         self._by_edit: dict[str, list[Waiter]] = {}
         self._places = Shares(most)
         self._still_queued = 0
@@ -95,28 +140,43 @@ class Waiting:
         """
         now = self._loop.time()
         future: asyncio.Future[EditResult | None] = self._loop.create_future()
-        waiter = Waiter(edit_id, owner, future, now, min(now + seconds, self._limit), now + SILENCE)
-        self._by_edit.setdefault(edit_id, []).append(waiter)
-        self._places.take(owner)
-        self._arm()
+        self._add(Waiter(edit_id, owner, future, now, min(now + seconds, self._limit), now + SILENCE))
         return future
+
+    def wait_for_all(
+        self, edit_ids: Collection[str], seconds: float, owner: str
+    ) -> asyncio.Future[dict[str, EditResult]]:
+        """A future that gets the results of these edits, one at least: of all, or after `seconds` of those that have
+        one. It counts as one request.
+        """
+        now = self._loop.time()
+        future: asyncio.Future[dict[str, EditResult]] = self._loop.create_future()
+        until = min(now + seconds, self._limit)
+        self._add(WaiterForMany("", owner, future, now, until, now + SILENCE, left=set(edit_ids)))
+        return future
+
+    def _add(self, waiter: Waiter) -> None:
+        for edit_id in waiter.edit_ids:
+            self._by_edit.setdefault(edit_id, []).append(waiter)
+        self._waiters.add(waiter)
+        self._places.take(waiter.owner)
+        self._arm()
 
     def shorten_waits(self) -> None:
         """Before the process ends: from now on no request waits for longer than LAST_WAIT. The edits are safe."""
         if self._limit < math.inf:
             return  # called once for each open connection
         self._limit = self._loop.time() + LAST_WAIT
-        for waiters in self._by_edit.values():
-            for waiter in waiters:
-                waiter.until = min(waiter.until, self._limit)
+        for waiter in self._waiters:
+            waiter.until = min(waiter.until, self._limit)
 
     def resolve(self, ends: dict[str, EditResult]) -> None:
         """Hand out results, by edit id, that a worker announced or a look-up found."""
+        now = self._loop.time()
         for edit_id, end in ends.items():
             for waiter in self._by_edit.pop(edit_id, ()):
-                self._forget(waiter)
-                if not waiter.future.done():
-                    waiter.future.set_result(end)
+                if waiter.hear(end, now):
+                    self._forget(waiter)
         self._left(ends)
 
     def look_up(self, edit_ids: Iterable[str]) -> None:
@@ -129,11 +189,9 @@ class Waiting:
         """Answer all waiters with None: their edits are safe. Waits for the look-up under way."""
         if self._timer:
             self._timer.cancel()
-        for waiters in self._by_edit.values():
-            for waiter in waiters:
-                if not waiter.future.done():
-                    waiter.future.set_result(None)
-                self._forget(waiter)
+        for waiter in list(self._waiters):
+            self._forget(waiter)
+            waiter.end()
         self._by_edit.clear()
         await self._loop.run_in_executor(None, self._thread.shutdown)
 
@@ -144,29 +202,32 @@ class Waiting:
     def _tick(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for edit_id, waiters in list(self._by_edit.items()):
-            for waiter in list(waiters):
-                if waiter.future.done() or waiter.until <= now:
-                    self._leave(waiter)
-                    continue
-                if not waiter.slow and waiter.since + SLOW <= now:
-                    waiter.slow = True
-                    self._slow.take(waiter.owner)
-                if waiter.look_at <= now:
+        for waiter in list(self._waiters):
+            if waiter.future.done() or waiter.until <= now:
+                self._leave(waiter)
+                continue
+            if not waiter.slow and waiter.since + SLOW <= now:
+                waiter.slow = True
+                self._slow.take(waiter.owner)
+            if waiter.look_at <= now:
+                # The look-up sets the next time.
+                waiter.look_at = math.inf
+                for edit_id in waiter.edit_ids:
                     self._look_ups.ask(edit_id)
         self._left(())
         self._arm()
 
     def _leave(self, waiter: Waiter) -> None:
-        waiters = self._by_edit[waiter.edit_id]
-        waiters.remove(waiter)
-        if not waiters:
-            del self._by_edit[waiter.edit_id]
+        for edit_id in waiter.edit_ids:
+            waiters = self._by_edit[edit_id]
+            waiters.remove(waiter)
+            if not waiters:
+                del self._by_edit[edit_id]
         self._forget(waiter)
-        if not waiter.future.done():
-            waiter.future.set_result(None)
+        waiter.end()
 
     def _forget(self, waiter: Waiter) -> None:
+        self._waiters.discard(waiter)
         self._places.give_back(waiter.owner)
         self._still_queued -= waiter.looked
         if waiter.slow:
@@ -178,7 +239,8 @@ class Waiting:
         ends, found = dict[str, EditResult](), bool(wanted)
         try:
             if wanted:
-                ends = await self._loop.run_in_executor(self._thread, _read_ends, wanted)
+                bodies = [each for each in wanted if any(waiter.needs_body for waiter in self._by_edit[each])]
+                ends = await self._loop.run_in_executor(self._thread, _read_ends, wanted, bodies)
         except Exception as error:  # noqa: BLE001  -- whatever ails PostgreSQL, waiters are looked up again later
             found = False
             log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
@@ -193,6 +255,9 @@ class Waiting:
         return dict.fromkeys(edit_ids)
 
 
-def _read_ends(edit_ids: list[str]) -> dict[str, EditResult]:
+def _read_ends(edit_ids: list[str], bodies: list[str]) -> dict[str, EditResult]:
+    """The results of these edits; those of `bodies` with the posts as the edits left them."""
     with transaction() as tx:
-        return edits_store.results_of(tx, edit_ids)
+        found = edits_store.results_of(tx, bodies) if bodies else {}
+        bare = set(edit_ids).difference(bodies)
+        return found | edits_store.outcomes_of(tx, bare) if bare else found

@@ -262,6 +262,17 @@ def results_of(tx: Connection, ids: Iterable[str]) -> dict[str, EditResult]:
     return {row[0]: EditResult(row[0], EditStatus(row[1]), *row[2:]) for row in rows}
 
 
+_OUTCOMES = text("""
+    SELECT id, status, revision, NULL, NULL, NULL, error_code, error_message, error_details, NULL
+    FROM edits WHERE id = ANY(:ids) AND status <> 'queued'""")
+
+
+def outcomes_of(tx: Connection, ids: Iterable[str]) -> dict[str, EditResult]:
+    """The same without the bodies of the answers: a thousand of the largest posts are 75 MB."""
+    rows = tx.execute(_OUTCOMES, {"ids": list(ids)})
+    return {row[0]: EditResult(row[0], EditStatus(row[1]), *row[2:]) for row in rows}
+
+
 _WHICH = text("SELECT id FROM edits WHERE id = ANY(:ids)")
 
 

@@ -76,6 +76,19 @@ def wait_for(tx: Connection, pair: Pair) -> Kept | None:
     return kept(tx, [pair]).get(pair)
 
 
+_KEEP = """
+    INSERT INTO idempotency_keys (api_key_id, key, fingerprint, resource, answer)
+    VALUES ($1, $2, decode($3, 'hex'), $4, $5) ON CONFLICT DO NOTHING"""
+
+
+def keep(tx: Connection, kept: Kept) -> bool:
+    """Keep what a request made under its key. False where a process of the version before, which takes no lock of keys,
+    was first with the key: this waited for the end of that request.
+    """
+    given = (kept.api_key_id, kept.key, kept.fingerprint, kept.resource, kept.answer)
+    return raw_statements.changed(tx, _KEEP, *given) == 1
+
+
 def _name(pair: Pair) -> str:
     return f"{pair[0]} {pair[1]}"
 

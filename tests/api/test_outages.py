@@ -159,6 +159,9 @@ REQUESTS: dict[str, Callable[[httpx.Client], httpx.Response]] = {
     "edit": lambda http: http.patch(
         "/v1/posts/post_abc123", json={"caption": "x"}, headers={"Prefer": "respond-async"}
     ),
+    "many edits": lambda http: http.post(
+        "/v1/edits", json={"edits": [{"postId": "post_abc123", "caption": "x"}]}, headers={"Prefer": "respond-async"}
+    ),
     "create": lambda http: http.post("/v1/posts/video", json=VIDEO),
     "delete": lambda http: http.request("DELETE", "/v1/posts", json={"postIds": ["post_nowhere"]}),
 }
@@ -194,6 +197,7 @@ def test_a_postgresql_that_takes_no_writes_is_a_503_for_writers_and_not_ready(
         "keyed edit": lambda http: http.patch(
             "/v1/posts/post_abc123", json={"caption": "x"}, headers={"Idempotency-Key": "k", "Prefer": "respond-async"}
         ),
+        "many edits": REQUESTS["many edits"],
         "create": REQUESTS["create"],
         "delete": lambda http: http.request("DELETE", "/v1/posts", json={"postIds": ["post_abc123"]}),
         "job": lambda http: http.post("/v1/reschedules", json={"filter": {"all": True}, "shift": "P1D"}),
@@ -215,7 +219,7 @@ def test_a_postgresql_that_takes_no_writes_is_a_503_for_writers_and_not_ready(
         operator.execute("SELECT pg_reload_conf()")
     eventually(lambda: lonely.http.get("/readyz").status_code == 200, within=30)
     assert {name: ask(lonely.http).status_code for name, ask in writing.items()} == {
-        "edit": 202, "keyed edit": 202, "create": 201, "delete": 200, "job": 202,
+        "edit": 202, "keyed edit": 202, "many edits": 202, "create": 201, "delete": 200, "job": 202,
     }  # fmt: skip
     assert "unexpected_error" not in str(lonely.api and lonely.api.output())
 
@@ -282,6 +286,9 @@ def test_without_redis_posts_are_created_deleted_and_limited_all_the_same(
             # Nothing of it waits for Redis but the limiter, and that 50 ms once in 5 s.
             assert time.monotonic() - began < 2
             made.append(answer.json()["posts"][0]["postId"])
+        edits = {"edits": [{"postId": post, "caption": "x"} for post in made]}
+        many = lonely.http.post("/v1/edits", json=edits, headers={"Prefer": "wait=1"})
+        assert (many.status_code, {fate["status"] for fate in many.json()["data"]}) == (202, {"queued"})
         gone = lonely.http.request("DELETE", "/v1/posts", json={"postIds": made}).json()
         assert gone["deleted"] == made
         assert lonely.http.get("/readyz").json() == {"database": "up", "redis": "down"}

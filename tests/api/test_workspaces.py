@@ -112,6 +112,21 @@ def edit(walk: Walk) -> None:
             assert found.status_code == (400 if "nonsense" in body else 404)
 
 
+def many_edits(walk: Walk) -> None:
+    for more in ({}, {"Idempotency-Key": "theirs"}, {"Prefer": "respond-async"}):
+        for item in ({"caption": "mine"}, {"soundId": "1", "ifMatch": '"1"'}, {"nonsense": 1}):
+            found = walk.same(
+                lambda name, item=item, more=more: walk.http.post(
+                    "/v1/edits", json={"edits": [item | {"postId": name}]}, headers=more
+                ),
+                walk.post,
+                "post_nobodys",
+            )
+            assert found.status_code == 200
+            code = "invalid_request" if "nonsense" in item else "not_found"
+            assert [fate["error"]["code"] for fate in found.json()["data"]] == [code]
+
+
 def posts(walk: Walk) -> None:
     assert walk.http.get("/v1/posts").json() == {"data": [], "hasMore": False, "nextCursor": None}
     for given in ({"status": "generated"}, {"platform": "tiktok"}, {"scheduledFrom": "2020-01-01T00:00:00Z"}):
@@ -181,6 +196,7 @@ SLIDES = {"contentUrls": ["https://cdn.example.com/1.jpg", "https://cdn.example.
 WALKED: dict[str, Callable[[Walk], None]] = {
     "editPost": edit,
     "getPost": get("/v1/posts/{}", "post", "post_nobodys"),
+    "editPosts": many_edits,
     "listPosts": posts,
     "createVideos": create("video", VIDEO),
     "createSlideshows": create("slideshow", SLIDES),

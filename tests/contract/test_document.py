@@ -85,6 +85,8 @@ def test_every_error_code_stands_with_its_status_and_every_status_with_its_heade
     ("schema", "names"),
     [
         ("PostPatch", edits.FIELDS),
+        ("EditItem", (*edits.FIELDS, "postId", "ifMatch")),
+        ("EditFate", ("postId", "status", "editId", "revision", "error")),
         ("NewVideos", ("accountIds", "contentUrl", "caption", "soundId", "scheduledTime", "timezone")),
         (
             "NewSlideshows",

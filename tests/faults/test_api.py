@@ -69,3 +69,32 @@ def test_row_18_an_api_killed_around_its_commit_leaves_one_edit_when_the_client_
     assert (edit.status, edit.attempts, harness.row("posts", post).revision) == ("applied", 1, 2)
     harness.drained(within=2 * RESCUE_PERIOD)
     harness.judge()
+
+
+@pytest.mark.parametrize("point", ["before_bell", pytest.param("before_commit", marks=pytest.mark.faults)])
+def test_row_18_many_edits_are_recorded_all_or_none_and_once_when_the_client_repeats_with_its_key(
+    harness: Harness, point: str
+) -> None:
+    with harness.engine.begin() as tx:
+        posts = [factories.post(tx, f"post_{number}_{point}") for number in range(3)]
+    harness.remember(posts)
+    harness.start_ops()
+    harness.start_worker()
+    crashing = start_crashing_api(harness)
+    body = {"edits": [{"postId": post, "caption": "once"} for post in posts]}
+    headers = {"Authorization": f"Bearer {factories.SECRET}", "Idempotency-Key": "many", "Prefer": "wait=20"}
+    with pytest.raises(httpx.TransportError):
+        httpx.post(f"{crashing.url}/v1/edits", json=body, headers=headers, timeout=20, **LOOPBACK)
+    assert crashing.wait(within=30) == -9
+    harness.note(f"the API was killed {point}")
+    assert {len(harness.edits_of(post)) for post in posts} == ({0} if point == "before_commit" else {1})
+
+    harness.start_api()
+    answers = [harness.http.post("/v1/edits", json=body, headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+    assert {fate["status"] for fate in answers[0].json()["data"]} == {"applied"}
+    assert ("idempotent-replayed" in answers[0].headers) == (point != "before_commit")
+    for post in posts:
+        (edit,) = harness.edits_of(post)
+        assert (edit.status, harness.row("posts", post).revision) == ("applied", 2)

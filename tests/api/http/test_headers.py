@@ -283,6 +283,7 @@ def test_a_packed_body_is_a_415_that_says_how_to_send_it(stack: Running, coding:
         stack.http.post("/v1/posts/video", content=b"{}", headers=sent),
         stack.http.request("DELETE", "/v1/posts", content=b"{}", headers=sent),
         stack.http.post("/v1/reschedules", content=b"{}", headers=sent),
+        stack.http.post("/v1/edits", content=b"{}", headers=sent),
         stack.http.post("/v1/reschedules/rsch_1/cancel", content=b"{}", headers=sent),
     ]
     for answer in answers:
@@ -298,6 +299,7 @@ def test_every_route_refuses_a_query_parameter_that_it_does_not_know(stack: Runn
     path = operation.path.replace("{postId}", post).replace("{editId}", "edit_1").replace("{id}", "rsch_1")
     body = {
         "editPost": {"caption": "x"},
+        "editPosts": {"edits": [{"postId": post, "caption": "x"}]},
         "deletePosts": {"postIds": [post]},
         "createReschedule": {"filter": {"all": True}, "shift": "P1D"},
         "createVideos": {"accountIds": [factories.TIKTOK], "contentUrl": "https://a.example/b.mp4"},

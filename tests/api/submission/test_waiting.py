@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from api import app
 from api.submission import doorbell, submission, waiting
+from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult
 from tests import factories
 from tests.api.answers import messages_at
@@ -39,9 +40,9 @@ def _slow_look_ups(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     over = threading.Event()
     look_up = waiting._read_ends
 
-    def slow(edit_ids: list[str]) -> dict[str, EditResult]:
+    def slow(edit_ids: list[str], bodies: list[str]) -> dict[str, EditResult]:
         over.wait(30)
-        return look_up(edit_ids)
+        return look_up(edit_ids, bodies)
 
     async def close(self: waiting.Waiting) -> None:
         over.set()
@@ -164,3 +165,78 @@ def test_whoever_waits_for_a_held_post_holds_no_lone_edit_up(
         assert (len(waiters), waiters.may_end_soon) == (0, 0)
 
     run_scenario(scenario)
+
+
+class EndsByHand:
+    """Results that a test hands out, in place of the database's."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[set[str], set[str]]] = []
+        self.there: dict[str, EditResult] = {}
+        monkeypatch.setattr(waiting, "_read_ends", self._read)
+
+    def _read(self, edit_ids: list[str], bodies: list[str]) -> dict[str, EditResult]:
+        self.asked.append((set(edit_ids), set(bodies)))
+        return {edit_id: self.there[edit_id] for edit_id in edit_ids if edit_id in self.there}
+
+
+def applied(edit_id: str) -> EditResult:
+    return EditResult(edit_id, EditStatus.APPLIED, 2)
+
+
+def test_one_who_waits_for_many_counts_once_and_gets_them_all_when_the_last_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    EndsByHand(monkeypatch)
+
+    async def scenario() -> None:
+        one = waiting.Waiting(8, lambda _: None)
+        future = one.wait_for_all(["a", "b", "c"], 30, "ws")
+        assert (len(one), one.under_way_of("ws")) == (1, 1)
+        one.resolve({"b": applied("b")})
+        one.resolve({"a": applied("a")})
+        assert not future.done()
+        one.resolve({"c": applied("c")})
+        assert (await future).keys() == {"a", "b", "c"}
+        assert (len(one), one._by_edit) == (0, {})
+        await one.close()
+
+    asyncio.run(scenario())
+
+
+def test_when_the_time_is_over_what_is_known_is_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    EndsByHand(monkeypatch)
+
+    async def scenario() -> None:
+        one = waiting.Waiting(8, lambda _: None)
+        future = one.wait_for_all(["a", "b"], 0.05, "ws")
+        one.resolve({"a": applied("a")})
+        assert (await future).keys() == {"a"}
+        assert (len(one), one._by_edit) == (0, {})
+        last = one.wait_for_all(["c", "d"], 30, "ws")
+        one.resolve({"d": applied("d")})
+        await one.close()
+        assert (await last).keys() == {"d"}
+
+    asyncio.run(scenario())
+
+
+def test_many_are_looked_up_together_without_bodies_and_only_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = EndsByHand(monkeypatch)
+
+    async def scenario() -> None:
+        one = waiting.Waiting(8, lambda _: None)
+        many = one.wait_for_all([str(number) for number in range(100)], 30, "ws")
+        single = one.wait("p", 30, "ws")
+        one.resolve({"0": applied("0")})
+        await until(lambda: ends.asked)
+        ends.there = {name: applied(name) for name in [*map(str, range(100)), "p"]}
+        await many
+        await single
+        await one.close()
+
+    asyncio.run(scenario())
+    looked_up = set().union(*(edit_ids for edit_ids, _ in ends.asked))
+    assert looked_up == {"p", *map(str, range(1, 100))}
+    assert set().union(*(bodies for _, bodies in ends.asked)) == {"p"}
+    assert len(ends.asked) < 8
