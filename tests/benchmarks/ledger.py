@@ -59,7 +59,7 @@ class Ledger:
         Requests that were under way when the generator stopped may have been applied unanswered: one a client.
         `moved_by_jobs`: how many posts bulk jobs moved meanwhile; each has its audit row and its own revision.
         """
-        self._settle(load.answered, within)
+        self._settle(load.edits, within)
         rows, applied, queued, distinct, audited, revisions = self._read(_SINCE, data.WORKSPACE, self._from)
         moved = revisions - self._revisions
         wrongs = []
@@ -67,8 +67,8 @@ class Ledger:
             wrongs.append(f"{queued} edits are still queued after {within} s")
         if rows != applied + queued:
             wrongs.append(f"{rows - applied - queued} edits ended otherwise than applied")
-        if not load.answered <= applied <= load.answered + load.clients:
-            wrongs.append(f"{load.answered} edits were answered and {applied} applied")
+        if not load.edits <= applied <= load.edits + load.clients * load.edits_each:
+            wrongs.append(f"{load.edits} edits were answered and {applied} applied")
         if distinct != rows:
             wrongs.append(f"{rows - distinct} requests were recorded twice")
         if audited != moved_by_jobs:

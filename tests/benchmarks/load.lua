@@ -1,4 +1,5 @@
--- PATCHes random posts with captions of which no two are alike, and counts what comes back, by status.
+-- PATCHes random posts, or POSTs many edits of them at once, with captions of which no two are alike, and counts what
+-- comes back, by status.
 -- What to send stands in the environment (load.py); what came back goes to standard output as one line of JSON.
 
 local threads = {}
@@ -31,12 +32,24 @@ function init()
       end
       slides = slides .. ']}'
    end
+   many = tonumber(os.getenv("BENCH_MANY"))
    sent = 0
    counts = {}
 end
 
+local function edits()
+   local items = {}
+   for count = 1, many do
+      items[count] = string.format(
+         '{"postId": "post_%07d", "caption": "%s.%d.%d.%d %s"}', math.random(posts), tag, number, sent, count, tail
+      )
+   end
+   return '{"edits": [' .. table.concat(items, ", ") .. ']}'
+end
+
 function request()
    sent = sent + 1
+   if many > 0 then return wrk.format("POST", "/v1/edits", headers, edits()) end
    local path = string.format("/v1/posts/post_%07d", math.random(posts))
    local body
    if slides then

@@ -39,10 +39,17 @@ class Load:
     percentiles: tuple[tuple[float, float], ...]
     cpu: float = 0.0
     """The generator's own CPU seconds."""
+    edits_each: int = 1
+    """Edits in one request."""
 
     @property
     def answered(self) -> int:
         return sum(self.statuses.values())
+
+    @property
+    def edits(self) -> int:
+        """Edits in the requests that were answered."""
+        return self.answered * self.edits_each
 
     @property
     def rate(self) -> float:
@@ -77,13 +84,14 @@ class Wrk:
     """One run of the generator; `result()` waits for its end. Start it from the main thread: it dies with that."""
 
     def __init__(
-        self, url: str, *, clients: int, seconds: float, posts: int = data.POSTS, prefer: str = "", large: bool = False
-    ) -> None:
+        self, url: str, *, clients: int, seconds: float, posts: int = data.POSTS, prefer: str = "", large: bool = False,
+        many: int = 0,
+    ) -> None:  # fmt: skip
         """PATCH random ones of the first `posts` posts from `clients` connections, each with one request at a time.
 
-        `large`: with 35 URLs as long as a URL may be, else with a caption.
+        `large`: with 35 URLs as long as a URL may be, else with a caption. `many`: POST so many captions in a request.
         """
-        self.clients = clients
+        self.clients, self._many = clients, many
         self._limit = seconds + PATIENCE + 10
         whole = max(1, round(seconds))
         argv = [
@@ -99,6 +107,7 @@ class Wrk:
             "BENCH_SECRET": data.SECRET,
             "BENCH_PREFER": prefer,
             "BENCH_LARGE": "1" if large else "",
+            "BENCH_MANY": str(many),
         }
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives until result()
         self._process = subprocess.Popen(
@@ -147,12 +156,13 @@ class Wrk:
             mean=found["mean"] / 1000,
             percentiles=tuple((percent, microseconds / 1000) for percent, microseconds in found["percentiles"]),
             cpu=usage.ru_utime + usage.ru_stime,
+            edits_each=self._many or 1,
         )
 
 
-def patch(url: str, *, clients: int, seconds: float, posts: int = data.POSTS, prefer: str = "") -> Load:
+def patch(url: str, *, clients: int, seconds: float, posts: int = data.POSTS, prefer: str = "", many: int = 0) -> Load:
     """Run the generator to its end."""
-    generator = Wrk(url, clients=clients, seconds=seconds, posts=posts, prefer=prefer)
+    generator = Wrk(url, clients=clients, seconds=seconds, posts=posts, prefer=prefer, many=many)
     try:
         return generator.result()
     finally:

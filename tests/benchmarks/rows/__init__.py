@@ -18,6 +18,7 @@ ORDER: Final[Sequence[tuple[str, Sequence[int]]]] = (
     ("memory", (11,)),
     ("starting", (12,)),
     ("neighbours", (13,)),
+    ("many", (14,)),
 )
 """What is measured together. A group that fails takes no other with it."""
 
@@ -35,6 +36,7 @@ TITLES: Final = {
     11: "Memory at rest, in a flood and after it",
     12: "`redraft up` in an empty folder, to the first 200",
     13: "One PATCH a second of a workspace, beside another's flood of 64, 512 and 2,500 connections",
+    14: "POST /v1/edits with 100 edits a request, 16 clients",
 }
 
 
