@@ -25,6 +25,7 @@ from api import (
     reschedules,
     retry,
     siblings,
+    undo,
 )
 from api.context import Context
 from api.http import problems, proxies, turns
@@ -83,7 +84,7 @@ def build() -> Redraft:
     for kind, handler in problems.HANDLERS.items():
         built.add_exception_handler(kind, handler)
     for room in (
-        *(posts, creation, deletion, edits, many_edits, accounts, reschedules, retry),
+        *(posts, creation, deletion, edits, many_edits, undo, accounts, reschedules, retry),
         *(docs, health, metrics, ops),
     ):
         built.include_router(room.router)

@@ -5,22 +5,26 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
+from sqlalchemy import Connection
 from starlette.responses import Response
 
-from api.context import Here, Reader, storable
-from api.http import headers, pagination, problems, refusals
+from api.context import Context, Here, Reader, storable
+from api.http import headers, pagination, problems, reading, refusals
 from api.http.headers import Preference
 from api.http.reading import NoQuery
 from api.models.edits import Edit, EditPage, EditsQuery
 from api.models.openapi import carries, takes
 from api.submission import recording
+from api.submission.recording import Recorded
 from shared.domain import errors
 from shared.domain.errors import Detail, NotFound
 from shared.domain.lifecycle import EditStatus, etag
 from shared.domain.queued_edits import EditResult
 from shared.domain.times import format_instant
+from shared.store import edits as edits_store
 from shared.store import reads
 from shared.store.edits import NewEdit
+from shared.store.keys import Key
 from shared.store.reads import EditRecord
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
@@ -102,6 +106,39 @@ def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) ->
     if isinstance(error, errors.PreconditionFailed):
         error.revision = end.revision
     return problems.response(error, preference.applied(answered_async=False) | replayed)
+
+
+async def answered(
+    context: Context, key: Key, new: NewEdit, verdict: Recorded, preference: Preference, *, seconds: float
+) -> Response:
+    """Wait `seconds` for the edit's result; 202 if it is still queued then, or if too many requests wait already.
+
+    A repeated request is answered from the row, and waits only if the edit is still queued. So whether it gets the
+    first request's result does not depend on how fast a look-up is.
+    """
+    waiting = context.submission.waiting
+    replayed = reading.REPLAYED if verdict.replayed else {}
+    if not waiting.admits(key.workspace_id):
+        seconds = 0.0
+    if verdict.created_at is not None:
+        end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id) if seconds else None
+        if end is None:
+            return accepted(just_recorded(new, verdict.created_at), preference, replayed)
+    else:
+        queued, end = await context.read(_edit_and_end, key.workspace_id, verdict.edit_id)
+        if end is None and seconds:
+            end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id)
+        if end is None:
+            return accepted(queued, preference, replayed)
+    return answer(end, preference, replayed)
+
+
+def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, EditResult | None]:
+    """An edit and its End, if it has one. Read in this order: an edit shown as queued was queued when it was read."""
+    edit = reads.edit(tx, workspace_id, edit_id)
+    if edit is None:
+        raise NotFound.edit(edit_id)
+    return edit, edits_store.results_of(tx, [edit_id]).get(edit_id)
 
 
 @router.get("/v1/edits", response_model=EditPage)

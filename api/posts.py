@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
-from sqlalchemy import Connection
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
@@ -19,18 +18,14 @@ from api.http.reading import NoQuery
 from api.models.edits import Edit, EditPage, PostPatch, parse_patch
 from api.models.openapi import OF_EDIT, carries, takes
 from api.models.posts import Post, PostDetails, PostPage, PostsQuery
-from api.submission.recording import Recorded, Verdict
+from api.submission.recording import Verdict
 from shared.domain.edits import EditPatch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import etag
 from shared.domain.posts import detailed, public
-from shared.domain.queued_edits import EditResult
-from shared.store import edits as edits_store
 from shared.store import reads
 from shared.store.edits import NewEdit
-from shared.store.keys import Key
-from shared.store.reads import EditRecord
 from shared.telemetry import tracing
 
 router = APIRouter(tags=["posts"], responses=problems.LOCKED)
@@ -89,7 +84,7 @@ async def edit_post(post_id: str, request: Request, context: Here, key: Writer) 
     verdict = await _recorded(context, new, patch, problem, awaited=seconds > 0)
     if isinstance(verdict, RedraftError):
         return problems.response(verdict)
-    return await _answered(context, key, new, verdict, preference, seconds=seconds)
+    return await edits.answered(context, key, new, verdict, preference, seconds=seconds)
 
 
 async def edit_post_directly(request: Request) -> Response:
@@ -133,39 +128,6 @@ def _understood(
     if not storable(post_id):
         return None, None, preference, NotFound.post(post_id)
     return patch, if_match, preference, hopeless
-
-
-async def _answered(
-    context: Context, key: Key, new: NewEdit, verdict: Recorded, preference: Preference, *, seconds: float
-) -> Response:
-    """Wait `seconds` for the edit's result; 202 if it is still queued then, or if too many requests wait already.
-
-    A repeated request is answered from the row, and waits only if the edit is still queued. So whether it gets the
-    first request's result does not depend on how fast a look-up is.
-    """
-    waiting = context.submission.waiting
-    replayed = reading.REPLAYED if verdict.replayed else {}
-    if not waiting.admits(key.workspace_id):
-        seconds = 0.0
-    if verdict.created_at is not None:
-        end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id) if seconds else None
-        if end is None:
-            return edits.accepted(edits.just_recorded(new, verdict.created_at), preference, replayed)
-    else:
-        queued, end = await context.read(_edit_and_end, key.workspace_id, verdict.edit_id)
-        if end is None and seconds:
-            end = await waiting.wait(verdict.edit_id, seconds, key.workspace_id)
-        if end is None:
-            return edits.accepted(queued, preference, replayed)
-    return edits.answer(end, preference, replayed)
-
-
-def _edit_and_end(tx: Connection, workspace_id: str, edit_id: str) -> tuple[EditRecord, EditResult | None]:
-    """An edit and its End, if it has one. Read in this order: an edit shown as queued was queued when it was read."""
-    edit = reads.edit(tx, workspace_id, edit_id)
-    if edit is None:
-        raise NotFound.edit(edit_id)
-    return edit, edits_store.results_of(tx, [edit_id]).get(edit_id)
 
 
 @router.get("/v1/posts", response_model=PostPage)

@@ -21,6 +21,7 @@ from api.models.deletion import Deletion
 from api.models.edits import PostPatch
 from api.models.many_edits import ManyEdits
 from api.models.reschedules import NewJob, Nothing
+from api.models.undo import Undo
 from api.models.webhooks import EVENTS
 from shared.domain.errors import Internal
 
@@ -33,7 +34,7 @@ it never races a render or a publish, is never lost and never applied twice.
 Send `Authorization: Bearer sk_…`. Errors always have the shape of `Problem`; branch on `code`. Every GET answers HEAD,
 every path OPTIONS.
 """
-_BODIES: Final = (PostPatch, ManyEdits, NewVideos, NewSlideshows, Deletion, NewJob, Nothing)
+_BODIES: Final = (PostPatch, ManyEdits, NewVideos, NewSlideshows, Deletion, NewJob, Nothing, Undo)
 _PATH: Final = {
     "post_id": ("postId", "post_abc123"),
     "edit_id": ("editId", "edit_01k8xg6v3f9zq4d7c2m5n8p1rt"),
@@ -106,7 +107,7 @@ def takes(*headers: str, body: type[BaseModel] | None = None, types: tuple[str, 
     said: Json = {"parameters": [_reference("parameters", name) for name in headers]} if headers else {}
     if body is not None:
         content = {kind: {"schema": _reference("schemas", body.__name__)} for kind in types}
-        said["requestBody"] = {"required": body is not Nothing, "content": content}
+        said["requestBody"] = {"required": body not in (Nothing, Undo), "content": content}
     return said
 
 

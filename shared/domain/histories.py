@@ -19,6 +19,7 @@ DONE: Final[Mapping[str, str]] = {
     "resend": "sent again",
     "cancel": "canceled",
     "revert": "reverted",
+    "undo": "undone",
 }
 
 _BESIDE: Final[Mapping[str, str]] = {

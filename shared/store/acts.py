@@ -22,6 +22,8 @@ DISCARD: Final = "discard"
 RESEND: Final = "resend"
 CANCEL: Final = "cancel"
 REVERT: Final = "revert"
+UNDO: Final = "undo"
+"""A client had an applied edit undone by a new one."""
 
 
 @dataclass(frozen=True, slots=True)

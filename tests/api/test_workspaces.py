@@ -204,6 +204,7 @@ WALKED: dict[str, Callable[[Walk], None]] = {
     "listEditsOfPost": get("/v1/posts/{}/edits", "post", "post_nobodys"),
     "listEdits": edits,
     "getEdit": get("/v1/edits/{}", "edit", "edit_nobodys"),
+    "undoEdit": post("/v1/edits/{}/undo", "edit", "edit_nobodys"),
     "listAccounts": accounts,
     "createReschedule": job,
     "listReschedules": jobs,

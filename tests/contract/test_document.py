@@ -95,6 +95,7 @@ def test_every_error_code_stands_with_its_status_and_every_status_with_its_heade
                 *("renderAsVideo", "slideDuration"),
             ),
         ),
+        ("Undo", ("force",)),
         ("Deletion", ("postIds",)),
         ("ShiftJob", ("filter", "shift", "dryRun")),
         ("SpreadJob", ("filter", "spread", "dryRun")),

@@ -284,6 +284,7 @@ def test_a_packed_body_is_a_415_that_says_how_to_send_it(stack: Running, coding:
         stack.http.request("DELETE", "/v1/posts", content=b"{}", headers=sent),
         stack.http.post("/v1/reschedules", content=b"{}", headers=sent),
         stack.http.post("/v1/edits", content=b"{}", headers=sent),
+        stack.http.post("/v1/edits/edit_1/undo", content=b"{}", headers=sent),
         stack.http.post("/v1/reschedules/rsch_1/cancel", content=b"{}", headers=sent),
     ]
     for answer in answers:

@@ -1,0 +1,19 @@
+"""The body of an undo."""
+
+from pydantic import Field
+
+from shared.domain.bodies import Body
+from shared.domain.body_reading import read
+from shared.domain.fields import Flag
+
+
+class Undo(Body):
+    """May be left out."""
+
+    force: Flag = Field(default=False, description="overwrite what later edits made of the same fields")
+
+
+def parse_undo(body: object) -> bool:
+    """Whether the undo overwrites later edits. Raises InvalidRequest."""
+    given: Undo = read(Undo, body)
+    return given.force

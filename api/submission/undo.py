@@ -1,0 +1,105 @@
+"""Records the undo of an applied edit: a new edit, the act of undoing, and the key, in one transaction."""
+
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from api.submission import recording
+from api.submission.recording import Asked, Recorded
+from api.submission.together import Repeat
+from shared.domain import forecasts, lifecycle, posts, undoing
+from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, PreconditionFailed, RedraftError, Unavailable
+from shared.domain.lifecycle import NOT, PostFacts, etag
+from shared.domain.undoing import Change
+from shared.store import acts, later_edits, reads
+from shared.store import edits as edits_store
+from shared.store import idempotency as idempotency_store
+from shared.store import posts as posts_store
+from shared.store.acts import Act, Actor
+from shared.store.edits import NewEdit
+from shared.store.idempotency import Kept
+
+QUEUE_AT_MOST = 1_000
+QUEUE_BYTES = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One undo. `new`: the edit to be made, its post and its changes still empty. `tags`: the preconditions of the
+    request. `problem`: what is wrong with the request, answered only if its key is new.
+    """
+
+    edit_id: str
+    new: NewEdit
+    force: bool
+    tags: tuple[str, ...] | None
+    problem: RedraftError | None
+    repeat: Repeat | None
+
+
+def record(tx: Connection, wanted: Wanted) -> tuple[Recorded, NewEdit]:
+    """Record the edit that sets back what another one changed; or find the one that the first request with the key
+    recorded. Raises RedraftError.
+
+    The new edit names the revision that was looked at as its precondition. So a change that comes in between is never
+    overwritten unseen: the worker refuses the undo under the post's lock.
+    """
+    new = wanted.new
+    if wanted.repeat and (kept := idempotency_store.wait_for(tx, wanted.repeat[:2])):
+        if kept.fingerprint != wanted.repeat.fingerprint:
+            raise IdempotencyKeyReused
+        return Recorded(kept.resource, None, replayed=True), new
+    hopeless = wanted.problem if isinstance(wanted.problem, PreconditionFailed) else None
+    if wanted.problem is not hopeless and wanted.problem is not None:
+        raise wanted.problem
+    edit = reads.edit(tx, new.workspace_id, wanted.edit_id)
+    if edit is None:
+        raise NotFound.edit(wanted.edit_id)
+    # The post first, then its edits: a change in between shows among them, or in the revision.
+    found, now = posts_store.read_posts(tx, [edit.post_id])
+    if now is None or found[edit.post_id].facts.deleted:
+        raise NotFound.post(edit.post_id)
+    change = Change(edit.id, edit.status, edit.changes, edit.before, edit.after)
+    _refuse(tx, change, edit.post_id, edit.seq, force=wanted.force)
+    patch = undoing.back(change)
+    if isinstance(patch, Conflict):
+        raise patch
+    facts = found[edit.post_id].facts
+    new = replace(new, post_id=edit.post_id, changes=patch.changes())
+    refusal = recording.refusal(Asked(new, patch, hopeless), found, now)
+    if refusal is not None:
+        raise refusal
+    new = replace(new, if_match=wanted.tags if wanted.force else _looked_at(tx, facts, wanted.tags))
+    edits_store.insert_edits(tx, [new], now)
+    if wanted.repeat and not idempotency_store.keep(tx, Kept(*wanted.repeat, new.id, None)):
+        # A process of the version before was first with the key. It has no such route: that was another request.
+        raise IdempotencyKeyReused
+    # What stands there now is what the undo overwrites.
+    stood, _ = posts.difference(facts, lifecycle.edited(facts, patch))
+    act = Act(acts.UNDO, "edit", edit.id, new.workspace_id, edit.status, stood | {"undoneBy": new.id})
+    acts.record(tx, Actor(new.requested_by, new.api_key_id, new.request_id), [act])
+    return Recorded(new.id, now), new
+
+
+def _refuse(tx: Connection, edit: Change, post_id: str, seq: int, *, force: bool) -> None:
+    """Raises Conflict for an edit that cannot be undone, or that later edits overwrote in part."""
+    later = later_edits.touching(tx, post_id, seq, undoing.names_of(edit), undoing.NAMED_AT_MOST + 1)
+    conflict = undoing.cannot_undo(edit, later, force=force)
+    if conflict is None and not force and later_edits.too_many(tx, post_id, seq):
+        conflict = Conflict('Too many edits came after it to look at them all; send {"force": true} to undo it anyway')
+    if conflict is not None:
+        raise conflict
+
+
+def _looked_at(tx: Connection, facts: PostFacts, tags: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The preconditions that hold only for the post as it was looked at, with its queued edits applied.
+
+    Raises PreconditionFailed where the request asks for another revision.
+    """
+    queue = edits_store.queued_edits(tx, [facts.id], QUEUE_AT_MOST, QUEUE_BYTES)
+    if queue.more:
+        raise Unavailable(message=f"More than {QUEUE_AT_MOST:,} edits of the post wait; undo it when they are applied")
+    revision = forecasts.drained(facts, queue.edits).revision
+    if not lifecycle.matches(tags, revision):
+        raise PreconditionFailed(revision)
+    return (etag(revision), *(tag for tag in tags or () if tag.startswith(NOT)))
