@@ -15,14 +15,15 @@ from api.http.headers import Preference
 from api.http.pagination import Paging
 from api.http.problems import request_id
 from api.http.reading import NoQuery
-from api.models.edits import Edit, EditPage, PostPatch, parse_patch
+from api.models.edits import Edit, EditPage, PostOrDryRun, PostPatch, parse_patch
 from api.models.openapi import OF_EDIT, carries, takes
-from api.models.posts import Post, PostDetails, PostPage, PostsQuery
-from api.submission.recording import Verdict
+from api.models.posts import PostDetails, PostPage, PostsQuery
+from api.submission import forecast
+from api.submission.recording import Asked, Verdict
 from shared.domain.edits import EditPatch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
 from shared.domain.ids import new_id
-from shared.domain.lifecycle import etag
+from shared.domain.lifecycle import ClaimKind, etag
 from shared.domain.posts import detailed, public
 from shared.store import reads
 from shared.store.edits import NewEdit
@@ -42,30 +43,35 @@ class PostIds(StringConvertor):
 register_url_convertor("post", PostIds())
 ONE = "/v1/posts/{post_id:post}"
 
+DRY_RUN = "dryRun"
+
 # Seconds between two tries while another process is recording the same key, which takes it a few milliseconds.
 KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
 
 
 @router.patch(
     ONE,
-    response_model=Post,
-    response_description="The post as this edit left it",
+    response_model=PostOrDryRun,
+    response_description="The post as this edit left it; of a dry run, what the edit would do",
     responses={
         200: carries("ETag", *OF_EDIT),
         202: carries(*OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
         **problems.refuses(404, 409, 412, 413, 415, 422),
     },
     openapi_extra=takes(
-        "If-Match", "If-None-Match", "Idempotency-Key", "Prefer", body=PostPatch, types=reading.PATCH_TYPES
+        *("If-Match", "If-None-Match", "Idempotency-Key", "Prefer", "dryRun"),
+        body=PostPatch,
+        types=reading.PATCH_TYPES,
     ),
 )
 async def edit_post(post_id: str, request: Request, context: Here, key: Writer) -> Response:
-    """Edit a post that waits to go live."""
+    """Edit a post that waits to go live. `dryRun=true` says what the edit would do, and records nothing."""
     body = await reading.json_body(request, reading.PATCH_TYPES)
     idempotency_key = headers.idempotency_key(request)
 
+    dry_run = _is_dry_run(request)
     patch, if_match, preference, problem = _understood(request, body, context, post_id)
-    if patch is None and problem is not None and idempotency_key is None:
+    if patch is None and problem is not None and (idempotency_key is None or dry_run):
         raise problem
     new = NewEdit(
         id=new_id("edit"),
@@ -79,12 +85,34 @@ async def edit_post(post_id: str, request: Request, context: Here, key: Writer) 
         key=idempotency_key,
         fingerprint=reading.fingerprint(request, body) if idempotency_key else None,
     )
+    if dry_run:
+        return await _forecast(context, Asked(new, patch, problem))
     tracing.remember(new.post_id)
     seconds = preference.patience(context.config.wait_default)
     verdict = await _recorded(context, new, patch, problem, awaited=seconds > 0)
     if isinstance(verdict, RedraftError):
         return problems.response(verdict)
     return await edits.answered(context, key, new, verdict, preference, seconds=seconds)
+
+
+def _is_dry_run(request: Request) -> bool:
+    try:
+        return reading.flag(request, DRY_RUN)
+    except RedraftError:
+        # It is answered in its place in the order of checks.
+        return False
+
+
+async def _forecast(context: Context, asked: Asked) -> Response:
+    found = await context.read(forecast.look, asked)
+    effect = found.effect
+    shown = {
+        "post": public(found.post, found.after),
+        "changes": effect.changes,
+        "rerender": effect.rerender,
+        "publishMoved": effect.publish_moved,
+    }
+    return Response(to_json(shown), media_type="application/json")
 
 
 async def edit_post_directly(request: Request) -> Response:
@@ -121,7 +149,8 @@ def _understood(
     try:
         preference = headers.prefer(request, context.config.wait_max)
         if_match, hopeless = headers.preconditions(request)
-        reading.check_query(request)
+        reading.check_query(request, {DRY_RUN})
+        reading.flag(request, DRY_RUN)
         patch = parse_patch(body)
     except RedraftError as problem:
         return None, None, headers.NO_PREFERENCE, problem
@@ -167,8 +196,12 @@ async def get_post(post_id: str, request: Request, context: Here, key: Reader, _
     post = await context.read(reads.post, key.workspace_id, post_id) if storable(post_id) else None
     if post is None:
         raise NotFound.post(post_id)
+    shown = detailed(post)
+    if post.facts.claim is ClaimKind.PUBLISH:
+        # Whether it can be edited changes with the claim, and the revision does not: no tag says which of the two.
+        return Response(to_json(shown), media_type="application/json")
     tag = etag(post.facts.revision)
     known = headers.entity_tags(request.headers.getlist("if-none-match"), "If-None-Match")
     if headers.names(known, tag):
         return Response(status_code=304, headers={"ETag": tag})
-    return Response(to_json(detailed(post)), headers={"ETag": tag}, media_type="application/json")
+    return Response(to_json(shown), headers={"ETag": tag}, media_type="application/json")

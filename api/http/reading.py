@@ -5,6 +5,7 @@ For headers see api/http/headers.py.
 
 import asyncio
 import json
+from collections.abc import Container
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -65,16 +66,30 @@ def check_number_of_parameters(request: Request) -> None:
         raise InvalidRequest(f"A query has at most {PARAMETERS_AT_MOST} parameters here; send fewer")
 
 
-def check_query(request: Request) -> None:
-    """Raises InvalidRequest for any query parameter of a route that knows none: the client expects an effect."""
+def check_query(request: Request, known: Container[str] = ()) -> None:
+    """Raises InvalidRequest for any query parameter that the route does not know: the client expects an effect."""
     if not request.scope["query_string"]:
         return
     faults = Faults()
     for name in dict.fromkeys(request.query_params.keys()):
+        if name in known:
+            continue
         shown = printable(name)
         advice = "leave it out, or send it in the body where that has it"
         faults.add("invalid_request", shown, f'"{shown}" is not a query parameter here; {advice}')
     faults.raise_if_any()
+
+
+def flag(request: Request, name: str) -> bool:
+    """A query parameter that says true or false; false where it is absent. Raises InvalidRequest."""
+    if not request.scope["query_string"]:
+        return False
+    given = request.query_params.getlist(name)
+    if len(given) > 1 or not {"true", "false"}.issuperset(given):
+        faults = Faults()
+        faults.add("invalid_request", name, f"{name} must be true or false, and stand there once")
+        faults.raise_if_any()
+    return given == ["true"]
 
 
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, RootModel, Tag
 from pydantic.config import JsonDict
 
 from api.http.pagination import Instant, Paging
 from api.http.problems import Code
 from api.models.answers import EditId, Fault, InstantShown, Page, Shown
-from api.models.posts import PostDetails, with_plain
+from api.models.posts import Post, PostDetails, with_plain
 from shared.domain.bodies import MANY, ONE, Body, Several, Wrong, absent, names
 from shared.domain.body_reading import read
 from shared.domain.edits import FIELDS, PLAIN, EditPatch
@@ -154,6 +154,19 @@ class Changed(with_plain(Shown, optional=True)):  # type: ignore[misc]  # made f
     timezone: str | None = absent
     scheduled_time: str = Field(default=absent, description="in changes local, in before and after UTC")
     status: Status = absent
+
+
+class DryRun(Shown):
+    """What an edit would do, decided on the post as it stands with its queued edits. Nothing was recorded."""
+
+    post: Post = Field(description="as the edit would leave it")
+    changes: Changed = Field(description="the fields that the edit would change, with their new values")
+    rerender: bool = Field(description="whether the post would be rendered again")
+    publish_moved: bool = Field(description="whether the post would go out at another time")
+
+
+class PostOrDryRun(RootModel[Post | DryRun]):
+    """The post as the edit left it; with dryRun=true what the edit would do."""
 
 
 class Edit(Shown):

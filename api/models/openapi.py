@@ -68,6 +68,14 @@ seconds.""",
 }
 """The headers of requests: what their schema has beside its type, and their meaning."""
 
+_DRY_RUN: Final[Json] = {
+    "name": "dryRun",
+    "in": "query",
+    "required": False,
+    "description": "true: say what the edit would do, and record nothing",
+    "schema": {"type": "boolean"},
+}
+
 _GIVEN: Final[dict[str, str]] = {
     "X-Request-Id": "The request's id: yours, if you sent a sane one, else a new one.",
     "RateLimit": 'What is left of the minute: "default";r=5999;t=42. Only for keys with a limit.',
@@ -103,7 +111,7 @@ _SHOWN: Final = frozenset({"caption", "scheduledTime", "timezone", "all", "dryRu
 
 
 def takes(*headers: str, body: type[BaseModel] | None = None, types: tuple[str, ...] = JSON_TYPES) -> Json:
-    """FastAPI's `openapi_extra` for a route that reads these headers and this body."""
+    """FastAPI's `openapi_extra` for a route that reads these headers (and dryRun of the query) and this body."""
     said: Json = {"parameters": [_reference("parameters", name) for name in headers]} if headers else {}
     if body is not None:
         content = {kind: {"schema": _reference("schemas", body.__name__)} for kind in types}
@@ -160,7 +168,8 @@ def document(app: FastAPI) -> Json:
                     "schema": {"type": "string", **schema},
                 }
                 for name, (schema, said) in _SENT.items()
-            },
+            }
+            | {"dryRun": _DRY_RUN},
             "responses": {f"Error{status}": _error(status) for status in problems.REFUSALS},
             "securitySchemes": shown["components"]["securitySchemes"],
         },

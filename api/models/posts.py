@@ -52,6 +52,12 @@ class PostDetails(Post):
     posted_at: InstantShown | None
     platform_post_id: str | None = Field(examples=["7301234567890123456"])
     failure_reason: str | None = Field(examples=["publisher_unavailable"])
+    editable: bool = Field(
+        description="whether a PATCH would be accepted at this moment, as far as the post's state goes"
+    )
+    not_editable_reason: str | None = Field(
+        description="posted, failed or being published, as the error cannot_edit says it", examples=["posted"]
+    )
 
 
 class PostPage(Page[Post]):

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
-from api.submission import recording
+from api.submission import forecast, recording
 from api.submission.recording import Asked, Recorded
 from api.submission.together import Repeat
-from shared.domain import forecasts, lifecycle, posts, undoing
-from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, PreconditionFailed, RedraftError, Unavailable
+from shared.domain import lifecycle, posts, undoing
+from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, PreconditionFailed, RedraftError
 from shared.domain.lifecycle import NOT, PostFacts, etag
 from shared.domain.undoing import Change
 from shared.store import acts, later_edits, reads
@@ -18,9 +18,6 @@ from shared.store import posts as posts_store
 from shared.store.acts import Act, Actor
 from shared.store.edits import NewEdit
 from shared.store.idempotency import Kept
-
-QUEUE_AT_MOST = 1_000
-QUEUE_BYTES = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +93,7 @@ def _looked_at(tx: Connection, facts: PostFacts, tags: tuple[str, ...] | None) -
 
     Raises PreconditionFailed where the request asks for another revision.
     """
-    queue = edits_store.queued_edits(tx, [facts.id], QUEUE_AT_MOST, QUEUE_BYTES)
-    if queue.more:
-        raise Unavailable(message=f"More than {QUEUE_AT_MOST:,} edits of the post wait; undo it when they are applied")
-    revision = forecasts.drained(facts, queue.edits).revision
+    revision = forecast.behind_queue(tx, facts).revision
     if not lifecycle.matches(tags, revision):
         raise PreconditionFailed(revision)
     return (etag(revision), *(tag for tag in tags or () if tag.startswith(NOT)))

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from shared.domain.edits import PLAIN
-from shared.domain.lifecycle import AUDITED, PostFacts
+from shared.domain.lifecycle import AUDITED, PostFacts, cannot_edit
 from shared.domain.times import format_instant
 
 
@@ -63,11 +63,14 @@ def service_body(kind: str, post: Post, facts: PostFacts | None = None) -> str:
 
 
 def detailed(post: Post) -> dict[str, Any]:
-    """What GET of one post shows: the public fields, and how its publish ended."""
+    """What GET of one post shows: the public fields, how its publish ended, and whether it takes an edit now."""
+    refusal = cannot_edit(post.facts)
     return public(post) | {
         "postedAt": format_instant(post.posted_at) if post.posted_at else None,
         "platformPostId": post.platform_post_id,
         "failureReason": post.failure_reason,
+        "editable": refusal is None,
+        "notEditableReason": refusal.details[0].message if refusal and refusal.details else None,
     }
 
 

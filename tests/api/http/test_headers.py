@@ -307,7 +307,8 @@ def test_every_route_refuses_a_query_parameter_that_it_does_not_know(stack: Runn
         "createSlideshows": {"accountIds": [factories.TIKTOK], "contentUrls": ["https://a.example/b.jpg"]},
     }.get(operation.name)
     before = [stack.scalar(f"SELECT count(*) FROM {table}") for table in ("edits", "posts", "reschedules")]
-    for query in ("dryRun=true", "dry_run", "=", "x=1&x=2"):
+    known = {"editPost": {"dryRun=true"}}.get(operation.name, set())
+    for query in {"dryRun=true", "dry_run", "=", "x=1&x=2"} - known:
         for extra in ({}, {"Idempotency-Key": f"query-{operation.name}"}):
             answer = stack.http.request(operation.method.upper(), f"{path}?{query}", json=body, headers=extra)
             assert error(answer, 400)["code"] == "invalid_request", answer.text
