@@ -235,9 +235,9 @@ def refusal(asked: Asked, found: dict[str, Post], now: datetime | None) -> Redra
         return errors.NotFound.post(asked.new.post_id)
     if asked.patch is None:
         return errors.Internal()
-    decision = lifecycle.decide(post.facts, asked.patch, now)
-    if isinstance(decision, lifecycle.Reject):
-        return errors.restored(decision.code, decision.message, decision.details)
+    refused = lifecycle.refuse(post.facts, asked.patch, now)
+    if refused is not None:
+        return errors.restored(refused.code, refused.message, refused.details)
     if hopeless is not None:
         hopeless.revision = post.facts.revision
     return hopeless
