@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -45,8 +46,12 @@ class Waiter:
     needs_body = True
 
     @property
-    def edit_ids(self) -> Iterable[str]:
+    def edit_ids(self) -> Collection[str]:
         """The edits whose results are not known yet."""
+        return (self.edit_id,)
+
+    def samples(self) -> Iterable[str]:
+        """The edits to look up after a silence."""
         return (self.edit_id,)
 
     def hear(self, end: EditResult, now: float) -> bool:  # noqa: ARG002  -- the time is for those that hear more
@@ -71,8 +76,14 @@ class WaiterForMany(Waiter):
     needs_body = False
 
     @property
-    def edit_ids(self) -> Iterable[str]:
+    def edit_ids(self) -> Collection[str]:
         return self.left
+
+    def samples(self) -> Iterable[str]:
+        """One of them, at random: an announcement that was lost named others too. So a busy worker costs one look-up,
+        not a thousand, and an edit whose post is locked hides the others once or twice at most.
+        """
+        return random.sample(tuple(self.left), 1)
 
     def hear(self, end: EditResult, now: float) -> bool:
         self.left.discard(end.id)
@@ -212,7 +223,7 @@ class Waiting:
             if waiter.look_at <= now:
                 # The look-up sets the next time.
                 waiter.look_at = math.inf
-                for edit_id in waiter.edit_ids:
+                for edit_id in waiter.samples():
                     self._look_ups.ask(edit_id)
         self._left(())
         self._arm()
@@ -245,7 +256,11 @@ class Waiting:
             found = False
             log.warning("look_up_failed", waiting=len(wanted), error=type(error).__name__)
         if ends:
+            asking = {waiter for edit_id in ends for waiter in self._by_edit.get(edit_id, ())}
             self.resolve(ends)
+            # An announcement was lost, and named others of the same request.
+            for waiter in asking & self._waiters:
+                self.look_up(list(waiter.edit_ids))
         look_at = self._loop.time() + SILENCE
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):

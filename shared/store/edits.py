@@ -15,7 +15,8 @@ from shared.store.raw_statements import array
 from shared.store.trip import Statement
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as in shared/domain/queued_edits.py. No code changes one.
+@dataclass(slots=True)
 class NewEdit:
     """One edit to be recorded. `key` and `fingerprint` belong together: Idempotency-Key and what it was sent with."""
 

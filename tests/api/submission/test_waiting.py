@@ -240,3 +240,24 @@ def test_many_are_looked_up_together_without_bodies_and_only_what_is_missing(mon
     assert looked_up == {"p", *map(str, range(1, 100))}
     assert set().union(*(bodies for _, bodies in ends.asked)) == {"p"}
     assert len(ends.asked) < 8
+
+
+def test_an_edit_that_stays_queued_hides_the_others_of_its_request_no_longer_than_a_few_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Announcements are lost, and one of the posts is locked for ever."""
+    monkeypatch.setattr(waiting, "SILENCE", 0.01)
+    ends = EndsByHand(monkeypatch)
+    ends.there = {name: applied(name) for name in map(str, range(1, 50))}
+
+    async def scenario() -> None:
+        one = waiting.Waiting(8, lambda _: None)
+        many = one.wait_for_all([str(number) for number in range(50)], 30, "ws")
+        (waiter,) = one._waiters
+        await until(lambda: waiter.edit_ids == {"0"})
+        assert not many.done()
+        ends.there["0"] = applied("0")
+        assert len(await many) == 50
+        await one.close()
+
+    asyncio.run(scenario())
