@@ -70,7 +70,11 @@ async def edit_posts(request: Request, context: Here, key: Writer) -> Response:
             wanted = await context.parse_placed(_wanted, *given)
         else:
             wanted = _wanted(*given)
-        recorded = await context.write(together.record, wanted.asked, wanted.repeat, unsure=UNSURE)
+        context.submission.seen(key.workspace_id)
+        count = len(wanted.asked) if isinstance(wanted.asked, list) else 0
+        async with context.submission.many.turn(key.workspace_id, count) as under_way:
+            recorded = await context.write(together.record, wanted.asked, wanted.repeat, unsure=UNSURE)
+            under_way += [edit.id for edit in recorded.new]
     seconds = wanted.preference.patience(context.config.wait_default)
     _ring(context, key, recorded.new, awaited=seconds > 0)
     final = await _waited(context, key, recorded, seconds)

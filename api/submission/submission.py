@@ -15,6 +15,7 @@ import structlog
 from api.http import shares
 from api.http.shares import Active, Lines, Pace, Shares
 from api.submission.doorbell import Doorbell
+from api.submission.many_pace import ManyPace
 from api.submission.recording import Recorded, Request, Verdict, record_batch
 from api.submission.waiting import Waiting
 from shared.broker import doorbells
@@ -83,6 +84,7 @@ class Submission:
         self._broker = client_on_loop()
         self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._active)
         self.waiting = Waiting(config.waiters_max, self._left)
+        self.many = ManyPace(UNDER_WAY, self.waiting, self._several, config.database_patience + LONGEST_LINE)
         self._listener = Listener(self._broker, self.bell.channel, self._on_answer)
 
     def __len__(self) -> int:
@@ -101,6 +103,10 @@ class Submission:
         await self.bell.close()
         await self._listener.stop()
         await self._broker.aclose()
+
+    def seen(self, owner: str) -> None:
+        """A request of this workspace came that is recorded elsewhere."""
+        self._active.seen(owner, self._loop.time())
 
     def record(
         self, new: NewEdit, patch: EditPatch | None, problem: RedraftError | None, *, awaited: bool = True

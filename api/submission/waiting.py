@@ -32,7 +32,7 @@ class Waiter:
     """One request that waits. Its future gets the edit's End, or None when the time is over.
 
     `since`, `until` and `look_at` are times of the event loop. `looked`: a look-up found the edit still queued. `slow`:
-    it has waited for SLOW seconds.
+    it has waited for SLOW seconds. `counts`: it is a request, and takes a place.
     """
 
     edit_id: str
@@ -43,6 +43,7 @@ class Waiter:
     look_at: float = field(default=0.0)
     looked: bool = field(default=False)
     slow: bool = field(default=False)
+    counts: bool = field(default=True)
     needs_body = True
 
     @property
@@ -160,17 +161,27 @@ class Waiting:
         """A future that gets the results of these edits, one at least: of all, or after `seconds` of those that have
         one. It counts as one request.
         """
+        return self._add_many(edit_ids, seconds, owner, counts=True)
+
+    def watch(self, edit_ids: Collection[str], seconds: float, owner: str) -> asyncio.Future[dict[str, EditResult]]:
+        """The same for the process itself: no request, and so no place, goes with it."""
+        return self._add_many(edit_ids, seconds, owner, counts=False)
+
+    def _add_many(
+        self, edit_ids: Collection[str], seconds: float, owner: str, *, counts: bool
+    ) -> asyncio.Future[dict[str, EditResult]]:
         now = self._loop.time()
         future: asyncio.Future[dict[str, EditResult]] = self._loop.create_future()
         until = min(now + seconds, self._limit)
-        self._add(WaiterForMany("", owner, future, now, until, now + SILENCE, left=set(edit_ids)))
+        self._add(WaiterForMany("", owner, future, now, until, now + SILENCE, counts=counts, left=set(edit_ids)))
         return future
 
     def _add(self, waiter: Waiter) -> None:
         for edit_id in waiter.edit_ids:
             self._by_edit.setdefault(edit_id, []).append(waiter)
         self._waiters.add(waiter)
-        self._places.take(waiter.owner)
+        if waiter.counts:
+            self._places.take(waiter.owner)
         self._arm()
 
     def shorten_waits(self) -> None:
@@ -217,7 +228,7 @@ class Waiting:
             if waiter.future.done() or waiter.until <= now:
                 self._leave(waiter)
                 continue
-            if not waiter.slow and waiter.since + SLOW <= now:
+            if waiter.counts and not waiter.slow and waiter.since + SLOW <= now:
                 waiter.slow = True
                 self._slow.take(waiter.owner)
             if waiter.look_at <= now:
@@ -239,6 +250,8 @@ class Waiting:
 
     def _forget(self, waiter: Waiter) -> None:
         self._waiters.discard(waiter)
+        if not waiter.counts:
+            return
         self._places.give_back(waiter.owner)
         self._still_queued -= waiter.looked
         if waiter.slow:
@@ -265,7 +278,7 @@ class Waiting:
         for edit_id in wanted:
             for waiter in self._by_edit.get(edit_id, ()):
                 waiter.look_at = look_at
-                self._still_queued += found and not waiter.looked
+                self._still_queued += found and waiter.counts and not waiter.looked
                 waiter.looked |= found
         return dict.fromkeys(edit_ids)
 

@@ -1,5 +1,6 @@
 """POST /v1/edits against a running API and worker: each edit has its own fate, by the rules of a PATCH."""
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -309,6 +310,29 @@ def test_one_request_costs_one_of_the_limit_and_needs_the_scope(stack: Running) 
         answers = [limited.post(PATH, json=body) for _ in range(3)]
     assert [answer.status_code for answer in answers] in ([200, 200, 429], [200, 200, 200])  # a minute may have turned
     assert answers[0].headers["ratelimit"].startswith('"default";r=1;')
+
+
+def test_a_flood_of_many_edits_is_no_other_workspaces_503(stack: Running) -> None:
+    with stack.engine.begin() as tx:
+        factories.workspace(tx, "ws_quiet", "_quiet", "sk_many_quiet")
+        quiet = factories.post(tx, workspace_id="ws_quiet", account_id=f"{factories.TIKTOK}_quiet")
+    posts = posts_of(stack, 1_000)
+    over = threading.Event()
+
+    def flood(number: int) -> set[int]:
+        statuses = set()
+        while not over.is_set():
+            body = {"edits": [{"postId": post, "caption": f"{number}"} for post in posts]}
+            statuses.add(stack.http.post(PATH, json=body, headers={"Prefer": "wait=1"}).status_code)
+        return statuses
+
+    with ThreadPoolExecutor(5) as clients, client(stack, "sk_many_quiet") as other:
+        flooding = [clients.submit(flood, number) for number in range(5)]
+        answers = [other.patch(f"/v1/posts/{quiet}", json={"caption": str(number)}) for number in range(15)]
+        many = [other.post(PATH, json={"edits": [{"postId": quiet, "caption": "x"}]}) for _ in range(5)]
+        over.set()
+    assert {answer.status_code for answer in answers + many} == {200}
+    assert {status for one in flooding for status in one.result()} <= {200, 202, 503}
 
 
 def test_a_killed_api_loses_nothing_that_it_answered(stack: Running) -> None:

@@ -229,7 +229,7 @@ def test_many_are_looked_up_together_without_bodies_and_only_what_is_missing(mon
         many = one.wait_for_all([str(number) for number in range(100)], 30, "ws")
         single = one.wait("p", 30, "ws")
         one.resolve({"0": applied("0")})
-        await until(lambda: ends.asked)
+        await until(lambda: bool(ends.asked))
         ends.there = {name: applied(name) for name in [*map(str, range(100)), "p"]}
         await many
         await single
