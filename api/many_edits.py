@@ -1,5 +1,6 @@
 """POST /v1/edits: many edits in one request, each with its own fate (docs/api.md)."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -17,7 +18,7 @@ from api.submission import together
 from api.submission.recording import Asked
 from api.submission.together import Recorded, Repeat
 from shared.domain.edits import EditPatch
-from shared.domain.errors import NotFound, PreconditionFailed, RedraftError, printable
+from shared.domain.errors import NotFound, PreconditionFailed, RedraftError, Unavailable, printable
 from shared.domain.ids import new_id
 from shared.store import edits as edits_store
 from shared.store.edits import NewEdit
@@ -65,7 +66,9 @@ async def edit_posts(request: Request, context: Here, key: Writer) -> Response:
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
     given = (request, content, key, context.config.wait_max, request_id.get())
-    with context.large_bodies.place_for(len(content)):
+    if not context.large_bodies.admits(key.workspace_id):
+        raise await context.held_back(key.id, Unavailable())
+    with context.large_bodies.place_for(key.workspace_id, len(content)):
         if len(content) > PARSED_AT_ONCE:
             wanted = await context.parse_placed(_wanted, *given)
         else:
@@ -143,12 +146,15 @@ def _ring(context: Context, key: Key, new: list[NewEdit], *, awaited: bool) -> N
     context.submission.bell.ring_for(((edit.post_id, edit.id) for edit in new), awaited=awaited, owners=owners)
 
 
+_bare_results = partial(edits_store.results_of, bodies=False)
+
+
 async def _waited(context: Context, key: Key, recorded: Recorded, seconds: float) -> bool:
     """Wait for the results, and write them into the fates. Returned: whether each edit has its result."""
     fates, waiting = recorded.fates, context.submission.waiting
     queued = [fate["editId"] for fate in fates if fate["status"] == "queued"]
     if recorded.replayed and queued:
-        if together.finalize(fates, await context.read(edits_store.outcomes_of, queued)):
+        if together.finalize(fates, await context.read(_bare_results, queued)):
             return True
         queued = [fate["editId"] for fate in fates if fate["status"] == "queued"]
     if queued and seconds and waiting.admits(key.workspace_id):

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from api.http import turns
 from api.http.shares import Shares
-from shared.domain.errors import Unavailable
 
 KIB_AT_MOST = 32 * 1024
 """KiB of bodies, from their arrival until their edits are recorded."""
@@ -17,14 +15,16 @@ class LargeBodies:
     def __init__(self) -> None:
         self._places = Shares(KIB_AT_MOST)
 
+    def admits(self, owner: str) -> bool:
+        """Whether this workspace may have one more body in hand."""
+        return self._places.admits(owner)
+
     @contextmanager
-    def place_for(self, size: int) -> Iterator[None]:
-        """A place for a body of that many bytes. Unavailable where the workspace of this request has its share."""
-        whose, kib = turns.owner.get(), -(-size // 1024)
-        if not self._places.admits(whose):
-            raise Unavailable
-        self._places.take(whose, kib)
+    def place_for(self, owner: str, size: int) -> Iterator[None]:
+        """Places for a body of that many bytes. Ask `admits` before."""
+        kib = -(-size // 1024)
+        self._places.take(owner, kib)
         try:
             yield
         finally:
-            self._places.give_back(whose, kib)
+            self._places.give_back(owner, kib)

@@ -84,7 +84,7 @@ class Submission:
         self._broker = client_on_loop()
         self.bell = Doorbell(f"redraft:answers:{uuid4().hex}", self._ring_out, self._active)
         self.waiting = Waiting(config.waiters_max, self._left)
-        self.many = ManyPace(UNDER_WAY, self.waiting, self._several, config.database_patience + LONGEST_LINE)
+        self.many = ManyPace(OF_ONE, self.waiting, self._several, config.database_patience + LONGEST_LINE)
         self._listener = Listener(self._broker, self.bell.channel, self._on_answer)
 
     def __len__(self) -> int:

@@ -288,4 +288,4 @@ def _read_ends(edit_ids: list[str], bodies: list[str]) -> dict[str, EditResult]:
     with transaction() as tx:
         found = edits_store.results_of(tx, bodies) if bodies else {}
         bare = set(edit_ids).difference(bodies)
-        return found | edits_store.outcomes_of(tx, bare) if bare else found
+        return found | edits_store.results_of(tx, bare, bodies=False) if bare else found

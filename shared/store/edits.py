@@ -252,25 +252,21 @@ def finalizing(results: Sequence[EditResult], *, tried: bool = True) -> Statemen
     return _FINALIZE, to_json(results, exclude={"__all__": {"after"}}).decode(), len(results), str(tried).lower()
 
 
-_RESULTS = text("""
-    SELECT id, status, revision, NULL, NULL, result, error_code, error_message, error_details, NULL
+# A thousand of the largest answers are 75 MB.
+_RESULTS, _RESULTS_BARE = (
+    text(f"""
+    SELECT id, status, revision, NULL, NULL, {body}, error_code, error_message, error_details, NULL
     FROM edits WHERE id = ANY(:ids) AND status <> 'queued'""")
+    for body in ("result", "NULL")
+)
 
 
-def results_of(tx: Connection, ids: Iterable[str]) -> dict[str, EditResult]:
-    """The results of those of these edits that are final, without audit fields: what a waiting request asks for."""
-    rows = tx.execute(_RESULTS, {"ids": list(ids)})
-    return {row[0]: EditResult(row[0], EditStatus(row[1]), *row[2:]) for row in rows}
+def results_of(tx: Connection, ids: Iterable[str], *, bodies: bool = True) -> dict[str, EditResult]:
+    """The results of those of these edits that are final, without audit fields: what a waiting request asks for.
 
-
-_OUTCOMES = text("""
-    SELECT id, status, revision, NULL, NULL, NULL, error_code, error_message, error_details, NULL
-    FROM edits WHERE id = ANY(:ids) AND status <> 'queued'""")
-
-
-def outcomes_of(tx: Connection, ids: Iterable[str]) -> dict[str, EditResult]:
-    """The same without the bodies of the answers: a thousand of the largest posts are 75 MB."""
-    rows = tx.execute(_OUTCOMES, {"ids": list(ids)})
+    `bodies`: with the posts as the edits left them.
+    """
+    rows = tx.execute(_RESULTS if bodies else _RESULTS_BARE, {"ids": list(ids)})
     return {row[0]: EditResult(row[0], EditStatus(row[1]), *row[2:]) for row in rows}
 
 
