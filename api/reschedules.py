@@ -19,7 +19,7 @@ from api.models.openapi import carries, takes
 from api.models.reschedules import Job as JobShown
 from api.models.reschedules import JobPage, Nothing, ResultPage, ResultsQuery
 from api.models.reschedules import NewJob as NewJobBody
-from shared.domain import reschedule_jobs, reschedule_requests, reschedules
+from shared.domain import reschedule_gaps, reschedule_jobs, reschedule_requests, reschedules
 from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import RESULT_FIELDS, Job, Result
@@ -181,9 +181,10 @@ def _wanted(request: Request, content: bytes, owner: Key) -> Wanted:
 
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
     def make(_: Connection) -> NewJob:
+        plan = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap)
         meant = reschedule_requests.stored_filter(asked.filter)
         items = reschedule_requests.stored_items(asked.items)
-        return _job_of(owner, plan=asked.plan.stored(), dry_run=asked.dry_run, filter=meant, items=items)
+        return _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=meant, items=items)
 
     return make
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, Row, text
 
+from shared.domain.reschedule_gaps import Caution
 from shared.domain.reschedule_jobs import Job, JobStatus, Result, audit_id
 from shared.domain.reschedules import Outcome
 
@@ -124,6 +125,17 @@ def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job | None:
     return _job(row) if row else None
 
 
+_FINISH = text(f"""
+    UPDATE reschedules SET status = 'done', finished_at = clock_timestamp(), touched_at = clock_timestamp()
+    WHERE id = :id AND status = 'running' AND chunks_done = chunks AND held = 0
+    RETURNING {_COLUMNS}""")
+
+
+def finish(tx: Connection, job_id: str) -> None:
+    """End a job whose posts are all decided. One that has ended, or that is not so far, is left alone."""
+    tx.execute(_FINISH, {"id": job_id})
+
+
 _FAIL = text("""
     UPDATE reschedules SET status = 'failed', finished_at = clock_timestamp(), items = NULL, error = :error
     WHERE id = :id AND status IN ('queued', 'running')""")
@@ -199,18 +211,21 @@ _WITHOUT_AUDIT_ROW = text("""
     FROM reschedule_chunks c, jsonb_array_elements(c.outcomes) AS o(entry)
     WHERE c.reschedule_id = :job AND c.number = :number""")
 _BOUNDS = text("""
-    SELECT number, first, cardinality(post_ids), outcomes <> '[]' FROM reschedule_chunks
+    SELECT number, first, cardinality(post_ids), outcomes <> '[]', warned FROM reschedule_chunks
     WHERE reschedule_id = :job AND first + cardinality(post_ids) > :start ORDER BY number""")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where a chunk stands in its job. `has_outcomes`: some of its posts have an outcome without an audit row."""
+    """Where a chunk stands in its job. `has_outcomes`: some of its posts have an outcome without an audit row.
+    `warned`: indexes of posts that share their minute.
+    """
 
     number: int
     first: int
     count: int
     has_outcomes: bool
+    warned: list[int]
 
 
 def bounds(tx: Connection, job_id: str, start: int = 0) -> list[Bounds]:
@@ -247,4 +262,9 @@ def chunk_results(
                 _AUDITED, given | {"most": audit_id(of.id, chunk.first + chunk.count - 1)}
             )
         ]
-    return sorted(one for one in found if one.ordinal >= start and outcome in (None, one.outcome))
+    warned = {chunk.first + index for index in chunk.warned}
+    return sorted(
+        one._replace(warning=Caution.SAME_MINUTE.value) if one.ordinal in warned else one
+        for one in found
+        if one.ordinal >= start and outcome in (None, one.outcome)
+    )

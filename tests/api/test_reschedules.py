@@ -102,6 +102,23 @@ def test_a_dry_run_says_the_same_and_changes_nothing(stack: Running, account: st
     assert stack.edits_of(post) == []
 
 
+def test_posts_of_an_account_are_warned_of_or_kept_apart(stack: Running, account: str) -> None:
+    first, second = (stack.post(account_id=account, scheduled_time=f"2030-05-01T09:00:{number}0Z") for number in (1, 2))
+    body = {"filter": {"postIds": [first, second]}, "shift": "P1D", "dryRun": True}
+    for given, expected in (
+        (body, {first: ("applied", None, "same_minute"), second: ("applied", None, "same_minute")}),
+        (body | {"minGap": "PT1M"}, {first: ("applied", None, None), second: ("skipped", "too_close", None)}),
+    ):
+        job = done(stack, given)
+        found = stack.http.get(f"{PATH}/{job['id']}/results").json()["data"]
+        assert {one["postId"]: (one["outcome"], one["reason"], one["warning"]) for one in found} == expected
+        table = stack.http.get(f"{PATH}/{job['id']}/results", headers={"Accept": "text/csv"}).text.splitlines()
+        assert table[0] == "postId,outcome,before,after,reason,warning"
+        assert {tuple(line.split(",")[4:]) for line in table[1:]} == {
+            (reason or "", warning or "") for _, reason, warning in expected.values()
+        }
+
+
 def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running, account: str) -> None:
     posts = [stack.post(account_id=account) for _ in range(4)]
     posted = stack.post(account_id=account, status="posted", posted_at=datetime.now(UTC))
@@ -163,6 +180,12 @@ def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running
         (SHIFT | {"shift": "PT1S"}, "invalid_request", "shift"),
         (SHIFT | {"shift": 5}, "invalid_request", "shift"),
         (SHIFT | {"dryRun": "yes"}, "invalid_request", "dryRun"),
+        (SHIFT | {"minGap": "PT0M"}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": "-PT30M"}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": "PT30S"}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": None}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": 30}, "invalid_request", "minGap"),
+        ({"items": [ITEM], "minGap": "soon"}, "invalid_request", "minGap"),
         (SHIFT | {"dry_run": True}, "invalid_request", "dry_run"),
         ({"filter": {"all": True}, "spread": "P1D"}, "invalid_request", "spread"),
         ({"filter": {"all": True}, "spread": {"from": "2030-01-01T12:00"}}, "missing_required_fields", "spread.to"),
