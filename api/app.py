@@ -12,7 +12,20 @@ from pydantic.alias_generators import to_camel
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules, retry, siblings
+from api import (
+    accounts,
+    creation,
+    deletion,
+    docs,
+    edits,
+    health,
+    metrics,
+    posts,
+    reschedule_results,
+    reschedules,
+    retry,
+    siblings,
+)
 from api.context import Context
 from api.http import problems, proxies, turns
 from api.http.app_state import AppState
@@ -40,7 +53,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
     tracing.start("api")
     gc_tuning.freeze()
     async with siblings.reporting(partial(metrics.of_process, context)):
-        yield {"on_shutdown": context.submission.waiting.shorten_waits}
+        yield {"on_shutdown": context.shorten_waits}
     gc_tuning.unfreeze()
     sys.setswitchinterval(switch)
     await context.close()
@@ -69,7 +82,8 @@ def build() -> Redraft:
     )
     for kind, handler in problems.HANDLERS.items():
         built.add_exception_handler(kind, handler)
-    for room in (posts, creation, deletion, edits, accounts, reschedules, retry, docs, health, metrics, ops):
+    jobs = (reschedules, reschedule_results)
+    for room in (posts, creation, deletion, edits, accounts, *jobs, retry, docs, health, metrics, ops):
         built.include_router(room.router)
 
     return built

@@ -20,6 +20,7 @@ from shared.store import reschedule_chunks as chunks_store
 from shared.store import reschedule_freezes as freezes_store
 from shared.store import reschedule_warnings as warnings_store
 from shared.store import reschedules as reschedules_store
+from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.store.reschedule_chunks import FINISHING, FREEZING, Progress, Work
 from worker.apply import WAIT_FOR_LOCKS
@@ -76,6 +77,11 @@ class Ran:
     def snooze(self, outcome: str) -> None:
         """Nothing to do for the job now: its message comes back."""
         self.outcome, self.messages, self.delay = outcome, 1, SNOOZE
+
+    def ended(self, job_id: str) -> None:
+        """The job has ended, which is committed: ring for its event. One ring too many does no harm."""
+        if webhooks_store.wanted():
+            self.follow_ups.webhooks.append(job_id)
 
     def take(self, done: Pass, progress: Progress, *, room: bool) -> None:
         """Count a pass in, when its transaction has been committed. `room`: leave some for single edits."""
@@ -136,7 +142,7 @@ def run_chunk(job_id: str) -> Ran:
         with ChunkAttempts(job_id) as attempt:
             _wait_for_contended(job_id, _step(job_id, attempt, ran), ran)
         if ran.all_decided:
-            _finish(job_id)
+            _finish(job_id, ran)
     except JobOverError:
         return Ran()
     except GiveUpError:
@@ -147,9 +153,11 @@ def run_chunk(job_id: str) -> Ran:
 
 
 def _failed(job_id: str, error: str) -> Ran:
+    ran = Ran("failed")
     with transaction() as tx:
         reschedules_store.fail(tx, job_id, error)
-    return Ran("failed")
+    ran.ended(job_id)
+    return ran
 
 
 def _step(job_id: str, attempt: ChunkAttempts, ran: Ran) -> Sequence[int]:
@@ -222,9 +230,11 @@ def _freeze(tx: Connection, job: Work, ran: Ran) -> None:
         raise JobOverError
     ran.outcome, ran.counts = "frozen", {"total": found.total}
     ran.messages, ran.shown = min(found.chunks, SIDE_BY_SIDE), f"{job.id} 0 of {found.chunks} chunks done"
+    if not found.chunks:
+        ran.ended(job.id)
 
 
-def _finish(job_id: str) -> None:
+def _finish(job_id: str, ran: Ran) -> None:
     """Warn of posts that share a minute, then end the job. A twin finds that done or under way."""
     try:
         with transaction() as tx:
@@ -240,6 +250,7 @@ def _finish(job_id: str) -> None:
         log.warning("warnings_left_out", reschedule_id=job_id, error=type(error).__name__)
     with transaction() as tx:
         reschedules_store.finish(tx, job_id)
+    ran.ended(job_id)
 
 
 def _write_down(tx: Connection, done: Pass) -> Progress:

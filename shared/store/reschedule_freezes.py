@@ -11,6 +11,7 @@ from shared.domain.reschedules import CHUNK
 from shared.store.db import wait_longer
 from shared.store.raw_statements import array
 from shared.store.reschedule_chunks import Work
+from shared.store.reschedules import ENDED, ended
 
 _MATCHES = """(CAST(:account_ids AS text[]) IS NULL OR p.account_id = ANY(CAST(:account_ids AS text[])))
             AND (CAST(:platform AS text) IS NULL OR p.platform = CAST(:platform AS text))
@@ -146,15 +147,22 @@ def freeze(tx: Connection, job: Work) -> Frozen:
     )  # fmt: skip
 
 
-_FROZEN = text("""
+_FROZEN = text(f"""
     UPDATE reschedules SET total = :total, chunks = :chunks, failed = :unknown, plan = CAST(:plan AS jsonb),
         items = NULL, attempts = 0, started_at = clock_timestamp(), touched_at = clock_timestamp(),
         status = CASE WHEN :total = 0 THEN 'done' ELSE 'running' END,
         finished_at = CASE WHEN :total = 0 THEN clock_timestamp() END
-    WHERE id = :id AND status = 'queued' AND total IS NULL""")
+    WHERE id = :id AND status = 'queued' AND total IS NULL
+    RETURNING status = 'done', {ENDED}""")
 
 
 def frozen(tx: Connection, job: Work, found: Frozen, plan: dict[str, Any]) -> bool:
     """The job knows its posts, and runs; one that means none is done. False if it was ended meanwhile: roll back."""
     given = {"id": job.id, "total": found.total, "chunks": found.chunks, "unknown": found.unknown}
-    return tx.execute(_FROZEN, given | {"plan": to_json(plan).decode()}).rowcount == 1
+    row = tx.execute(_FROZEN, given | {"plan": to_json(plan).decode()}).one_or_none()
+    if row is None:
+        return False
+    is_done, *columns = row
+    if is_done:
+        ended(tx, columns)
+    return True

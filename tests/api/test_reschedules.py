@@ -151,6 +151,48 @@ def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running
     assert fields(stack.http.get(path, params={"outcome": "gone"})) == ["outcome"]
 
 
+def test_a_request_may_wait_for_the_jobs_end(stack: Running, account: str) -> None:
+    stack.post(account_id=account)
+    body, wait = {"filter": {"accountIds": [account]}, "shift": "P1D"}, {"Prefer": "wait=20"}
+    key = {"Idempotency-Key": f"wait-{account}"}
+    for more in ({}, {"idempotent-replayed": "true"}):
+        answer = start(stack, body, **wait, **key)
+        assert (answer.status_code, answer.json()["status"], answer.json()["applied"]) == (200, "done", 1)
+        assert answer.headers["location"] == f"{PATH}/{answer.json()['id']}"
+        assert answer.headers["preference-applied"] == "wait=20"
+        assert answer.headers.items() >= more.items()
+    job = answer.json()
+    assert start(stack, body, **key).status_code == 202, "a repeat that does not ask to wait"
+    looked = stack.http.get(f"{PATH}/{job['id']}", headers=wait)
+    assert (looked.json(), looked.headers["preference-applied"]) == (job, "wait=20")
+    reverted = stack.http.post(f"{PATH}/{job['id']}/revert", headers=wait)
+    assert (reverted.status_code, reverted.json()["status"]) == (200, "done")
+
+
+def test_a_job_that_goes_on_after_the_wait_is_answered_as_it_stands(stack: Running, account: str) -> None:
+    stack.post(account_id=account)
+    body = {"filter": {"accountIds": [account]}, "shift": "P1D"}
+    with stack.engine.connect() as person:
+        person.execute(text("SELECT FROM posts WHERE account_id = :account FOR UPDATE"), {"account": account})
+        answer = start(stack, body, Prefer="respond-async, wait=1")
+        job = answer.json()
+        assert (answer.status_code, job["status"], answer.headers["preference-applied"]) == (
+            202, "running", "respond-async, wait=1",
+        )  # fmt: skip
+        looked = stack.http.get(f"{PATH}/{job['id']}", headers={"Prefer": "wait=1"})
+        assert (looked.status_code, looked.json()["status"]) == (200, "running")
+        with ThreadPoolExecutor(20) as many:
+            waits = [
+                many.submit(stack.http.get, f"{PATH}/{job['id']}", headers={"Prefer": "wait=30"}) for _ in range(20)
+            ]
+            assert stack.http.get(f"{PATH}/{job['id']}").json()["status"] == "running"
+            person.rollback()
+            assert {one.result(30).json()["status"] for one in waits} == {"done"}
+    for method, path in (("POST", PATH), ("GET", f"{PATH}/{job['id']}"), ("POST", f"{PATH}/{job['id']}/revert")):
+        refused = stack.http.request(method, path, json=body if path == PATH else None, headers={"Prefer": "wait=soon"})
+        assert error(refused, 400)["code"] == "invalid_request"
+
+
 @pytest.mark.parametrize(
     ("body", "code", "field"),
     [
