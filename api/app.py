@@ -22,6 +22,7 @@ from api import (
     many_edits,
     metrics,
     posts,
+    reschedule_results,
     reschedules,
     retry,
     siblings,
@@ -54,7 +55,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
     tracing.start("api")
     gc_tuning.freeze()
     async with siblings.reporting(partial(metrics.of_process, context)):
-        yield {"on_shutdown": context.submission.waiting.shorten_waits}
+        yield {"on_shutdown": context.shorten_waits}
     gc_tuning.unfreeze()
     sys.setswitchinterval(switch)
     await context.close()
@@ -84,7 +85,7 @@ def build() -> Redraft:
     for kind, handler in problems.HANDLERS.items():
         built.add_exception_handler(kind, handler)
     for room in (
-        *(posts, creation, deletion, edits, many_edits, undo, accounts, reschedules, retry),
+        *(posts, creation, deletion, edits, many_edits, undo, accounts, reschedules, reschedule_results, retry),
         *(docs, health, metrics, ops),
     ):
         built.include_router(room.router)

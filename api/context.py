@@ -24,6 +24,7 @@ from api.http.refusals import Unauthenticated
 from api.http.request_id import HEADERS
 from api.http.shares import Pace, Shares
 from api.http.turns import FairThreads, Turns
+from api.job_waiting import JobWaiting
 from api.submission.submission import Submission
 from shared.broker import doorbells, queue
 from shared.domain import fields
@@ -96,6 +97,7 @@ class Context:
         self.keys = KeyRing()
         self.limits = RateLimits(config.redis_url)
         self.submission = Submission(config)
+        self.job_waiting = JobWaiting()
         self._turns = Turns()
         self._refusals = Pace(REFUSALS_A_SECOND, HELD_BACK_AT_MOST)
         self._readers = FairThreads(READERS, "reads")
@@ -246,9 +248,15 @@ class Context:
         if not rung.cancelled() and rung.exception() is not None:
             log.warning("ring_failed", error=type(rung.exception()).__name__)
 
+    def shorten_waits(self) -> None:
+        """Before the process ends: what requests wait for goes on without them."""
+        self.submission.waiting.shorten_waits()
+        self.job_waiting.answer_all()
+
     async def close(self) -> None:
         self.lag.stop()
         await self.submission.close()
+        await self.job_waiting.close()
         self.keys.close()
         await self.limits.close()
         self._parsers.close()

@@ -80,12 +80,13 @@ def _gauge(name: str, documentation: str, value: float) -> Metric:
 def of_process(context: Context) -> list[Metric]:
     """What this process has counted, and its gauges."""
     submission = context.submission
+    waiting = len(submission.waiting) + len(context.job_waiting)
     code = GaugeMetricFamily("redraft_api_code", "1: the code that this API runs.", labels=["version", "code"])
     code.add_metric(code_version(), 1)
     return [
         *metrics.API.collect(),
         code,
-        _gauge("redraft_waiting_requests", "Requests that wait for an edit's end.", len(submission.waiting)),
+        _gauge("redraft_waiting_requests", "Requests that wait for the end of an edit or a bulk job.", waiting),
         _gauge("redraft_unrecorded_requests", "Requests whose edit is not inserted yet.", len(submission)),
         _gauge(
             "redraft_event_loop_lag_seconds",

@@ -161,7 +161,7 @@ def _understood(
 
 @router.get("/v1/posts", response_model=PostPage)
 async def list_posts(query: Annotated[PostsQuery, Query()], request: Request, context: Here, key: Reader) -> Response:
-    """Posts, newest first."""
+    """Posts, newest first, or by the time at which they go out."""
     asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
     return pagination.answer(asked.page([public(post) for post in page.items], page.next_place))

@@ -1,34 +1,34 @@
 """Routes of /v1/reschedules: bulk jobs, their progress, their results, cancel and revert (docs/bulk.md)."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
 from pydantic_core import to_json
 from sqlalchemy import Connection
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from api.context import Context, Here, Mover, storable
 from api.http import headers, pagination, problems, reading
-from api.http.pagination import Asked, Paging
+from api.http.headers import Preference
+from api.http.pagination import Paging
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED, NoBody, NoQuery
-from api.models import spreadsheets
 from api.models.openapi import carries, takes
 from api.models.reschedules import Job as JobShown
-from api.models.reschedules import JobPage, Nothing, ResultPage, ResultsQuery
+from api.models.reschedules import JobPage, Nothing
 from api.models.reschedules import NewJob as NewJobBody
-from shared.domain import reschedule_jobs, reschedule_requests, reschedules
-from shared.domain.errors import Conflict, Faults, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
+from shared.domain import reschedule_gaps, reschedule_jobs, reschedule_requests, reschedules
+from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
 from shared.domain.ids import new_id
-from shared.domain.reschedule_jobs import RESULT_FIELDS, Job, Result
-from shared.domain.reschedules import Outcome
+from shared.domain.reschedule_jobs import Job
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as store
+from shared.store import webhooks as webhooks_store
 from shared.store.idempotency import Kept
 from shared.store.keys import Key
-from shared.store.reschedules import Bounds, NewJob
+from shared.store.reschedules import NewJob
 
 router = APIRouter(tags=["reschedules"], responses=problems.LOCKED)
 
@@ -62,6 +62,7 @@ class Wanted:
     make: Make | RedraftError
     key: str | None
     fingerprint: str | None
+    preference: Preference = headers.NO_PREFERENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +73,25 @@ class Made:
     replayed: bool = False
 
 
+_ANSWERED = ("Location", "Preference-Applied", "Idempotent-Replayed")
+_STARTED: dict[int | str, dict[str, Any]] = {
+    200: carries(*_ANSWERED, model=JobShown, description="You asked to wait, and the job has ended"),
+    202: carries(*_ANSWERED),
+}
+
+
 @router.post(
     "/v1/reschedules",
     status_code=202,
     response_model=JobShown,
-    responses={202: carries("Location", "Idempotent-Replayed"), **problems.refuses(413, 415, 422)},
-    openapi_extra=takes("Idempotency-Key", body=NewJobBody),
+    responses={**_STARTED, **problems.refuses(413, 415, 422)},
+    openapi_extra=takes("Idempotency-Key", "Prefer", body=NewJobBody),
 )
 async def create_reschedule(request: Request, context: Here, owner: Mover) -> Response:
-    """Start a bulk job that moves many posts, or its dry run."""
+    """Start a bulk job that moves many posts, or its dry run. `Prefer: wait=N` waits for its end."""
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
-    return await _started(context, await context.parse(_wanted, request, content, owner))
+    return await _started(context, await context.parse(_wanted, request, content, owner, context.config.wait_max))
 
 
 @router.post(
@@ -91,19 +99,21 @@ async def create_reschedule(request: Request, context: Here, owner: Mover) -> Re
     status_code=202,
     response_model=JobShown,
     response_description="The inverse job",
-    responses={202: carries("Location", "Idempotent-Replayed"), **problems.refuses(404, 409, 413, 415, 422)},
-    openapi_extra=takes("Idempotency-Key", body=Nothing),
+    responses={**_STARTED, **problems.refuses(404, 409, 413, 415, 422)},
+    openapi_extra=takes("Idempotency-Key", "Prefer", body=Nothing),
 )
 async def revert_reschedule(job_id: str, request: Request, context: Here, owner: Mover, body: NoBody) -> Response:
     """Start the inverse job: posts that still have the time that the job gave them get their old time back."""
     key = headers.idempotency_key(request)
     fingerprint = reading.fingerprint(request, body) if key else None
     make: Make | RedraftError = reverting(job_id, owner)
+    preference = headers.NO_PREFERENCE
     try:
         reading.check_query(request)
+        preference = headers.prefer(request, context.config.wait_max)
     except RedraftError as problem:
         make = problem
-    return await _started(context, Wanted(owner, make, key, fingerprint))
+    return await _started(context, Wanted(owner, make, key, fingerprint, preference))
 
 
 @router.post(
@@ -117,6 +127,7 @@ async def cancel_reschedule(job_id: str, context: Here, owner: Mover, _body: NoB
     if not storable(job_id):
         raise NotFound.reschedule(job_id)
     job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
+    ring_for_end(context, job_id)
     return _shown(job)
 
 
@@ -135,55 +146,39 @@ async def list_reschedules(
 @router.get(
     "/v1/reschedules/{job_id}",
     response_model=JobShown,
-    responses=problems.refuses(404),
+    responses={200: carries("Preference-Applied"), **problems.refuses(404)},
+    openapi_extra=takes("Prefer"),
 )
-async def get_reschedule(job_id: str, context: Here, owner: Mover, _: NoQuery) -> Response:
-    """One bulk job, cheap to poll."""
-    return _shown(await _job(context, owner, job_id))
+async def get_reschedule(job_id: str, request: Request, context: Here, owner: Mover, _: NoQuery) -> Response:
+    """One bulk job, cheap to poll. `Prefer: wait=N` waits for its end."""
+    preference = headers.prefer(request, context.config.wait_max)
+    job = await _waited_for(context, owner.workspace_id, await job_of(context, owner, job_id), preference)
+    return _shown(job, preference.applied(answered_async=False))
 
 
-@router.get(
-    "/v1/reschedules/{job_id}/results",
-    response_model=ResultPage,
-    response_description="A page of results, or all of them as CSV",
-    responses={200: carries("Vary", content={"text/csv": {"schema": {"type": "string"}}}), **problems.refuses(404)},
-    openapi_extra=takes("Accept"),
-)
-async def list_results(
-    job_id: str, query: Annotated[ResultsQuery, Query()], request: Request, context: Here, owner: Mover
-) -> Response:
-    """What became of each post of a job. `Accept: text/csv` gets all results in one file, instead of pages."""
-    asked = pagination.read(query, request, owner.workspace_id, await context.seal(), pagination.BY_NUMBER)
-    job = await _job(context, owner, job_id)
-    outcome = Outcome(asked.filters["outcome"]) if "outcome" in asked.filters else None
-    vary = {"Vary": "Accept"}
-    if headers.likes_better(request.headers.getlist("accept"), "text/csv", "application/json"):
-        _refuse_paging(request)
-        vary["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
-        return StreamingResponse(csv_lines(context, job, outcome), headers=vary, media_type="text/csv; charset=utf-8")
-    return Response(to_json(await _page(context, job, asked, outcome)), headers=vary, media_type="application/json")
-
-
-def _wanted(request: Request, content: bytes, owner: Key) -> Wanted:
+def _wanted(request: Request, content: bytes, owner: Key, wait_max: float) -> Wanted:
     """What a body asks for. Call it in a thread: 2 MiB take longer to parse than other requests should wait."""
     body = reading.parse_json(content)
     key = headers.idempotency_key(request)
     make: Make | RedraftError
+    preference = headers.NO_PREFERENCE
     try:
         reading.check_query(request)
+        preference = headers.prefer(request, wait_max)
         make = _new(reschedule_requests.parse_request(body), owner)
     except RedraftError as problem:
         if key is None:
             raise
         make = problem
-    return Wanted(owner, make, key, reading.fingerprint(request, body) if key else None)
+    return Wanted(owner, make, key, reading.fingerprint(request, body) if key else None, preference)
 
 
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
     def make(_: Connection) -> NewJob:
+        plan = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap)
         meant = reschedule_requests.stored_filter(asked.filter)
         items = reschedule_requests.stored_items(asked.items)
-        return _job_of(owner, plan=asked.plan.stored(), dry_run=asked.dry_run, filter=meant, items=items)
+        return _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=meant, items=items)
 
     return make
 
@@ -217,8 +212,19 @@ async def _started(context: Context, wanted: Wanted) -> Response:
         raise await context.held_back(wanted.owner.id, error) from None
     if not made.replayed:
         context.ring(job_id=made.job.id)
-    where = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
-    return Response(to_json(made.job.public()), 202, where, media_type="application/json")
+    job = await _waited_for(context, wanted.owner.workspace_id, made.job, wanted.preference)
+    status = 200 if wanted.preference.wait is not None and job.finished else 202
+    where = {"Location": f"/v1/reschedules/{job.id}"} | wanted.preference.applied(answered_async=status == 202)
+    where |= REPLAYED if made.replayed else {}
+    return Response(to_json(job.public()), status, where, media_type="application/json")
+
+
+async def _waited_for(context: Context, workspace_id: str, job: Job, preference: Preference) -> Job:
+    """The job, once it has ended or the wait that was asked for is over."""
+    if job.finished or not preference.wait:
+        return job
+    await context.job_waiting.wait(job.id, preference.wait, workspace_id)
+    return await context.read(store.job, workspace_id, job.id) or job
 
 
 def start(tx: Connection, wanted: Wanted) -> Made:
@@ -260,41 +266,19 @@ def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job:
     raise reschedule_jobs.cannot_cancel(job) or Conflict("The job has just ended; there is nothing left to cancel")
 
 
-async def _job(context: Context, owner: Key, job_id: str) -> Job:
+async def job_of(context: Context, owner: Key, job_id: str) -> Job:
+    """A workspace's job. Raises NotFound."""
     job = await context.read(store.job, owner.workspace_id, job_id) if storable(job_id) else None
     if job is None:
         raise NotFound.reschedule(job_id)
     return job
 
 
-def _shown(job: Job) -> Response:
-    return Response(to_json(job.public()), media_type="application/json")
+def ring_for_end(context: Context, job_id: str) -> None:
+    """Ring for the event of a job that was canceled, below the commit."""
+    if webhooks_store.wanted():
+        context.ring(webhooks=[job_id])
 
 
-async def _page(context: Context, job: Job, asked: Asked, outcome: Outcome | None) -> dict[str, Any]:
-    start_at = asked.after[0] if asked.after else 0
-    found = await context.read(store.results, job, start_at, asked.limit + 1, outcome)
-    page = found[: asked.limit]
-    next_place = (page[-1].ordinal + 1,) if len(found) > asked.limit else None
-    return asked.page([one.public() for one in page], next_place)
-
-
-def _refuse_paging(request: Request) -> None:
-    faults = Faults()
-    for name in ("limit", "cursor"):
-        if name in request.query_params:
-            faults.add("invalid_request", name, f"{name} is for pages; a CSV holds all results, leave it out")
-    faults.raise_if_any()
-
-
-async def csv_lines(context: Context, job: Job, outcome: Outcome | None) -> AsyncIterator[bytes]:
-    """All results, chunk by chunk, each in a transaction of its own: a slow reader keeps no transaction open.
-
-    If PostgreSQL goes away meanwhile, the connection is cut off, so that half a file is not taken for a whole one.
-    """
-    yield spreadsheets.lines([RESULT_FIELDS])
-    bounds: list[Bounds] = await context.read(store.bounds, job.id)
-    for chunk in bounds:
-        found: list[Result] = await context.read(store.chunk_results, job, chunk, 0, outcome)
-        if found:
-            yield spreadsheets.lines(one[1:] for one in found)
+def _shown(job: Job, given: dict[str, str] | None = None) -> Response:
+    return Response(to_json(job.public()), headers=given, media_type="application/json")

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from shared.domain import reschedule_gaps
 from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import Job, Result
 from shared.domain.reschedule_requests import parse_request, stored_filter, stored_items
@@ -20,7 +21,8 @@ from worker.reschedule import Ran
 def make(body: dict[str, Any], workspace: str = factories.WORKSPACE) -> str:
     """A queued job, as the API records it; its id."""
     asked = parse_request(body)
-    plan, meant, items = asked.plan.stored(), stored_filter(asked.filter), stored_items(asked.items)
+    plan = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap)
+    meant, items = stored_filter(asked.filter), stored_items(asked.items)
     return _recorded(plan, workspace, dry_run=asked.dry_run, filter=meant, items=items)
 
 

@@ -9,21 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection
 
-from shared.domain import reschedules
+from shared.domain import reschedule_gaps, reschedules
 from shared.domain.reschedules import Spread
 from shared.store import StaleWriteError, db
 from shared.store import posts as posts_store
 from shared.store import reschedule_chunks as chunks_store
 from shared.store import reschedule_freezes as freezes_store
+from shared.store import reschedule_warnings as warnings_store
 from shared.store import reschedules as reschedules_store
+from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
-from shared.store.reschedule_chunks import FREEZING, Progress, Work
+from shared.store.reschedule_chunks import FINISHING, FREEZING, Progress, Work
 from worker.apply import WAIT_FOR_LOCKS
 from worker.attempts import ChunkAttempts, EditAttempts, GiveUpError
 from worker.follow_ups import SNOOZE, FollowUps, JobStep
 from worker.reschedule_chunk import Pass, undecided, work
+
+log = structlog.get_logger(__name__)
 
 SIDE_BY_SIDE = 2
 """Chunks of one job at a time, while there are no single edits: PostgreSQL and Python take turns in each."""
@@ -45,12 +50,16 @@ class JobOverError(StaleWriteError):
     """The job was canceled or failed while this transaction worked on it: roll back. Nothing moves after a cancel."""
 
 
+class TooManyOfAnAccountError(Exception):
+    """A job with a gap means more posts of one account than can be decided together: roll back its freezing."""
+
+
 @dataclass(slots=True)
 class Ran:
     """What a task did for one job. `follow_ups`: what must be rung for below the commits, but for the job itself.
 
     So many `messages` go on with the job after `delay` seconds; none where other messages do, or where the job is over.
-    `shown`: what an operator reads of them in Flower.
+    `shown`: what an operator reads of them in Flower. `all_decided`: nothing but the job's end is left to do.
     """
 
     outcome: str = "gone"
@@ -59,6 +68,7 @@ class Ran:
     messages: int = 0
     delay: float = 0.0
     shown: str = ""
+    all_decided: bool = False
 
     def summary(self) -> dict[str, Any]:
         """A small dict for Flower: {"chunk": "moved", "applied": 998, "skipped": 2}."""
@@ -68,6 +78,11 @@ class Ran:
         """Nothing to do for the job now: its message comes back."""
         self.outcome, self.messages, self.delay = outcome, 1, SNOOZE
 
+    def ended(self, job_id: str) -> None:
+        """The job has ended, which is committed: ring for its event. One ring too many does no harm."""
+        if webhooks_store.wanted():
+            self.follow_ups.webhooks.append(job_id)
+
     def take(self, done: Pass, progress: Progress, *, room: bool) -> None:
         """Count a pass in, when its transaction has been committed. `room`: leave some for single edits."""
         for name in ("applied", "skipped", "failed"):
@@ -75,7 +90,8 @@ class Ran:
         self.follow_ups.add(done.committed())
         self.outcome = "planned" if done.job.dry_run else "moved"
         left = progress.chunks - progress.chunks_done
-        self.messages = int(left > 0 or progress.contended > 0)
+        self.all_decided = progress.all_decided
+        self.messages = int(not self.all_decided)
         self.delay = 0.0 if left and not room else SNOOZE
         self.shown = f"{done.job.id} {progress.chunks_done} of {progress.chunks} chunks done"
 
@@ -125,12 +141,22 @@ def run_chunk(job_id: str) -> Ran:
     try:
         with ChunkAttempts(job_id) as attempt:
             _wait_for_contended(job_id, _step(job_id, attempt, ran), ran)
+        if ran.all_decided:
+            _finish(job_id, ran)
     except JobOverError:
         return Ran()
     except GiveUpError:
-        with transaction() as tx:
-            reschedules_store.fail(tx, job_id, "Gave up: the same posts stopped their worker again and again")
-        return Ran("failed")
+        return _failed(job_id, "Gave up: the same posts stopped their worker again and again")
+    except TooManyOfAnAccountError:
+        return _failed(job_id, reschedule_gaps.TOO_MANY)
+    return ran
+
+
+def _failed(job_id: str, error: str) -> Ran:
+    ran = Ran("failed")
+    with transaction() as tx:
+        reschedules_store.fail(tx, job_id, error)
+    ran.ended(job_id)
     return ran
 
 
@@ -184,6 +210,10 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: ChunkAttempts, ran: R
     if job.chunks_done < (job.chunks or 0):
         ran.outcome = "busy"
         return ()
+    if not job.contended:
+        # The task that decided the last post has died before it finished the job.
+        ran.outcome, ran.all_decided = "finished", True
+        return ()
     ran.snooze("contended")
     ran.shown = f"{job.id} {job.contended} posts locked elsewhere"
     return chunks_store.contended_chunks(tx, job_id, CONTENDED_CHUNKS_A_TASK)
@@ -191,13 +221,36 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: ChunkAttempts, ran: R
 
 def _freeze(tx: Connection, job: Work, ran: Ran) -> None:
     found = freezes_store.freeze(tx, job)
+    if found.of_an_account > reschedule_gaps.MOST_OF_AN_ACCOUNT:
+        raise TooManyOfAnAccountError
     plan = reschedules.plan_of(job.plan)
     if isinstance(plan, Spread):
         plan = Spread(plan.first, plan.last, plan.timezone, found.places)
-    if not freezes_store.frozen(tx, job, found, plan.stored()):
+    if not freezes_store.frozen(tx, job, found, reschedule_gaps.stored(plan.stored(), job.gap)):
         raise JobOverError
     ran.outcome, ran.counts = "frozen", {"total": found.total}
     ran.messages, ran.shown = min(found.chunks, SIDE_BY_SIDE), f"{job.id} 0 of {found.chunks} chunks done"
+    if not found.chunks:
+        ran.ended(job.id)
+
+
+def _finish(job_id: str, ran: Ran) -> None:
+    """Warn of posts that share a minute, then end the job. A twin finds that done or under way."""
+    try:
+        with transaction() as tx:
+            job = chunks_store.work(tx, job_id) if chunks_store.take(tx, job_id, FINISHING) else None
+            if job is None:
+                return
+            if job.gap is None:
+                warnings_store.warn(tx, job)
+    except Exception as error:
+        # It would be stopped each time, and the posts are moved.
+        if not db.repeats(error):
+            raise
+        log.warning("warnings_left_out", reschedule_id=job_id, error=type(error).__name__)
+    with transaction() as tx:
+        reschedules_store.finish(tx, job_id)
+    ran.ended(job_id)
 
 
 def _write_down(tx: Connection, done: Pass) -> Progress:

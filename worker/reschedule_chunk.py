@@ -28,10 +28,12 @@ from shared.store import reschedule_moves as moves_store
 from shared.store import webhooks as webhooks_store
 from shared.store.reschedule_chunks import Chunk, OutcomeRow, Step, Work
 from shared.store.reschedule_moves import Moved
+from worker import reschedule_gap
 from worker.apply import Drained, drain
 from worker.attempts import EditAttempts
 from worker.batch_limits import BYTES_A_TASK, EDITS_A_TASK, runs_isolated
 from worker.follow_ups import FollowUps, Publish
+from worker.reschedule_gap import Decision
 
 PERIODS_TO_WAIT = 3
 """Rescue periods within which an edit with an attempt runs again, isolated, if a worker serves edits at all."""
@@ -127,6 +129,7 @@ def work(
     """Decide and write these posts of a chunk. `Pass.outcomes`, for the chunk's own row, are the caller's to write."""
     index_of = {chunk.post_ids[index]: index for index in indexes}
     ids = list(index_of)
+    around = reschedule_gap.line_up(tx, job, chunk)
     if job.dry_run:
         # The queues first: an edit that is applied between the two reads is then seen in its post. The other way round
         # it would be seen in neither.
@@ -141,16 +144,23 @@ def work(
     if waiting:
         edited = _predicted(tx, waiting) if job.dry_run else _drained(tx, waiting, attempts, done)
     aim = reschedules.aiming(reschedules.plan_of(job.plan), chunk.aims)
+    decisions: list[Decision] = []
     for post in posts:
         index = index_of.pop(post.id)
         current = edited.get(post.id, post)
         if current is None:
             done.contended.append(index)
         elif isinstance(current, Reason):
-            done.note(index, post, current)
+            decisions.append(Decision(index, post, current))
         else:
-            done.note(index, current, reschedules.decide(index, current, aim, now))
+            decisions.append(Decision(index, current, reschedules.decide(index, current, aim, now)))
     done.contended += index_of.values()
+    if around is not None:
+        undecided = {*done.contended, *chunk.contended} - {one.chunk_index for one in decisions}
+        decisions, wait = reschedule_gap.keep_apart(tx, around, decisions, undecided)
+        done.contended += wait
+    for one in decisions:
+        done.note(*one)
     if not job.dry_run:
         moves_store.move(tx, job, done.moves, now=now, soon=soon)
         moves_store.stay(tx, job, done.stays, now=now)

@@ -11,6 +11,7 @@ from shared.domain.edits import PLAIN
 from shared.domain.fields import CONTENT_TYPES, UNSET, Id, one_of
 from shared.domain.lifecycle import Status
 from shared.domain.platforms import PLATFORMS
+from shared.store.reads import SORTS
 
 
 def with_plain(base: type[BaseModel], *, optional: bool) -> Any:
@@ -65,7 +66,7 @@ class PostPage(Page[Post]):
 
 
 class PostsQuery(Paging):
-    """The filters of posts."""
+    """The filters of posts, and their order."""
 
     status: Annotated[str, one_of(Status)] = Field(default=absent, description="Only posts in this status.")
     platform: Annotated[str, one_of(PLATFORMS)] = Field(default=absent, description="Only posts on this platform.")
@@ -73,3 +74,7 @@ class PostsQuery(Paging):
     account: Id = Field(default=absent, alias="accountId", description="Only posts of this account.")
     scheduled_from: Instant = Field(default=absent, description="Only posts scheduled at or after this UTC time.")
     scheduled_to: Instant = Field(default=absent, description="Only posts scheduled before this UTC time.")
+    sort: Annotated[str, one_of(SORTS)] = Field(
+        default=absent,
+        description="By the time at which they go out. Absent: newest first, by when they were created.",
+    )

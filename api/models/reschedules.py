@@ -9,6 +9,7 @@ from api.models.answers import InstantShown, JobId, Page, Shown
 from shared.domain import reschedule_jobs, reschedules
 from shared.domain.bodies import Body, absent
 from shared.domain.fields import one_of
+from shared.domain.reschedule_gaps import Caution
 from shared.domain.reschedule_requests import ItemsJob, ShiftJob, SpreadJob
 
 
@@ -39,6 +40,10 @@ class Result(Shown):
     before: InstantShown | None
     after: InstantShown | None
     reason: str | None = Field(description="why it was not moved: " + ", ".join(reschedules.Reason))
+    warning: Caution | None = Field(
+        description="same_minute: another waiting post of its account goes out in the same minute; known when the job "
+        "is done, and null for jobs with minGap"
+    )
 
 
 class ResultPage(Page[Result]):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, create_model
 
 from api.http.problems import Code
-from api.models.answers import EditId, InstantShown, Shown
+from api.models.answers import EditId, InstantShown, JobId, Shown
 from shared.domain.bodies import absent
 
 
@@ -68,7 +68,22 @@ class PostDeleted(EventData):
     deleted_at: InstantShown
 
 
-def _event(kind: str, data: type[EventData]) -> type[BaseModel]:
+class RescheduleFinished(Shown):
+    """A bulk job is done, canceled or failed."""
+
+    workspace_id: str = Field(examples=["ws_1"])
+    reschedule_id: JobId
+    status: Literal["done", "canceled", "failed"]
+    dry_run: bool
+    total: int | None = Field(description="null: it was canceled before its posts were chosen")
+    applied: int
+    skipped: int
+    failed: int
+    finished_at: InstantShown
+    sequence: int = Field(description="a job has this one event only", examples=[1208])
+
+
+def _event(kind: str, data: type[Shown]) -> type[BaseModel]:
     given: dict[str, Any] = {
         "id": (str, Field(description="the same in a repeat", examples=["evt_01k8xg6v3f9zq4d7c2m5n8p1rt"])),
         "type": (Literal[kind], ...),
@@ -79,7 +94,7 @@ def _event(kind: str, data: type[EventData]) -> type[BaseModel]:
     return create_model(name, __base__=Shown, __doc__=data.__doc__, **given)
 
 
-_DATA: Mapping[str, type[EventData]] = {
+_DATA: Mapping[str, type[Shown]] = {
     "edit.applied": EditApplied,
     "edit.rejected": EditEnded,
     "edit.failed": EditEnded,
@@ -87,6 +102,7 @@ _DATA: Mapping[str, type[EventData]] = {
     "post.posted": PostPosted,
     "post.failed": PostFailed,
     "post.deleted": PostDeleted,
+    "reschedule.finished": RescheduleFinished,
 }
 EVENTS = {kind: _event(kind, data) for kind, data in _DATA.items()}
 """The model of each type of event."""

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from api import reschedules
+from api import reschedule_results, reschedules
 from api.context import context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator, with_lock_limit
@@ -80,6 +80,7 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         details=details,
         which=job_words.which(details.filter, job.kind, job.total),
         not_moved=await perhaps(request, job_pages.not_moved, job_id) if job.skipped or job.failed else [],
+        warned=await perhaps(request, job_pages.warned, job_id) if job.applied else None,
         why=job_words.why,
         cannot_revert=reschedule_jobs.cannot_revert(public, reverted_by=details.reverted_by),
         advice=_advice(job),
@@ -113,7 +114,7 @@ async def download(request: Request) -> Response:
         return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
     *_, job = found
     saved = {"Content-Disposition": f'attachment; filename="{job.id}.csv"'}
-    lines = reschedules.csv_lines(context_of(request), job, None)
+    lines = reschedule_results.csv_lines(context_of(request), job, None)
     return StreamingResponse(lines, headers=saved, media_type="text/csv; charset=utf-8")
 
 
@@ -145,6 +146,8 @@ async def _act(request: Request, act: Callable[[Connection, Actor, str], Acted |
     shown, done, ring = acted
     log.info("operator_decided", done=done, job_id=job_id, by=actor.name)
     context.ring(job_id=ring)
+    if done == "canceled":
+        reschedules.ring_for_end(context, job_id)
     return RedirectResponse(f"/ops/jobs/{quote(shown)}?done={done}", 303)
 
 

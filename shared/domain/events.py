@@ -8,6 +8,7 @@ from typing import Any
 from shared.domain.lifecycle import EditStatus
 from shared.domain.posts import Post
 from shared.domain.queued_edits import EditResult
+from shared.domain.reschedule_jobs import Job
 from shared.domain.times import format_instant
 
 
@@ -15,6 +16,8 @@ from shared.domain.times import format_instant
 class Event:
     """One thing that happened to a post. `data` holds workspaceId, postId, the post's revision as it left the post, and
     what the type needs; its delivery adds the sequence number.
+
+    The end of a bulk job is an event too. It has no post: `post_id`, by which events are put in order, is the job's id.
     """
 
     type: str
@@ -53,6 +56,22 @@ def rescheduled(
     both = {"before": format_instant(before), "after": format_instant(after)}
     said = {"workspaceId": workspace_id, "postId": post_id, "revision": revision}
     return Event("post.rescheduled", workspace_id, post_id, said | both | data)
+
+
+def reschedule_finished(workspace_id: str, job: Job) -> Event:
+    """A bulk job is done, canceled or failed. A job has this one event only."""
+    data = {
+        "workspaceId": workspace_id,
+        "rescheduleId": job.id,
+        "status": job.status.value,
+        "dryRun": job.dry_run,
+        "total": job.total,
+        "applied": job.applied,
+        "skipped": job.skipped,
+        "failed": job.failed,
+        "finishedAt": format_instant(job.finished_at) if job.finished_at else None,
+    }
+    return Event("reschedule.finished", workspace_id, job.id, data)
 
 
 def posted(post: Post, revision: int, posted_at: datetime, platform_post_id: str | None) -> Event:

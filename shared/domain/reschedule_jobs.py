@@ -91,12 +91,13 @@ class Result(NamedTuple):
     before: str | None
     after: str | None
     reason: str | None
+    warning: str | None = None
 
     def public(self) -> dict[str, Any]:
         return dict(zip(RESULT_FIELDS, self[1:], strict=True))
 
 
-RESULT_FIELDS: Final = ("postId", "outcome", "before", "after", "reason")
+RESULT_FIELDS: Final = ("postId", "outcome", "before", "after", "reason", "warning")
 
 
 MOST_ORDINALS: Final = 9_999_999

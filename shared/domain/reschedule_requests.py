@@ -29,7 +29,9 @@ from shared.domain.fields import (
     Zone,
     fault,
 )  # fmt: skip
+from shared.domain.reschedule_gaps import MinGap
 from shared.domain.reschedules import ItemPlan, Plan, Shift, Spread
+from shared.domain.times import Duration
 
 MOST_ITEMS: Final = 10_000
 """Items, or ids in a filter, in one request."""
@@ -65,6 +67,7 @@ class Request:
     filter: Filter | None = None
     items: tuple[Item, ...] = ()
     dry_run: bool = False
+    min_gap: Duration | None = None
 
 
 # -- The bodies
@@ -167,6 +170,7 @@ class _Job(Body):
     dry_run: Flag = Field(
         default=False, description="the same job with the same results, and no post is changed", examples=[True]
     )
+    min_gap: MinGap = absent
 
 
 class _FilteredJob(_Job):
@@ -190,7 +194,7 @@ class ShiftJob(_FilteredJob):
 
     def meant(self) -> Request:
         """The domain's value."""
-        return Request(Shift(self.shift), self.filter.meant(), dry_run=self.dry_run)
+        return Request(Shift(self.shift), self.filter.meant(), dry_run=self.dry_run, min_gap=self.min_gap)
 
 
 class SpreadJob(_FilteredJob):
@@ -200,7 +204,7 @@ class SpreadJob(_FilteredJob):
 
     def meant(self) -> Request:
         """The domain's value."""
-        return Request(self.spread.meant(), self.filter.meant(), dry_run=self.dry_run)
+        return Request(self.spread.meant(), self.filter.meant(), dry_run=self.dry_run, min_gap=self.min_gap)
 
 
 class ItemsJob(_Job):
@@ -219,14 +223,15 @@ class ItemsJob(_Job):
 
     def meant(self) -> Request:
         """The domain's value."""
-        return Request(ItemPlan(), items=tuple(item.meant() for item in self.items), dry_run=self.dry_run)
+        items = tuple(item.meant() for item in self.items)
+        return Request(ItemPlan(), items=items, dry_run=self.dry_run, min_gap=self.min_gap)
 
 
 KINDS: Final[Mapping[str, type[ShiftJob | SpreadJob | ItemsJob]]] = {
     "shift": ShiftJob, "spread": SpreadJob, "items": ItemsJob
 }  # fmt: skip
 """The three forms of a job, by the field that only that form has."""
-FIELDS: Final = ("filter", *KINDS, "dryRun")
+FIELDS: Final = ("filter", *KINDS, "dryRun", "minGap")
 ITEM_FIELDS: Final = names(JobItem)
 
 

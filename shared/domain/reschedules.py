@@ -40,6 +40,7 @@ class Reason(StrEnum):
     SKIPPED_BY_DST = "skipped_by_dst"
     EDIT_WAITING = "edit_waiting"
     CHANGED_SINCE = "changed_since"
+    TOO_CLOSE = "too_close"
 
     @property
     def outcome(self) -> Outcome:
@@ -57,6 +58,7 @@ WORDS: Final[Mapping[str, str]] = {
     Reason.SKIPPED_BY_DST: "the clocks go forward over the new time",
     Reason.EDIT_WAITING: "an edit that stopped its worker waits before this move",
     Reason.CHANGED_SINCE: "it was changed since",
+    Reason.TOO_CLOSE: "it would be too near to another post of its account",
 }
 
 

@@ -55,6 +55,24 @@ def not_moved(tx: Connection, job_id: str) -> list[NotMoved]:
     return [NotMoved(*row) for row in tx.execute(_REASONS, {"job": job_id})]
 
 
+_WARNED = text("""
+    SELECT coalesce(sum(cardinality(warned)), 0), min(post_ids[warned[1] + 1]) FROM reschedule_chunks
+    WHERE reschedule_id = :job AND warned <> '{}'""")
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Moved posts that share their minute with another post of their account: how many, and one of them."""
+
+    count: int
+    example: str | None
+
+
+def warned(tx: Connection, job_id: str) -> Warned:
+    """The warnings of a job that is done; none before (pk_reschedule_chunks)."""
+    return Warned(*tx.execute(_WARNED, {"job": job_id}).one())
+
+
 def cancel(tx: Connection, actor: Actor, workspace_id: str, job_id: str, status: str) -> bool:
     """End a live job before its next chunk. `status`: the one to keep with the act. False for a job that has ended."""
     if reschedules.cancel(tx, workspace_id, job_id) is None:

@@ -4,14 +4,17 @@ Everything here is bounded, by an index that exists and a LIMIT, so that it stay
 end above MANY. Each transaction of the page begins with `limit_statements`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from shared.domain import reschedule_gaps
 from shared.domain.ids import new_id
 from shared.domain.service_answers import WORKER_GONE
+from shared.domain.times import Duration
 
 MANY = 10_000
 LATE_AFTER = 10.0
@@ -183,6 +186,7 @@ class JobHistory:
     reverts: str | None
     error: str | None
     now: datetime
+    gap: Duration | None = None
 
     @property
     def decided(self) -> int:
@@ -206,21 +210,27 @@ _LIVE_JOBS = text(f"""
     SELECT {_JOB_COLUMNS} FROM reschedules WHERE status IN ('queued', 'running') ORDER BY id LIMIT :limit""")
 
 
+def _history(row: Sequence[Any]) -> JobHistory:
+    found = JobHistory(*row)
+    plan, gap = reschedule_gaps.split(found.plan)
+    return replace(found, plan=plan, gap=gap)
+
+
 def job(tx: Connection, job_id: str) -> JobHistory | None:
     """One bulk job, whosever it is."""
     row = tx.execute(_JOB, {"id": job_id}).one_or_none()
-    return JobHistory(*row) if row else None
+    return _history(row) if row else None
 
 
 def jobs(tx: Connection, limit: int, before: str | None = None) -> list[JobHistory]:
     """Bulk jobs, newest first (the primary key: ids sort by time); `before` is the last one of the page before."""
     rows = tx.execute(_JOBS, {"before": before or "z" * 32, "limit": limit})
-    return [JobHistory(*row) for row in rows]
+    return [_history(row) for row in rows]
 
 
 def live_jobs(tx: Connection, limit: int) -> list[JobHistory]:
     """Jobs that have not ended, the oldest first (ix_reschedules_live)."""
-    return [JobHistory(*row) for row in tx.execute(_LIVE_JOBS, {"limit": limit})]
+    return [_history(row) for row in tx.execute(_LIVE_JOBS, {"limit": limit})]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What clients read: one post, one edit, an account's name, and lists that page by keyset (docs/api.md)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -79,8 +79,8 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _List:
-    """A list in the order of an index: `place` are the columns of that order, all descending. `scope` are conditions
-    that the index serves, `filters` those that are held against each row it gives.
+    """A list in the order of an index: `place` are the columns of that order, all descending unless `ascending`.
+    `scope` are conditions that the index serves, `filters` those that are held against each row it gives.
     """
 
     table: str
@@ -89,10 +89,24 @@ class _List:
     types: tuple[str, ...]
     scope: Mapping[str, str]
     filters: Mapping[str, str]
+    ascending: bool = False
 
-    def after(self, prefix: str, compare: str) -> str:
+    @property
+    def order(self) -> str:
+        """What stands behind ORDER BY."""
+        return ", ".join(f"{column} {'ASC' if self.ascending else 'DESC'}" for column in self.place)
+
+    def behind(self) -> str:
+        """Rows behind the place `after_0`, `after_1`."""
+        return self._compared(">" if self.ascending else "<", "after_")
+
+    def down_to(self) -> str:
+        """Rows down to the place `end_0`, `end_1`."""
+        return self._compared("<=" if self.ascending else ">=", "end_")
+
+    def _compared(self, sign: str, prefix: str) -> str:
         given = ", ".join(f"CAST(:{prefix}{number} AS {kind})" for number, kind in enumerate(self.types))
-        return f"({', '.join(self.place)}) {compare} ({given})"
+        return f"({', '.join(self.place)}) {sign} ({given})"
 
 
 _POSTS = _List(
@@ -111,6 +125,22 @@ _POSTS = _List(
         "scheduled_to": "scheduled_time < :scheduled_to",
     },
 )
+# What goes out next. The index serves the bounds of the time too, so that a page begins at them.
+_OF_THE_TIME = ("scheduled_from", "scheduled_to")
+_POSTS_BY_TIME = replace(
+    _POSTS,
+    place=("scheduled_time", "id"),
+    scope={**_POSTS.scope, **{name: _POSTS.filters[name] for name in _OF_THE_TIME}},
+    filters={name: condition for name, condition in _POSTS.filters.items() if name not in _OF_THE_TIME},
+    ascending=True,
+)
+_POSTS_IN: Mapping[object, _List] = {
+    None: _POSTS,
+    "scheduledTime": _POSTS_BY_TIME,
+    "-scheduledTime": replace(_POSTS_BY_TIME, ascending=False),
+}
+SORTS = ("scheduledTime", "-scheduledTime")
+"""The orders of a list of posts, beside the usual one."""
 _EDITS = _List(
     table="edits",
     columns=EDIT_COLUMNS,
@@ -132,9 +162,9 @@ _IN_ORDER = text("SELECT set_config('enable_sort', 'off', true), set_config('ena
 @lru_cache(maxsize=512)
 def _page_of(wanted: _List, names: frozenset[str], *, after: bool, down_to: bool) -> TextClause:
     scope = [condition for name, condition in wanted.scope.items() if name in names]
-    scope += [wanted.after("after_", "<")] * after + [wanted.after("end_", ">=")] * down_to
+    scope += [wanted.behind()] * after + [wanted.down_to()] * down_to
     filters = [condition for name, condition in wanted.filters.items() if name in names] or ["true"]
-    order = ", ".join(f"{column} DESC" for column in wanted.place)
+    order = wanted.order
     # The inner LIMIT keeps the filters out of the choice of the index, and bounds what is looked at.
     return text(f"""
         SELECT * FROM (
@@ -145,8 +175,8 @@ def _page_of(wanted: _List, names: frozenset[str], *, after: bool, down_to: bool
 @lru_cache(maxsize=64)
 def _end_of(wanted: _List, names: frozenset[str], *, after: bool) -> TextClause:
     scope = [condition for name, condition in wanted.scope.items() if name in names]
-    scope += [wanted.after("after_", "<")] * after
-    order, place = ", ".join(f"{column} DESC" for column in wanted.place), ", ".join(wanted.place)
+    scope += [wanted.behind()] * after
+    order, place = wanted.order, ", ".join(wanted.place)
     columns = ", ".join(dict.fromkeys((*wanted.place, "created_at")))
     # The newest time in the last quarter of what was looked at, not the last row's own: an edit that was requeued
     # stands among newer ones, with the time at which it was accepted first, and a list must not end at it.
@@ -205,10 +235,11 @@ def posts_page(
     tx: Connection, workspace_id: str, filters: Mapping[str, object], after: Place | None, limit: int
 ) -> Page[Post]:
     """A page of a workspace's posts, newest first. `filters`: status, platform, content_type, account, scheduled_from
-    and scheduled_to (aware); `after`: an earlier page's `next_place`.
+    and scheduled_to (aware), and `sort`, which is one of SORTS; `after`: an earlier page's `next_place`.
     """
     given = {"workspace": workspace_id, "visible": True, **filters}
-    rows, place = _page(tx, _POSTS, given, after, limit)
+    order = given.pop("sort", None)
+    rows, place = _page(tx, _POSTS_IN[order], given, after, limit)
     return Page([post_of(row) for row in rows], place)
 
 

@@ -6,20 +6,24 @@ order; the job's row last and briefly, to count.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared.domain import reschedule_gaps
 from shared.domain.ids import first_id
 from shared.domain.reschedule_jobs import MOST_ORDINALS, audit_id
+from shared.domain.times import Duration
 from shared.store import counted
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A live job. `total` and `chunks` are None until its posts are frozen; `attempts` at the freezing."""
+    """A live job. `total` and `chunks` are None until its posts are frozen; `attempts` at the freezing. `gap`: how near
+    to each other it may put the posts of an account.
+    """
 
     id: str
     workspace_id: str
@@ -34,6 +38,13 @@ class Work:
     chunks_done: int
     contended: int
     attempts: int
+    gap: Duration | None = None
+
+
+def _work(row: Sequence[Any]) -> Work:
+    found = Work(*row)
+    plan, gap = reschedule_gaps.split(found.plan)
+    return found if gap is None else replace(found, plan=plan, gap=gap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ _WORK = text(f"SELECT {_JOB_COLUMNS} FROM reschedules j WHERE j.id = :id AND {_L
 def work(tx: Connection, job_id: str) -> Work | None:
     """A live job. None for a job that is final or unknown."""
     row = tx.execute(_WORK, {"id": job_id}).one_or_none()
-    return Work(*row) if row else None
+    return _work(row) if row else None
 
 
 _NAME = "pg_try_advisory_xact_lock(7340, hashtext(CAST(:id AS text) || '/' || {}))"
@@ -81,6 +92,8 @@ _TAKE = text(f"SELECT {_NAME.format('CAST(:number AS integer)')}")
 
 FREEZING: Final = -1
 """The name under which a job's posts are frozen."""
+FINISHING: Final = -2
+"""The name under which a job is finished whose posts are all decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,7 @@ def read(tx: Connection, job_id: str, number: int) -> tuple[Work, Chunk] | None:
     if row is None:
         return None
     values = tuple(row)
-    return Work(*values[:_JOB_WIDTH]), Chunk(*values[_JOB_WIDTH:])
+    return _work(values[:_JOB_WIDTH]), Chunk(*values[_JOB_WIDTH:])
 
 
 _CONTENDED = text("SELECT held FROM reschedule_chunks WHERE reschedule_id = :id AND number = :number")
@@ -203,11 +216,9 @@ def record(tx: Connection, job_id: str, of: Chunk, outcomes: Sequence[OutcomeRow
 
 _ADVANCE = text("""
     UPDATE reschedules SET chunks_done = chunks_done + :chunks, held = held + :held, applied = applied + :applied,
-        skipped = skipped + :skipped, failed = failed + :failed, touched_at = clock_timestamp(),
-        status = CASE WHEN chunks_done + :chunks = chunks AND held + :held = 0 THEN 'done' ELSE status END,
-        finished_at = CASE WHEN chunks_done + :chunks = chunks AND held + :held = 0 THEN clock_timestamp() END
+        skipped = skipped + :skipped, failed = failed + :failed, touched_at = clock_timestamp()
     WHERE id = :id AND status = 'running'
-    RETURNING chunks, chunks_done, held, status""")
+    RETURNING chunks, chunks_done, held""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +239,15 @@ class Progress:
     chunks: int
     chunks_done: int
     contended: int
-    status: str
+
+    @property
+    def all_decided(self) -> bool:
+        return self.chunks_done == self.chunks and not self.contended
 
 
 def advance(tx: Connection, job_id: str, step: Step) -> Progress | None:
-    """Count a step in the transaction that made it; the job ends with its last one. None if the job was ended
-    meanwhile: then roll back, nothing moves after a cancel was answered.
+    """Count a step in the transaction that made it. None if the job was ended meanwhile: then roll back, nothing moves
+    after a cancel was answered.
     """
     given = {
         "id": job_id,

@@ -69,5 +69,12 @@ reschedule_chunks = Table(
         comment="[index, outcome, before, after, reason] of posts that have no audit row to say it",
     ),
     Column("held", ARRAY(Integer), nullable=False, server_default=text("'{}'"), comment="indexes still to be decided"),
+    Column(
+        "warned",
+        ARRAY(Integer),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="indexes of moved posts that share their minute with another post of their account",
+    ),
     Index("ix_reschedule_chunks_open", "reschedule_id", "number", postgresql_where=text("NOT done")),
 )

@@ -1,14 +1,19 @@
 """Bulk jobs as clients see them: made, read, listed, canceled, and the results of their posts (docs/bulk.md)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
+from shared.domain import events
+from shared.domain.reschedule_gaps import Caution
 from shared.domain.reschedule_jobs import Job, JobStatus, Result, audit_id
 from shared.domain.reschedules import Outcome
+from shared.store import webhooks
+from shared.store.raw_statements import array
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,18 @@ def _json(value: object) -> str | None:
     return None if value is None else to_json(value).decode()
 
 
-def _job(row: Row[Any]) -> Job:
+def _job(row: Sequence[Any]) -> Job:
     identity, status, *rest = tuple(row)
     return Job(identity, JobStatus(status), *rest)
+
+
+_ENDED_AMONG = text("""
+    SELECT id FROM reschedules WHERE id = ANY(CAST(:ids AS text[])) AND status NOT IN ('queued', 'running')""")
+
+
+def ended_among(tx: Connection, job_ids: Sequence[str]) -> list[str]:
+    """Those of the jobs that have ended."""
+    return list(tx.execute(_ENDED_AMONG, {"ids": array(job_ids)}).scalars())
 
 
 _JOB = text(f"SELECT {_COLUMNS} FROM reschedules WHERE id = :id AND workspace_id = :workspace")
@@ -110,28 +124,55 @@ def reverted_by(tx: Connection, job_id: str) -> str | None:
     return found
 
 
+# -- The end of a job. Its event is written in the same transaction: below the commit, ring for it by the job's id.
+
+ENDED = f"{_COLUMNS}, workspace_id"
+"""What a statement returns of a job that it ends, for `ended`."""
+
+
+def ended(tx: Connection, row: Sequence[Any] | None) -> Job | None:
+    """Record the event of a job that a statement has ended; None where it ended none."""
+    if row is None:
+        return None
+    *columns, workspace_id = row
+    job = _job(columns)
+    webhooks.record(tx, [events.reschedule_finished(workspace_id, job)])
+    return job
+
+
 _CANCEL = text(f"""
     UPDATE reschedules SET status = 'canceled', finished_at = clock_timestamp(), items = NULL
     WHERE id = :id AND workspace_id = :workspace AND status IN ('queued', 'running')
-    RETURNING {_COLUMNS}""")
+    RETURNING {ENDED}""")
 
 
 def cancel(tx: Connection, workspace_id: str, job_id: str) -> Job | None:
     """Cancel a live job at once. A chunk at work finds the job canceled when it counts its step, and rolls back. None
     for a job that is final or unknown.
     """
-    row = tx.execute(_CANCEL, {"id": job_id, "workspace": workspace_id}).one_or_none()
-    return _job(row) if row else None
+    return ended(tx, tx.execute(_CANCEL, {"id": job_id, "workspace": workspace_id}).one_or_none())
 
 
-_FAIL = text("""
+_FINISH = text(f"""
+    UPDATE reschedules SET status = 'done', finished_at = clock_timestamp(), touched_at = clock_timestamp()
+    WHERE id = :id AND status = 'running' AND chunks_done = chunks AND held = 0
+    RETURNING {ENDED}""")
+
+
+def finish(tx: Connection, job_id: str) -> Job | None:
+    """End a job whose posts are all decided. None for one that has ended, or that is not so far."""
+    return ended(tx, tx.execute(_FINISH, {"id": job_id}).one_or_none())
+
+
+_FAIL = text(f"""
     UPDATE reschedules SET status = 'failed', finished_at = clock_timestamp(), items = NULL, error = :error
-    WHERE id = :id AND status IN ('queued', 'running')""")
+    WHERE id = :id AND status IN ('queued', 'running')
+    RETURNING {ENDED}""")
 
 
-def fail(tx: Connection, job_id: str, error: str) -> None:
-    """Mark a live job as failed, because it cannot go on. A final job is left alone."""
-    tx.execute(_FAIL, {"id": job_id, "error": error})
+def fail(tx: Connection, job_id: str, error: str) -> Job | None:
+    """Mark a live job as failed, because it cannot go on. None for a final job, which is left alone."""
+    return ended(tx, tx.execute(_FAIL, {"id": job_id, "error": error}).one_or_none())
 
 
 _LIVE = text("""
@@ -199,18 +240,21 @@ _WITHOUT_AUDIT_ROW = text("""
     FROM reschedule_chunks c, jsonb_array_elements(c.outcomes) AS o(entry)
     WHERE c.reschedule_id = :job AND c.number = :number""")
 _BOUNDS = text("""
-    SELECT number, first, cardinality(post_ids), outcomes <> '[]' FROM reschedule_chunks
+    SELECT number, first, cardinality(post_ids), outcomes <> '[]', warned FROM reschedule_chunks
     WHERE reschedule_id = :job AND first + cardinality(post_ids) > :start ORDER BY number""")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where a chunk stands in its job. `has_outcomes`: some of its posts have an outcome without an audit row."""
+    """Where a chunk stands in its job. `has_outcomes`: some of its posts have an outcome without an audit row.
+    `warned`: indexes of posts that share their minute.
+    """
 
     number: int
     first: int
     count: int
     has_outcomes: bool
+    warned: list[int]
 
 
 def bounds(tx: Connection, job_id: str, start: int = 0) -> list[Bounds]:
@@ -247,4 +291,9 @@ def chunk_results(
                 _AUDITED, given | {"most": audit_id(of.id, chunk.first + chunk.count - 1)}
             )
         ]
-    return sorted(one for one in found if one.ordinal >= start and outcome in (None, one.outcome))
+    warned = {chunk.first + index for index in chunk.warned}
+    return sorted(
+        one._replace(warning=Caution.SAME_MINUTE.value) if one.ordinal in warned else one
+        for one in found
+        if one.ordinal >= start and outcome in (None, one.outcome)
+    )

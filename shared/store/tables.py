@@ -127,6 +127,7 @@ posts = Table(
     CheckConstraint("(status = 'failed') = (failure_reason IS NOT NULL)", name="failed_has_its_reason"),
     CheckConstraint("deleted_at IS NULL OR claim_kind IS NULL", name="deleted_is_unclaimed"),
     Index("ix_posts_listing", "workspace_id", text("created_at DESC"), text("id DESC")),
+    Index("ix_posts_schedule", "workspace_id", "scheduled_time", "id", "account_id"),
     Index(
         "ix_posts_due",
         "scheduled_time",

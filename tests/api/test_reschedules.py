@@ -102,6 +102,23 @@ def test_a_dry_run_says_the_same_and_changes_nothing(stack: Running, account: st
     assert stack.edits_of(post) == []
 
 
+def test_posts_of_an_account_are_warned_of_or_kept_apart(stack: Running, account: str) -> None:
+    first, second = (stack.post(account_id=account, scheduled_time=f"2030-05-01T09:00:{number}0Z") for number in (1, 2))
+    body = {"filter": {"postIds": [first, second]}, "shift": "P1D", "dryRun": True}
+    for given, expected in (
+        (body, {first: ("applied", None, "same_minute"), second: ("applied", None, "same_minute")}),
+        (body | {"minGap": "PT1M"}, {first: ("applied", None, None), second: ("skipped", "too_close", None)}),
+    ):
+        job = done(stack, given)
+        found = stack.http.get(f"{PATH}/{job['id']}/results").json()["data"]
+        assert {one["postId"]: (one["outcome"], one["reason"], one["warning"]) for one in found} == expected
+        table = stack.http.get(f"{PATH}/{job['id']}/results", headers={"Accept": "text/csv"}).text.splitlines()
+        assert table[0] == "postId,outcome,before,after,reason,warning"
+        assert {tuple(line.split(",")[4:]) for line in table[1:]} == {
+            (reason or "", warning or "") for _, reason, warning in expected.values()
+        }
+
+
 def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running, account: str) -> None:
     posts = [stack.post(account_id=account) for _ in range(4)]
     posted = stack.post(account_id=account, status="posted", posted_at=datetime.now(UTC))
@@ -134,6 +151,48 @@ def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running
     assert fields(stack.http.get(path, params={"outcome": "gone"})) == ["outcome"]
 
 
+def test_a_request_may_wait_for_the_jobs_end(stack: Running, account: str) -> None:
+    stack.post(account_id=account)
+    body, wait = {"filter": {"accountIds": [account]}, "shift": "P1D"}, {"Prefer": "wait=20"}
+    key = {"Idempotency-Key": f"wait-{account}"}
+    for more in ({}, {"idempotent-replayed": "true"}):
+        answer = start(stack, body, **wait, **key)
+        assert (answer.status_code, answer.json()["status"], answer.json()["applied"]) == (200, "done", 1)
+        assert answer.headers["location"] == f"{PATH}/{answer.json()['id']}"
+        assert answer.headers["preference-applied"] == "wait=20"
+        assert answer.headers.items() >= more.items()
+    job = answer.json()
+    assert start(stack, body, **key).status_code == 202, "a repeat that does not ask to wait"
+    looked = stack.http.get(f"{PATH}/{job['id']}", headers=wait)
+    assert (looked.json(), looked.headers["preference-applied"]) == (job, "wait=20")
+    reverted = stack.http.post(f"{PATH}/{job['id']}/revert", headers=wait)
+    assert (reverted.status_code, reverted.json()["status"]) == (200, "done")
+
+
+def test_a_job_that_goes_on_after_the_wait_is_answered_as_it_stands(stack: Running, account: str) -> None:
+    stack.post(account_id=account)
+    body = {"filter": {"accountIds": [account]}, "shift": "P1D"}
+    with stack.engine.connect() as person:
+        person.execute(text("SELECT FROM posts WHERE account_id = :account FOR UPDATE"), {"account": account})
+        answer = start(stack, body, Prefer="respond-async, wait=1")
+        job = answer.json()
+        assert (answer.status_code, job["status"], answer.headers["preference-applied"]) == (
+            202, "running", "respond-async, wait=1",
+        )  # fmt: skip
+        looked = stack.http.get(f"{PATH}/{job['id']}", headers={"Prefer": "wait=1"})
+        assert (looked.status_code, looked.json()["status"]) == (200, "running")
+        with ThreadPoolExecutor(20) as many:
+            waits = [
+                many.submit(stack.http.get, f"{PATH}/{job['id']}", headers={"Prefer": "wait=30"}) for _ in range(20)
+            ]
+            assert stack.http.get(f"{PATH}/{job['id']}").json()["status"] == "running"
+            person.rollback()
+            assert {one.result(30).json()["status"] for one in waits} == {"done"}
+    for method, path in (("POST", PATH), ("GET", f"{PATH}/{job['id']}"), ("POST", f"{PATH}/{job['id']}/revert")):
+        refused = stack.http.request(method, path, json=body if path == PATH else None, headers={"Prefer": "wait=soon"})
+        assert error(refused, 400)["code"] == "invalid_request"
+
+
 @pytest.mark.parametrize(
     ("body", "code", "field"),
     [
@@ -163,6 +222,12 @@ def test_results_come_in_pages_filtered_by_outcome_and_as_one_csv(stack: Running
         (SHIFT | {"shift": "PT1S"}, "invalid_request", "shift"),
         (SHIFT | {"shift": 5}, "invalid_request", "shift"),
         (SHIFT | {"dryRun": "yes"}, "invalid_request", "dryRun"),
+        (SHIFT | {"minGap": "PT0M"}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": "-PT30M"}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": "PT30S"}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": None}, "invalid_request", "minGap"),
+        (SHIFT | {"minGap": 30}, "invalid_request", "minGap"),
+        ({"items": [ITEM], "minGap": "soon"}, "invalid_request", "minGap"),
         (SHIFT | {"dry_run": True}, "invalid_request", "dry_run"),
         ({"filter": {"all": True}, "spread": "P1D"}, "invalid_request", "spread"),
         ({"filter": {"all": True}, "spread": {"from": "2030-01-01T12:00"}}, "missing_required_fields", "spread.to"),

@@ -18,6 +18,7 @@ from api.models.webhooks import EVENTS
 from shared.domain import edits, events, fields, lifecycle, reschedule_jobs, reschedules, times
 from shared.domain.posts import Post, detailed, public
 from shared.domain.queued_edits import EditResult
+from shared.domain.reschedule_jobs import Job, JobStatus
 from tests.api.operations import DOCUMENT, OPERATIONS
 
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -97,9 +98,9 @@ def test_every_error_code_stands_with_its_status_and_every_status_with_its_heade
         ),
         ("Undo", ("force",)),
         ("Deletion", ("postIds",)),
-        ("ShiftJob", ("filter", "shift", "dryRun")),
-        ("SpreadJob", ("filter", "spread", "dryRun")),
-        ("ItemsJob", ("items", "dryRun")),
+        ("ShiftJob", ("filter", "shift", "dryRun", "minGap")),
+        ("SpreadJob", ("filter", "spread", "dryRun", "minGap")),
+        ("ItemsJob", ("items", "dryRun", "minGap")),
         ("PostFilter", ("all", "accountIds", "platform", "scheduledFrom", "scheduledTo", "postIds")),
         ("SpreadBetween", ("from", "to", "timezone")),
         ("JobItem", ("postId", "scheduledTime", "timezone")),
@@ -198,6 +199,7 @@ def test_webhooks_are_documented_as_they_are_sent() -> None:
         events.posted(post, 2, NOW, None),
         events.failed(post, 2, "reason"),
         events.deleted(post, NOW),
+        events.reschedule_finished("ws", Job("rsch_1", JobStatus.DONE, False, 1, 1, 0, 0, NOW, NOW)),
     ]
     assert {event.type for event in sent} == EVENTS.keys()
     for event in sent:

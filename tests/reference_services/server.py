@@ -122,7 +122,9 @@ class Services:
 
     async def _call(self, kind: str, headers: dict[bytes, bytes], raw: bytes, send: Send) -> None:
         said = json.loads(raw)
-        post_id = said["data"]["postId"] if kind == "webhook" else said["post"]["postId"]
+        subject = said["data"] if kind == "webhook" else said["post"]
+        # The end of a bulk job has no post.
+        post_id = subject["postId"] if "postId" in subject else subject["rescheduleId"]
         ours = genuine(self.secret, headers.get(b"redraft-signature", b"").decode(), raw)
         key, attempt = headers.get(b"idempotency-key", b"").decode(), int(headers.get(b"redraft-attempt", b"0"))
         entry = Entry(time.time(), kind, key, attempt, post_id, raw.decode(), ours)

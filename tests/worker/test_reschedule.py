@@ -40,6 +40,7 @@ def test_every_post_of_a_filter_is_moved_once_and_its_audit_row_is_its_result(en
             "before": format_instant(was),
             "after": format_instant(now),
             "reason": None,
+            "warning": "same_minute",
         }
         assert (audit.status, audit.revision, audit.attempts) == ("applied", 2, 0)
         assert audit.before == {"scheduledTime": format_instant(was)}

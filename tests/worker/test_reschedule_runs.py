@@ -46,7 +46,8 @@ def test_a_chunk_takes_a_fixed_number_of_statements_whatever_the_number_of_posts
         assert reschedule.run_chunk(job).messages == 0
         return len(seen)
 
-    assert statements(1) == statements(50) == 8, "\n".join(seen)
+    # Eight for the chunk, and six to end the job.
+    assert statements(1) == statements(50) == 14, "\n".join(seen)
 
 
 def test_results_are_read_in_pages_that_neither_skip_nor_double_while_the_job_runs(engine: Engine) -> None:
@@ -118,11 +119,12 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
     ]
     job = jobs.make({"items": items})
     ran = jobs.run(job)
-    assert [one.follow_ups.webhooks for one in ran] == [[], [moved, moved]]
+    assert [one.follow_ups.webhooks for one in ran] == [[], [moved, moved, job]]
     audit = {row.post_id: row.id for row in jobs.audit(engine, job)}
     with engine.connect() as tx:
         found = tx.execute(text("SELECT type, workspace_id, post_id, data FROM webhook_events ORDER BY seq")).all()
-    applied, event = found
+    applied, event, ended = found
+    assert (ended.type, ended.post_id) == ("reschedule.finished", job)
     assert (applied.type, applied.data["editId"], applied.data["revision"]) == ("edit.applied", edit, 2)
     assert tuple(event[:3]) == ("post.rescheduled", factories.WORKSPACE, moved)
     assert event[3] == {

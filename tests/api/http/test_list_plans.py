@@ -109,6 +109,29 @@ def test_every_page_of_posts_comes_from_the_listing_index_in_order_whatever_the_
                         assert "ROW(created_at, id) <" in scan["Index Cond"], "the cursor is a place in the index"
 
 
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize(("sort", "sign"), [("scheduledTime", ">"), ("-scheduledTime", "<")])
+def test_every_page_by_time_comes_from_the_index_of_the_schedule_and_begins_at_its_bounds(
+    engine: Engine, sort: str, sign: str, generic: bool
+) -> None:
+    place = (NOW + timedelta(minutes=POSTS // 2), "post_x")
+    with engine.connect() as tx:
+        for count in range(len(FILTERS) + 1):
+            for names in combinations(FILTERS, count):
+                for after in (None, place):
+                    bound = {name: FILTERS[name] for name in names} | {"workspace": "ws", "visible": True}
+                    wanted = frozenset(bound)
+                    bound |= {f"after_{number}": value for number, value in enumerate(after or ())}
+                    bound |= {"limit": 101, "looked_at": reads.LOOKED_AT}
+                    statement = reads._page_of(reads._POSTS_IN[sort], wanted, after=after is not None, down_to=False)
+                    found = explained(tx, statement, bound, generic=generic)
+                    in_order_from("ix_posts_schedule", found)
+                    condition = next(node["Index Cond"] for node in found if "Index Cond" in node)
+                    assert (f"ROW(scheduled_time, id) {sign}" in condition) == (after is not None), condition
+                    assert ("scheduled_time >= " in condition) == ("scheduled_from" in names), condition
+                    assert ("scheduled_time < " in condition) == ("scheduled_to" in names), condition
+
+
 @pytest.mark.parametrize(
     ("names", "index"),
     [
@@ -181,6 +204,26 @@ def test_a_rare_filter_gets_short_pages_that_go_on_and_together_hold_everything_
     assert max(sizes) < 10, "no page looked at the whole list"
 
 
+def test_a_rare_filter_by_time_gets_short_pages_that_begin_at_the_bounds(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "LOOKED_AT", 2_000)
+    filters = {"status": "failed", "scheduled_from": NOW + timedelta(minutes=20_000)}
+    wanted = [number for number in range(20_001, POSTS * 11 // 10, 1000) if number % 11]
+    for sort, expected in (("scheduledTime", wanted), ("-scheduledTime", wanted[::-1])):
+        found: list[int] = []
+        sizes: list[int] = []
+        place = None
+        while not sizes or place is not None:
+            with engine.begin() as tx:
+                page = reads.posts_page(tx, "ws", filters | {"sort": sort}, place, 100)
+            found += [int(post.facts.id.removeprefix("post_")) for post in page.items]
+            sizes.append(len(page.items))
+            place = page.next_place
+        assert found == expected
+        assert 5 <= len(sizes) <= 8, "the pages look at posts between the bounds alone"
+
+
 def test_a_list_of_edits_since_a_time_ends_there_and_does_not_look_through_all_that_is_older(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +269,8 @@ def test_the_look_for_a_lists_end_comes_from_an_index_in_order(engine: Engine) -
             (reads._EDITS, "ix_edits_workspace", {}),
             (reads._EDITS, "ix_edits_post", {"post": "post_7"}),
             (reads._POSTS, "ix_posts_listing", {}),
+            (reads._POSTS_IN["scheduledTime"], "ix_posts_schedule", {"scheduled_from": NOW}),
+            (reads._POSTS_IN["-scheduledTime"], "ix_posts_schedule", {}),
         ):
             bound = {"workspace": "ws", "looked_at": reads.LOOKED_AT} | given
             statement = reads._end_of(wanted, frozenset(given | {"workspace": "ws"}), after=False)

@@ -130,6 +130,31 @@ def test_filters_choose_posts_and_pages_go_on_within_them(
     assert [post["postId"] for post in everything(http, "/v1/posts", limit=100, **given)] == wanted
 
 
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_posts_are_listed_by_the_time_at_which_they_go_out(
+    http: httpx.Client, listed: list[dict[str, Any]], limit: int
+) -> None:
+    bounds = {"scheduledFrom": "2026-01-01T00:10:00Z", "scheduledTo": "2026-01-01T00:50:00Z"}
+    for given in ({}, bounds, bounds | {"status": "generated"}):
+        wanted = [
+            row["id"]
+            for row in sorted(listed, key=lambda row: (row["scheduled_time"], row["id"]))
+            if not given or EPOCH + timedelta(minutes=10) <= row["scheduled_time"] < EPOCH + timedelta(minutes=50)
+            if row["status"] == given.get("status", row["status"])
+        ]
+        first = [post["postId"] for post in everything(http, "/v1/posts", sort="scheduledTime", limit=limit, **given)]
+        last = [post["postId"] for post in everything(http, "/v1/posts", sort="-scheduledTime", limit=limit, **given)]
+        assert (first, last) == (wanted, wanted[::-1])
+
+
+def test_posts_of_one_instant_are_listed_once_each_by_their_ids(stack: Running) -> None:
+    at = EPOCH + timedelta(days=4000)
+    ids = sorted(stack.post(scheduled_time=at) for _ in range(5))
+    for sort, wanted in (("scheduledTime", ids), ("-scheduledTime", ids[::-1])):
+        found = everything(stack.http, "/v1/posts", sort=sort, scheduledFrom=format_instant(at), limit=2)
+        assert [post["postId"] for post in found] == wanted
+
+
 def test_a_page_that_was_begun_goes_on_where_it_was_whatever_comes_meanwhile(
     stack: Running, http: httpx.Client, listed: list[dict[str, Any]]
 ) -> None:
@@ -164,6 +189,10 @@ def test_a_page_that_was_begun_goes_on_where_it_was_whatever_comes_meanwhile(
         ("/v1/posts", {"scheduledTo": "2026-01-01T00:00:00+02:00"}, "scheduledTo"),
         ("/v1/posts", {"scheduledTo": "2026-02-30T00:00:00Z"}, "scheduledTo"),
         ("/v1/posts", {"statuss": "failed"}, "statuss"),
+        ("/v1/posts", {"sort": "createdAt"}, "sort"),
+        ("/v1/posts", {"sort": ""}, "sort"),
+        ("/v1/posts", [("sort", "scheduledTime"), ("sort", "scheduledTime")], "sort"),
+        ("/v1/edits", {"sort": "scheduledTime"}, "sort"),
         ("/v1/posts", [("status", "failed"), ("status", "posted")], "status"),
         ("/v1/posts", {"cursor": ""}, "cursor"),
         ("/v1/posts", {"cursor": "nonsense"}, "cursor"),
@@ -203,6 +232,7 @@ def test_a_cursor_is_good_for_its_own_list_filters_and_workspace_only(
     for caption in ("a", "b"):
         assert http.patch(f"/v1/posts/{post}", json={"caption": caption}).status_code == 200
     posts, failed, trail = cursor("/v1/posts"), cursor("/v1/posts", status="failed"), cursor(f"/v1/posts/{post}/edits")
+    by_time = cursor("/v1/posts", sort="scheduledTime")
     flipped = posts[:-2] + ("A" if posts[-2] != "A" else "B") + posts[-1]
     wrong: list[tuple[httpx.Client, str, dict[str, str]]] = [
         (http, "/v1/posts", {"cursor": failed}),
@@ -213,6 +243,9 @@ def test_a_cursor_is_good_for_its_own_list_filters_and_workspace_only(
         (http, f"/v1/posts/{listed[0]['id']}/edits", {"cursor": trail}),
         (http, "/v1/posts", {"cursor": flipped}),
         (http, "/v1/posts", {"cursor": posts + "="}),
+        (http, "/v1/posts", {"cursor": posts, "sort": "scheduledTime"}),
+        (http, "/v1/posts", {"cursor": by_time}),
+        (http, "/v1/posts", {"cursor": by_time, "sort": "-scheduledTime"}),
         (http, "/v1/posts", {"cursor": " " + posts}),
         (stack.http, "/v1/posts", {"cursor": posts}),
     ]

@@ -71,6 +71,23 @@ def test_what_was_not_moved_stands_there_with_its_reason(
         assert re.search(rf"{sentence}</span></td> <td [^>]*><span><a class=\"id\" href=\"/ops/posts/{post}\"", page)
 
 
+def test_posts_of_one_minute_are_told_with_one_of_them(stack: Running, ops: httpx.Client) -> None:
+    first, second = (stack.post(scheduled_time=f"2030-05-01T09:00:{number}0Z") for number in (1, 2))
+    body = {"filter": {"postIds": [first, second]}, "shift": "P1D", "dryRun": True}
+    ids = [stack.http.post("/v1/reschedules", json=body | more).json()["id"] for more in ({}, {"minGap": "PT30M"})]
+    stack.start_worker("bulk")
+    eventually(
+        lambda: all(stack.http.get(f"/v1/reschedules/{one}").json()["status"] == "done" for one in ids), within=30
+    )
+    stack.workers["bulk"].close()
+    warned, apart = (" ".join(read(ops, f"/ops/jobs/{one}").split()) for one in ids)
+    assert "2 posts go out in the same minute as another post of their account" in warned
+    assert "nearer than <code>PT30M</code>" not in warned
+    assert "no two posts of an account nearer than <code>PT30M</code>" in apart
+    assert "it would be too near to another post of its account" in apart
+    assert "same minute" not in apart
+
+
 def test_its_results_are_those_that_a_client_gets(
     stack: Running, ops: httpx.Client, done: tuple[str, str, str]
 ) -> None:

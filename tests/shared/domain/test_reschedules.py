@@ -272,11 +272,12 @@ def test_a_job_shows_its_error_only_where_there_is_one() -> None:
     assert failed.public()["error"] == "Gave up"
 
 
-def test_a_result_has_its_five_fields() -> None:
+def test_a_result_has_its_six_fields() -> None:
     assert Result(7, "post_1", "skipped", "2026-01-01T00:00:00Z", None, "time_past").public() == {
         "postId": "post_1",
         "outcome": "skipped",
         "before": "2026-01-01T00:00:00Z",
         "after": None,
         "reason": "time_past",
+        "warning": None,
     }

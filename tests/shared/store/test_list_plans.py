@@ -13,7 +13,18 @@ import pytest
 from sqlalchemy import Connection, Engine, TextClause, create_engine, pool, text
 
 from shared.local.postgres import PostgreSQL
-from shared.store import acts, edit_lists, failed_posts, late, mending, operator_actions, overview
+from shared.store import (
+    acts,
+    edit_lists,
+    failed_posts,
+    late,
+    mending,
+    operator_actions,
+    overview,
+    reschedule_neighbours,
+    reschedule_warnings,
+    reschedules,
+)
 from shared.store.edit_lists import EditFilter
 from tests.conftest import TEMPLATE
 
@@ -219,6 +230,15 @@ OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("ix_posts_due", late._LATE, {"limit": 200, "late": 10.0}),
     ("ix_posts_unrendered", late._LATE, {"limit": 200, "late": 10.0}),
     ("ix_posts_claims", late._LATE, {"limit": 200, "late": 10.0}),
+    ("pk_posts", reschedule_neighbours._ACCOUNTS, {"ids": ["post_7"]}),
+    ("ix_posts_schedule", reschedule_neighbours._NEIGHBOURS, {
+        "workspace": "ws_1", "accounts": ["acc_1", "acc_2"], "begins": [NOW, NOW], "ends": [NOW, NOW],
+    }),
+    ("pk_reschedules", reschedules._ENDED_AMONG, {"ids": ["rsch_7"]}),
+    *[
+        ("ix_posts_schedule", statement, {"job": "rsch_7", "workspace": "ws_1", "accounts": ["acc_1"]})
+        for statement in reschedule_warnings._STATEMENTS.values()
+    ],
     ("ix_posts_failed", failed_posts._GROUPS, ALL_FAILED),
     ("ix_posts_failed", failed_posts._CLASSES, ALL_FAILED),
     ("ix_posts_failed", failed_posts._MORE, ALL_FAILED),

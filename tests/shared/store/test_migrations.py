@@ -171,6 +171,7 @@ def test_two_that_migrate_at_once_do_it_once(engine: Engine, url: str, processes
         ("0009", "ix_edits_request", "edits (request_id)"),
         ("0009", "ix_reschedules_request", "reschedules (request_id)"),
         ("0010", "ix_webhook_events_open", "webhook_events (seq)"),
+        ("0011", "ix_posts_schedule", "posts (id)"),
     ],
 )
 def test_an_index_whose_building_was_interrupted_is_built_anew(
