@@ -5,13 +5,15 @@ Rendered here from the files in templates/, without a build step. Pages load not
 
 import asyncio
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlencode
 
-import redis
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+
+from api.context import context_of
 
 # Its routes come before the one for all other addresses below.
 from api.ops import edits as ops_edits  # noqa: F401
@@ -23,9 +25,11 @@ from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
 from api.ops import webhooks as ops_webhooks  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
-from shared.broker import queue
+from api.ops.standing import of_redis
+from shared.domain import waits
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
+from shared.domain.waits import Broker, Session
 from shared.store import edit_lists, failed_posts, health, operator_actions, overview, webhook_log
 from shared.store import late as late_store
 from shared.store.edit_lists import EditFilter
@@ -34,6 +38,7 @@ from shared.store.operator_actions import Found
 __all__ = ["router"]
 
 FEW, PAGE, MANY = 10, 50, 200
+SESSIONS = 3
 LOOKED_AT = 1000
 SEARCHED = 10_000
 IDS_AT_ONCE = 20
@@ -42,18 +47,20 @@ IDS_AT_ONCE = 20
 @page("/ops")
 async def show_overview(request: Request) -> Response:
     """The overview."""
-    summary, failed, late, jobs, backlogs, depths = await asyncio.gather(
+    broker = await of_redis(request)
+    summary, failed, late, jobs, backlogs, sessions = await asyncio.gather(
         perhaps(request, overview.summary),
         perhaps(request, edit_lists.page, EditFilter(status="failed"), None, FEW),
-        perhaps(request, late_store.late_posts, FEW),
+        perhaps(request, late_store.late_posts, FEW, overview.LATE_AFTER, broker),
         perhaps(request, overview.jobs, FEW // 2),
         perhaps(request, webhook_log.backlogs),
-        _depths(),
+        perhaps(request, health.long_sessions, waits.SESSION_IDLE, waits.SESSION_LONG),
     )
     now = summary.now if summary else datetime.now(UTC)
     refused = await perhaps(request, failed_posts.groups, None, FEW // 2)
     of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
-    troubles = await perhaps(request, _troubles) or []
+    troubles = _around(broker, sessions or [], webhooks=bool(context_of(request).config.webhook_url))
+    troubles += await perhaps(request, _troubles) or []
     minutes = await perhaps(request, overview.last_hour, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
@@ -73,9 +80,17 @@ async def show_overview(request: Request) -> Response:
         few=FEW,
         webhooks=webhook_log.total(backlogs, now) if backlogs is not None else None,
         webhooks_late=webhook_log.LATE_AFTER,
-        depths=depths,
+        depths=broker.waiting,
         plots=ops_plots.of(minutes, lateness, now),
     )
+
+
+def _around(broker: Broker, sessions: Sequence[Session], *, webhooks: bool) -> list[tuple[str, str]]:
+    """(how it looks, in words) of what keeps work waiting: Redis, queues without a worker, sessions with open
+    transactions. `webhooks`: whether there is a receiver.
+    """
+    found = [("bad", words) for words in waits.troubles(broker, webhooks=webhooks)]
+    return found + [("bad" if one.blocks else "warn", f"{one.words}. {one.todo}") for one in sessions[:SESSIONS]]
 
 
 def _troubles(tx: Connection) -> list[tuple[str, str]]:
@@ -96,17 +111,10 @@ def _troubles(tx: Connection) -> list[tuple[str, str]]:
     return found
 
 
-async def _depths() -> dict[str, int] | None:
-    try:
-        return await asyncio.to_thread(queue.depths)
-    except redis.RedisError:
-        return None
-
-
 @page("/ops/late")
 async def list_late(request: Request) -> Response:
     """Posts that should have gone out."""
-    late = await read(request, late_store.late_posts, MANY + 1)
+    late = await read(request, late_store.late_posts, MANY + 1, overview.LATE_AFTER, await of_redis(request))
     return html(
         request,
         "late.html",

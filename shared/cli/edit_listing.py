@@ -17,12 +17,14 @@ from shared.cli.edit_filters import (
     Workspace,
     edit_filter,
 )
+from shared.cli.places import ask_redis
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, say, say_json, screen_width
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from shared.domain.edit_histories import EditHistory
+    from shared.domain.waits import Waits
     from shared.store.edit_lists import EditFilter
 
 QUEUE_CUT = (
@@ -50,7 +52,7 @@ def list_edits(
     as_json: AsJson = False,
 ) -> None:
     """List edits, newest first; queued ones, the longest waiting first. Moves by bulk jobs are left out."""
-    from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain import waits  # noqa: PLC0415 - heavy imports wait until the command runs
 
     wanted = edit_filter(
         data_dir, status=status, post=post, workspace=workspace, account=account, key=key, request=request, error=error,
@@ -58,11 +60,25 @@ def list_edits(
     )  # fmt: skip
     found, more = _listed(data_dir, wanted, limit)
     if as_json:
-        say_json([edit_histories.as_json(edit) for edit in found])
+        around = _around(data_dir, found)
+        say_json([waits.as_json(edit, around) for edit in found])
     else:
         _say_edits(found)
     if more:
         echo(f"Only the first {limit:,} are shown; --limit shows more.", err=True)
+
+
+def _around(data_dir: Path, found: "Sequence[EditHistory]") -> "Waits":
+    """What may keep these edits waiting, of those that wait."""
+    from shared.domain.waits import Waits  # noqa: PLC0415 - as above
+    from shared.store import locks  # noqa: PLC0415
+
+    waiting = list({edit.post_id for edit in found if edit.finalized_at is None})
+    if not waiting:
+        return Waits()
+    with database(data_dir) as tx:
+        locked = locks.of_posts(tx, waiting)
+    return Waits(locked, ask_redis(data_dir))
 
 
 def _listed(data_dir: Path, wanted: "EditFilter", limit: int) -> "tuple[list[EditHistory], bool]":

@@ -9,15 +9,13 @@ from typing import Final
 
 from shared.cli.facts import DatabaseFacts, Facts, Finding, RedisFacts, WorkerFacts
 from shared.cli.service_findings import counted, failed_posts, services, webhooks
+from shared.domain import waits
 from shared.domain.edit_histories import duration, listed
 from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
-EDIT_WAITS: Final = timedelta(seconds=30)
 SKEW: Final = 1.0
 """Seconds. Workers hand a publish its time by their own clock; the database's decides whether it has come."""
-SESSION_IDLE: Final = 10.0
-SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
 
 
@@ -190,12 +188,12 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
 
 
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
-    if database.oldest is not None and database.oldest > EDIT_WAITS:
+    if database.oldest is not None and database.oldest > waits.TOO_LONG:
+        why = f"The oldest, {database.oldest_edit}: {database.oldest_waits}. " if database.oldest_waits else ""
         yield Finding(
             "old_edits",
             f"{counted(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
-            "See which with `redraft edits list --status queued`. A missing worker or a session that holds the post is "
-            "named here too, if it is one of those.",
+            f"{why}See all with `redraft edits list --status queued`, and one with `redraft edits show EDIT`.",
         )
     if database.late:
         # One post for each kind of reason: a publisher that is out of reach says the same of all of them.
@@ -208,13 +206,7 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "See them with `redraft posts stuck`, one with `redraft posts show POST`.",
         )
     for holder in database.holders:
-        blocking = f", and holds up {counted(holder.blocks, 'other')}" if holder.blocks else ""
-        doing = "does nothing in an open transaction" if holder.idle else "is in one transaction"
-        yield Finding(
-            "idle_transaction" if holder.idle else "long_transaction",
-            f"Session {holder.pid} ({holder.who}) {doing} for {duration(timedelta(seconds=holder.seconds))}{blocking}",
-            f"Ask its user to end it, or end it with: SELECT pg_terminate_backend({holder.pid})",
-        )
+        yield Finding("idle_transaction" if holder.idle else "long_transaction", holder.words, holder.todo)
     if database.failed:
         yield Finding(
             "failed_edits",

@@ -125,6 +125,7 @@ def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
     run(engine, "UPDATE edits SET created_at = now() - interval '5 min' WHERE id = :id", id=old)
     finding = found(engine).pop("old_edits")
     assert "1 edit in the queue; the oldest waits for 5 min" in finding.what
+    assert f"The oldest, {old}: no worker has taken it for 5 min" in finding.todo
 
 
 @pytest.mark.parametrize(
