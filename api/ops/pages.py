@@ -20,6 +20,7 @@ from api.ops import edits as ops_edits  # noqa: F401
 from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
 from api.ops import jobs as ops_jobs  # noqa: F401
+from api.ops import late as ops_late  # noqa: F401
 from api.ops import mending as ops_mending  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
@@ -30,14 +31,14 @@ from shared.domain import waits
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
 from shared.domain.waits import Broker, Session
-from shared.store import edit_lists, failed_posts, health, operator_actions, overview, webhook_log
+from shared.store import edit_lists, failed_posts, health, operator_actions, overview, senders, webhook_backlogs
 from shared.store import late as late_store
 from shared.store.edit_lists import EditFilter
 from shared.store.operator_actions import Found
 
 __all__ = ["router"]
 
-FEW, PAGE, MANY = 10, 50, 200
+FEW = 10
 SESSIONS = 3
 LOOKED_AT = 1000
 SEARCHED = 10_000
@@ -53,7 +54,7 @@ async def show_overview(request: Request) -> Response:
         perhaps(request, edit_lists.page, EditFilter(status="failed"), None, FEW),
         perhaps(request, late_store.late_posts, FEW, overview.LATE_AFTER, broker),
         perhaps(request, overview.jobs, FEW // 2),
-        perhaps(request, webhook_log.backlogs),
+        perhaps(request, webhook_backlogs.backlogs, FEW + 1),
         perhaps(request, health.long_sessions, waits.SESSION_IDLE, waits.SESSION_LONG),
     )
     now = summary.now if summary else datetime.now(UTC)
@@ -61,7 +62,9 @@ async def show_overview(request: Request) -> Response:
     of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
     troubles = _around(broker, sessions or [], webhooks=bool(context_of(request).config.webhook_url))
     troubles += await perhaps(request, _troubles) or []
+    webhooks = await perhaps(request, webhook_backlogs.standing)
     minutes = await perhaps(request, overview.last_hour, now)
+    busiest = await perhaps(request, senders.busiest, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
         request,
@@ -78,9 +81,10 @@ async def show_overview(request: Request) -> Response:
         jobs=jobs,
         backlogs=backlogs,
         few=FEW,
-        webhooks=webhook_log.total(backlogs, now) if backlogs is not None else None,
-        webhooks_late=webhook_log.LATE_AFTER,
+        webhooks=webhooks,
+        webhooks_late=webhook_backlogs.LATE_AFTER,
         depths=broker.waiting,
+        busiest=busiest,
         plots=ops_plots.of(minutes, lateness, now),
     )
 
@@ -109,21 +113,6 @@ def _troubles(tx: Connection) -> list[tuple[str, str]]:
             failed += "" if failed.endswith("…") else "."
             found.append(("warn", f"{failed} Look into the {service} and its log; posts are tried for an hour."))
     return found
-
-
-@page("/ops/late")
-async def list_late(request: Request) -> Response:
-    """Posts that should have gone out."""
-    late = await read(request, late_store.late_posts, MANY + 1, overview.LATE_AFTER, await of_redis(request))
-    return html(
-        request,
-        "late.html",
-        here="/ops/late",
-        now=late[0].now if late else None,
-        late=late[:MANY],
-        more=len(late) > MANY,
-        late_after=int(overview.LATE_AFTER),
-    )
 
 
 _ID = re.compile(r"[a-z]{2,12}_[0-9A-Za-z]+(?:_[0-9A-Za-z]+)*|[0-9A-Za-z]{6,64}", re.ASCII)

@@ -21,7 +21,7 @@ from shared.cli.places import ask_redis
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, say, say_json, screen_width
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from shared.domain.edit_histories import EditHistory
     from shared.domain.waits import Waits
@@ -114,8 +114,6 @@ COLUMNS = {
 }
 PRIORITY = ("editId", "status", "postId", "error", "createdAt", "requestedBy", "waited", "attempts")
 """Which columns a narrow terminal keeps, the first one first."""
-BETWEEN = 3
-"""Spaces between two columns."""
 
 
 def _say_edits(found: "list[EditHistory]") -> None:
@@ -138,22 +136,4 @@ def _say_edits(found: "list[EditHistory]") -> None:
         }
         for edit in found
     ]
-    say(rows, fitting(rows, COLUMNS, PRIORITY, width), as_json=False, none="There are no such edits.")
-
-
-def fitting(
-    rows: "Sequence[Mapping[str, str]]", columns: "Mapping[str, str]", priority: "Sequence[str]", width: int | None
-) -> dict[str, str]:
-    """The columns of a table that fit a terminal of this width, each whole: the first of `priority`, as many as fit.
-    A terminal shows no empty column.
-    """
-    kept: set[str] = set()
-    for field in priority if width is not None else columns:
-        if width is not None and rows and not any(row[field] for row in rows):
-            continue
-        taken = kept | {field}
-        longest = [max([len(columns[one]), *(len(row[one]) for row in rows)]) for one in taken]
-        if kept and width is not None and sum(longest) + BETWEEN * len(taken) > width:
-            continue
-        kept = taken
-    return {field: heading for field, heading in columns.items() if field in kept}
+    say(rows, COLUMNS, as_json=False, none="There are no such edits.", priority=PRIORITY)

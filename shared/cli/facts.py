@@ -56,6 +56,7 @@ class Webhooks:
     """Undelivered events of all workspaces. `oldest`: how long the one that waits longest has waited.
 
     `outcome`, `words`, `since`: the receiver's last answer, and how long ago that was; None where there was none.
+    `took`: how long its calls take, of the workspace that waits longest.
     """
 
     queued: int = 0
@@ -64,6 +65,7 @@ class Webhooks:
     outcome: Outcome | None = None
     words: str = ""
     since: timedelta | None = None
+    took: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

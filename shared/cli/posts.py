@@ -128,7 +128,8 @@ def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
     if not as_json:
         for row, post in zip(rows, listed, strict=True):
             row["scheduledTime"] = histories.away(post.scheduled_time, post.now)
-    headings = {"postId": "post", "status": "status", "scheduledTime": "its time"}
+    headings = {"postId": "post", "status": "status", "scheduledTime": "its time", "accountId": "account"}
+    headings["workspaceId"] = "workspace"
     say(rows, headings, as_json=as_json, none="There are no such posts.")
 
 

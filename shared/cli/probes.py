@@ -26,7 +26,7 @@ from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.domain.waits import SESSION_IDLE, SESSION_LONG, Broker, Waits
 from shared.settings import settings
-from shared.store import db, edit_lists, failed_posts, health, locks, overview, prerequisites, webhook_log
+from shared.store import db, edit_lists, failed_posts, health, locks, overview, prerequisites, webhook_backlogs
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
@@ -94,10 +94,10 @@ def _failures(said: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str], 
         if isinstance(answer, UntrustedError):
             untrusted[name] = str(answer)
         elif isinstance(answer, (OSError, OperationalError, redis.RedisError, DBAPIError)):
-            # If the workers could not be asked, Redis could not, and that is recorded already.
+            # Workers are asked through Redis: of one that is away or refuses writes it is said already.
             if name != _WORKERS:
                 unreachable[name] = _words(answer)
-            elif not isinstance(said["Redis"], Exception):
+            elif not isinstance(said["Redis"], Exception) and not said["Redis"].refuses:
                 broken[name] = _words(answer)
         elif isinstance(answer, Exception):
             broken[name] = type(answer).__name__
@@ -171,13 +171,13 @@ def _failed(tx: Connection) -> dict[str, Any]:
 
 
 def _webhooks(tx: Connection) -> dict[str, Any]:
-    standing = webhook_log.standing(tx)
+    standing = webhook_backlogs.standing(tx)
     oldest = standing.now - standing.oldest if standing.oldest else None
     last = standing.last
     if last is None:
         return {"webhooks": Webhooks(standing.queued, oldest, standing.dead)}
-    since = standing.now - last.at
-    return {"webhooks": Webhooks(standing.queued, oldest, standing.dead, last.outcome, last.words, since)}
+    since, took = standing.now - last.at, standing.typical
+    return {"webhooks": Webhooks(standing.queued, oldest, standing.dead, last.outcome, last.words, since, took)}
 
 
 def _sessions(tx: Connection) -> dict[str, Any]:
@@ -205,7 +205,11 @@ def _read(engine: Engine) -> tuple[dict[str, Any], dict[str, str]]:
     found: dict[str, Any] = {}
     unread: dict[str, str] = {}
     broker = standing.read()
-    reads = {"the oldest edit": partial(_oldest, broker=broker), "late posts": partial(_late, broker=broker), **_READS}
+    reads: dict[str, Callable[[Connection], dict[str, Any]]] = {
+        "the oldest edit": partial(_oldest, broker=broker),
+        "late posts": partial(_late, broker=broker),
+        **_READS,
+    }
     for what, ask in reads.items():
         try:
             with transaction(engine) as tx:

@@ -160,7 +160,7 @@ def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHist
 
 def milestones(edit: EditHistory) -> list[tuple[str, datetime | None, str]]:
     """(what happened, when, a note) from acceptance to the end; None for what has not happened."""
-    steps: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by key {edit.requested_by}")]
+    steps: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by {edit.requested_by}")]
     note = f"after {duration(edit.started_at - edit.created_at)}" if edit.started_at else "no worker has taken it"
     if edit.attempts > 1:
         note += f"; attempt {edit.attempts}"

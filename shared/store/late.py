@@ -51,7 +51,7 @@ def why(tx: Connection, post_ids: Sequence[str], broker: Broker = UNKNOWN) -> di
     found: dict[str, Reason] = {}
     for now, *values in rows:
         *own, changes = values[:_OF_ROW]
-        row, last = Row(*own, _instant(changes)), values[_OF_ROW:]
+        row, last = Row(*[*own, _instant(changes)]), values[_OF_ROW:]
         history = past.get(row.id)
         latest = LastTry(*last) if last[0] is not None else None
         found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits, found=around)

@@ -14,8 +14,8 @@ SHOWN_AFTER = 1.0
 """Seconds that a transaction has lasted. Our own transactions lock posts too, for milliseconds."""
 
 # A row's xmax is the transaction that locks or changes it, and each transaction holds a lock on its own number. So the
-# holder is known before any session waits for it: workers skip a locked post. A post that several sessions have locked
-# in share has another kind of number there, and its holders are not found. The query is not read: its text may hold
+# holder is known before any session waits for it: workers skip a locked post. Two kinds of locks are not found: those
+# that several sessions share, and one from a savepoint that was released. The query is not read: its text may hold
 # captions. A plain user sees no times of other users' sessions.
 _OF_POSTS = text("""
     SELECT locked.post_id, locked.pid, a.application_name, a.usename, host(a.client_addr),

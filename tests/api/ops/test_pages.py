@@ -291,7 +291,7 @@ def test_jobs_and_dead_webhooks_are_shown(stack: Running, ops: httpx.Client) -> 
         assert "1,000 of 4,000" in page
     page = read(ops, "/ops/webhooks")
     assert all(word in page for word in ("evt_dead", post))
-    assert ops.get("/ops/search?q=evt_dead").headers["location"] == f"/ops/posts/{post}"
+    assert ops.get("/ops/search?q=evt_dead").headers["location"] == "/ops/webhooks/evt_dead"
 
 
 @pytest.mark.parametrize(

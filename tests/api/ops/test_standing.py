@@ -1,7 +1,9 @@
 """The operators' pages say why work waits: a lock of another session, no worker, a Redis that is full or frozen."""
 
+import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from html import unescape
 
 import httpx
@@ -10,6 +12,7 @@ import redis
 from sqlalchemy import text
 
 from api.ops import pages
+from shared.domain.ids import new_id
 from shared.domain.waits import Broker, Session
 from shared.local.postgres import PostgreSQL
 from tests import factories
@@ -116,3 +119,54 @@ def test_sessions_with_open_transactions_stand_in_the_banner_those_that_hold_oth
     assert (first, second) == ("bad", "warn")
     assert words.startswith("Session 7 (psql, kim) does nothing in an open transaction for 1 min 15 s, and holds up 2")
     assert words.endswith("SELECT pg_terminate_backend(7)")
+
+
+def test_posts_that_wait_for_their_next_try_are_tried_at_once_with_one_button(
+    stack: Running, ops: httpx.Client
+) -> None:
+    post = stack.post(
+        scheduled_time=factories.soon(-5),
+        claim_kind="publish",
+        claim_token="clm_1",
+        claim_expires_at=factories.soon(30),
+    )
+    with stack.engine.begin() as tx:
+        tx.execute(
+            text("""INSERT INTO publish_attempts (post_id, schedule_revision, idempotency_key, body, try_number,
+                        claim_token, finished_at, outcome, message)
+                    VALUES (:post, 1, 'pub_1', '{}', 1, 'clm_1', now(), 'misconfigured', 'it answered 401')"""),
+            {"post": post},
+        )
+    page = read(ops, "/ops/late")
+    assert "1 post waits for the next try. The last answers: 1 it answered 401." in page
+    token = re.search(r'action="/ops/late/try-now"> <input type="hidden" name="token" value="([^"]*)"', page)
+    assert token
+    assert ops.post("/ops/late/try-now", data={"token": token[1]}).status_code == 403
+    pressed = ops.post("/ops/late/try-now", data={"token": token[1]}, headers={"Sec-Fetch-Site": "same-origin"})
+    assert (pressed.status_code, pressed.headers["location"]) == (303, "/ops/late?done=1")
+    assert "1 post is tried now." in read(ops, "/ops/late?done=1")
+    assert stack.row("posts", post).claim_expires_at < datetime.now(UTC)
+    # A second press finds none of them.
+    pressed = ops.post("/ops/late/try-now", data={"token": token[1]}, headers={"Sec-Fetch-Site": "same-origin"})
+    assert pressed.headers["location"] == "/ops/late?done=0"
+    assert "tried at once by ops" in read(ops, f"/ops/posts/{post}")
+
+
+def test_who_sends_most_stands_on_the_overview(stack: Running, ops: httpx.Client) -> None:
+    with stack.engine.begin() as tx:
+        post = factories.post(tx)
+        for _ in range(3):
+            factories.edit(tx, post, {"caption": "x"})
+        tx.execute(text("UPDATE edits SET id = :id WHERE post_id = :post AND seq = (SELECT max(seq) FROM edits)"),
+                   {"id": new_id("edit"), "post": post})  # fmt: skip
+    assert "Who sends most" in read(ops)
+
+
+def test_the_search_for_an_event_leads_to_the_event(stack: Running, ops: httpx.Client) -> None:
+    with stack.engine.begin() as tx:
+        tx.execute(
+            text("""INSERT INTO webhook_events (id, workspace_id, post_id, type, data)
+                    VALUES ('evt_searched', 'ws_test', 'post_1', 'edit.applied', '{}')""")
+        )
+    answer = ops.get("/ops/search", params={"q": "evt_searched"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/ops/webhooks/evt_searched")

@@ -614,3 +614,27 @@ def test_an_edit_that_waits_and_brings_a_post_forward_makes_it_late(engine: Engi
     shown = json.loads(redraft("show", home, "--json").stdout)
     assert shown["reason"] == "edit_waits"
     assert shown["why"].startswith("an edit that waits gives it a time that has passed; 1 edit waits for the post: no")
+
+
+def test_posts_that_wait_are_tried_at_once_when_their_service_is_well_again(
+    engine: Engine, fake_services: FakeServices, rung: list[Any]
+) -> None:
+    login = Reply("misconfigured", message="the service answered 401: token expired")
+    posts = [due(engine) for _ in range(2)]
+    for post in posts:
+        fake_services.replies = [login]
+        publish_now((post, 1))
+    rung.clear()
+    shown = redraft("retry", "--waiting", says="y\n")
+    assert shown.exit_code == 0, shown.output
+    assert "2 posts wait for the next try. The last answers:" in shown.output
+    assert "2 the service answered 401: token expired" in shown.output
+    assert "2 of 2 are tried now." in shown.output
+    assert rung == [("posts.publish", [[[post, 1] for post in sorted(posts)]])]
+    # A second time finds none.
+    again = redraft("retry", "--waiting", "--yes", "--json")
+    assert (again.exit_code, json.loads(again.stdout)) == (0, [])
+    assert "No post waits for another try" in redraft("retry", "--waiting").output
+    named = redraft("retry", posts[0], "--waiting", "--yes")
+    assert (named.exit_code, "wait for no such try" in named.stderr) == (1, True)
+    assert redraft("retry", "--waiting", "--not-sent").exit_code == 2

@@ -27,7 +27,7 @@ HELD = (
 
 
 def edit(waited: float = 2.0, **given: Any) -> EditHistory:
-    usual = dict.fromkeys(EditHistory.__slots__)
+    usual: dict[str, Any] = dict.fromkeys(EditHistory.__slots__)
     usual |= {"id": "edit_1", "post_id": "post_1", "status": "queued", "attempts": 0, "changes": {}}
     return EditHistory(**usual | {"created_at": NOW - timedelta(seconds=waited), "read_at": NOW} | given)
 

@@ -49,10 +49,8 @@ def test_the_session_that_has_a_post_locked_is_named_without_waiting_for_it(engi
 def test_a_lock_that_was_taken_in_a_savepoint_is_found(engine: Engine) -> None:
     with engine.begin() as tx:
         home = factories.post(tx)
-    with engine.connect() as holder, engine.begin() as looks:
-        with holder.begin_nested():
-            holder.execute(text("SELECT id FROM posts WHERE id = :id FOR UPDATE"), {"id": home})
-            assert locks.of_posts(looks, [home], age=0)[home].pid == pid_of(holder)
+    with engine.connect() as holder, engine.begin() as looks, holder.begin_nested():
+        holder.execute(text("SELECT id FROM posts WHERE id = :id FOR UPDATE"), {"id": home})
         assert locks.of_posts(looks, [home], age=0)[home].pid == pid_of(holder)
 
 
