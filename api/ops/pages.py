@@ -89,6 +89,9 @@ async def show_overview(request: Request) -> Response:
     )
 
 
+_MENDED = "Posts are tried for an hour. When it is well again, a button under Late posts tries them at once."
+
+
 def _around(broker: Broker, sessions: Sequence[Session], *, webhooks: bool) -> list[tuple[str, str]]:
     """(how it looks, in words) of what keeps work waiting: Redis, queues without a worker, sessions with open
     transactions. `webhooks`: whether there is a receiver.
@@ -104,14 +107,14 @@ def _troubles(tx: Connection) -> list[tuple[str, str]]:
     for service, said in answers.items():
         count, words = health.set_up_wrongly(said)
         if count:
-            what = "Check its URL, REDRAFT_SERVICE_SECRET and what it needs to log in; posts are tried for an hour."
+            what = f"Check its URL, REDRAFT_SERVICE_SECRET and what it needs to log in. {_MENDED}"
             found.append(("bad", f"{answers_alike(service, words, count)} {what}"))
         count, groups = health.failing(said)
         if count:
             posts = "1 post" if count == 1 else f"{count:,} posts"
             failed = f"The latest try of the {service} failed for {posts}: {counted_words(groups, count)}"
             failed += "" if failed.endswith("…") else "."
-            found.append(("warn", f"{failed} Look into the {service} and its log; posts are tried for an hour."))
+            found.append(("warn", f"{failed} Look into the {service} and its log. {_MENDED}"))
     return found
 
 

@@ -34,7 +34,7 @@ def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
         say_json({"ok": not problems, "findings": listed, "facts": _facts(facts)})
     else:
         for line in _healthy(facts):
-            typer.echo(line)
+            echo_wrapped(line, indent=12)
         for one in problems:
             typer.echo()
             typer.secho("!", fg="red", bold=True, nl=False)
