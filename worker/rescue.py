@@ -25,6 +25,13 @@ EXPIRED_AT_ONCE = 500
 KEYS_A_PAGE, KEY_PAGES = 5_000, 20
 # 2,000 delivered events a second, each with the log of its tries.
 EVENT_PAGES = 10
+# 100,000 waiting events a run; the next run goes on behind them.
+EVENT_LOOKS = 5
+
+_webhooks_from = {"place": ""}
+"""Where this process's next look for forgotten webhooks begins: a million of them are looked at in parts. A process
+that dies begins anew.
+"""
 
 log = structlog.get_logger(__name__)
 
@@ -108,10 +115,18 @@ def _webhooks() -> int:
     if not webhooks_store.wanted():
         return 0
     room = queue.free_capacity("webhooks")
-    with transaction() as tx:
-        post_ids = webhooks_store.forgotten(tx, FORGOTTEN_AFTER, min(room, 20) * queue.DOORBELL_POSTS)
-    FollowUps(webhooks=post_ids).send()
-    return len(post_ids)
+    limit, found = min(room, 20) * queue.DOORBELL_POSTS, list[str]()
+    for _ in range(EVENT_LOOKS):
+        if len(found) >= limit:
+            break
+        with transaction() as tx:
+            some, place = webhooks_store.forgotten(tx, FORGOTTEN_AFTER, limit - len(found), _webhooks_from["place"])
+        found += some
+        _webhooks_from["place"] = place
+        if not place:
+            break
+    FollowUps(webhooks=found).send()
+    return len(found)
 
 
 def _delivered_events() -> int:

@@ -155,5 +155,6 @@ def _delivery(completed: Completed[Called]) -> Delivery:
         wait=wait,
         outcome=reply.outcome.value,
         answer=reply.status,
+        took_ms=None if reply.took is None else round(reply.took * 1000),
         unwanted=reply.outcome is Outcome.REFUSED,  # 410: the receiver wants no more of it
     )

@@ -21,7 +21,7 @@ from api.ops import access
 from shared.domain import edit_histories, histories
 from shared.domain.errors import RedraftError, Unavailable
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
-from shared.store import failed_posts, overview
+from shared.store import failed_posts, overview, webhook_log
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -58,6 +58,11 @@ def _capped(number: int) -> str:
     return f"{overview.MANY:,}+" if number > overview.MANY else f"{number:,}"
 
 
+def _events(number: int) -> str:
+    """A count of webhook events that ends at MANY."""
+    return f"{number:,}" + ("+" if number >= webhook_log.MANY else "")
+
+
 def _looked_at(number: int) -> str:
     """A count among the newest LOOKED_AT failed posts."""
     return f"{number:,} or more" if number >= failed_posts.LOOKED_AT else f"{number:,}"
@@ -87,6 +92,7 @@ _templates.filters |= {
     "counted": _counted,
     "looked_at": _looked_at,
     "capped": _capped,
+    "events": _events,
     "asked_for": asked_for,
     "unsigned": edit_histories.without_secrets,
 }

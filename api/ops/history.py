@@ -14,12 +14,14 @@ from api.context import context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator, with_lock_limit
 from api.ops.frame import asked, html, message, page, read
-from shared.domain import edit_histories
+from api.ops.standing import of_redis
+from shared.domain import edit_histories, waits
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import printable
 from shared.domain.posts import Post
+from shared.domain.waits import Lock, Waits
 from shared.store import acts as acts_store
-from shared.store import keys, operator_actions
+from shared.store import keys, locks, operator_actions
 from shared.store import posts as posts_store
 from shared.store.acts import Recorded
 from shared.store.keys import Account
@@ -44,6 +46,7 @@ class _Edit:
     acts: list[Recorded]
     post: Post | None
     account: Account | None
+    locked: dict[str, Lock]
 
 
 @page("/ops/edits/{edit_id}")
@@ -58,6 +61,7 @@ async def _edit_page(request: Request, notice: str | None = None, kind: str = "g
     if found is None:
         return message(request, 404, "No such edit", f"There is no edit {printable(edit_id)}.")
     prospect = found.prospect
+    broker = await of_redis(request) if prospect.edit.finalized_at is None else waits.UNKNOWN
     edit, config, path = prospect.edit, context_of(request).config, f"/ops/edits/{edit_id}"
     return html(
         request,
@@ -69,7 +73,7 @@ async def _edit_page(request: Request, notice: str | None = None, kind: str = "g
         notice_kind=kind,
         edit=edit,
         prospect=prospect,
-        advice=edit_histories.advice(edit),
+        advice=waits.advice(edit, Waits(found.locked, broker)),
         milestones=edit_histories.milestones(edit),
         acts=found.acts,
         post=found.post,
@@ -85,7 +89,7 @@ def _edit(tx: Connection, edit_id: str) -> _Edit | None:
         return None
     post = posts_store.read_posts(tx, [prospect.edit.post_id])[0].get(prospect.edit.post_id)
     account = keys.account(tx, post.account_id) if post else None
-    return _Edit(prospect, acts_store.of(tx, edit_id, MOST), post, account)
+    return _Edit(prospect, acts_store.of(tx, edit_id, MOST), post, account, locks.of_posts(tx, [prospect.edit.post_id]))
 
 
 @page("/ops/edits/{edit_id}/requeue", "POST")

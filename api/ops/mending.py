@@ -186,14 +186,16 @@ async def _act(request: Request, act: str) -> Response:
             request, fields, "These edits or their posts have changed since you looked; look again.", 409
         )
     context, actor, done, left = context_of(request), operator(request), 0, 0
+    so_far = requeues.Act(up_to)
     for part in requeues.chunks(found.prospects, mending.TOGETHER):
         try:
-            mended = await _mend(context, act, part, actor)
+            mended = await _mend(context, act, part, actor, so_far)
         except Unavailable:
             if not done:
                 raise
             break
         done, left = done + len(mended.done), left + len(mended.left)
+        so_far.add(part, mended.done)
         context.ring(edits=mended.posts, webhooks=mended.webhooks)
     log.info("operator_decided", done=act, edits=done, left=left, by=actor.name)
     rest = len(found.prospects) - done - left
@@ -201,8 +203,9 @@ async def _act(request: Request, act: str) -> Response:
     return RedirectResponse(f"/ops/failed-edits?act={act}&{counts}", 303)
 
 
-async def _mend(context: Context, act: str, part: list[Prospect], actor: Actor) -> Mended:
+async def _mend(context: Context, act: str, part: list[Prospect], actor: Actor, so_far: requeues.Act) -> Mended:
     """One part, in a transaction of its own."""
     if act == "requeued":
-        return await context.write(mending.requeue, {one.edit.id: one.mark for one in part}, actor, unsure=UNSURE)
+        seen = {one.edit.id: one.mark for one in part}
+        return await context.write(mending.requeue, seen, actor, so_far, unsure=UNSURE)
     return await context.write(mending.discard, {one.edit.id: one.edit.status for one in part}, actor, unsure=UNSURE)

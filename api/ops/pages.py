@@ -5,35 +5,41 @@ Rendered here from the files in templates/, without a build step. Pages load not
 
 import asyncio
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlencode
 
-import redis
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+
+from api.context import context_of
 
 # Its routes come before the one for all other addresses below.
 from api.ops import edits as ops_edits  # noqa: F401
 from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
 from api.ops import jobs as ops_jobs  # noqa: F401
+from api.ops import late as ops_late  # noqa: F401
 from api.ops import mending as ops_mending  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
 from api.ops import webhooks as ops_webhooks  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
-from shared.broker import queue
+from api.ops.standing import of_redis
+from shared.domain import waits
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
-from shared.store import edit_lists, failed_posts, health, operator_actions, overview, webhook_log
+from shared.domain.waits import Broker, Session
+from shared.store import edit_lists, failed_posts, health, operator_actions, overview, senders, webhook_backlogs
 from shared.store import late as late_store
 from shared.store.edit_lists import EditFilter
 from shared.store.operator_actions import Found
 
 __all__ = ["router"]
 
-FEW, PAGE, MANY = 10, 50, 200
+FEW = 10
+SESSIONS = 3
 LOOKED_AT = 1000
 SEARCHED = 10_000
 IDS_AT_ONCE = 20
@@ -42,19 +48,23 @@ IDS_AT_ONCE = 20
 @page("/ops")
 async def show_overview(request: Request) -> Response:
     """The overview."""
-    summary, failed, late, jobs, backlogs, depths = await asyncio.gather(
+    broker = await of_redis(request)
+    summary, failed, late, jobs, backlogs, sessions = await asyncio.gather(
         perhaps(request, overview.summary),
         perhaps(request, edit_lists.page, EditFilter(status="failed"), None, FEW),
-        perhaps(request, late_store.late_posts, FEW),
+        perhaps(request, late_store.late_posts, FEW, overview.LATE_AFTER, broker),
         perhaps(request, overview.jobs, FEW // 2),
-        perhaps(request, webhook_log.backlogs),
-        _depths(),
+        perhaps(request, webhook_backlogs.backlogs, FEW + 1),
+        perhaps(request, health.long_sessions, waits.SESSION_IDLE, waits.SESSION_LONG),
     )
     now = summary.now if summary else datetime.now(UTC)
     refused = await perhaps(request, failed_posts.groups, None, FEW // 2)
     of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
-    troubles = await perhaps(request, _troubles) or []
+    troubles = _around(broker, sessions or [], webhooks=bool(context_of(request).config.webhook_url))
+    troubles += await perhaps(request, _troubles) or []
+    webhooks = await perhaps(request, webhook_backlogs.standing)
     minutes = await perhaps(request, overview.last_hour, now)
+    busiest = await perhaps(request, senders.busiest, now)
     lateness = await perhaps(request, overview.lateness, now)
     return html(
         request,
@@ -71,11 +81,23 @@ async def show_overview(request: Request) -> Response:
         jobs=jobs,
         backlogs=backlogs,
         few=FEW,
-        webhooks=webhook_log.total(backlogs, now) if backlogs is not None else None,
-        webhooks_late=webhook_log.LATE_AFTER,
-        depths=depths,
+        webhooks=webhooks,
+        webhooks_late=webhook_backlogs.LATE_AFTER,
+        depths=broker.waiting,
+        busiest=busiest,
         plots=ops_plots.of(minutes, lateness, now),
     )
+
+
+_MENDED = "Posts are tried for an hour. When it is well again, a button under Late posts tries them at once."
+
+
+def _around(broker: Broker, sessions: Sequence[Session], *, webhooks: bool) -> list[tuple[str, str]]:
+    """(how it looks, in words) of what keeps work waiting: Redis, queues without a worker, sessions with open
+    transactions. `webhooks`: whether there is a receiver.
+    """
+    found = [("bad", words) for words in waits.troubles(broker, webhooks=webhooks)]
+    return found + [("bad" if one.blocks else "warn", f"{one.words}. {one.todo}") for one in sessions[:SESSIONS]]
 
 
 def _troubles(tx: Connection) -> list[tuple[str, str]]:
@@ -85,37 +107,15 @@ def _troubles(tx: Connection) -> list[tuple[str, str]]:
     for service, said in answers.items():
         count, words = health.set_up_wrongly(said)
         if count:
-            what = "Check its URL, REDRAFT_SERVICE_SECRET and what it needs to log in; posts are tried for an hour."
+            what = f"Check its URL, REDRAFT_SERVICE_SECRET and what it needs to log in. {_MENDED}"
             found.append(("bad", f"{answers_alike(service, words, count)} {what}"))
         count, groups = health.failing(said)
         if count:
             posts = "1 post" if count == 1 else f"{count:,} posts"
             failed = f"The latest try of the {service} failed for {posts}: {counted_words(groups, count)}"
             failed += "" if failed.endswith("…") else "."
-            found.append(("warn", f"{failed} Look into the {service} and its log; posts are tried for an hour."))
+            found.append(("warn", f"{failed} Look into the {service} and its log. {_MENDED}"))
     return found
-
-
-async def _depths() -> dict[str, int] | None:
-    try:
-        return await asyncio.to_thread(queue.depths)
-    except redis.RedisError:
-        return None
-
-
-@page("/ops/late")
-async def list_late(request: Request) -> Response:
-    """Posts that should have gone out."""
-    late = await read(request, late_store.late_posts, MANY + 1)
-    return html(
-        request,
-        "late.html",
-        here="/ops/late",
-        now=late[0].now if late else None,
-        late=late[:MANY],
-        more=len(late) > MANY,
-        late_after=int(overview.LATE_AFTER),
-    )
 
 
 _ID = re.compile(r"[a-z]{2,12}_[0-9A-Za-z]+(?:_[0-9A-Za-z]+)*|[0-9A-Za-z]{6,64}", re.ASCII)

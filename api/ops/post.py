@@ -14,12 +14,14 @@ from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, message, number, page, read
+from api.ops.standing import of_redis
 from shared.domain.edit_histories import EditHistory
 from shared.domain.edits import PLAIN
 from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
+from shared.domain.waits import Broker
 from shared.store import acts as acts_store
 from shared.store import edit_lists, failed_posts, failures, keys, overview
 from shared.store import late as late_store
@@ -73,11 +75,12 @@ async def show_post(request: Request) -> Response:
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
     post_id = request.path_params["post_id"]
-    found = await read(request, _history_of, post_id) if storable(post_id) else None
+    found = await read(request, _history_of, post_id, await of_redis(request)) if storable(post_id) else None
     if found is None:
         return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
     post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"
-    late = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER and _waits(facts)
+    past = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER
+    late = _waits(facts) and (past or (found.reason.code == "edit_waits" and found.reason.next_at is None))
     return html(
         request,
         "post.html",
@@ -104,7 +107,7 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
     )
 
 
-def _history_of(tx: Connection, post_id: str) -> _History | None:
+def _history_of(tx: Connection, post_id: str, broker: Broker) -> _History | None:
     found, now = posts_store.read_posts(tx, [post_id])
     if now is None or post_id not in found:
         return None
@@ -115,7 +118,7 @@ def _history_of(tx: Connection, post_id: str) -> _History | None:
         edit_lists.page(tx, EditFilter(post_id=post_id), limit=MOST + 1).edits,
         overview.tries(tx, post_id, MOST + 1),
         acts_store.of(tx, post_id, MOST + 1),
-        late_store.why(tx, [post_id])[post_id],
+        late_store.why(tx, [post_id], broker)[post_id],
         failed=failed[0] if failed else None,
         rendered=late_store.last_render(tx, post_id),
         key_too_old=bool(failed and failures.keys_too_old(tx, [post_id])),

@@ -52,6 +52,17 @@ def read() -> list[tuple[str, Snapshot]]:
     return [(name, snapshot) for name, snapshot in found if snapshot is not None]
 
 
+def names() -> list[str]:
+    """The names of the processes that have laid down a snapshot within KEPT_FOR seconds. Raises redis.RedisError."""
+    client = redis_connection.client()
+    known: Any = client.smembers(NAMES)
+    listed = sorted(name.decode(errors="replace") for name in known)
+    with client.pipeline(transaction=False) as together:
+        for name in listed:
+            together.exists(f"{NAMES}:{name}")
+        return [name for name, there in zip(listed, together.execute(), strict=True) if there]
+
+
 def _snapshot(written: bytes) -> Snapshot | None:
     """What lies in Redis, or None for what is none of ours: any client of Redis can write there."""
     try:

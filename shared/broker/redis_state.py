@@ -32,7 +32,7 @@ def read() -> RedisState:
     memory: dict[str, Any] = client.info("memory")
     disk: dict[str, Any] = client.info("persistence")
     return RedisState(
-        _refusal(client),
+        refusal(client),
         # With `appendonly yes` too: after a snapshot that failed Redis refuses writes.
         "err" in (disk.get("aof_last_write_status"), disk.get("rdb_last_bgsave_status")),
         int(memory.get("used_memory", 0)),
@@ -42,7 +42,8 @@ def read() -> RedisState:
     )
 
 
-def _refusal(client: redis.Redis) -> str:
+def refusal(client: redis.Redis) -> str:
+    """Why Redis refuses a trial write; empty where it takes it."""
     try:
         client.set(TRIAL_KEY, "trial", ex=TRIAL_KEPT)
     except redis.ResponseError as error:

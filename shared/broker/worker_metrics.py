@@ -7,6 +7,8 @@ name and its place in the pool; any API process serves them.
 import os
 import socket
 import threading
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -139,13 +141,22 @@ def of_workers() -> list[Metric]:
     """
     merged = Merged(WORKER.collect())
     processes = Metric("redraft_worker_processes", "Worker processes heard of lately, by queue.", "gauge")
-    count = dict.fromkeys(task_names.QUEUES, 0)
-    for name, written in metric_snapshots.read():
+    snapshots = metric_snapshots.read()
+    for name, written in snapshots:
         worker, _, place = name.rpartition("/")
-        served = worker.partition("@")[0]
-        if served in count:
-            count[served] += 1
+        if _served(name) in task_names.QUEUES:
             merged.add(written, worker=worker, place=place)
-    for served, number in count.items():
+    for served, number in processes_by_queue(name for name, _ in snapshots).items():
         processes.add_sample(processes.name, {"queue": served}, number)
     return [processes, *merged]
+
+
+def processes_by_queue(names: Iterable[str]) -> dict[str, int]:
+    """How many worker processes serve each queue, 0 too. `names`: those of their snapshots."""
+    count = Counter(_served(name) for name in names)
+    return {queue: count[queue] for queue in task_names.QUEUES}
+
+
+def _served(name: str) -> str:
+    """The queue that a worker process serves, by its name: `edits@host/0`."""
+    return name.partition("@")[0]

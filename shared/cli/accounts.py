@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from shared.cli.workspaces import DATA_DIR, AsJson, Folder, checked_name, database, find_workspace, say, say_json
+from shared.cli.workspaces import DATA_DIR, AsJson, Folder, ago, checked_name, database, find_workspace, say, say_json
 
 app = typer.Typer(help="The TikTok and Instagram accounts of a workspace.", no_args_is_help=True)
 
@@ -45,24 +45,26 @@ def list_accounts(
     with database(data_dir) as tx:
         homes = keys.workspaces(tx) if workspace is None else [find_workspace(tx, workspace)]
         found = keys.accounts_of(tx, *(home.id for home in homes))
-    say(
-        [
-            {
-                "accountId": one.id,
-                "workspaceId": one.workspace_id,
-                "platform": one.platform,
-                "name": one.name,
-                "createdAt": format_instant(one.created_at),
-            }
-            for one in found
-        ],
+    rows = [
         {
-            "accountId": "id",
-            "workspaceId": "workspace",
-            "platform": "platform",
-            "name": "name",
-            "createdAt": "created",
-        },
+            "accountId": one.id,
+            "workspaceId": one.workspace_id,
+            "platform": one.platform,
+            "name": one.name,
+            "createdAt": format_instant(one.created_at),
+        }
+        for one in found
+    ]
+    if not as_json:
+        rows = [row | {"createdAt": ago(one.created_at)} for row, one in zip(rows, found, strict=True)]
+    headings = {
+        "accountId": "id", "workspaceId": "workspace", "platform": "platform", "name": "name", "createdAt": "created",
+    }  # fmt: skip
+    say(
+        rows,
+        headings,
+        priority=("accountId", "name", "platform", "workspaceId"),
+        shortens=("name",),
         as_json=as_json,
         none="There are no accounts here yet. Add one: redraft accounts add WORKSPACE tiktok NAME",
     )

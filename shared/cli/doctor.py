@@ -34,7 +34,7 @@ def doctor(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
         say_json({"ok": not problems, "findings": listed, "facts": _facts(facts)})
     else:
         for line in _healthy(facts):
-            typer.echo(line)
+            echo_wrapped(line, indent=12)
         for one in problems:
             typer.echo()
             typer.secho("!", fg="red", bold=True, nl=False)
@@ -89,6 +89,7 @@ def _webhooks(found: "Webhooks") -> dict[str, Any]:
         "queued": found.queued,
         "oldestSeconds": found.oldest.total_seconds() if found.oldest is not None else None,
         "dead": found.dead,
+        "callSeconds": found.took.total_seconds() if found.took is not None else None,
         "lastAnswer": found.outcome
         and {
             "outcome": found.outcome.value,
@@ -100,17 +101,20 @@ def _webhooks(found: "Webhooks") -> dict[str, Any]:
 
 def _healthy(facts: "Facts") -> list[str]:
     """One line for each part that answered."""
+    from shared.cli.service_findings import counted  # noqa: PLC0415
     from shared.domain.edit_histories import duration  # noqa: PLC0415
     from shared.domain.start_rules import is_too_old  # noqa: PLC0415 - as above
 
     lines = []
     if (database := facts.database) is not None and not is_too_old(database.version):
         oldest = f", the oldest for {duration(database.oldest)}" if database.oldest is not None else ""
-        queue = f"{database.queued:,} edits queued{oldest}, {database.late:,} posts late"
+        queue = f"{counted(database.queued, 'edit')} queued{oldest}, {counted(database.late, 'post')} late"
         lines.append(f"PostgreSQL  {database.version} answers; {queue}")
         if database.webhooks.queued or database.webhooks.outcome:
             last = f", last answer {database.webhooks.words}" if database.webhooks.words else ""
-            lines.append(f"Webhooks    {database.webhooks.queued:,} waiting{last}")
+            took = database.webhooks.took
+            takes = f", a call takes {duration(took)}" if took is not None else ""
+            lines.append(f"Webhooks    {database.webhooks.queued:,} waiting{last}{takes}")
     if (redis := facts.redis) is not None:
         lines.append(f"Redis       answers; {redis.policy}, persistence {redis.saved}")
     if (workers := facts.workers) is not None:

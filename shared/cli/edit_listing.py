@@ -17,12 +17,14 @@ from shared.cli.edit_filters import (
     Workspace,
     edit_filter,
 )
+from shared.cli.places import ask_redis
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, say, say_json, screen_width
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from shared.domain.edit_histories import EditHistory
+    from shared.domain.waits import Waits
     from shared.store.edit_lists import EditFilter
 
 QUEUE_CUT = (
@@ -50,7 +52,7 @@ def list_edits(
     as_json: AsJson = False,
 ) -> None:
     """List edits, newest first; queued ones, the longest waiting first. Moves by bulk jobs are left out."""
-    from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain import waits  # noqa: PLC0415 - heavy imports wait until the command runs
 
     wanted = edit_filter(
         data_dir, status=status, post=post, workspace=workspace, account=account, key=key, request=request, error=error,
@@ -58,11 +60,25 @@ def list_edits(
     )  # fmt: skip
     found, more = _listed(data_dir, wanted, limit)
     if as_json:
-        say_json([edit_histories.as_json(edit) for edit in found])
+        around = _around(data_dir, found)
+        say_json([waits.as_json(edit, around) for edit in found])
     else:
         _say_edits(found)
     if more:
         echo(f"Only the first {limit:,} are shown; --limit shows more.", err=True)
+
+
+def _around(data_dir: Path, found: "Sequence[EditHistory]") -> "Waits":
+    """What may keep these edits waiting, of those that wait."""
+    from shared.domain.waits import Waits  # noqa: PLC0415 - as above
+    from shared.store import locks  # noqa: PLC0415
+
+    waiting = list({edit.post_id for edit in found if edit.finalized_at is None})
+    if not waiting:
+        return Waits()
+    with database(data_dir) as tx:
+        locked = locks.of_posts(tx, waiting)
+    return Waits(locked, ask_redis(data_dir))
 
 
 def _listed(data_dir: Path, wanted: "EditFilter", limit: int) -> "tuple[list[EditHistory], bool]":
@@ -98,8 +114,6 @@ COLUMNS = {
 }
 PRIORITY = ("editId", "status", "postId", "error", "createdAt", "requestedBy", "waited", "attempts")
 """Which columns a narrow terminal keeps, the first one first."""
-BETWEEN = 3
-"""Spaces between two columns."""
 
 
 def _say_edits(found: "list[EditHistory]") -> None:
@@ -122,22 +136,4 @@ def _say_edits(found: "list[EditHistory]") -> None:
         }
         for edit in found
     ]
-    say(rows, fitting(rows, COLUMNS, PRIORITY, width), as_json=False, none="There are no such edits.")
-
-
-def fitting(
-    rows: "Sequence[Mapping[str, str]]", columns: "Mapping[str, str]", priority: "Sequence[str]", width: int | None
-) -> dict[str, str]:
-    """The columns of a table that fit a terminal of this width, each whole: the first of `priority`, as many as fit.
-    A terminal shows no empty column.
-    """
-    kept: set[str] = set()
-    for field in priority if width is not None else columns:
-        if width is not None and rows and not any(row[field] for row in rows):
-            continue
-        taken = kept | {field}
-        longest = [max([len(columns[one]), *(len(row[one]) for row in rows)]) for one in taken]
-        if kept and width is not None and sum(longest) + BETWEEN * len(taken) > width:
-            continue
-        kept = taken
-    return {field: heading for field, heading in columns.items() if field in kept}
+    say(rows, COLUMNS, as_json=False, none="There are no such edits.", priority=PRIORITY)

@@ -10,6 +10,7 @@ from shared.cli.workspaces import database, echo, echo_wrapped, refuse, say, say
 
 if TYPE_CHECKING:
     from shared.domain.edit_histories import Prospect
+    from shared.domain.requeues import Act
     from shared.store.acts import Actor
     from shared.store.edit_lists import EditFilter
     from shared.store.mending import ErrorGroup, ErrorGroups, Mended
@@ -27,7 +28,7 @@ def mend_chosen(wanted: "EditFilter", verb: str, actor: "Actor", *, yes: bool, d
     from shared.domain import requeues  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import mending  # noqa: PLC0415
 
-    ids, more = _choose(wanted, data_dir)
+    ids, more, began_at = _choose(wanted, data_dir)
     if not ids:
         if as_json:
             say_json([])
@@ -41,14 +42,16 @@ def mend_chosen(wanted: "EditFilter", verb: str, actor: "Actor", *, yes: bool, d
             typer.confirm(f"{verb.capitalize()} {_edits(len(prospects))}?", abort=True)
     done: list[str] = []
     left: list[str] = []
+    act = requeues.Act(began_at)
     for part in requeues.chunks(prospects, mending.TOGETHER):
         try:
-            mended = _mend(part, verb, actor, data_dir, agreed=not yes)
+            mended = _mend(part, verb, actor, data_dir, None if yes else act)
         except typer.Exit:
             count = f"{len(done):,} of {_edits(len(prospects))}"
             echo_wrapped(f"Before that {count} had been done. Run the command again for the rest.", err=True)
             raise
         done, left = done + mended.done, left + mended.left
+        act.add(part, mended.done)
     if as_json:
         why = "it has changed, or its post is locked by another session"
         rows: list[dict[str, Any]] = [{"editId": one, "done": True, "why": None} for one in done]
@@ -63,16 +66,17 @@ def mend_chosen(wanted: "EditFilter", verb: str, actor: "Actor", *, yes: bool, d
         raise typer.Exit(1)
 
 
-def _choose(wanted: "EditFilter", data_dir: Path) -> tuple[list[str], bool]:
-    """The ids of the edits that are meant, the oldest first, and whether there are more than MOST. Edits that fail from
-    now on are not meant.
+def _choose(wanted: "EditFilter", data_dir: Path) -> tuple[list[str], bool, int]:
+    """The ids of the edits that are meant, the oldest first; whether there are more than MOST; and the number of the
+    last edit of the queue. Edits that fail from now on are not meant.
     """
     from dataclasses import replace  # noqa: PLC0415 - as above
 
     from shared.store import mending  # noqa: PLC0415
 
     with database(data_dir) as tx:
-        wanted = replace(wanted, up_to=mending.last_place(tx))
+        last = mending.last_place(tx)
+    wanted = replace(wanted, up_to=last)
     ids: list[str] = []
     place: int | None = -1
     while place is not None and len(ids) <= MOST:
@@ -81,7 +85,7 @@ def _choose(wanted: "EditFilter", data_dir: Path) -> tuple[list[str], bool]:
             chosen = mending.choose(tx, wanted, 10_000, place)
         ids += chosen.ids
         place = chosen.next_place
-    return ids[:MOST], len(ids) > MOST
+    return ids[:MOST], len(ids) > MOST, last
 
 
 def _prospects(ids: list[str], data_dir: Path) -> "list[Prospect]":
@@ -105,7 +109,9 @@ def _preview(prospects: "list[Prospect]", verb: str, status: str, *, more: bool)
     echo(f"{all_of.edits:,} {status} edit{'' if all_of.edits == 1 else 's'} of {posts}.")
     if more:
         echo(f"These are the oldest {MOST:,}; there are more. Run the command again for the others.")
-    errors = Counter(error_words(one.edit.error_code, one.edit.error_message) for one in prospects)
+    # Edits that wait have no error.
+    words_of = (error_words(one.edit.error_code, one.edit.error_message) for one in prospects)
+    errors = Counter(filter(None, words_of))
     for words, count in errors.most_common(SHOWN):
         echo_wrapped(f"  {count:,} {words}", indent=4)
     if len(errors) > SHOWN:
@@ -121,16 +127,16 @@ def _preview(prospects: "list[Prospect]", verb: str, status: str, *, more: bool)
         echo("They never take effect then, and their clients are told so by webhook.")
 
 
-def _mend(part: "list[Prospect]", verb: str, actor: "Actor", data_dir: Path, *, agreed: bool) -> "Mended":
-    """One part in a transaction, and the ringing below its commit. `agreed`: the operator confirmed what was shown; an
-    edit of which something else is true now is left.
+def _mend(part: "list[Prospect]", verb: str, actor: "Actor", data_dir: Path, act: "Act | None") -> "Mended":
+    """One part in a transaction, and the ringing below its commit. `act`: the operator confirmed what was shown, and an
+    edit of which something else is true now is left, unless the earlier parts of the act made it so.
     """
     from shared.broker import doorbells, queue  # noqa: PLC0415 - as above
     from shared.store import mending  # noqa: PLC0415
 
     with database(data_dir) as tx:
         if verb == "requeue":
-            mended = mending.requeue(tx, {one.edit.id: one.mark if agreed else None for one in part}, actor)
+            mended = mending.requeue(tx, {one.edit.id: one.mark if act else None for one in part}, actor, act)
         else:
             mended = mending.discard(tx, {one.edit.id: one.edit.status for one in part}, actor)
     found = parts(data_dir)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shared.cli.places import ask_redis
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, echo, echo_wrapped, refuse, say_json
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one edit's history: its times, what it changed or why it did not, and what to do."""
-    from shared.domain import edit_histories  # noqa: PLC0415 - as above
+    from shared.domain import edit_histories, waits  # noqa: PLC0415 - as above
     from shared.domain.lifecycle import EditStatus  # noqa: PLC0415
-    from shared.store import acts, keys, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import acts, keys, locks, operator_actions  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     with database(data_dir) as tx:
@@ -35,14 +36,16 @@ def show(
         done = acts.of(tx, edit_id, SHOWN)
         post = posts_store.read_posts(tx, [seen.edit.post_id])[0].get(seen.edit.post_id) if seen else None
         account = keys.account(tx, post.account_id) if post else None
+        locked = locks.of_posts(tx, [seen.edit.post_id]) if seen else {}
     if seen is None:
         refuse(f"There is no edit {edit_id}, nor one of a request {edit_id}. See which there are: redraft edits list")
     failed = seen.edit.status == EditStatus.FAILED
+    found = waits.Waits(locked, ask_redis(data_dir) if seen.edit.status == EditStatus.QUEUED else waits.UNKNOWN)
     if as_json:
         kept = {"acts": [act.as_json() for act in done]}
         of_post = {"accountId": post and post.account_id, "accountName": account and account.name}
         say_json(
-            edit_histories.as_json(seen.edit)
+            waits.as_json(seen.edit, found)
             | of_post
             | kept
             | ({"requeue": edit_histories.prospect_as_json(seen)} if failed else {})
@@ -56,7 +59,7 @@ def show(
     if failed:
         echo("\nA requeue now:")
         show_prospect(seen, zone)
-    echo_wrapped(f"\n{edit_histories.advice(seen.edit)}")
+    echo_wrapped(f"\n{waits.advice(seen.edit, found)}")
 
 
 def _of_request(tx: "Connection", given: str) -> str:

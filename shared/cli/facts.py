@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
+from shared.domain.waits import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,6 @@ class Late:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """A session that holds a transaction open for long."""
-
-    pid: int
-    who: str
-    idle: bool
-    seconds: float
-    blocks: int
-
-
-@dataclass(frozen=True, slots=True)
 class Said:
     """How many posts had an answer of one kind, or failed in one way; `words`: those of the latest of them. `groups`:
     the most frequent words of them, with counts.
@@ -66,6 +56,7 @@ class Webhooks:
     """Undelivered events of all workspaces. `oldest`: how long the one that waits longest has waited.
 
     `outcome`, `words`, `since`: the receiver's last answer, and how long ago that was; None where there was none.
+    `took`: how long its calls take, of the workspace that waits longest.
     """
 
     queued: int = 0
@@ -74,6 +65,7 @@ class Webhooks:
     outcome: Outcome | None = None
     words: str = ""
     since: timedelta | None = None
+    took: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +76,7 @@ class DatabaseFacts:
     each, with counts; `failed_classes`: all of them by class. `publisher` and `renderer`: the last answers for posts
     between two tries. `renderer_waits`: how long the renderer has made a post wait at most.
     `unread`: what could not be read, and why.
+    `oldest_edit`, `oldest_waits`: the edit that waits longest, and why it waits.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
     """
 
@@ -96,7 +89,7 @@ class DatabaseFacts:
     failed: int = 0
     late: int = 0
     latest: tuple[Late, ...] = ()
-    holders: tuple[Holder, ...] = ()
+    holders: tuple[Session, ...] = ()
     stalled: tuple[str, ...] = ()
     webhooks: Webhooks = Webhooks()
     publisher: Mapping[Outcome, Said] = field(default_factory=dict)
@@ -107,6 +100,8 @@ class DatabaseFacts:
     failed_classes: Mapping[FailureClass, Said] = field(default_factory=dict)
     version: str = ""
     unread: Mapping[str, str] = field(default_factory=dict)
+    oldest_edit: str = ""
+    oldest_waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,21 +8,24 @@ from datetime import timedelta
 from typing import Final
 
 from shared.cli.facts import DatabaseFacts, Facts, Finding, RedisFacts, WorkerFacts
+from shared.cli.finding_weights import weight
 from shared.cli.service_findings import counted, failed_posts, services, webhooks
+from shared.domain import waits
 from shared.domain.edit_histories import duration, listed
 from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
-EDIT_WAITS: Final = timedelta(seconds=30)
 SKEW: Final = 1.0
 """Seconds. Workers hand a publish its time by their own clock; the database's decides whether it has come."""
-SESSION_IDLE: Final = 10.0
-SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """Everything that is wrong, what stops all work first."""
+    """Everything that is wrong, what weighs most first."""
+    return sorted(_found(facts), key=lambda one: weight(one.code))
+
+
+def _found(facts: Facts) -> list[Finding]:
     found = [_unreachable(name, said) for name, said in facts.unreachable.items()]
     found += [_untrusted(name, said) for name, said in facts.untrusted.items()]
     found += [_broken(name, said) for name, said in facts.broken.items()]
@@ -172,8 +175,7 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
         yield Finding(
             "redis_refuses_writes",
             f"Redis refuses writes: {redis.refuses}",
-            "Edits are accepted and safe, but no worker is woken until Redis takes writes again. Its memory or its disk"
-            " is full, or REDRAFT_REDIS_URL names a replica.",
+            f"Edits are accepted and safe, but no worker is woken until Redis takes writes again. {_cause(redis)}",
         )
     if redis.saving_fails:
         yield Finding(
@@ -181,21 +183,41 @@ def _redis(redis: RedisFacts) -> Iterable[Finding]:
             "Redis cannot write to its disk",
             "Look into its log; a full disk is the usual reason. It may refuse messages until then.",
         )
-    if redis.most and redis.used > redis.most * 0.9:
+    if redis.most and redis.used > redis.most * 0.9 and not redis.refuses:
         yield Finding(
             "redis_memory",
-            f"Redis uses {redis.used / redis.most:.0%} of the memory that it may",
+            f"Redis uses {_size(redis.used)} of the {_size(redis.most)} of memory that it may",
             "Raise maxmemory, or find what else lives in it: Redraft needs a few megabytes.",
         )
 
 
+def _cause(redis: RedisFacts) -> str:
+    """Why Redis refuses writes, as far as its own numbers tell."""
+    if redis.most and redis.used >= redis.most * 0.9:
+        used = f"It uses {_size(redis.used)}, and its maxmemory is {_size(redis.most)}."
+        return f"{used} Raise maxmemory with CONFIG SET, or find what else lives in it."
+    if redis.saving_fails:
+        return "It cannot write to its disk: a full disk is the usual reason."
+    return "Its memory or its disk is full, or REDRAFT_REDIS_URL names a replica."
+
+
+def _size(number: int) -> str:
+    """`512 B`, `1.5 MB`."""
+    size, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
-    if database.oldest is not None and database.oldest > EDIT_WAITS:
+    if database.oldest is not None and database.oldest > waits.TOO_LONG:
+        why = f"The oldest, {database.oldest_edit}: {database.oldest_waits}. " if database.oldest_waits else ""
         yield Finding(
             "old_edits",
             f"{counted(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
-            "See which with `redraft edits list --status queued`. A missing worker or a session that holds the post is "
-            "named here too, if it is one of those.",
+            f"{why}See all with `redraft edits list --status queued`, and one with `redraft edits show EDIT`.",
         )
     if database.late:
         # One post for each kind of reason: a publisher that is out of reach says the same of all of them.
@@ -208,18 +230,12 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "See them with `redraft posts stuck`, one with `redraft posts show POST`.",
         )
     for holder in database.holders:
-        blocking = f", and holds up {counted(holder.blocks, 'other')}" if holder.blocks else ""
-        doing = "does nothing in an open transaction" if holder.idle else "is in one transaction"
-        yield Finding(
-            "idle_transaction" if holder.idle else "long_transaction",
-            f"Session {holder.pid} ({holder.who}) {doing} for {duration(timedelta(seconds=holder.seconds))}{blocking}",
-            f"Ask its user to end it, or end it with: SELECT pg_terminate_backend({holder.pid})",
-        )
+        yield Finding("idle_transaction" if holder.idle else "long_transaction", holder.words, holder.todo)
     if database.failed:
         yield Finding(
             "failed_edits",
             f"{counted(database.failed, 'failed edit')} wait{'s' if database.failed == 1 else ''} for your decision",
-            "See them with `redraft edits list --status failed`; then `redraft edits requeue` or `discard` each.",
+            "See why with `redraft edits failures`; then `redraft edits requeue` or `discard` them, by id or by error.",
         )
     if database.stalled:
         yield Finding(

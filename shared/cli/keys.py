@@ -9,6 +9,7 @@ from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
     Folder,
+    ago,
     checked_name,
     database,
     find_workspace,
@@ -22,6 +23,8 @@ app = typer.Typer(help="API keys, each for one workspace.", no_args_is_help=True
 RATE_LIMIT: Final = 6000
 MOST: Final = 2**31 - 1
 ONCE: Final = "It is shown this once: only its hash is kept. If it is lost, make a new key and revoke this one."
+PRIORITY: Final = ("keyId", "name", "scopes", "revokedAt", "createdAt", "rateLimit", "hint")
+"""Which columns a narrow terminal keeps, the first one first."""
 
 
 class Scope(StrEnum):
@@ -106,7 +109,8 @@ def list_keys(
             row["scopes"] = " ".join(keys.in_order(one.key.scopes))
             row["rateLimit"] = "none" if limit is None else f"{limit:,}"
             row["hint"] = f"…{one.hint}"
-            row["revokedAt"] = row["revokedAt"] or ""
+            row["createdAt"] = ago(one.created_at)
+            row["revokedAt"] = ago(one.revoked_at) if one.revoked_at else ""
     headings = {
         "keyId": "id",
         "workspaceId": "workspace",
@@ -118,8 +122,9 @@ def list_keys(
         "revokedAt": "revoked",
     }
     say(
-        rows, headings, as_json=as_json, none="There are no keys here yet. Make one: redraft keys create WORKSPACE NAME"
-    )
+        rows, headings, as_json=as_json, priority=PRIORITY, shortens=("name",),
+        none="There are no keys here yet. Make one: redraft keys create WORKSPACE NAME",
+    )  # fmt: skip
 
 
 @app.command("revoke")

@@ -6,6 +6,7 @@ import typer
 
 from shared.cli import accounts, edits, keys, posts, roles, webhooks, workspaces
 from shared.cli.doctor import doctor
+from shared.cli.info import info
 from shared.cli.prune import prune
 from shared.cli.reschedule import reschedule
 from shared.cli.up import up
@@ -15,7 +16,8 @@ from shared.local.errors import LocalError
 app = typer.Typer(
     name="redraft",
     no_args_is_help=True,
-    add_completion=False,
+    # Commands below it take it over.
+    context_settings={"help_option_names": ["-h", "--help"]},
     # A traceback with local values would print passwords.
     pretty_exceptions_show_locals=False,
 )
@@ -40,21 +42,24 @@ def options(
     """Queued edits for scheduled social posts."""
 
 
-app.command("up")(up)
-app.command("api")(roles.api)
-app.command("worker")(roles.worker)
-app.command("beat")(roles.beat)
-app.command("flower")(roles.flower)
-app.command("migrate")(roles.migrate)
-app.command("doctor")(doctor)
-app.command("prune")(prune)
-app.command("reschedule")(reschedule)
-app.add_typer(workspaces.app, name="workspaces")
-app.add_typer(accounts.app, name="accounts")
-app.add_typer(keys.app, name="keys")
-app.add_typer(edits.app, name="edits")
-app.add_typer(posts.app, name="posts")
-app.add_typer(webhooks.app, name="webhooks")
+TRY, LOOK, SET_UP, ROLES = "Try it", "Look and mend", "Set up", "Single roles, for production"
+
+app.command("up", rich_help_panel=TRY)(up)
+app.command("info", rich_help_panel=TRY)(info)
+app.command("doctor", rich_help_panel=LOOK)(doctor)
+app.add_typer(edits.app, name="edits", rich_help_panel=LOOK)
+app.add_typer(posts.app, name="posts", rich_help_panel=LOOK)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=LOOK)
+app.command("reschedule", rich_help_panel=LOOK)(reschedule)
+app.command("prune", rich_help_panel=LOOK)(prune)
+app.add_typer(workspaces.app, name="workspaces", rich_help_panel=SET_UP)
+app.add_typer(accounts.app, name="accounts", rich_help_panel=SET_UP)
+app.add_typer(keys.app, name="keys", rich_help_panel=SET_UP)
+app.command("migrate", rich_help_panel=SET_UP)(roles.migrate)
+app.command("api", rich_help_panel=ROLES)(roles.api)
+app.command("worker", rich_help_panel=ROLES)(roles.worker)
+app.command("beat", rich_help_panel=ROLES)(roles.beat)
+app.command("flower", rich_help_panel=ROLES)(roles.flower)
 
 
 def run() -> None:

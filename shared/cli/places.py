@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared.local import ownership
 from shared.local.datadir import STACK_FILE
+
+if TYPE_CHECKING:
+    from shared.domain.waits import Broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,15 @@ def reaching(found: Parts) -> Iterator[None]:
                 os.environ[name] = value
         for forget in caches:
             forget()
+
+
+def ask_redis(data_dir: Path) -> "Broker":
+    """What Redis says, where its place is known: whether it takes writes, of which workers it has heard."""
+    from shared.broker import standing  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain.waits import Broker  # noqa: PLC0415
+
+    found = parts(data_dir)
+    if not found.redis_url:
+        return Broker()
+    with reaching(found):
+        return standing.read()

@@ -9,6 +9,7 @@ import typer
 
 from shared.cli.operator import By, operator_name
 from shared.cli.places import parts, reaching
+from shared.cli.post_next_tries import try_waiting
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
@@ -54,6 +55,10 @@ def retry(
     since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
     workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
     account: Annotated[str | None, typer.Option(help="Those of this account, by id.")] = None,
+    waiting: Annotated[
+        bool,
+        typer.Option("--waiting", help="Not failed posts, but those that wait for their next try: try now."),
+    ] = False,
     not_sent: Annotated[
         bool, typer.Option("--not-sent", help="You know that none of them went out: they come back open to edits.")
     ] = False,
@@ -62,18 +67,22 @@ def retry(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Put failed posts back to due. One that may have gone out is asked about again under its old key."""
+    """Put failed posts back to due. One that may have gone out is asked about again under its old key.
+
+    With --waiting: end the waits of posts whose service could not be reached, failed or was set up wrongly.
+    """
+    if waiting:
+        if not_sent or since is not None:
+            refuse("--waiting means posts that have not failed: leave out --not-sent and --since.")
+        check = (reason, workspace, account)
+        try_waiting(post_ids or [], *check, by=operator_name(by), yes=yes, data_dir=data_dir, as_json=as_json)
+        return
     from shared.store import failed_posts, failures  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     if bool(post_ids) == any(given is not None for given in (reason, since, workspace, account)):
         refuse("Which posts? Name them, or say which with --reason, --since, --workspace and --account.")
-    if reason is not None and not reason.strip():
-        refuse(
-            "--reason is empty, and would match every failed post. Say a part of what the list shows, or leave it out."
-        )
-    if as_json and not yes:
-        refuse("--json asks no questions: give --yes too.")
+    _check(reason, as_json=as_json, yes=yes)
     begins = parse_since(since)
     wanted = list(dict.fromkeys(post_ids or []))
     with database(data_dir) as tx:
@@ -110,6 +119,16 @@ def retry(
         _tell(done, len(found), left, too_old)
     if missing or left or too_old:
         raise typer.Exit(1)
+
+
+def _check(reason: str | None, *, as_json: bool, yes: bool) -> None:
+    """Exits with 2 for a reason that means every post, and for questions that no script answers."""
+    if reason is not None and not reason.strip():
+        refuse(
+            "--reason is empty, and would match every failed post. Say a part of what the list shows, or leave it out."
+        )
+    if as_json and not yes:
+        refuse("--json asks no questions: give --yes too.")
 
 
 def _say_missing(missing: list[str], there: set[str]) -> None:

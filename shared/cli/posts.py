@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from shared.cli.places import ask_redis
 from shared.cli.post_history import lines_of
 from shared.cli.post_retries import parse_since, retry, say_failed, say_groups
 from shared.cli.workspaces import (
@@ -127,7 +128,8 @@ def _say_posts(listed: "list[ListedPost]", *, as_json: bool) -> None:
     if not as_json:
         for row, post in zip(rows, listed, strict=True):
             row["scheduledTime"] = histories.away(post.scheduled_time, post.now)
-    headings = {"postId": "post", "status": "status", "scheduledTime": "its time"}
+    headings = {"postId": "post", "status": "status", "scheduledTime": "its time", "accountId": "account"}
+    headings["workspaceId"] = "workspace"
     say(rows, headings, as_json=as_json, none="There are no such posts.")
 
 
@@ -143,8 +145,9 @@ def stuck(
     from shared.domain import edit_histories, histories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import late as late_store  # noqa: PLC0415
 
+    broker = ask_redis(data_dir)
     with database(data_dir) as tx:
-        found = late_store.late_posts(tx, limit + 1, after)
+        found = late_store.late_posts(tx, limit + 1, after, broker)
     late = found[:limit]
     rows = [
         {
@@ -182,13 +185,14 @@ def show(
     from shared.store import posts as posts_store  # noqa: PLC0415
     from shared.store.edit_lists import EditFilter  # noqa: PLC0415
 
+    broker = ask_redis(data_dir)
     with database(data_dir) as tx:
         found, now = posts_store.read_posts(tx, [post_id])
         account = keys.account(tx, found[post_id].account_id) if post_id in found else None
         tries = overview.tries(tx, post_id, SHOWN)
         edits = edit_lists.page(tx, EditFilter(post_id=post_id), limit=SHOWN).edits
         done = acts.of(tx, post_id, SHOWN)
-        why = late_store.why(tx, [post_id])
+        why = late_store.why(tx, [post_id], broker)
         failed = failed_posts.find(tx, ids=[post_id], limit=1)
         too_old = bool(failed and failures.keys_too_old(tx, [post_id]))
         rendered = late_store.last_render(tx, post_id)

@@ -12,21 +12,25 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared.broker import redis_connection, redis_state
+from shared.broker import redis_connection, redis_state, standing
 from shared.cli import service_probes, worker_probes
 from shared.cli.deadlines import ask_all
-from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, RedisFacts, Said, Webhooks
-from shared.cli.findings import JOB_STALLED, SESSION_IDLE, SESSION_LONG
+from shared.cli.facts import DatabaseFacts, Facts, Late, RedisFacts, Said, Webhooks
+from shared.cli.findings import JOB_STALLED
 from shared.cli.service_findings import FAILED_WITHIN
 from shared.cli.service_probes import UntrustedError
+from shared.domain import waits
 from shared.domain.failure_classes import NAMED_AT_MOST
+from shared.domain.lifecycle import EditStatus
 from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
+from shared.domain.waits import SESSION_IDLE, SESSION_LONG, Broker, Waits
 from shared.settings import settings
-from shared.store import db, failed_posts, health, overview, prerequisites, webhook_log
+from shared.store import db, edit_lists, failed_posts, health, locks, overview, prerequisites, webhook_backlogs
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
+from shared.store.edit_lists import EditFilter
 from shared.telemetry.code_version import code_version
 
 PATIENCE: Final = 2.0
@@ -90,10 +94,10 @@ def _failures(said: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str], 
         if isinstance(answer, UntrustedError):
             untrusted[name] = str(answer)
         elif isinstance(answer, (OSError, OperationalError, redis.RedisError, DBAPIError)):
-            # If the workers could not be asked, Redis could not, and that is recorded already.
+            # Workers are asked through Redis: of one that is away or refuses writes it is said already.
             if name != _WORKERS:
                 unreachable[name] = _words(answer)
-            elif not isinstance(said["Redis"], Exception):
+            elif not isinstance(said["Redis"], Exception) and not said["Redis"].refuses:
                 broken[name] = _words(answer)
         elif isinstance(answer, Exception):
             broken[name] = type(answer).__name__
@@ -140,8 +144,18 @@ def _summary(tx: Connection) -> dict[str, Any]:
     return {"queued": summary.queued, "oldest": oldest, "failed": summary.failed, "late": summary.late}
 
 
-def _late(tx: Connection) -> dict[str, Any]:
-    late = late_store.late_posts(tx, NAMED_AT_MOST)
+def _oldest(tx: Connection, broker: Broker) -> dict[str, Any]:
+    """Why the edit waits that waits longest, if that is too long."""
+    oldest = edit_lists.page(tx, EditFilter(status=EditStatus.QUEUED), limit=1).edits
+    if not oldest or oldest[0].waited <= waits.TOO_LONG:
+        return {}
+    edit = oldest[0]
+    said = waits.of_edit(edit, Waits(locks.of_posts(tx, [edit.post_id]), broker))
+    return {"oldest_edit": edit.id, "oldest_waits": said.words if said else ""}
+
+
+def _late(tx: Connection, broker: Broker) -> dict[str, Any]:
+    late = late_store.late_posts(tx, NAMED_AT_MOST, broker=broker)
     said = (Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late)
     return {"latest": tuple(said)}
 
@@ -157,22 +171,21 @@ def _failed(tx: Connection) -> dict[str, Any]:
 
 
 def _webhooks(tx: Connection) -> dict[str, Any]:
-    standing = webhook_log.standing(tx)
+    standing = webhook_backlogs.standing(tx)
     oldest = standing.now - standing.oldest if standing.oldest else None
     last = standing.last
     if last is None:
         return {"webhooks": Webhooks(standing.queued, oldest, standing.dead)}
-    since = standing.now - last.at
-    return {"webhooks": Webhooks(standing.queued, oldest, standing.dead, last.outcome, last.words, since)}
+    since, took = standing.now - last.at, standing.typical
+    return {"webhooks": Webhooks(standing.queued, oldest, standing.dead, last.outcome, last.words, since, took)}
 
 
 def _sessions(tx: Connection) -> dict[str, Any]:
-    return {"holders": tuple(_holder(one) for one in health.long_sessions(tx, SESSION_IDLE, SESSION_LONG))}
+    return {"holders": tuple(health.long_sessions(tx, SESSION_IDLE, SESSION_LONG))}
 
 
 _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
     "the queue of edits": _summary,
-    "late posts": _late,
     "failed posts": _failed,
     "open transactions": _sessions,
     "bulk jobs": lambda tx: {"stalled": tuple(health.stalled_jobs(tx, JOB_STALLED))},
@@ -191,7 +204,13 @@ def _read(engine: Engine) -> tuple[dict[str, Any], dict[str, str]]:
     """
     found: dict[str, Any] = {}
     unread: dict[str, str] = {}
-    for what, ask in _READS.items():
+    broker = standing.read()
+    reads: dict[str, Callable[[Connection], dict[str, Any]]] = {
+        "the oldest edit": partial(_oldest, broker=broker),
+        "late posts": partial(_late, broker=broker),
+        **_READS,
+    }
+    for what, ask in reads.items():
         try:
             with transaction(engine) as tx:
                 overview.limit_statements(tx, STATEMENTS_WITHIN)
@@ -203,11 +222,6 @@ def _read(engine: Engine) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _said(answers: Iterable[health.Answered]) -> dict[Outcome, Said]:
     return {one.outcome: Said(one.count, one.words, one.groups) for one in answers}
-
-
-def _holder(session: health.Session) -> Holder:
-    who = ", ".join(part for part in (session.application, session.user, session.client) if part) or "unknown"
-    return Holder(session.pid, who, session.idle, session.seconds, session.blocks)
 
 
 def _skew(engine: Engine) -> tuple[float, float]:

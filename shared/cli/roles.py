@@ -97,7 +97,7 @@ def flower(
     _become(commands.flower(address=address, port=port, history=history), environment)
 
 
-def migrate() -> None:
+def migrate(*, as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False) -> None:
     """Bring the database's tables up to date. Safe to run by several machines at once."""
     from shared.settings import settings  # noqa: PLC0415 - as above
 
@@ -106,7 +106,7 @@ def migrate() -> None:
     from shared.store.db import migrate as bring_up_to_date  # noqa: PLC0415
 
     bring_up_to_date(settings().database_url)
-    typer.echo("The database is up to date.")
+    typer.echo('{"upToDate": true}' if as_json else "The database is up to date.")
 
 
 def _require(*names: str) -> None:

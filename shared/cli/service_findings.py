@@ -54,8 +54,8 @@ def _answers(service: _Service, answers: Mapping[Outcome, Said]) -> Iterable[Fin
         yield Finding(
             f"{service.name}_set_up_wrongly",
             answers_alike(service.name, wrongly.words, wrongly.count).removesuffix("."),
-            f"{service.check} {service.work} are tried for an hour; those that fail meanwhile: `redraft posts retry "
-            f"--reason {service.failed}`.",
+            f"{service.check} Then try what waits at once: `redraft posts retry --waiting`. {service.work} are tried "
+            f"for an hour; those that fail meanwhile: `redraft posts retry --reason {service.failed}`.",
         )
     failing = [answers[one] for one in (*sorted(FAILURES - {Outcome.MISCONFIGURED}), Outcome.UNKNOWN) if one in answers]
     if failing:
@@ -65,7 +65,7 @@ def _answers(service: _Service, answers: Mapping[Outcome, Said]) -> Iterable[Fin
             f"{service.name}_failing",
             f"The latest try of the {service.name} failed for {counted(count, 'post')}: {words}",
             f"Look into the {service.name} and its log. {service.work} are tried again for an hour, and "
-            "`redraft posts show POST` says when.",
+            "`redraft posts show POST` says when; `redraft posts retry --waiting` tries them at once.",
         )
 
 
@@ -90,6 +90,8 @@ def failed_posts(database: DatabaseFacts) -> Iterable[Finding]:
         )
 
 
+SLOW: Final = timedelta(seconds=1)
+"""A receiver whose calls take longer, while events wait, is a finding."""
 EVENTS_WAIT: Final = timedelta(minutes=10)
 """An event that waits for longer is a finding, whatever the receiver answers."""
 
@@ -110,6 +112,14 @@ def webhooks(found: Webhooks) -> Iterable[Finding]:
             f"{counted(found.queued, 'webhook event')} {waits}{oldest}; {answer}",
             "Look into the receiver. If it is well, check REDRAFT_WEBHOOK_URL and REDRAFT_SERVICE_SECRET of its "
             "worker. `redraft webhooks status` shows each workspace, `redraft webhooks show EVENT` each try.",
+        )
+    if found.queued and found.took is not None and found.took >= SLOW:
+        yield Finding(
+            "receiver_slow",
+            f"The receiver of webhooks is slow: a call takes {duration(found.took)}, and "
+            f"{counted(found.queued, 'event')} wait{'s' if found.queued == 1 else ''}",
+            "Let it answer first and work afterwards. Until then raise REDRAFT_WEBHOOK_CALLS of its worker, or start "
+            "more workers of the queue webhooks.",
         )
     if found.dead:
         are, them = ("is", "it") if found.dead == 1 else ("are", "them")

@@ -68,11 +68,15 @@ def up(
 
 def announce(output: "Output", places: "Places", plan: "Plan", config: "Settings", folder: Path) -> None:
     """Tell a person where everything is, and what to type next."""
-    sandbox = not (config.publisher_url or plan.reference_services)
-    lines = [
-        "",
-        "Redraft is up. Ctrl-C stops everything.",
-        "",
+    lines = ["", "Redraft is up. Ctrl-C stops everything.", "", *parts(places, folder)]
+    if not (config.publisher_url or plan.reference_services):
+        lines.append("  Publishing  a sandbox that only logs; REDRAFT_PUBLISHER_URL names a real publisher")
+    output.write("\n".join([*lines, "", *next_step(places, folder), "", ""]))
+
+
+def parts(places: "Places", folder: Path) -> list[str]:
+    """Where everything is, a line each."""
+    return [
         f"  API         {places.api_url}/v1    its pages: {places.api_url}/docs",
         f"  Operators   {places.ops_url}    user {places.ops_user}, password {places.ops_password}",
         f"  Flower      {places.flower_url}    user {places.flower_user}, password {places.flower_password}",
@@ -80,18 +84,17 @@ def announce(output: "Output", places: "Places", plan: "Plan", config: "Settings
         f"  Redis       {places.redis_url}",
         f"  Data        {folder} (all of the above: stack.json)",
     ]
-    if sandbox:
-        lines.append("  Publishing  a sandbox that only logs; REDRAFT_PUBLISHER_URL names a real publisher")
-    lines.append("")
+
+
+def next_step(places: "Places", folder: Path) -> list[str]:
+    """What to type next: the documented request, or how to make a key."""
     if places.api_key is None:
-        lines += [
+        return [
             "There is no API key yet. Start with --demo for one and some posts, or make your own in another terminal:",
             f"  redraft workspaces create NAME --data-dir {shlex.quote(str(folder))}",
             f"  redraft keys create WORKSPACE NAME --data-dir {shlex.quote(str(folder))}",
         ]
-    else:
-        lines += ["Try it (in another terminal):", "", request(places.api_url, places.api_key)]
-    output.write("\n".join([*lines, "", ""]))
+    return ["Try it (in another terminal):", "", request(places.api_url, places.api_key)]
 
 
 def request(api_url: str, api_key: str) -> str:

@@ -121,8 +121,8 @@ def _named(event_ids: list[str], until: datetime, data_dir: Path, by: str) -> li
     from shared.store.acts import Actor  # noqa: PLC0415
 
     done: list[str] = []
-    for start in range(0, len(event_ids), webhook_resends.LOOKED_AT):
-        some = event_ids[start : start + webhook_resends.LOOKED_AT]
+    for start in range(0, len(event_ids), webhook_resends.TOGETHER):
+        some = event_ids[start : start + webhook_resends.TOGETHER]
         with database(data_dir) as tx:
             resent = webhook_resends.resend(tx, some, until, Actor(by))
         _ring(resent, data_dir)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shared.cli.webhook_resend import counted, resend
+from shared.cli.webhook_resend import resend
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
@@ -46,10 +46,10 @@ def status(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
     from shared.domain import edit_histories  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.domain.histories import away  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
-    from shared.store import webhook_log  # noqa: PLC0415
+    from shared.store import webhook_backlogs  # noqa: PLC0415
 
     with database(data_dir) as tx:
-        found = webhook_log.backlogs(tx)
+        found = webhook_backlogs.backlogs(tx)
         now = posts_store.clock(tx)
     if as_json:
         say_json(
@@ -60,6 +60,8 @@ def status(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
                     "queued": one.queued,
                     "oldestAt": edit_histories.moment(one.oldest),
                     "dead": one.dead,
+                    "countedUpTo": one.most,
+                    "tookSeconds": one.typical.total_seconds() if one.typical is not None else None,
                     "lastAnswer": _answer_json(one.last),
                 }
                 for one in found
@@ -69,9 +71,10 @@ def status(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
     rows = [
         {
             "workspace": one.name,
-            "queued": counted(one.queued),
+            "queued": one.counted(one.queued),
             "oldest": away(one.oldest, now) if one.oldest else "",
-            "dead": counted(one.dead),
+            "dead": one.counted(one.dead),
+            "takes": edit_histories.duration(one.typical) if one.typical is not None else "",
             "answer": _answer_words(one.last, now),
         }
         for one in found
@@ -81,11 +84,12 @@ def status(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
         "queued": "waiting",
         "oldest": "the oldest",
         "dead": "dead",
+        "takes": "takes",
         "answer": "last answer",
     }
     say(rows, headings, as_json=False, none="There are no webhook events.", wraps="answer")
-    if len(found) >= webhook_log.WORKSPACES:
-        echo(f"Only {webhook_log.WORKSPACES} workspaces are shown, those that wait longest first.")
+    if len(found) >= webhook_backlogs.WORKSPACES:
+        echo(f"Only {webhook_backlogs.WORKSPACES} workspaces are shown, those that wait longest first.")
 
 
 def _answer_json(answer: "Answer | None") -> dict[str, Any] | None:
@@ -98,6 +102,7 @@ def _answer_json(answer: "Answer | None") -> dict[str, Any] | None:
         "outcome": answer.outcome.value,
         "status": answer.status,
         "message": answer.message,
+        "tookSeconds": answer.took.total_seconds() if answer.took is not None else None,
     }
 
 
@@ -188,6 +193,12 @@ def show(
         echo(line)
 
 
+def _took(answer: "Answer") -> str:
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
+
+    return edit_histories.duration(answer.took) if answer.took is not None else "not known"
+
+
 def _lines(found: "EventLog") -> list[str]:
     from shared.domain import edit_histories  # noqa: PLC0415 - as above
     from shared.domain.histories import away  # noqa: PLC0415
@@ -205,7 +216,8 @@ def _lines(found: "EventLog") -> list[str]:
     if event.status is webhook_log.EventStatus.QUEUED and event.next_at:
         lines.append(f"  {'next try':<12} {away(event.next_at, event.now)}")
     lines.append(f"{event.tries:,} {'try' if event.tries == 1 else 'tries'}, the newest first:")
-    lines += [f"  {number:>5}  {moment(answer.at)}  {answer.words}" for number, answer in found.tries]
+    for number, answer in found.tries:
+        lines.append(f"  {number:>5}  {moment(answer.at)}  {_took(answer):>9}  {answer.words}")
     if event.tries > len(found.tries):
         lines.append("  Older tries, and tries of an older version, are not shown.")
     if found.acts:

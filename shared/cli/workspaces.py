@@ -6,11 +6,13 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from shared.cli import tables
 from shared.cli.places import stack_of
 from shared.local.datadir import STACK_FILE
 
@@ -65,9 +67,13 @@ def list_workspaces(*, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> 
 
     with database(data_dir) as tx:
         found = keys.workspaces(tx)
+    rows = [{"workspaceId": one.id, "name": one.name, "createdAt": format_instant(one.created_at)} for one in found]
+    if not as_json:
+        rows = [row | {"createdAt": ago(one.created_at)} for row, one in zip(rows, found, strict=True)]
     say(
-        [{"workspaceId": one.id, "name": one.name, "createdAt": format_instant(one.created_at)} for one in found],
+        rows,
         {"workspaceId": "id", "name": "name", "createdAt": "created"},
+        shortens=("name",),
         as_json=as_json,
         none="There are no workspaces yet. Make one: redraft workspaces create NAME",
     )
@@ -154,6 +160,14 @@ def echo(line: str, *, err: bool = False) -> None:
     typer.echo(safe.encode(errors="backslashreplace").decode(), err=err)
 
 
+def ago(instant: datetime) -> str:
+    """A time of a list: `3 d ago` on a terminal, and whole in a pipe, whose reader compares it with logs."""
+    from shared.domain.histories import away  # noqa: PLC0415 - as above
+    from shared.domain.times import format_instant  # noqa: PLC0415
+
+    return format_instant(instant) if screen_width() is None else away(instant, datetime.now(UTC))
+
+
 def screen_width() -> int | None:
     """The columns of the terminal; None for a pipe, whose reader wants one line for one thing."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -191,15 +205,26 @@ def refuse(message: str, *, code: int = 2) -> NoReturn:
 
 
 def say_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2))
+    """Print JSON with its letters as they are, where the output can hold them; control characters come out escaped."""
+    plain = "utf" not in (getattr(sys.stdout, "encoding", None) or "").lower()
+    said = json.dumps(value, indent=2, ensure_ascii=plain)
+    typer.echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in said))
 
 
 def say(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, none: str, wraps: str = ""
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    *,
+    as_json: bool,
+    none: str,
+    wraps: str = "",
+    priority: Sequence[str] = (),
+    shortens: Sequence[str] = (),
 ) -> None:
     """Rows as JSON, else as a table of `columns` (field: heading), else, where there are no rows, as one sentence.
 
-    `wraps`: the field of long texts. On a terminal such a text takes several lines, and every other field one.
+    A terminal shows the columns that fit, the first of `priority` first, each row in one line. `wraps`: the field of
+    long texts, which take several lines there. `shortens`: fields whose texts are cut there, such as names.
     """
     if as_json:
         say_json(rows)
@@ -212,12 +237,15 @@ def say(
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    width = screen_width()
+    if width is not None:
+        columns = tables.fitting(rows, columns, width, priority=priority, shortens=shortens, wraps=wraps)
+        rows = tables.cut(rows, columns, width, shortens) if not wraps else rows
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for field, heading in columns.items():
-        one_line = field != wraps if wraps else field.endswith("Id")
-        table.add_column(heading, no_wrap=one_line, overflow="fold")
+        table.add_column(heading, no_wrap=field != wraps, overflow="fold")
     # A pipe has no width: what reads it wants one line a row.
-    console = Console(width=screen_width() or (PIPE_WIDTH if wraps else 200))
+    console = Console(width=width or PIPE_WIDTH)
     for row in rows:
         # Text: a name may hold what rich takes for markup.
         table.add_row(*(Text(str(row[field])) for field in columns))

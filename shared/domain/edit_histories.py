@@ -23,7 +23,6 @@ GROUPS: Final[Mapping[str, str]] = {plain.name: plain.name for plain in PLAIN} |
     "soundId": "sound",
 }
 _PLAIN: Final = frozenset(plain.name for plain in PLAIN)
-WAITS_TOO_LONG: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,33 +158,9 @@ def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHist
     return Prospect(edit, overwrites, waiting, before, after, refusal, at_once, mark)
 
 
-def advice(edit: EditHistory) -> str:
-    """What to do about an edit, in a sentence or two."""
-    if edit.status == EditStatus.QUEUED:
-        if edit.attempts:
-            return (
-                f"It was started {_count(edit.attempts, 'time')} and its worker died. It runs alone now, and ends as "
-                "failed when its attempts are spent; the worker's log says why it died."
-            )
-        if edit.waited > WAITS_TOO_LONG:
-            return "It waits too long. Run `redraft doctor`: it names a missing worker or the session with the lock."
-        return "Nothing to do: it waits for its worker, which takes it within seconds."
-    if edit.status == EditStatus.FAILED:
-        return (
-            "It never took effect. The worker's log says why: repair that, then requeue the edit. Or discard it if it "
-            "is no longer wanted."
-        )
-    return {
-        EditStatus.APPLIED: "Nothing to do: it took effect.",
-        EditStatus.REJECTED: "Nothing to do here: the client knows why, and may send another edit."
-        if edit.error_code != "discarded"
-        else "Nothing to do: an operator discarded it, and it never took effect.",
-    }[EditStatus(edit.status)]
-
-
 def milestones(edit: EditHistory) -> list[tuple[str, datetime | None, str]]:
     """(what happened, when, a note) from acceptance to the end; None for what has not happened."""
-    steps: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by key {edit.requested_by}")]
+    steps: list[tuple[str, datetime | None, str]] = [("accepted", edit.created_at, f"by {edit.requested_by}")]
     note = f"after {duration(edit.started_at - edit.created_at)}" if edit.started_at else "no worker has taken it"
     if edit.attempts > 1:
         note += f"; attempt {edit.attempts}"
@@ -258,7 +233,6 @@ def as_json(edit: EditHistory) -> dict[str, Any]:
         "before": without_secrets(edit.before),
         "after": without_secrets(edit.after),
         "error": error,
-        "advice": advice(edit),
     }
 
 

@@ -14,6 +14,7 @@ DONE: Final[Mapping[str, str]] = {
     "retry": "put back",
     "retry_not_sent": "put back",
     "went_out": "found to be out",
+    "try_now": "tried at once",
     "requeue": "requeued",
     "discard": "discarded",
     "resend": "sent again",

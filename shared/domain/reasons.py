@@ -3,15 +3,16 @@
 Pure. `redraft posts stuck`, `redraft posts show`, `redraft doctor` and the operators' pages all say the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from shared.domain import failure_classes
+from shared.domain import failure_classes, waits
 from shared.domain.edit_histories import duration
 from shared.domain.failure_classes import FailureClass
 from shared.domain.lifecycle import ClaimKind, Status
 from shared.domain.service_answers import FAILURES, Outcome, Past
+from shared.domain.waits import NOTHING_FOUND, Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Row:
 
     `render_tries`: renders that failed; `render_waits`: the renderer has said "not now" or "still at work".
     `render_outcome` and `render_message`: how its latest render ended, in the renderer's words. `failure_class`: None
-    where the post failed before classes were recorded; `failure_message`: the last words.
+    where the post failed before classes were recorded; `failure_message`: the last words. `edits`: how many edits wait
+    for it; `wanted`: the time that the last of them would give it.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Row:
     failure_message: str | None = None
     render_outcome: str | None = None
     render_message: str | None = None
+    edits: int = 0
+    wanted: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,62 @@ class Reason:
     next_at: datetime | None = None
 
 
-def of(row: Row, last: LastTry | None, past: Past, now: datetime, limits: Limits = Limits()) -> Reason:
-    """The reason. `past`: the tries under the latest key; `now`: the database's clock."""
+def of(
+    row: Row,
+    last: LastTry | None,
+    past: Past,
+    now: datetime,
+    limits: Limits = Limits(),
+    *,
+    found: Waits = NOTHING_FOUND,
+) -> Reason:
+    """The reason. `past`: the tries under the latest key; `now`: the database's clock; `found`: what may keep workers
+    from the post.
+    """
+    reason = _of_row(row, last, past, now, limits)
+    if reason.code == "waits":
+        return _before_its_time(row, reason, now, found)
+    queue = _taken_by(row, now)
+    blocked = waits.blocked(queue, row.id, found) if queue else None
+    if blocked is None and reason.code == "unsent":
+        blocked = waits.blocked("ops", row.id, found)
+    if blocked is None:
+        return reason
+    # What the post's own row can only guess gives way to what was found. What it knows, such as an answer, does not.
+    if reason.code in _GUESSES:
+        return replace(reason, code=blocked.code, words=blocked.words)
+    return replace(reason, words=f"{reason.words}; {blocked.words}")
+
+
+_GUESSES: Final = ("sent", "unsent", "unrendered", "put_back")
+
+
+def _taken_by(row: Row, now: datetime) -> str | None:
+    """The queue whose worker should take the post at this moment; None where it waits for its time or its service."""
+    if row.deleted or row.status in (Status.POSTED, Status.FAILED):
+        return None
+    at = row.claim_expires_at if row.claim is not None else row.retry_at
+    if at is not None and at > now:
+        return None
+    rendering = row.claim == ClaimKind.RENDER if row.claim is not None else row.status == Status.PENDING_RENDER
+    return "render" if rendering else "publish"
+
+
+def _before_its_time(row: Row, reason: Reason, now: datetime, found: Waits) -> Reason:
+    """The reason for a post whose time has not come: edits that wait for it may be about to change that."""
+    if not row.edits:
+        return reason
+    many = "1 edit waits" if row.edits == 1 else f"{row.edits:,} edits wait"
+    blocked = waits.blocked("edits", row.id, found)
+    why = f": {blocked.words}" if blocked is not None else ""
+    if row.wanted is not None and row.wanted <= now:
+        words = f"an edit that waits gives it a time that has passed; {many} for the post{why}"
+        return replace(reason, code="edit_waits", words=words, next_at=None)
+    return replace(reason, code="edit_waits" if blocked else "waits", words=f"{reason.words}; {many} for it{why}")
+
+
+def _of_row(row: Row, last: LastTry | None, past: Past, now: datetime, limits: Limits) -> Reason:
+    """What the row and its tries say."""
     if row.deleted:
         return Reason("deleted", "a client deleted it, and it never goes out")
     if row.status == Status.POSTED:

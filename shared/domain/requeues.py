@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from shared.domain.edit_histories import Prospect
@@ -63,8 +63,8 @@ def mark(prospects: Iterable[Prospect]) -> str:
 
 
 def chunks(prospects: Sequence[Prospect], at_most: int) -> list[list[Prospect]]:
-    """Parts of about `at_most` edits. The edits of one post stay together, in their order: the first of them changes
-    what a requeue of the others would do.
+    """Parts of `at_most` edits. The edits of one post stay in their order, and together if they fit into one part: the
+    first of them changes what a requeue of the others would do.
     """
     by_post: dict[str, list[Prospect]] = {}
     for one in prospects:
@@ -73,8 +73,28 @@ def chunks(prospects: Sequence[Prospect], at_most: int) -> list[list[Prospect]]:
     for together in by_post.values():
         if not found or len(found[-1]) + len(together) > at_most:
             found.append([])
-        found[-1] += together
+        for one in together:
+            if len(found[-1]) >= at_most:
+                found.append([])
+            found[-1].append(one)
     return found
+
+
+@dataclass(slots=True)
+class Act:
+    """What one act on many edits has done so far, part by part. `began_at`: the number of the last edit of the queue
+    when the operator looked; `done`: post -> its edits that the earlier parts requeued.
+    """
+
+    began_at: int
+    done: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, part: Iterable[Prospect], done: Iterable[str]) -> None:
+        """Note what a part has requeued."""
+        ids = set(done)
+        for one in part:
+            if one.edit.id in ids:
+                self.done.setdefault(one.edit.post_id, set()).add(one.edit.id)
 
 
 def _count(number: int, what: str) -> str:

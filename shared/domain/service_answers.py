@@ -56,6 +56,7 @@ class Reply:
 
     `never_started` only where nothing can have been sent. `retry_after`: seconds that the service asks us to wait.
     `status`: the HTTP status, for logs of tries; None where there was no answer. What it means stands in `kind`.
+    `took`: seconds that the call lasted; None where no call was made.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class Reply:
     message: str | None = None
     retry_after: float | None = None
     status: int | None = field(default=None, compare=False)
+    took: float | None = field(default=None, compare=False)
 
     @property
     def outcome(self) -> Outcome:

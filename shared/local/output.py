@@ -1,9 +1,11 @@
 """One terminal for many processes: each line with the name of who said it."""
 
+import json
 import re
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 COLOURS: Final = (36, 32, 35, 34, 96, 92, 95, 94)
@@ -43,6 +45,12 @@ class Repeats:
         return [(name, f"{line} ({count} more times)") for (name, line), count in counts.items() if count]
 
 
+def _as_json(name: str, line: str) -> str:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    said = {"timestamp": at, "level": "warning", "event": "process_said", "process": name, "line": line}
+    return json.dumps(said)
+
+
 class Output:
     """Prints the lines of children. A closed or broken standard output ends nothing but the printing."""
 
@@ -53,7 +61,9 @@ class Output:
         coloured: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`prefixed` False prints lines as they came, for machines that parse them."""
+        """`prefixed` False prints lines as they came, for machines that parse them. A line that is no JSON becomes one,
+        such as ours about a process that ended.
+        """
         self._prefixed = prefixed
         self._coloured = sys.stdout.isatty() if coloured is None else coloured
         self._colour_of: dict[str, int] = {}
@@ -62,7 +72,7 @@ class Output:
 
     def __call__(self, name: str, line: str) -> None:
         if not self._prefixed:
-            self.write(f"{line}\n")
+            self.write(f"{line if line.startswith('{') else _as_json(name, line)}\n")
             return
         now = self._clock()
         for earlier, repeated in self._repeats.over(now):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shared.local import commands
 from shared.local.datadir import STACK_FILE, DataDir, free_port, port_is_free, write_private
@@ -58,6 +58,11 @@ class Places:
     ops_password: str
     api_key: str | None = None
 
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> "Places":
+        """From the content of stack.json. Raises KeyError where a name is missing."""
+        return cls(**{name: said[_camel(name)] for name in cls.__dataclass_fields__})
+
     def json(self) -> str:
         """The content of stack.json."""
         pairs = {
@@ -73,6 +78,11 @@ class Places:
             "redisUrl": self.redis_url,
         }
         return json.dumps(pairs, indent=2) + "\n"
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from shared.domain.service_answers import FAILURES, Outcome
+from shared.domain.waits import Session
 
 _TAKES_WRITES = text("SELECT current_setting('transaction_read_only') = 'off'")
 
@@ -27,22 +28,6 @@ _MIGRATED = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 def versions(tx: Connection) -> set[str]:
     """The migrations that the database stands at; none where it was never migrated."""
     return set(tx.execute(_VERSIONS).scalars()) if tx.execute(_MIGRATED).scalar_one() else set()
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A database session. `seconds`: how long its transaction has lasted, or how long it has been idle in one.
-
-    `blocks`: how many others wait for its locks.
-    """
-
-    pid: int
-    user: str | None
-    application: str
-    client: str | None
-    idle: bool
-    seconds: float
-    blocks: int
 
 
 # The query is not read: its text may hold captions. A plain user sees no state of other users' sessions.

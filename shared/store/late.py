@@ -1,43 +1,67 @@
-"""Posts that should have gone out, and why a post has not: its row and its tries, read for shared/domain/reasons.py."""
+"""Posts that should have gone out, and why a post has not: its row, its tries and its lock, read for
+shared/domain/reasons.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
 from shared.domain import reasons
+from shared.domain.edits import EditPatch
+from shared.domain.fields import UNSET
 from shared.domain.reasons import LastTry, Limits, Reason, Row
 from shared.domain.service_answers import Past
+from shared.domain.waits import UNKNOWN, Broker, Waits
 from shared.settings import settings
+from shared.store import locks
 from shared.store import publish_attempts as attempts_store
 from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED_LATE
 
-_ROWS = text("""
+EDITS = 100
+"""Edits that wait for one post, of which so many are counted."""
+
+_ROWS = text(f"""
     SELECT clock_timestamp(), p.id, p.status, p.scheduled_time, p.deleted_at IS NOT NULL, p.claim_kind, p.claim_token,
         p.claim_expires_at, p.retry_at, p.enqueued_at, p.render_tries, p.render_waits_since IS NOT NULL,
-        p.failure_reason, p.failure_class, p.failure_message, p.render_outcome, p.render_message,
+        p.failure_reason, p.failure_class, p.failure_message, p.render_outcome, p.render_message, e.count, e.changes,
         l.try_number, l.claim_token, l.started_at, l.outcome, l.message, l.forgiven
     FROM posts p LEFT JOIN LATERAL (
         SELECT try_number, claim_token, started_at, outcome, message, forgiven FROM publish_attempts
         WHERE post_id = p.id ORDER BY id DESC LIMIT 1) l ON true
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS count, (array_agg(changes ORDER BY seq DESC) FILTER (WHERE changes ? 'scheduledTime'))[1]
+            AS changes
+        FROM (SELECT seq, changes FROM edits WHERE post_id = p.id AND status = 'queued' ORDER BY seq LIMIT {EDITS}) q) e
     WHERE p.id = ANY(:ids)""")
 _OF_ROW = len(fields(Row))
 
 
-def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
-    """Why each of these posts is where it is (ix_publish_attempts_post). Unknown ids are left out."""
+def why(tx: Connection, post_ids: Sequence[str], broker: Broker = UNKNOWN) -> dict[str, Reason]:
+    """Why each of these posts is where it is (ix_publish_attempts_post, ix_edits_queue). Unknown ids are left out.
+    `broker`: what Redis said.
+    """
     rows = tx.execute(_ROWS, {"ids": list(post_ids)}).all()
     past = attempts_store.histories(tx, post_ids)
     config = settings()
     limits = Limits(config.tries_never_started, config.tries_unknown, config.service_timeout)
+    around = Waits(locks.of_posts(tx, post_ids), broker)
     found: dict[str, Reason] = {}
     for now, *values in rows:
-        row, last = Row(*values[:_OF_ROW]), values[_OF_ROW:]
+        *own, changes = values[:_OF_ROW]
+        row, last = Row(*[*own, _instant(changes)]), values[_OF_ROW:]
         history = past.get(row.id)
         latest = LastTry(*last) if last[0] is not None else None
-        found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits)
+        found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits, found=around)
     return found
+
+
+def _instant(changes: dict[str, Any] | None) -> datetime | None:
+    """The time that an edit asks for."""
+    instant = EditPatch.from_changes(changes).instant if changes else UNSET
+    return None if instant is UNSET else instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +109,10 @@ _LATE = text(f"""
     ) late ORDER BY scheduled_time LIMIT :limit""")
 
 
-def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER) -> list[LatePost]:
+def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER, broker: Broker = UNKNOWN) -> list[LatePost]:
     """Posts that should have gone out, the longest late first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
     rows = tx.execute(_LATE, {"limit": limit, "late": late_after}).all()
-    said = why(tx, [row.id for row in rows])
+    said = why(tx, [row.id for row in rows], broker)
     # One that went out, failed or was deleted between the two statements is late no more.
     return [
         LatePost(row.id, row.workspace_id, row.status, row.scheduled_time, row.timezone, row.now, said[row.id])

@@ -3,7 +3,7 @@
 Each transaction is bounded. Whatever was done stays done, so that an act that was interrupted is simply begun again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, text
 from shared.domain import edit_histories
 from shared.domain.edit_histories import EditHistory, Prospect
 from shared.domain.lifecycle import EditStatus
+from shared.domain.requeues import Act
 from shared.store import operator_actions
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
@@ -25,7 +26,7 @@ LOOKED_AT = 100_000
 NEWER_AT_MOST = 2
 """Later changes that touch the fields of one edit, the newest, as far as they are read: a page has a thousand edits."""
 TOGETHER: Final = 200
-"""Edits in one transaction, unless one post has more."""
+"""Edits in one transaction, which has their posts locked for a fraction of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +183,35 @@ class Mended:
     webhooks: list[str]
 
 
-def requeue(tx: Connection, seen: Mapping[str, str | None], actor: Actor) -> Mended:
+# ix_edits_post
+_SINCE = text("SELECT post_id, id FROM edits WHERE post_id = ANY(:posts) AND seq > :began_at")
+
+
+def _undisturbed(tx: Connection, act: Act | None, posts: Collection[str]) -> set[str]:
+    """Of these posts those of which earlier parts of the act requeued edits, and which got no other edit since."""
+    begun = {post_id: act.done[post_id] for post_id in posts if post_id in act.done} if act else {}
+    if act is None or not begun:
+        return set()
+    rows = tx.execute(_SINCE, {"posts": list(begun), "began_at": act.began_at})
+    return begun.keys() - {post_id for post_id, edit_id in rows if edit_id not in begun[post_id]}
+
+
+def requeue(tx: Connection, seen: Mapping[str, str | None], actor: Actor, act: Act | None = None) -> Mended:
     """`operator_actions.requeue` of some failed edits in one transaction, in their order.
 
     `seen`: the mark of the prospect that the operator agreed to, by the edit's id; None agrees to any. An edit whose
-    prospect is another now, or whose post is locked elsewhere, is left as it is.
+    prospect is another now, or whose post is locked elsewhere, is left as it is. `act`: the earlier parts of the same
+    act. They have changed the prospects of the same posts, which is no reason to stop.
     """
     posts = {edit.post_id for edit in _read(tx, list(seen))}
     locked = posts_store.lock_posts(tx, posts, "skip")
+    goes_on = _undisturbed(tx, act, locked)
     ready = [
         one.edit
         for one in prospects(tx, list(seen))
-        if one.edit.post_id in locked and one.edit.status == EditStatus.FAILED and seen[one.edit.id] in {None, one.mark}
+        if one.edit.post_id in locked
+        and one.edit.status == EditStatus.FAILED
+        and (seen[one.edit.id] in {None, one.mark} or one.edit.post_id in goes_on)
     ]
     operator_actions.requeue_locked(tx, ready, actor)
     return _mended(seen, ready, [])

@@ -216,7 +216,7 @@ def posts(
 @dataclass(frozen=True, slots=True)
 class Found:
     """What goes by an id that an operator copied: its kind in words, and the page that shows it (`edits`, `posts`,
-    `jobs`, or `requests` for all edits of a request), opened by the id `opens`.
+    `jobs`, `webhooks`, or `requests` for all edits of a request), opened by the id `opens`.
     """
 
     kind: str
@@ -230,7 +230,7 @@ _FIND = text("""
     SELECT 'post', id, 'posts', id FROM posts WHERE id = ANY(:ids)
     UNION ALL SELECT 'edit', id, 'edits', id FROM edits WHERE id = ANY(:ids)
     UNION ALL SELECT 'bulk job', id, 'jobs', id FROM reschedules WHERE id = ANY(:ids)
-    UNION ALL SELECT 'webhook event of post', id, 'posts', post_id FROM webhook_events WHERE id = ANY(:ids)
+    UNION ALL SELECT 'webhook event', id, 'webhooks', id FROM webhook_events WHERE id = ANY(:ids)
     UNION ALL (
         SELECT CASE WHEN count(*) = 1 THEN 'edit of request' ELSE 'edits of request' END, r.id,
             CASE WHEN count(*) = 1 THEN 'edits' ELSE 'requests' END,

@@ -275,6 +275,9 @@ webhook_events = Table(
     Index("ix_webhook_events_dead", text("seq DESC"), postgresql_where=text("status = 'dead'")),
     Index("ix_webhook_events_delivered", "finished_at", postgresql_where=text("status = 'delivered'")),
     Index(
+        "ix_webhook_events_taken", "workspace_id", "finished_at", "seq", postgresql_where=text("status = 'delivered'")
+    ),
+    Index(
         "ix_webhook_events_open",
         "workspace_id",
         "status",
@@ -295,5 +298,6 @@ webhook_tries = Table(
     Column("outcome", Text, nullable=False),
     Column("status", SmallInteger, comment="the HTTP status; null: there was no answer"),
     Column("message", Text),
+    Column("took_ms", Integer, comment="how long the call lasted; null: not known"),
     Index("ix_webhook_tries_latest", "workspace_id", text("at DESC")),
 )

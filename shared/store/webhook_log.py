@@ -1,4 +1,7 @@
-"""What operators read of webhook events, of all workspaces: backlogs, lists, each event's tries. Each is bounded."""
+"""What operators read of webhook events, of all workspaces: lists, and each event's tries. Each is bounded.
+
+webhook_backlogs.py has the sums of each workspace.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +11,16 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
+from shared.domain.edit_histories import duration
 from shared.domain.service_answers import Outcome
 from shared.store import acts as acts_store
-from shared.store import posts as posts_store
 from shared.store.webhooks import QUEUED_AT
 
 MANY: Final = 10_000
 """Counts stop there: a count of MANY means at least so many."""
-WORKSPACES: Final = 200
 TRIES: Final = 200
-LATE_AFTER: Final = timedelta(minutes=10)
-"""An event that waits for longer is shown in red, and is a finding of `redraft doctor`."""
+SLOW: Final = timedelta(seconds=1)
+"""A call that lasts so long is said beside its answer."""
 
 
 class EventStatus(StrEnum):
@@ -31,93 +33,36 @@ class EventStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one try at an event ended. `status`: the HTTP status, None where there was no answer."""
+    """How one try at an event ended. `status`: the HTTP status, None where there was no answer. `took`: how long the
+    call lasted, None where that is not known.
+    """
 
     at: datetime
     outcome: Outcome
     status: int | None
     message: str | None
+    took: timedelta | None = None
 
     @property
     def words(self) -> str:
-        """`taken (204)`, `500: the service answered 500`, `timed out`."""
+        """`taken (204)`, `taken (204) after 4.2 s`, `500: the service answered 500`, `timed out`."""
+        slow = f" after {duration(self.took)}" if self.took is not None and self.took >= SLOW else ""
         if self.outcome is Outcome.DONE:
-            return f"taken ({self.status})" if self.status else "taken"
+            return (f"taken ({self.status})" if self.status else "taken") + slow
         said = self.message or self.outcome.value.replace("_", " ")
-        return said if self.status is None or str(self.status) in said else f"{self.status}: {said}"
+        return (said if self.status is None or str(self.status) in said else f"{self.status}: {said}") + slow
 
 
-def _answer(at: datetime | None, outcome: str | None, status: int | None, message: str | None) -> Answer | None:
-    return None if at is None or outcome is None else Answer(at, Outcome(outcome), status, message)
+def answer_of(
+    at: datetime | None, outcome: str | None, status: int | None, message: str | None, took_ms: int | None
+) -> Answer | None:
+    """An answer as a row holds it; None where there is no row."""
+    return None if at is None or outcome is None else Answer(at, Outcome(outcome), status, message, took_of(took_ms))
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """One workspace's events. `oldest`: when the one that waits longest was made, or queued again."""
-
-    workspace_id: str
-    name: str
-    queued: int
-    oldest: datetime | None
-    dead: int
-    last: Answer | None
-
-
-# For each workspace some short walks, in the order of their index, so that no plan reads the whole table:
-# ix_webhook_events_open and ix_webhook_tries_latest.
-_BACKLOGS = text(f"""
-    SELECT w.id, w.name, queued.count, oldest.at, dead.count, last.at, last.outcome, last.status, last.message
-    FROM workspaces w
-    CROSS JOIN LATERAL (SELECT count(*) FROM (
-        SELECT FROM webhook_events WHERE workspace_id = w.id AND status = 'queued'
-        ORDER BY {QUEUED_AT} LIMIT :many) counted) queued
-    CROSS JOIN LATERAL (SELECT count(*) FROM (
-        SELECT FROM webhook_events WHERE workspace_id = w.id AND status = 'dead'
-        ORDER BY {QUEUED_AT} LIMIT :many) counted) dead
-    LEFT JOIN LATERAL (
-        SELECT {QUEUED_AT} AS at FROM webhook_events WHERE workspace_id = w.id AND status = 'queued'
-        ORDER BY {QUEUED_AT} LIMIT 1) oldest ON true
-    LEFT JOIN LATERAL (
-        SELECT at, outcome, status, message FROM webhook_tries t WHERE t.workspace_id = w.id
-        ORDER BY at DESC LIMIT 1) last ON true
-    WHERE queued.count > 0 OR dead.count > 0 OR last.at IS NOT NULL
-    ORDER BY oldest.at NULLS LAST, dead.count DESC, w.name LIMIT :limit""")
-
-
-def backlogs(tx: Connection, limit: int = WORKSPACES) -> list[Backlog]:
-    """Workspaces that have events, the one that waits longest first."""
-    return [
-        Backlog(workspace_id, name, queued, oldest, dead, _answer(*last))
-        for workspace_id, name, queued, oldest, dead, *last in tx.execute(_BACKLOGS, {"many": MANY, "limit": limit})
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """All backlogs together: what `redraft doctor` judges. Counts of MANY mean at least so many."""
-
-    now: datetime
-    queued: int
-    oldest: datetime | None
-    dead: int
-    last: Answer | None
-
-
-def standing(tx: Connection) -> Standing:
-    """The sum over all workspaces, and the latest answer to any of them."""
-    found = backlogs(tx, limit=1_000_000)
-    return total(found, posts_store.clock(tx))
-
-
-def total(found: Sequence[Backlog], now: datetime) -> Standing:
-    """Backlogs added up."""
-    return Standing(
-        now,
-        sum(one.queued for one in found),
-        min((one.oldest for one in found if one.oldest), default=None),
-        sum(one.dead for one in found),
-        max((one.last for one in found if one.last), key=lambda answer: answer.at, default=None),
-    )
+def took_of(took_ms: float | None) -> timedelta | None:
+    """How long a call lasted, of milliseconds."""
+    return None if took_ms is None else timedelta(milliseconds=took_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +94,9 @@ class ListedEvent:
 
 _E_QUEUED_AT = "coalesce(e.resent_at, e.created_at)"
 _COLUMNS = f"""e.seq, e.id, e.workspace_id, e.post_id, e.type, e.status, e.created_at, {_E_QUEUED_AT}, e.finished_at,
-    e.tries, e.lease_expires_at, last.at, last.outcome, last.status, last.message, clock_timestamp()"""
+    e.tries, e.lease_expires_at, last.at, last.outcome, last.status, last.message, last.took_ms, clock_timestamp()"""
 _LAST = """LEFT JOIN LATERAL (
-        SELECT at, outcome, status, message FROM webhook_tries t WHERE t.event_seq = e.seq
+        SELECT at, outcome, status, message, took_ms FROM webhook_tries t WHERE t.event_seq = e.seq
         ORDER BY number DESC LIMIT 1) last ON true"""
 
 
@@ -160,7 +105,7 @@ def _listed(row: Sequence[Any]) -> ListedEvent:
     *last, now = rest
     return ListedEvent(
         seq, event_id, workspace_id, post_id, kind, EventStatus(status), created_at, queued_at, finished_at, tries,
-        next_at, _answer(*last), now,
+        next_at, answer_of(*last), now,
     )  # fmt: skip
 
 
@@ -177,19 +122,24 @@ def _open(order: str, beyond: str) -> str:
         ORDER BY {_E_QUEUED_AT} {order}, e.seq {order} LIMIT :limit"""
 
 
+def _delivered(whose: str) -> str:
+    return f"""
+        SELECT {_COLUMNS} FROM (
+            SELECT * FROM webhook_events WHERE status = 'delivered' AND :status = 'delivered' AND {whose}
+                AND (finished_at, seq) < (CAST(:at AS timestamptz), CAST(:seq AS bigint))
+            ORDER BY finished_at DESC, seq DESC LIMIT :limit) e
+        {_LAST}
+        ORDER BY e.finished_at DESC, e.seq DESC"""
+
+
 _LISTS: Final = {
     EventStatus.QUEUED: text(_open("ASC", ">")),
     EventStatus.DEAD: text(_open("DESC", "<")),
     # ix_webhook_events_delivered
-    EventStatus.DELIVERED: text(f"""
-        SELECT {_COLUMNS} FROM (
-            SELECT * FROM webhook_events WHERE status = 'delivered' AND :status = 'delivered'
-                AND (finished_at, seq) < (CAST(:at AS timestamptz), CAST(:seq AS bigint))
-                AND (CAST(:workspace AS text) IS NULL OR workspace_id = :workspace)
-            ORDER BY finished_at DESC, seq DESC LIMIT :limit) e
-        {_LAST}
-        ORDER BY e.finished_at DESC, e.seq DESC"""),
+    EventStatus.DELIVERED: text(_delivered("CAST(:workspace AS text) IS NULL")),
 }
+# ix_webhook_events_taken: a filter would walk past the events of all other workspaces.
+_DELIVERED_OF_ONE: Final = text(_delivered("workspace_id = :workspace"))
 
 
 def events(
@@ -205,7 +155,8 @@ def events(
     except ValueError:
         place = ("-infinity", 0) if status is EventStatus.QUEUED else ("infinity", 0)
     given = {"status": status.value, "workspace": workspace_id, "limit": limit, "at": place[0], "seq": place[1]}
-    return [_listed(row) for row in tx.execute(_LISTS[status], given)]
+    of_one = status is EventStatus.DELIVERED and workspace_id is not None
+    return [_listed(row) for row in tx.execute(_DELIVERED_OF_ONE if of_one else _LISTS[status], given)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +171,7 @@ class EventLog:
 
 _ONE = text(f"SELECT {_COLUMNS}, e.resent_at FROM webhook_events e {_LAST} WHERE e.id = :id")
 _TRIES = text("""
-    SELECT number, at, outcome, status, message FROM webhook_tries WHERE event_seq = :seq
+    SELECT number, at, outcome, status, message, took_ms FROM webhook_tries WHERE event_seq = :seq
     ORDER BY number DESC LIMIT :limit""")
 
 
@@ -232,5 +183,8 @@ def event_log(tx: Connection, event_id: str) -> EventLog | None:
     *columns, resent_at = row
     event = _listed(columns)
     rows = tx.execute(_TRIES, {"seq": event.seq, "limit": TRIES})
-    tries = [(number, Answer(at, Outcome(outcome), status, message)) for number, at, outcome, status, message in rows]
+    tries = [
+        (number, Answer(at, Outcome(outcome), status, said, took_of(took_ms)))
+        for number, at, outcome, status, said, took_ms in rows
+    ]
     return EventLog(event, resent_at, tries, acts_store.of(tx, event_id, 20))

@@ -94,6 +94,7 @@ def lease(tx: Connection, post_ids: Iterable[str], expiry: float) -> list[Leased
 class Delivery:
     """How a leased event's call ended. `wait`: seconds until its next try, where it was not delivered. `unwanted`: the
     receiver said that it will never take it. `outcome`, `answer`: the meaning and the HTTP status of its answer.
+    `took_ms`: how long the call lasted.
     """
 
     seq: int
@@ -103,6 +104,7 @@ class Delivery:
     wait: float
     outcome: str
     answer: int | None = None
+    took_ms: int | None = None
     unwanted: bool = False
 
 
@@ -121,15 +123,17 @@ _FINISH = text(f"""
                 ELSE 'queued' END AS status
             FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
                 seq bigint, lease_token text, delivered boolean, message text, wait float, unwanted boolean,
-                outcome text, answer smallint)
+                outcome text, answer smallint, took_ms integer)
             JOIN webhook_events w ON w.seq = r.seq) f
         WHERE e.seq = f.seq AND e.lease_token = f.lease_token AND e.status = 'queued'
-        RETURNING e.seq, e.post_id, e.workspace_id, e.status, e.tries, f.outcome, f.answer, f.message
+        RETURNING e.seq, e.post_id, e.workspace_id, e.status, e.tries, f.outcome, f.answer, f.message,
+            f.took_ms
     ), logged AS (
-        INSERT INTO webhook_tries (event_seq, number, workspace_id, outcome, status, message)
-        SELECT seq, tries, workspace_id, outcome, answer, message FROM finished
+        INSERT INTO webhook_tries (event_seq, number, workspace_id, outcome, status, message, took_ms)
+        SELECT seq, tries, workspace_id, outcome, answer, message, took_ms FROM finished
         ON CONFLICT (event_seq, number) DO UPDATE
-            SET at = excluded.at, outcome = excluded.outcome, status = excluded.status, message = excluded.message
+            SET at = excluded.at, outcome = excluded.outcome, status = excluded.status, message = excluded.message,
+                took_ms = excluded.took_ms
     )
     SELECT post_id, status FROM finished""")
 
@@ -145,18 +149,33 @@ def finish(tx: Connection, deliveries: Sequence[Delivery]) -> dict[str, str]:
     return {row[0]: row[1] for row in tx.execute(_FINISH, {"rows": to_json(deliveries).decode()})}
 
 
+FORGOTTEN_LOOKED_AT = 20_000
+"""Waiting events that one look for forgotten ones reads."""
+
+# ix_webhook_events_queue, a part of it.
 _FORGOTTEN = text("""
-    SELECT post_id FROM (
-        SELECT DISTINCT ON (post_id) post_id, seq, created_at, lease_expires_at FROM webhook_events
-        WHERE status = 'queued' ORDER BY post_id, seq) head
-    WHERE CASE WHEN lease_expires_at IS NULL THEN created_at < now() - make_interval(secs => :age)
-               ELSE lease_expires_at <= clock_timestamp() END
-    ORDER BY seq LIMIT :limit""")
+    WITH looked_at AS MATERIALIZED (
+        SELECT post_id, seq, created_at, lease_expires_at FROM webhook_events
+        WHERE status = 'queued' AND post_id > :after ORDER BY post_id, seq LIMIT :looked_at),
+    found AS (
+        SELECT post_id, seq FROM (
+            SELECT DISTINCT ON (post_id) post_id, seq, created_at, lease_expires_at FROM looked_at
+            ORDER BY post_id, seq) head
+        WHERE CASE WHEN lease_expires_at IS NULL THEN created_at < now() - make_interval(secs => :age)
+                   ELSE lease_expires_at <= clock_timestamp() END
+        ORDER BY post_id LIMIT :limit)
+    SELECT ARRAY(SELECT post_id FROM found ORDER BY seq), (SELECT count(*) FROM found),
+        (SELECT max(post_id) FROM found), (SELECT CASE WHEN count(*) = :looked_at THEN max(post_id) END FROM looked_at)
+""")
 
 
-def forgotten(tx: Connection, age: float, limit: int) -> list[str]:
-    """Posts whose next event waits for longer than `age` seconds, or whose lease has expired."""
-    return list(tx.execute(_FORGOTTEN, {"age": age, "limit": limit}).scalars())
+def forgotten(tx: Connection, age: float, limit: int, after: str = "") -> tuple[list[str], str]:
+    """Posts whose next event waits for longer than `age` seconds, or whose lease has expired: at most `limit`, among
+    FORGOTTEN_LOOKED_AT events. Returned second: the post to go on from, as `after`; empty at the end.
+    """
+    given = {"age": age, "limit": limit, "after": after, "looked_at": FORGOTTEN_LOOKED_AT}
+    found, count, last, place = tx.execute(_FORGOTTEN, given).one()
+    return found, (last if count and count == limit else place) or ""
 
 
 FORGOTTEN_A_PAGE = 1000

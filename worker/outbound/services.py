@@ -38,7 +38,9 @@ def call(kind: Service, body: str, key: str, attempt: int, at: datetime) -> Repl
     """
     if not url_of(kind):
         return _sandbox(kind, body, key, attempt)
+    began = time.monotonic()
     reply = _called(kind, body, key, attempt, at)
+    reply = replace(reply, took=time.monotonic() - began)
     metrics.service_answered(kind, reply.outcome)
     if reply.outcome is Outcome.MISCONFIGURED:
         _report_misconfigured(kind, reply.message or "")

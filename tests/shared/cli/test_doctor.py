@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from shared import task_names
 from shared.broker import queue, redis_state
-from shared.cli import probes, worker_probes
+from shared.cli import finding_weights, findings, probes, service_findings, worker_probes
 from shared.cli.doctor import doctor
 from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, Webhooks, WorkerFacts
 from shared.cli.findings import diagnose
@@ -125,6 +126,7 @@ def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
     run(engine, "UPDATE edits SET created_at = now() - interval '5 min' WHERE id = :id", id=old)
     finding = found(engine).pop("old_edits")
     assert "1 edit in the queue; the oldest waits for 5 min" in finding.what
+    assert f"The oldest, {old}: no worker has taken it for 5 min" in finding.todo
 
 
 @pytest.mark.parametrize(
@@ -516,14 +518,64 @@ def test_a_redis_that_refuses_writes_is_found_with_its_reason(
         assert 0 < client.ttl(redis_state.TRIAL_KEY) <= redis_state.TRIAL_KEPT
         client.config_set("maxmemory", 1)
         full = redis_codes()
-        assert set(full) == {"redis_refuses_writes", "redis_memory"}
+        # One finding with its cause: no second one with a senseless percentage.
+        assert set(full) == {"redis_refuses_writes"}
         assert "maxmemory" in full["redis_refuses_writes"].what
+        assert "and its maxmemory is 1 B." in full["redis_refuses_writes"].todo
         client.config_set("maxmemory", 0)
         client.replicaof("127.0.0.1", 9)
         assert "read only replica" in redis_codes()["redis_refuses_writes"].what
         client.replicaof("NO", "ONE")
         assert redis_codes() == {}
     factories.forget_caches()
+
+
+def test_of_a_redis_that_refuses_writes_the_workers_that_could_not_be_asked_are_no_second_finding(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, own_valkey: Server
+) -> None:
+    """Red before: "The workers could not be looked at: OutOfMemoryError"."""
+    monkeypatch.setenv("REDRAFT_REDIS_URL", own_valkey.url)
+    factories.forget_caches()
+    with redis.Redis.from_url(own_valkey.url) as client:
+        client.config_set("maxmemory", 1)
+        codes = [one.code for one in diagnose(probes.examine(database_url))]
+        client.config_set("maxmemory", 0)
+    assert codes == ["redis_refuses_writes"]
+    factories.forget_caches()
+
+
+def test_the_heaviest_finding_comes_first() -> None:
+    old = timedelta(minutes=5)
+    database = DatabaseFacts(9, 0.1, ("0002",), (), 1, old, 1, 1, (), (), ("rs_1",), Webhooks(1, old, 1))
+    workers = WorkerFacts((Queue("edits", 2000, ()),), {"x": 0}, beat=False)
+    facts = Facts(database, RedisFacts("volatile-lru", "rdb", refuses="full"), workers, {"Flower": "gone"})
+    codes = [finding.code for finding in diagnose(facts)]
+    places = [
+        codes.index(one) for one in ("redis_refuses_writes", "no_worker", "old_edits", "failed_edits", "redis_eviction")
+    ]
+    assert places == sorted(places)
+    assert codes.index("unreachable_flower") > codes.index("failed_edits")
+    assert set(codes[:2]) == {"redis_refuses_writes", "pending_migrations"}
+
+
+def test_the_weights_name_codes_that_exist() -> None:
+    source = "".join(Path(str(one.__file__)).read_text(encoding="utf-8") for one in (findings, service_findings))
+    for code in frozenset().union(*finding_weights.WEIGHTS):
+        made = code.replace("publisher", "{service.name}").replace("renderer", "{service.name}")
+        assert any(one in source for one in (f'"{code}"', f'"{made}"', f'f"{made}"')) or code.startswith(
+            ("unreachable_", "untrusted_")
+        ), code
+
+
+def test_a_slow_receiver_is_found_while_events_wait() -> None:
+    slow = Webhooks(
+        3, timedelta(seconds=20), 0, Outcome.DONE, "taken (200) after 4.0 s", timedelta(), timedelta(seconds=4)
+    )
+    [finding] = service_findings.webhooks(slow)
+    assert finding.code == "receiver_slow"
+    assert finding.what == "The receiver of webhooks is slow: a call takes 4.0 s, and 3 events wait"
+    assert list(service_findings.webhooks(replace(slow, took=timedelta(seconds=0.9)))) == []
+    assert list(service_findings.webhooks(replace(slow, queued=0, oldest=None))) == []
 
 
 def test_a_redis_whose_snapshot_failed_is_found_although_it_has_an_append_only_file(

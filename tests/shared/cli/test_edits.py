@@ -433,3 +433,18 @@ def test_show_names_the_account_and_tells_times_in_the_posts_zone(engine: Engine
     shown_post = CliRunner().invoke(posts_command.app, ["show", home])
     assert f"{factories.TIKTOK} (Coffee)" in shown_post.stdout
     assert "(2030-01-01 10:00 Asia/Tokyo)" in shown_post.stdout
+
+
+def test_an_edit_behind_a_lock_names_the_session_and_not_nothing_to_do(engine: Engine) -> None:
+    home = post(engine)
+    waiting = edit(engine, home, {"caption": "x"})
+    with engine.connect() as holder:
+        pid = holder.execute(text("SELECT pg_backend_pid() FROM posts WHERE id = :id FOR UPDATE"), {"id": home})
+        named = f"session {pid.scalar_one()} ("
+        shown = eventually(lambda: said if named in (said := redraft("show", waiting).output) else None, within=10)
+        assert "Nothing to do" not in shown
+        assert answer("show", waiting)["waits"] == "locked"
+        [listed] = answer("list", "--post", home)
+        assert listed["advice"].startswith(f"It waits: {named}")
+    # Nothing has it locked any more; but no worker runs here.
+    assert answer("show", waiting)["waits"] == "no_worker"

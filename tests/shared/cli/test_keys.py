@@ -266,3 +266,32 @@ def test_every_command_takes_json() -> None:
     for app in COMMANDS.values():
         for command in typer.main.get_command(app).commands.values():  # type: ignore[attr-defined]
             assert "--json" in [option for parameter in command.params for option in parameter.opts], command.name
+
+
+@pytest.mark.parametrize("command", ["workspaces", "accounts", "keys"])
+def test_each_table_fits_80_columns_with_whole_ids_and_a_row_a_line(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    home = answer("workspaces", "create", "A workspace with a name " + "x" * 60)["workspaceId"]
+    ids = {"workspaces": home, "accounts": answer("accounts", "add", home, "tiktok", "y" * 90)["accountId"]}
+    ids["keys"] = answer("keys", "create", home, "z" * 90)["keyId"]
+    monkeypatch.setattr(workspaces, "screen_width", lambda: 80)
+    shown = redraft(command, "list").output
+    lines = [line for line in shown.splitlines() if line.strip()]
+    assert max(map(len, lines)) <= 80, shown
+    # A heading, a rule and one row.
+    assert len(lines) == 3, shown
+    assert ids[command] in lines[2]
+    assert "ago" in lines[2] or "just now" in lines[2]
+    assert "T" in answer(command, "list")[0]["createdAt"]
+
+
+def test_json_keeps_letters_and_escapes_what_would_steer_a_terminal(engine: Engine) -> None:
+    result = redraft("workspaces", "create", "Café Ñandú", "--json")
+    assert "Café Ñandú" in result.stdout
+    with engine.begin() as tx:
+        tx.execute(text("UPDATE workspaces SET name = :name"), {"name": "a\x1b[31m\x9b31m"})
+    shown = redraft("workspaces", "list", "--json").stdout
+    assert "\x1b" not in shown
+    assert "\x9b" not in shown
+    assert json.loads(shown)[0]["name"] == "a\x1b[31m\x9b31m"

@@ -15,6 +15,7 @@ from shared.cli import posts as command
 from shared.domain import edit_histories
 from shared.domain.service_answers import Reply
 from tests import factories
+from tests.waiting import eventually
 from tests.worker.fake_services import (
     MADE,
     FakeServices,
@@ -589,3 +590,51 @@ def test_one_posts_story_tells_its_tries_its_edits_and_what_to_do(engine: Engine
     assert "put back by Kim; before: failed, suspended" in redraft("show", post).output
     (act,) = json.loads(redraft("show", post, "--json").stdout)["acts"]
     assert (act["by"], act["action"], act["before"]["failureReason"]) == ("Kim", "retry", "suspended")
+
+
+def test_a_late_post_behind_a_lock_names_the_session(engine: Engine) -> None:
+    home = due(engine)
+    with engine.connect() as holder:
+        pid = holder.execute(text("SELECT pg_backend_pid() FROM posts WHERE id = :id FOR UPDATE"), {"id": home})
+        named = f"session {pid.scalar_one()} ("
+        eventually(lambda: named in redraft("show", home).output, within=10)
+        [stuck] = json.loads(redraft("stuck", "--json").stdout)
+        assert stuck["why"].startswith(named)
+        assert stuck["reason"] == "locked"
+    [stuck] = json.loads(redraft("stuck", "--json").stdout)
+    assert stuck["reason"] == "no_worker"
+
+
+def test_an_edit_that_waits_and_brings_a_post_forward_makes_it_late(engine: Engine) -> None:
+    """Red before: the post's story said only that it waits for its time."""
+    with engine.begin() as tx:
+        home = factories.post(tx)
+        changes = {"scheduledTime": "2020-01-01T10:00", "timezone": "Europe/Paris"}
+        factories.edit(tx, home, changes)
+    shown = json.loads(redraft("show", home, "--json").stdout)
+    assert shown["reason"] == "edit_waits"
+    assert shown["why"].startswith("an edit that waits gives it a time that has passed; 1 edit waits for the post: no")
+
+
+def test_posts_that_wait_are_tried_at_once_when_their_service_is_well_again(
+    engine: Engine, fake_services: FakeServices, rung: list[Any]
+) -> None:
+    login = Reply("misconfigured", message="the service answered 401: token expired")
+    posts = [due(engine) for _ in range(2)]
+    for post in posts:
+        fake_services.replies = [login]
+        publish_now((post, 1))
+    rung.clear()
+    shown = redraft("retry", "--waiting", says="y\n")
+    assert shown.exit_code == 0, shown.output
+    assert "2 posts wait for the next try. The last answers:" in shown.output
+    assert "2 the service answered 401: token expired" in shown.output
+    assert "2 of 2 are tried now." in shown.output
+    assert rung == [("posts.publish", [[[post, 1] for post in sorted(posts)]])]
+    # A second time finds none.
+    again = redraft("retry", "--waiting", "--yes", "--json")
+    assert (again.exit_code, json.loads(again.stdout)) == (0, [])
+    assert "No post waits for another try" in redraft("retry", "--waiting").output
+    named = redraft("retry", posts[0], "--waiting", "--yes")
+    assert (named.exit_code, "wait for no such try" in named.stderr) == (1, True)
+    assert redraft("retry", "--waiting", "--not-sent").exit_code == 2

@@ -54,7 +54,10 @@ def test_status_says_what_waits_and_what_was_answered_last(engine: Engine, fake_
     [said] = answer("status")
     assert said.pop("oldestAt").endswith("Z")
     assert said.pop("lastAnswer").items() >= {"outcome": "server_error", "status": 503}.items()
-    assert said == {"workspaceId": "ws_test", "workspace": "ws_test", "queued": 1, "dead": 0}
+    assert said == {
+        "workspaceId": "ws_test", "workspace": "ws_test", "queued": 1, "dead": 0, "countedUpTo": 10_000,
+        "tookSeconds": None,
+    }  # fmt: skip
 
 
 def test_list_and_show_tell_of_each_event_and_each_try(engine: Engine, fake_services: FakeServices) -> None:

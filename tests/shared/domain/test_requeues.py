@@ -73,7 +73,9 @@ def test_edits_and_posts_are_counted() -> None:
         ("", 2, []),
         ("abc", 2, ["ab", "c"]),
         ("aba", 2, ["aa", "b"]),
-        ("aaabb", 2, ["aaa", "bb"]),
+        # However many one post has: its lock is held for one part at a time.
+        ("aaabb", 2, ["aa", "a", "bb"]),
+        ("aaaaabb", 3, ["aaa", "aa", "bb"]),
         ("abab", 4, ["aabb"]),
     ],
 )

@@ -1,5 +1,7 @@
 """The terminal of `redraft up`: names and levels in colour, and a warning that comes again is counted."""
 
+import json
+
 import pytest
 
 from shared.local.output import AGAIN_WITHIN, Output, Repeats
@@ -8,6 +10,9 @@ WARNING = "13:10:45 [warning  ] ring_failed task=edits.apply"
 LATER = "13:10:47 [warning  ] ring_failed task=edits.apply"
 OTHER = "13:10:47 [warning  ] ring_failed task=posts.publish"
 INFO = "13:10:45 edits@host ready."
+
+
+JSON_LINE = '{"event": "ring_failed", "level": "warning"}'
 
 
 def test_a_warning_that_comes_again_is_counted_and_told_of_once() -> None:
@@ -57,5 +62,19 @@ def test_what_came_again_is_told_before_the_next_line(capsys: pytest.CaptureFixt
 def test_lines_for_machines_stay_as_they_came(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output(prefixed=False, coloured=True)
     for _ in range(2):
-        output("edits", WARNING)
-    assert capsys.readouterr().out.splitlines() == [WARNING, WARNING]
+        output("edits", JSON_LINE)
+    assert capsys.readouterr().out.splitlines() == [JSON_LINE, JSON_LINE]
+
+
+def test_what_is_no_json_becomes_a_line_of_json_that_names_its_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """Red before: `redraft api` wrote a bare "ended with SIGKILL" among lines of JSON."""
+    output = Output(prefixed=False, coloured=True)
+    output("api-2", "ended with SIGKILL; starting it again in 0.5 s")
+    said = json.loads(capsys.readouterr().out)
+    assert said.pop("timestamp").endswith("Z")
+    assert said == {
+        "level": "warning",
+        "event": "process_said",
+        "process": "api-2",
+        "line": "ended with SIGKILL; starting it again in 0.5 s",
+    }

@@ -252,3 +252,38 @@ def test_what_would_be_overwritten_is_seen_behind_any_number_of_later_changes(en
         found = operator_actions.prospect(tx, mine) if look == "one" else mending.prospects(tx, [mine])[0]
     assert found is not None
     assert [one.edit_id for one in found.overwrites] == [later]
+
+
+def test_the_edits_of_one_post_are_requeued_in_parts_and_each_part_goes_on_where_the_last_ended(engine: Engine) -> None:
+    """The first part changes the post's queue, which is no reason to leave the others."""
+    home = post(engine)
+    ids = [edit(engine, home, f"c{number}") for number in range(5)]
+    with transaction() as tx:
+        act = requeues.Act(mending.last_place(tx))
+        seen = mending.prospects(tx, ids)
+    parts = requeues.chunks(seen, 2)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    for number, part in enumerate(parts):
+        with transaction() as tx:
+            done = mending.requeue(tx, {one.edit.id: one.mark for one in part}, KIM, act)
+        act.add(part, done.done)
+        assert done.left == []
+        # A worker applies what was requeued meanwhile, and moves the post's revision.
+        apply.apply_edits([home])
+        assert statuses(engine, ids) == ["applied"] * min(5, 2 * (number + 1)) + ["failed"] * max(0, 3 - 2 * number)
+    # In their order: the last one counts.
+    assert factories.row(engine, "posts", home).caption == "c4"
+
+
+def test_an_edit_that_comes_between_two_parts_leaves_the_rest_as_it_is(engine: Engine) -> None:
+    home = post(engine)
+    ids = [edit(engine, home, f"c{number}") for number in range(3)]
+    with transaction() as tx:
+        act = requeues.Act(mending.last_place(tx))
+        first, second = requeues.chunks(mending.prospects(tx, ids), 2)
+    with transaction() as tx:
+        act.add(first, mending.requeue(tx, {one.edit.id: one.mark for one in first}, KIM, act).done)
+    edit(engine, home, "came in between", "")
+    with transaction() as tx:
+        done = mending.requeue(tx, {one.edit.id: one.mark for one in second}, KIM, act)
+    assert (done.done, done.left) == ([], [ids[2]])

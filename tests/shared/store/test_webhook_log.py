@@ -3,14 +3,16 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from shared.domain.service_answers import Outcome, Reply
-from shared.store import acts, webhook_log, webhook_resends
+from shared.store import acts, webhook_backlogs, webhook_log, webhook_resends
+from shared.store import webhooks as webhooks_store
 from shared.store.acts import Actor
 from shared.store.db import transaction
 from shared.store.webhook_log import Answer, EventStatus
@@ -58,7 +60,7 @@ def dead(engine: Engine, *posts: str) -> list[str]:
 
 def test_each_try_is_kept_with_its_time_its_status_and_its_words(engine: Engine, fake_services: FakeServices) -> None:
     told(engine, "post_1")
-    fake_services.replies = [NOT_TAKEN, Reply("done", status=204)]
+    fake_services.replies = [NOT_TAKEN, Reply("done", status=204, took=4.2)]
     deliver("post_1")
     change(engine, "webhook_events", events(engine)[0].id, lease_expires_at="sql:now()")
     deliver("post_1")
@@ -67,9 +69,10 @@ def test_each_try_is_kept_with_its_time_its_status_and_its_words(engine: Engine,
     assert found is not None
     said = [(number, one.outcome, one.status, one.message, one.words) for number, one in found.tries]
     assert said == [
-        (2, Outcome.DONE, 204, None, "taken (204)"),
+        (2, Outcome.DONE, 204, None, "taken (204) after 4.2 s"),
         (1, Outcome.SERVER_ERROR, 500, "the service answered 500", "the service answered 500"),
     ]
+    assert [one.took for _, one in found.tries] == [timedelta(seconds=4.2), None]
     assert found.tries[0][1].at > found.tries[1][1].at
     assert (found.event.status, found.event.tries, found.event.last) == (EventStatus.DELIVERED, 2, found.tries[0][1])
 
@@ -91,6 +94,9 @@ def test_tries_go_with_their_event(engine: Engine, fake_services: FakeServices) 
         (Answer(LONG_AGO, Outcome.REFUSED, 410, "the service answered 410"), "the service answered 410"),
         (Answer(LONG_AGO, Outcome.DONE, 200, None), "taken (200)"),
         (Answer(LONG_AGO, Outcome.DONE, None, None), "taken"),
+        (Answer(LONG_AGO, Outcome.DONE, 200, None, timedelta(milliseconds=999)), "taken (200)"),
+        (Answer(LONG_AGO, Outcome.DONE, 200, None, timedelta(seconds=1)), "taken (200) after 1.0 s"),
+        (Answer(LONG_AGO, Outcome.UNKNOWN, None, "timed out", timedelta(seconds=30)), "timed out after 30 s"),
     ],
 )
 def test_an_answer_is_said_once(answer: Answer, words: str) -> None:
@@ -160,6 +166,7 @@ def test_all_since_a_time_go_again_in_their_order_and_in_steps(
     engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhook_resends, "LOOKED_AT", 2)
+    monkeypatch.setattr(webhook_resends, "TOGETHER", 1)
     types = tuple(f"type.{number}" for number in range(5))
     told(engine, "post_1", types=types)
     deliver("post_1")
@@ -215,8 +222,8 @@ def test_backlogs_say_what_waits_since_when_what_is_dead_and_the_last_answer(
     change(engine, "webhook_events", first.id, created_at="sql:now() - interval '1 hour'")
     change(engine, "webhook_events", second.id, status="dead", finished_at="sql:now()")
     with engine.connect() as tx:
-        [one] = webhook_log.backlogs(tx)
-        whole = webhook_log.standing(tx)
+        [one] = webhook_backlogs.backlogs(tx)
+        whole = webhook_backlogs.standing(tx)
     assert (one.workspace_id, one.queued, one.dead) == (factories.WORKSPACE, 2, 1)
     assert one.last is not None
     assert (one.last.outcome, one.last.words) == (Outcome.SERVER_ERROR, "503")
@@ -226,7 +233,7 @@ def test_backlogs_say_what_waits_since_when_what_is_dead_and_the_last_answer(
     # One that an operator has queued again waits since then.
     change(engine, "webhook_events", first.id, resent_at="sql:now()")
     with engine.connect() as tx:
-        assert webhook_log.standing(tx).oldest == last.created_at
+        assert webhook_backlogs.standing(tx).oldest == last.created_at
 
 
 @pytest.mark.parametrize("status", list(EventStatus))
@@ -282,10 +289,81 @@ def test_every_list_is_read_by_an_index(engine: Engine) -> None:
             assert "Seq Scan on webhook_events" not in plan, plan
             wanted = "ix_webhook_events_delivered" if status is EventStatus.DELIVERED else "ix_webhook_events_open"
             assert wanted in plan, plan
-        plan = "\n".join(tx.execute(text(f"EXPLAIN {webhook_log._BACKLOGS.text}"), {"many": 100, "limit": 9}).scalars())
-        assert "Seq Scan on webhook_events" not in plan, plan
-        assert "ix_webhook_events_open" in plan
-        step = webhook_resends._STEP_OF_DEAD
-        given = Choice(datetime.now(UTC), datetime.now(UTC), EventStatus.DEAD).given() | {"after": 0, "looked_at": 100}
-        plan = "\n".join(tx.execute(text(f"EXPLAIN {step.text}"), given).scalars())
-        assert "ix_webhook_events_dead" in plan, plan
+
+        def plan_of(statement: TextClause, **given: Any) -> str:
+            plan = "\n".join(tx.execute(text(f"EXPLAIN {statement.text}"), given).scalars())
+            assert "Seq Scan on webhook_events" not in plan, plan
+            return plan
+
+        # One that has few events, beside others that have many.
+        given = {"status": "delivered", "workspace": "ws_rare", "limit": 50, "at": "infinity", "seq": 0}
+        assert "ix_webhook_events_taken" in plan_of(webhook_log._DELIVERED_OF_ONE, **given)
+        assert "ix_webhook_events_open" in plan_of(webhook_backlogs._WORKSPACES, limit=9)
+        counts = plan_of(webhook_backlogs._COUNTS, ids=["ws_1"], many=100, typical=20)
+        assert "ix_webhook_events_open" in counts
+        plan_of(webhook_backlogs._TOTALS, many=100)
+        now = datetime.now(UTC)
+        given = Choice(now, now, EventStatus.DEAD).given() | {"after": 0, "looked_at": 100, "most": 10}
+        assert "ix_webhook_events_dead" in plan_of(webhook_resends._STEP_OF_DEAD, **given)
+        one = Choice(now, now, workspace_id="ws_rare").given()
+        assert "ix_webhook_events_delivered" in plan_of(webhook_resends._FIRST, **one)
+        assert "ix_webhook_events_taken" in plan_of(webhook_resends._FIRST_OF_ONE, **one)
+        assert "ix_webhook_events_taken" in plan_of(webhook_resends._COUNT_OF_ONE, **one, many=100)
+        forgotten = plan_of(webhooks_store._FORGOTTEN, age=1.0, limit=10, after="", looked_at=100)
+        assert "ix_webhook_events_queue" in forgotten
+
+
+def test_a_resend_of_more_than_it_looks_at_begins_where_none_is_missed(
+    engine: Engine, fake_services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that waited for days while no worker ran ends long after later ones were made."""
+    monkeypatch.setattr(webhook_resends, "_FIRST", text(webhook_resends._FIRST.text.replace("100000", "2")))
+    told(engine, *(f"post_{number}" for number in range(5)))
+    deliver(*(f"post_{number}" for number in range(5)))
+    ids = [event.id for event in events(engine)]
+    change(engine, "webhook_events", ids[4], finished_at="sql:now() - interval '9 days'")
+    choice = Choice(clock(engine) - timedelta(hours=1), clock(engine))
+    assert resend_all(choice) == ids[:4]
+
+
+def test_counts_of_many_workspaces_stop_early_and_say_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_backlogs, "COUNTED", 4)
+    monkeypatch.setattr(webhook_backlogs, "COUNTED_AT_LEAST", 2)
+    dead(engine, "post_1", "post_2", "post_3")
+    with engine.begin() as tx:
+        factories.workspace(tx, "ws_b", "_b", "sk_b")
+        tx.execute(text("UPDATE webhook_events SET workspace_id = 'ws_b' WHERE post_id = 'post_3'"))
+    with engine.connect() as tx:
+        found = {one.workspace_id: one for one in webhook_backlogs.backlogs(tx)}
+    assert {one.most for one in found.values()} == {2}
+    assert [found[home].counted(found[home].dead) for home in (factories.WORKSPACE, "ws_b")] == ["2+", "1"]
+
+
+def test_a_slow_receiver_is_named_by_its_latest_calls(engine: Engine, fake_services: FakeServices) -> None:
+    told(engine, "post_1", types=("type.1", "type.2", "type.3"))
+    fake_services.replies = [Reply("done", status=200, took=one) for one in (9.0, 2.0)] + [replace(NOT_TAKEN, took=3.0)]
+    deliver("post_1")
+    with engine.connect() as tx:
+        [one] = webhook_backlogs.backlogs(tx)
+        whole = webhook_backlogs.standing(tx)
+    assert (one.typical, one.slow) == (timedelta(seconds=3), True)
+    assert whole.typical == one.typical
+
+
+def test_forgotten_events_are_looked_for_part_by_part(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks_store, "FORGOTTEN_LOOKED_AT", 3)
+    told(engine, "post_a", types=("type.1", "type.2", "type.3", "type.4"))
+    told(engine, "post_b", "post_c", "post_d")
+    change_all = text("UPDATE webhook_events SET created_at = now() - interval '1 minute'")
+    with engine.begin() as tx:
+        tx.execute(change_all)
+    seen, place = [], ""
+    with engine.connect() as tx:
+        for _ in range(9):
+            some, place = webhooks_store.forgotten(tx, 1.0, 10, place)
+            seen += some
+            if not place:
+                break
+        # As many as there is room for; the next look goes on behind them.
+        assert webhooks_store.forgotten(tx, 1.0, 1, "post_a") == (["post_b"], "post_b")
+    assert seen == ["post_a", "post_b", "post_c", "post_d"]
