@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from shared.cli import accounts, edits, keys, posts, roles, webhooks, workspaces
+from shared.cli import accounts, edits, jobs, keys, posts, roles, webhooks, workspaces
 from shared.cli.doctor import doctor
 from shared.cli.prune import prune
 from shared.cli.reschedule import reschedule
@@ -52,6 +52,7 @@ app.command("reschedule")(reschedule)
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(edits.app, name="edits")
 app.add_typer(posts.app, name="posts")
 app.add_typer(webhooks.app, name="webhooks")
