@@ -26,10 +26,10 @@ COLUMNS: Final = {
     "applied": "moved",
     "skipped": "skipped",
     "failed": "failed",
-    "dryRun": "dry run",
+    "dryRun": "dry",
     "took": "took",
 }
-PRIORITY: Final = ("id", "status", "total", "applied", "createdAt", "skipped", "failed", "dryRun", "took")
+PRIORITY: Final = ("id", "status", "total", "applied", "dryRun", "createdAt", "skipped", "failed", "took")
 """Which columns a narrow terminal keeps, the first one first."""
 
 
@@ -79,7 +79,9 @@ def show(
         shown = _row(job, _now())
         dry = ", a dry run" if job["dryRun"] else ""
         screen.say(f"{job['id']}: {job['status']}{dry}")
-        screen.say(f"Started {shown['createdAt']} ({job['createdAt']}), took {shown['took'] or 'no time yet'}")
+        away = f" ({shown['createdAt']})" if shown["createdAt"] != job["createdAt"] else ""
+        ended = f"ended after {shown['took']}" if shown["took"] else "has not ended"
+        screen.say(f"Started {job['createdAt']}{away}, {ended}")
         of = "not known yet" if job["total"] is None else f"{job['total']:,}"
         screen.say(f"Posts: {of}; decided: {decided(job):,}; moved: {job['applied']:,}")
         screen.reasons(jobs, totals)
@@ -165,7 +167,7 @@ def _row(job: "Job", now: "datetime") -> dict[str, str]:
         "status": job["status"],
         "createdAt": histories.away(began, now) if screen_width() else job["createdAt"],
         **{name: "" if count is None else f"{count:,}" for name, count in counts.items()},
-        "dryRun": "dry run" if job["dryRun"] else "",
+        "dryRun": "dry" if job["dryRun"] else "",
         "took": edit_histories.duration(ended - began) if ended else "",
     }
 

@@ -6,7 +6,7 @@ from typing import IO, Any, Final
 
 from shared.cli import reschedule_csv
 from shared.cli.reschedule_csv import Line
-from shared.cli.reschedule_screen import Screen
+from shared.cli.reschedule_screen import Screen, counted
 from shared.cli.waiting_posts import Posts
 from shared.domain.csv_lines import PlannedPost, fault_of_zone, occurs_twice
 
@@ -16,9 +16,12 @@ MOST_NAMED: Final = 50
 
 @dataclass(slots=True)
 class Checked:
-    """What a file holds. `zones`: the zone of each post that is to move, by its id; `bad`: how many lines are."""
+    """What a file holds. `zones`: the zone of each post that is to move, by its id; `captions`: the exported revision
+    and the caption of each post that has them; `bad`: how many lines are.
+    """
 
     zones: dict[str, str] = field(default_factory=dict)
+    captions: dict[str, tuple[int, str]] = field(default_factory=dict)
     bad: int = 0
     twice: int = 0
     zoneless: list[tuple[Line, PlannedPost]] = field(default_factory=list)
@@ -32,7 +35,10 @@ def check(file: IO[bytes], first_line: int, posts: Posts, screen: Screen) -> Che
             continue
         if line.post is None:
             _complain(found, line, line.fault, screen)
-        elif line.post.timezone:
+            continue
+        if line.post.caption is not None and line.post.revision is not None:
+            found.captions[line.post.post_id] = line.post.revision, line.post.caption
+        if line.post.timezone:
             found.zones[line.post.post_id] = line.post.timezone
             found.twice += occurs_twice(line.post.local, line.post.timezone)
         else:
@@ -42,7 +48,7 @@ def check(file: IO[bytes], first_line: int, posts: Posts, screen: Screen) -> Che
     if found.bad > MOST_NAMED:
         screen.complain(f"… and {found.bad - MOST_NAMED:,} more bad lines")
     if found.twice:
-        screen.complain(f"{found.twice:,} times occur twice, as the clocks go back; the first of the two is meant.")
+        screen.complain(f"The clocks go back over {counted(found.twice, 'time')}; of the two, the first is meant.")
     return found
 
 
@@ -64,7 +70,7 @@ def _check_zoneless(found: Checked, posts: Posts, screen: Screen) -> None:
         else:
             _complain(found, line, f"timezone {fault_of_zone('')}", screen)
     if kept:
-        screen.complain(f"{kept:,} posts without a time zone keep their time.")
+        screen.complain(f"Without a time zone: {counted(kept, 'post')}; the time stays.")
 
 
 def _complain(found: Checked, line: Line, fault: str, screen: Screen) -> None:

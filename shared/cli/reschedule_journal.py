@@ -9,13 +9,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from shared.cli.api_client import ArgumentsError
+from shared.cli.reschedule_captions import CaptionEdit
 from shared.domain.errors import printable
 from shared.domain.ids import new_id
 
@@ -64,6 +65,24 @@ class Run:
         found: dict[str, Any] = json.loads((self.folder / f"{part}.json").read_text())
         return found
 
+    @property
+    def undone(self) -> bool:
+        return (self.folder / "undone").exists()
+
+    def undo(self) -> None:
+        """This run is not to go on."""
+        (self.folder / "undone").touch()
+
+    @property
+    def has_captions(self) -> bool:
+        return (self.folder / "captions.json").exists()
+
+    def captions(self) -> list[CaptionEdit]:
+        """The captions that the run edits, before its jobs begin."""
+        with suppress(FileNotFoundError):
+            return [CaptionEdit(*one) for one in json.loads((self.folder / "captions.json").read_text())]
+        return []
+
     def begin(self, part: int) -> None:
         """This part is about to be sent."""
         if part not in self.begun:
@@ -90,7 +109,9 @@ def runs() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "redraft" / "runs"
 
 
-def create(api_url: str, bodies: Iterable[dict[str, Any]], total: int | None) -> Run:
+def create(
+    api_url: str, bodies: Iterable[dict[str, Any]], total: int | None, captions: Sequence[CaptionEdit] = ()
+) -> Run:
     """A new run with all that it is going to send. `total`: posts, where that is known.
 
     Where the usual folder cannot be written, another one serves. Raises ArgumentsError where none can.
@@ -100,6 +121,8 @@ def create(api_url: str, bodies: Iterable[dict[str, Any]], total: int | None) ->
         parts = 0
         for parts, body in enumerate(bodies, 1):
             _write(folder / f"{parts - 1}.json", body)
+        if captions:
+            _write(folder / "captions.json", captions)
         about = {
             "apiUrl": api_url,
             "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),

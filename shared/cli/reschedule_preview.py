@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from shared.cli.api_client import RefusedError
 from shared.cli.reschedule_client import Jobs
-from shared.cli.reschedule_screen import Screen, Totals
+from shared.cli.reschedule_screen import Screen, Totals, counted
 from shared.cli.waiting_posts import Post, Posts
 from shared.domain.errors import printable
 from shared.domain.times import to_local
@@ -18,7 +18,7 @@ ENDS: Final = 5
 MOST_DAYS: Final = 31
 CAPTION: Final = 30
 EXAMPLES: Final = 5
-WARNINGS: Final = {"same_minute": "share a minute with another post of their account"}
+WARNINGS: Final = {"same_minute": "in the minute of another post of the account"}
 
 
 class Move(NamedTuple):
@@ -39,21 +39,24 @@ class Digest:
         self.last: list[Move] = []
         self.before: Counter[str] = Counter()
         self.after: Counter[str] = Counter()
-        self.unchanged = 0
+        self.moved = self.unchanged = 0
         self.warnings: dict[str, tuple[int, list[str]]] = {}
 
     def add(self, row: Mapping[str, str]) -> None:
         if row["outcome"] != "applied":
             return
         move = Move(row["after"], row["postId"], row["before"])
-        insort(self.first, move)
+        self.before[move.before[:13]] += 1
+        self.after[move.after[:13]] += 1
+        if move.before == move.after:
+            self.unchanged += 1
+        else:
+            self.moved += 1
+            insort(self.first, move)
         if len(self.first) > ENDS:
             # What is no longer among the first may be among the last.
             insort(self.last, self.first.pop())
             del self.last[:-ENDS]
-        self.before[move.before[:13]] += 1
-        self.after[move.after[:13]] += 1
-        self.unchanged += move.before == move.after
         if warning := row.get("warning"):
             count, some = self.warnings.get(warning, (0, []))
             self.warnings[warning] = count + 1, [*some, move.post_id][:EXAMPLES]
@@ -61,7 +64,7 @@ class Digest:
 
 def preview(
     screen: Screen, jobs: Jobs, totals: Totals, names: Mapping[str, str], zone_of: Callable[[str], str | None]
-) -> None:
+) -> Digest:
     """Show what a dry run found. `names`: of accounts, by their ids; `zone_of`: the zone that a post is going to get,
     None for the one that it has.
     """
@@ -76,7 +79,7 @@ def preview(
         move.post_id: zone_of(move.post_id) or (posts[move.post_id]["timezone"] if move.post_id in posts else None)
         for move in moves
     }
-    between = totals.counts["applied"] - len(moves)
+    between = digest.moved - len(moves)
     for place, move in enumerate(moves):
         if between > 0 and place == ENDS:
             screen.say(f"… {between:,} more …")
@@ -88,15 +91,16 @@ def preview(
         screen.say()
     screen.summary(jobs, totals)
     _say_warnings(screen, digest)
+    return digest
 
 
 def _say_warnings(screen: Screen, digest: Digest) -> None:
     if digest.unchanged:
-        screen.say(f"Of these, {digest.unchanged:,} have that time already: nothing changes for them.")
+        screen.say(f"Nothing changes for {counted(digest.unchanged, 'post')}: that is the time already.")
     for warning, (count, some) in digest.warnings.items():
         words = WARNINGS.get(warning, warning.replace("_", " "))
         more = ", …" if count > len(some) else ""
-        screen.say(f"Warning: {count:,} {words} ({', '.join(some)}{more})")
+        screen.say(f"Warning: {counted(count, 'post')} {words} ({', '.join(some)}{more})")
 
 
 def _posts(jobs: Jobs, post_ids: list[str]) -> dict[str, Post]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from shared.cli.api_client import ArgumentsError
+from shared.cli.reschedule_captions import CaptionPlan
 from shared.cli.reschedule_client import Job, Jobs
 from shared.domain.csv_lines import safe_cell
 
-FIELDS: Final = ("postId", "outcome", "before", "after", "reason", "warning")
+FIELDS: Final = ("postId", "outcome", "before", "after", "reason", "warning", "what")
 
 
 def check(path: Path) -> None:
@@ -20,8 +21,11 @@ def check(path: Path) -> None:
         raise ArgumentsError(f"--results {path} cannot be written")
 
 
-def write(path: Path, jobs: Jobs, found: Iterable[Job]) -> None:
-    """The results of these jobs. The file is there when it is whole, and not before. Times are UTC."""
+def write(path: Path, jobs: Jobs, found: Iterable[Job], captions: CaptionPlan) -> None:
+    """The results of these jobs and captions. The file is there when it is whole, and not before. Times are UTC.
+
+    `what` says what was to change: `time` or `caption`.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("w", newline="", encoding="utf-8") as file:
@@ -29,7 +33,9 @@ def write(path: Path, jobs: Jobs, found: Iterable[Job]) -> None:
             lines.writerow(FIELDS)
             for job in found:
                 for row in jobs.results(job["id"]):
-                    lines.writerow([safe_cell(row.get(name) or "") for name in FIELDS])
+                    lines.writerow([safe_cell(row.get(name) or "") for name in FIELDS[:-1]] + ["time"])
+            for post_id, outcome, reason in captions.outcomes():
+                lines.writerow([safe_cell(post_id), outcome, "", "", safe_cell(reason), "", "caption"])
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

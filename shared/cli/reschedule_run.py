@@ -7,7 +7,7 @@ from typing import IO, Any, Final
 
 import typer
 
-from shared.cli import reschedule_csv, reschedule_file, reschedule_journal, reschedule_undo
+from shared.cli import reschedule_captions, reschedule_csv, reschedule_file, reschedule_journal, reschedule_undo
 from shared.cli import reschedule_results as results
 from shared.cli.api_client import (
     BAD_ARGUMENTS,
@@ -21,11 +21,12 @@ from shared.cli.api_client import (
     place,
 )
 from shared.cli.reschedule_arguments import Asked, understood
+from shared.cli.reschedule_captions import CaptionPlan
 from shared.cli.reschedule_client import Job, Jobs
 from shared.cli.reschedule_csv import BadFileError
 from shared.cli.reschedule_journal import Run
 from shared.cli.reschedule_preview import preview
-from shared.cli.reschedule_screen import Screen, Totals
+from shared.cli.reschedule_screen import Screen, Totals, counted
 from shared.cli.waiting_posts import Posts, check_accounts
 
 COMMAND: Final = "redraft reschedule"
@@ -80,6 +81,7 @@ class Going:
     def __init__(self, asked: Asked, jobs: Jobs, screen: Screen) -> None:
         self.asked, self.jobs, self.screen = asked, jobs, screen
         self.run: Run | None = None
+        self.captions = CaptionPlan()
         self.at_work = False
         self._plan: Job | None = None
         self._last: Job | None = None
@@ -104,10 +106,11 @@ class Going:
         first_line = self.asked.first_line
         checked = reschedule_file.check(file, first_line, Posts(self.jobs.api), self.screen)
         if checked.bad and not self.asked.skip_bad_lines:
-            self.screen.complain(
-                f"{checked.bad:,} bad lines; nothing was sent. Mend them, or send the others with --skip-bad-lines."
-            )
+            bad = f"{counted(checked.bad, 'bad line')}; nothing was sent"
+            self.screen.complain(f"{bad}. Mend them, or send the others with --skip-bad-lines.")
             return BAD_ARGUMENTS
+        if checked.captions:
+            self.captions = reschedule_captions.plan(checked.captions, Posts(self.jobs.api))
         plan = Plan(lambda: reschedule_file.bodies(file, first_line), len(checked.zones), checked.zones.get)
         return self._moved(plan) or (SOME_SKIPPED if checked.bad else 0)
 
@@ -124,15 +127,38 @@ class Going:
         """Preview, ask, run, sum up."""
         if self.asked.dry_run or not self.asked.yes:
             planned = self._planned(plan)
-            preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
-            if self.asked.dry_run or not planned.counts["applied"]:
+            digest = preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
+            if self.captions.anything:
+                reschedule_captions.preview(self.screen, self.captions)
+            if self.asked.dry_run or not (planned.counts["applied"] or self.captions.edits):
                 self._write_results(planned)
-                self.screen.print_json(*planned.jobs)
-                return planned.exit_code
-            if not self.screen.confirmed(f"Move {planned.counts['applied']:,} posts?"):
+                return self._ended(planned.exit_code, *planned.jobs)
+            there = f" ({digest.unchanged:,} have that time already)" if digest.unchanged else ""
+            captions = f" and change {counted(len(self.captions.edits), 'caption')}" if self.captions.edits else ""
+            if not self.screen.confirmed(f"Move {counted(planned.counts['applied'], 'post')}{there}{captions}?"):
                 return INTERRUPTED
-        self.run = reschedule_journal.create(self.jobs.api.url, plan.bodies(), plan.total)
+        self.run = reschedule_journal.create(self.jobs.api.url, plan.bodies(), plan.total, self.captions.edits)
         return self._sent(self.run)
+
+    def _ended(self, code: int, *jobs: Job) -> int:
+        """Print the JSON of these jobs, and of captions where there are any. The exit code of all together."""
+        self.screen.print_json(*jobs)
+        if self.captions.anything:
+            self.screen.print_json(reschedule_captions.as_json(self.captions))
+        return (
+            min(code or SOME_SKIPPED, self.captions.exit_code or SOME_SKIPPED) if code or self.captions.exit_code else 0
+        )
+
+    def _edit_captions(self, run: Run) -> None:
+        """Edit the captions first: a move changes the revision that they were exported with."""
+        edits = run.captions()
+        if not edits:
+            return
+        with self.screen.working(f"changing {counted(len(edits), 'caption')}"):
+            done = reschedule_captions.send(self.jobs.api, edits, f"{run.folder.name}-caption")
+        done.conflicts += self.captions.conflicts
+        done.refused |= self.captions.refused
+        self.captions = done
 
     def _planned(self, plan: Plan) -> Totals:
         """The dry run."""
@@ -151,6 +177,8 @@ class Going:
     def _resumed(self, run: Run) -> int:
         """Follow what was started, and send the rest."""
         reschedule_undo.check_place(run, self.jobs)
+        if run.undone:
+            raise ArgumentsError(f"{run.name} was undone; start a new run")
         if len(run.jobs) < run.parts and not run.keys_are_known:
             raise ArgumentsError(f"{run.name} is older than a day; start a new run for the posts that it did not send")
         self.run = run
@@ -159,8 +187,11 @@ class Going:
     def _sent(self, run: Run) -> int:
         totals = Totals()
         known = set(run.jobs)
-        if run.parts > 1:
-            self.screen.complain(f"Run {run.name}: {run.parts} jobs. {self._ways(run)}")
+        # Said before anything is sent: what comes next may be the end of this command.
+        self.screen.complain(f"Run {run.name}: {counted(run.parts, 'job')}. If this command is stopped:")
+        self.screen.complain(self._ways(run))
+        self.at_work = True
+        self._edit_captions(run)
         with self.screen.bar("moved", run.total) as bar:
             for part in range(run.parts):
                 self.at_work = True
@@ -172,15 +203,18 @@ class Going:
         self.at_work = False
         totals.missing = sum(len(run.body(part)["items"]) for part in range(len(totals.jobs), run.parts))
         self.screen.summary(self.jobs, totals)
+        if self.captions.anything:
+            self.screen.say(f"{counted(len(self.captions.edits), 'caption')} changed.")
+            reschedule_captions.say_left(self.screen, self.captions)
         self._write_results(totals)
-        if totals.counts["applied"]:
-            name = run.name if len(totals.jobs) > 1 else totals.jobs[0]["id"]
+        if totals.counts["applied"] or self.captions.edits:
+            name = run.name if len(totals.jobs) > 1 or self.captions.edits else totals.jobs[0]["id"]
             self.screen.say(f"Undo it with: {self.asked.advised(UNDO)} {name}")
-        return totals.exit_code
+        return self._ended(totals.exit_code)
 
     def _write_results(self, totals: Totals) -> None:
         if self.asked.results is not None:
-            results.write(self.asked.results, self.jobs, totals.jobs)
+            results.write(self.asked.results, self.jobs, totals.jobs, self.captions)
             self.screen.say(f"What became of each post: {self.asked.results}")
 
     def _started(self, run: Run, part: int) -> Job:
@@ -233,6 +267,6 @@ class Going:
     def _ways(self, run: Run) -> str:
         """What can be done with a run, whatever becomes of this command."""
         return (
-            f"If this command is stopped:\n  Go on:    {self.asked.advised(COMMAND)} --resume {run.name}\n"
+            f"  Go on:    {self.asked.advised(COMMAND)} --resume {run.name}\n"
             f"  Undo all: {self.asked.advised(UNDO)} {run.name}"
         )

@@ -4,8 +4,9 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -16,6 +17,7 @@ from shared.cli.reschedule_client import LIVE, Job, Jobs
 from shared.domain.reschedules import WORDS
 
 EVERY = 5.0
+BACK = "moved back"
 OUTCOMES = ("applied", "skipped", "failed")
 
 
@@ -104,7 +106,7 @@ class Screen:
     def complain(self, words: str) -> None:
         self._errors.print(Text(words))
 
-    def print_json(self, *jobs: Job) -> None:
+    def print_json(self, *jobs: Mapping[str, Any]) -> None:
         """Each job as a line of JSON, where that was asked for."""
         if self._as_json:
             for job in jobs:
@@ -116,6 +118,12 @@ class Screen:
             return True
         self.say("Nothing was changed.")
         return False
+
+    @contextmanager
+    def working(self, words: str) -> Iterator[None]:
+        """Say what is being done, while it is, on a terminal."""
+        with self._errors.status(words):
+            yield
 
     @contextmanager
     def bar(self, words: str, total: int | None) -> Iterator[Bar]:
@@ -135,7 +143,7 @@ class Screen:
             if job["status"] != "done":
                 self.say(f"{job['id']} was {job['status']}{': ' + job['error'] if 'error' in job else ''}.")
         if totals.missing:
-            self.say(f"{totals.missing:,} posts were not sent after that.")
+            self.say(f"Not sent after that: {counted(totals.missing, 'post')}.")
 
     def reasons(self, jobs: Jobs, totals: Totals) -> None:
         for outcome in OUTCOMES[1:]:
@@ -151,6 +159,11 @@ class Screen:
                 self.say(f"{count:,} {outcome}: {WORDS.get(reason, reason)} ({some_ids})")
 
 
+def counted(number: int, what: str) -> str:
+    """`1 caption`, `2 captions`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def decided(job: Job) -> int:
     """How many posts of the job have an outcome."""
     return sum(job[name] for name in OUTCOMES)
@@ -158,5 +171,5 @@ def decided(job: Job) -> int:
 
 def _said(totals: Totals, done: str) -> str:
     if not totals.counts["total"] and all(job["status"] == "done" for job in totals.jobs):
-        return "No waiting post matches; there is nothing to move."
+        return "No post had to be moved back." if done == BACK else "No waiting post matches; there is nothing to move."
     return f"{totals.counts['applied']:,} of {totals.counts['total']:,} posts {done}."

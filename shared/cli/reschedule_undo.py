@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Iterable
 
-from shared.cli import reschedule_journal
+from shared.cli import reschedule_captions, reschedule_journal
 from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, ArgumentsError, RefusedError
 from shared.cli.reschedule_client import LIVE, Job, Jobs
 from shared.cli.reschedule_journal import PREFIX, Run
-from shared.cli.reschedule_screen import Screen, Totals
+from shared.cli.reschedule_screen import BACK, Screen, Totals, counted
 
 
 def check_answerable(*, yes: bool) -> None:
@@ -22,24 +22,46 @@ def undo(jobs: Jobs, screen: Screen, names: Iterable[str], command: str, *, yes:
     Asked again it does nothing twice: a job's revert has an Idempotency-Key that follows from the job's id.
     Raises ArgumentsError, RefusedError, UnreachableError.
     """
-    found = [jobs.get(job_id) for job_id in dict.fromkeys(_ids(jobs, screen, names))]
-    if not found:
+    named: list[str] = []
+    runs: list[Run] = []
+    for name in names:
+        if name.startswith(PREFIX) or "/" in name:
+            runs.append(reschedule_journal.find(name))
+            named += _ids(runs[-1], jobs, screen)
+        else:
+            named.append(name)
+    found = [jobs.get(job_id) for job_id in dict.fromkeys(named)]
+    edited = [run for run in runs if run.has_captions]
+    if not (found or edited):
         screen.say("No job was started; there is nothing to undo.")
         return 0
     moved = sum(job["applied"] for job in found)
     live = sum(job["status"] in LIVE for job in found)
     running = f" ({live} still at work: stopped first)" if live else ""
     what = found[0]["id"] if len(found) == 1 else f"{len(found)} jobs"
-    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {moved:,} posts?")):
+    captions = ", and give posts their old captions back" if edited else ""
+    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {counted(moved, 'post')}{captions}?")):
         return INTERRUPTED
-    return _revert(jobs, screen, [_stopped(jobs, job) for job in found], command)
+    for run in runs:
+        run.undo()
+    code = _revert(jobs, screen, [_stopped(jobs, job) for job in found], command) if found else 0
+    for run in edited:
+        code = _captions_back(run, jobs, screen) or code
+    return code
+
+
+def _captions_back(run: Run, jobs: Jobs, screen: Screen) -> int:
+    back = reschedule_captions.undo(jobs.api, run.captions())
+    screen.say(f"{counted(len(back.edits), 'caption')} set back.")
+    reschedule_captions.say_left(screen, back)
+    return back.exit_code
 
 
 def _revert(jobs: Jobs, screen: Screen, found: list[Job], command: str) -> int:
     totals = Totals()
     refused: list[RefusedError] = []
     meant = [job for job in found if job["applied"]]
-    with screen.bar("moved back", sum(job["applied"] for job in meant) or None) as bar:
+    with screen.bar(BACK, sum(job["applied"] for job in meant) or None) as bar:
         for job in meant:
             try:
                 inverse = jobs.revert(job["id"])
@@ -51,7 +73,7 @@ def _revert(jobs: Jobs, screen: Screen, found: list[Job], command: str) -> int:
             totals.add(ended)
             screen.print_json(ended)
     if totals.jobs:
-        screen.summary(jobs, totals, "moved back")
+        screen.summary(jobs, totals, BACK)
         if totals.counts["applied"]:
             screen.say(f"Undo that with: {command} {' '.join(job['id'] for job in totals.jobs)}")
     elif not refused:
@@ -73,16 +95,11 @@ def _stopped(jobs: Jobs, job: Job) -> Job:
         return jobs.get(job["id"])
 
 
-def _ids(jobs: Jobs, screen: Screen, names: Iterable[str]) -> Iterable[str]:
-    for name in names:
-        if not (name.startswith(PREFIX) or "/" in name):
-            yield name
-            continue
-        run = reschedule_journal.find(name)
-        check_place(run, jobs)
-        for part in run.uncertain:
-            _settle(run, part, jobs, screen)
-        yield from run.jobs.values()
+def _ids(run: Run, jobs: Jobs, screen: Screen) -> Iterable[str]:
+    check_place(run, jobs)
+    for part in run.uncertain:
+        _settle(run, part, jobs, screen)
+    return run.jobs.values()
 
 
 def _settle(run: Run, part: int, jobs: Jobs, screen: Screen) -> None:

@@ -63,7 +63,7 @@ def test_a_file_that_was_exported_goes_back_and_a_post_without_a_zone_keeps_its_
     moved = text.replace("2031-01-02T19:00,Asia/Tokyo", "2031-01-03 19:00,Asia/Tokyo")
     result = command(stack, "--csv", "-", "--yes", stdin=moved)
     assert result.exit_code == 0, result.output
-    assert "1 posts without a time zone keep their time." in result.stderr
+    assert "Without a time zone: 1 post; the time stays." in result.stderr
     assert stack.row("posts", zoned).scheduled_time.isoformat() == "2031-01-03T10:00:00+00:00"
     assert stack.row("posts", zoneless).revision == 1
     result = command(stack, "--csv", "-", "--yes", stdin=text.replace("2031-01-02T10:00,,", "2031-01-03T10:00,,"))

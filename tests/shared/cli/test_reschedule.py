@@ -175,7 +175,7 @@ def test_at_a_terminal_it_previews_asks_and_moves(stack: Running, account: str) 
     post = stack.post(account_id=account)
     with at_a_terminal(stack, "--account", account, "--shift", "P1D") as terminal:
         terminal.shows("1 of 1 posts would be moved.")
-        terminal.shows("Move 1 posts? [y/N]")
+        terminal.shows("Move 1 post? [y/N]")
         assert stack.row("posts", post).revision == 1
         terminal.types("y\n")
         terminal.shows("1 of 1 posts moved.")

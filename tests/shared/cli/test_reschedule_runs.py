@@ -71,13 +71,15 @@ def test_a_csv_of_any_length_is_one_run_with_one_summary_and_one_undo(
         (post, "applied", "2031-03-01T08:00:00Z") for post in ids
     ]
     undo = re.findall(r"Undo it with: redraft (jobs revert run_\w+)", result.stdout)
-    (jobs,) = {result.stderr.count("jobs.")}
-    assert (len(undo), jobs) == (1, 1)
+    assert len(undo) == 1
+    assert f"Undo all: redraft {undo[0]}" in result.stderr
     result = redraft(stack, *undo[0].split(), "--yes")
     assert result.exit_code == 0, result.output
     assert "5 of 5 posts moved back." in result.stdout
     assert revisions(stack, ids) == [3] * 5
-    # Entered again, it moves nothing: the answer is that of the first time.
+    # It does not go on, and entered again the undo moves nothing: the answer is that of the first time.
+    result = command(stack, "--resume", undo[0].split()[-1])
+    assert (result.exit_code, "was undone; start a new run" in result.stderr) == (2, True)
     result = redraft(stack, *undo[0].split(), "--yes")
     assert result.exit_code == 0, result.output
     assert revisions(stack, ids) == [3] * 5
@@ -169,7 +171,7 @@ def test_an_interrupted_job_is_named_goes_on_and_can_be_watched_or_stopped(idle:
         assert terminal.code() == 130
         shown = terminal.shown()
     assert f"Job {job(idle)} goes on without this command." in shown
-    (name,) = re.findall(r"Go on: +redraft reschedule --data-dir '.*a stack' --resume (run_\w+)", shown)
+    (name,) = set(re.findall(r"Go on: +redraft reschedule --data-dir '.*a stack' --resume (run_\w+)", shown))
     assert f"redraft jobs revert --data-dir '{tmp_path / 'a stack'}' {name}" in shown
     assert idle.row("reschedules", job(idle)).status == "queued"
     result = command(idle, "--cancel", job(idle))
