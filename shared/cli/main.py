@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from shared.cli import accounts, edits, keys, posts, roles, webhooks, workspaces
+from shared.cli import accounts, edits, jobs, keys, posts, roles, webhooks, workspaces
 from shared.cli.doctor import doctor
 from shared.cli.info import info
 from shared.cli.prune import prune
@@ -51,6 +51,7 @@ app.add_typer(edits.app, name="edits", rich_help_panel=LOOK)
 app.add_typer(posts.app, name="posts", rich_help_panel=LOOK)
 app.add_typer(webhooks.app, name="webhooks", rich_help_panel=LOOK)
 app.command("reschedule", rich_help_panel=LOOK)(reschedule)
+app.add_typer(jobs.app, name="jobs", rich_help_panel=LOOK)
 app.command("prune", rich_help_panel=LOOK)(prune)
 app.add_typer(workspaces.app, name="workspaces", rich_help_panel=SET_UP)
 app.add_typer(accounts.app, name="accounts", rich_help_panel=SET_UP)

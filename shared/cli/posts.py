@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from shared.cli.places import ask_redis
+from shared.cli.post_export import export
 from shared.cli.post_history import lines_of
 from shared.cli.post_retries import parse_since, retry, say_failed, say_groups
 from shared.cli.workspaces import (
@@ -43,6 +44,7 @@ class PostStatus(StrEnum):
 
 
 app.command("retry")(retry)
+app.command("export")(export)
 
 
 @app.command("list")

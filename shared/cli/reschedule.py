@@ -25,16 +25,23 @@ def reschedule(
     csv: Annotated[
         Path | None,
         typer.Option(
-            "--csv", help="Move each post where this file says: postId,scheduledTime,timezone. - is standard input."
+            "--csv",
+            help="Move each post where this file says, as `redraft posts export --csv` writes it. - is standard input.",
         ),
     ] = None,
     skip_bad_lines: Annotated[
         bool, typer.Option("--skip-bad-lines", help="Send the good lines of a CSV all the same.")
     ] = False,
     first_line: Annotated[int, typer.Option(help="Go on with a CSV from this line.", min=2)] = 2,
+    resume: Annotated[
+        str, typer.Option(metavar="RUN", help="Go on with a run of this machine that was interrupted or killed.")
+    ] = "",
     watch: Annotated[str, typer.Option(metavar="JOB", help="Follow a job that goes on.")] = "",
     cancel: Annotated[str, typer.Option(metavar="JOB", help="Stop a job before its next chunk.")] = "",
     revert: Annotated[str, typer.Option(metavar="JOB", help="Undo a job, where posts are still as it left them.")] = "",
+    results: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what became of each post into this file, as CSV.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide everything, change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print each ended job as a line of JSON.")] = False,
@@ -49,7 +56,8 @@ def reschedule(
     of a local stack.
     """
     # Heavy imports wait until the command runs.
-    from shared.cli.reschedule_run import Asked, run  # noqa: PLC0415
+    from shared.cli.reschedule_arguments import Asked  # noqa: PLC0415
+    from shared.cli.reschedule_run import run  # noqa: PLC0415
 
     asked = Asked(
         filter={
@@ -65,7 +73,8 @@ def reschedule(
         csv=csv,
         skip_bad_lines=skip_bad_lines,
         first_line=first_line,
-        job={"watch": watch, "cancel": cancel, "revert": revert},
+        job={"watch": watch, "cancel": cancel, "revert": revert, "resume": resume},
+        results=results,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,

@@ -1,10 +1,12 @@
 """CSV of any length for `redraft reschedule --csv`: checked line by line, sent in parts that fit one job each.
 
 The file is read twice: first to check all lines before anything is sent, then to send them. Only the ids that it names
-are kept in memory.
+are kept in memory. What the cells mean is decided in shared/domain/csv_lines.py.
 """
 
+import codecs
 import csv
+import io
 import json
 import shutil
 import sys
@@ -15,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from shared.domain.errors import Faults
-from shared.domain.fields import UNSET
-from shared.domain.reschedule_requests import ITEM_FIELDS, MOST_ITEMS, Item, check_item
+from shared.domain import csv_lines
+from shared.domain.csv_lines import SEPARATORS, HeaderError, LineError, PlannedPost
+from shared.domain.reschedule_requests import ITEM_FIELDS, MOST_ITEMS
 
 MOST_BYTES: Final = 2_000_000
 """Of items in one request, below the 2 MiB that the API takes."""
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")
+)  # fmt: skip
 
 
 class BadFileError(Exception):
@@ -29,11 +34,20 @@ class BadFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line below the header, by its number in the file (the header is line 1). `fault` says why `item` is None."""
+    """One row below the header. `number`: of its first line in the file, from 1; `row`: as a spreadsheet counts rows.
+
+    `fault` says why `post` is None.
+    """
 
     number: int
-    item: Item | None
+    row: int
+    post: PlannedPost | None
     fault: str = ""
+
+    @property
+    def place(self) -> str:
+        """`line 14`, and the row of a spreadsheet where that is another number."""
+        return f"line {self.number}" + (f" (row {self.row})" if self.row != self.number else "")
 
 
 @contextmanager
@@ -52,71 +66,98 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def judged(file: IO[bytes]) -> Iterator[Line]:
-    """Every line below the header, good or bad; blank ones are passed over. Raises BadFileError for a wrong header."""
-    file.seek(0)
-    rows = _rows(file)
-    header = next(rows, None)
-    wanted = ",".join(ITEM_FIELDS)
-    if header is None or header[1] != list(ITEM_FIELDS):
-        found = "nothing" if header is None else ",".join(header[1])[:200]
-        raise BadFileError(f"the first line must be {wanted}, and is {found!r}")
-    named: dict[str, int] = {}
-    for number, cells, broken in rows:
-        if broken:
-            yield Line(number, None, broken)
-        elif cells:
-            yield _judged(number, cells, named)
+    """Every row below the header, good or bad; blank ones are passed over. Raises BadFileError for a wrong header."""
+    with _decoded(file) as text:
+        before, first = _first_row(text)
+        split = {separator: _cells(first, separator) for separator in SEPARATORS}
+        try:
+            at = csv_lines.columns(split)
+        except HeaderError as wrong:
+            raise BadFileError(str(wrong)) from None
+        named: dict[str, int] = {}
+        for number, row, cells, broken in _rows(text, at.separator, before):
+            if broken:
+                yield Line(number, row, None, broken)
+            elif any(cell.strip() for cell in cells):
+                try:
+                    post = csv_lines.planned(cells, at)
+                except LineError as wrong:
+                    yield Line(number, row, None, str(wrong))
+                    continue
+                first_named = named.setdefault(post.post_id, number)
+                if first_named != number:
+                    yield Line(number, row, None, f'postId "{post.post_id}" stands in line {first_named} already')
+                else:
+                    yield Line(number, row, post)
 
 
-def _judged(number: int, cells: list[str], named: dict[str, int]) -> Line:
-    if len(cells) != len(ITEM_FIELDS):
-        return Line(number, None, f"has {len(cells)} fields instead of {len(ITEM_FIELDS)}: {', '.join(ITEM_FIELDS)}")
-    faults = Faults()
-    item = check_item(dict(zip(ITEM_FIELDS, cells, strict=True)), "", faults)
-    error = faults.error()
-    if item is UNSET or error is not None:
-        return Line(number, None, "; ".join(detail.message.lstrip(".") for detail in error.details) if error else "")
-    first = named.setdefault(item.post_id, number)
-    if first != number:
-        return Line(number, None, f"names the same post as line {first}")
-    return Line(number, item)
+def _first_row(text: io.TextIOWrapper) -> tuple[int, str]:
+    """The first line that is not blank, and its number."""
+    for number, line in enumerate(text, 1):
+        if line.strip("".join(SEPARATORS) + ' "\r\n'):
+            return number, line
+    return 0, ""
 
 
-def _rows(file: IO[bytes]) -> Iterator[tuple[int, list[str], str]]:
-    """Each record with the number of its first line; the third says what is broken about it."""
-    text = _decoded(file)
-    reader = csv.reader(text, strict=True)
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _rows(text: io.TextIOWrapper, separator: str, before: int) -> Iterator[tuple[int, int, list[str], str]]:
+    """Each row with the number of its first line and its own; the last says what is broken about it. `before`: lines
+    that were read already.
+    """
+    reader = csv.reader(text, delimiter=separator, strict=True)
+    row = before
     while True:
-        number = reader.line_num + 1
+        number = before + reader.line_num + 1
+        row += 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield number, [], f"is no CSV: {error}"
+            yield number, row, [], f"is no CSV: {error}"
             continue
         if cells is None:
             return
-        yield number, cells, ""
+        yield number, row, cells, ""
 
 
-def _decoded(file: IO[bytes]) -> Iterator[str]:
-    """The lines as text. A byte that is no UTF-8 becomes a lone surrogate, which no field may hold."""
-    for count, line in enumerate(file):
-        yield (line.removeprefix(b"\xef\xbb\xbf") if count == 0 else line).decode("utf-8", "surrogateescape")
+@contextmanager
+def _decoded(file: IO[bytes]) -> Iterator[io.TextIOWrapper]:
+    """The file as text, from its begin. A byte that is no UTF-8 becomes a lone surrogate, which no field may hold.
+
+    Raises BadFileError.
+    """
+    file.seek(0)
+    begin = file.read(64)
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if begin.startswith(mark)), (b"", "utf-8"))
+    if not mark and b"\0" in begin[:8]:
+        raise BadFileError("this is no text in UTF-8, nor in UTF-16 with a mark at its begin; save it as CSV UTF-8")
+    file.seek(len(mark))
+    errors = "surrogateescape" if encoding == "utf-8" else "strict"
+    text = io.TextIOWrapper(file, encoding, errors, newline="")
+    try:
+        yield text
+    except UnicodeDecodeError as error:
+        raise BadFileError(f"the file is broken: {error.reason} in {error.encoding}; save it as CSV UTF-8") from None
+    finally:
+        text.detach()
 
 
-def parts(lines: Iterable[Line], first_line: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """The good lines from `first_line` on, as items of requests with their numbers, as many together as fit one job."""
-    part: list[tuple[int, dict[str, Any]]] = []
+def parts(posts: Iterable[PlannedPost]) -> Iterator[list[dict[str, Any]]]:
+    """Rows as items of requests, as many together as fit one job."""
+    part: list[dict[str, Any]] = []
     size = 0
-    for line in lines:
-        if line.item is None or line.number < first_line:
-            continue
-        item = dict(zip(ITEM_FIELDS, line.item, strict=True))
+    for post in posts:
+        item = dict(zip(ITEM_FIELDS, (post.post_id, post.local, post.timezone), strict=True))
         length = len(json.dumps(item)) + 1
         if part and (len(part) == MOST_ITEMS or size + length > MOST_BYTES):
             yield part
             part, size = [], 0
-        part.append((line.number, item))
+        part.append(item)
         size += length
     if part:
         yield part

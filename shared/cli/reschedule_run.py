@@ -1,79 +1,67 @@
 """What `redraft reschedule` does: preview, ask, run, watch, and the exit code (docs/bulk.md)."""
 
-import json
-import os
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Final
 
 import typer
 
-from shared.cli import reschedule_csv
-from shared.cli.places import stack_of
-from shared.cli.reschedule_client import Client, Job, RefusedError, UnreachableError
+from shared.cli import reschedule_captions, reschedule_csv, reschedule_file, reschedule_journal, reschedule_undo
+from shared.cli import reschedule_results as results
+from shared.cli.api_client import (
+    BAD_ARGUMENTS,
+    INTERRUPTED,
+    SOME_FAILED,
+    SOME_SKIPPED,
+    Api,
+    ArgumentsError,
+    RefusedError,
+    UnreachableError,
+    place,
+)
+from shared.cli.reschedule_arguments import Asked, understood
+from shared.cli.reschedule_captions import CaptionPlan
+from shared.cli.reschedule_client import Job, Jobs
 from shared.cli.reschedule_csv import BadFileError
-from shared.cli.reschedule_screen import Screen, Totals
-from shared.domain.errors import InvalidRequest
-from shared.domain.reschedule_requests import parse_request
+from shared.cli.reschedule_journal import Run
+from shared.cli.reschedule_preview import preview
+from shared.cli.reschedule_screen import Screen, Totals, counted
+from shared.cli.waiting_posts import Posts, check_accounts
 
-SOME_FAILED, BAD_ARGUMENTS, SOME_SKIPPED, INTERRUPTED = 1, 2, 3, 130
 COMMAND: Final = "redraft reschedule"
-DATA_DIR: Final = Path(".redraft")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The command's arguments, as they came. `job`: what to do with a job that is there already, by its id."""
-
-    filter: Mapping[str, Any]
-    shift: str
-    spread: Mapping[str, str]
-    csv: Path | None
-    skip_bad_lines: bool
-    first_line: int
-    job: Mapping[str, str]
-    dry_run: bool
-    yes: bool
-    as_json: bool
-    data_dir: Path
-
-    @property
-    def command(self) -> str:
-        """How the command is to begin that goes on with this one's jobs: it must find the same API."""
-        return COMMAND if self.data_dir == DATA_DIR else f"{COMMAND} --data-dir {shlex.quote(str(self.data_dir))}"
+UNDO: Final = "redraft jobs revert"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one job is asked to do; of a CSV, up to which of its lines."""
+class Plan:
+    """What the jobs of a run are asked to do. `total`: posts, where that is known before; `zone_of`: the zone that a
+    post is going to get, None for the one that it has.
+    """
 
-    body: dict[str, Any]
-    last_line: int = 0
-
-
-class ArgumentsError(Exception):
-    """The message says what to give instead."""
+    bodies: Callable[[], Iterator[dict[str, Any]]]
+    total: int | None = None
+    zone_of: Callable[[str], str | None] = lambda _: None
 
 
 def run(asked: Asked) -> int:
     """Do it; the exit code."""
-    screen = Screen(as_json=asked.as_json, command=asked.command)
+    screen = Screen(as_json=asked.as_json)
     going: Going | None = None
     try:
-        body = _understood(asked)
-        _check_somebody_can_answer(asked)
-        going = Going(asked, Client(*_api(asked.data_dir)), screen)
+        body = understood(asked)
+        if asked.results is not None:
+            results.check(asked.results)
+        unasked = asked.dry_run or any(asked.job[name] for name in ("watch", "cancel", "resume"))
+        reschedule_undo.check_answerable(yes=asked.yes or unasked)
+        going = Going(asked, Jobs(Api(*place(asked.data_dir))), screen)
         return going.go(body)
     except (ArgumentsError, BadFileError) as bad:
         screen.complain(f"{COMMAND}: {bad}")
         return BAD_ARGUMENTS
     except RefusedError as refused:
         screen.complain(f"{COMMAND}: {refused}")
-        return SOME_FAILED if refused.status >= 500 or (going and going.sent) else BAD_ARGUMENTS
+        return SOME_FAILED if refused.status >= 500 or (going and going.run) else BAD_ARGUMENTS
     except UnreachableError as away:
         screen.complain(f"{COMMAND}: {away}")
         return SOME_FAILED
@@ -87,176 +75,198 @@ def run(asked: Asked) -> int:
             going.leave()
 
 
-def _understood(asked: Asked) -> dict[str, Any] | None:
-    """The body of the one job that is asked for; None where a CSV or a job's id says what to do."""
-    spread = {name: value for name, value in asked.spread.items() if value}
-    ways = {"--shift": asked.shift, "--spread-from": spread, "--csv": asked.csv} | {
-        f"--{name}": job_id for name, job_id in asked.job.items()
-    }
-    chosen = [name for name, value in ways.items() if value]
-    if len(chosen) != 1:
-        what = f"not {' and '.join(chosen)} together" if chosen else "none was given"
-        raise ArgumentsError(f"give one of {', '.join(ways)}; {what}")
-    meant = {name: value for name, value in asked.filter.items() if value}
-    if not (asked.shift or spread):
-        if meant:
-            raise ArgumentsError(f"{chosen[0]} names the posts itself; leave out the options that choose posts")
-        return None
-    if not meant:
-        raise ArgumentsError("say which posts: any of --account, --platform, --from, --to, --post, or --all")
-    body = {"filter": meant, **({"shift": asked.shift} if asked.shift else {"spread": spread})}
-    try:
-        parse_request(body)
-    except InvalidRequest as invalid:
-        raise ArgumentsError("\n  ".join(dict.fromkeys(detail.message for detail in invalid.details))) from None
-    return body
-
-
-def _check_somebody_can_answer(asked: Asked) -> None:
-    """A question into a pipe would wait for ever, or be answered by the next line of a CSV."""
-    unasked = asked.yes or asked.dry_run or asked.job["watch"] or asked.job["cancel"]
-    if not (unasked or sys.stdin.isatty()):
-        raise ArgumentsError("no person can answer here; say --yes, or --dry-run for a preview")
-
-
-def _api(data_dir: Path) -> tuple[str, str]:
-    """Where the API is, and a key for it: the environment, else a local stack's own file. Raises ArgumentsError."""
-    url, key = os.environ.get("REDRAFT_API_URL", ""), os.environ.get("REDRAFT_API_KEY", "")
-    if not (url and key):
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            stack = stack_of(data_dir)
-            url, key = url or stack.get("apiUrl") or "", key or stack.get("apiKey") or ""
-    if not url:
-        raise ArgumentsError("set REDRAFT_API_URL and REDRAFT_API_KEY, or start a stack here with: redraft up --demo")
-    if not key:
-        raise ArgumentsError("set REDRAFT_API_KEY; make a key with: redraft keys create")
-    return url, key
-
-
 class Going:
-    """One run of the command. `sent`: jobs that change posts, as they were started; `at_work`: one is under way."""
+    """One run of the command. `run`: what changes posts, once it is asked for; `at_work`: a job is under way."""
 
-    def __init__(self, asked: Asked, client: Client, screen: Screen) -> None:
-        self.asked, self.client, self.screen = asked, client, screen
-        self.sent: list[Job] = []
-        self._plan: Job | None = None
+    def __init__(self, asked: Asked, jobs: Jobs, screen: Screen) -> None:
+        self.asked, self.jobs, self.screen = asked, jobs, screen
+        self.run: Run | None = None
+        self.captions = CaptionPlan()
         self.at_work = False
-        self._last_line = 0
+        self._plan: Job | None = None
+        self._last: Job | None = None
 
     def go(self, body: dict[str, Any] | None) -> int:
         """The exit code."""
         if body is not None:
-            return self._jobs(lambda: iter([Part(body)]))
+            # An unknown account would be an empty match, which looks like success.
+            names = self._names()
+            if names is not None:
+                check_accounts(body["filter"].get("accountIds", ()), names)
+            zone = body.get("spread", {}).get("timezone")
+            return self._moved(Plan(lambda: iter([body]), zone_of=lambda _: zone))
         if self.asked.csv is not None:
             with reschedule_csv.opened(self.asked.csv) as file:
                 return self._file(file)
+        if self.asked.job["resume"]:
+            return self._resumed(reschedule_journal.find(self.asked.job["resume"]))
         return self._job_there()
 
     def _file(self, file: IO[bytes]) -> int:
-        bad = 0
-        for line in reschedule_csv.judged(file):
-            if line.item is None and line.number >= self.asked.first_line:
-                bad += 1
-                self.screen.complain(f"line {line.number} {line.fault}")
-        if bad and not self.asked.skip_bad_lines:
-            self.screen.complain(
-                f"{bad:,} bad lines; nothing was sent. Mend them, or send the others with --skip-bad-lines."
-            )
+        first_line = self.asked.first_line
+        checked = reschedule_file.check(file, first_line, Posts(self.jobs.api), self.screen)
+        if checked.bad and not self.asked.skip_bad_lines:
+            bad = f"{counted(checked.bad, 'bad line')}; nothing was sent"
+            self.screen.complain(f"{bad}. Mend them, or send the others with --skip-bad-lines.")
             return BAD_ARGUMENTS
+        if checked.captions:
+            self.captions = reschedule_captions.plan(checked.captions, Posts(self.jobs.api))
+        plan = Plan(lambda: reschedule_file.bodies(file, first_line), len(checked.zones), checked.zones.get)
+        return self._moved(plan) or (SOME_SKIPPED if checked.bad else 0)
 
-        def parts() -> Iterator[Part]:
-            for part in reschedule_csv.parts(reschedule_csv.judged(file), self.asked.first_line):
-                yield Part({"items": [item for _, item in part]}, part[-1][0])
+    def _names(self) -> dict[str, str] | None:
+        """The names of accounts by their ids; None where the key may not read them."""
+        try:
+            return Posts(self.jobs.api).accounts()
+        except RefusedError as refused:
+            if refused.status != 403:
+                raise
+            return None
 
-        return self._jobs(parts) or (SOME_SKIPPED if bad else 0)
-
-    def _jobs(self, parts: Callable[[], Iterator[Part]]) -> int:
+    def _moved(self, plan: Plan) -> int:
         """Preview, ask, run, sum up."""
         if self.asked.dry_run or not self.asked.yes:
-            plans = self._all(parts(), dry_run=True)
-            self.screen.preview(self.client, plans)
-            if self.asked.dry_run or not plans.counts["applied"]:
-                self._print(*plans.jobs)
-                return plans.exit_code
-            if not self._confirmed(f"Move {plans.counts['applied']:,} posts?"):
+            planned = self._planned(plan)
+            digest = preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
+            if self.captions.anything:
+                reschedule_captions.preview(self.screen, self.captions)
+            if self.asked.dry_run or not (planned.counts["applied"] or self.captions.edits):
+                self._write_results(planned)
+                return self._ended(planned.exit_code, *planned.jobs)
+            there = f" ({digest.unchanged:,} have that time already)" if digest.unchanged else ""
+            captions = f" and change {counted(len(self.captions.edits), 'caption')}" if self.captions.edits else ""
+            if not self.screen.confirmed(f"Move {counted(planned.counts['applied'], 'post')}{there}{captions}?"):
                 return INTERRUPTED
-        done = self._all(parts(), dry_run=False)
-        self.screen.summary(self.client, done)
-        return done.exit_code
+        self.run = reschedule_journal.create(self.jobs.api.url, plan.bodies(), plan.total, self.captions.edits)
+        return self._sent(self.run)
 
-    def _all(self, parts: Iterator[Part], *, dry_run: bool) -> Totals:
+    def _ended(self, code: int, *jobs: Job) -> int:
+        """Print the JSON of these jobs, and of captions where there are any. The exit code of all together."""
+        self.screen.print_json(*jobs)
+        if self.captions.anything:
+            self.screen.print_json(reschedule_captions.as_json(self.captions))
+        return (
+            min(code or SOME_SKIPPED, self.captions.exit_code or SOME_SKIPPED) if code or self.captions.exit_code else 0
+        )
+
+    def _edit_captions(self, run: Run) -> None:
+        """Edit the captions first: a move changes the revision that they were exported with."""
+        edits = run.captions()
+        if not edits:
+            return
+        with self.screen.working(f"changing {counted(len(edits), 'caption')}"):
+            done = reschedule_captions.send(self.jobs.api, edits, f"{run.folder.name}-caption")
+        done.conflicts += self.captions.conflicts
+        done.refused |= self.captions.refused
+        self.captions = done
+
+    def _planned(self, plan: Plan) -> Totals:
+        """The dry run."""
         totals = Totals()
-        for part in parts:
-            self.at_work = True
-            job = self.client.start(part.body | {"dryRun": dry_run})
-            if dry_run:
-                self._plan = job
-            else:
-                self.sent.append(job)
-                self._last_line = part.last_line
-            job = self.screen.follow(self.client, job, "planned" if dry_run else "moved")
-            totals.add(job)
-            if not dry_run:
-                self._print(job)
-            if job["status"] != "done":
-                break
+        with self.screen.bar("planned", plan.total) as bar:
+            for body in plan.bodies():
+                self.at_work = True
+                self._plan = self.jobs.start(body | {"dryRun": True})
+                ended = bar.follow(self.jobs, self._plan)
+                totals.add(ended)
+                if ended["status"] != "done":
+                    break
         self.at_work = False
         return totals
+
+    def _resumed(self, run: Run) -> int:
+        """Follow what was started, and send the rest."""
+        reschedule_undo.check_place(run, self.jobs)
+        if run.undone:
+            raise ArgumentsError(f"{run.name} was undone; start a new run")
+        if len(run.jobs) < run.parts and not run.keys_are_known:
+            raise ArgumentsError(f"{run.name} is older than a day; start a new run for the posts that it did not send")
+        self.run = run
+        return self._sent(run)
+
+    def _sent(self, run: Run) -> int:
+        totals = Totals()
+        known = set(run.jobs)
+        # Said before anything is sent: what comes next may be the end of this command.
+        self.screen.complain(f"Run {run.name}: {counted(run.parts, 'job')}. If this command is stopped:")
+        self.screen.complain(self._ways(run))
+        self.at_work = True
+        self._edit_captions(run)
+        with self.screen.bar("moved", run.total) as bar:
+            for part in range(run.parts):
+                self.at_work = True
+                ended = bar.follow(self.jobs, self._started(run, part))
+                totals.add(ended)
+                self.screen.print_json(ended)
+                if ended["status"] != "done" and part not in known:
+                    break
+        self.at_work = False
+        totals.missing = sum(len(run.body(part)["items"]) for part in range(len(totals.jobs), run.parts))
+        self.screen.summary(self.jobs, totals)
+        if self.captions.anything:
+            self.screen.say(f"{counted(len(self.captions.edits), 'caption')} changed.")
+            reschedule_captions.say_left(self.screen, self.captions)
+        self._write_results(totals)
+        if totals.counts["applied"] or self.captions.edits:
+            name = run.name if len(totals.jobs) > 1 or self.captions.edits else totals.jobs[0]["id"]
+            self.screen.say(f"Undo it with: {self.asked.advised(UNDO)} {name}")
+        return self._ended(totals.exit_code)
+
+    def _write_results(self, totals: Totals) -> None:
+        if self.asked.results is not None:
+            results.write(self.asked.results, self.jobs, totals.jobs, self.captions)
+            self.screen.say(f"What became of each post: {self.asked.results}")
+
+    def _started(self, run: Run, part: int) -> Job:
+        if part in run.jobs:
+            self._last = self.jobs.get(run.jobs[part])
+        else:
+            run.begin(part)
+            self._last = self.jobs.start(run.body(part), run.key(part))
+            run.started(part, self._last["id"])
+        return self._last
 
     def _job_there(self) -> int:
         """Watch, cancel or revert a job that is there already."""
         what = self.asked.job
-        job_id = what["watch"] or what["cancel"] or what["revert"]
         if what["revert"]:
-            job = self.client.get(job_id)
-            question = f"Move back what {job_id} moved ({job['applied']:,} posts)?"
-            if not (self.asked.yes or self._confirmed(question)):
-                return INTERRUPTED
-        job = getattr(self.client, "get" if what["watch"] else "cancel" if what["cancel"] else "revert")(job_id)
-        self.sent.append(job)
+            undo = self.asked.advised(UNDO)
+            return reschedule_undo.undo(self.jobs, self.screen, [what["revert"]], undo, yes=self.asked.yes)
+        self._last = self.jobs.get(what["watch"]) if what["watch"] else self.jobs.cancel(what["cancel"])
         self.at_work = True
-        job = self.screen.follow(self.client, job, "decided")
+        with self.screen.bar("decided", None) as bar:
+            ended = bar.follow(self.jobs, self._last)
         self.at_work = False
         totals = Totals()
-        totals.add(job)
-        self._print(job)
-        self.screen.summary(self.client, totals)
+        totals.add(ended)
+        self.screen.print_json(ended)
+        self.screen.summary(self.jobs, totals)
         return 0 if what["cancel"] else totals.exit_code
-
-    def _confirmed(self, question: str) -> bool:
-        if typer.confirm(question, err=self.asked.as_json):
-            return True
-        self.screen.say("Nothing was changed.")
-        return False
-
-    def _print(self, *jobs: Job) -> None:
-        if self.asked.as_json:
-            for job in jobs:
-                typer.echo(json.dumps(job))
 
     def forget_plans(self) -> None:
         """Interrupted: no client waits for this dry run any more, so it need not go on."""
-        if self.at_work and self._plan is not None and not self.sent:
+        if self.at_work and self._plan is not None and self.run is None:
             with suppress(RefusedError, UnreachableError):
-                self.client.cancel(self._plan["id"])
+                self.jobs.cancel(self._plan["id"])
 
     def leave(self) -> None:
         """Where it was left before its end: say what goes on without us, and how to go on with the rest."""
-        self.client.close()
+        self.jobs.api.close()
         if not self.at_work:
             return
-        if not self.sent:
+        if self._last is None and self.run is None:
             self.screen.complain("Nothing was changed.")
             return
-        job_id, command = self.sent[-1]["id"], self.asked.command
-        self.screen.complain(
-            f"Job {job_id} goes on without this command.\n"
-            f"  Watch it:   {command} --watch {job_id}\n"
-            f"  Stop it:    {command} --cancel {job_id}\n"
-            f"  Undo it:    {command} --revert {job_id}"
+        if self._last is not None:
+            self.screen.complain(f"Job {self._last['id']} goes on without this command.")
+        if self.run is None and self._last is not None:
+            self.screen.complain(f"  Watch it: {self.asked.advised(COMMAND)} --watch {self._last['id']}")
+        if self.run is not None:
+            self.screen.complain(self._ways(self.run))
+
+    def _ways(self, run: Run) -> str:
+        """What can be done with a run, whatever becomes of this command."""
+        return (
+            f"  Go on:    {self.asked.advised(COMMAND)} --resume {run.name}\n"
+            f"  Undo all: {self.asked.advised(UNDO)} {run.name}"
         )
-        if self._last_line:
-            file = shlex.quote(str(self.asked.csv)) + (" --skip-bad-lines" if self.asked.skip_bad_lines else "")
-            self.screen.complain(
-                f"  The lines after {self._last_line:,}: {command} --csv {file} --first-line {self._last_line + 1}"
-            )

@@ -48,7 +48,10 @@ class Reader:
         lines = [f"cd {self.folder}", "set -e", *(self._lines(block) for block in TO_RUN[page])]
         script = self.folder / f"{page.replace('/', '-')}.sh"
         script.write_text("\n".join(lines).replace(RECEIVER, self.port))
-        return self.processes.start(["bash", str(script)], NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
+        state = str(self.folder / "state")
+        return self.processes.start(
+            ["bash", str(script)], NO_PROXY="127.0.0.1", no_proxy="127.0.0.1", XDG_STATE_HOME=state
+        )
 
     @staticmethod
     def _lines(block: Block) -> str:

@@ -1,0 +1,209 @@
+"""The column `caption` of `redraft reschedule --csv`: which captions differ from the posts', and the edits for them.
+
+Each edit names the revision that was exported. So no caption is overwritten that the planner has not seen.
+"""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice, takewhile
+from typing import Any, Final, NamedTuple
+
+from shared.cli.api_client import SOME_FAILED, SOME_SKIPPED, Api, RefusedError
+from shared.cli.reschedule_screen import Screen, counted
+from shared.cli.waiting_posts import THREADS, Post, Posts
+from shared.domain import captions
+from shared.domain.csv_lines import same_caption
+from shared.domain.errors import Faults, printable
+from shared.domain.ids import new_id
+
+FEW: Final = 200
+"""Up to so many posts are read one by one; of more, the list of all that wait is read first."""
+SHOWN: Final = 5
+BATCH: Final = 150
+"""Edits in one request: the longest captions of so many stay below the 2 MiB that the API takes."""
+TRIES: Final = 3
+QUEUED: Final = "its edit {} is still queued"
+WORDS: Final = 32
+BEFORE: Final = 10
+"""Characters that are shown before the first that differs."""
+CONFLICT: Final = "the post has changed since the export; export again, then change its caption"
+
+
+class CaptionEdit(NamedTuple):
+    """One caption that the file changes. `before`: the post's own."""
+
+    post_id: str
+    revision: int
+    caption: str
+    before: str
+
+
+@dataclass(slots=True)
+class CaptionPlan:
+    """`conflicts`: posts that changed since the export; `refused`: why a caption cannot be changed, by its post."""
+
+    edits: list[CaptionEdit] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.edits or self.conflicts or self.refused)
+
+    @property
+    def exit_code(self) -> int:
+        return SOME_FAILED if self.refused else SOME_SKIPPED if self.conflicts else 0
+
+    def outcomes(self) -> Iterator[tuple[str, str, str]]:
+        """The post, the outcome and the reason of each caption."""
+        yield from ((edit.post_id, "applied", "") for edit in self.edits)
+        yield from ((post_id, "skipped", "changed_since") for post_id in self.conflicts)
+        yield from ((post_id, "failed", why) for post_id, why in self.refused.items())
+
+
+def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
+    """What the file changes. `wanted`: the exported revision and the caption, by the posts' ids. Changes nothing."""
+    found = CaptionPlan()
+    different = list(wanted)
+    if len(wanted) > FEW:
+        same = {
+            post["postId"]
+            for post in posts.waiting((), "", "")
+            if post["postId"] in wanted and same_caption(post["caption"], wanted[post["postId"]][1])
+        }
+        different = [post_id for post_id in wanted if post_id not in same]
+    for post_id, post in posts.each(different):
+        revision, caption = wanted[post_id]
+        if post is None:
+            found.refused[post_id] = "there is no such post"
+        elif not same_caption(post["caption"], caption):
+            _judge(found, post, revision, caption)
+    return found
+
+
+def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
+    if post["status"] not in ("pending_render", "generated"):
+        found.refused[post["postId"]] = f"the post is {post['status']}"
+        return
+    if post["revision"] != revision:
+        found.conflicts.append(post["postId"])
+        return
+    faults = Faults()
+    captions.check(caption, captions.limits_of(post["platform"], post["contentType"], render_as_video=False), faults)
+    error = faults.error()
+    if error is not None:
+        found.refused[post["postId"]] = error.message
+    else:
+        found.edits.append(CaptionEdit(post["postId"], revision, caption, post["caption"]))
+
+
+def preview(screen: Screen, found: CaptionPlan) -> None:
+    """Show which captions would change, and which cannot."""
+    for edit in found.edits[:SHOWN]:
+        screen.say(f"{edit.post_id}  caption")
+        before, after = differing(edit.before, edit.caption)
+        screen.say(f'    "{before}" -> "{after}"')
+    if len(found.edits) > SHOWN:
+        screen.say(f"… and {len(found.edits) - SHOWN:,} more …")
+    screen.say(f"{counted(len(found.edits), 'caption')} would be changed.")
+    say_left(screen, found)
+
+
+def say_left(screen: Screen, found: CaptionPlan) -> None:
+    """Say which captions stay as they are, and why."""
+    if found.conflicts:
+        some = ", ".join(found.conflicts[:SHOWN]) + (", …" if len(found.conflicts) > SHOWN else "")
+        screen.say(f"{counted(len(found.conflicts), 'caption')} skipped: {CONFLICT} ({some})")
+    for post_id, why in islice(found.refused.items(), SHOWN):
+        screen.say(f"1 caption failed: {why} ({post_id})")
+    if len(found.refused) > SHOWN:
+        screen.say(f"… and {len(found.refused) - SHOWN:,} more failed …")
+
+
+def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:
+    """Edit the captions. The outcome: `edits` that were applied, and the others. `key`: what the Idempotency-Keys of
+    these edits begin with: sent again, nothing is edited twice.
+    """
+    done = CaptionPlan()
+    for edit, error in _sent(api, edits, key):
+        if error is None:
+            done.edits.append(edit)
+        elif error.code == "precondition_failed":
+            done.conflicts.append(edit.post_id)
+        else:
+            done.refused[edit.post_id] = str(error)
+    return done
+
+
+def _sent(api: Api, edits: list[CaptionEdit], key: str) -> Iterator[tuple[CaptionEdit, RefusedError | None]]:
+    """Each edit with its error. One place knows how many edits reach the API at once."""
+    for first in range(0, len(edits), BATCH):
+        batch = edits[first : first + BATCH]
+        try:
+            fates = _together(api, batch, f"{key}-{first}")
+        except RefusedError as refused:
+            if refused.status not in (404, 405):
+                raise
+            # An API of the version before takes one edit in a request.
+            with ThreadPoolExecutor(THREADS) as pool:
+                fates = list(pool.map(lambda edit: _alone(api, edit, f"{key}-{edit.post_id}"), batch))
+        yield from zip(batch, fates, strict=True)
+
+
+def _together(api: Api, batch: list[CaptionEdit], key: str) -> list[RefusedError | None]:
+    items = [{"postId": one.post_id, "ifMatch": f'"{one.revision}"', "caption": one.caption} for one in batch]
+    fates: list[dict[str, Any]] = []
+    for _ in range(TRIES):
+        # The same key again: a repeat edits nothing, and waits for the edits that are still queued.
+        headers = {"Idempotency-Key": key, "Prefer": "wait=30"}
+        fates = api.json("POST", "/v1/edits", json={"edits": items}, headers=headers)["data"]
+        if all(fate["status"] != "queued" for fate in fates):
+            break
+    return [_error(fate) for fate in fates]
+
+
+def _error(fate: Mapping[str, Any]) -> RefusedError | None:
+    if fate["error"] is not None:
+        return RefusedError(409, fate["error"]["message"], fate["error"]["code"])
+    return None if fate["status"] == "applied" else RefusedError(409, QUEUED.format(fate["editId"]), "queued")
+
+
+def _alone(api: Api, edit: CaptionEdit, key: str) -> RefusedError | None:
+    headers = {"If-Match": f'"{edit.revision}"', "Idempotency-Key": key[-255:], "Prefer": "wait=30"}
+    try:
+        for _ in range(TRIES):
+            answer = api.answer("PATCH", f"/v1/posts/{edit.post_id}", json={"caption": edit.caption}, headers=headers)
+            if answer.status_code == 200:
+                return None
+    except RefusedError as refused:
+        if refused.status in (401, 403, 405) or refused.status >= 500:
+            raise
+        return refused
+    return RefusedError(202, QUEUED.format(answer.headers.get("edit-id", "")), "queued")
+
+
+def undo(api: Api, edits: list[CaptionEdit]) -> CaptionPlan:
+    """Give these posts their old captions back, where they still have the ones that were set."""
+    by_id = {edit.post_id: edit for edit in edits}
+    back = []
+    for post_id, post in Posts(api).each(by_id):
+        edit = by_id[post_id]
+        if post is not None and same_caption(post["caption"], edit.caption):
+            back.append(CaptionEdit(post_id, post["revision"], edit.before, post["caption"]))
+    return send(api, back, new_id("cli"))
+
+
+def as_json(found: CaptionPlan) -> dict[str, Any]:
+    """The counters, as those of a job."""
+    counts = {"applied": len(found.edits), "skipped": len(found.conflicts), "failed": len(found.refused)}
+    return {"captions": {"total": sum(counts.values())} | counts}
+
+
+def differing(before: str, after: str) -> tuple[str, str]:
+    """Some words of two captions, from where they begin to differ."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False)))
+    begin = max(0, same - BEFORE) if same > WORDS // 2 else 0
+    shown = (" ".join(one[begin : begin + 4 * WORDS].split()) for one in (before, after))
+    one, other = (printable(f"{'…' * (begin > 0)}{words}", WORDS) for words in shown)
+    return one, other

@@ -1,0 +1,177 @@
+"""What a run of `redraft reschedule` sends, kept on this machine before it is sent.
+
+A run is one or more bulk jobs. Its folder holds the body of each job, which job was about to be sent, and the id of
+each that was. So a run that is killed anywhere can go on, or be undone as a whole. The Idempotency-Key of each request
+follows from the run's id: sent again, it starts nothing twice.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from shared.cli.api_client import ArgumentsError
+from shared.cli.reschedule_captions import CaptionEdit
+from shared.domain.errors import printable
+from shared.domain.ids import new_id
+
+PREFIX: Final = "run_"
+KEPT: Final = timedelta(days=30)
+KEYS_LAST: Final = timedelta(hours=23)
+"""Within this time the API certainly knows the keys of a run (docs/api.md says a day)."""
+
+
+class Run:
+    """One run, in its folder. `jobs`: the id of each job that was started, by the number of its part."""
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder = folder
+        self.api_url: str = about["apiUrl"]
+        self.created_at = datetime.fromisoformat(about["createdAt"])
+        self.parts: int = about["parts"]
+        self.total: int | None = about["total"]
+        self.jobs: dict[int, str] = {}
+        self.begun: set[int] = set()
+        with suppress(FileNotFoundError):
+            for line in (folder / "jobs").read_text().splitlines():
+                part, _, job_id = line.partition(" ")
+                self.begun.add(int(part))
+                if job_id:
+                    self.jobs[int(part)] = job_id
+
+    @property
+    def name(self) -> str:
+        """How a person names it in a command: its id, or its folder where that is no usual one."""
+        return self.folder.name if self.folder.parent == runs() else str(self.folder)
+
+    @property
+    def uncertain(self) -> list[int]:
+        """The parts that were about to be sent when the command died. There is one at most."""
+        return sorted(self.begun - self.jobs.keys())
+
+    @property
+    def keys_are_known(self) -> bool:
+        return datetime.now(UTC) - self.created_at < KEYS_LAST
+
+    def key(self, part: int) -> str:
+        return f"{self.folder.name}-{part}"
+
+    def body(self, part: int) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / f"{part}.json").read_text())
+        return found
+
+    @property
+    def undone(self) -> bool:
+        return (self.folder / "undone").exists()
+
+    def undo(self) -> None:
+        """This run is not to go on."""
+        (self.folder / "undone").touch()
+
+    @property
+    def has_captions(self) -> bool:
+        return (self.folder / "captions.json").exists()
+
+    def captions(self) -> list[CaptionEdit]:
+        """The captions that the run edits, before its jobs begin."""
+        with suppress(FileNotFoundError):
+            return [CaptionEdit(*one) for one in json.loads((self.folder / "captions.json").read_text())]
+        return []
+
+    def begin(self, part: int) -> None:
+        """This part is about to be sent."""
+        if part not in self.begun:
+            self._note(str(part))
+            self.begun.add(part)
+
+    def started(self, part: int, job_id: str) -> None:
+        """This part is a job now."""
+        if part not in self.jobs:
+            self._note(f"{part} {job_id}")
+            self.jobs[part] = job_id
+
+    def _note(self, line: str) -> None:
+        # One write: of two lines the first is whole, whatever ends the command between them.
+        with (self.folder / "jobs").open("a") as file:
+            file.write(f"{line}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def runs() -> Path:
+    """Where runs are kept."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "redraft" / "runs"
+
+
+def create(
+    api_url: str, bodies: Iterable[dict[str, Any]], total: int | None, captions: Sequence[CaptionEdit] = ()
+) -> Run:
+    """A new run with all that it is going to send. `total`: posts, where that is known.
+
+    Where the usual folder cannot be written, another one serves. Raises ArgumentsError where none can.
+    """
+    try:
+        folder = _folder()
+        parts = 0
+        for parts, body in enumerate(bodies, 1):
+            _write(folder / f"{parts - 1}.json", body)
+        if captions:
+            _write(folder / "captions.json", captions)
+        about = {
+            "apiUrl": api_url,
+            "createdAt": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parts": parts,
+            "total": total,
+        }
+        _write(folder / "run.json", about)
+    except OSError as error:
+        raise ArgumentsError(
+            f"the run cannot be kept on this machine ({error.strerror}); set XDG_STATE_HOME to a folder with room"
+        ) from error
+    return Run(folder, about)
+
+
+def find(name: str) -> Run:
+    """The run of this id, or in this folder. Raises ArgumentsError."""
+    folder = Path(name) if os.sep in name else runs() / name
+    try:
+        return Run(folder, json.loads((folder / "run.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArgumentsError(
+            f"there is no run {printable(name)} on this machine; its jobs are in: redraft jobs list"
+        ) from None
+
+
+def _folder() -> Path:
+    run_id = new_id(PREFIX.rstrip("_"))
+    home = runs()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _forget_old(home)
+        folder = home / run_id
+        folder.mkdir(mode=0o700)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="redraft-")) / run_id
+        folder.mkdir(mode=0o700)
+    return folder
+
+
+def _forget_old(home: Path) -> None:
+    oldest = (datetime.now(UTC) - KEPT).timestamp()
+    for folder in home.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder)
+
+
+def _write(path: Path, value: object) -> None:
+    with path.open("x") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,116 @@
+"""Undoing bulk jobs from the command line: one, or all jobs of a run, whatever became of the command that sent them."""
+
+import sys
+from collections.abc import Iterable
+
+from shared.cli import reschedule_captions, reschedule_journal
+from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, ArgumentsError, RefusedError
+from shared.cli.reschedule_client import LIVE, Job, Jobs
+from shared.cli.reschedule_journal import PREFIX, Run
+from shared.cli.reschedule_screen import BACK, Screen, Totals, counted
+
+
+def check_answerable(*, yes: bool) -> None:
+    """Raises ArgumentsError where a question would wait for ever, or be answered by the next line of a CSV."""
+    if not (yes or sys.stdin.isatty()):
+        raise ArgumentsError("no person can answer here; say --yes, or --dry-run for a preview")
+
+
+def undo(jobs: Jobs, screen: Screen, names: Iterable[str], command: str, *, yes: bool) -> int:
+    """Stop what still runs of these jobs and runs, and move back what they moved. The exit code.
+
+    Asked again it does nothing twice: a job's revert has an Idempotency-Key that follows from the job's id.
+    Raises ArgumentsError, RefusedError, UnreachableError.
+    """
+    named: list[str] = []
+    runs: list[Run] = []
+    for name in names:
+        if name.startswith(PREFIX) or "/" in name:
+            runs.append(reschedule_journal.find(name))
+            named += _ids(runs[-1], jobs, screen)
+        else:
+            named.append(name)
+    found = [jobs.get(job_id) for job_id in dict.fromkeys(named)]
+    edited = [run for run in runs if run.has_captions]
+    if not (found or edited):
+        screen.say("No job was started; there is nothing to undo.")
+        return 0
+    moved = sum(job["applied"] for job in found)
+    live = sum(job["status"] in LIVE for job in found)
+    running = f" ({live} still at work: stopped first)" if live else ""
+    what = found[0]["id"] if len(found) == 1 else f"{len(found)} jobs"
+    captions = ", and give posts their old captions back" if edited else ""
+    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {counted(moved, 'post')}{captions}?")):
+        return INTERRUPTED
+    for run in runs:
+        run.undo()
+    code = _revert(jobs, screen, [_stopped(jobs, job) for job in found], command) if found else 0
+    for run in edited:
+        code = _captions_back(run, jobs, screen) or code
+    return code
+
+
+def _captions_back(run: Run, jobs: Jobs, screen: Screen) -> int:
+    back = reschedule_captions.undo(jobs.api, run.captions())
+    screen.say(f"{counted(len(back.edits), 'caption')} set back.")
+    reschedule_captions.say_left(screen, back)
+    return back.exit_code
+
+
+def _revert(jobs: Jobs, screen: Screen, found: list[Job], command: str) -> int:
+    totals = Totals()
+    refused: list[RefusedError] = []
+    meant = [job for job in found if job["applied"]]
+    with screen.bar(BACK, sum(job["applied"] for job in meant) or None) as bar:
+        for job in meant:
+            try:
+                inverse = jobs.revert(job["id"])
+            except RefusedError as error:
+                refused.append(error)
+                screen.complain(f"{job['id']}: {error}")
+                continue
+            ended = bar.follow(jobs, inverse)
+            totals.add(ended)
+            screen.print_json(ended)
+    if totals.jobs:
+        screen.summary(jobs, totals, BACK)
+        if totals.counts["applied"]:
+            screen.say(f"Undo that with: {command} {' '.join(job['id'] for job in totals.jobs)}")
+    elif not refused:
+        screen.say("These jobs moved nothing; there is nothing to undo.")
+    if refused:
+        return SOME_FAILED if totals.jobs else BAD_ARGUMENTS
+    return totals.exit_code
+
+
+def _stopped(jobs: Jobs, job: Job) -> Job:
+    if job["status"] not in LIVE:
+        return job
+    try:
+        return jobs.cancel(job["id"])
+    except RefusedError as refused:
+        if refused.status != 409:
+            raise
+        # It has just ended by itself.
+        return jobs.get(job["id"])
+
+
+def _ids(run: Run, jobs: Jobs, screen: Screen) -> Iterable[str]:
+    check_place(run, jobs)
+    for part in run.uncertain:
+        _settle(run, part, jobs, screen)
+    return run.jobs.values()
+
+
+def _settle(run: Run, part: int, jobs: Jobs, screen: Screen) -> None:
+    """Find the id of the job that was about to be started when the command died, if it was started."""
+    if not run.keys_are_known:
+        screen.complain("One more job of this run may have been started; see: redraft jobs list")
+    elif jobs.knows(run.key(part)):
+        run.started(part, jobs.start(run.body(part), run.key(part))["id"])
+
+
+def check_place(run: Run, jobs: Jobs) -> None:
+    """Raises ArgumentsError for a run of another API."""
+    if run.api_url != jobs.api.url:
+        raise ArgumentsError(f"this run went to {run.api_url}, and REDRAFT_API_URL or stack.json says {jobs.api.url}")

@@ -1,0 +1,150 @@
+"""Captions that are changed in a CSV: each edit names the revision that was exported, and overwrites nothing unseen."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.cli import reschedule_captions, reschedule_journal
+from shared.cli.api_client import Api
+from shared.cli.reschedule_captions import CaptionEdit
+from tests.shared.cli.rescheduling import command, environment, redraft
+from tests.stack import Running
+
+TIMES = {"timezone": "Asia/Tokyo", "scheduled_time": "2031-01-02T10:00Z"}
+
+
+@pytest.fixture
+def api(stack: Running) -> Iterator[Api]:
+    where = environment(stack)
+    api = Api(where["REDRAFT_API_URL"], where["REDRAFT_API_KEY"])
+    yield api
+    api.close()
+
+
+def posts(stack: Running, account: str, *captions: str) -> list[str]:
+    return [stack.post(account_id=account, caption=caption, **TIMES) for caption in captions]
+
+
+def exported(stack: Running, account: str) -> str:
+    return redraft(stack, "posts", "export", "--csv", "--account", account).stdout
+
+
+def caption(stack: Running, post: str) -> str:
+    return str(stack.row("posts", post).caption)
+
+
+def test_a_caption_that_differs_is_an_edit_and_one_line_undoes_it(stack: Running, account: str, tmp_path: Path) -> None:
+    changed, same = posts(stack, account, "old words", "two\r\nlines ")
+    text = exported(stack, account).replace("old words", "new words").replace("2031-01-02T19:00", "2031-01-03 19:00")
+    result = command(stack, "--csv", "-", "--dry-run", stdin=text)
+    assert result.exit_code == 0, result.output
+    assert '"old words" -> "new words"' in result.stdout
+    assert "1 caption would be changed." in result.stdout
+    assert caption(stack, changed) == "old words"
+    results = tmp_path / "results.csv"
+    result = command(stack, "--csv", "-", "--yes", "--json", "--results", str(results), stdin=text)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout.splitlines()[-1]) == {
+        "captions": {"total": 1, "applied": 1, "skipped": 0, "failed": 0}
+    }
+    assert (caption(stack, changed), caption(stack, same)) == ("new words", "two\r\nlines ")
+    # The caption is edited first: the move changes the revision.
+    assert (stack.row("posts", changed).revision, stack.row("posts", same).revision) == (3, 2)
+    with results.open(newline="") as file:
+        rows = [(row["postId"], row["what"], row["outcome"]) for row in csv.DictReader(file)]
+    assert sorted(rows) == sorted([
+        (changed, "time", "applied"), (same, "time", "applied"), (changed, "caption", "applied")
+    ])  # fmt: skip
+    undo = re.findall(r"Undo it with: redraft (jobs revert run_\w+)", result.stderr)[0]
+    for _ in range(2):
+        result = redraft(stack, *undo.split(), "--yes")
+        assert result.exit_code == 0, result.output
+        assert caption(stack, changed) == "old words"
+        assert stack.row("posts", changed).scheduled_time.isoformat() == "2031-01-02T10:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ("old", "new", ("old", "new")),
+        ("", "new\nline", ("", "new line")),
+        ("the very same words, old", "the very same words, new", ("…me words, old", "…me words, new")),
+        ("x" * 100, "y" * 100, ("x" * 31 + "…", "y" * 31 + "…")),
+        ("a" * 50, "a" * 50 + "b", ("…" + "a" * 10, "…" + "a" * 10 + "b")),
+    ],
+)  # fmt: skip
+def test_captions_are_shown_from_where_they_differ(before: str, after: str, shown: tuple[str, str]) -> None:
+    assert reschedule_captions.differing(before, after) == shown
+
+
+def test_a_post_that_changed_since_the_export_keeps_its_caption_and_is_told(stack: Running, account: str) -> None:
+    other, mine = posts(stack, account, "exported", "mine")
+    text = exported(stack, account).replace("exported", "by the planner").replace("mine", "still mine")
+    answer = stack.patch(other, {"caption": "by somebody else"})
+    assert answer.status_code == 200
+    for arguments in (["--dry-run"], ["--yes"]):
+        result = command(stack, "--csv", "-", *arguments, stdin=text)
+        assert result.exit_code == 3, result.output
+        assert f"1 caption skipped: {reschedule_captions.CONFLICT} ({other})" in result.stdout
+    assert (caption(stack, other), caption(stack, mine)) == ("by somebody else", "still mine")
+
+
+def test_a_post_that_changes_while_the_command_runs_keeps_its_caption(stack: Running, account: str, api: Api) -> None:
+    (post,) = posts(stack, account, "exported")
+    stack.patch(post, {"caption": "by somebody else"})
+    done = reschedule_captions.send(api, [CaptionEdit(post, 1, "by the planner", "exported")], "cli_a")
+    assert (done.edits, done.conflicts, done.exit_code) == ([], [post], 3)
+    assert caption(stack, post) == "by somebody else"
+
+
+def test_sent_again_an_edit_is_applied_once(stack: Running, account: str, api: Api) -> None:
+    ids = posts(stack, account, "one", "two")
+    edits = [CaptionEdit(post, 1, "new", "") for post in ids]
+    for _ in range(2):
+        done = reschedule_captions.send(api, edits, "cli_twice")
+        assert done.edits == edits
+    assert [stack.row("posts", post).revision for post in ids] == [2, 2]
+
+
+def test_a_run_that_died_before_its_jobs_goes_on_with_its_captions(stack: Running, account: str, api: Api) -> None:
+    (post,) = posts(stack, account, "old")
+    edit = CaptionEdit(post, 1, "new", "old")
+    item = {"postId": post, "scheduledTime": "2031-03-01T09:00", "timezone": "Europe/Paris"}
+    run = reschedule_journal.create(api.url, [{"items": [item]}], 1, [edit])
+    reschedule_captions.send(api, run.captions(), f"{run.folder.name}-caption")
+    result = command(stack, "--resume", run.name)
+    assert result.exit_code == 0, result.output
+    assert "1 caption changed." in result.stdout
+    assert (caption(stack, post), stack.row("posts", post).revision) == ("new", 3)
+    result = redraft(stack, "jobs", "revert", run.name, "--yes")
+    assert "1 caption set back." in result.stdout, result.output
+    assert caption(stack, post) == "old"
+
+
+def test_a_caption_that_cannot_be_is_told_before_anything_is_sent(stack: Running, account: str) -> None:
+    long, gone, posted = posts(stack, account, "long", "gone", "posted")
+    text = exported(stack, account).replace(",long", "," + "x" * 2_201).replace(",posted", ",late")
+    text = text.replace(gone, "post_of_nobody").replace(",gone", ",new")
+    with stack.engine.begin() as tx:
+        tx.exec_driver_sql(f"UPDATE posts SET status = 'posted', posted_at = now() WHERE id = '{posted}'")
+    result = command(stack, "--csv", "-", "--dry-run", stdin=text)
+    assert result.exit_code == 1, result.output
+    assert f"has 2,201; shorten it ({long})" in result.stdout
+    assert "there is no such post (post_of_nobody)" in result.stdout
+    assert f"the post is posted ({posted})" in result.stdout
+
+
+def test_many_captions_are_compared_with_the_list(
+    stack: Running, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reschedule_captions, "FEW", 1)
+    ids = posts(stack, account, "one", "two", "three")
+    text = exported(stack, account).replace(",two", ",2")
+    result = command(stack, "--csv", "-", "--yes", stdin=text)
+    assert result.exit_code == 0, result.output
+    assert "1 caption changed." in result.stdout
+    assert [caption(stack, post) for post in ids] == ["one", "2", "three"]
