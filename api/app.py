@@ -12,7 +12,20 @@ from pydantic.alias_generators import to_camel
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api import accounts, creation, deletion, docs, edits, health, metrics, posts, reschedules, retry, siblings
+from api import (
+    accounts,
+    creation,
+    deletion,
+    docs,
+    edits,
+    health,
+    holds,
+    metrics,
+    posts,
+    reschedules,
+    retry,
+    siblings,
+)
 from api.context import Context
 from api.http import problems, proxies, turns
 from api.http.app_state import AppState
@@ -69,7 +82,20 @@ def build() -> Redraft:
     )
     for kind, handler in problems.HANDLERS.items():
         built.add_exception_handler(kind, handler)
-    for room in (posts, creation, deletion, edits, accounts, reschedules, retry, docs, health, metrics, ops):
+    for room in (
+        posts,
+        creation,
+        deletion,
+        edits,
+        accounts,
+        reschedules,
+        retry,
+        holds,
+        docs,
+        health,
+        metrics,
+        ops,
+    ):
         built.include_router(room.router)
 
     return built

@@ -68,7 +68,32 @@ class PostDeleted(EventData):
     deleted_at: InstantShown
 
 
-def _event(kind: str, data: type[EventData]) -> type[BaseModel]:
+class HoldData(Shown):
+    """A hold of a post, or of an account or a workspace: then postId and revision are null."""
+
+    workspace_id: str = Field(examples=["ws_1"])
+    account_id: str | None = Field(
+        description="the account, or the post's; null where the workspace is held", examples=["acc_1a2b3c4d5e"]
+    )
+    post_id: str | None = Field(examples=["post_abc123"])
+    revision: int | None = Field(examples=[4])
+    sequence: int = Field(description="rises from event to event of one post or account", examples=[1207])
+    of: Literal["post", "account", "workspace"]
+
+
+class PostHeld(HoldData):
+    """A post, an account or a workspace is held."""
+
+    since: InstantShown
+    by: str = Field(examples=["marketing"])
+    reason: str | None = Field(description="missed: the post's time went by while it was held", examples=["missed"])
+
+
+class PostResumed(HoldData):
+    """The hold of a post, an account or a workspace ended."""
+
+
+def _event(kind: str, data: type[EventData | HoldData]) -> type[BaseModel]:
     given: dict[str, Any] = {
         "id": (str, Field(description="the same in a repeat", examples=["evt_01k8xg6v3f9zq4d7c2m5n8p1rt"])),
         "type": (Literal[kind], ...),
@@ -79,7 +104,7 @@ def _event(kind: str, data: type[EventData]) -> type[BaseModel]:
     return create_model(name, __base__=Shown, __doc__=data.__doc__, **given)
 
 
-_DATA: Mapping[str, type[EventData]] = {
+_DATA: Mapping[str, type[EventData | HoldData]] = {
     "edit.applied": EditApplied,
     "edit.rejected": EditEnded,
     "edit.failed": EditEnded,
@@ -87,6 +112,8 @@ _DATA: Mapping[str, type[EventData]] = {
     "post.posted": PostPosted,
     "post.failed": PostFailed,
     "post.deleted": PostDeleted,
+    "post.held": PostHeld,
+    "post.resumed": PostResumed,
 }
 EVENTS = {kind: _event(kind, data) for kind, data in _DATA.items()}
 """The model of each type of event."""

@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from api.ops import edits as ops_edits  # noqa: F401
 from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
+from api.ops import holds as ops_holds  # noqa: F401
 from api.ops import jobs as ops_jobs  # noqa: F401
 from api.ops import mending as ops_mending  # noqa: F401
 from api.ops import plots as ops_plots

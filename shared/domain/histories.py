@@ -19,6 +19,8 @@ DONE: Final[Mapping[str, str]] = {
     "resend": "sent again",
     "cancel": "canceled",
     "revert": "reverted",
+    "hold": "held",
+    "resume": "resumed",
 }
 
 _BESIDE: Final[Mapping[str, str]] = {

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from shared.domain.edits import PLAIN
+from shared.domain.holds import Hold
 from shared.domain.lifecycle import AUDITED, PostFacts
 from shared.domain.times import format_instant
 
@@ -62,12 +63,13 @@ def service_body(kind: str, post: Post, facts: PostFacts | None = None) -> str:
     return to_json({"type": kind, "post": shown}).decode()
 
 
-def detailed(post: Post) -> dict[str, Any]:
-    """What GET of one post shows: the public fields, and how its publish ended."""
+def detailed(post: Post, hold: Hold | None = None) -> dict[str, Any]:
+    """What GET of one post shows: the public fields, how its publish ended, and what holds it."""
     return public(post) | {
         "postedAt": format_instant(post.posted_at) if post.posted_at else None,
         "platformPostId": post.platform_post_id,
         "failureReason": post.failure_reason,
+        "held": hold and hold.public(),
     }
 
 

@@ -22,6 +22,8 @@ DISCARD: Final = "discard"
 RESEND: Final = "resend"
 CANCEL: Final = "cancel"
 REVERT: Final = "revert"
+HOLD: Final = "hold"
+RESUME: Final = "resume"
 
 
 @dataclass(frozen=True, slots=True)

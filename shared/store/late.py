@@ -7,9 +7,12 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from shared.domain import reasons
+from shared.domain.holds import MISSED
+from shared.domain.lifecycle import ClaimKind
 from shared.domain.reasons import LastTry, Limits, Reason, Row
 from shared.domain.service_answers import Past
 from shared.settings import settings
+from shared.store import holds as holds_store
 from shared.store import publish_attempts as attempts_store
 from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED_LATE
 
@@ -28,7 +31,7 @@ _OF_ROW = len(fields(Row))
 def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
     """Why each of these posts is where it is (ix_publish_attempts_post). Unknown ids are left out."""
     rows = tx.execute(_ROWS, {"ids": list(post_ids)}).all()
-    past = attempts_store.histories(tx, post_ids)
+    past, holds = attempts_store.histories(tx, post_ids), holds_store.effective(tx, post_ids)
     config = settings()
     limits = Limits(config.tries_never_started, config.tries_unknown, config.service_timeout)
     found: dict[str, Reason] = {}
@@ -36,7 +39,11 @@ def why(tx: Connection, post_ids: Sequence[str]) -> dict[str, Reason]:
         row, last = Row(*values[:_OF_ROW]), values[_OF_ROW:]
         history = past.get(row.id)
         latest = LastTry(*last) if last[0] is not None else None
-        found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits)
+        hold = holds.get(row.id)
+        if hold is not None and row.claim != ClaimKind.PUBLISH:
+            found[row.id] = reasons.held(row, hold, now)
+        else:
+            found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits)
     return found
 
 
@@ -89,9 +96,9 @@ def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER) -> li
     """Posts that should have gone out, the longest late first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
     rows = tx.execute(_LATE, {"limit": limit, "late": late_after}).all()
     said = why(tx, [row.id for row in rows])
-    # One that went out, failed or was deleted between the two statements is late no more.
+    # One that went out, failed, was deleted or was held between the two statements is late no more.
     return [
         LatePost(row.id, row.workspace_id, row.status, row.scheduled_time, row.timezone, row.now, said[row.id])
         for row in rows
-        if said[row.id].code not in {"posted", "failed", "deleted"}
+        if said[row.id].code not in {"posted", "failed", "deleted", "held", MISSED}
     ]
