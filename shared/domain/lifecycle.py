@@ -191,7 +191,8 @@ def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: S
     unmet = _unmet(if_match, post.revision)
     if unmet is not None:
         return _refused(unmet)
-    return Apply(edited(post, patch))
+    # After the rules of times: this one lies in the past by now.
+    return Apply(edited(post, replace(patch, instant=accepted_at, timezone=post.timezone) if patch.at_once else patch))
 
 
 def edited(post: PostFacts, patch: EditPatch) -> PostFacts:
