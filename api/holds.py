@@ -12,7 +12,7 @@ from api.context import Context, Here, Mover, Writer, storable
 from api.http import problems
 from api.http.problems import request_id
 from api.http.reading import NoQuery, OptionalBody
-from api.models.holds import Held, NewHold, Resumed, Resumption
+from api.models.holds import HoldReport, NewHold, Resumed, Resumption
 from api.models.openapi import takes
 from shared.domain.body_reading import read
 from shared.domain.errors import Conflict, Detail, NotFound
@@ -34,7 +34,7 @@ OF_POST: Final = f"{posts.ONE}/hold"
 OF_ACCOUNT: Final = "/v1/accounts/{account_id}/hold"
 OF_WORKSPACE: Final = "/v1/hold"
 
-_PUT: Final[dict[str, Any]] = {"response_model": Held, "openapi_extra": takes(body=NewHold)}
+_PUT: Final[dict[str, Any]] = {"response_model": HoldReport, "openapi_extra": takes(body=NewHold)}
 _DELETE: Final[dict[str, Any]] = {"response_model": Resumed, "openapi_extra": takes(body=Resumption)}
 _OF_ONE: Final = problems.refuses(404, 409, 413, 415)
 _OF_MANY: Final = problems.refuses(409, 413, 415)

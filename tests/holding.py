@@ -7,7 +7,7 @@ from shared.store import posts as posts_store
 from shared.store import scope_holds
 from shared.store.acts import Actor
 from shared.store.holds import Changed
-from shared.store.scope_holds import Scope, Step, Taken
+from shared.store.scope_holds import Scope, Step, Taken, Work
 from tests import factories
 
 KIM = Actor("kim")
@@ -33,16 +33,12 @@ def hold_scope(engine: Engine, scope: Scope = ACCOUNT, reason: str | None = None
 
 def resume_scope(engine: Engine, scope: Scope = ACCOUNT, *, publish: bool = False) -> Step:
     """All transactions of a resume; their sum."""
-    works = scope_holds.resuming(scope, KIM, publish_missed=publish)
-    work = next(works)
-    while True:
+
+    def in_transaction(work: Work) -> Step:
         with engine.begin() as tx:
-            step = work(tx)
-        try:
-            work = works.send(step)
-        except StopIteration as ended:
-            total: Step = ended.value
-            return total
+            return work(tx)
+
+    return scope_holds.run(scope_holds.resuming(scope, KIM, publish_missed=publish), in_transaction)
 
 
 def missed(engine: Engine, post_id: str) -> bool:

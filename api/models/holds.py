@@ -42,7 +42,7 @@ class Hold(Shown):
     reason: str | None = Field(description=f"{MISSED}: its time went by while it was held", examples=[MISSED])
 
 
-class Held(Shown):
+class HoldReport(Shown):
     """What is held since when, and the posts that were already going out."""
 
     held: Hold

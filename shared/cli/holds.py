@@ -24,7 +24,7 @@ from shared.cli.workspaces import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from shared.store.scope_holds import Scope, Step
+    from shared.store.scope_holds import Scope, Step, Work
 
 TOGETHER: Final = 500
 NAMED: Final = 5
@@ -151,17 +151,13 @@ def _resume_scope(scope: "Scope", by: str, data_dir: Path, *, publish: bool) -> 
     from shared.store import scope_holds  # noqa: PLC0415 - as above
     from shared.store.acts import Actor  # noqa: PLC0415
 
-    works = scope_holds.resuming(scope, Actor(by), publish_missed=publish)
-    work = next(works)
-    while True:
+    def in_transaction(work: "Work") -> "Step":
         with database(data_dir) as tx:
-            step = work(tx)
-        try:
-            work = works.send(step)
-        except StopIteration as ended:
-            total: Step = ended.value
-            _ring(total.webhooks, data_dir)
-            return total
+            return work(tx)
+
+    total = scope_holds.run(scope_holds.resuming(scope, Actor(by), publish_missed=publish), in_transaction)
+    _ring(total.webhooks, data_dir)
+    return total
 
 
 def _resume_posts(post_ids: Sequence[str], by: str, data_dir: Path, *, publish: bool, as_json: bool) -> None:

@@ -38,6 +38,7 @@ def hold_columns() -> tuple[Column[object] | CheckConstraint | Index, ...]:
         CheckConstraint("num_nulls(held_at, held_by) IN (0, 2)", name="held_all_or_none"),
         CheckConstraint("held_reason IS NULL OR held_at IS NOT NULL", name="held_reason_of_a_hold"),
         CheckConstraint("num_nulls(missed_at, missed_revision) IN (0, 2)", name="missed_all_or_none"),
+        # ix_posts_due is its like for the code of before. A later version may drop that one.
         Index(
             "ix_posts_free",
             "scheduled_time",

@@ -93,7 +93,7 @@ _LATE = text(f"""
 
 
 def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER) -> list[LatePost]:
-    """Posts that should have gone out, the longest late first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
+    """Posts that should have gone out, the longest late first (ix_posts_free, ix_posts_unrendered, ix_posts_claims)."""
     rows = tx.execute(_LATE, {"limit": limit, "late": late_after}).all()
     said = why(tx, [row.id for row in rows])
     # One that went out, failed, was deleted or was held between the two statements is late no more.

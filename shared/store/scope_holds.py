@@ -179,6 +179,17 @@ def resuming(scope: Scope, actor: Actor, *, publish_missed: bool = False) -> Gen
     return total
 
 
+def run(works: Generator[Work, Step, Step], in_transaction: Callable[[Work], Step]) -> Step:
+    """Run the transactions of a resume; their sum. `in_transaction` runs one in a transaction and commits it."""
+    work = next(works)
+    while True:
+        try:
+            work = works.send(in_transaction(work))
+        except StopIteration as ended:
+            total: Step = ended.value
+            return total
+
+
 def mark_page(tx: Connection) -> Step:
     """`miss_page` as the first step of a resume."""
     marked, webhooks = miss_page(tx, TOGETHER)

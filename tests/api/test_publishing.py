@@ -49,12 +49,12 @@ def test_a_post_that_missed_its_time_while_held_is_let_go(stack: Running) -> Non
 
 @pytest.mark.parametrize("status", ["posted", "failed", "claimed"])
 def test_a_post_that_takes_no_edit_is_refused_and_leaves_none(stack: Running, status: str) -> None:
-    given: dict[str, Any] = {
+    columns: dict[str, dict[str, Any]] = {
         "posted": {"status": "posted", "posted_at": datetime.now(UTC)},
         "failed": {"status": "failed", "failure_reason": "no"},
         "claimed": {"claim_kind": "publish", "claim_token": "clm_now", "claim_expires_at": factories.soon()},
-    }[status]
-    post = stack.post(**given)
+    }
+    post = stack.post(**columns[status])
     assert error(stack.http.post(f"/v1/posts/{post}/publish"), 409)["code"] == "cannot_edit"
     assert stack.edits_of(post) == []
 

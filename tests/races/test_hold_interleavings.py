@@ -17,6 +17,7 @@ from shared.local.postgres import PostgreSQL
 from shared.store import db, failures, scope_holds
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
+from shared.store.scope_holds import Step, Work
 from tests import factories, jobs
 from tests.conftest import TEMPLATE
 from tests.faults.actors import stopping_points
@@ -90,16 +91,12 @@ class HeldInterleavings(base.Interleavings):
                 holds_store.resume_posts(tx, locked.values(), KIM, publish_missed=publish)
 
     def _resume_account(self, *, publish: bool) -> None:
-        works = scope_holds.resuming(ACCOUNT, KIM, publish_missed=publish)
-        work = next(works)
-        while True:
+        def in_transaction(work: Work) -> Step:
             with self.engine.begin() as tx:
                 tx.execute(text("SET LOCAL lock_timeout = 50"))
-                step = work(tx)
-            try:
-                work = works.send(step)
-            except StopIteration:
-                return
+                return work(tx)
+
+        scope_holds.run(scope_holds.resuming(ACCOUNT, KIM, publish_missed=publish), in_transaction)
 
     def _note(self, tx: Any, post_id: str, *, named: bool) -> None:
         """What a held post may have: the tries that it has, or any under a claim that was there before."""

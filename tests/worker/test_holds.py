@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.domain.service_answers import Reply
-from shared.store import StaleWriteError, db, failures, gauges, late, overview
+from shared.store import StaleWriteError, db, failures, gauges, late, overview, scope_holds
 from shared.store import claims as claims_store
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
@@ -60,16 +60,17 @@ def test_a_held_post_is_not_claimed_and_goes_out_at_its_time_after_its_resume(
     assert publish_now((due, 1))[0] == {due: "done"}
 
 
+@pytest.mark.parametrize("scope", [None, ACCOUNT])
 def test_a_message_that_met_a_hold_leaves_no_mark_so_that_dispatch_sends_after_the_resume(
-    engine: Engine, sent: list[Any], fake_services: FakeServices
+    engine: Engine, sent: list[Any], fake_services: FakeServices, scope: Any
 ) -> None:
     with engine.begin() as tx:
         post = factories.post(tx, scheduled_time=seconds(30))
     assert schedule.dispatch_due() == 1
-    holding.hold(engine, post)
+    holding.hold_scope(engine, scope) if scope else holding.hold(engine, post)
     assert publish_now((post, 1))[0] == {post: "held"}
     assert schedule.dispatch_due() == 0
-    holding.resume(engine, post)
+    holding.resume_scope(engine, scope) if scope else holding.resume(engine, post)
     assert schedule.dispatch_due() == 1
 
 
@@ -147,6 +148,28 @@ def test_a_page_that_is_full_comes_again_and_each_step_commits(engine: Engine, m
     assert all(missed(engine, post) for post in posts)
     assert holding.resume_scope(engine, publish=True).released == 11
     assert not any(missed(engine, post) for post in posts)
+
+
+@pytest.mark.parametrize("publish", [False, True])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_resume_that_dies_between_its_steps_is_begun_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, steps: int, *, publish: bool
+) -> None:
+    monkeypatch.setattr("shared.store.scope_holds.TOGETHER", 4)
+    with engine.begin() as tx:
+        posts = [factories.post(tx, scheduled_time=seconds(-60)) for _ in range(9)]
+    holding.hold_scope(engine)
+    schedule.mark_missed()
+    works = scope_holds.resuming(ACCOUNT, holding.KIM, publish_missed=publish)
+    work = next(works)
+    for _ in range(steps):
+        with engine.begin() as tx:
+            step = work(tx)
+        work = works.send(step) if step.more or publish or work is scope_holds.mark_page else work
+    holding.resume_scope(engine, publish=publish)
+    assert [missed(engine, post) for post in posts] == [not publish] * 9
+    with engine.connect() as tx:
+        assert scope_holds.of(tx, ACCOUNT) is None
 
 
 def test_publish_of_an_account_lets_its_missed_posts_go_but_none_that_is_held_by_itself(
