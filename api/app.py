@@ -19,9 +19,11 @@ from api import (
     docs,
     edits,
     health,
+    holds,
     many_edits,
     metrics,
     posts,
+    publishing,
     reschedule_results,
     reschedules,
     retry,
@@ -86,7 +88,7 @@ def build() -> Redraft:
         built.add_exception_handler(kind, handler)
     for room in (
         *(posts, creation, deletion, edits, many_edits, undo, accounts, reschedules, reschedule_results, retry),
-        *(docs, health, metrics, ops),
+        *(holds, publishing, docs, health, metrics, ops),
     ):
         built.include_router(room.router)
 

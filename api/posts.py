@@ -193,15 +193,18 @@ async def list_edits_of_post(
 )
 async def get_post(post_id: str, request: Request, context: Here, key: Reader, _: NoQuery) -> Response:
     """One post, and how it ended."""
-    post = await context.read(reads.post, key.workspace_id, post_id) if storable(post_id) else None
-    if post is None:
+    found = await context.read(reads.post_and_hold, key.workspace_id, post_id) if storable(post_id) else None
+    if found is None:
         raise NotFound.post(post_id)
-    shown = detailed(post)
+    post, hold = found
+    shown = detailed(post, hold)
     if post.facts.claim is ClaimKind.PUBLISH:
         # Whether it can be edited changes with the claim, and the revision does not: no tag says which of the two.
         return Response(to_json(shown), media_type="application/json")
     tag = etag(post.facts.revision)
     known = headers.entity_tags(request.headers.getlist("if-none-match"), "If-None-Match")
-    if headers.names(known, tag):
+    if headers.names(known, tag) and hold is None:
         return Response(status_code=304, headers={"ETag": tag})
-    return Response(to_json(shown), headers={"ETag": tag}, media_type="application/json")
+    # A hold is no revision: an edit with If-Match goes on. So no client keeps an answer that shows one.
+    stored = {} if hold is None else {"Cache-Control": "no-store"}
+    return Response(to_json(shown), headers={"ETag": tag} | stored, media_type="application/json")

@@ -16,9 +16,11 @@ from api.models.openapi import carries, takes
 from api.models.posts import PostDetails
 from api.models.reschedules import Nothing
 from shared.domain.errors import Conflict, Detail, NotFound
+from shared.domain.holds import Hold
 from shared.domain.lifecycle import Status, etag
 from shared.domain.posts import Post, detailed
 from shared.store import failures
+from shared.store import holds as holds_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
 from shared.store.failures import Retried
@@ -39,15 +41,15 @@ async def retry_post(post_id: str, context: Here, key: Writer, _body: NoBody, _:
     """Put one failed post back to due. A post that may have gone out keeps its old key, and is closed to edits."""
     if not storable(post_id):
         raise NotFound.post(post_id)
-    back, post = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)
+    back, post, hold = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)
     publishes, renders = failures.to_ring([back])
     context.ring(publishes=publishes, renders=renders)
     headers = {"ETag": etag(post.facts.revision)}
-    return Response(to_json(detailed(post)), headers=headers, media_type="application/json")
+    return Response(to_json(detailed(post, hold)), headers=headers, media_type="application/json")
 
 
-def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retried, Post]:
-    """Lock, recheck, put back. Returns the post as it is then, too. Raises NotFound, Conflict.
+def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retried, Post, Hold | None]:
+    """Lock, recheck, put back. Returns the post and its hold as they are then, too. Raises NotFound, Conflict.
 
     Another workspace's post is never locked: it could notice even a lock.
     """
@@ -55,13 +57,17 @@ def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retrie
     post = found.get(post_id)
     if post is None or post.workspace_id != key.workspace_id or post.facts.deleted:
         raise NotFound.post(post_id)
+    holds_store.lock_in_share(tx, [post_id])
     locked = posts_store.lock_posts(tx, [post_id], "wait")
     done = failures.retry(tx, locked.values(), Actor(key.name, key.id, asked_by))
     if not done:
+        if failures.held_and_unsure(tx, [post_id]) and locked[post_id].facts.status is Status.FAILED:
+            message = f"Post {post_id} {failures.HELD_AND_UNSURE}"
+            raise Conflict(message, details=[Detail("status", Status.FAILED.value)])
         if failures.keys_too_old(tx, [post_id]) and locked[post_id].facts.status is Status.FAILED:
             message = f"Post {post_id} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(post_id)}"
             raise Conflict(message, details=[Detail("status", Status.FAILED.value)])
         status = locked[post_id].facts.status.value
         raise Conflict("Only posts with status 'failed' can be retried", details=[Detail("status", status)])
     now, _ = posts_store.read_posts(tx, [post_id])
-    return done[0], now[post_id]
+    return done[0], now[post_id], holds_store.effective(tx, [post_id]).get(post_id)

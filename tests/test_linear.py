@@ -32,6 +32,7 @@ from api.http.reading import BODY_LIMIT, BULK_BODY_LIMIT
 from api.models.creation import NewSlideshows, NewVideos
 from api.models.deletion import Deletion
 from api.models.edits import PostPatch, parse_patch
+from api.models.holds import NewHold
 from api.models.many_edits import EDITS_AT_MOST, parse_edits, parse_item
 from api.ops import access
 from shared.broker import answers, doorbells
@@ -357,6 +358,7 @@ def test_a_body_is_read_in_linear_time(body: bytes) -> None:
         lambda it: body_reading.read(NewVideos, it),
         lambda it: body_reading.read(NewSlideshows, it),
         lambda it: body_reading.read(Deletion, it),
+        lambda it: body_reading.read(NewHold, it),
     )
 
 

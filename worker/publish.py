@@ -10,6 +10,7 @@ from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Reply
 from shared.settings import settings
 from shared.store import claims as claims_store
+from shared.store import holds as holds_store
 from shared.store import posts as posts_store
 from shared.store import publish_attempts as attempts_store
 from shared.store import schedule as schedule_store
@@ -115,6 +116,8 @@ def _not_called(unconfirmed: Sequence[Called]) -> list[Completed[Called]]:
 def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
     """Claim what is due of these posts, in one transaction: lock, read the queue, apply what is left, then decide.
 
+    The holds are locked in share before the posts, and read behind both locks. So no hold begins between its reading
+    and the claim's commit.
     `fenced`: post -> the schedule revision that its message carried.
     """
     began, config = time.monotonic(), settings()
@@ -122,7 +125,8 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
     outcomes: dict[str, str] = {}
     follow_ups = FollowUps()
     with _noting_unconfirmed(ready, done), transactions, EditAttempts() as attempts, transaction() as tx:
-        locked = posts_store.lock_posts(tx, fenced, "skip")
+        free = holds_store.lock_for_claim(tx, fenced)
+        locked, holds = free.posts, free.holds
         open_posts = {i: post for i, post in locked.items() if post.facts.claim is not ClaimKind.PUBLISH}
         drained = drain(tx, open_posts, attempts)
         behind = drained.unfinished
@@ -136,7 +140,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
             taken = (
                 publish_rules.Taken("edits_first")
                 if post_id in behind
-                else publish_rules.take(facts, post, history, now, limits())
+                else publish_rules.take(facts, post, history, now, limits(), holds=holds.get(post_id))
             )
             if taken.lost is not None:
                 lost.append(taken.lost)
@@ -153,6 +157,8 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
         attempts_store.record_attempts(tx, [called.attempt for called in ready])
         if follow_ups.edits_first:
             schedule_store.mark_again(tx, follow_ups.edits_first)
+        if held := [post_id for post_id, outcome in outcomes.items() if outcome == publish_rules.HELD]:
+            schedule_store.unmark(tx, held)
     claimed = {called.attempt.post_id for called in ready}
     first = [called.attempt.post_id for called in ready if called.history is None]
     metrics.publishes_claimed([drained.posts[post_id].scheduled_time for post_id in first], now)

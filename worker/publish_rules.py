@@ -5,9 +5,11 @@ tests/model searches every order in which these rules, worker/retries.py and sha
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import uuid4
 
 from shared.domain import posts
+from shared.domain.holds import Holds, in_effect
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import KEY_TOO_OLD, WORKER_GONE, Outcome, Past, Reply
@@ -31,9 +33,17 @@ class Taken:
     finish: Finish | None = None
 
 
-def take(facts: PostFacts, post: Post, history: History | None, now: datetime, limits: Limits) -> Taken:
-    """Whether a locked post is claimed. `post`: its row as it was locked; `facts`: as draining its queue left it."""
-    verdict = _verdict(facts, post, now)
+HELD: Final = "held"
+"""The verdict on a post that a hold keeps."""
+
+
+def take(
+    facts: PostFacts, post: Post, history: History | None, now: datetime, limits: Limits, *, holds: Holds | None = None
+) -> Taken:  # fmt: skip
+    """Whether a locked post is claimed. `post`: its row as it was locked; `facts`: as draining its queue left it;
+    `holds`: all that may hold it, as they stand behind their locks.
+    """
+    verdict = _verdict(facts, post, now, holds or Holds())
     if verdict != "claim":
         return Taken(verdict)
     lost = AttemptResult(post.claim_token, Outcome.UNKNOWN, WORKER_GONE) if post.claim_token else None
@@ -46,8 +56,11 @@ def take(facts: PostFacts, post: Post, history: History | None, now: datetime, l
     return Taken("claim", _attempt(facts, post, history, now, limits), lost)
 
 
-def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
-    """What the row says once its queue is drained: generated and due means claim, whatever moved its counter."""
+def _verdict(facts: PostFacts, post: Post, now: datetime, holds: Holds) -> str:
+    """What the row says once its queue is drained: generated, due and not held means claim, whatever moved its counter.
+
+    A claim that is taken over was there before the hold: that post may be out already, and is asked about again.
+    """
     if facts.deleted:
         return "gone"
     if facts.status is not Status.GENERATED:
@@ -55,6 +68,8 @@ def _verdict(facts: PostFacts, post: Post, now: datetime) -> str:
     if facts.claim is not None:
         expired = post.claim_expires_at is not None and post.claim_expires_at <= now
         return "claim" if expired else "claimed"
+    if in_effect(holds, facts.schedule_revision) is not None:
+        return HELD
     return "not_due" if goes_at(facts, post) > now else "claim"
 
 

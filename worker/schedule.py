@@ -6,6 +6,7 @@ from shared.broker import queue
 from shared.settings import settings
 from shared.store import posts as posts_store
 from shared.store import schedule as schedule_store
+from shared.store import scope_holds
 from shared.store.db import transaction
 from shared.store.schedule import Kind, Marked
 from worker.follow_ups import FollowUps, Publish, Render
@@ -36,9 +37,23 @@ def mark(kind: Kind, room: int) -> Iterator[list[Marked]]:
         room, after = room - len(marked), found[-1]
 
 
+def mark_missed() -> int:
+    """Mark posts that came due while their account or workspace is held, a page at a time. Returned: how many."""
+    marked = 0
+    for _ in range(PAGES):
+        with transaction() as tx:
+            page, webhooks = scope_holds.miss_page(tx, BATCH)
+        FollowUps(webhooks=webhooks).send()
+        marked += page
+        if page < BATCH:
+            break
+    return marked
+
+
 def dispatch_due() -> int:
     """Enqueue the publishes that come due within the horizon, while their queue has room. Returned: how many."""
     sent = 0
+    mark_missed()
     for marked in mark("publish", queue.free_capacity("publish") * queue.PUBLISHES_A_MESSAGE):
         FollowUps(publishes=[Publish(post.post_id, post.revision, post.at) for post in marked]).send()
         sent += len(marked)

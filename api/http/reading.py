@@ -178,6 +178,15 @@ async def empty_body(request: Request) -> Any:
     return body
 
 
+async def optional_body(request: Request) -> Any:
+    """The parsed body of a route whose fields may all be left out: an empty object where no body was sent."""
+    content = await read_body(request)
+    if not content:
+        return {}
+    check_media_type(request, JSON_TYPES)
+    return parse_json(content)
+
+
 # -- What routes name as parameters, each after the key: first the body, then the query.
 
 
@@ -190,5 +199,6 @@ async def _no_query(request: Request) -> None:
 
 
 JsonBody = Annotated[Any, Depends(_json_body)]
+OptionalBody = Annotated[Any, Depends(optional_body)]
 NoBody = Annotated[Any, Depends(empty_body)]
 NoQuery = Annotated[None, Depends(_no_query)]

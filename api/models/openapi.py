@@ -19,6 +19,7 @@ from api.models.answers import Problem
 from api.models.creation import NewSlideshows, NewVideos
 from api.models.deletion import Deletion
 from api.models.edits import PostPatch
+from api.models.holds import NewHold, Resumption
 from api.models.many_edits import ManyEdits
 from api.models.reschedules import NewJob, Nothing
 from api.models.undo import Undo
@@ -34,9 +35,16 @@ it never races a render or a publish, is never lost and never applied twice.
 Send `Authorization: Bearer sk_…`. Errors always have the shape of `Problem`; branch on `code`. Every GET answers HEAD,
 every path OPTIONS.
 """
-_BODIES: Final = (PostPatch, ManyEdits, NewVideos, NewSlideshows, Deletion, NewJob, Nothing, Undo)
+_BODIES: Final = (
+    *(PostPatch, ManyEdits, NewVideos, NewSlideshows, Deletion, NewJob),
+    *(NewHold, Resumption, Nothing, Undo),
+)
+_TAGS: Final = ("posts", "edits", "accounts", "holds", "reschedules", "health", "webhooks")
+OPTIONAL: Final = (NewHold, Resumption, Nothing, Undo)
+"""Bodies that may be left out."""
 _PATH: Final = {
     "post_id": ("postId", "post_abc123"),
+    "account_id": ("accountId", "acc_1a2b3c4d5e"),
     "edit_id": ("editId", "edit_01k8xg6v3f9zq4d7c2m5n8p1rt"),
     "job_id": ("id", "rsch_01k8xg6v3f9zq4d7c2m5"),
 }
@@ -115,7 +123,7 @@ def takes(*headers: str, body: type[BaseModel] | None = None, types: tuple[str, 
     said: Json = {"parameters": [_reference("parameters", name) for name in headers]} if headers else {}
     if body is not None:
         content = {kind: {"schema": _reference("schemas", body.__name__)} for kind in types}
-        said["requestBody"] = {"required": body not in (Nothing, Undo), "content": content}
+        said["requestBody"] = {"required": body not in OPTIONAL, "content": content}
     return said
 
 
@@ -150,7 +158,7 @@ def document(app: FastAPI) -> Json:
         "openapi": "3.1.0",
         "info": shown["info"] | {"license": {"name": "MIT"}},
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in ("posts", "edits", "accounts", "reschedules", "health", "webhooks")],
+        "tags": [{"name": name} for name in _TAGS],
         "paths": paths,
         "webhooks": {kind: {"post": _webhook(kind, model, schemas)} for kind, model in EVENTS.items()},
         "components": {

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, create_model
 
 from api.http.pagination import Instant, Paging
 from api.models.answers import InstantShown, Page, Shown
+from api.models.holds import Hold
 from shared.domain.bodies import absent
 from shared.domain.edits import PLAIN
 from shared.domain.fields import CONTENT_TYPES, UNSET, Id, one_of
@@ -59,6 +60,7 @@ class PostDetails(Post):
     not_editable_reason: str | None = Field(
         description="posted, failed or being published, as the error cannot_edit says it", examples=["posted"]
     )
+    held: Hold | None = Field(description="what keeps it from going out, the nearest hold; null: nothing")
 
 
 class PostPage(Page[Post]):
@@ -72,6 +74,9 @@ class PostsQuery(Paging):
     platform: Annotated[str, one_of(PLATFORMS)] = Field(default=absent, description="Only posts on this platform.")
     content_type: Annotated[str, one_of(CONTENT_TYPES)] = Field(default=absent, description="Only posts of this kind.")
     account: Id = Field(default=absent, alias="accountId", description="Only posts of this account.")
+    held: Annotated[str, one_of(("true", "false"))] = Field(
+        default=absent, description="true: only posts that wait and are held, by themselves or not; false: only others."
+    )
     scheduled_from: Instant = Field(default=absent, description="Only posts scheduled at or after this UTC time.")
     scheduled_to: Instant = Field(default=absent, description="Only posts scheduled before this UTC time.")
     sort: Annotated[str, one_of(SORTS)] = Field(

@@ -83,6 +83,31 @@ class RescheduleFinished(Shown):
     sequence: int = Field(description="a job has this one event only", examples=[1208])
 
 
+class HoldData(Shown):
+    """A hold of a post, or of an account or a workspace: then postId and revision are null."""
+
+    workspace_id: str = Field(examples=["ws_1"])
+    account_id: str | None = Field(
+        description="the account, or the post's; null where the workspace is held", examples=["acc_1a2b3c4d5e"]
+    )
+    post_id: str | None = Field(examples=["post_abc123"])
+    revision: int | None = Field(examples=[4])
+    sequence: int = Field(description="rises from event to event of one post or account", examples=[1207])
+    of: Literal["post", "account", "workspace"]
+
+
+class PostHeld(HoldData):
+    """A post, an account or a workspace is held."""
+
+    since: InstantShown
+    by: str = Field(examples=["marketing"])
+    reason: str | None = Field(description="missed: the post's time went by while it was held", examples=["missed"])
+
+
+class PostResumed(HoldData):
+    """The hold of a post, an account or a workspace ended."""
+
+
 def _event(kind: str, data: type[Shown]) -> type[BaseModel]:
     given: dict[str, Any] = {
         "id": (str, Field(description="the same in a repeat", examples=["evt_01k8xg6v3f9zq4d7c2m5n8p1rt"])),
@@ -103,6 +128,8 @@ _DATA: Mapping[str, type[Shown]] = {
     "post.failed": PostFailed,
     "post.deleted": PostDeleted,
     "reschedule.finished": RescheduleFinished,
+    "post.held": PostHeld,
+    "post.resumed": PostResumed,
 }
 EVENTS = {kind: _event(kind, data) for kind, data in _DATA.items()}
 """The model of each type of event."""

@@ -19,6 +19,7 @@ from api.context import context_of, storable
 from api.http.problems import STATUS
 from api.ops import access
 from shared.domain import edit_histories, histories
+from shared.domain.edits import PUBLISH_NOW
 from shared.domain.errors import RedraftError, Unavailable
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
 from shared.store import failed_posts, overview, webhook_log
@@ -77,7 +78,8 @@ def _clock(instant: datetime) -> str:
 
 def asked_for(changes: dict[str, Any]) -> str:
     """The names of the changed fields, for lists: only an edit's own page shows a caption."""
-    return "time, by a bulk job" if "move" in changes else ", ".join(changes)
+    named = {"move": "time, by a bulk job", PUBLISH_NOW: "publish now"}
+    return ", ".join(named.get(name, name) for name in changes)
 
 
 _templates = jinja2.Environment(

@@ -19,6 +19,7 @@ from api.context import context_of
 from api.ops import edits as ops_edits  # noqa: F401
 from api.ops import failed as ops_failed  # noqa: F401
 from api.ops import history as ops_history  # noqa: F401
+from api.ops import holds as ops_holds  # noqa: F401
 from api.ops import jobs as ops_jobs  # noqa: F401
 from api.ops import late as ops_late  # noqa: F401
 from api.ops import mending as ops_mending  # noqa: F401

@@ -14,7 +14,7 @@ def lines_of(post: "Post", shown: dict[str, Any], now: datetime) -> list[str]:
     lines += [
         f"  {name:<15} {value}" + (f" ({beside[name]})" if beside.get(name) else "")
         for name, value in shown["post"].items()
-        if name not in {"postId", "status"} and value is not None
+        if name not in {"postId", "status", "held"} and value is not None
     ]
     lines.append(f"  {'revision':<15} {facts.revision}")
     lines.append(f"  {'why':<15} {shown['why']}")

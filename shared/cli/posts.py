@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from shared.cli.holds import hold, resume
 from shared.cli.places import ask_redis
 from shared.cli.post_export import export
 from shared.cli.post_history import lines_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from shared.store.late import RenderTry
     from shared.store.operator_actions import ListedPost
 
-app = typer.Typer(help="Posts: which are late, why one failed, and another try.", no_args_is_help=True)
+app = typer.Typer(help="Posts: which are late, why one failed, another try, and holds.", no_args_is_help=True)
 
 SHOWN: Final = 20
 TRUNCATED: Final = "Only the first {:,} are shown; --limit shows more."
@@ -45,6 +46,8 @@ class PostStatus(StrEnum):
 
 app.command("retry")(retry)
 app.command("export")(export)
+app.command("hold")(hold)
+app.command("resume")(resume)
 
 
 @app.command("list")
@@ -183,6 +186,7 @@ def show(
     """Show one post's history: its state, its latest tries and edits, and who retried it."""
     from shared.domain import edit_histories, histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import acts, edit_lists, failed_posts, failures, keys, overview  # noqa: PLC0415
+    from shared.store import holds as holds_store  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
     from shared.store.edit_lists import EditFilter  # noqa: PLC0415
@@ -198,11 +202,12 @@ def show(
         failed = failed_posts.find(tx, ids=[post_id], limit=1)
         too_old = bool(failed and failures.keys_too_old(tx, [post_id]))
         rendered = late_store.last_render(tx, post_id)
+        held = holds_store.effective(tx, [post_id]).get(post_id)
     post = found.get(post_id)
     if post is None or now is None:
         refuse(f"There is no post {post_id}.")
     shown = {
-        "post": edit_histories.without_secrets(posts.detailed(post)) | {"deleted": post.facts.deleted},
+        "post": edit_histories.without_secrets(posts.detailed(post, held)) | {"deleted": post.facts.deleted},
         "accountName": account and account.name,
         "localTime": histories.in_zone(post.facts.scheduled_time, post.facts.timezone),
         "revision": post.facts.revision,

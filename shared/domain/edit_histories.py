@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from shared.domain import lifecycle, posts
-from shared.domain.edits import PLAIN, EditPatch
+from shared.domain.edits import PLAIN, PUBLISH_NOW, EditPatch
 from shared.domain.fields import UNSET
 from shared.domain.lifecycle import EditStatus, PostFacts
 
@@ -115,14 +115,16 @@ def touched(changes: Mapping[str, Any], after: Mapping[str, Any] | None) -> froz
     """The groups of fields that an edit, or a bulk job's move, asked for or changed."""
     named = {*changes, *(after or {})}
     return frozenset(GROUPS[name] for name in named if name in GROUPS) | (
-        {"time"} if "move" in changes else frozenset()
+        {"time"} if "move" in changes or PUBLISH_NOW in changes else frozenset()
     )
 
 
 def touching(changes: Mapping[str, Any]) -> list[str]:
     """The names, in the changes of another edit, by which it touches a field that this edit touches too."""
     mine = touched(changes, None)
-    return sorted({name for name, group in GROUPS.items() if group in mine} | ({"move"} if "time" in mine else set()))
+    return sorted(
+        {name for name, group in GROUPS.items() if group in mine} | ({"move", PUBLISH_NOW} if "time" in mine else set())
+    )
 
 
 def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHistory], now: datetime) -> Prospect:

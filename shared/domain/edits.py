@@ -36,19 +36,26 @@ FIELDS: Final = (
 """The fields of a PATCH, in the order in which they are checked."""
 
 
+PUBLISH_NOW: Final = "publishNow"
+"""What the edit's row has where a client said "publish now": no field of a PATCH."""
+
+
 # Not frozen: a frozen one takes 0.8 us longer to make, a quarter of what reading a caption takes. No code changes one.
 @dataclass(slots=True)
 class EditPatch:
     """What one edit changes; UNSET means unchanged. `local_time`, `timezone` and `instant` are set together or not at
-    all. `sound_id` None removes the sound. The repr leaves out captions and URLs (docs/logs.md).
+    all; `timezone` None is that of a post without one. `sound_id` None removes the sound. `at_once`: the post's time
+    becomes the moment at which the edit was accepted, in the zone that it has. The repr leaves out captions and URLs
+    (docs/logs.md).
     """
 
     caption: str | Unset = field(default=UNSET, repr=False)
     local_time: datetime | Unset = UNSET
-    timezone: str | Unset = UNSET
+    timezone: str | Unset | None = UNSET
     instant: datetime | Unset = UNSET
     content: Content | Unset = UNSET
     sound_id: str | Unset | None = UNSET
+    at_once: bool = False
 
     def changes(self) -> dict[str, object]:
         """The JSON that a client would send for this patch: what the edit's row stores. `contentUrl` is a string for
@@ -65,12 +72,14 @@ class EditPatch:
             changes["contentUrl"] = self.content.urls[0] if self.content.kind == "video" else list(self.content.urls)
         if self.sound_id is not UNSET:
             changes["soundId"] = self.sound_id
+        if self.at_once:
+            changes[PUBLISH_NOW] = True
         return changes
 
     @staticmethod
     def unknown_in(changes: Mapping[str, object]) -> list[str]:
         """The fields of a stored edit that this version does not know: a newer version accepted them."""
-        return [name for name in changes if name not in FIELDS]
+        return [name for name in changes if name not in FIELDS and name != PUBLISH_NOW]
 
     @classmethod
     def from_changes(cls, changes: Mapping[str, object]) -> "EditPatch":
@@ -87,7 +96,7 @@ class EditPatch:
         plain: dict[str, Any] = {each.attribute: changes.get(each.name, UNSET) for each in PLAIN}
         sound_id = cast("str | Unset | None", changes.get("soundId", UNSET))
         if "scheduledTime" not in changes:
-            return cls(content=content, sound_id=sound_id, **plain)
+            return cls(content=content, sound_id=sound_id, at_once=PUBLISH_NOW in changes, **plain)
         timezone = cast("str", changes["timezone"])
         local = datetime.fromisoformat(cast("str", changes["scheduledTime"]))
         try:

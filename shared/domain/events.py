@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from shared.domain.holds import Hold, Holds, in_effect
 from shared.domain.lifecycle import EditStatus
 from shared.domain.posts import Post
 from shared.domain.queued_edits import EditResult
@@ -94,3 +95,26 @@ def failed(post: Post, revision: int, reason: str) -> Event:
 def deleted(post: Post, deleted_at: datetime) -> Event:
     """A client deleted the post."""
     return _event("post.deleted", post, None, deletedAt=format_instant(deleted_at))
+
+
+def hold_changed(post: Post, holds: Holds) -> Event:
+    """A hold of the post by itself began, went on as missed, or ended. `holds`: what holds it now."""
+    hold = in_effect(Holds(holds.own, holds.missed_revision, holds.missed_at), post.facts.schedule_revision)
+    if hold is None:
+        return _event("post.resumed", post, None, accountId=post.account_id, of="post")
+    return _event("post.held", post, None, accountId=post.account_id, **hold.public())
+
+
+def scope_held(workspace_id: str, account_id: str | None, hold: Hold) -> Event:
+    """An account or a workspace is held: one event for all its posts, in the queue of that id."""
+    return _of_scope("post.held", workspace_id, account_id, **hold.public())
+
+
+def scope_resumed(workspace_id: str, account_id: str | None, hold: Hold) -> Event:
+    """The hold of an account or a workspace ended."""
+    return _of_scope("post.resumed", workspace_id, account_id, of=hold.level.value)
+
+
+def _of_scope(kind: str, workspace_id: str, account_id: str | None, **data: Any) -> Event:
+    said = {"workspaceId": workspace_id, "accountId": account_id, "postId": None, "revision": None}
+    return Event(kind, workspace_id, account_id or workspace_id, said | data)

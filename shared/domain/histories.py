@@ -21,6 +21,8 @@ DONE: Final[Mapping[str, str]] = {
     "cancel": "canceled",
     "revert": "reverted",
     "undo": "undone",
+    "hold": "held",
+    "resume": "resumed",
 }
 
 _BESIDE: Final[Mapping[str, str]] = {

@@ -175,7 +175,9 @@ def _refused(error: errors.RedraftError) -> Reject:
 
 def decide(post: PostFacts, patch: EditPatch, accepted_at: datetime, if_match: Sequence[str] | None = None) -> Decision:
     """Apply or refuse one edit of one post (docs/lifecycle.md), as `refuse` says."""
-    return refuse(post, patch, accepted_at, if_match) or Apply(edited(post, patch))
+    # After the rules of times: that of a post which is to go out at once lies in the past by now.
+    wanted = replace(patch, instant=accepted_at, timezone=post.timezone) if patch.at_once else patch
+    return refuse(post, patch, accepted_at, if_match) or Apply(edited(post, wanted))
 
 
 def refuse(

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from shared.domain.edits import PLAIN
+from shared.domain.holds import Hold
 from shared.domain.lifecycle import AUDITED, PostFacts, cannot_edit
 from shared.domain.times import format_instant
 
@@ -62,8 +63,10 @@ def service_body(kind: str, post: Post, facts: PostFacts | None = None) -> str:
     return to_json({"type": kind, "post": shown}).decode()
 
 
-def detailed(post: Post) -> dict[str, Any]:
-    """What GET of one post shows: the public fields, how its publish ended, and whether it takes an edit now."""
+def detailed(post: Post, hold: Hold | None = None) -> dict[str, Any]:
+    """What GET of one post shows: the public fields, how its publish ended, whether it takes an edit now, and what
+    holds it.
+    """
     refusal = cannot_edit(post.facts)
     return public(post) | {
         "postedAt": format_instant(post.posted_at) if post.posted_at else None,
@@ -71,6 +74,7 @@ def detailed(post: Post) -> dict[str, Any]:
         "failureReason": post.failure_reason,
         "editable": refusal is None,
         "notEditableReason": refusal.details[0].message if refusal and refusal.details else None,
+        "held": hold and hold.public(),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from shared.domain import failure_classes, waits
 from shared.domain.edit_histories import duration
 from shared.domain.failure_classes import FailureClass
+from shared.domain.holds import MISSED, Hold, Level
 from shared.domain.lifecycle import ClaimKind, Status
 from shared.domain.service_answers import FAILURES, Outcome, Past
 from shared.domain.waits import NOTHING_FOUND, Waits
@@ -153,6 +154,16 @@ def _of_row(row: Row, last: LastTry | None, past: Past, now: datetime, limits: L
     if row.retry_at is not None:
         return _between_tries(row, last, past, now, limits)
     return _unclaimed(row, now)
+
+
+def held(row: Row, hold: Hold, now: datetime) -> Reason:
+    """The reason for a post that waits and is held. One that a publish has claimed goes out all the same."""
+    if hold.missed:
+        words = "its time went by while it was held: give it a new time, or let it go out now with"
+        return Reason(MISSED, f"{words} redraft posts resume {row.id} --missed publish")
+    what = "it" if hold.level is Level.POST else f"its {hold.level}"
+    said = f": {hold.reason}" if hold.reason else ""
+    return Reason("held", f"{what} is held by {hold.by} for {duration(now - hold.since)}{said}")
 
 
 def _failed(row: Row, last: LastTry | None, past: Past) -> Reason:

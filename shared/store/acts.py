@@ -26,6 +26,8 @@ CANCEL: Final = "cancel"
 REVERT: Final = "revert"
 UNDO: Final = "undo"
 """A client had an applied edit undone by a new one."""
+HOLD: Final = "hold"
+RESUME: Final = "resume"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,9 @@ _CLAIM = text("""
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
         post_id text, kind text, token text, from_status text, from_token text)
     WHERE p.id = r.post_id AND p.status = r.from_status AND p.claim_token IS NOT DISTINCT FROM r.from_token
-        AND p.deleted_at IS NULL AND (p.claim_token IS NULL OR p.claim_expires_at <= clock_timestamp())""")
+        AND p.deleted_at IS NULL AND (p.claim_token IS NULL OR p.claim_expires_at <= clock_timestamp())
+        AND (r.kind = 'render' OR r.from_token IS NOT NULL OR (
+            p.held_at IS NULL AND p.missed_revision IS DISTINCT FROM p.schedule_revision))""")
 
 
 def take_claims(tx: Connection, claims: Sequence[NewClaim], expiry: float) -> None:

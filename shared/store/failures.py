@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
+from shared.domain.holds import Hold, Holds, in_effect
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status, needs_render
 from shared.domain.posts import Post
@@ -15,12 +16,14 @@ from shared.domain.service_answers import Past
 from shared.settings import settings
 from shared.store import acts as acts_store
 from shared.store import counted
+from shared.store import holds as holds_store
 from shared.store import posts as posts_store
 from shared.store import publish_attempts as attempts_store
 from shared.store.acts import Act, Actor
 from shared.store.claims import Finish, Finished
 
 KEY_TOO_OLD = "may have gone out, and its key is older than the publisher must remember"
+HELD_AND_UNSURE = "is held and may have gone out: it stays failed until it is resumed; then retry it"
 LOOK_FIRST = "Look at the platform first. If it did not go out: redraft posts retry {} --not-sent"
 
 
@@ -78,9 +81,27 @@ def retry_unchanged(
     """`retry` of these posts, each only at the revision that the operator saw and confirmed. Posts that are
     locked elsewhere, and those with another revision now, are left out: a try may have been made since.
     """
+    holds_store.lock_in_share(tx, seen)
     locked = posts_store.lock_posts(tx, seen, "skip")
     same = [post for post_id, post in locked.items() if post.facts.revision == seen[post_id]]
     return retry(tx, same, actor, not_sent=not_sent)
+
+
+def held_and_unsure(tx: Connection, post_ids: Iterable[str]) -> list[str]:
+    """Which of these failed posts `retry` leaves as they are, since they are held: they may have gone out, and would
+    come back with a claim.
+    """
+    found, holds = attempts_store.histories(tx, post_ids), holds_store.of(tx, post_ids)
+    posts, _ = posts_store.read_posts(tx, found)
+    return sorted(
+        post_id
+        for post_id, one in found.items()
+        if (one.past.maybe_sent or one.past.done) and _holding(posts[post_id], holds) is not None
+    )
+
+
+def _holding(post: Post, holds: Mapping[str, Holds]) -> Hold | None:
+    return in_effect(holds.get(post.facts.id, Holds()), post.facts.schedule_revision)
 
 
 def keys_too_old(tx: Connection, post_ids: Iterable[str]) -> list[str]:
@@ -127,11 +148,13 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
     What was tried before no longer counts against them. Key and body stay: a post that may have gone out comes back
     closed to edits, its publish claim expired, so that it is taken up with both and can never go out twice. `not_sent`
     is the operator's word that it did not go out: the post comes back open. Without it, posts with a key that is too
-    old stay as they are (`keys_too_old` names them).
+    old stay as they are (`keys_too_old` names them). A held post that may have gone out stays as it is too: its claim
+    would go out under the hold (`held_and_unsure` names it). Any other held post comes back, and stays held.
     """
     failed = [post for post in posts if post.facts.status is Status.FAILED and not post.facts.deleted]
     past = attempts_store.histories(tx, [post.facts.id for post in failed])
     before = {row[0]: row[1] for row in tx.execute(_BEFORE, {"ids": [post.facts.id for post in failed]})}
+    holds = holds_store.of(tx, past)
     now, keeps_keys = posts_store.clock(tx), settings().publisher_keeps_keys
     rows: list[dict[str, object]] = []
     done: list[Retried] = []
@@ -141,7 +164,7 @@ def retry(tx: Connection, posts: Iterable[Post], actor: Actor, *, not_sent: bool
         facts, history = post.facts, past.get(post.facts.id)
         tries = history.past if history is not None else Past()
         put = put_back(facts, tries, now, keeps_keys=keeps_keys, not_sent=not_sent)
-        if put is None:
+        if put is None or (put.claim is not None and _holding(post, holds) is not None):
             continue
         rows.append(
             {

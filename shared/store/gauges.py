@@ -13,6 +13,7 @@ from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
 from shared.store.failed_posts import CLASS
 from shared.store.health import MANY, RENDERS, WAITS_SINCE
+from shared.store.hold_tables import FREE, HELD_BY_ITSELF
 from shared.store.schedule import OVERDUE
 
 
@@ -47,7 +48,7 @@ STATEMENTS: Mapping[str, TextClause] = {
             (SELECT count(*) FROM edits WHERE status = 'failed') AS redraft_edits_failed,
             count(*) FILTER (WHERE deferrals > 3) AS redraft_edits_put_off
         FROM edits WHERE status = 'queued'"""),
-    "posts": text("""
+    "posts": text(f"""
         SELECT count(*) FILTER (WHERE goes_at < now() - make_interval(secs => :overdue))
                 AS redraft_posts_overdue,
             greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_time))) AS redraft_posts_late_seconds,
@@ -55,8 +56,18 @@ STATEMENTS: Mapping[str, TextClause] = {
                 AND created_at < now() - interval '5 seconds'
                 AND scheduled_time < now() + make_interval(secs => :soon)) AS redraft_posts_unsent
         FROM (SELECT *, greatest(scheduled_time, retry_at) AS goes_at FROM posts
-              WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
+              WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL AND {FREE}
                 AND scheduled_time < now() + make_interval(secs => :soon)) due"""),
+    # A hold is no fault: no other group counts these posts (ix_posts_held).
+    "holds": text(f"""
+        SELECT count(*) FILTER (WHERE held_at IS NOT NULL) AS redraft_posts_held__held,
+            count(*) FILTER (WHERE held_at IS NULL) AS redraft_posts_held__missed,
+            (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NOT NULL LIMIT {MANY}) held)
+                AS redraft_holds__account,
+            (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NULL LIMIT {MANY}) held)
+                AS redraft_holds__workspace
+        FROM (SELECT held_at FROM posts WHERE {HELD_BY_ITSELF} AND status IN ('generated', 'pending_render')
+              LIMIT {MANY}) held"""),
     "renders": text("""
         SELECT count(*) AS redraft_posts_unrendered
         FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
@@ -72,7 +83,7 @@ STATEMENTS: Mapping[str, TextClause] = {
                 WHERE scheduled_time < now())), 0) AS redraft_claimed_late_seconds
         FROM posts WHERE claim_kind IS NOT NULL"""),
     # Of many claims the first to expire: a publisher that refuses everything must not make a scrape slow.
-    "answers": text("""
+    "answers": text(f"""
         SELECT count(*) FILTER (WHERE outcome = 'misconfigured') AS redraft_publishes_answered__misconfigured,
             count(*) FILTER (WHERE outcome = 'not_now') AS redraft_publishes_answered__not_now,
             count(*) FILTER (WHERE outcome = 'processing') AS redraft_publishes_answered__processing,
@@ -82,7 +93,7 @@ STATEMENTS: Mapping[str, TextClause] = {
             count(*) FILTER (WHERE last.claim_token = claimed.claim_token AND claim_expires_at > now()
                     AND scheduled_time < now())
                 + (SELECT count(*) FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
-                    AND scheduled_time < now() AND retry_at > now()) AS redraft_posts_between_tries
+                    AND {FREE} AND scheduled_time < now() AND retry_at > now()) AS redraft_posts_between_tries
         FROM (SELECT id, claim_token, claim_expires_at, scheduled_time FROM posts WHERE claim_kind = 'publish'
               ORDER BY claim_expires_at LIMIT 10000) claimed
         CROSS JOIN LATERAL (
@@ -143,7 +154,9 @@ GAUGES: Mapping[str, Gauge] = {
         Gauge("redraft_posts_unsent", "Posts due within half of dispatch's horizon, not sent to the workers."),
         Gauge("redraft_posts_between_tries", "Posts past their time that wait for their next try, claimed or not."),
         Gauge("redraft_posts_unrendered", "Posts due within 5 minutes, or late, that no render has claimed."),
-        Gauge("redraft_claims", "Posts held by a render or publish.", "kind"),
+        Gauge("redraft_posts_held", "Waiting posts held by themselves: by a hold, or missed; 10,000 at most.", "why"),
+        Gauge("redraft_holds", "Accounts and workspaces that are held; 10,000 at most.", "of"),
+        Gauge("redraft_claims", "Posts claimed by a render or publish.", "kind"),
         Gauge("redraft_claims_expired", "Claims whose holder is gone, or whose next try has come.", "kind"),
         Gauge("redraft_claimed_late_seconds", "How late the latest post is that is claimed."),
         Gauge(

@@ -12,10 +12,13 @@ from sqlalchemy import Connection, text
 from shared.domain import reasons
 from shared.domain.edits import EditPatch
 from shared.domain.fields import UNSET
+from shared.domain.holds import MISSED
+from shared.domain.lifecycle import ClaimKind
 from shared.domain.reasons import LastTry, Limits, Reason, Row
 from shared.domain.service_answers import Past
 from shared.domain.waits import UNKNOWN, Broker, Waits
 from shared.settings import settings
+from shared.store import holds as holds_store
 from shared.store import locks
 from shared.store import publish_attempts as attempts_store
 from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED_LATE
@@ -44,7 +47,7 @@ def why(tx: Connection, post_ids: Sequence[str], broker: Broker = UNKNOWN) -> di
     `broker`: what Redis said.
     """
     rows = tx.execute(_ROWS, {"ids": list(post_ids)}).all()
-    past = attempts_store.histories(tx, post_ids)
+    past, holds = attempts_store.histories(tx, post_ids), holds_store.effective(tx, post_ids)
     config = settings()
     limits = Limits(config.tries_never_started, config.tries_unknown, config.service_timeout)
     around = Waits(locks.of_posts(tx, post_ids), broker)
@@ -54,7 +57,12 @@ def why(tx: Connection, post_ids: Sequence[str], broker: Broker = UNKNOWN) -> di
         row, last = Row(*[*own, _instant(changes)]), values[_OF_ROW:]
         history = past.get(row.id)
         latest = LastTry(*last) if last[0] is not None else None
-        found[row.id] = reasons.of(row, latest, history.past if history else Past(), now, limits, found=around)
+        hold = holds.get(row.id)
+        if hold is not None and row.claim != ClaimKind.PUBLISH:
+            found[row.id] = reasons.held(row, hold, now)
+        else:
+            past_tries = history.past if history else Past()
+            found[row.id] = reasons.of(row, latest, past_tries, now, limits, found=around)
     return found
 
 
@@ -110,12 +118,12 @@ _LATE = text(f"""
 
 
 def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER, broker: Broker = UNKNOWN) -> list[LatePost]:
-    """Posts that should have gone out, the longest late first (ix_posts_due, ix_posts_unrendered, ix_posts_claims)."""
+    """Posts that should have gone out, the longest late first (ix_posts_free, ix_posts_unrendered, ix_posts_claims)."""
     rows = tx.execute(_LATE, {"limit": limit, "late": late_after}).all()
     said = why(tx, [row.id for row in rows], broker)
-    # One that went out, failed or was deleted between the two statements is late no more.
+    # One that went out, failed, was deleted or was held between the two statements is late no more.
     return [
         LatePost(row.id, row.workspace_id, row.status, row.scheduled_time, row.timezone, row.now, said[row.id])
         for row in rows
-        if said[row.id].code not in {"posted", "failed", "deleted"}
+        if said[row.id].code not in {"posted", "failed", "deleted", "held", MISSED}
     ]

@@ -15,6 +15,7 @@ from shared.domain import reschedule_gaps
 from shared.domain.ids import new_id
 from shared.domain.service_answers import WORKER_GONE
 from shared.domain.times import Duration
+from shared.store.hold_tables import FREE
 
 MANY = 10_000
 LATE_AFTER = 10.0
@@ -44,11 +45,12 @@ class Summary:
     jobs: int
 
 
-DUE_LATE = """FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND scheduled_time < now() - make_interval(secs => :late)"""
-UNRENDERED_LATE = """FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND scheduled_time < now() - make_interval(secs => :late)"""
-CLAIMED_LATE = """FROM posts WHERE claim_kind IS NOT NULL
+DUE_LATE = f"""FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
+    AND {FREE} AND scheduled_time < now() - make_interval(secs => :late)"""
+UNRENDERED_LATE = f"""FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
+    AND {FREE} AND scheduled_time < now() - make_interval(secs => :late)"""
+# What a publish has claimed goes out, held or not.
+CLAIMED_LATE = f"""FROM posts WHERE claim_kind IS NOT NULL AND (claim_kind = 'publish' OR {FREE})
     AND scheduled_time < now() - make_interval(secs => :late)"""
 
 _SUMMARY = text(f"""

@@ -9,8 +9,11 @@ from typing import Any, Generic, TypeVar
 from pydantic_core import to_json
 from sqlalchemy import Connection, TextClause, text
 
+from shared.domain.holds import Hold
 from shared.domain.posts import Post
+from shared.store import holds as holds_store
 from shared.store.edits import AFTER
+from shared.store.hold_tables import HELD_BY_SCOPE
 from shared.store.posts import COLUMNS, post_of
 
 T = TypeVar("T")
@@ -34,6 +37,12 @@ def post(tx: Connection, workspace_id: str, post_id: str) -> Post | None:
     """A workspace's post, unless it was deleted."""
     row = tx.execute(_POST, {"id": post_id, "workspace": workspace_id}).one_or_none()
     return post_of(row) if row else None
+
+
+def post_and_hold(tx: Connection, workspace_id: str, post_id: str) -> tuple[Post, Hold | None] | None:
+    """The same, and what holds it; a post that does not wait is not held."""
+    found = post(tx, workspace_id, post_id)
+    return None if found is None else (found, holds_store.effective(tx, [post_id]).get(post_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,7 @@ class _List:
 
 _POSTS = _List(
     table="posts",
-    columns=COLUMNS,
+    columns=f"{COLUMNS}, held_at, missed_revision",
     place=("created_at", "id"),
     types=("timestamptz", "text"),
     scope={"workspace": "workspace_id = :workspace"},
@@ -123,6 +132,9 @@ _POSTS = _List(
         "account": "account_id = :account",
         "scheduled_from": "scheduled_time >= :scheduled_from",
         "scheduled_to": "scheduled_time < :scheduled_to",
+        "held": f"""(status IN ('generated', 'pending_render') AND (held_at IS NOT NULL
+            OR missed_revision IS NOT DISTINCT FROM schedule_revision
+            OR {HELD_BY_SCOPE.replace("posts.", "looked_at.")})) = CAST(:held AS boolean)""",
     },
 )
 # What goes out next. The index serves the bounds of the time too, so that a page begins at them.
@@ -234,8 +246,9 @@ def _end(row: Any, created_from: object) -> Place | None:
 def posts_page(
     tx: Connection, workspace_id: str, filters: Mapping[str, object], after: Place | None, limit: int
 ) -> Page[Post]:
-    """A page of a workspace's posts, newest first. `filters`: status, platform, content_type, account, scheduled_from
-    and scheduled_to (aware), and `sort`, which is one of SORTS; `after`: an earlier page's `next_place`.
+    """A page of a workspace's posts, newest first. `filters`: status, platform, content_type, account, held ("true"
+    or "false"), scheduled_from and scheduled_to (aware), and `sort`, which is one of SORTS; `after`: an earlier page's
+    `next_place`.
     """
     given = {"workspace": workspace_id, "visible": True, **filters}
     order = given.pop("sort", None)

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from shared.store.hold_tables import FREE
+
 OVERDUE = 2.0
 RESEND_AFTER = 5.0
 
@@ -39,7 +41,7 @@ def fences(tx: Connection, post_ids: Iterable[str]) -> dict[str, Fence]:
 # Within the horizon and not sent for this schedule revision yet, or overdue and sent long enough ago. The second look
 # is made under the lock: an edit may have moved the post far away meanwhile, and nothing far away sits in Redis.
 # now(), not clock_timestamp(): that is volatile, and no index can be searched for it.
-_DUE = """status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
+_DUE = f"""status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL AND {FREE}
     AND scheduled_time <= now() + make_interval(secs => :horizon)
     AND (retry_at IS NULL OR retry_at <= now() + make_interval(secs => :horizon))
     AND (enqueued_revision IS DISTINCT FROM schedule_revision
@@ -115,3 +117,13 @@ _MARK_AGAIN = text("""
 def mark_again(tx: Connection, ids: Iterable[str]) -> None:
     """A message for these locked posts goes round again: no other message is needed meanwhile."""
     tx.execute(_MARK_AGAIN, {"ids": list(ids)})
+
+
+_UNMARK = text("""
+    UPDATE posts SET enqueued_revision = NULL, enqueued_at = NULL
+    WHERE id = ANY(:ids) AND status = 'generated' AND claim_kind IS NULL""")
+
+
+def unmark(tx: Connection, ids: Iterable[str]) -> None:
+    """The message of these locked posts came to nothing, since they are held. After the resume dispatch sends anew."""
+    tx.execute(_UNMARK, {"ids": list(ids)})

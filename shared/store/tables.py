@@ -25,10 +25,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from shared.domain.lifecycle import ClaimKind, EditStatus, Status
 from shared.store.columns import instant, metadata, one_of
+from shared.store.hold_tables import hold_columns, holds
 from shared.store.reschedule_tables import reschedule_chunks, reschedules
 
 __all__ = [
-    "accounts", "acts", "api_keys", "edits", "idempotency_keys", "metadata", "posts", "publish_attempts",
+    "accounts", "acts", "api_keys", "edits", "holds", "idempotency_keys", "metadata", "posts", "publish_attempts",
     "reschedule_chunks", "reschedules", "secrets", "webhook_events", "workspaces",
 ]  # fmt: skip
 
@@ -113,6 +114,7 @@ posts = Table(
     Column("render_outcome", Text, comment="how the latest try at a render ended"),
     Column("render_message", Text),
     instant("render_answered_at"),
+    *hold_columns(),
     CheckConstraint(one_of("status", Status), name="status"),
     CheckConstraint("platform IN ('tiktok', 'instagram')", name="platform"),
     CheckConstraint("content_type IN ('video', 'slides')", name="content_type"),

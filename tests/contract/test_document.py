@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from api.http import problems
 from api.models import deletion, openapi
 from api.models.webhooks import EVENTS
 from shared.domain import edits, events, fields, lifecycle, reschedule_jobs, reschedules, times
+from shared.domain.holds import Hold, Holds, Level
 from shared.domain.posts import Post, detailed, public
 from shared.domain.queued_edits import EditResult
 from shared.domain.reschedule_jobs import Job, JobStatus
@@ -23,6 +25,7 @@ from tests.api.operations import DOCUMENT, OPERATIONS
 
 SCHEMAS = DOCUMENT["components"]["schemas"]
 NOW = datetime.now(UTC)
+HOLD = Hold(Level.POST, NOW, "kim", None)
 
 
 def routes() -> set[tuple[str, str]]:
@@ -200,6 +203,10 @@ def test_webhooks_are_documented_as_they_are_sent() -> None:
         events.failed(post, 2, "reason"),
         events.deleted(post, NOW),
         events.reschedule_finished("ws", Job("rsch_1", JobStatus.DONE, False, 1, 1, 0, 0, NOW, NOW)),
+        events.hold_changed(post, Holds(own=HOLD)),
+        events.hold_changed(post, Holds()),
+        events.scope_held("ws", "acc", replace(HOLD, level=Level.ACCOUNT)),
+        events.scope_resumed("ws", None, replace(HOLD, level=Level.WORKSPACE)),
     ]
     assert {event.type for event in sent} == EVENTS.keys()
     for event in sent:

@@ -19,7 +19,10 @@ FINAL = ("applied", "rejected", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken promise. `kind`: lost, doubled, history, state, order, claim, body, keys, replayed, answer."""
+    """One broken promise. `kind`: lost, doubled, history, state, order, claim, body, keys, replayed, answer.
+
+    The soak has two more: held and burst.
+    """
 
     kind: str
     post_id: str

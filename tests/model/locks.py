@@ -48,7 +48,7 @@ class Lock:
 _LOCKS = re.compile(
     r"\b(?:(?P<how>UPDATE|DELETE FROM|INSERT INTO)\s+(?P<table>[a-z_]+)\b"
     r"|FOR\s+(?:NO\s+KEY\s+)?(?:UPDATE|SHARE)(?:\s+OF\s+(?P<of>\w+))?(?P<skip>\s+SKIP\s+LOCKED)?"
-    r"|pg_(?P<try>try_)?advisory_xact_lock\((?P<name>[\w:]+))"
+    r"|pg_(?P<try>try_)?advisory_xact_lock(?:_shared)?\((?P<name>[\w:]+))"
 )
 
 

@@ -22,9 +22,10 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from api import deletion
-from shared.domain import lifecycle, posts, reschedules
+from shared.domain import holds, lifecycle, posts, reschedules
 from shared.domain.edits import EditPatch
 from shared.domain.failure_classes import OUTCOME_UNKNOWN, PUBLISHER_UNAVAILABLE
+from shared.domain.holds import WAITING, Hold, Holds, Level, Resume
 from shared.domain.lifecycle import Apply, ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import Outcome, Past, Reply
@@ -68,8 +69,9 @@ class State(NamedTuple):
     down as unknown, for want of an answer. `remembers`: the keys that the publisher has not refused, when the first
     such request came, and how often it had forgotten the key by then. `effects`: keys, with that number, whose effect
     may have happened or may still; `done`: keys of which a 2xx told. `bodies`: what came under each key. `doubt`: a try
-    ended without an answer, and no 2xx came since. `edits`, `acts`: how many more edits and operators' retries there
-    will be.
+    ended without an answer, and no 2xx came since. `edits`, `acts`, `holds`: how many more edits, retries by operators
+    and holds there will be. `own`, `missed`: what holds the post. `went_by`: the schedule revision of a time that
+    went by while it was held; `claimed_held`: a new claim was taken although it was held, or had missed its time.
     """
 
     now: datetime
@@ -90,6 +92,17 @@ class State(NamedTuple):
     doubt: bool = False
     edits: int = 2
     acts: int = 2
+    holds: int = 0
+    own: bool = False
+    missed: int | None = None
+    went_by: int | None = None
+    claimed_held: bool = False
+
+    @property
+    def held_by(self) -> Holds:
+        """As `holds.of` reads it."""
+        own = Hold(Level.POST, NOON, "operator", None) if self.own else None
+        return Holds(own, self.missed, None if self.missed is None else NOON)
 
     @property
     def post(self) -> Post:
@@ -157,7 +170,13 @@ def steps(state: State, answers: tuple[Outcome, ...] = ANSWERS, holders: int = 2
 def passes(state: State) -> State | None:
     """The clock at the next moment that anything waits for."""
     times = [time for time in (state.expires, state.retry_at, state.facts.scheduled_time) if time and time > state.now]
-    return state._replace(now=min(times)) if times else None
+    return _goes_by(state._replace(now=min(times))) if times else None
+
+
+def _goes_by(state: State) -> State:
+    """Whether the post's time goes by while it is held. One that a publish has claimed was named as going out."""
+    late = state.own and state.facts.claim is None and state.facts.scheduled_time <= state.now
+    return state._replace(went_by=state.facts.schedule_revision) if late and not state.over else state
 
 
 def forgotten(state: State) -> State | None:
@@ -167,7 +186,7 @@ def forgotten(state: State) -> State | None:
         return None
     # A call that has not begun by then never begins: its claim is too old.
     holders = (one if one.reply else one._replace(reply=Outcome.NEVER_STARTED) for one in state.holders)
-    return state._replace(now=max(known), holders=tuple(holders))
+    return _goes_by(state._replace(now=max(known), holders=tuple(holders)))
 
 
 # Workers
@@ -176,7 +195,7 @@ def forgotten(state: State) -> State | None:
 def claims(state: State) -> Iterator[Step]:
     """A worker's claim: apply what is queued, decide, write, commit."""
     drained = _applied(state) if state.facts.claim is not ClaimKind.PUBLISH else state
-    taken = publish_rules.take(drained.facts, state.post, state.past, state.now, LIMITS)
+    taken = publish_rules.take(drained.facts, state.post, state.past, state.now, LIMITS, holds=state.held_by)
     if taken.attempt is None and taken.finish is None:
         return
     after = drained
@@ -190,6 +209,8 @@ def claims(state: State) -> Iterator[Step]:
         return
     assert taken.attempt is not None
     attempt, past = taken.attempt, state.past
+    if state.token is None and (state.own or after.facts.schedule_revision in {state.missed, state.went_by}):
+        after = after._replace(claimed_held=True)
     history = after.history
     if history is None or history.idempotency_key != attempt.idempotency_key:
         history = History(attempt.post_id, attempt.idempotency_key, attempt.body, 0, Past())
@@ -310,11 +331,31 @@ def _people(state: State) -> Iterator[Step]:
         yield "the edit is applied or refused", _applied(state)
     if deletion.refusal(state.facts) is None:
         yield "it is deleted", state._replace(facts=replace(state.facts, deleted=True), retry_at=None, queued=None)
+    yield from _holding(state)
     if state.facts.status is Status.FAILED and state.acts:
         if (back := _put_back(state, not_sent=False)) is not None:
             yield "an operator retries", back
         if not state.done and (back := _put_back(state, not_sent=True)) is not None:
             yield "an operator retries --not-sent", back
+
+
+def _holding(state: State) -> Iterator[Step]:
+    """Holds and resumes, as `holds.hold_posts` and `holds.resume_posts` write them."""
+    if state.facts.status not in WAITING:
+        return
+    if state.holds and not state.own:
+        yield "it is held", _goes_by(state._replace(own=True, holds=state.holds - 1))
+    for publish in (False, True):
+        facts = state.facts
+        due = facts.scheduled_time <= state.now
+        end = holds.resume(
+            state.held_by, facts.schedule_revision, facts.claim, due=due, publish_missed=publish
+        )  # fmt: skip
+        label = "it is resumed, and published if it was missed" if publish else "it is resumed"
+        if end is Resume.MISS:
+            yield label, state._replace(own=False, missed=facts.schedule_revision)
+        elif end is Resume.RELEASE:
+            yield label, state._replace(own=False, missed=None, went_by=None if publish else state.went_by)
 
 
 def _applied(state: State) -> State:
@@ -337,7 +378,8 @@ def _put_back(state: State, *, not_sent: bool) -> State | None:
     past, keeps = state.past, LIMITS.keeps_keys
     tries = past.past if past is not None else Past()
     put = failures.put_back(state.facts, tries, state.now, keeps_keys=keeps, not_sent=not_sent)
-    if put is None:
+    held = holds.in_effect(state.held_by, state.facts.schedule_revision)
+    if put is None or (put.claim is not None and held is not None):
         return None
     state = state._replace(
         facts=replace(state.facts, status=put.status, claim=put.claim),
@@ -364,13 +406,16 @@ TRUE = "posted only if it went out"
 CLOSED = "no edit, move or deletion of what may have gone out"
 UNKNOWN_STAYS = "unknown stays unknown until a 2xx"
 ENDS = "no post without an end"
-PROMISES: Final = (ONCE, ONE_BODY, TRUE, CLOSED, UNKNOWN_STAYS, ENDS)
+HELD: Final = "no claim of what is held, or missed its time while it was held"
+PROMISES: Final = (ONCE, ONE_BODY, TRUE, CLOSED, UNKNOWN_STAYS, ENDS, HELD)
 
 
 def broken(state: State) -> Iterator[str]:
     """The promises that a state breaks, but for ENDS: `stuck` looks for that."""
     if len(state.effects) > 1:
         yield ONCE
+    if state.claimed_held:
+        yield HELD
     if len({key for key, _ in state.bodies}) < len(state.bodies):
         yield ONE_BODY
     if state.facts.status is Status.POSTED and not state.done:
@@ -394,7 +439,8 @@ def stuck(state: State, answers: tuple[Outcome, ...], known: set[tuple[object, .
     now; None where it does. `known`: rows that are known to come to one; more are added.
     """
     for habit in [*answers, None]:
-        now: State | None = state._replace(holders=(), queued=None)
+        # What is held waits for a person, who lets it go.
+        now: State | None = state._replace(holders=(), queued=None, own=False, missed=None, went_by=None)
         met: list[tuple[object, ...]] = []
         while now is not None and not now.over and len(met) < ROUNDS:
             rows = (habit, same(now, rows_only=True))
@@ -463,7 +509,8 @@ def same(state: State, *, rows_only: bool = False) -> tuple[object, ...]:
         facts.status, facts.claim, facts.deleted, facts.caption, ahead(facts.scheduled_time),
         number(_body(facts.caption, facts.scheduled_time)), number(state.token), ahead(state.expires),
         ahead(state.retry_at), state.reason, told(state.history),
-        state.waiting and (number(state.waiting[0]), ago(state.waiting[1])),
+        state.waiting and (number(state.waiting[0]), ago(state.waiting[1])), state.own,
+        state.missed == facts.schedule_revision,
     )  # fmt: skip
     if rows_only:
         return row
@@ -477,5 +524,5 @@ def same(state: State, *, rows_only: bool = False) -> tuple[object, ...]:
         frozenset(number(one.attempt.claim_token) for one in state.holders if one.attempt.claim_token in state.gone),
         tuple((number(key), times, state.now - came >= KEEPS) for key, came, times in state.remembers),
         frozenset((number(key), times) for key, times in state.effects), frozenset(map(number, state.done)),
-        state.doubt, state.edits, state.acts,
+        state.doubt, state.edits, state.acts, state.holds, state.went_by == facts.schedule_revision, state.claimed_held,
     )  # fmt: skip

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from api import deletion
-from shared.domain import posts, reschedules, service_answers
+from shared.domain import holds, posts, reschedules, service_answers
 from shared.domain.failure_classes import FailureClass
+from shared.domain.holds import Holds, Resume
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.service_answers import NOT_SENT, Outcome, Past, Reply
@@ -23,6 +24,7 @@ from tests.model import publishing
 from tests.model.publishing import (
     CLOSED,
     ENDS,
+    HELD,
     ONCE,
     ONE_BODY,
     PROMISES,
@@ -56,6 +58,13 @@ def test_no_order_of_claims_answers_crashes_retries_edits_and_deletions_breaks_a
     assert [label for label in EVERYTHING if not found.seen[label]] == []
     for answer in publishing.ANSWERS:
         assert found.seen[f"a call ends {answer}"] == found.seen[f"a call ends {answer}, and its worker finishes"] > 0
+
+
+def test_no_order_of_holds_and_resumes_among_them_breaks_a_promise() -> None:
+    found = search(8, start=first(edits=1, acts=1, holds=1))
+    assert found.broken is None, found
+    wanted = ["it is held", "it is resumed", "it is resumed, and published if it was missed"]
+    assert [label for label in wanted if not found.seen[label]] == []
 
 
 def test_nor_does_a_new_version_of_ours_that_makes_other_bodies_of_the_same_rows(
@@ -221,6 +230,26 @@ def each_try_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     _attempts(monkeypatch, key_stays=False)
 
 
+def a_claim_takes_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish_rules, "in_effect", lambda *_: None)
+
+
+def a_resume_lets_go_what_missed_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twin(held: Holds, *_: object, **__: object) -> Resume:
+        return Resume.NOTHING if held.own is None else Resume.RELEASE
+
+    monkeypatch.setattr(holds, "resume", twin)
+
+
+def a_new_try_may_begin_under_a_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = publish_rules._verdict
+
+    def twin(facts: PostFacts, post: Post, now: Any, held: Holds) -> str:
+        return verdict(facts, post, now, Holds() if post.retry_at else held)
+
+    monkeypatch.setattr(publish_rules, "_verdict", twin)
+
+
 TWINS: list[tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = [
     (a_refusal_of_a_repeat_is_a_refusal, UNKNOWN_STAYS, 4),
     (a_refusal_after_a_server_error_is_a_refusal, UNKNOWN_STAYS, 5),
@@ -245,6 +274,9 @@ TWINS: list[tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = [
     (a_claim_between_tries_has_no_time, ENDS, 1),
     (a_repeat_says_what_the_row_says_now, ONE_BODY, 5),
     (each_try_has_a_key_of_its_own, ONCE, 5),
+    (a_claim_takes_what_is_held, HELD, 2),
+    (a_resume_lets_go_what_missed_its_time, HELD, 3),
+    (a_new_try_may_begin_under_a_hold, HELD, 5),
 ]
 
 
@@ -255,7 +287,7 @@ def test_an_old_rule_is_found_out(
     twin: Callable[[pytest.MonkeyPatch], None], promise: str, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin(monkeypatch)
-    found = search(DEPTH, {promise})
+    found = search(DEPTH, {promise}, start=first(holds=int(promise == HELD)))
     assert (found.broken, found.depth) == (promise, depth), found
     assert len(found.story) == depth
 

@@ -14,7 +14,7 @@ from shared.store import failures
 from shared.store import posts as posts_store
 from shared.store import publish_attempts as attempts_store
 from shared.store.acts import Actor
-from tests import factories
+from tests import factories, holding
 from tests.model.publishing import CAPTION, CAPTION_BACK, LIMITS, QUARTER, Holder, State, first, steps
 from worker import apply, publish, published
 from worker.outbound.call_pool import Completed
@@ -31,6 +31,7 @@ WEIGHTS = {
     "time": 8,
     "an edit": 0.7,
     "it is deleted": 0.2,
+    "it is held": 0.5,
 }
 
 
@@ -72,6 +73,10 @@ class Lived:
             case "it is deleted":
                 with self.engine.begin() as tx:
                     assert deletion.delete(tx, factories.WORKSPACE, [self.post]).posts == [self.post]
+            case "it is held":
+                assert holding.hold(self.engine, self.post).posts == [self.post]
+            case "it is resumed" | "it is resumed, and published if it was missed":
+                holding.resume(self.engine, self.post, publish="published" in label)
             case "an operator retries" | "an operator retries --not-sent":
                 with self.engine.begin() as tx:
                     locked = posts_store.lock_posts(tx, [self.post], "wait")
@@ -133,6 +138,8 @@ class Lived:
         assert (row.status, row.claim_kind, row.deleted_at is not None) == (facts.status, facts.claim, facts.deleted)
         assert (row.caption, row.failure_reason) == (facts.caption, state.reason)
         assert (row.claim_token is None, row.retry_at is None) == (state.token is None, state.retry_at is None)
+        held = (row.held_at is not None, row.missed_revision == row.schedule_revision)
+        assert held == (state.own, state.missed == facts.schedule_revision)
         if state.expires is not None:
             assert (row.claim_expires_at <= row.now) == (state.expires <= state.now)
         assert queued == (state.queued is not None)
@@ -169,7 +176,7 @@ def test_the_model_and_the_rows_live_through_the_same_stories(engine: Engine, mo
         monkeypatch.setattr(module, "limits", lambda: LIMITS)
     chance, seen = random.Random(SEED), Counter[str]()
     for number in range(STORIES):
-        state, lived, story = first(), Lived(engine), list[str]()
+        state, lived, story = first(holds=number % 3), Lived(engine), list[str]()
         for _ in range(LONG):
             # The time of a post stands in its body: it cannot be moved along with the clock.
             ways = [(label, after) for label, after in steps(state) if "edit of the time" not in label]
@@ -187,5 +194,6 @@ def test_the_model_and_the_rows_live_through_the_same_stories(engine: Engine, mo
     wanted = ["a worker claims", "a claim gives up", "a worker finishes", "a worker finishes unheard", "time passes"]
     wanted += ["a worker finds the post locked, and keeps the answer", "a claim finds the 2xx"]
     wanted += ["time passes until the publisher has forgotten the key"]
+    wanted += ["it is held", "it is resumed", "it is resumed, and published if it was missed"]
     wanted += ["the edit is applied or refused", "an operator retries", "an operator retries --not-sent"]
     assert [label for label in wanted if not seen[label]] == [], seen

@@ -13,14 +13,16 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 import psycopg
 
 from tests.benchmarks.ground import IN_MEMORY, filesystem, forget_environment
-from tests.soak import report, stack, verdict
+from tests.soak import holds, report, stack, verdict
 from tests.soak.clients import Clients
+from tests.soak.holds import Holds
 from tests.soak.jobs import Jobs
 from tests.soak.log import Log
 from tests.soak.operators import look_after, operators
@@ -74,6 +76,7 @@ def main() -> int:
         else:
             said = run.door
             run.verdict = verdict.reach(running.engine, run.posts.first, run.log, said["calls"], said["effects"])
+        run.verdict.add(holds.judge(running.engine, run.holds.periods, run.calmed))
         told = report.machine(running)
     options.output.write_text(report.render(run, told), encoding="utf-8")
     print(report.summary(run))
@@ -94,13 +97,15 @@ async def _soak(running: Stack, options: argparse.Namespace) -> Run:
     strikes = Strikes(
         running.up.pid, running.redis_url, running.dsn, posts, running.reference, rng, over, running.opponent
     )  # fmt: skip
+    holding = Holds(running.api_port, running.dsn, posts, random.Random(f"{options.seed}/holds"), over)
     watch = Watch(running.up.pid, running.redis_url, running.dsn, clients.tally)
-    run = Run(options, posts, log, clients.tally, jobs, strikes, watch)
+    run = Run(options, posts, log, clients.tally, jobs, strikes, watch, holding)
     asyncio.get_running_loop().call_later(options.minutes * 60, over.set)
     async with asyncio.TaskGroup() as group:
         group.create_task(clients.run())
         group.create_task(jobs.run())
         group.create_task(strikes.run())
+        group.create_task(holding.run())
         group.create_task(_look(watch, over))
         group.create_task(_more_due_posts(posts, over))
         if running.opponent is not None:
@@ -133,7 +138,7 @@ async def _more_due_posts(posts: Posts, over: asyncio.Event) -> None:
 
 def _run_empty(running: Stack, run: Run) -> None:
     """Wait until the queue is empty, and then until nothing at all is under way; how long either took."""
-    began = time.monotonic()
+    began, run.calmed = time.monotonic(), datetime.now(UTC)
     if running.opponent is not None:
         running.opponent.calm()
     while run.quiet is None and time.monotonic() < began + QUIET_WITHIN:
@@ -142,6 +147,8 @@ def _run_empty(running: Stack, run: Run) -> None:
                 queued, others = connection.execute(_UNDER_WAY).fetchone() or (1, 1)
         except psycopg.Error:
             queued, others = 1, 1
+        if others:
+            holds.release(running)
         if running.opponent is not None:
             others += look_after(running, share=1.0)
         if not queued and run.drained is None:

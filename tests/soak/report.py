@@ -13,6 +13,7 @@ import psutil
 from tests.benchmarks.ground import filesystem
 from tests.benchmarks.machine import flush_milliseconds, processor
 from tests.soak.clients import Tally
+from tests.soak.holds import Holds
 from tests.soak.jobs import Jobs
 from tests.soak.log import Log
 from tests.soak.posts import BULK, COLD, HOT, SLIDES, Posts
@@ -45,9 +46,11 @@ class Run:
     jobs: Jobs
     strikes: Strikes
     watch: Watch
+    holds: Holds
     seconds: float = 0.0
     drained: float | None = None
     quiet: float | None = None
+    calmed: datetime | None = None
     left_over: list[str] = field(default_factory=list)
     verdict: Verdict = field(default_factory=Verdict)
     door: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +100,7 @@ def render(run: Run, told: Sequence[tuple[str, str]]) -> str:
         ("publishes", f"{found.published:,} keys in {found.calls:,} calls of the publisher"),
         *([("effects at the opponent's door", f"{len(run.door['effects']):,}")] if run.door else []),
         ("bulk jobs", _jobs(run.jobs)),
+        ("holds and resumes", ", ".join(f"{n} of {level}" for level, n in _levels(run).items()) or "none"),
         ("answers", answers),
         ("longest stall", f"{tally.stall:.1f} s in which no client was answered 2xx, from {tally.stall_at:.0f} s on"),
         ("what struck in it and 10 s before", "; ".join(_struck(run.strikes, tally)) or "nothing"),
@@ -124,6 +128,10 @@ def render(run: Run, told: Sequence[tuple[str, str]]) -> str:
 def _struck(strikes: Strikes, tally: Tally) -> list[str]:
     begin, end = tally.stall_at - BEFORE, tally.stall_at + tally.stall
     return [f"{at:.0f} s: {words}" for at, words in strikes.diary if begin <= at <= end]
+
+
+def _levels(run: Run) -> Counter[str]:
+    return Counter(f"{one.level}{', missed posts published' * one.published}" for one in run.holds.periods)
 
 
 def _jobs(jobs: Jobs) -> str:

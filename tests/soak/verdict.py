@@ -24,6 +24,8 @@ NAMES: Mapping[str, str] = {
     "state": "post and replay of its edits differ",
     "answer": "answered what is not so",
     "job": "bulk jobs whose figures and rows differ",
+    "held": "published while held",
+    "burst": "published at a resume although it was missed",
 }
 KEPT = 20
 _RESULTS = text("SELECT status, count(*) AS edits FROM edits GROUP BY status")

@@ -239,6 +239,6 @@ def test_what_is_due_is_found_by_its_index_however_many_posts_wait(engine: Engin
         behind = {"after_time": seconds(-1), "after_id": "post_1", "limit": 10}
         hints = schedule_store._hints("publish", 60.0) | behind
         plan = "\n".join(tx.execute(text(f"EXPLAIN {schedule_store._FIND['publish'].text}"), hints).scalars())
-    assert "ix_posts_due" in plan
+    assert "ix_posts_free" in plan
     assert re.search(r"Index Cond: .*scheduled_time <= .*scheduled_time >= ", plan), plan
-    assert "Presorted Key: scheduled_time" in plan
+    assert re.search(r"Presorted Key: (posts\.)?scheduled_time", plan), plan

@@ -55,6 +55,7 @@ SLIDES = replace(
 POSTS = {"video": VIDEO, "slides": SLIDES}
 
 CAPTION = EditPatch(caption="new")
+NOW_ON = EditPatch(at_once=True)
 TIME = EditPatch(local_time=LATER.replace(tzinfo=None), timezone="Europe/London", instant=LATER)
 SLIDE_CONTENT = EditPatch(content=Content("slides", ("https://a.example/9.jpg",)))
 VIDEO_CONTENT = EditPatch(content=Content("video", ("https://a.example/9.mp4",)))
@@ -176,3 +177,15 @@ def test_only_slides_as_video_need_a_render() -> None:
     assert needs_render("slides", render_as_video=True)
     assert not needs_render("slides", render_as_video=False)
     assert not needs_render("video", render_as_video=True)
+
+
+@pytest.mark.parametrize("zone", ["UTC", None])
+def test_publish_now_sets_the_time_to_the_moment_of_acceptance_and_leaves_the_zone(zone: str | None) -> None:
+    decision = decide(replace(VIDEO, timezone=zone), EditPatch.from_changes(NOW_ON.changes()), NOW)
+    assert isinstance(decision, Apply)
+    after = decision.after
+    assert (after.scheduled_time, after.timezone) == (NOW, zone)
+    assert (after.revision, after.schedule_revision, after.content_revision) == (8, 4, 5)
+    assert EditPatch.unknown_in(NOW_ON.changes()) == []
+    refused = decide(replace(VIDEO, status=Status.POSTED), NOW_ON, NOW)
+    assert isinstance(refused, Reject)

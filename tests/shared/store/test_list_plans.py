@@ -17,6 +17,7 @@ from shared.store import (
     acts,
     edit_lists,
     failed_posts,
+    hold_lists,
     late,
     mending,
     operator_actions,
@@ -24,6 +25,7 @@ from shared.store import (
     reschedule_neighbours,
     reschedule_warnings,
     reschedules,
+    scope_holds,
 )
 from shared.store.edit_lists import EditFilter
 from tests.conftest import TEMPLATE
@@ -203,6 +205,7 @@ def test_what_is_mended_is_chosen_by_the_indexes_of_its_state(engine: Engine) ->
             reads_little(explained(tx, grouped, given | {"status": "failed"}), "ix_edits_failed")
 
 
+SCOPE = {"workspace": "ws_1", "account": "acc_1", "limit": 1000}
 ALL_FAILED = failed_posts._ALL | {"looked_at": failed_posts.LOOKED_AT, "limit": 100, "harmless": ["done"]}
 OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("pk_edits", operator_actions._ONE, {"id": "edit_00000007"}),
@@ -227,7 +230,12 @@ OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("ix_reschedules_live", overview._LIVE_JOBS, {"limit": 51}),
     ("ix_publish_attempts_post", overview._TRIES, {"post": "post_7", "limit": 50}),
     ("ix_acts_subject", acts._OF, {"id": "edit_7", "limit": 50}),
-    ("ix_posts_due", late._LATE, {"limit": 200, "late": 10.0}),
+    ("ix_posts_free", late._LATE, {"limit": 200, "late": 10.0}),
+    ("ix_posts_free", scope_holds._UNDER_A_HOLD, {"limit": 1000}),
+    ("ix_posts_free", scope_holds._OVERDUE, SCOPE),
+    ("ix_posts_claims", scope_holds._GOING_OUT, SCOPE),
+    ("ix_posts_held", scope_holds._MISSED, SCOPE),
+    ("ix_posts_held", hold_lists._HELD_POSTS, {"limit": 201}),
     ("ix_posts_unrendered", late._LATE, {"limit": 200, "late": 10.0}),
     ("ix_posts_claims", late._LATE, {"limit": 200, "late": 10.0}),
     ("pk_posts", reschedule_neighbours._ACCOUNTS, {"ids": ["post_7"]}),

@@ -1,0 +1,116 @@
+"""Holds on the operators' pages: what is held, and the buttons that hold and resume."""
+
+from datetime import datetime
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from api.context import context_of, storable
+from api.holds import UNSURE, resume_scope
+from api.ops import access
+from api.ops.forms import form, operator, with_lock_limit
+from api.ops.frame import asked, html, message, page, read
+from shared.domain.errors import printable
+from shared.domain.holds import REASON_MAX
+from shared.store import hold_lists, scope_holds
+from shared.store import holds as holds_store
+from shared.store import posts as posts_store
+from shared.store.acts import Actor
+from shared.store.hold_lists import HeldPost, Standing
+from shared.store.holds import Changed
+
+SHOWN: Final = 200
+DONE: Final = {
+    "held": ("It is held: no post of it goes out that a publish had not claimed already.", "good"),
+    "resumed": ("It is resumed. Posts whose time went by stay held, and are listed as missed.", "good"),
+    "published": ("It is resumed. Posts whose time went by go out now.", "good"),
+    "left": ("Nothing was done: it does not wait to go out.", "warn"),
+}
+
+log = structlog.get_logger(__name__)
+
+
+def _listed(tx: Connection) -> tuple[list[Standing], list[HeldPost], datetime]:
+    return hold_lists.standing(tx, SHOWN + 1), hold_lists.held_posts(tx, SHOWN + 1), posts_store.clock(tx)
+
+
+@page("/ops/holds")
+async def list_holds(request: Request) -> Response:
+    """Held accounts and workspaces, posts that are held by themselves, and the forms."""
+    standing, posts, now = await read(request, _listed)
+    config = context_of(request).config
+    notice, kind = DONE.get(asked(request, "done") or "", (None, "good"))
+    return html(
+        request,
+        "holds.html",
+        here="/ops/holds",
+        now=now,
+        notice=notice,
+        notice_kind=kind,
+        standing=standing[:SHOWN],
+        posts=posts[:SHOWN],
+        truncated=max(len(standing), len(posts)) > SHOWN,
+        shown=SHOWN,
+        reason_max=REASON_MAX,
+        hold_token=access.token(config, "/ops/holds/hold"),
+        resume_token=access.token(config, "/ops/holds/resume"),
+    )
+
+
+@page("/ops/holds/hold", "POST")
+async def hold(request: Request) -> Response:
+    """Hold a post, an account or a workspace, by its id."""
+    fields, actor, context = await form(request), operator(request), context_of(request)
+    given, reason = fields.get("id", "").strip(), fields.get("reason", "").strip() or None
+    if not storable(given) or not storable(reason or "") or len(reason or "") > REASON_MAX:
+        return message(request, 400, "That did not work", "The id or the reason is too long. Open the page again.")
+    scope = await read(request, hold_lists.named, given)
+    if scope is not None:
+        taken = await context.write(with_lock_limit, scope_holds.take, scope, actor, reason, unsure=UNSURE)
+        webhooks, done = taken.webhooks, "held"
+    else:
+        changed = await context.write(with_lock_limit, _hold_post, given, actor, reason, unsure=UNSURE)
+        if changed is None:
+            return _unknown(request, given)
+        webhooks, done = changed.webhooks, "held" if changed.posts else "left"
+    context.ring(webhooks=webhooks)
+    log.info("operator_decided", done=done, subject=given, by=actor.name)
+    return RedirectResponse(f"/ops/holds?done={done}", 303)
+
+
+def _hold_post(tx: Connection, post_id: str, actor: Actor, reason: str | None) -> Changed | None:
+    locked = posts_store.lock_posts(tx, [post_id], "wait")
+    return holds_store.hold_posts(tx, locked.values(), actor, reason) if locked else None
+
+
+@page("/ops/holds/resume", "POST")
+async def resume(request: Request) -> Response:
+    """Resume a post, an account or a workspace, by its id. `missed=publish`: what missed its time goes out now."""
+    fields, actor, context = await form(request), operator(request), context_of(request)
+    given, publish = fields.get("id", "").strip(), fields.get("missed") == "publish"
+    if not storable(given):
+        return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
+    scope = await read(request, hold_lists.named, given)
+    if scope is not None:
+        if publish and await read(request, scope_holds.above, scope) is not None:
+            return message(request, 409, "Its workspace is held", "Resume the workspace first.")
+        await resume_scope(context, scope, actor, publish=publish)
+    else:
+        changed = await context.write(with_lock_limit, _resume_post, given, actor, publish, unsure=UNSURE)
+        if changed is None:
+            return _unknown(request, given)
+        context.ring(webhooks=changed.webhooks)
+    log.info("operator_decided", done="resumed", subject=given, publish=publish, by=actor.name)
+    return RedirectResponse(f"/ops/holds?done={'published' if publish else 'resumed'}", 303)
+
+
+def _resume_post(tx: Connection, post_id: str, actor: Actor, publish: bool) -> Changed | None:  # noqa: FBT001  -- as above
+    locked = posts_store.lock_posts(tx, [post_id], "wait")
+    return holds_store.resume_posts(tx, locked.values(), actor, publish_missed=publish) if locked else None
+
+
+def _unknown(request: Request, given: str) -> Response:
+    return message(request, 404, "Nothing to hold", f"There is no post, account or workspace {printable(given)}.")

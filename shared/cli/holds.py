@@ -1,0 +1,231 @@
+"""`redraft posts hold` and `redraft posts resume`: of posts, of an account, of a workspace."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from shared.cli.operator import By, operator_name
+from shared.cli.places import parts, reaching
+from shared.cli.workspaces import (
+    DATA_DIR,
+    AsJson,
+    Folder,
+    database,
+    echo,
+    echo_wrapped,
+    find_workspace,
+    refuse,
+    say_json,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from shared.store.scope_holds import Scope, Step, Work
+
+TOGETHER: Final = 500
+NAMED: Final = 5
+REASON_MAX: Final = 500
+
+Posts = Annotated[list[str] | None, typer.Argument(metavar="POST...", help="These posts.")]
+Workspace = Annotated[str | None, typer.Option(help="The whole workspace, by id or name.")]
+Account = Annotated[str | None, typer.Option(help="All posts of this account, by id.")]
+
+
+class Missed(StrEnum):
+    """What becomes of posts whose time went by while they were held."""
+
+    PUBLISH = "publish"
+
+
+def hold(
+    post_ids: Posts = None,
+    *,
+    workspace: Workspace = None,
+    account: Account = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for those who find it held; webhooks carry it.")] = None,
+    by: By = None,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Hold posts, an account or a workspace: none of its posts goes out until it is resumed; edits go on."""
+    from shared.store import scope_holds  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store.acts import Actor  # noqa: PLC0415
+
+    _check(post_ids, workspace, account)
+    if reason is not None and len(reason) > REASON_MAX:
+        refuse(f"--reason may have at most {REASON_MAX} characters and has {len(reason):,}. Shorten it.")
+    actor = Actor(operator_name(by))
+    if post_ids:
+        _hold_posts(post_ids, actor.name, reason, data_dir, as_json=as_json)
+        return
+    with database(data_dir) as tx:
+        scope = _scope(tx, workspace, account)
+        taken = scope_holds.take(tx, scope, actor, reason)
+    _ring(taken.webhooks, data_dir)
+    if as_json:
+        going_out = {"goingOut": taken.going_out, "goingOutTotal": taken.going_out_total}
+        say_json({"held": taken.hold.public(), **going_out})
+        return
+    echo_wrapped(f"{scope.level.capitalize()} {scope.id} is held. From now on no post of it is sent.")
+    _say_going_out(taken.going_out, taken.going_out_total)
+
+
+def _hold_posts(post_ids: Sequence[str], by: str, reason: str | None, data_dir: Path, *, as_json: bool) -> None:
+    from shared.store import holds as holds_store  # noqa: PLC0415 - as above
+    from shared.store.acts import Actor  # noqa: PLC0415
+
+    held: list[str] = []
+    going_out: list[str] = []
+    webhooks: list[str] = []
+    wanted = list(dict.fromkeys(post_ids))
+    for start in range(0, len(wanted), TOGETHER):
+        with database(data_dir) as tx:
+            locked = _lock(tx, wanted[start : start + TOGETHER])
+            done = holds_store.hold_posts(tx, locked.values(), Actor(by), reason)
+            held += done.posts
+            webhooks += done.webhooks
+            going_out += [post_id for post_id in done.posts if locked[post_id].facts.claim == "publish"]
+    _ring(webhooks, data_dir)
+    left = [post_id for post_id in wanted if post_id not in set(held)]
+    if as_json:
+        say_json({"held": held, "goingOut": going_out, "left": left})
+    else:
+        echo(f"{_posts(len(held))} held.")
+        _say_going_out(going_out, len(going_out))
+        for post_id in left:
+            echo(f"{post_id} does not wait to go out, or there is no such post: it is left as it is.", err=True)
+    if left:
+        raise typer.Exit(1)
+
+
+def resume(
+    post_ids: Posts = None,
+    *,
+    workspace: Workspace = None,
+    account: Account = None,
+    missed: Annotated[
+        Missed | None, typer.Option(help="publish: posts whose time went by while they were held go out now.")
+    ] = None,
+    by: By = None,
+    data_dir: Folder = DATA_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Resume what is held. A post whose time went by stays held, with reason missed, until it gets a new time."""
+    from shared.store import scope_holds  # noqa: PLC0415 - as above
+    from shared.store.acts import Actor  # noqa: PLC0415
+
+    _check(post_ids, workspace, account)
+    publish, name = missed is Missed.PUBLISH, operator_name(by)
+    if post_ids:
+        _resume_posts(post_ids, name, data_dir, publish=publish, as_json=as_json)
+        return
+    with database(data_dir) as tx:
+        scope = _scope(tx, workspace, account)
+        above = scope_holds.above(tx, scope)
+    if publish and above is not None:
+        refuse("The workspace of this account is held: no post of it can go out. Resume the workspace first.", code=1)
+    total = _resume_scope(scope, Actor(name).name, data_dir, publish=publish)
+    if as_json:
+        still = above and above.public()
+        say_json({"held": still, "missed": total.missed, "released": total.released})
+        return
+    echo_wrapped(f"{scope.level.capitalize()} {scope.id} is resumed.")
+    if above is not None:
+        echo_wrapped("Its workspace is held still, so its posts stay where they are.")
+    if publish:
+        echo_wrapped(f"{_posts(total.released)} that missed the time will go out now.")
+    elif total.missed:
+        one = total.missed == 1
+        stay = "its time, and stays held until it gets" if one else "their times, and stay held until they get"
+        echo_wrapped(
+            f"{_posts(total.missed)} missed {stay} a new one. To send {'it' if one else 'them'} now: "
+            f"redraft posts resume --{scope.level} {scope.id} --missed publish"
+        )
+
+
+def _resume_scope(scope: "Scope", by: str, data_dir: Path, *, publish: bool) -> "Step":
+    from shared.store import scope_holds  # noqa: PLC0415 - as above
+    from shared.store.acts import Actor  # noqa: PLC0415
+
+    def in_transaction(work: "Work") -> "Step":
+        with database(data_dir) as tx:
+            return work(tx)
+
+    total = scope_holds.run(scope_holds.resuming(scope, Actor(by), publish_missed=publish), in_transaction)
+    _ring(total.webhooks, data_dir)
+    return total
+
+
+def _resume_posts(post_ids: Sequence[str], by: str, data_dir: Path, *, publish: bool, as_json: bool) -> None:
+    from shared.store import holds as holds_store  # noqa: PLC0415 - as above
+    from shared.store.acts import Actor  # noqa: PLC0415
+
+    resumed: list[str] = []
+    webhooks: list[str] = []
+    still: dict[str, Any] = {}
+    wanted = list(dict.fromkeys(post_ids))
+    for start in range(0, len(wanted), TOGETHER):
+        with database(data_dir) as tx:
+            locked = _lock(tx, wanted[start : start + TOGETHER])
+            done = holds_store.resume_posts(tx, locked.values(), Actor(by), publish_missed=publish)
+            resumed += done.posts
+            webhooks += done.webhooks
+            still |= holds_store.effective(tx, locked)
+    _ring(webhooks, data_dir)
+    if as_json:
+        say_json({"resumed": resumed, "held": {post_id: hold.public() for post_id, hold in still.items()}})
+    else:
+        echo(f"{_posts(len(resumed))} resumed.")
+        for post_id, hold in list(still.items())[:NAMED]:
+            why = f": {hold.reason}" if hold.reason else ""
+            echo_wrapped(f"{post_id} is held still, of its {hold.level}{why}")
+        if len(still) > NAMED:
+            echo(f"So are {_posts(len(still) - NAMED)} more; --json names all.")
+
+
+def _lock(tx: "Connection", post_ids: Sequence[str]) -> Any:
+    from shared.store import posts as posts_store  # noqa: PLC0415 - as above
+
+    return posts_store.lock_posts(tx, post_ids, "wait")
+
+
+def _check(post_ids: Sequence[str] | None, workspace: str | None, account: str | None) -> None:
+    if [bool(post_ids), workspace is not None, account is not None].count(True) != 1:
+        refuse("Which posts? Name them, or give one of --account and --workspace.")
+
+
+def _scope(tx: "Connection", workspace: str | None, account: str | None) -> "Scope":
+    from shared.store import keys  # noqa: PLC0415 - as above
+    from shared.store.scope_holds import Scope  # noqa: PLC0415
+
+    if workspace is not None:
+        return Scope(find_workspace(tx, workspace).id)
+    found = keys.account(tx, account or "")
+    if found is None:
+        refuse(f"There is no account {account}. See: redraft accounts list")
+    return Scope(found.workspace_id, found.id)
+
+
+def _ring(webhooks: Sequence[str], data_dir: Path) -> None:
+    """Ring for new events. What is not rung for, rescue finds within seconds."""
+    from shared.broker import queue  # noqa: PLC0415 - as above
+
+    found = parts(data_dir)
+    if webhooks and found.redis_url:
+        with reaching(found):
+            queue.ring_webhooks(webhooks)
+
+
+def _say_going_out(going_out: Sequence[str], total: int) -> None:
+    if total:
+        more = f" and {total - NAMED:,} more" if total > NAMED else ""
+        was = "was going out already, and goes on" if total == 1 else "were going out already, and go on"
+        echo_wrapped(f"{_posts(total)} {was}: {', '.join(going_out[:NAMED])}{more}")
+
+
+def _posts(count: int) -> str:
+    return f"{count:,} post{'' if count == 1 else 's'}"

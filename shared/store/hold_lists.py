@@ -1,0 +1,70 @@
+"""What is held, in lists for operators."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from shared.domain.holds import MISSED, REDRAFT, Hold
+from shared.store.hold_tables import HELD_BY_ITSELF
+from shared.store.scope_holds import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An account or a workspace that is held, with its name."""
+
+    scope: Scope
+    name: str
+    hold: Hold
+
+
+_ALL = text("""
+    SELECT h.workspace_id, h.account_id, coalesce(a.name, w.name), h.held_at, h.held_by, h.reason
+    FROM holds h JOIN workspaces w ON w.id = h.workspace_id LEFT JOIN accounts a ON a.id = h.account_id
+    ORDER BY h.held_at LIMIT :limit""")
+
+
+def standing(tx: Connection, limit: int) -> list[Standing]:
+    """Held accounts and workspaces, the longest held first."""
+    found: list[Standing] = []
+    for workspace_id, account_id, name, *hold in tx.execute(_ALL, {"limit": limit}):
+        scope = Scope(workspace_id, account_id)
+        found.append(Standing(scope, name, Hold(scope.level, *hold)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPost:
+    """A post that waits and is held by itself. `reason`: its hold's, or `missed`."""
+
+    id: str
+    workspace_id: str
+    account_id: str
+    scheduled_time: datetime
+    since: datetime
+    by: str
+    reason: str | None
+
+
+# ix_posts_held, in its order.
+_HELD_POSTS = text(f"""
+    SELECT id, workspace_id, account_id, scheduled_time, coalesce(held_at, missed_at), coalesce(held_by, '{REDRAFT}'),
+        CASE WHEN held_at IS NULL THEN '{MISSED}' ELSE held_reason END
+    FROM posts WHERE {HELD_BY_ITSELF} AND status IN ('generated', 'pending_render')
+    ORDER BY workspace_id, account_id LIMIT :limit""")
+
+
+def held_posts(tx: Connection, limit: int) -> list[HeldPost]:
+    """Waiting posts that are held by themselves, by workspace and account."""
+    return [HeldPost(*row) for row in tx.execute(_HELD_POSTS, {"limit": limit})]
+
+
+_SCOPE = text("""
+    SELECT workspace_id, id FROM accounts WHERE id = :id UNION ALL SELECT id, NULL FROM workspaces WHERE id = :id""")
+
+
+def named(tx: Connection, scope_id: str) -> Scope | None:
+    """The account or the workspace with this id."""
+    row = tx.execute(_SCOPE, {"id": scope_id}).first()
+    return Scope(*row) if row else None

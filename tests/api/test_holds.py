@@ -1,0 +1,168 @@
+"""PUT and DELETE of holds from outside: a post, an account, the workspace; what GET and the list say of it."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests import factories
+from tests.api.answers import client, error, fields
+from tests.stack import Running
+
+
+def held_path(of: str, post: str) -> str:
+    return {"post": f"/v1/posts/{post}/hold", "account": f"/v1/accounts/{factories.TIKTOK}/hold"}.get(of, "/v1/hold")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_held_afterwards(stack: Running) -> Any:
+    yield
+    with stack.engine.begin() as tx:
+        tx.execute(text("DELETE FROM holds"))
+
+
+@pytest.mark.parametrize("of", ["post", "account", "workspace"])
+def test_a_hold_shows_on_get_and_in_the_list_until_it_is_resumed(stack: Running, of: str) -> None:
+    post, path = stack.post(), ""
+    path = held_path(of, post)
+    answer = stack.http.put(path, json={"reason": "the price is wrong"})
+    assert answer.status_code == 200, answer.text
+    hold = answer.json()["held"]
+    assert (hold["of"], hold["by"], hold["reason"]) == (of, "tests", "the price is wrong")
+    assert answer.json() == {"held": hold, "goingOut": [], "goingOutTotal": 0}
+    shown = stack.http.get(f"/v1/posts/{post}")
+    assert shown.json()["held"] == hold
+    assert shown.headers["cache-control"] == "no-store"
+    etag = shown.headers["etag"]
+    assert stack.http.get(f"/v1/posts/{post}", headers={"If-None-Match": etag}).status_code == 200
+    assert post in listed(stack, "true")
+    assert post not in listed(stack, "false")
+    again = stack.http.put(path)
+    assert again.json()["held"] == hold | {"reason": None}
+    # An edit goes on, under the tag of before.
+    assert stack.patch(post, {"caption": of}, **{"If-Match": etag}).status_code == 200
+    resumed = stack.http.delete(path)
+    assert (resumed.status_code, resumed.json()) == (200, {"held": None, "missed": 0, "released": 0})
+    assert stack.http.delete(path).json() == {"held": None, "missed": 0, "released": 0}
+    assert stack.http.get(f"/v1/posts/{post}").json()["held"] is None
+    assert post not in listed(stack, "true")
+
+
+def listed(stack: Running, held: str) -> list[str]:
+    page = stack.http.get("/v1/posts", params={"held": held, "limit": "100"})
+    assert page.status_code == 200, page.text
+    return [post["postId"] for post in page.json()["data"]]
+
+
+def test_the_answer_names_what_was_going_out(stack: Running) -> None:
+    claim = {"claim_kind": "publish", "claim_token": "clm_going", "claim_expires_at": factories.soon()}
+    post = stack.post(**claim)
+    assert stack.http.put(f"/v1/posts/{post}/hold").json()["goingOut"] == [post]
+    assert post in stack.http.put("/v1/hold", json={}).json()["goingOut"]
+
+
+@pytest.mark.parametrize("way", ["query", "body"])
+def test_what_missed_its_time_stays_held_until_it_is_published(stack: Running, way: str) -> None:
+    post = stack.post(scheduled_time=factories.soon(-5))
+    path = f"/v1/posts/{post}/hold"
+    stack.http.put(path)
+    first = stack.http.delete(path).json()
+    assert (first["held"]["reason"], first["held"]["by"], first["missed"], first["released"]) == (
+        "missed",
+        "redraft",
+        1,
+        0,
+    )
+    assert stack.http.get(f"/v1/posts/{post}").json()["held"]["reason"] == "missed"
+    given: dict[str, Any] = {"params": {"missed": "publish"}} if way == "query" else {"json": {"missed": "publish"}}
+    gone = stack.http.request("DELETE", path, **given)
+    assert gone.json() == {"held": None, "missed": 0, "released": 1}
+
+
+def test_missed_posts_of_an_account_are_counted_and_let_go(stack: Running) -> None:
+    with stack.engine.begin() as tx:
+        account = factories.account(tx, "acc_many")
+        posts = [factories.post(tx, account_id=account, scheduled_time=factories.soon(-5)) for _ in range(3)]
+    path = f"/v1/accounts/{account}/hold"
+    stack.http.put(path)
+    assert stack.http.delete(path).json() == {"held": None, "missed": 3, "released": 0}
+    assert stack.http.delete(path, params={"missed": "publish"}).json() == {"held": None, "missed": 0, "released": 3}
+    assert [stack.row("posts", post).missed_revision for post in posts] == [None] * 3
+
+
+def test_publish_under_a_hold_above_is_a_conflict(stack: Running) -> None:
+    post = stack.post(scheduled_time=factories.soon(-5))
+    stack.http.put("/v1/hold")
+    for path in (f"/v1/posts/{post}/hold", f"/v1/accounts/{factories.TIKTOK}/hold"):
+        refused = stack.http.delete(path, params={"missed": "publish"})
+        assert error(refused, 409)["code"] == "conflict"
+        assert fields(refused) == ["held"]
+    assert stack.http.delete(f"/v1/accounts/{factories.TIKTOK}/hold").json()["held"]["of"] == "workspace"
+
+
+@pytest.mark.parametrize("status", ["posted", "failed"])
+def test_a_post_that_does_not_wait_is_a_conflict(stack: Running, status: str) -> None:
+    given = {"posted_at": datetime.now(UTC)} if status == "posted" else {"failure_reason": "no"}
+    answer = stack.http.put(f"/v1/posts/{stack.post(status=status, **given)}/hold")
+    assert (error(answer, 409)["code"], fields(answer)) == ("conflict", ["status"])
+
+
+def test_what_is_not_there_or_anothers_is_not_found(stack: Running) -> None:
+    with stack.engine.begin() as tx:
+        factories.workspace(tx, "ws_hold", "_hold", "sk_test_hold")
+        anothers = factories.post(tx, workspace_id="ws_hold")
+        deleted = factories.post(tx, deleted_at=datetime.now(UTC))
+    for post in (anothers, deleted, "post_nobody", "a%00b"):
+        for method in ("PUT", "DELETE"):
+            assert error(stack.http.request(method, f"/v1/posts/{post}/hold"), 404)["code"] == "not_found"
+    for account in (factories.TIKTOK + "_hold", "acc_nobody", "a%00b"):
+        for method in ("PUT", "DELETE"):
+            assert error(stack.http.request(method, f"/v1/accounts/{account}/hold"), 404)["code"] == "not_found"
+    assert stack.row("posts", anothers).held_at is None
+
+
+def test_scopes_of_keys(stack: Running) -> None:
+    post = stack.post()
+    with stack.engine.begin() as tx:
+        factories.workspace(tx, factories.WORKSPACE + "_w", "_writer", "sk_test_writer")
+        only = (
+            "UPDATE api_keys SET scopes = '{posts:write}', workspace_id = :ws, name = id WHERE id = 'key_test_writer'"
+        )
+        tx.execute(text(only), {"ws": factories.WORKSPACE})
+    with client(stack, "sk_test_writer") as writer:
+        assert writer.put(f"/v1/posts/{post}/hold").status_code == 200
+        for path in (f"/v1/accounts/{factories.TIKTOK}/hold", "/v1/hold"):
+            assert error(writer.put(path), 403)["code"] == "forbidden"
+            assert error(writer.delete(path), 403)["code"] == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "field"),
+    [
+        ("PUT", {"json": {"reason": "x" * 501}}, "reason"),
+        ("PUT", {"json": {"reasons": "x"}}, "reasons"),
+        ("PUT", {"json": {"reason": None}}, "reason"),
+        ("PUT", {"params": {"missed": "publish"}}, "missed"),
+        ("DELETE", {"json": {"missed": "drop"}}, "missed"),
+        ("DELETE", {"params": {"missed": "drop"}}, "missed"),
+        ("DELETE", {"params": {"misses": "publish"}}, "misses"),
+    ],
+)
+def test_what_is_malformed_is_refused(stack: Running, method: str, given: dict[str, Any], field: str) -> None:
+    answer = stack.http.request(method, "/v1/hold", **given)
+    assert error(answer, 400)["code"] == "invalid_request"
+    assert fields(answer) == [field]
+    assert stack.scalar("SELECT count(*) FROM holds") == 0
+
+
+def test_a_retry_of_a_held_post_that_may_have_gone_out_says_to_resume_first(stack: Running) -> None:
+    from tests.api.test_retry import FAILED, publish_try  # noqa: PLC0415  -- its fixtures are not wanted here
+
+    post = stack.post(**FAILED)
+    publish_try(stack, post, "unknown")
+    stack.http.put("/v1/hold")
+    refused = error(stack.http.post(f"/v1/posts/{post}/retry"), 409)
+    assert refused["message"] == (
+        f"Post {post} is held and may have gone out: it stays failed until it is resumed; then retry it"
+    )

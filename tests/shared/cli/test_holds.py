@@ -1,0 +1,89 @@
+"""`redraft posts hold` and `redraft posts resume`, as a person and as a script."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
+
+from shared.cli import posts as command
+from tests import factories
+from tests.holding import missed
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+def redraft(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(command.app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def as_json(*arguments: str, code: int = 0) -> Any:
+    return json.loads(redraft(*arguments, "--json", code=code).stdout)
+
+
+def test_posts_are_held_and_resumed_by_name(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post, late = factories.post(tx), factories.post(tx, scheduled_time=factories.soon(-5))
+    assert redraft("hold", post, late, "--reason", "typo", "--by", "kim").stdout == "2 posts held.\n"
+    stored = factories.row(engine, "posts", post)
+    assert (stored.held_by, stored.held_reason) == ("kim", "typo")
+    said = redraft("resume", post, late).stdout
+    assert "1 post resumed." in said
+    assert f"{late} is held still, of its post: missed" in said
+    assert as_json("resume", late, "--missed", "publish") == {"resumed": [late], "held": {}}
+
+
+def test_a_post_that_does_not_wait_is_named_and_the_code_is_1(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = factories.post(tx)
+    found = as_json("hold", post, "post_nobody", code=1)
+    assert found == {"held": [post], "goingOut": [], "left": ["post_nobody"]}
+
+
+@pytest.mark.parametrize(
+    ("option", "scope_id", "of"),
+    [("--account", factories.TIKTOK, "account"), ("--workspace", factories.WORKSPACE, "workspace")],
+)
+def test_an_account_or_a_workspace_is_held_and_resumed(engine: Engine, option: str, scope_id: str, of: str) -> None:
+    with engine.begin() as tx:
+        late = factories.post(tx, scheduled_time=factories.soon(-5))
+        factories.post(
+            tx, claim_kind="publish", claim_token="clm_1", claim_expires_at=factories.soon(), id="post_going"
+        )
+    held = as_json("hold", option, scope_id, "--reason", "stop", "--by", "kim")
+    assert (held["held"]["of"], held["held"]["by"], held["goingOut"]) == (of, "kim", ["post_going"])
+    assert "1 post was going out already" in redraft("hold", option, scope_id).stdout
+    shown = as_json("show", late)
+    assert (shown["reason"], shown["post"]["held"]["of"]) == ("held", of)
+    said = " ".join(redraft("resume", option, scope_id).stdout.split())
+    assert "1 post missed its time, and stays held until it gets a new one" in said
+    assert f"redraft posts resume {option} {scope_id} --missed publish" in said
+    assert missed(engine, late)
+    assert as_json("resume", option, scope_id, "--missed", "publish") == {"held": None, "missed": 0, "released": 1}
+    assert not missed(engine, late)
+
+
+def test_publish_of_an_account_in_a_held_workspace_is_refused(engine: Engine) -> None:
+    redraft("hold", "--workspace", factories.WORKSPACE)
+    refused = redraft("resume", "--account", factories.TIKTOK, "--missed", "publish", code=1)
+    assert "Resume the workspace first" in refused.output
+    assert "held still" in redraft("resume", "--account", factories.TIKTOK).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("hold",), ("resume",), ("hold", "post_1", "--account", "acc_1"), ("hold", "--account", "acc_nobody"),
+        ("hold", "--workspace", "ws_nobody"), ("hold", "post_1", "--reason", "x" * 501),
+    ],
+)  # fmt: skip
+def test_what_is_meant_by_nothing_or_twice_is_refused(engine: Engine, arguments: tuple[str, ...]) -> None:
+    redraft(*arguments, code=2)
