@@ -145,12 +145,10 @@ def revert(
 
 
 def _say_jobs(found: "list[Job]") -> None:
-    from shared.cli.edit_listing import fitting  # noqa: PLC0415 - as above
-
     now = _now()
     rows = [_row(job, now) for job in found]
     none = "There are no bulk jobs yet. Start one: redraft reschedule"
-    say(rows, fitting(rows, COLUMNS, PRIORITY, screen_width()), as_json=False, none=none)
+    say(rows, COLUMNS, as_json=False, none=none, priority=PRIORITY)
 
 
 def _row(job: "Job", now: "datetime") -> dict[str, str]:
