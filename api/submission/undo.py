@@ -18,6 +18,7 @@ from shared.store import posts as posts_store
 from shared.store.acts import Act, Actor
 from shared.store.edits import NewEdit
 from shared.store.idempotency import Kept
+from shared.store.reads import EditRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +53,25 @@ def record(tx: Connection, wanted: Wanted) -> tuple[Recorded, NewEdit]:
     edit = reads.edit(tx, new.workspace_id, wanted.edit_id)
     if edit is None:
         raise NotFound.edit(wanted.edit_id)
-    # The post first, then its edits: a change in between shows among them, or in the revision.
+    # In this order: the post, its queue, the edits that came later. A change that comes in between is then among the
+    # later edits, or it moves the revision on that the undo names.
     found, now = posts_store.read_posts(tx, [edit.post_id])
     if now is None or found[edit.post_id].facts.deleted:
         raise NotFound.post(edit.post_id)
+    facts = found[edit.post_id].facts
+    tags = wanted.tags if wanted.force else _looked_at(forecast.behind_queue(tx, facts), wanted.tags)
     change = Change(edit.id, edit.status, edit.changes, edit.before, edit.after)
-    _refuse(tx, change, edit.post_id, edit.seq, force=wanted.force)
+    _refuse(tx, edit, change, force=wanted.force)
     patch = undoing.back(change)
     if isinstance(patch, Conflict):
         raise patch
-    facts = found[edit.post_id].facts
     new = replace(new, post_id=edit.post_id, changes=patch.changes())
     refusal = recording.refusal(Asked(new, patch, hopeless), found, now)
     if refusal is not None:
         raise refusal
-    new = replace(new, if_match=wanted.tags if wanted.force else _looked_at(tx, facts, wanted.tags))
+    if isinstance(tags, PreconditionFailed):
+        raise tags
+    new = replace(new, if_match=tags)
     edits_store.insert_edits(tx, [new], now)
     if wanted.repeat and not idempotency_store.keep(tx, Kept(*wanted.repeat, new.id, None)):
         # A process of the version before was first with the key. It has no such route: that was another request.
@@ -78,22 +83,21 @@ def record(tx: Connection, wanted: Wanted) -> tuple[Recorded, NewEdit]:
     return Recorded(new.id, now), new
 
 
-def _refuse(tx: Connection, edit: Change, post_id: str, seq: int, *, force: bool) -> None:
+def _refuse(tx: Connection, edit: EditRecord, change: Change, *, force: bool) -> None:
     """Raises Conflict for an edit that cannot be undone, or that later edits overwrote in part."""
-    later = later_edits.touching(tx, post_id, seq, undoing.names_of(edit), undoing.NAMED_AT_MOST + 1)
-    conflict = undoing.cannot_undo(edit, later, force=force)
-    if conflict is None and not force and later_edits.too_many(tx, post_id, seq):
+    later = later_edits.touching(tx, edit, undoing.names_of(change), undoing.NAMED_AT_MOST + 1)
+    conflict = undoing.cannot_undo(change, later, force=force)
+    if conflict is None and not force and later_edits.too_many(tx, edit):
         conflict = Conflict('Too many edits came after it to look at them all; send {"force": true} to undo it anyway')
     if conflict is not None:
         raise conflict
 
 
-def _looked_at(tx: Connection, facts: PostFacts, tags: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The preconditions that hold only for the post as it was looked at, with its queued edits applied.
-
-    Raises PreconditionFailed where the request asks for another revision.
+def _looked_at(behind_queue: PostFacts, tags: tuple[str, ...] | None) -> tuple[str, ...] | PreconditionFailed:
+    """The preconditions that hold only for the post as it was looked at, with its queued edits applied; the refusal
+    where the request asks for another revision, which is answered after all others (RFC 9110, 13.2.1).
     """
-    revision = forecast.behind_queue(tx, facts).revision
+    revision = behind_queue.revision
     if not lifecycle.matches(tags, revision):
-        raise PreconditionFailed(revision)
+        return PreconditionFailed(revision)
     return (etag(revision), *(tag for tag in tags or () if tag.startswith(NOT)))

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from api.submission.recording import Recorded
 from api.submission.undo import Wanted
 from shared.domain.errors import Conflict
 from shared.domain.ids import new_id
-from shared.store import db
+from shared.store import db, later_edits
 from shared.store import edits as edits_store
+from shared.store import posts as posts_store
 from shared.store.edits import NewEdit
 from tests import factories
 from tests.faults.actors import Actor, stopping_points, waits_for_a_lock
@@ -86,6 +88,40 @@ def test_an_edit_that_came_after_the_undo_had_looked_is_not_overwritten(
     assert factories.row(engine, "posts", post).caption == "two"
 
 
+PLACES = (
+    (posts_store, "read_posts"),
+    (edits_store, "queued_edits"),
+    (later_edits, "touching"),
+    (edits_store, "insert_edits"),
+)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize(("room", "name"), PLACES, ids=[name for _, name in PLACES])
+def test_wherever_an_edit_comes_in_between_two_looks_of_the_undo_it_is_not_overwritten(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, room: Any, name: str, *, applied: bool
+) -> None:
+    with engine.begin() as tx:
+        post = factories.post(tx)
+    first = edit(engine, post, "one")
+    apply_edits([post])
+    look: Callable[..., Any] = getattr(room, name)
+
+    def comes_first(*given: Any, **how: Any) -> Any:
+        # What the edit itself and its worker look at is not stopped.
+        monkeypatch.setattr(room, name, look)
+        edit(engine, post, "two")
+        if applied:
+            apply_edits([post])
+        return look(*given, **how)
+
+    monkeypatch.setattr(room, name, comes_first)
+    with suppress(Conflict):
+        recorded(first)
+    apply_edits([post])
+    assert factories.row(engine, "posts", post).caption == "two"
+
+
 def test_an_edit_that_is_being_applied_stands_in_the_way(engine: Engine) -> None:
     with engine.begin() as tx:
         post = factories.post(tx)
@@ -101,6 +137,22 @@ def test_an_edit_that_is_being_applied_stands_in_the_way(engine: Engine) -> None
     assert worker.result().results
     with engine.connect() as tx:
         assert tx.execute(text("SELECT count(*) FROM acts")).scalar() == 0
+
+
+def test_an_edit_with_a_lower_number_that_was_applied_later_stands_in_the_way(engine: Engine) -> None:
+    """Two edits are recorded at the same moment, and the one with the lower number is committed last."""
+    with engine.begin() as tx:
+        post = factories.post(tx)
+    with engine.begin() as slow:
+        lower = factories.edit(slow, post, {"caption": "lower"})
+        higher = edit(engine, post, "higher")
+        apply_edits([post])
+    apply_edits([post])
+    assert factories.row(engine, "posts", post).caption == "lower"
+    with pytest.raises(Conflict) as refused:
+        recorded(higher)
+    assert [detail.field for detail in refused.value.details] == [lower]
+    assert status(engine, recorded(lower).edit_id) == ("queued", None)
 
 
 def test_an_edit_of_another_field_that_is_being_applied_is_counted_in(engine: Engine) -> None:
