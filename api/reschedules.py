@@ -20,7 +20,7 @@ from api.models.reschedules import Job as JobShown
 from api.models.reschedules import JobPage, Nothing
 from api.models.reschedules import NewJob as NewJobBody
 from shared.domain import reschedule_gaps, reschedule_jobs, reschedule_requests, reschedules
-from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs
+from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, RedraftError, TooManyJobs, Unavailable
 from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import Job
 from shared.store import idempotency as idempotency_store
@@ -224,7 +224,11 @@ async def _waited_for(context: Context, workspace_id: str, job: Job, preference:
     if job.finished or not preference.wait:
         return job
     await context.job_waiting.wait(job.id, preference.wait, workspace_id)
-    return await context.read(store.job, workspace_id, job.id) or job
+    try:
+        return await context.read(store.job, workspace_id, job.id) or job
+    except Unavailable:
+        # The job is recorded: an error here would have the client start another one.
+        return job
 
 
 def start(tx: Connection, wanted: Wanted) -> Made:

@@ -4,11 +4,15 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 
-from api import job_waiting
+from api import job_waiting, reschedules
+from api.http.headers import Preference
 from api.job_waiting import JobWaiting
+from shared.domain.errors import Unavailable
+from shared.domain.reschedule_jobs import Job, JobStatus
 from tests.waiting import until
 
 Run = Callable[[], Awaitable[None]]
@@ -119,6 +123,23 @@ def test_a_request_whose_client_has_gone_gives_its_place_back(jobs: Jobs) -> Non
         await waiting.close()
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+class Away:
+    """The database is away after the wait."""
+
+    job_waiting = JobWaiting()
+
+    async def read(self, *_: object) -> None:
+        raise Unavailable
+
+
+def test_a_job_is_answered_as_it_was_if_it_cannot_be_read_after_the_wait(jobs: Jobs) -> None:
+    """It is recorded: after an error its client would start another one."""
+    job = Job("rsch_1", JobStatus.QUEUED, False, None, 0, 0, 0, datetime.now(UTC), None)
+    waited = reschedules._waited_for(Away(), "ws", job, Preference(wait=0.05))  # type: ignore[arg-type]
+    assert asyncio.run(waited) == job
+    assert jobs.looks
 
 
 def test_as_the_process_ends_all_are_answered_and_no_more_wait(jobs: Jobs) -> None:
