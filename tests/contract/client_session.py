@@ -3,15 +3,21 @@
 import sys
 
 from redraft_client import AuthenticatedClient
+from redraft_client.api.edits import edit_posts
 from redraft_client.api.posts import create_videos, delete_posts, edit_post
 from redraft_client.api.reschedules import create_reschedule, get_reschedule
 from redraft_client.models import (
     Code,
     Created,
     Deletion,
+    EditItem,
+    EditStatus,
     Job,
     JobStatus,
+    ManyEdited,
+    ManyEdits,
     NewVideos,
+    OtherObject,
     Post,
     PostFilter,
     PostPatch,
@@ -22,6 +28,14 @@ from redraft_client.models import (
 from redraft_client.models.deletion_report import DeletionReport
 
 from tests.waiting import eventually
+
+
+def edits_many_posts(client: AuthenticatedClient, post_ids: list[str]) -> None:
+    edits = [EditItem(post_id=post_id, caption="One of many") for post_id in post_ids]
+    answer = edit_posts.sync(client=client, body=ManyEdits(edits=[*edits, OtherObject()]))
+    assert isinstance(answer, ManyEdited), answer
+    statuses = [fate.status for fate in answer.data]
+    assert statuses == [EditStatus.APPLIED] * len(post_ids) + [EditStatus.REJECTED], answer
 
 
 def edits_a_post(client: AuthenticatedClient, post_id: str) -> None:
@@ -64,6 +78,7 @@ def creates_and_deletes_several(client: AuthenticatedClient, account_id: str) ->
 
 def main(url: str, key: str, account_id: str, *post_ids: str) -> None:
     with AuthenticatedClient(base_url=url, token=key, httpx_args={"trust_env": False}) as client:
+        edits_many_posts(client, list(post_ids))
         edits_a_post(client, post_ids[0])
         moves_posts(client, list(post_ids))
         creates_and_deletes_several(client, account_id)
