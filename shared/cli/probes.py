@@ -23,7 +23,7 @@ from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.settings import settings
-from shared.store import db, failed_posts, health, overview, prerequisites, webhook_log
+from shared.store import db, failed_posts, health, overview, prerequisites, session_settings, webhook_log
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
@@ -171,6 +171,7 @@ def _sessions(tx: Connection) -> dict[str, Any]:
 
 
 _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
+    "the settings of its sessions": lambda tx: {"unset": session_settings.missing(tx, settings())},
     "the queue of edits": _summary,
     "late posts": _late,
     "failed posts": _failed,
