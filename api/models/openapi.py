@@ -22,6 +22,7 @@ from api.models.edits import PostPatch
 from api.models.reschedules import NewJob, Nothing
 from api.models.webhooks import EVENTS
 from shared.domain.errors import Internal
+from shared.settings import settings
 
 Json = dict[str, Any]
 
@@ -139,7 +140,7 @@ def document(app: FastAPI) -> Json:
     return {
         "openapi": "3.1.0",
         "info": shown["info"] | {"license": {"name": "MIT"}},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": settings().root_path or "/"}],
         "tags": [{"name": name} for name in ("posts", "edits", "accounts", "reschedules", "health", "webhooks")],
         "paths": paths,
         "webhooks": {kind: {"post": _webhook(kind, model, schemas)} for kind, model in EVENTS.items()},
