@@ -135,7 +135,9 @@ def in_words(url: str, source: str) -> Iterator[None]:
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg.OperationalError):
             raise
-        place = f"{parsed.host or 'localhost'}:{parsed.port or 5432}"
+        several = parsed.query.get("host", "localhost:5432")
+        hosts = several if isinstance(several, str) else " and ".join(several)
+        place = f"{parsed.host}:{parsed.port or 5432}" if parsed.host else hosts
         said = str(error.orig).strip().partition("\n")[0]
         refuse(f"PostgreSQL at {place} (from {source}) cannot be used: {said}. Is it running?", code=1)
 

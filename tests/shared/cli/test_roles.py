@@ -87,7 +87,12 @@ def test_migrate_makes_the_tables(processes, postgres):
 
 def test_a_migration_without_its_database_is_one_line(processes, postgres):
     bare = f"postgresql+psycopg://redraft:secret@127.0.0.1:{postgres.port}/redraft"
-    for url, said in ((bare, "password authentication failed"), (bare.replace(str(postgres.port), "1"), "refused")):
+    several = "postgresql+psycopg://redraft:secret@/redraft?host=127.0.0.1:1&host=127.0.0.1:2"
+    for url, said in (
+        (bare, "password authentication failed"),
+        (bare.replace(str(postgres.port), "1"), "refused"),
+        (several, "127.0.0.1:1 and 127.0.0.1:2"),
+    ):
         migrate = processes.start([*REDRAFT, "migrate"], REDRAFT_DATABASE_URL=url)
         assert migrate.wait(within=30) == 1
         [line] = migrate.output().splitlines()
