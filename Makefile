@@ -10,7 +10,7 @@ JOBS ?= 3
 # Without it each process compiles our modules anew when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test check audit alerts faults model fuzz soak bench lock clean
+.PHONY: up test check audit alerts pgbouncer nginx faults model fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 
 $(VENV)/runtime: requirements.lock pyproject.toml
@@ -58,6 +58,12 @@ audit: $(VENV)/auditing ## known holes in the locked packages; says so aloud whe
 alerts: $(VENV)/testing ## alert rules and dashboard in a real Prometheus (Debian: apt-get install prometheus)
 	$(BIN)/pytest tests/monitoring/real_prometheus.py $(ARGS)
 
+pgbouncer: $(VENV)/testing ## all roles through a real PgBouncer (Debian 13: apt-get install pgbouncer)
+	$(BIN)/pytest tests/deployment/real_pgbouncer.py $(ARGS)
+
+nginx: $(VENV)/testing ## the proxies of docs/deployment.md as a real nginx (Debian: apt-get install nginx-light)
+	$(BIN)/pytest tests/docs/test_nginx.py tests/api/http/connections/test_nginx.py $(ARGS)
+
 faults: $(VENV)/testing ## every row of the fault list, short and long forms (one row: make faults ARGS="-k row_05")
 	$(BIN)/pytest -m "not fuzz" tests/faults $(ARGS)
 
@@ -74,9 +80,9 @@ bench: $(VENV)/benching ## writes tests/benchmarks/RESULTS.md
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lock: ## resolve the lock files anew (needs uv)
-	uv pip compile pyproject.toml --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
-	uv pip compile pyproject.toml --extra tracing --group build --group test --constraints requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/requirements.lock
-	uv pip compile pyproject.toml --extra tracing --group build --group test --group bench --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/benchmarks/requirements.lock
+	uv pip compile pyproject.toml --extra local --group build --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file requirements.lock
+	uv pip compile pyproject.toml --extra local --extra tracing --group build --group test --constraints requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/requirements.lock
+	uv pip compile pyproject.toml --extra local --extra tracing --group build --group test --group bench --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/benchmarks/requirements.lock
 	uv pip compile --group clients --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/contract/requirements.lock
 	uv pip compile --group audit --constraints tests/requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --upgrade --output-file tests/dependencies/requirements.lock
 

@@ -97,4 +97,6 @@ def build() -> Redraft:
 
 logs.configure(process=siblings.process_name, request_id=problems.request_id.get)
 _built = build()
-app: ASGIApp = proxies.behind(RequestId(metrics.Observed(PatchFastPath(_built, PATCH))), settings().trusted_proxies)
+app: ASGIApp = proxies.behind(
+    RequestId(metrics.Observed(PatchFastPath(_built, PATCH))), settings().trusted_proxies, settings().root_path
+)

@@ -3,12 +3,16 @@
 docs/configuration.md is made from this file by `python -m shared.cli.configuration`, and a test holds the two equal.
 """
 
+import re
 from functools import lru_cache
+from typing import Final
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.domain import addresses, start_rules
+
+_PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 
 
 class Settings(BaseSettings):
@@ -21,6 +25,11 @@ class Settings(BaseSettings):
         default="",
         description="PostgreSQL, 18 or newer: `postgresql+psycopg://user:password@host:port/name`. "
         "If it is empty, `redraft up` starts a server.",
+    )
+    database_direct_url: str = Field(
+        default="",
+        description="The same PostgreSQL without a pooler between, for `redraft migrate`. Set it if "
+        "`REDRAFT_DATABASE_URL` names PgBouncer in transaction mode. Each transaction then brings its settings itself.",
     )
     redis_url: str = Field(
         default="",
@@ -63,6 +72,16 @@ class Settings(BaseSettings):
         default="",
         description="Addresses and networks, with commas between, whose `X-Forwarded-For` counts. "
         "If it is empty, no address is trusted, loopback neither.",
+    )
+    root_path: str = Field(
+        default="",
+        description="The prefix that a proxy before the API strips, as `/redraft`. `Location`, `/ops` and `/docs` "
+        "carry it. If it is empty, there is none.",
+    )
+    alive_file: str = Field(
+        default="",
+        description="A file that the pool of a worker touches every two seconds, for a health check that looks at its "
+        "age. If it is empty, there is none.",
     )
     metrics_token: str = Field(
         default="",
@@ -162,6 +181,13 @@ class Settings(BaseSettings):
     @classmethod
     def _are_networks(cls, text: str) -> str:
         addresses.networks(text)
+        return text
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_a_prefix(cls, text: str) -> str:
+        if text and not _PREFIX.fullmatch(text):
+            raise ValueError("it begins with / and ends without one, with letters, digits, and ._~- between")
         return text
 
 

@@ -138,7 +138,7 @@ class Process:
             os.kill(pid, signal.SIGCONT)
 
     def stop(self, *, within: float = 10) -> int:
-        """SIGTERM, then its exit code (uvicorn's is -15 after a clean end). AssertionError if it takes longer."""
+        """SIGTERM, then its exit code: 0 after a clean end. AssertionError if it takes longer."""
         self._popen.terminate()
         return self.wait(within=within)
 

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from api.http import exit_code
 from shared.settings import settings
 
 A_ROUND = 64
@@ -89,6 +90,11 @@ class Listening:
 
 class Loop(uvloop.Loop):
     """uvloop's event loop, which accepts TCP connections by Listening. uvicorn makes it (shared/local/commands.py)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # uvicorn takes over the signals after it has made its loop, and no place of ours comes before that.
+        exit_code.zero_at_sigterm()
 
     async def create_server(
         self, protocol_factory: Any, host: Any = None, port: Any = None, *, backlog: int = 100, **given: Any

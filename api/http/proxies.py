@@ -1,14 +1,21 @@
-"""Behind trusted proxies, puts the client's own address into the ASGI scope.
+"""Behind a proxy: the client's own address in the ASGI scope, and addresses that hold where a prefix was stripped.
 
-uvicorn has a middleware for this, which is switched off (`--no-proxy-headers`): it trusts loopback by default, and on a
-single machine every client is on loopback. REDRAFT_TRUSTED_PROXIES says which proxies are trusted; by default none.
+uvicorn has a middleware for the first, which is switched off (`--no-proxy-headers`): it trusts loopback by default, and
+on a single machine every client is on loopback. REDRAFT_TRUSTED_PROXIES says which proxies are trusted. By default
+none is.
 """
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.domain import addresses
+
+# Only our own templates have these bytes: in what they show of others, quotes are escaped.
+_LINK: Final = re.compile(rb'((?:href|src|action)=")(?=/(?!/))')
+_COOKIE: Final = re.compile(rb"(; path=)(?=/)", re.IGNORECASE)
 
 
 class Proxies:
@@ -27,7 +34,51 @@ class Proxies:
         await self.app(scope, receive, send)
 
 
-def behind(app: ASGIApp, trusted: str) -> ASGIApp:
-    """`app` behind the proxies of `trusted` (REDRAFT_TRUSTED_PROXIES), or `app` itself where there are none."""
+class Prefixed:
+    """ASGI middleware for an app behind a proxy that strips a prefix. `root`: the prefix, as `/redraft`.
+
+    It stands before `Location`, the paths of cookies, and the links of pages. Pages arrive whole, as one message.
+    """
+
+    def __init__(self, app: ASGIApp, root: str) -> None:
+        self.app = app
+        self.root = root.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page: Message | None = None
+
+        async def prefixed(message: Message) -> None:
+            nonlocal page
+            if message["type"] == "http.response.start":
+                message["headers"] = [(name, self._header(name, value)) for name, value in message["headers"]]
+                if any(
+                    name == b"content-type" and value.startswith(b"text/html") for name, value in message["headers"]
+                ):
+                    # Its length is not known yet.
+                    page = message
+                    return
+            elif page is not None:
+                if not message.get("more_body"):
+                    message["body"] = _LINK.sub(rb"\1" + self.root, message.get("body", b""))
+                    length = str(len(message["body"])).encode()
+                    page["headers"] = [(k, length if k == b"content-length" else v) for k, v in page["headers"]]
+                await send(page)
+                page = None
+            await send(message)
+
+        await self.app(scope, receive, prefixed if scope["type"] == "http" else send)
+
+    def _header(self, name: bytes, value: bytes) -> bytes:
+        if name == b"location" and value.startswith(b"/"):
+            return self.root + value
+        return _COOKIE.sub(rb"\1" + self.root, value) if name == b"set-cookie" else value
+
+
+def behind(app: ASGIApp, trusted: str, root: str) -> ASGIApp:
+    """`app` behind the proxies of `trusted` (REDRAFT_TRUSTED_PROXIES) that strip `root` (REDRAFT_ROOT_PATH); `app`
+    itself where there are none.
+    """
+    if root:
+        app = Prefixed(app, root)
     networks = addresses.networks(trusted)
     return Proxies(app, networks) if networks else app

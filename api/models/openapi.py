@@ -25,6 +25,7 @@ from api.models.reschedules import NewJob, Nothing
 from api.models.undo import Undo
 from api.models.webhooks import EVENTS
 from shared.domain.errors import Internal
+from shared.settings import settings
 
 Json = dict[str, Any]
 
@@ -157,7 +158,7 @@ def document(app: FastAPI) -> Json:
     return {
         "openapi": "3.1.0",
         "info": shown["info"] | {"license": {"name": "MIT"}},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": settings().root_path or "/"}],
         "tags": [{"name": name} for name in _TAGS],
         "paths": paths,
         "webhooks": {kind: {"post": _webhook(kind, model, schemas)} for kind, model in EVENTS.items()},

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 def broker_options(config: Settings) -> dict[str, Any]:
     """Celery's settings for Redis, the same for senders and for workers."""
     return {
-        "broker_url": config.redis_url,
+        "broker_url": redis_connection.with_tls_checked(config.redis_url),
         "broker_connection_timeout": config.redis_timeout,
         "broker_transport_options": {
             "visibility_timeout": config.visibility_timeout,

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import redis.asyncio.retry
 from redis.backoff import NoBackoff
@@ -15,6 +16,14 @@ from shared.settings import settings
 def client() -> redis.Redis:
     """This process's connection to Redis; every wait on it is bounded."""
     return redis.Redis.from_url(settings().redis_url, **_bounded(Retry), health_check_interval=10)
+
+
+def with_tls_checked(url: str) -> str:
+    """The URL for Celery. kombu (5.7) takes a `rediss://` without any parameter `ssl_…` for a server without TLS."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or any(name.startswith("ssl_") for name in parse_qs(parts.query)):
+        return url
+    return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
 
 
 def client_on_loop() -> redis.asyncio.Redis:

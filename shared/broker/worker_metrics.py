@@ -5,10 +5,11 @@ name and its place in the pool; any API process serves them.
 """
 
 import os
-import socket
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 from shared import task_names
 from shared.broker import metric_snapshots
 from shared.broker.metric_snapshots import Merged
+from shared.settings import settings
 from shared.store.db import connections_in_use
 from shared.telemetry import tracing
 from shared.telemetry.metrics import POOL, WORKER
@@ -57,9 +59,13 @@ class _Worker:
             self._stopped.wait(metric_snapshots.PERIOD)
 
     def write(self) -> None:
-        """Lay this process's metrics down where an API process finds them, for a while."""
+        """Lay this process's metrics down where an API process finds them, and say to a health check that it lives."""
         POOL.set(connections_in_use())
         metric_snapshots.write(f"{self.name}/{self.place}", WORKER.collect())
+        if path := settings().alive_file:
+            # Where it cannot be written, its age says what there is to say.
+            with suppress(OSError):
+                Path(path).touch()
 
 
 _worker = _Worker()
@@ -126,12 +132,6 @@ def _worker_began(sender: Any = None, **_: Any) -> None:
 def _process_stopped(**_: Any) -> None:
     _worker.end()
     tracing.stop()
-
-
-def heard_from(worker_queue: str, host: str = "") -> bool:
-    """Whether this host's worker for a queue has written metrics recently: a container's health check."""
-    name = f"{worker_queue}@{host or socket.gethostname()}/"
-    return any(one.startswith(name) for one, _ in metric_snapshots.read())
 
 
 def of_workers() -> list[Metric]:

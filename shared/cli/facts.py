@@ -75,6 +75,7 @@ class DatabaseFacts:
     `failed_posts`: posts that failed within a day; `failed_groups`: the most frequent groups of them, as lists show
     each, with counts; `failed_classes`: all of them by class. `publisher` and `renderer`: the last answers for posts
     between two tries. `renderer_waits`: how long the renderer has made a post wait at most.
+    `unset`: settings that transactions do not run with: what each should be, and what it is.
     `unread`: what could not be read, and why.
     `oldest_edit`, `oldest_waits`: the edit that waits longest, and why it waits.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
@@ -99,6 +100,7 @@ class DatabaseFacts:
     failed_groups: tuple[tuple[str, int], ...] = ()
     failed_classes: Mapping[FailureClass, Said] = field(default_factory=dict)
     version: str = ""
+    unset: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     oldest_edit: str = ""
     oldest_waits: str = ""

@@ -32,6 +32,7 @@ def _found(facts: Facts) -> list[Finding]:
     if facts.database is not None:
         found += _version(facts.database)
         found += _migrations(facts.database)
+        found += _unset(facts.database)
     if facts.workers is not None:
         found += _workers(facts.workers, facts)
     if facts.redis is not None:
@@ -127,6 +128,17 @@ def _migrations(database: DatabaseFacts) -> Iterable[Finding]:
             "unknown_migrations",
             f"The database stands at {listed(database.unknown)}, which this code does not know",
             "This is older code than what migrated the database: upgrade this machine.",
+        )
+
+
+def _unset(database: DatabaseFacts) -> Iterable[Finding]:
+    if database.unset:
+        said = (f"{name} is {found}, not {should}" for name, (should, found) in sorted(database.unset.items()))
+        yield Finding(
+            "settings_unset",
+            f"PostgreSQL runs transactions without settings of Redraft's: {listed(list(said))}",
+            "A pooler between drops them: without time-outs, one that hangs holds its locks for ever. Let "
+            "REDRAFT_DATABASE_DIRECT_URL name PostgreSQL itself; each transaction then brings its settings.",
         )
 
 

@@ -26,7 +26,17 @@ from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.domain.waits import SESSION_IDLE, SESSION_LONG, Broker, Waits
 from shared.settings import settings
-from shared.store import db, edit_lists, failed_posts, health, locks, overview, prerequisites, webhook_backlogs
+from shared.store import (
+    db,
+    edit_lists,
+    failed_posts,
+    health,
+    locks,
+    overview,
+    prerequisites,
+    session_settings,
+    webhook_backlogs,
+)
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
@@ -185,6 +195,7 @@ def _sessions(tx: Connection) -> dict[str, Any]:
 
 
 _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
+    "the settings of its sessions": lambda tx: {"unset": session_settings.missing(tx, settings())},
     "the queue of edits": _summary,
     "failed posts": _failed,
     "open transactions": _sessions,

@@ -99,13 +99,18 @@ def flower(
 
 def migrate(*, as_json: Annotated[bool, typer.Option("--json", help="JSON, for scripts.")] = False) -> None:
     """Bring the database's tables up to date. Safe to run by several machines at once."""
-    from shared.settings import settings  # noqa: PLC0415 - as above
+    from shared.cli.workspaces import in_words  # noqa: PLC0415 - as above
+    from shared.settings import settings  # noqa: PLC0415
 
     _require("database_url")
     # Half a second of imports, which a user who has to set something first need not wait for.
     from shared.store.db import migrate as bring_up_to_date  # noqa: PLC0415
 
-    bring_up_to_date(settings().database_url)
+    # Its lock belongs to a session, which a pooler would lend to others.
+    direct = settings().database_direct_url
+    url = direct or settings().database_url
+    with in_words(url, "REDRAFT_DATABASE_DIRECT_URL" if direct else "REDRAFT_DATABASE_URL"):
+        bring_up_to_date(url)
     typer.echo('{"upToDate": true}' if as_json else "The database is up to date.")
 
 

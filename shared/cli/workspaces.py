@@ -102,30 +102,50 @@ def database(data_dir: Path) -> Iterator["Connection"]:
     Exits with 2 where neither says which, with 1 where the database is not there or not made; says what to do.
     """
     import psycopg  # noqa: PLC0415 - as above
-    from sqlalchemy.exc import ArgumentError, DBAPIError  # noqa: PLC0415
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415
 
     from shared.settings import settings  # noqa: PLC0415
     from shared.store.db import make_engine, transaction  # noqa: PLC0415
 
     url, source = _database_url(data_dir)
-    try:
+    with in_words(url, source):
         engine = make_engine(url, settings(), pool_size=1, name="redraft-cli")
+        try:
+            with transaction(engine) as tx:
+                yield tx
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg.errors.UndefinedTable):
+                refuse(f"The database of {source} has no tables of Redraft's yet. Make them: redraft migrate", code=1)
+            raise
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def in_words(url: str, source: str) -> Iterator[None]:
+    """While this lasts, a database that is out of reach is one line on standard error, and exit code 1; a URL that is
+    none is exit code 2. `source`: what said the URL.
+    """
+    import psycopg  # noqa: PLC0415 - as above
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError, DBAPIError  # noqa: PLC0415
+
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
     except (ArgumentError, ImportError, ValueError):
         # Its message would hold the URL, and that a password.
         refuse(f"{source} is no URL of a database. Write it postgresql+psycopg://user:password@host:port/name")
     try:
-        with transaction(engine) as tx:
-            yield tx
+        yield
     except DBAPIError as error:
-        if isinstance(error.orig, psycopg.errors.UndefinedTable):
-            refuse(f"The database of {source} has no tables of Redraft's yet. Make them: redraft migrate", code=1)
         if not isinstance(error.orig, psycopg.OperationalError):
             raise
-        place = f"{engine.url.host or 'localhost'}:{engine.url.port or 5432}"
+        several = parsed.query.get("host", "localhost:5432")
+        hosts = several if isinstance(several, str) else " and ".join(several)
+        place = f"{parsed.host}:{parsed.port or 5432}" if parsed.host else hosts
         said = str(error.orig).strip().partition("\n")[0]
         refuse(f"PostgreSQL at {place} (from {source}) cannot be used: {said}. Is it running?", code=1)
-    finally:
-        engine.dispose()
 
 
 def _database_url(data_dir: Path) -> tuple[str, str]:

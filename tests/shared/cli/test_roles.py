@@ -85,6 +85,26 @@ def test_migrate_makes_the_tables(processes, postgres):
     postgres.drop_database("bare")
 
 
+def test_a_migration_without_its_database_is_one_line(processes, postgres):
+    bare = f"postgresql+psycopg://redraft:secret@127.0.0.1:{postgres.port}/redraft"
+    several = "postgresql+psycopg://redraft:secret@/redraft?host=127.0.0.1:1&host=127.0.0.1:2"
+    for url, said in (
+        (bare, "password authentication failed"),
+        (bare.replace(str(postgres.port), "1"), "refused"),
+        (several, "127.0.0.1:1 and 127.0.0.1:2"),
+    ):
+        migrate = processes.start([*REDRAFT, "migrate"], REDRAFT_DATABASE_URL=url)
+        assert migrate.wait(within=30) == 1
+        [line] = migrate.output().splitlines()
+        assert line.startswith("PostgreSQL at 127.0.0.1:")
+        assert said in line
+        assert "secret" not in line
+    wrong = processes.start([*REDRAFT, "migrate"], REDRAFT_DATABASE_URL="mysql://redraft:secret@127.0.0.1/redraft")
+    assert wrong.wait(within=30) == 2
+    assert len(wrong.output().splitlines()) == 1
+    assert "secret" not in wrong.output()
+
+
 def test_flower_is_never_open_even_if_nobody_chose_a_password(processes, servers, tmp_path):
     port = free_port()
     flower = processes.start([*REDRAFT, "flower", f"--port={port}", f"--data-dir={tmp_path}"], **servers)

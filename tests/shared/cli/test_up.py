@@ -13,12 +13,14 @@ import uuid
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import httpx
 import psutil
 import psycopg
 import pytest
 import redis
 
 from shared.local.datadir import free_port
+from tests.loopback import LOOPBACK
 from tests.processes import Processes, data_dir, marked
 from tests.waiting import eventually
 
@@ -133,11 +135,8 @@ def test_all_that_it_keeps_is_its_own_to_read(up):
 def test_flower_wants_its_password(up):
     stack = up.ready()
     assert get(f"{stack['flowerUrl']}/workers") == 401
-    manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    manager.add_password(None, stack["flowerUrl"], stack["flowerUser"], stack["flowerPassword"])
-    opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
-    with opener.open(f"{stack['flowerUrl']}/workers", timeout=5) as response:
-        assert response.status == 200
+    login = stack["flowerUser"], stack["flowerPassword"]
+    assert httpx.get(f"{stack['flowerUrl']}/workers", auth=login, timeout=5, **LOOPBACK).status_code == 200
     shown = " ".join(" ".join(psutil.Process(pid).cmdline()) for pid in up.children().values())
     assert stack["flowerPassword"] not in shown
 

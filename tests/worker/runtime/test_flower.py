@@ -1,5 +1,6 @@
 """Flower's door: as /ops has one, the right password is always let in and guessing is slow."""
 
+import json
 import socket
 import sys
 import threading
@@ -95,6 +96,7 @@ def test_guessing_is_slow_by_address_and_who_was_right_has_a_pass(flower: Proces
     assert said.count("flower_password_wrong") == 1, "one line tells of many"
     assert '"client":"203.0.113.1"' in said
     assert "Traceback" not in said
+    assert {json.loads(line)["process"] for line in said.splitlines()} == {"flower"}, "each line is JSON"
 
 
 # SIGTERM comes while the first thread of Flower's pool starts: before the pool has noted it.
