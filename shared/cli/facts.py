@@ -85,6 +85,7 @@ class DatabaseFacts:
     between two tries. `renderer_waits`: how long the renderer has made a post wait at most.
     `unread`: what could not be read, and why.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
+    `ending_keys`: API keys that end soon, each with how long it has left, the next one first.
     """
 
     skew: float
@@ -107,6 +108,7 @@ class DatabaseFacts:
     failed_classes: Mapping[FailureClass, Said] = field(default_factory=dict)
     version: str = ""
     unread: Mapping[str, str] = field(default_factory=dict)
+    ending_keys: tuple[tuple[str, timedelta], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

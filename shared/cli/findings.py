@@ -19,6 +19,7 @@ SKEW: Final = 1.0
 SESSION_IDLE: Final = 10.0
 SESSION_LONG: Final = 30.0
 JOB_STALLED: Final = 60.0
+KEYS_END_WITHIN: Final = timedelta(days=7)
 
 
 def diagnose(facts: Facts) -> list[Finding]:
@@ -226,6 +227,14 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "stalled_jobs",
             f"No worker makes progress on the bulk job {listed(database.stalled[:NAMED_AT_MOST])}",
             "Look for a worker on the queue bulk, and into its log.",
+        )
+    if database.ending_keys:
+        ending = [f"{name} in {duration(left)}" for name, left in database.ending_keys[:NAMED_AT_MOST]]
+        yield Finding(
+            "keys_end_soon",
+            f"{counted(len(database.ending_keys), 'API key')} will expire within a week: {', '.join(ending)}",
+            "`redraft keys list` shows the last use of each. Make a new key with `redraft keys create` under another "
+            "name, and give it to the program that uses the old one.",
         )
 
 

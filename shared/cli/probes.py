@@ -16,14 +16,14 @@ from shared.broker import redis_connection, redis_state
 from shared.cli import service_probes, worker_probes
 from shared.cli.deadlines import ask_all
 from shared.cli.facts import DatabaseFacts, Facts, Holder, Late, RedisFacts, Said, Webhooks
-from shared.cli.findings import JOB_STALLED, SESSION_IDLE, SESSION_LONG
+from shared.cli.findings import JOB_STALLED, KEYS_END_WITHIN, SESSION_IDLE, SESSION_LONG
 from shared.cli.service_findings import FAILED_WITHIN
 from shared.cli.service_probes import UntrustedError
 from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.service_answers import Outcome
 from shared.domain.start_rules import is_too_old
 from shared.settings import settings
-from shared.store import db, failed_posts, health, overview, prerequisites, webhook_log
+from shared.store import db, failed_posts, health, keys, overview, prerequisites, webhook_log
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.db import transaction
@@ -170,6 +170,11 @@ def _sessions(tx: Connection) -> dict[str, Any]:
     return {"holders": tuple(_holder(one) for one in health.long_sessions(tx, SESSION_IDLE, SESSION_LONG))}
 
 
+def _ending_keys(tx: Connection) -> dict[str, Any]:
+    found = ((one, one.expires_at) for one in keys.keys_that_end(tx, KEYS_END_WITHIN))
+    return {"ending_keys": tuple((f"{one.key.name} ({one.key.id})", end - one.read_at) for one, end in found if end)}
+
+
 _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
     "the queue of edits": _summary,
     "late posts": _late,
@@ -177,6 +182,7 @@ _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
     "open transactions": _sessions,
     "bulk jobs": lambda tx: {"stalled": tuple(health.stalled_jobs(tx, JOB_STALLED))},
     "webhooks": _webhooks,
+    "API keys": _ending_keys,
     "the publisher's answers": lambda tx: {"publisher": _said(health.publisher_answers(tx))},
     "the renderer's answers": lambda tx: {
         "renderer": _said(health.renderer_answers(tx)),
