@@ -35,7 +35,8 @@ class Settings(BaseSettings):
     )
     service_secret: str = Field(
         default="",
-        description="Signs what publisher, renderer and receiver are sent. If it is empty, workers warn about it.",
+        description="Signs what publisher, renderer and receiver are sent: one secret, or two with a comma between "
+        "while it is changed. If it is empty, workers warn about it.",
     )
     ops_user: str = Field(default="ops", description="The user of the operators' page `/ops`.")
     ops_users: str = Field(
@@ -162,6 +163,14 @@ class Settings(BaseSettings):
     @classmethod
     def _are_networks(cls, text: str) -> str:
         addresses.networks(text)
+        return text
+
+    @field_validator("service_secret")
+    @classmethod
+    def _is_one_or_two(cls, text: str) -> str:
+        secrets = text.split(",")
+        if len(secrets) > 2 or (len(secrets) == 2 and any(one != one.strip() or not one for one in secrets)):
+            raise ValueError("write one secret, or two with a comma between and no blanks")
         return text
 
 

@@ -123,7 +123,8 @@ class Services:
     async def _call(self, kind: str, headers: dict[bytes, bytes], raw: bytes, send: Send) -> None:
         said = json.loads(raw)
         post_id = said["data"]["postId"] if kind == "webhook" else said["post"]["postId"]
-        ours = genuine(self.secret, headers.get(b"redraft-signature", b"").decode(), raw)
+        signed = headers.get(b"redraft-signature", b"").decode()
+        ours = any(genuine(secret, signed, raw) for secret in self.secret.split(","))
         key, attempt = headers.get(b"idempotency-key", b"").decode(), int(headers.get(b"redraft-attempt", b"0"))
         entry = Entry(time.time(), kind, key, attempt, post_id, raw.decode(), ours)
         self.entries.append(entry)
