@@ -142,7 +142,7 @@ class CannotEdit(RedraftError):
 
 
 class Conflict(RedraftError):
-    """409: a job's revert or cancel, or a post's retry, that its state does not allow."""
+    """409: a job's revert or cancel, or a post's retry or deletion, that its state does not allow."""
 
     code = "conflict"
 
