@@ -94,7 +94,10 @@ _FIND = text(f"""
         expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8, {_USE_IS_OLD}
     FROM api_keys
     WHERE secret_hash = ANY(:hashes) AND revoked_at IS NULL""")
-_WRITE_USE = text(f"UPDATE api_keys SET last_used_at = clock_timestamp() WHERE id = ANY(:ids) AND {_USE_IS_OLD}")
+# The array is walked in its order, so that two processes wait for each other's rows in one order.
+_WRITE_USE = text(f"""
+    UPDATE api_keys SET last_used_at = clock_timestamp()
+    WHERE id = ANY(ARRAY(SELECT i FROM unnest(CAST(:ids AS text[])) i ORDER BY i)) AND {_USE_IS_OLD}""")
 
 
 def find_keys(tx: Connection, secret_hashes: list[bytes]) -> dict[bytes, Found]:
@@ -106,10 +109,9 @@ def find_keys(tx: Connection, secret_hashes: list[bytes]) -> dict[bytes, Found]:
 def write_use(tx: Connection, key_ids: Iterable[str]) -> None:
     """Write that these keys are used now; of those whose last use was written within the last minute, nothing.
 
-    Call it in a transaction of its own, which locks the keys' rows. In the order of their ids, so that two processes
-    that write the same keys do not wait for each other in a circle.
+    Call it in a transaction of its own: it locks the rows of the keys.
     """
-    tx.execute(_WRITE_USE, {"ids": sorted(key_ids)})
+    tx.execute(_WRITE_USE, {"ids": list(key_ids)})
 
 
 _WORKSPACES = text("SELECT id, name, created_at FROM workspaces ORDER BY created_at, id")
