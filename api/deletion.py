@@ -1,24 +1,25 @@
-"""DELETE /v1/posts: hides posts under their locks, and gives a reason for each post that stays (docs/api.md)."""
+"""DELETE of one post or of many: hides them under their locks, and says why a post stays (docs/api.md)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
+from api import posts
 from api.context import Context, Here, Unsure, Writer, storable
 from api.http import problems
-from api.http.reading import JsonBody, NoQuery
+from api.http.reading import JsonBody, NoBody, NoQuery
 from api.models.deletion import Deletion, DeletionReport, Reason
 from api.models.openapi import takes
 from shared.domain import events
 from shared.domain.body_reading import read
-from shared.domain.errors import Unavailable
+from shared.domain.errors import Conflict, Detail, NotFound, Unavailable
 from shared.domain.lifecycle import ClaimKind, PostFacts, Status
 from shared.domain.times import format_instant
 from shared.store import deletion as deletion_store
@@ -34,6 +35,17 @@ _OVER = {Status.POSTED: Reason.POSTED, Status.FAILED: Reason.FAILED}
 _CLAIMED = {ClaimKind.PUBLISH: Reason.BEING_PUBLISHED, ClaimKind.RENDER: Reason.BEING_RENDERED}
 
 UNSURE = "The posts may have been deleted; look at GET /v1/posts before you send this again"
+UNSURE_OF_ONE = "The post may have been deleted; look at GET /v1/posts/{postId} before you send this again"
+
+_WAITING_ONLY = "Only posts with status 'generated' or 'pending_render' can be deleted"
+CONFLICTS: Final[Mapping[Reason, tuple[str, str]]] = {
+    Reason.POSTED: ("posted", _WAITING_ONLY),
+    Reason.FAILED: ("failed", _WAITING_ONLY),
+    Reason.BEING_PUBLISHED: ("being published", "The post is being published; GET it to see how that ends"),
+    Reason.BEING_RENDERED: ("being rendered", "The post is being rendered; delete it when its render has ended"),
+    Reason.LOCKED_ELSEWHERE: ("locked", "Another transaction has the post locked at this moment; send this again"),
+}
+"""Why one post was not deleted: the label in the details of its 409, and the message."""
 
 
 @dataclass(slots=True)
@@ -59,12 +71,36 @@ class Deleted:
 async def delete_posts(context: Here, key: Writer, body: JsonBody, _: NoQuery) -> Response:
     """Delete posts that wait and that no render or publish has claimed; each other one is reported with its reason."""
     post_ids = list(dict.fromkeys(read(Deletion, body).post_ids))
+    done = await _deleted(context, key.workspace_id, post_ids, UNSURE)
+    return Response(to_json(_answer(post_ids, done)), media_type="application/json")
+
+
+@router.delete(
+    posts.ONE,
+    status_code=204,
+    response_description="The post is deleted",
+    responses=problems.refuses(404, 409, 413, 415),
+)
+async def delete_post(post_id: str, context: Here, key: Writer, _body: NoBody, _: NoQuery) -> Response:
+    """Delete one post that waits and that no render or publish has claimed."""
+    done = await _deleted(context, key.workspace_id, [post_id], UNSURE_OF_ONE)
+    if done.posts:
+        return Response(status_code=204)
+    reason = done.failed.get(post_id, Reason.NOT_FOUND)
+    if reason is Reason.NOT_FOUND:
+        raise NotFound.post(post_id)
+    label, message = CONFLICTS[reason]
+    raise Conflict(message, details=[Detail("status", label)])
+
+
+async def _deleted(context: Context, workspace_id: str, post_ids: Sequence[str], unsure: str) -> Deleted:
+    """Delete these posts, tell the requests that wait for their edits, and ring for the events."""
     wanted = [post_id for post_id in post_ids if storable(post_id)]
-    done = await context.write(delete, key.workspace_id, wanted, unsure=UNSURE)
-    await _delete_contended(context, key.workspace_id, done)
+    done = await context.write(delete, workspace_id, wanted, unsure=unsure)
+    await _delete_contended(context, workspace_id, done, unsure)
     context.submission.waiting.look_up(done.finalized)
     context.ring(webhooks=done.webhooks)
-    return Response(to_json(_answer(post_ids, done)), media_type="application/json")
+    return done
 
 
 def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: float | None = None) -> Deleted:
@@ -102,7 +138,7 @@ def refusal(post: PostFacts) -> Reason | None:
     return _OVER.get(post.status) or (_CLAIMED[post.claim] if post.claim is not None else None)
 
 
-async def _delete_contended(context: Context, workspace_id: str, done: Deleted) -> None:
+async def _delete_contended(context: Context, workspace_id: str, done: Deleted, unsure: str) -> None:
     """Wait for posts that are locked elsewhere, one by one, WAIT_FOR_LOCKED in all; report those that stay locked."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WAIT_FOR_LOCKED
@@ -111,7 +147,7 @@ async def _delete_contended(context: Context, workspace_id: str, done: Deleted) 
         if left <= 0:
             return
         try:
-            then = await context.write(delete, workspace_id, [post_id], left, unsure=UNSURE)
+            then = await context.write(delete, workspace_id, [post_id], left, unsure=unsure)
         except Unsure:
             raise
         except Unavailable:

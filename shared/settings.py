@@ -44,7 +44,8 @@ class Settings(BaseSettings):
     )
     service_secret: str = Field(
         default="",
-        description="Signs what publisher, renderer and receiver are sent. If it is empty, workers warn about it.",
+        description="Signs what publisher, renderer and receiver are sent: one secret, or two with a comma between "
+        "while it is changed. If it is empty, workers warn about it.",
     )
     ops_user: str = Field(default="ops", description="The user of the operators' page `/ops`.")
     ops_users: str = Field(
@@ -188,6 +189,14 @@ class Settings(BaseSettings):
     def _is_a_prefix(cls, text: str) -> str:
         if text and not _PREFIX.fullmatch(text):
             raise ValueError("it begins with / and ends without one, with letters, digits, and ._~- between")
+        return text
+
+    @field_validator("service_secret")
+    @classmethod
+    def _is_one_or_two(cls, text: str) -> str:
+        secrets = text.split(",")
+        if len(secrets) > 2 or (len(secrets) == 2 and any(one != one.strip() or not one for one in secrets)):
+            raise ValueError("write one secret, or two with a comma between and no blanks")
         return text
 
 

@@ -71,7 +71,7 @@ REFUSALS: Mapping[int, Refusal] = {
     status: Refusal(meaning, headers, tuple(code for code, of in STATUS.items() if of == status))
     for status, meaning, headers in (
         (400, "The request is malformed", ()),
-        (401, "No key, or not one of ours", ("WWW-Authenticate",)),
+        (401, "No key, not one of ours, or one that has expired", ("WWW-Authenticate",)),
         (403, "The key lacks the scope", ()),
         (404, "Not there, or not yours", _OF_EDIT),
         # Of no operation, since it answers methods that none has: it stands among the components only.

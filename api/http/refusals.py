@@ -2,8 +2,10 @@
 """The errors that only the HTTP edge knows: of keys, methods, media types, sizes. Others: shared/domain/errors.py."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from shared.domain.errors import Detail, RedraftError, Unavailable
+from shared.domain.times import format_instant
 
 
 class Unauthenticated(RedraftError):
@@ -13,9 +15,16 @@ class Unauthenticated(RedraftError):
 
     code = "unauthenticated"
 
-    def __init__(self, why: str | None = None) -> None:
+    def __init__(self, why: str | None = None, message: str = "Invalid or missing API key") -> None:
         details = (Detail("Authorization", why),) if why else ()
-        super().__init__("Invalid or missing API key", details=details)
+        super().__init__(message, details=details)
+
+
+class Expired(Unauthenticated):
+    """401: the key was valid until `at`. Only who holds its secret reads that."""
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(message=f"This API key expired at {format_instant(at)}; send a new one")
 
 
 class Forbidden(RedraftError):

@@ -79,6 +79,7 @@ class DatabaseFacts:
     `unread`: what could not be read, and why.
     `oldest_edit`, `oldest_waits`: the edit that waits longest, and why it waits.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
+    `ending_keys`: API keys that end soon, each with how long it has left, the next one first.
     """
 
     skew: float
@@ -104,6 +105,7 @@ class DatabaseFacts:
     unread: Mapping[str, str] = field(default_factory=dict)
     oldest_edit: str = ""
     oldest_waits: str = ""
+    ending_keys: tuple[tuple[str, timedelta], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 SKEW: Final = 1.0
 """Seconds. Workers hand a publish its time by their own clock; the database's decides whether it has come."""
 JOB_STALLED: Final = 60.0
+KEYS_END_WITHIN: Final = timedelta(days=7)
 
 
 def diagnose(facts: Facts) -> list[Finding]:
@@ -254,6 +255,14 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "stalled_jobs",
             f"No worker makes progress on the bulk job {listed(database.stalled[:NAMED_AT_MOST])}",
             "Look for a worker on the queue bulk, and into its log.",
+        )
+    if database.ending_keys:
+        ending = [f"{name} in {duration(left)}" for name, left in database.ending_keys[:NAMED_AT_MOST]]
+        yield Finding(
+            "keys_end_soon",
+            f"{counted(len(database.ending_keys), 'API key')} will expire within a week: {', '.join(ending)}",
+            "`redraft keys list` shows the last use of each. Make a new key with `redraft keys create` under another "
+            "name, and give it to the program that uses the old one.",
         )
 
 

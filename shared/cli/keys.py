@@ -1,30 +1,35 @@
 """`redraft keys`: API keys, each for one workspace, with scopes and a limit, revocable at once (docs/security.md)."""
 
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from shared.cli.ages import RULE, parse_age
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
     Folder,
-    ago,
     checked_name,
     database,
     find_workspace,
     refuse,
     say,
     say_json,
+    screen_width,
 )
+
+if TYPE_CHECKING:
+    from shared.store.keys import Entry
 
 app = typer.Typer(help="API keys, each for one workspace.", no_args_is_help=True)
 
 RATE_LIMIT: Final = 6000
 MOST: Final = 2**31 - 1
 ONCE: Final = "It is shown this once: only its hash is kept. If it is lost, make a new key and revoke this one."
-PRIORITY: Final = ("keyId", "name", "scopes", "revokedAt", "createdAt", "rateLimit", "hint")
-"""Which columns a narrow terminal keeps, the first one first."""
+LONGEST: Final = timedelta(days=3653)
+"""How far away the end of a key may be."""
 
 
 class Scope(StrEnum):
@@ -49,11 +54,16 @@ def create(
         typer.Option("--rate-limit", min=1, max=MOST, help=f"Requests a minute. {RATE_LIMIT} if not given."),
     ] = None,
     no_rate_limit: Annotated[bool, typer.Option("--no-rate-limit", help="As many requests as it likes.")] = False,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="When it ends: 90d, 12w or 48h from now, or a time in UTC, 2026-12-31T12:00Z. Else never."),
+    ] = None,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it, this once."""
-    from shared.store import keys  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain.times import format_instant  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import keys, posts  # noqa: PLC0415
 
     if no_rate_limit and rate_limit is not None:
         refuse("Give --rate-limit or --no-rate-limit, not both.")
@@ -63,17 +73,59 @@ def create(
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace)
         try:
-            secret = keys.create_key(tx, home.id, name, scopes, limit)
+            ends = end_of(expires, posts.clock(tx))
+        except ValueError as error:
+            refuse(f"--expires {expires}: {error}.")
+        try:
+            secret = keys.create_key(tx, home.id, name, scopes, limit, expires_at=ends)
         except keys.NameTakenError:
             refuse(f"Workspace {home.name} has or had a key called {name}, whose edits carry that name. Choose another")
-        [key] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
+        [found] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
+    key_id, until = found.key.id, format_instant(ends) if ends else None
     if as_json:
-        said = {"keyId": key.id, "workspaceId": home.id, "name": name, "scopes": scopes, "rateLimit": limit}
-        say_json(said | {"secret": secret})
+        said = {"keyId": key_id, "workspaceId": home.id, "name": name, "scopes": scopes, "rateLimit": limit}
+        say_json(said | {"expiresAt": until, "secret": secret})
         typer.echo(ONCE, err=True)
         return
     pace = "no rate limit" if limit is None else f"{limit:,} requests a minute"
-    typer.echo(f"Key {name} ({key.id}) of workspace {home.name}: {', '.join(scopes)}; {pace}.\n\n  {secret}\n\n{ONCE}")
+    may = "; ".join([", ".join(scopes), pace, *([f"until {until}"] if until else [])])
+    typer.echo(f"Key {name} ({key_id}) of workspace {home.name}: {may}.\n\n  {secret}\n\n{ONCE}")
+
+
+def end_of(given: str | None, now: datetime) -> datetime | None:
+    """When a key ends that is made now: `given` is a length (90d) or a time. None for None. ValueError with words."""
+    from shared.domain.times import parse_instant  # noqa: PLC0415 - as above
+
+    if given is None:
+        return None
+    length = parse_age(given)
+    ends = now + min(length, 2 * LONGEST) if length is not None else parse_instant(given.strip())
+    if ends is None:
+        raise ValueError(f"{RULE}, or a time in UTC, like 2026-12-31T12:00Z")
+    if ends <= now:
+        raise ValueError("that time is over; choose a later one")
+    if ends > now + LONGEST:
+        raise ValueError("a key ends within ten years; without --expires it never ends")
+    return ends
+
+
+COLUMNS: Final = {
+    "keyId": "id",
+    "workspaceId": "workspace",
+    "name": "name",
+    "scopes": "scopes",
+    "rateLimit": "a minute",
+    "hint": "ends in",
+    "createdAt": "created",
+    "lastUsedAt": "last used",
+    "expiresAt": "expires",
+    "revokedAt": "revoked",
+}
+PRIORITY: Final = (
+    *("keyId", "name", "lastUsedAt", "expiresAt", "revokedAt"),
+    *("scopes", "hint", "workspaceId", "rateLimit", "createdAt"),
+)
+"""Which columns a narrow terminal keeps, the first one first."""
 
 
 @app.command("list")
@@ -83,48 +135,68 @@ def list_keys(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List the keys of one workspace, or of all, revoked ones too. Of the secrets: the last four characters."""
-    from shared.domain.times import format_instant  # noqa: PLC0415
+    """List the keys of one workspace, or of all, revoked and expired ones too.
+
+    Of each secret the last four characters are shown. The last use may be a minute old.
+    """
     from shared.store import keys  # noqa: PLC0415 - as above
 
     with database(data_dir) as tx:
         homes = keys.workspaces(tx) if workspace is None else [find_workspace(tx, workspace)]
         found = keys.keys_of(tx, *(home.id for home in homes))
-    rows = [
-        {
-            "keyId": one.key.id,
-            "workspaceId": one.key.workspace_id,
-            "name": one.key.name,
-            "scopes": keys.in_order(one.key.scopes),
-            "rateLimit": one.key.rate_limit,
-            "hint": one.hint,
-            "createdAt": format_instant(one.created_at),
-            "revokedAt": format_instant(one.revoked_at) if one.revoked_at else None,
-        }
-        for one in found
-    ]
-    if not as_json:
-        for row, one in zip(rows, found, strict=True):
-            limit = one.key.rate_limit
-            row["scopes"] = " ".join(keys.in_order(one.key.scopes))
-            row["rateLimit"] = "none" if limit is None else f"{limit:,}"
-            row["hint"] = f"…{one.hint}"
-            row["createdAt"] = ago(one.created_at)
-            row["revokedAt"] = ago(one.revoked_at) if one.revoked_at else ""
-    headings = {
-        "keyId": "id",
-        "workspaceId": "workspace",
-        "name": "name",
-        "scopes": "scopes",
-        "rateLimit": "a minute",
-        "hint": "ends in",
-        "createdAt": "created",
-        "revokedAt": "revoked",
+    if as_json:
+        say_json([_as_json(one) for one in found])
+        return
+    rows = [_as_row(one, whole=screen_width() is None) for one in found]
+    none = "There are no keys here yet. Make one: redraft keys create WORKSPACE NAME"
+    say(rows, COLUMNS, as_json=False, none=none, priority=PRIORITY, shortens=("name",))
+
+
+def _as_json(entry: "Entry") -> dict[str, object]:
+    from shared.domain.times import format_instant  # noqa: PLC0415 - as above
+    from shared.store import keys  # noqa: PLC0415
+
+    return {
+        "keyId": entry.key.id,
+        "workspaceId": entry.key.workspace_id,
+        "name": entry.key.name,
+        "scopes": keys.in_order(entry.key.scopes),
+        "rateLimit": entry.key.rate_limit,
+        "hint": entry.hint,
+        **{field: format_instant(at) if at else None for field, at in _times(entry).items()},
     }
-    say(
-        rows, headings, as_json=as_json, priority=PRIORITY, shortens=("name",),
-        none="There are no keys here yet. Make one: redraft keys create WORKSPACE NAME",
-    )  # fmt: skip
+
+
+def _as_row(entry: "Entry", *, whole: bool) -> dict[str, str]:
+    """`whole`: times as a script compares them, else as a person reads them in a narrow column."""
+    from shared.domain.histories import away  # noqa: PLC0415 - as above
+    from shared.domain.times import format_instant  # noqa: PLC0415
+    from shared.store import keys  # noqa: PLC0415
+
+    limit = entry.key.rate_limit
+    times = {
+        field: (format_instant(at) if whole else away(at, entry.read_at)) if at else ""
+        for field, at in _times(entry).items()
+    }
+    return {
+        "keyId": entry.key.id,
+        "workspaceId": entry.key.workspace_id,
+        "name": entry.key.name,
+        "scopes": " ".join(keys.in_order(entry.key.scopes)),
+        "rateLimit": "none" if limit is None else f"{limit:,}",
+        "hint": f"…{entry.hint}",
+        **times,
+        "lastUsedAt": times["lastUsedAt"] or "never",
+    }
+
+
+def _times(entry: "Entry") -> dict[str, datetime | None]:
+    return {
+        "createdAt": entry.created_at,
+        "lastUsedAt": entry.last_used_at,
+        "expiresAt": entry.expires_at,
+        "revokedAt": entry.revoked_at,
+    }
 
 
 @app.command("revoke")

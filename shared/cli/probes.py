@@ -16,7 +16,7 @@ from shared.broker import redis_connection, redis_state, standing
 from shared.cli import service_probes, worker_probes
 from shared.cli.deadlines import ask_all
 from shared.cli.facts import DatabaseFacts, Facts, Late, RedisFacts, Said, Webhooks
-from shared.cli.findings import JOB_STALLED
+from shared.cli.findings import JOB_STALLED, KEYS_END_WITHIN
 from shared.cli.service_findings import FAILED_WITHIN
 from shared.cli.service_probes import UntrustedError
 from shared.domain import waits
@@ -31,6 +31,7 @@ from shared.store import (
     edit_lists,
     failed_posts,
     health,
+    keys,
     locks,
     overview,
     prerequisites,
@@ -194,6 +195,11 @@ def _sessions(tx: Connection) -> dict[str, Any]:
     return {"holders": tuple(health.long_sessions(tx, SESSION_IDLE, SESSION_LONG))}
 
 
+def _ending_keys(tx: Connection) -> dict[str, Any]:
+    found = ((one, one.expires_at) for one in keys.keys_that_end(tx, KEYS_END_WITHIN))
+    return {"ending_keys": tuple((f"{one.key.name} ({one.key.id})", end - one.read_at) for one, end in found if end)}
+
+
 _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
     "the settings of its sessions": lambda tx: {"unset": session_settings.missing(tx, settings())},
     "the queue of edits": _summary,
@@ -201,6 +207,7 @@ _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
     "open transactions": _sessions,
     "bulk jobs": lambda tx: {"stalled": tuple(health.stalled_jobs(tx, JOB_STALLED))},
     "webhooks": _webhooks,
+    "API keys": _ending_keys,
     "the publisher's answers": lambda tx: {"publisher": _said(health.publisher_answers(tx))},
     "the renderer's answers": lambda tx: {
         "renderer": _said(health.renderer_answers(tx)),

@@ -1,16 +1,13 @@
 """`redraft prune`: remove old rows that are no longer needed, in small steps that may be stopped anywhere."""
 
-import re
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
+from shared.cli.ages import RULE, parse_age
 from shared.cli.workspaces import DATA_DIR, AsJson, Folder, database, refuse, say_json
-
-_AGE: Final = re.compile(r"([1-9]\d{0,5})([hdw])")
-_SECONDS: Final = {"h": 3600, "d": 86_400, "w": 604_800}
 
 
 def prune(
@@ -71,10 +68,10 @@ def _seconds(age: str) -> int:
     """An age in seconds. Exits with 2 for one that cannot be read, and for one that would break a promise."""
     from shared.settings import settings  # noqa: PLC0415 - as above
 
-    found = _AGE.fullmatch(age.strip())
-    if found is None:
-        refuse(f"--older-than {age}: write a number and h, d or w, like 90d.")
-    seconds = int(found[1]) * _SECONDS[found[2]]
+    length = parse_age(age)
+    if length is None:
+        refuse(f"--older-than {age}: {RULE}.")
+    seconds = int(length.total_seconds())
     least = max(24, settings().idempotency_hours)
     if seconds < least * 3600:
         refuse(f"--older-than {age}: clients may repeat a request for {least} hours; choose {least}h or more.")

@@ -142,7 +142,7 @@ class CannotEdit(RedraftError):
 
 
 class Conflict(RedraftError):
-    """409: a job's revert or cancel, a post's retry, or an edit's undo, that its state does not allow."""
+    """409: a job's revert or cancel, a post's retry or deletion, or an edit's undo, that its state does not allow."""
 
     code = "conflict"
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
@@ -49,13 +49,37 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A key that was looked up by its secret, and what the look-up saw of it.
+
+    `seconds_left`: until `expires_at`, by the database's clock; both None: the key never ends. `use_is_old`: whether
+    the use that led here is to be written (`write_use`).
+    """
+
+    key: Key
+    expires_at: datetime | None = None
+    seconds_left: float | None = None
+    use_is_old: bool = False
+
+    @property
+    def expired(self) -> bool:
+        """Whether it had ended at the moment of the look-up."""
+        return self.seconds_left is not None and self.seconds_left <= 0
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """A key as an operator's list shows it, revoked ones too. `hint`: the secret's last four characters."""
+    """A key as an operator's list shows it, revoked and expired ones too. `hint`: the secret's last four characters.
+    `read_at`: the database's clock.
+    """
 
     key: Key
     hint: str
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    read_at: datetime
 
 
 def hash_of(secret: str) -> bytes:
@@ -63,15 +87,31 @@ def hash_of(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-_FIND = text("""
-    SELECT secret_hash, id, workspace_id, name, scopes, rate_limit FROM api_keys
+# A use is written if the last one that was written is a minute old.
+_USE_IS_OLD = "(last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')"
+_FIND = text(f"""
+    SELECT secret_hash, id, workspace_id, name, scopes, rate_limit,
+        expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8, {_USE_IS_OLD}
+    FROM api_keys
     WHERE secret_hash = ANY(:hashes) AND revoked_at IS NULL""")
+# The array is walked in its order, so that two processes wait for each other's rows in one order.
+_WRITE_USE = text(f"""
+    UPDATE api_keys SET last_used_at = clock_timestamp()
+    WHERE id = ANY(ARRAY(SELECT i FROM unnest(CAST(:ids AS text[])) i ORDER BY i)) AND {_USE_IS_OLD}""")
 
 
-def find_keys(tx: Connection, secret_hashes: list[bytes]) -> dict[bytes, Key]:
-    """The keys behind these hashes, by hash. Unknown and revoked ones are left out alike."""
+def find_keys(tx: Connection, secret_hashes: list[bytes]) -> dict[bytes, Found]:
+    """The keys behind these hashes, by hash, expired ones too. Unknown and revoked ones are left out alike."""
     rows = tx.execute(_FIND, {"hashes": secret_hashes})
-    return {row[0]: Key(row[1], row[2], row[3], frozenset(row[4]), row[5]) for row in rows}
+    return {row[0]: Found(Key(row[1], row[2], row[3], frozenset(row[4]), row[5]), *row[6:]) for row in rows}
+
+
+def write_use(tx: Connection, key_ids: Iterable[str]) -> None:
+    """Write that these keys are used now; of those whose last use was written within the last minute, nothing.
+
+    Call it in a transaction of its own: it locks the rows of the keys.
+    """
+    tx.execute(_WRITE_USE, {"ids": list(key_ids)})
 
 
 _WORKSPACES = text("SELECT id, name, created_at FROM workspaces ORDER BY created_at, id")
@@ -142,21 +182,35 @@ def add_account(
     return account_id
 
 
-_ENTRIES = text("""
-    SELECT id, workspace_id, name, scopes, rate_limit, hint, created_at, revoked_at FROM api_keys
-    WHERE workspace_id = ANY(:workspaces) ORDER BY created_at, id""")
+_ENTRY = """
+    SELECT id, workspace_id, name, scopes, rate_limit,
+        hint, created_at, revoked_at, expires_at, last_used_at, clock_timestamp()
+    FROM api_keys"""
+_ENTRIES = text(f"{_ENTRY} WHERE workspace_id = ANY(:workspaces) ORDER BY created_at, id")
+_ENDING = text(f"""
+    {_ENTRY} WHERE revoked_at IS NULL AND expires_at > clock_timestamp() AND expires_at <= clock_timestamp() + :within
+    ORDER BY expires_at, id""")
 _CREATE_KEY = text("""
-    INSERT INTO api_keys (id, workspace_id, name, secret_hash, hint, scopes, rate_limit)
-    VALUES (:id, :workspace, :name, :hash, :hint, :scopes, :rate_limit)
+    INSERT INTO api_keys (id, workspace_id, name, secret_hash, hint, scopes, rate_limit, expires_at)
+    VALUES (:id, :workspace, :name, :hash, :hint, :scopes, :rate_limit, :expires_at)
     ON CONFLICT (workspace_id, name) DO NOTHING RETURNING id""")
 _REVOKE = text("""
     UPDATE api_keys SET revoked_at = coalesce(revoked_at, clock_timestamp()) WHERE id = :id RETURNING revoked_at""")
-_RENEW = text("UPDATE api_keys SET secret_hash = :hash, hint = :hint, revoked_at = NULL WHERE id = :id")
+_RENEW = text("""
+    UPDATE api_keys SET secret_hash = :hash, hint = :hint, revoked_at = NULL, expires_at = NULL WHERE id = :id""")
 
 
 def keys_of(tx: Connection, *workspace_ids: str) -> list[Entry]:
-    """The keys of these workspaces, revoked ones too, the oldest first; of none, none."""
-    rows = tx.execute(_ENTRIES, {"workspaces": list(workspace_ids)})
+    """The keys of these workspaces, revoked and expired ones too, the oldest first; of none, none."""
+    return _entries(tx.execute(_ENTRIES, {"workspaces": list(workspace_ids)}))
+
+
+def keys_that_end(tx: Connection, within: timedelta) -> list[Entry]:
+    """The keys of all workspaces that are valid now and end within that time, the next one first."""
+    return _entries(tx.execute(_ENDING, {"within": within}))
+
+
+def _entries(rows: Iterable[Any]) -> list[Entry]:
     return [Entry(Key(row[0], row[1], row[2], frozenset(row[3]), row[4]), *row[5:]) for row in rows]
 
 
@@ -173,8 +227,10 @@ def create_key(
     rate_limit: int | None,
     *,
     secret: str | None = None,
+    expires_at: datetime | None = None,
 ) -> str:
-    """Make a key and return its secret, a new one unless given: the one time that it can be seen.
+    """Make a key and return its secret, a new one unless given: the one time that it can be seen. `expires_at`: from
+    when on it is refused; None: never.
 
     NameTakenError, by a revoked key too: audit rows say who asked by the key's name.
     """
@@ -185,6 +241,7 @@ def create_key(
         "name": name,
         "scopes": in_order(scopes),
         "rate_limit": rate_limit,
+        "expires_at": expires_at,
     }
     if tx.execute(_CREATE_KEY, given | _kept(secret)).scalar() is None:
         raise NameTakenError(name)
@@ -198,7 +255,7 @@ def revoke_key(tx: Connection, key_id: str) -> datetime | None:
 
 
 def renew_key(tx: Connection, key_id: str, secret: str) -> None:
-    """Give a key, revoked or not, this secret in place of the one that it had."""
+    """Give a key, revoked or expired or neither, this secret in place of the one that it had. It never ends then."""
     tx.execute(_RENEW, {"id": key_id} | _kept(secret))
 
 

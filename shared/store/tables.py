@@ -65,6 +65,8 @@ api_keys = Table(
     Column("rate_limit", Integer, comment="requests a minute; null: no limit"),
     instant("created_at", now=True),
     instant("revoked_at"),
+    instant("expires_at"),
+    instant("last_used_at"),
     UniqueConstraint("workspace_id", "name"),
     CheckConstraint("rate_limit > 0", name="rate_limit"),
     CheckConstraint("scopes <@ ARRAY['posts:read', 'posts:write', 'bulk']", name="scopes"),

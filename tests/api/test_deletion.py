@@ -1,11 +1,13 @@
 """DELETE /v1/posts: hidden under the lock, each post with its reason, and what waited for it ends."""
 
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from api import deletion
+from api.models.deletion import Reason
 from shared.domain.lifecycle import STATES
 from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
@@ -84,6 +87,74 @@ def test_a_post_that_cannot_go_is_reported_with_its_reason_and_the_rest_goes(
         {"postId": stays, "reason": reason}, {"postId": "post_nowhere", "reason": "not_found"},
     ]  # fmt: skip
     assert stack.row("posts", stays) == before
+
+
+def delete_one(stack: Running, post_id: str, **more: Any) -> httpx.Response:
+    return stack.http.request("DELETE", f"/v1/posts/{post_id}", **more)
+
+
+def test_one_post_is_deleted_by_its_path_as_in_a_list(stack: Running) -> None:
+    post = stack.post()
+    with frozen(stack):
+        edit = stack.patch(post, {"caption": "never"}, Prefer="respond-async").headers["edit-id"]
+        answer = delete_one(stack, post)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["x-request-id"]
+    assert stack.row("posts", post).deleted_at is not None
+    assert stack.row("edits", edit).error_code == "not_found"
+    for again in (delete_one(stack, post), stack.http.get(f"/v1/posts/{post}")):
+        assert error(again, 404)["message"] == f"Post {post} not found"
+
+
+@pytest.mark.parametrize(
+    ("columns", "status", "label", "words"),
+    [
+        ({"status": "posted", "posted_at": factories.soon(-10)}, 409, "posted", "'generated' or 'pending_render'"),
+        ({"status": "failed", "failure_reason": "refused"}, 409, "failed", "'generated' or 'pending_render'"),
+        ({"claim_kind": "publish", **CLAIM}, 409, "being published", "is being published"),
+        ({"claim_kind": "render", "status": "pending_render", **CLAIM}, 409, "being rendered", "is being rendered"),
+        ({"workspace_id": "ws_elsewhere"}, 404, None, "not found"),
+        ({"deleted_at": factories.soon(-5)}, 404, None, "not found"),
+    ],
+)
+def test_one_post_that_cannot_go_is_refused_and_stays(
+    stack: Running, columns: dict[str, Any], status: int, label: str | None, words: str
+) -> None:
+    post = stack.post(**columns)
+    before = stack.row("posts", post)
+    said = error(delete_one(stack, post), status)
+    assert (said["code"], words in said["message"]) == ("conflict" if label else "not_found", True)
+    assert said.get("details") == ([{"field": "status", "message": label}] if label else None)
+    assert stack.row("posts", post) == before
+
+
+def test_one_post_that_another_session_has_locked_is_refused_for_now_and_goes_later(stack: Running) -> None:
+    post = stack.post()
+    with stack.engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": post})
+        said = error(delete_one(stack, post), 409)
+    assert (said["code"], said["details"]) == ("conflict", [{"field": "status", "message": "locked"}])
+    assert "send this again" in said["message"]
+    assert delete_one(stack, post).status_code == 204
+
+
+def test_deleting_one_post_takes_no_fields_and_no_query_and_no_id_that_no_row_can_have(stack: Running) -> None:
+    post = stack.post()
+    assert error(delete_one(stack, post, json={"postIds": [post]}), 400)["code"] == "invalid_request"
+    assert error(delete_one(stack, post, params={"force": "true"}), 400)["code"] == "invalid_request"
+    assert error(delete_one(stack, post, content="{}"), 415)["code"] == "unsupported_media_type"
+    assert error(delete_one(stack, "x" * 300), 404)["code"] == "not_found"
+    assert error(delete_one(stack, "video"), 405)["code"] == "method_not_allowed"
+    assert stack.row("posts", post).deleted_at is None
+    assert delete_one(stack, post, json={}).status_code == 204
+
+
+def test_every_reason_of_a_list_has_its_answer_for_one_post_and_its_line_on_the_page() -> None:
+    assert set(deletion.CONFLICTS) | {Reason.NOT_FOUND} == set(Reason)
+    page = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    for reason, (label, _) in deletion.CONFLICTS.items():
+        line = rf"^\| `{reason}` \| 409 `conflict`[^|]*\| `status`: `{label}` \|$"
+        assert re.search(line, page, re.MULTILINE), reason
 
 
 def test_when_nothing_was_deleted_there_is_no_time_for_it(stack: Running) -> None:

@@ -169,6 +169,11 @@ def delete(walk: Walk) -> None:
     assert found.json()["failed"] == [{"postId": walk.post, "reason": "not_found"}]
 
 
+def delete_one(walk: Walk) -> None:
+    found = walk.same(lambda name: walk.http.delete(f"/v1/posts/{name}"), walk.post, "post_nobodys")
+    assert found.status_code == 404
+
+
 def jobs(walk: Walk) -> None:
     assert walk.post not in walk.http.get("/v1/reschedules").text
     assert walk.job not in walk.http.get("/v1/reschedules").text
@@ -201,6 +206,7 @@ WALKED: dict[str, Callable[[Walk], None]] = {
     "createVideos": create("video", VIDEO),
     "createSlideshows": create("slideshow", SLIDES),
     "deletePosts": delete,
+    "deletePost": delete_one,
     "listEditsOfPost": get("/v1/posts/{}/edits", "post", "post_nobodys"),
     "listEdits": edits,
     "getEdit": get("/v1/edits/{}", "edit", "edit_nobodys"),
@@ -248,4 +254,5 @@ def test_whether_somebody_holds_another_workspaces_post_cannot_be_told(stack: Ru
     with stack.engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": walk.post})
         delete(walk)
+        delete_one(walk)
         edit(walk)

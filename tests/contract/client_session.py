@@ -1,10 +1,11 @@
 """What a program does with the client that tests/contract/test_clients.py generates. Run: URL KEY POST POST…"""
 
 import sys
+from http import HTTPStatus
 
 from redraft_client import AuthenticatedClient
 from redraft_client.api.edits import edit_posts
-from redraft_client.api.posts import create_videos, delete_posts, edit_post
+from redraft_client.api.posts import create_videos, delete_post, delete_posts, edit_post
 from redraft_client.api.reschedules import create_reschedule, get_reschedule
 from redraft_client.models import (
     Code,
@@ -69,6 +70,10 @@ def creates_and_deletes_several(client: AuthenticatedClient, account_id: str) ->
     ]
     posts = [one for each in made if isinstance(each, Created) for one in each.posts]
     assert len(posts) == 3, made
+    *posts, one = posts
+    assert delete_post.sync_detailed(one.post_id, client=client).status_code == HTTPStatus.NO_CONTENT
+    again = delete_post.sync(one.post_id, client=client)
+    assert isinstance(again, Problem), again
     wanted = [post.post_id for post in posts]
     report = delete_posts.sync(client=client, body=Deletion(post_ids=[*wanted, "post_none"]))
     assert isinstance(report, DeletionReport), report

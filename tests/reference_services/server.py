@@ -125,7 +125,8 @@ class Services:
         subject = said["data"] if kind == "webhook" else said["post"]
         # The end of a bulk job has no post.
         post_id = subject["postId"] if "postId" in subject else subject["rescheduleId"]
-        ours = genuine(self.secret, headers.get(b"redraft-signature", b"").decode(), raw)
+        signed = headers.get(b"redraft-signature", b"").decode()
+        ours = any(genuine(secret, signed, raw) for secret in self.secret.split(","))
         key, attempt = headers.get(b"idempotency-key", b"").decode(), int(headers.get(b"redraft-attempt", b"0"))
         entry = Entry(time.time(), kind, key, attempt, post_id, raw.decode(), ours)
         self.entries.append(entry)

@@ -85,9 +85,13 @@ def _report_misconfigured(kind: Service, message: str) -> None:
 
 
 def signature(secret: str, body: str, at: int) -> str:
-    """The header Redraft-Signature: `t=<unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<body>">`."""
-    signed = hmac.new(secret.encode(), f"{at}.{body}".encode(), sha256).hexdigest()
-    return f"t={at},v1={signed}"
+    """The header Redraft-Signature: `t=<unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<body>">`.
+
+    `secret`: one, or two with a comma between. With two, the header has a `v1` for each, in their order.
+    """
+    said = f"{at}.{body}".encode()
+    signed = [hmac.new(one.encode(), said, sha256).hexdigest() for one in secret.split(",")]
+    return ",".join([f"t={at}", *(f"v1={one}" for one in signed)])
 
 
 def _sandbox(kind: Service, body: str, key: str, attempt: int) -> Reply:

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from itertools import combinations
 
 import httpx
 import pytest
 
 from api.http.authentication import FRESH, no_key_in
+from shared.domain.times import format_instant
 from shared.store import keys as keys_store
+from shared.store.posts import clock
 from tests import factories
 from tests.api.answers import client, error
 from tests.api.operations import OPERATIONS, Operation
@@ -91,6 +94,48 @@ def test_a_revoked_key_is_shut_out_within_a_second_and_a_new_one_let_in_at_once(
         # The rule's second, and what this machine took to ask.
         assert time.monotonic() - began < FRESH + 1
         assert error(http.get("/v1/accounts"), 401)["message"] == "Invalid or missing API key"
+
+
+def test_a_key_is_let_in_until_the_database_says_that_it_ends_and_then_refused_at_once(stack: Running) -> None:
+    with stack.engine.begin() as tx:
+        ends = clock(tx) + timedelta(seconds=1)
+        secret = keys_store.create_key(tx, factories.WORKSPACE, "ends", ["posts:read"], None, expires_at=ends)
+    seen = set()
+    with client(stack, secret) as http, stack.engine.connect() as tx:
+        while (before := clock(tx)) < ends + timedelta(seconds=1):
+            answer = http.get("/v1/accounts")
+            after = clock(tx)
+            if after < ends or before >= ends:
+                assert answer.status_code == (200 if after < ends else 401), (before, after, ends)
+                seen.add(answer.status_code)
+        assert seen == {200, 401}
+        said = error(http.get("/v1/accounts"), 401)
+    assert (said["code"], answer.headers["www-authenticate"]) == ("unauthenticated", "Bearer")
+    assert said["message"] == f"This API key expired at {format_instant(ends)}; send a new one"
+
+
+def test_a_key_in_use_has_its_last_use_written_and_a_refused_one_has_not(stack: Running) -> None:
+    with stack.engine.begin() as tx:
+        ends = clock(tx) - timedelta(seconds=1)
+        used, over = (
+            keys_store.create_key(tx, factories.WORKSPACE, name, ["posts:read"], None, expires_at=expires)
+            for name, expires in (("used", None), ("over", ends))
+        )
+
+    def last_uses() -> dict[str, datetime | None]:
+        with stack.engine.connect() as tx:
+            found = keys_store.keys_of(tx, factories.WORKSPACE)
+        return {one.key.name: one.last_used_at for one in found if one.key.name in {"used", "over"}}
+
+    assert last_uses() == {"used": None, "over": None}
+    with client(stack, over) as http:
+        assert http.get("/v1/accounts").status_code == 401
+    with client(stack, used) as http:
+        assert http.get("/v1/accounts").status_code == 200
+        first = eventually(lambda: last_uses()["used"], within=30, because="the use is written")
+        with stack.engine.connect() as tx:
+            assert abs(clock(tx) - first) < timedelta(seconds=30)
+    assert last_uses()["over"] is None
 
 
 def test_a_key_that_was_unknown_is_let_in_soon_after_it_is_made(stack: Running) -> None:

@@ -276,7 +276,7 @@ def test_bodies_that_mean_nothing_are_a_400(stack: Running, body: bytes) -> None
 def test_every_route_answers_head_options_and_wrong_methods(stack: Running) -> None:
     paths = {
         "/v1/posts": {"GET", "HEAD", "DELETE", "OPTIONS"},
-        "/v1/posts/post_hostile": {"GET", "HEAD", "PATCH", "OPTIONS"},
+        "/v1/posts/post_hostile": {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"},
         "/v1/posts/video": {"POST", "OPTIONS"},
         "/v1/posts/slideshow": {"POST", "OPTIONS"},
         "/v1/posts/post_hostile/edits": {"GET", "HEAD", "OPTIONS"},

@@ -22,6 +22,7 @@ from shared.cli.doctor import doctor
 from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, Webhooks, WorkerFacts
 from shared.cli.findings import diagnose
 from shared.domain.service_answers import Outcome
+from shared.store import keys
 from tests import certificates, factories
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
@@ -176,6 +177,23 @@ def test_failed_edits_dead_webhooks_and_stalled_jobs_are_found(engine: Engine) -
     assert findings["dead_webhooks"].what == dead
     assert "rs_old" in findings["stalled_jobs"].what
     assert "rs_new" not in findings["stalled_jobs"].what
+
+
+def test_keys_that_expire_within_a_week_are_found(engine: Engine) -> None:
+    ends = {"importer": "6 days", "demo": "1 hour", "later": "8 days", "over": "-1 day"}
+    with engine.begin() as tx:
+        for name, left in ends.items():
+            keys.create_key(tx, factories.WORKSPACE, name, keys.SCOPES, None)
+            tx.execute(
+                text("UPDATE api_keys SET expires_at = clock_timestamp() + CAST(:left AS interval) WHERE name = :name"),
+                {"name": name, "left": left},
+            )
+    [(code, finding)] = found(engine).items()
+    assert code == "keys_end_soon"
+    assert re.fullmatch(
+        r"2 API keys will expire within a week: demo \(key_\w+\) in 59 min 59 s, importer \(key_\w+\) in 5 d 23 h",
+        finding.what,
+    )
 
 
 def test_of_late_posts_one_is_named_for_each_kind_of_reason() -> None:

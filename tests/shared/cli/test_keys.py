@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def home(engine: Engine) -> str:
 
 def find(engine: Engine, secret: str) -> keys.Key:
     with engine.begin() as tx:
-        [key] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
-    return key
+        [found] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
+    return found.key
 
 
 def test_a_workspace_an_account_and_a_key_are_made_with_three_commands(engine: Engine) -> None:
@@ -98,6 +99,74 @@ def test_a_revoked_key_opens_nothing_and_is_listed_as_revoked(engine: Engine, ho
     [listed] = answer("keys", "list", home)
     assert listed["revokedAt"] == first["revokedAt"] is not None
     assert first["revokedAt"] in redraft("keys", "list").output
+
+
+def test_a_key_with_an_end_says_it_when_it_is_made_and_in_the_list_with_its_last_use(engine: Engine, home: str) -> None:
+    said = redraft("keys", "create", home, "ci", "--expires", "90d").output
+    made = answer("keys", "create", home, "other", "--expires", "2030-01-01T00:00Z")
+    assert made["expiresAt"] == "2030-01-01T00:00:00Z"
+    first, other = answer("keys", "list", home)
+    assert f"until {first['expiresAt']}" in said
+    assert (other["expiresAt"], other["lastUsedAt"]) == ("2030-01-01T00:00:00Z", None)
+    with engine.begin() as tx:
+        keys.write_use(tx, [other["keyId"]])
+    [lasts] = [one["lastUsedAt"] for one in answer("keys", "list", home) if one["name"] == "other"]
+    listed = redraft("keys", "list", home).output
+    assert lasts in listed
+    assert "never" in listed
+    assert first["expiresAt"] in listed
+
+
+@pytest.mark.usefixtures("engine")
+def test_on_a_terminal_of_80_columns_each_key_is_a_row_with_its_id_whole_and_times_are_relative(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = answer("keys", "create", home, "importer", "--expires", "90d")["keyId"]
+    answer("keys", "create", home, "the longest name " * 5)
+    monkeypatch.setattr(keys_command, "screen_width", lambda: 80)
+    monkeypatch.setattr(workspaces, "screen_width", lambda: 80)
+    lines = redraft("keys", "list").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    [line] = [line for line in lines if key in line]
+    assert all(part in line for part in ("importer", "never", "in 89 d"))
+    assert any("the longest name the lo…" in line for line in lines)
+    assert "revoked" not in lines[1]
+
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "ends"),
+    [
+        (None, None),
+        ("90d", NOW + timedelta(days=90)),
+        (" 48h ", NOW + timedelta(hours=48)),
+        ("12w", NOW + timedelta(weeks=12)),
+        ("3653d", NOW + timedelta(days=3653)),
+        ("2026-03-01T12:01Z", NOW + timedelta(minutes=1)),
+        ("2026-12-31T12:00:00Z", datetime(2026, 12, 31, 12, tzinfo=UTC)),
+        ("2026-03-01T12:00Z", "over"),
+        ("2026-02-28T12:00Z", "over"),
+        ("3654d", "within ten years"),
+        ("999999w", "within ten years"),
+        ("9999-12-31T23:59Z", "within ten years"),
+        ("0d", "like 90d"),
+        ("90", "like 90d"),
+        ("", "like 90d"),
+        ("-1d", "like 90d"),
+        ("1y", "like 90d"),
+        ("2026-12-31", "like 90d"),
+        ("2026-12-31T12:00+02:00", "like 90d"),
+        ("9" * 100_000 + "d", "like 90d"),
+    ],
+)
+def test_when_a_key_ends(given: str | None, ends: datetime | str | None) -> None:
+    if isinstance(ends, str):
+        with pytest.raises(ValueError, match=ends):
+            keys_command.end_of(given, NOW)
+    else:
+        assert keys_command.end_of(given, NOW) == ends
 
 
 @pytest.mark.usefixtures("engine")
@@ -155,6 +224,8 @@ def test_an_id_goes_before_a_name_and_no_name_can_look_like_an_id(engine: Engine
         ("keys", "create", "Harbor Coffee", "ci", "--rate-limit", "0"),
         ("keys", "create", "Harbor Coffee", "ci", "--rate-limit", "2147483648"),
         ("keys", "create", "Harbor Coffee", "ci", "--rate-limit", "60", "--no-rate-limit"),
+        ("keys", "create", "Harbor Coffee", "ci", "--expires", "2020-01-01T00:00Z"),
+        ("keys", "create", "Harbor Coffee", "ci", "--expires", "soon"),
         ("keys", "revoke", "key_nobody"),
     ],
 )

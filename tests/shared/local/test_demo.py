@@ -191,10 +191,10 @@ def test_the_demo_key_may_do_everything_without_limit_and_is_stored_as_a_hash(
 ) -> None:
     secret = seed(database_url)
     with engine.begin() as tx:
-        [key] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
+        [found] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
         assert secret not in str(tx.execute(text("SELECT CAST(api_keys AS text) FROM api_keys")).all())
-    assert (key.name, key.workspace_id, key.rate_limit) == ("demo", WORKSPACE, None)
-    assert key.scopes == {"posts:read", "posts:write", "bulk"}
+    assert (found.key.name, found.key.workspace_id, found.key.rate_limit) == ("demo", WORKSPACE, None)
+    assert found.key.scopes == {"posts:read", "posts:write", "bulk"}
 
 
 def test_a_seed_without_a_kept_secret_makes_a_new_one_and_the_old_one_opens_nothing(

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import IntegrityError
 
 from shared.store import keys
-from shared.store.keys import SCOPES, Key, NameTakenError
+from shared.store.keys import SCOPES, Found, Key, NameTakenError
 
 
 @pytest.fixture
@@ -21,13 +21,20 @@ def home(tx: Connection) -> str:
     return keys.create_workspace(tx, "home")
 
 
+def key_of(tx: Connection, secret: str) -> Key:
+    [found] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
+    return found.key
+
+
 def test_a_key_is_found_by_the_hash_of_its_secret_with_its_scopes_and_limit(tx: Connection, home: str) -> None:
     secret = keys.create_key(tx, home, "ci", ["bulk", "posts:read"], 60)
     digest = keys.hash_of(secret)
     found = keys.find_keys(tx, [digest, keys.hash_of("sk_wrong")])
     assert list(found) == [digest]
-    assert found[digest] == Key(found[digest].id, home, "ci", frozenset({"posts:read", "bulk"}), 60)
-    assert found[digest].id.startswith("key_")
+    key = found[digest].key
+    assert key == Key(key.id, home, "ci", frozenset({"posts:read", "bulk"}), 60)
+    assert key.id.startswith("key_")
+    assert found[digest] == Found(key, expires_at=None, seconds_left=None, use_is_old=True)
 
 
 def test_many_keys_of_several_workspaces_are_found_in_one_statement_and_none_is_no_error(
@@ -36,8 +43,8 @@ def test_many_keys_of_several_workspaces_are_found_in_one_statement_and_none_is_
     other = keys.create_workspace(tx, "other")
     secrets = [keys.create_key(tx, place, "ci", SCOPES, None) for place in (home, other)]
     found = keys.find_keys(tx, [keys.hash_of(secret) for secret in secrets])
-    assert [found[keys.hash_of(secret)].workspace_id for secret in secrets] == [home, other]
-    assert found[keys.hash_of(secrets[0])].rate_limit is None
+    assert [found[keys.hash_of(secret)].key.workspace_id for secret in secrets] == [home, other]
+    assert found[keys.hash_of(secrets[0])].key.rate_limit is None
     assert keys.find_keys(tx, []) == {}
 
 
@@ -52,7 +59,7 @@ def test_a_secret_is_256_random_bits_and_stands_nowhere_in_the_database(tx: Conn
 
 def test_a_revoked_key_is_not_found_but_listed_and_revoking_it_again_changes_nothing(tx: Connection, home: str) -> None:
     secret, other = (keys.create_key(tx, home, name, SCOPES, None) for name in ("one", "two"))
-    [key] = keys.find_keys(tx, [keys.hash_of(secret)]).values()
+    key = key_of(tx, secret)
     first = keys.revoke_key(tx, key.id)
     assert first is not None
     assert keys.find_keys(tx, [keys.hash_of(secret)]) == {}
@@ -64,11 +71,13 @@ def test_a_revoked_key_is_not_found_but_listed_and_revoking_it_again_changes_not
 
 def test_a_renewed_key_takes_its_new_secret_and_no_longer_its_old_one(tx: Connection, home: str) -> None:
     old = keys.create_key(tx, home, "ci", SCOPES, 60)
-    [key] = keys.find_keys(tx, [keys.hash_of(old)]).values()
+    key = key_of(tx, old)
     keys.revoke_key(tx, key.id)
+    tx.execute(text("UPDATE api_keys SET expires_at = now() - interval '1 day'"))
     new = keys.new_secret()
     keys.renew_key(tx, key.id, new)
-    assert keys.find_keys(tx, [keys.hash_of(old), keys.hash_of(new)]) == {keys.hash_of(new): key}
+    found = keys.find_keys(tx, [keys.hash_of(old), keys.hash_of(new)])
+    assert found == {keys.hash_of(new): Found(key, use_is_old=True)}
     assert [entry.hint for entry in keys.keys_of(tx, home)] == [new[-4:]]
 
 

@@ -128,6 +128,17 @@ def test_a_request_carries_body_key_try_and_a_signature_that_the_documented_code
     assert not genuine(SECRET, signature.replace("t=", "t=9"), body, NOW.timestamp())
 
 
+def test_with_two_secrets_a_request_is_signed_under_each(wire: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDRAFT_SERVICE_SECRET", f"{SECRET},whsec_next")
+    settings.cache_clear()
+    made()
+    ((_, headers, body),) = wire.requests
+    signed = headers["redraft-signature"]
+    assert all(genuine(secret, signed, body, NOW.timestamp()) for secret in (SECRET, "whsec_next"))
+    assert not genuine(f"{SECRET},whsec_next", signed, body, NOW.timestamp())
+    assert signed.count("v1=") == 2
+
+
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
