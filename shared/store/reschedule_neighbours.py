@@ -18,7 +18,7 @@ def accounts_of(tx: Connection, post_ids: Sequence[str]) -> dict[str, str]:
 
 # The names are sorted first, and locked in that order.
 _LINE_UP = text("""
-    SELECT pg_advisory_xact_lock(7343, ordered.name) FROM (
+    SELECT pg_advisory_xact_lock(7344, ordered.name) FROM (
         SELECT DISTINCT hashtext(account) AS name FROM unnest(CAST(:accounts AS text[])) AS a(account) ORDER BY name
     ) AS ordered""")
 
