@@ -76,7 +76,7 @@ def test_of_two_jobs_at_once_the_later_one_waits_and_sees_what_the_earlier_one_m
     with in_thread(lambda: jobs.run(first)):
         assert pause.reached.wait(10)
         with in_thread(lambda: jobs.run(second)):
-            assert "pg_advisory_xact_lock(7343" in waits_for_a_lock(engine)
+            assert "pg_advisory_xact_lock(7344" in waits_for_a_lock(engine)
             assert jobs.job(second).applied == 0
             pause.go.set()
     assert (jobs.told(first), jobs.told(second)) == ({"a": MOVED}, {"b": CLOSE})
