@@ -34,11 +34,13 @@ _AS_PLANNED = """
         SELECT w.* FROM ({}) w WHERE (w.id IN (SELECT id FROM planned)) IS NOT TRUE"""
 
 
+# MATERIALIZED: PostgreSQL has no statistics of a new job's chunks, and expects one chunk. It would look for the same
+# posts anew for each chunk.
 def _statement(*, dry_run: bool, all_accounts: bool) -> TextClause:
     waiting = _WAITING if all_accounts else _WAITING + _OF_ITS_ACCOUNTS
     planned, waiting = (_PLANNED, _AS_PLANNED.format(waiting)) if dry_run else ("", waiting)
     return text(f"""
-    WITH {planned} crowded AS (
+    WITH {planned} crowded AS MATERIALIZED (
         SELECT unnest(array_agg(w.id)) AS id FROM ({waiting}) w
         GROUP BY w.account_id, date_trunc('minute', w.at) HAVING count(*) > 1
     ), named AS (
@@ -49,9 +51,10 @@ def _statement(*, dry_run: bool, all_accounts: bool) -> TextClause:
         SELECT c.number, CAST(o.entry ->> 0 AS integer)
         FROM reschedule_chunks c CROSS JOIN LATERAL jsonb_array_elements(c.outcomes) AS o(entry)
         WHERE c.reschedule_id = :job AND o.entry ->> 1 <> 'applied'
+    ), numbered AS MATERIALIZED (
+        SELECT number, array_agg(index ORDER BY index) AS indexes FROM named GROUP BY number ORDER BY number
     )
-    UPDATE reschedule_chunks c SET warned = n.indexes
-    FROM (SELECT number, array_agg(index ORDER BY index) AS indexes FROM named GROUP BY number ORDER BY number) n
+    UPDATE reschedule_chunks c SET warned = n.indexes FROM numbered n
     WHERE c.reschedule_id = :job AND c.number = n.number""")
 
 
