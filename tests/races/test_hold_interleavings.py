@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import event
+from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 from sqlalchemy import create_engine, text
@@ -137,7 +137,7 @@ class HeldInterleavings(base.Interleavings):
 
 
 TestHeldInterleavings = HeldInterleavings.TestCase
-TestHeldInterleavings.settings = base.FIXED
+TestHeldInterleavings.settings = settings(base.FIXED, max_examples=20)
 
 
 @pytest.fixture(scope="module", autouse=True)
