@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
-from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
 from api.context import Context, Here, Mover, storable
 from api.http import headers, pagination, problems, reading
-from api.http.pagination import Asked, Paging
+from api.http.json_answer import JsonAnswer
+from api.http.pagination import Paging
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED, NoBody, NoQuery
 from api.models import spreadsheets
@@ -117,7 +117,7 @@ async def cancel_reschedule(job_id: str, context: Here, owner: Mover, _body: NoB
     if not storable(job_id):
         raise NotFound.reschedule(job_id)
     job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
-    return _shown(job)
+    return JsonAnswer(job.public())
 
 
 @router.get("/v1/reschedules", response_model=JobPage)
@@ -129,7 +129,7 @@ async def list_reschedules(
     jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
     page = jobs[: asked.limit]
     next_place = (page[-1].created_at, page[-1].id) if len(jobs) > asked.limit else None
-    return pagination.answer(asked.page([job.public() for job in page], next_place))
+    return asked.answer([job.public() for job in page], next_place)
 
 
 @router.get(
@@ -139,7 +139,7 @@ async def list_reschedules(
 )
 async def get_reschedule(job_id: str, context: Here, owner: Mover, _: NoQuery) -> Response:
     """One bulk job, cheap to poll."""
-    return _shown(await _job(context, owner, job_id))
+    return JsonAnswer((await _job(context, owner, job_id)).public())
 
 
 @router.get(
@@ -161,7 +161,11 @@ async def list_results(
         _refuse_paging(request)
         vary["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
         return StreamingResponse(csv_lines(context, job, outcome), headers=vary, media_type="text/csv; charset=utf-8")
-    return Response(to_json(await _page(context, job, asked, outcome)), headers=vary, media_type="application/json")
+    start_at = asked.after[0] if asked.after else 0
+    found = await context.read(store.results, job, start_at, asked.limit + 1, outcome)
+    page = found[: asked.limit]
+    next_place = (page[-1].ordinal + 1,) if len(found) > asked.limit else None
+    return asked.answer([one.public() for one in page], next_place, vary)
 
 
 def _wanted(request: Request, content: bytes, owner: Key) -> Wanted:
@@ -218,7 +222,7 @@ async def _started(context: Context, wanted: Wanted) -> Response:
     if not made.replayed:
         context.ring(job_id=made.job.id)
     where = {"Location": f"/v1/reschedules/{made.job.id}"} | (REPLAYED if made.replayed else {})
-    return Response(to_json(made.job.public()), 202, where, media_type="application/json")
+    return JsonAnswer(made.job.public(), 202, where)
 
 
 def start(tx: Connection, wanted: Wanted) -> Made:
@@ -265,18 +269,6 @@ async def _job(context: Context, owner: Key, job_id: str) -> Job:
     if job is None:
         raise NotFound.reschedule(job_id)
     return job
-
-
-def _shown(job: Job) -> Response:
-    return Response(to_json(job.public()), media_type="application/json")
-
-
-async def _page(context: Context, job: Job, asked: Asked, outcome: Outcome | None) -> dict[str, Any]:
-    start_at = asked.after[0] if asked.after else 0
-    found = await context.read(store.results, job, start_at, asked.limit + 1, outcome)
-    page = found[: asked.limit]
-    next_place = (page[-1].ordinal + 1,) if len(found) > asked.limit else None
-    return asked.page([one.public() for one in page], next_place)
 
 
 def _refuse_paging(request: Request) -> None:
