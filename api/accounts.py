@@ -4,7 +4,8 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.context import Here, Reader
-from api.http import pagination, problems
+from api.http import problems
+from api.http.json_answer import JsonAnswer
 from api.http.reading import NoQuery
 from api.models.answers import AccountPage
 from shared.store import keys as keys_store
@@ -17,4 +18,4 @@ async def list_accounts(context: Here, key: Reader, _: NoQuery) -> Response:
     """The accounts that posts can be created for. A workspace has few: one page, in the shape of every list."""
     accounts = await context.read(keys_store.accounts_of, key.workspace_id)
     data = [{"accountId": account.id, "platform": account.platform, "name": account.name} for account in accounts]
-    return pagination.answer({"data": data, "hasMore": False, "nextCursor": None})
+    return JsonAnswer({"data": data, "hasMore": False, "nextCursor": None})

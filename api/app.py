@@ -1,7 +1,7 @@
 """Builds the ASGI app: routes, lifespan, and the middleware around every request."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -32,7 +32,6 @@ from api import (
 )
 from api.context import Context
 from api.http import problems, proxies, turns
-from api.http.app_state import AppState
 from api.http.open_files import allow_connections
 from api.http.patch_fast_path import PatchFastPath
 from api.http.request_id import RequestId
@@ -46,8 +45,8 @@ PATCH = Route(posts.ONE, posts.edit_post_directly, methods=["PATCH"])
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
-    """One Context for the life of the process."""
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Callable[[], object]]]:
+    """One Context for the life of the process. Each connection gets `on_shutdown` (api/http/protocol.py)."""
     allow_connections()
     switch = sys.getswitchinterval()
     sys.setswitchinterval(turns.SWITCH)

@@ -67,28 +67,6 @@ class _GivenUpError(Exception):
     """The client's answer says that nothing was done: roll back."""
 
 
-class _Once:
-    """Decides once: either the answer says that nothing was done, or the commit goes ahead. Never both."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._committing = False
-        self._given_up = False
-
-    def go_ahead(self) -> None:
-        """Call this last in the transaction. Raises _GivenUpError after `give_up`."""
-        with self._lock:
-            if self._given_up:
-                raise _GivenUpError
-            self._committing = True
-
-    def give_up(self) -> bool:
-        """Stop the commit. False if the commit goes ahead already."""
-        with self._lock:
-            self._given_up = not self._committing
-            return self._given_up
-
-
 class Context:
     """One for each API process, made when it starts. Lives on the event loop."""
 
@@ -156,8 +134,6 @@ class Context:
         try:
             async with asyncio.timeout(self.config.database_patience):
                 return await self._readers.run(run)
-        except TimeoutError:
-            raise Unavailable from None
         except Exception as error:
             # A failure that passes is for the client to repeat; anything else is a bug.
             if db.is_transient(error):
@@ -170,24 +146,24 @@ class Context:
         Raises Unavailable when nothing was done and nothing will be. Raises Unsure with the message `unsure` when the
         commit may have happened.
         """
-        once = _Once()
+        # Taken once and never given back. Either the answer says that nothing was done, or the commit goes ahead.
+        decided = threading.Lock()
 
         def run() -> T:
             with transaction() as tx:
                 result = work(tx, *args)
-                once.go_ahead()
+                if not decided.acquire(blocking=False):
+                    raise _GivenUpError
             return result
 
         try:
             async with asyncio.timeout(self.config.database_patience):
                 return await self._writers.run(run)
-        except TimeoutError as error:
-            raise Unavailable if once.give_up() else Unsure(unsure) from error
         except Exception as error:
             # As for reads. After a connection that was lost in COMMIT, the commit may have happened.
             if not db.is_transient(error):
                 raise
-            raise Unavailable if once.give_up() else Unsure(unsure) from error
+            raise Unavailable if decided.acquire(blocking=False) else Unsure(unsure) from error
 
     async def parse(self, work: Callable[..., T], *args: object) -> T:
         """`work(*args)`, which parses a large body, in a thread. Unavailable where too many bodies wait."""

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from fastapi import APIRouter
-from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api import posts
 from api.context import Context, Here, Unsure, Writer, storable
 from api.http import problems
+from api.http.json_answer import JsonAnswer
 from api.http.reading import JsonBody, NoBody, NoQuery
 from api.models.deletion import Deletion, DeletionReport, Reason
 from api.models.openapi import takes
@@ -72,7 +72,7 @@ async def delete_posts(context: Here, key: Writer, body: JsonBody, _: NoQuery) -
     """Delete posts that wait and that no render or publish has claimed; each other one is reported with its reason."""
     post_ids = list(dict.fromkeys(read(Deletion, body).post_ids))
     done = await _deleted(context, key.workspace_id, post_ids, UNSURE)
-    return Response(to_json(_answer(post_ids, done)), media_type="application/json")
+    return JsonAnswer(_answer(post_ids, done))
 
 
 @router.delete(

@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Reader, storable
 from api.http import headers, pagination, problems, reading, refusals
 from api.http.headers import Preference
+from api.http.json_answer import JsonAnswer
 from api.http.reading import NoQuery
 from api.models.edits import Edit, EditPage, EditsQuery
 from api.models.openapi import carries, takes
@@ -55,50 +55,21 @@ def resource(edit: EditRecord) -> dict[str, Any]:
 
 def just_recorded(new: NewEdit, created_at: datetime) -> EditRecord:
     """An edit as its row is right after the commit, made without reading the row."""
-    return EditRecord(
-        id=new.id,
-        post_id=new.post_id,
-        status=EditStatus.QUEUED.value,
-        changes=new.changes,
-        created_at=created_at,
-        finalized_at=None,
-        attempts=0,
-        revision=None,
-        before=None,
-        after=None,
-        error_code=None,
-        error_message=None,
-        error_details=None,
-        requested_by=new.requested_by,
-        seq=0,
-    )
+    return EditRecord(new.id, new.post_id, EditStatus.QUEUED.value, new.changes, created_at, new.requested_by)
 
 
 def accepted(edit: EditRecord, preference: Preference, replayed: dict[str, str]) -> Response:
     """202: the edit is safely queued, and Location says where to ask for it."""
     where = {"Location": f"/v1/edits/{edit.id}", "Edit-Id": edit.id}
-    return Response(
-        to_json(resource(edit)),
-        202,
-        where | preference.applied(answered_async=True) | replayed,
-        media_type="application/json",
-    )
+    return JsonAnswer(resource(edit), 202, where | preference.applied(answered_async=True) | replayed)
 
 
 def answer(end: EditResult, preference: Preference, replayed: dict[str, str]) -> Response:
     """The answer to the PATCH that made this edit: the post as the edit left it, or why the edit was refused."""
     if end.status is EditStatus.APPLIED:
-        named = {
-            "ETag": etag(end.revision or 0),
-            "Edit-Id": end.id,
-            "Location": f"/v1/edits/{end.id}",
-        }
-        return Response(
-            end.result,
-            200,
-            named | preference.applied(answered_async=False) | replayed,
-            media_type="application/json",
-        )
+        named = {"ETag": etag(end.revision or 0), "Edit-Id": end.id, "Location": f"/v1/edits/{end.id}"}
+        carried = named | preference.applied(answered_async=False) | replayed
+        return Response(end.result, 200, carried, media_type="application/json")
     if end.status is EditStatus.FAILED:
         return problems.response(errors.Internal(edit_id=end.id), replayed)
     details = [Detail(detail["field"], detail["message"]) for detail in end.error_details or ()]
@@ -148,7 +119,7 @@ async def list_edits(query: Annotated[EditsQuery, Query()], request: Request, co
     """
     asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_NUMBER)
     page = await context.read(reads.edits_page, key.workspace_id, asked.filters, asked.after, asked.limit)
-    return pagination.answer(asked.page([resource(edit) for edit in page.items], page.next_place))
+    return asked.answer([resource(edit) for edit in page.items], page.next_place)
 
 
 @router.get(
@@ -170,8 +141,4 @@ async def get_edit(edit_id: str, request: Request, context: Here, key: Reader, _
     if wait and waiting.admits(key.workspace_id):
         await waiting.wait(edit_id, wait, key.workspace_id)
         edit = await context.read(reads.edit, key.workspace_id, edit_id) or edit
-    return Response(
-        to_json(resource(edit)),
-        headers=preference.applied(answered_async=False),
-        media_type="application/json",
-    )
+    return JsonAnswer(resource(edit), headers=preference.applied(answered_async=False))

@@ -3,13 +3,13 @@
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
-from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api import posts
 from api.context import Context, Here, Mover, Writer, storable
 from api.http import problems
+from api.http.json_answer import JsonAnswer
 from api.http.problems import request_id
 from api.http.reading import NoQuery, OptionalBody
 from api.models.holds import HoldReport, NewHold, Resumed, Resumption
@@ -201,9 +201,9 @@ def _held(context: Context, taken: Taken) -> Response:
         "goingOut": taken.going_out,
         "goingOutTotal": taken.going_out_total,
     }
-    return Response(to_json(shown), media_type="application/json")
+    return JsonAnswer(shown)
 
 
 def _resumed(hold: Hold | None, *, missed: int, released: int) -> Response:
     shown = {"held": hold and hold.public(), "missed": missed, "released": released}
-    return Response(to_json(shown), media_type="application/json")
+    return JsonAnswer(shown)

@@ -4,12 +4,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from api.context import Context, Here, Writer, storable
 from api.http import headers, problems, reading
 from api.http.headers import Preference
+from api.http.json_answer import JsonAnswer
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES
 from api.models.many_edits import ManyEdited, ManyEdits, parse_edits, parse_item
@@ -82,7 +82,7 @@ async def edit_posts(request: Request, context: Here, key: Writer) -> Response:
     _ring(context, key, recorded.new, awaited=seconds > 0)
     final = await _waited(context, key, recorded, seconds)
     more = wanted.preference.applied(answered_async=not final) | (reading.REPLAYED if recorded.replayed else {})
-    return Response(to_json({"data": recorded.fates}), 200 if final else 202, more, media_type="application/json")
+    return JsonAnswer({"data": recorded.fates}, 200 if final else 202, more)
 
 
 def _wanted(request: Request, content: bytes, key: Key, wait_max: float, from_request: str) -> Wanted:

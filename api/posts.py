@@ -4,7 +4,6 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic_core import to_json
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
@@ -12,11 +11,12 @@ from api import edits
 from api.context import Context, Here, Reader, Writer, context_of, storable
 from api.http import authentication, headers, pagination, problems, reading
 from api.http.headers import Preference
+from api.http.json_answer import JsonAnswer
 from api.http.pagination import Paging
 from api.http.problems import request_id
 from api.http.reading import NoQuery
 from api.models.edits import Edit, EditPage, PostOrDryRun, PostPatch, parse_patch
-from api.models.openapi import OF_EDIT, carries, takes
+from api.models.openapi import carries, takes
 from api.models.posts import PostDetails, PostPage, PostsQuery
 from api.submission import forecast
 from api.submission.recording import Asked, Verdict
@@ -54,8 +54,8 @@ KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
     response_model=PostOrDryRun,
     response_description="The post as this edit left it; of a dry run, what the edit would do",
     responses={
-        200: carries("ETag", *OF_EDIT),
-        202: carries(*OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
+        200: carries("ETag", *problems.OF_EDIT),
+        202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
         **problems.refuses(404, 409, 412, 413, 415, 422),
     },
     openapi_extra=takes(
@@ -112,7 +112,7 @@ async def _forecast(context: Context, asked: Asked) -> Response:
         "rerender": effect.rerender,
         "publishMoved": effect.publish_moved,
     }
-    return Response(to_json(shown), media_type="application/json")
+    return JsonAnswer(shown)
 
 
 async def edit_post_directly(request: Request) -> Response:
@@ -164,7 +164,7 @@ async def list_posts(query: Annotated[PostsQuery, Query()], request: Request, co
     """Posts, newest first, or by the time at which they go out."""
     asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
-    return pagination.answer(asked.page([public(post) for post in page.items], page.next_place))
+    return asked.answer([public(post) for post in page.items], page.next_place)
 
 
 @router.get(
@@ -182,7 +182,7 @@ async def list_edits_of_post(
         page = await context.read(reads.posts_edits_page, key.workspace_id, post_id, asked.after, asked.limit)
     if page is None:
         raise NotFound.post(post_id)
-    return pagination.answer(asked.page([edits.resource(edit) for edit in page.items], page.next_place))
+    return asked.answer([edits.resource(edit) for edit in page.items], page.next_place)
 
 
 @router.get(
@@ -200,11 +200,11 @@ async def get_post(post_id: str, request: Request, context: Here, key: Reader, _
     shown = detailed(post, hold)
     if post.facts.claim is ClaimKind.PUBLISH:
         # Whether it can be edited changes with the claim, and the revision does not: no tag says which of the two.
-        return Response(to_json(shown), media_type="application/json")
+        return JsonAnswer(shown)
     tag = etag(post.facts.revision)
     known = headers.entity_tags(request.headers.getlist("if-none-match"), "If-None-Match")
     if headers.names(known, tag) and hold is None:
         return Response(status_code=304, headers={"ETag": tag})
     # A hold is no revision: an edit with If-Match goes on. So no client keeps an answer that shows one.
     stored = {} if hold is None else {"Cache-Control": "no-store"}
-    return Response(to_json(shown), headers={"ETag": tag} | stored, media_type="application/json")
+    return JsonAnswer(shown, headers={"ETag": tag} | stored)

@@ -1,15 +1,13 @@
 """Routes of the results of bulk jobs: pages, or all of them as one file (docs/bulk.md)."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 
 from api.context import Context, Here, Mover
 from api.http import headers, pagination, problems
-from api.http.pagination import Asked
 from api.models import spreadsheets
 from api.models.openapi import carries, takes
 from api.models.reschedules import ResultPage, ResultsQuery
@@ -41,15 +39,11 @@ async def list_results(
         _refuse_paging(request)
         vary["Content-Disposition"] = f'attachment; filename="{job.id}.csv"'
         return StreamingResponse(csv_lines(context, job, outcome), headers=vary, media_type="text/csv; charset=utf-8")
-    return Response(to_json(await _page(context, job, asked, outcome)), headers=vary, media_type="application/json")
-
-
-async def _page(context: Context, job: Job, asked: Asked, outcome: Outcome | None) -> dict[str, Any]:
     start_at = asked.after[0] if asked.after else 0
     found = await context.read(store.results, job, start_at, asked.limit + 1, outcome)
     page = found[: asked.limit]
     next_place = (page[-1].ordinal + 1,) if len(found) > asked.limit else None
-    return asked.page([one.public() for one in page], next_place)
+    return asked.answer([one.public() for one in page], next_place, vary)
 
 
 def _refuse_paging(request: Request) -> None:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
-from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Mover, storable
 from api.http import headers, pagination, problems, reading
 from api.http.headers import Preference
+from api.http.json_answer import JsonAnswer
 from api.http.pagination import Paging
 from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES, REPLAYED, NoBody, NoQuery
@@ -128,7 +128,7 @@ async def cancel_reschedule(job_id: str, context: Here, owner: Mover, _body: NoB
         raise NotFound.reschedule(job_id)
     job = await context.write(cancel, owner.workspace_id, job_id, unsure=UNSURE_CANCEL.format(id=job_id))
     ring_for_end(context, job_id)
-    return _shown(job)
+    return JsonAnswer(job.public())
 
 
 @router.get("/v1/reschedules", response_model=JobPage)
@@ -140,7 +140,7 @@ async def list_reschedules(
     jobs = await context.read(store.jobs, owner.workspace_id, asked.limit + 1, asked.after)
     page = jobs[: asked.limit]
     next_place = (page[-1].created_at, page[-1].id) if len(jobs) > asked.limit else None
-    return pagination.answer(asked.page([job.public() for job in page], next_place))
+    return asked.answer([job.public() for job in page], next_place)
 
 
 @router.get(
@@ -153,7 +153,7 @@ async def get_reschedule(job_id: str, request: Request, context: Here, owner: Mo
     """One bulk job, cheap to poll. `Prefer: wait=N` waits for its end."""
     preference = headers.prefer(request, context.config.wait_max)
     job = await _waited_for(context, owner.workspace_id, await job_of(context, owner, job_id), preference)
-    return _shown(job, preference.applied(answered_async=False))
+    return JsonAnswer(job.public(), headers=preference.applied(answered_async=False))
 
 
 def _wanted(request: Request, content: bytes, owner: Key, wait_max: float) -> Wanted:
@@ -216,7 +216,7 @@ async def _started(context: Context, wanted: Wanted) -> Response:
     status = 200 if wanted.preference.wait is not None and job.finished else 202
     where = {"Location": f"/v1/reschedules/{job.id}"} | wanted.preference.applied(answered_async=status == 202)
     where |= REPLAYED if made.replayed else {}
-    return Response(to_json(job.public()), status, where, media_type="application/json")
+    return JsonAnswer(job.public(), status, where)
 
 
 async def _waited_for(context: Context, workspace_id: str, job: Job, preference: Preference) -> Job:
@@ -282,7 +282,3 @@ def ring_for_end(context: Context, job_id: str) -> None:
     """Ring for the event of a job that was canceled, below the commit."""
     if webhooks_store.wanted():
         context.ring(webhooks=[job_id])
-
-
-def _shown(job: Job, given: dict[str, str] | None = None) -> Response:
-    return Response(to_json(job.public()), headers=given, media_type="application/json")

@@ -3,13 +3,13 @@
 from typing import Final
 
 from fastapi import APIRouter
-from pydantic_core import to_json
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api import posts
 from api.context import Here, Writer, storable
 from api.http import problems
+from api.http.json_answer import JsonAnswer
 from api.http.problems import request_id
 from api.http.reading import NoBody, NoQuery
 from api.models.openapi import carries, takes
@@ -44,8 +44,7 @@ async def retry_post(post_id: str, context: Here, key: Writer, _body: NoBody, _:
     back, post, hold = await context.write(retry, key, post_id, request_id.get(), unsure=UNSURE)
     publishes, renders = failures.to_ring([back])
     context.ring(publishes=publishes, renders=renders)
-    headers = {"ETag": etag(post.facts.revision)}
-    return Response(to_json(detailed(post, hold)), headers=headers, media_type="application/json")
+    return JsonAnswer(detailed(post, hold), headers={"ETag": etag(post.facts.revision)})
 
 
 def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retried, Post, Hold | None]:

@@ -9,7 +9,7 @@ from api.http import headers, problems, reading
 from api.http.problems import request_id
 from api.http.reading import JSON_TYPES
 from api.models.edits import Edit
-from api.models.openapi import OF_EDIT, carries, takes
+from api.models.openapi import carries, takes
 from api.models.posts import Post
 from api.models.undo import Undo, parse_undo
 from api.submission import undo
@@ -33,8 +33,8 @@ UNSURE = (
     response_model=Post,
     response_description="The post as the undo left it",
     responses={
-        200: carries("ETag", *OF_EDIT),
-        202: carries(*OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
+        200: carries("ETag", *problems.OF_EDIT),
+        202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
         **problems.refuses(404, 409, 412, 413, 415, 422),
     },
     openapi_extra=takes("If-Match", "If-None-Match", "Idempotency-Key", "Prefer", body=Undo),

@@ -61,8 +61,6 @@ class KeyRing:
         try:
             async with asyncio.timeout(patience):
                 return await asyncio.shield(self._look_ups.ask(digest, urgent=digest in self._good))
-        except TimeoutError:
-            raise Unavailable from None
         except Exception as error:
             # The next request asks again: an old answer lets no request in.
             if db.is_transient(error):

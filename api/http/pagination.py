@@ -11,9 +11,9 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response
 
 from api.http.cursors import CURSOR_MAX, Place, Seal
+from api.http.json_answer import JsonAnswer
 from shared.domain import fields
 from shared.domain.bodies import Body, absent, names
 from shared.domain.body_reading import faults_of
@@ -67,10 +67,12 @@ class Asked:
     bound_to: bytes
     seal: Seal
 
-    def page(self, data: Sequence[Mapping[str, Any]], next_place: Place | None) -> dict[str, Any]:
-        """The body of the answer: `{data, hasMore, nextCursor}`."""
+    def answer(
+        self, data: Sequence[Mapping[str, Any]], next_place: Place | None, headers: Mapping[str, str] | None = None
+    ) -> JsonAnswer:
+        """The page as a response: `{data, hasMore, nextCursor}`."""
         cursor = None if next_place is None else self.seal.close(next_place, self.bound_to)
-        return {"data": data, "hasMore": cursor is not None, "nextCursor": cursor}
+        return JsonAnswer({"data": data, "hasMore": cursor is not None, "nextCursor": cursor}, headers=headers)
 
 
 def read(query: Paging, request: Request, workspace_id: str, seal: Seal, kinds: Sequence[type]) -> Asked:
@@ -106,8 +108,3 @@ def _repeated(model: type[Paging], request: Request, faults: Faults) -> None:
     for name in names(model):
         if sum(pair[0] == name for pair in pairs) > 1:
             faults.add("invalid_request", name, f"{name} is there twice; send it once")
-
-
-def answer(body: Mapping[str, Any]) -> Response:
-    """A page as a response."""
-    return Response(to_json(body), media_type="application/json")

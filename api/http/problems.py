@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import structlog
 from fastapi.exceptions import RequestValidationError
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
 from api.http import pagination, refusals
+from api.http.json_answer import JsonAnswer
 from shared.domain import errors
 from shared.domain.errors import RedraftError
 from shared.domain.lifecycle import etag
@@ -66,18 +66,19 @@ class Refusal(NamedTuple):
     codes: tuple[str, ...]
 
 
-_OF_EDIT = ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")
+OF_EDIT = ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")
+"""The headers of the answer to a PATCH."""
 REFUSALS: Mapping[int, Refusal] = {
     status: Refusal(meaning, headers, tuple(code for code, of in STATUS.items() if of == status))
     for status, meaning, headers in (
         (400, "The request is malformed", ()),
         (401, "No key, not one of ours, or one that has expired", ("WWW-Authenticate",)),
         (403, "The key lacks the scope", ()),
-        (404, "Not there, or not yours", _OF_EDIT),
+        (404, "Not there, or not yours", OF_EDIT),
         # Of no operation, since it answers methods that none has: it stands among the components only.
         (405, "The path does not take that method", ("Allow",)),
-        (409, "Its state does not allow it", _OF_EDIT),
-        (412, "It has changed since, or If-Match or If-None-Match can never let it pass", ("ETag", *_OF_EDIT)),
+        (409, "Its state does not allow it", OF_EDIT),
+        (412, "It has changed since, or If-Match or If-None-Match can never let it pass", ("ETag", *OF_EDIT)),
         (413, "The body is too large", ()),
         (415, "The body is of another media type, or is packed", ("Accept-Patch", "Accept-Encoding")),
         (422, "The Idempotency-Key was used for another request", ()),
@@ -138,12 +139,7 @@ def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Res
     """The answer for an error."""
     refused.set(error.code)
     content = {"code": error.code, "message": error.message, "requestId": request_id.get()} | shown(error)
-    return Response(
-        to_json({"error": content}),
-        STATUS.get(error.code, 500),
-        headers_of(error) | dict(extra or {}),
-        media_type="application/json",
-    )
+    return JsonAnswer({"error": content}, STATUS.get(error.code, 500), headers_of(error) | dict(extra or {}))
 
 
 async def on_redraft_error(request: Request, error: Exception) -> Response:

@@ -109,8 +109,6 @@ _SHAPES: Final[dict[str, Json]] = {
 
 _EVERY: Final = ("X-Request-Id", "RateLimit", "RateLimit-Policy")
 """The headers of every answer; the second and third where a key is asked for."""
-OF_EDIT: Final = ("Edit-Id", "Location", "Preference-Applied", "Idempotent-Replayed")
-"""The headers of the answer to a PATCH."""
 
 _SHOWN: Final = frozenset({"caption", "scheduledTime", "timezone", "all", "dryRun"})
 """The fields of a sample request beside the required ones."""

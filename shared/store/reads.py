@@ -54,20 +54,20 @@ class EditRecord:
     status: str
     changes: dict[str, Any]
     created_at: datetime
-    finalized_at: datetime | None
-    attempts: int
-    revision: int | None
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
-    error_code: str | None
-    error_message: str | None
-    error_details: list[dict[str, str]] | None
     requested_by: str
-    seq: int
+    seq: int = 0
+    finalized_at: datetime | None = None
+    attempts: int = 0
+    revision: int | None = None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    error_details: list[dict[str, str]] | None = None
 
 
-EDIT_COLUMNS = f"""id, post_id, status, changes, created_at, finalized_at, attempts, revision, before, {AFTER},
-    error_code, error_message, error_details, requested_by, seq"""
+EDIT_COLUMNS = f"""id, post_id, status, changes, created_at, requested_by, seq, finalized_at, attempts, revision,
+    before, {AFTER}, error_code, error_message, error_details"""
 
 _EDIT = text(f"SELECT {EDIT_COLUMNS} FROM edits WHERE id = :id AND workspace_id = :workspace")
 
