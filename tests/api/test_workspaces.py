@@ -76,8 +76,10 @@ def untouched(stack: Running, walk: Walk) -> Iterator[None]:
     def everything() -> list[Any]:
         with stack.engine.connect() as tx:
             return [
-                tx.execute(text(f"SELECT * FROM {table} WHERE workspace_id = 'ws_test' ORDER BY id")).all()
-                for table in ("posts", "edits", "reschedules", "accounts", "api_keys")
+                tx.execute(
+                    text(f"SELECT * FROM {table} t WHERE workspace_id = 'ws_test' ORDER BY CAST(t AS text)")
+                ).all()
+                for table in ("posts", "edits", "reschedules", "accounts", "api_keys", "holds", "acts")
             ]
 
     before = everything()
@@ -85,17 +87,11 @@ def untouched(stack: Running, walk: Walk) -> Iterator[None]:
     assert everything() == before, walk
 
 
-def get(path: str, theirs: str, nobodys: str) -> Callable[[Walk], None]:
+def missing(method: str, path: str, theirs: str, nobodys: str) -> Callable[[Walk], None]:
+    """A walk of an operation that is 404 for whatever is another workspace's."""
+
     def walked(walk: Walk) -> None:
-        found = walk.same(lambda name: walk.http.get(path.format(name)), getattr(walk, theirs), nobodys)
-        assert found.status_code == 404
-
-    return walked
-
-
-def post(path: str, theirs: str, nobodys: str) -> Callable[[Walk], None]:
-    def walked(walk: Walk) -> None:
-        found = walk.same(lambda name: walk.http.post(path.format(name)), getattr(walk, theirs), nobodys)
+        found = walk.same(lambda name: walk.http.request(method, path.format(name)), getattr(walk, theirs), nobodys)
         assert found.status_code == 404
 
     return walked
@@ -169,9 +165,7 @@ def delete(walk: Walk) -> None:
     assert found.json()["failed"] == [{"postId": walk.post, "reason": "not_found"}]
 
 
-def delete_one(walk: Walk) -> None:
-    found = walk.same(lambda name: walk.http.delete(f"/v1/posts/{name}"), walk.post, "post_nobodys")
-    assert found.status_code == 404
+delete_one = missing("DELETE", "/v1/posts/{}", "post", "post_nobodys")
 
 
 def jobs(walk: Walk) -> None:
@@ -196,29 +190,44 @@ def job(walk: Walk) -> None:
     }  # fmt: skip
 
 
+def hold_all(walk: Walk) -> None:
+    """A hold of the second's workspace names and holds nothing of the first's; `untouched` looks at their posts."""
+    held = walk.http.put("/v1/hold").json()
+    assert (held["goingOut"], held["goingOutTotal"]) == ([], 0)
+    assert walk.http.get("/v1/posts", params={"held": "true"}).json()["data"] == []
+    assert walk.http.delete("/v1/hold").json() == {"held": None, "missed": 0, "released": 0}
+
+
 VIDEO = {"contentUrl": "https://cdn.example.com/a.mp4"}
 SLIDES = {"contentUrls": ["https://cdn.example.com/1.jpg", "https://cdn.example.com/2.jpg"]}
 WALKED: dict[str, Callable[[Walk], None]] = {
     "editPost": edit,
-    "getPost": get("/v1/posts/{}", "post", "post_nobodys"),
+    "getPost": missing("GET", "/v1/posts/{}", "post", "post_nobodys"),
     "editPosts": many_edits,
     "listPosts": posts,
     "createVideos": create("video", VIDEO),
     "createSlideshows": create("slideshow", SLIDES),
     "deletePosts": delete,
     "deletePost": delete_one,
-    "listEditsOfPost": get("/v1/posts/{}/edits", "post", "post_nobodys"),
+    "listEditsOfPost": missing("GET", "/v1/posts/{}/edits", "post", "post_nobodys"),
     "listEdits": edits,
-    "getEdit": get("/v1/edits/{}", "edit", "edit_nobodys"),
-    "undoEdit": post("/v1/edits/{}/undo", "edit", "edit_nobodys"),
+    "getEdit": missing("GET", "/v1/edits/{}", "edit", "edit_nobodys"),
+    "undoEdit": missing("POST", "/v1/edits/{}/undo", "edit", "edit_nobodys"),
     "listAccounts": accounts,
     "createReschedule": job,
     "listReschedules": jobs,
-    "getReschedule": get("/v1/reschedules/{}", "job", "rsch_nobodys"),
-    "listResults": get("/v1/reschedules/{}/results", "job", "rsch_nobodys"),
-    "cancelReschedule": post("/v1/reschedules/{}/cancel", "job", "rsch_nobodys"),
-    "retryPost": post("/v1/posts/{}/retry", "post", "post_nobodys"),
-    "revertReschedule": post("/v1/reschedules/{}/revert", "job", "rsch_nobodys"),
+    "getReschedule": missing("GET", "/v1/reschedules/{}", "job", "rsch_nobodys"),
+    "listResults": missing("GET", "/v1/reschedules/{}/results", "job", "rsch_nobodys"),
+    "cancelReschedule": missing("POST", "/v1/reschedules/{}/cancel", "job", "rsch_nobodys"),
+    "retryPost": missing("POST", "/v1/posts/{}/retry", "post", "post_nobodys"),
+    "holdPost": missing("PUT", "/v1/posts/{}/hold", "post", "post_nobodys"),
+    "resumePost": missing("DELETE", "/v1/posts/{}/hold", "post", "post_nobodys"),
+    "holdAccount": missing("PUT", "/v1/accounts/{}/hold", "account", "acc_nobodys"),
+    "resumeAccount": missing("DELETE", "/v1/accounts/{}/hold", "account", "acc_nobodys"),
+    "holdWorkspace": hold_all,
+    "resumeWorkspace": hold_all,
+    "publishPost": missing("POST", "/v1/posts/{}/publish", "post", "post_nobodys"),
+    "revertReschedule": missing("POST", "/v1/reschedules/{}/revert", "job", "rsch_nobodys"),
 }
 
 
