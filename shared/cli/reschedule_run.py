@@ -130,7 +130,8 @@ class Going:
             digest = preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
             if self.captions.anything:
                 reschedule_captions.preview(self.screen, self.captions)
-            if self.asked.dry_run or not (planned.counts["applied"] or self.captions.edits):
+            ended = all(job["status"] == "done" for job in planned.jobs)
+            if self.asked.dry_run or not (ended and (planned.counts["applied"] or self.captions.edits)):
                 self._write_results(planned)
                 return self._ended(planned.exit_code, *planned.jobs)
             there = f" ({digest.unchanged:,} have that time already)" if digest.unchanged else ""
@@ -145,9 +146,8 @@ class Going:
         self.screen.print_json(*jobs)
         if self.captions.anything:
             self.screen.print_json(reschedule_captions.as_json(self.captions))
-        return (
-            min(code or SOME_SKIPPED, self.captions.exit_code or SOME_SKIPPED) if code or self.captions.exit_code else 0
-        )
+        # 1 says more than 3.
+        return min({code, self.captions.exit_code} - {0}, default=0)
 
     def _edit_captions(self, run: Run) -> None:
         """Edit the captions first: a move changes the revision that they were exported with."""
@@ -230,8 +230,11 @@ class Going:
         """Watch, cancel or revert a job that is there already."""
         what = self.asked.job
         if what["revert"]:
+            self.at_work = True
             undo = self.asked.advised(UNDO)
-            return reschedule_undo.undo(self.jobs, self.screen, [what["revert"]], undo, yes=self.asked.yes)
+            code = reschedule_undo.undo(self.jobs, self.screen, [what["revert"]], undo, yes=self.asked.yes)
+            self.at_work = False
+            return code
         self._last = self.jobs.get(what["watch"]) if what["watch"] else self.jobs.cancel(what["cancel"])
         self.at_work = True
         with self.screen.bar("decided", None) as bar:
@@ -252,7 +255,7 @@ class Going:
     def leave(self) -> None:
         """Where it was left before its end: say what goes on without us, and how to go on with the rest."""
         self.jobs.api.close()
-        if not self.at_work:
+        if not self.at_work or self.asked.job["revert"]:
             return
         if self._last is None and self.run is None:
             self.screen.complain("Nothing was changed.")

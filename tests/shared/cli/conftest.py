@@ -17,13 +17,13 @@ def _runs_of_this_test_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     with started(postgres, valkey, "bulk", "edits") as stack:
         yield stack
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def idle(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     """An API without a worker: a job waits for ever."""
     with started(postgres, valkey) as stack:

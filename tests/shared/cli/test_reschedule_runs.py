@@ -16,7 +16,7 @@ from shared.cli.api_client import Api
 from shared.cli.reschedule_client import Jobs
 from shared.cli.reschedule_journal import Run
 from tests import factories
-from tests.shared.cli.rescheduling import at_a_terminal, command, environment, redraft, written
+from tests.shared.cli.rescheduling import Terminal, at_a_terminal, command, environment, redraft, written
 from tests.stack import Running
 from tests.waiting import eventually
 
@@ -145,10 +145,7 @@ def test_a_command_that_is_killed_can_be_undone_and_goes_on(idle: Running, tmp_p
     path = written(tmp_path, *lines([f"post_nobody{number:06}" for number in range(10_001)]))
     made = idle.scalar("SELECT count(*) FROM reschedules")
     with at_a_terminal(idle, "--csv", path, "--yes") as terminal:
-        terminal.shows("jobs revert run_")
-        run = reschedule_journal.find(re.findall(r"jobs revert (run_\w+)", terminal.shown())[0])
-        noted = run.folder / "jobs"
-        eventually(lambda: noted.exists() and noted.read_text() == f"0\n0 {job(idle)}\n", within=30)
+        run = started_one_job(terminal, idle)
         terminal.process.send_signal(signal.SIGKILL)
         terminal.process.wait()
     assert idle.scalar("SELECT count(*) FROM reschedules") == made + 1
@@ -157,16 +154,23 @@ def test_a_command_that_is_killed_can_be_undone_and_goes_on(idle: Running, tmp_p
     assert idle.row("reschedules", job(idle)).status == "canceled"
 
 
+def started_one_job(terminal: Terminal, stack: Running) -> Run:
+    """The run of this command, once the command knows its first job."""
+    terminal.shows("Undo all: ")
+    run = reschedule_journal.find(re.findall(r"jobs revert .*(run_\w+)", terminal.shown())[0])
+    noted = run.folder / "jobs"
+    eventually(lambda: noted.exists() and noted.read_text() == f"0\n0 {job(stack)}\n", within=30)
+    return run
+
+
 def job(stack: Running) -> str:
     return str(stack.scalar("SELECT id FROM reschedules ORDER BY created_at DESC LIMIT 1"))
 
 
 def test_an_interrupted_job_is_named_goes_on_and_can_be_watched_or_stopped(idle: Running, tmp_path: Path) -> None:
     path = written(tmp_path, *lines(["post_a", "post_b"]))
-    made = idle.scalar("SELECT count(*) FROM reschedules")
     with at_a_terminal(idle, "--csv", path, "--yes", "--data-dir", str(tmp_path / "a stack")) as terminal:
-        eventually(lambda: idle.scalar("SELECT count(*) FROM reschedules") == made + 1, within=30)
-        terminal.shows("moved")
+        started_one_job(terminal, idle)
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.code() == 130
         shown = terminal.shown()
