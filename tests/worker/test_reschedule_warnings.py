@@ -1,7 +1,6 @@
 """Warnings of jobs without a gap: the statement that finds posts of one minute, held against the rule in the domain."""
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,39 +102,6 @@ def test_the_statement_finds_what_the_rule_finds(
     assert warned(jobs.done(body | {"dryRun": True})) == expected
     assert warned(jobs.done(body)) == expected
     assert expected, "a case that says something"
-
-
-@pytest.mark.parametrize("everywhere", [False, True])
-@pytest.mark.parametrize("dry_run", [False, True])
-@pytest.mark.usefixtures("chunks_of_three")
-def test_the_posts_are_read_once_whatever_the_number_of_chunks(
-    engine: Engine, *, dry_run: bool, everywhere: bool
-) -> None:
-    """PostgreSQL has no statistics of a new job's chunks: it plans for one of them."""
-    for number in range(30):
-        post(engine, f"p{number:02}", DAY + timedelta(minutes=number // 2))
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as tx:
-        tx.execute(text("VACUUM ANALYZE posts"))
-    job = jobs.done({"filter": ALL, "shift": "P1D", "dryRun": dry_run})
-    assert len(warned(job)) == 30
-    given = {"job": job, "workspace": factories.WORKSPACE, "accounts": [factories.TIKTOK]}
-    with transaction() as tx:
-        tx.execute(warnings_store._LIMITS, {"limit": "35s"})
-        statement = warnings_store._STATEMENTS[dry_run, everywhere]
-        plan = tx.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), given).scalar_one()[0]["Plan"]
-    scans = [node for node in nodes(plan) if node.get("Relation Name") == "posts" and not by_key(node)]
-    assert [node["Actual Loops"] for node in scans] == [1], plan
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from nodes(below)
-
-
-def by_key(node: dict[str, Any]) -> bool:
-    """Whether it finds one post by its id, as for each planned post of a dry run."""
-    return "id = " in node.get("Index Cond", "").replace("workspace_id", "").replace("account_id", "")
 
 
 def test_a_job_whose_task_died_before_its_end_is_ended_by_the_next_message(
