@@ -115,7 +115,8 @@ def test_flower_is_never_open_even_if_nobody_chose_a_password(processes, servers
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as response:
                 return response.status
         except urllib.error.HTTPError as error:
-            return error.code
+            with error:
+                return error.code
         except OSError:
             return None
 

@@ -103,7 +103,8 @@ def get(url, **headers):
         with urllib.request.urlopen(request, timeout=5) as response:
             return response.status
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code
 
 
 def connect(stack):
