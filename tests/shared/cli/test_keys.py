@@ -129,7 +129,7 @@ def test_on_a_terminal_of_80_columns_each_key_is_a_row_with_its_id_whole_and_tim
     assert max(map(len, lines)) <= 80
     [line] = [line for line in lines if key in line]
     assert all(part in line for part in ("importer", "never", "in 89 d"))
-    assert any("the longest name the lo…" in line for line in lines)
+    assert any("the longest n" in line and "…" in line for line in lines)
     assert "revoked" not in lines[1]
 
 
@@ -353,7 +353,7 @@ def test_each_table_fits_80_columns_with_whole_ids_and_a_row_a_line(
     # A heading, a rule and one row.
     assert len(lines) == 3, shown
     assert ids[command] in lines[2]
-    assert "ago" in lines[2] or "just now" in lines[2]
+    assert any(when in lines[2] for when in ("ago", "just now", "never")), shown
     assert "T" in answer(command, "list")[0]["createdAt"]
 
 
