@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -68,9 +68,11 @@ class FairThreads:
         self._lines: Lines[tuple[asyncio.Future[Any], Callable[[], Any]]] = Lines()
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """What `call` returns or raises, from a thread. A future that is cancelled before that is never run."""
+        """What `call` returns or raises, from a thread, where it sees the request's context variables. A future that is
+        cancelled before that is never run.
+        """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._lines.add(owner.get(), (future, call))
+        self._lines.add(owner.get(), (future, partial(copy_context().run, call)))
         self._fill()
         return future
 

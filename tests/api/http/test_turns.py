@@ -102,3 +102,13 @@ def test_what_a_call_raises_is_raised_and_what_was_given_up_is_never_called() ->
         threads.close()
 
     asyncio.run(scenario())
+
+
+def test_a_thread_sees_whose_request_it_works_for() -> None:
+    async def scenario() -> None:
+        threads = FairThreads(1, "test")
+        turns.owner.set("ws_1")
+        assert await threads.run(turns.owner.get) == "ws_1"
+        threads.close()
+
+    asyncio.run(scenario())

@@ -129,7 +129,7 @@ def test_on_a_terminal_of_80_columns_each_key_is_a_row_with_its_id_whole_and_tim
     assert max(map(len, lines)) <= 80
     [line] = [line for line in lines if key in line]
     assert all(part in line for part in ("importer", "never", "in 89 d"))
-    assert any("the longest n" in line and "…" in line for line in lines)
+    assert any("the longest" in line and "…" in line for line in lines), lines
     assert "revoked" not in lines[1]
 
 
