@@ -119,13 +119,15 @@ def _act(action: str, scope: Scope, before: Hold | None) -> Act:
 _MINE = "workspace_id = :workspace AND (CAST(:account AS text) IS NULL OR account_id = :account)"
 # Not now(): the transaction may have waited for the lock since then. An index can be searched for this one too.
 _LATE = f"deleted_at IS NULL AND {NOT_HELD_BY_ITSELF} AND scheduled_time <= statement_timestamp()"
+# IS TRUE: ix_posts_schedule is of no use here. It would pass over all posts that the workspace has published.
+_MINE_OF_FEW = f"({_MINE}) IS TRUE"
 # ix_posts_free, ix_posts_unrendered, ix_posts_claims
 _OVERDUE = text(f"""
     (SELECT id FROM posts WHERE status = 'generated' AND claim_kind IS NULL
-        AND {_LATE} AND {_MINE} ORDER BY scheduled_time LIMIT :limit)
+        AND {_LATE} AND {_MINE_OF_FEW} ORDER BY scheduled_time LIMIT :limit)
     UNION ALL (SELECT id FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL
-        AND {_LATE} AND {_MINE} ORDER BY scheduled_time LIMIT :limit)
-    UNION ALL (SELECT id FROM posts WHERE claim_kind = 'render' AND {_LATE} AND {_MINE} LIMIT :limit)
+        AND {_LATE} AND {_MINE_OF_FEW} ORDER BY scheduled_time LIMIT :limit)
+    UNION ALL (SELECT id FROM posts WHERE claim_kind = 'render' AND {_LATE} AND {_MINE_OF_FEW} LIMIT :limit)
     LIMIT :limit""")
 _OF_MISSED = f"{HELD_BY_ITSELF} AND held_at IS NULL AND status IN ('generated', 'pending_render') AND {_MINE}"
 _MISSED = text(f"""
