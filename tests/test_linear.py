@@ -532,7 +532,13 @@ def test_what_is_named_here_is_what_there_is() -> None:
             "api/metrics.py",
             "api/ops/access.py",
         ),
-        *("api/ops/frame.py", "api/posts.py", "api/http/proxies.py", "api/http/reading.py", "api/reschedules.py"),
+        *(
+            "api/ops/frame.py",
+            "api/posts.py",
+            "api/http/proxies.py",
+            "api/http/reading.py",
+            "api/reschedule_results.py",
+        ),
     }
     assert authentication.READ
     parsers = re.compile(r"\bjson\.(loads|JSONDecoder)\(|\bfrom_json\(|csv\.reader\(")

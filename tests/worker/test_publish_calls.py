@@ -176,4 +176,4 @@ def test_publishes_take_a_fixed_number_of_statements_whatever_the_number_of_post
         return len(seen)
 
     statements(1)  # SQLAlchemy and psycopg ask a new server some questions of their own
-    assert statements(1) == statements(40) == 6
+    assert statements(1) == statements(40) == 8
