@@ -22,6 +22,9 @@ def reschedule(
     spread_from: Annotated[str, typer.Option(help="Spread the posts evenly, the first at this local time.")] = "",
     spread_to: Annotated[str, typer.Option(help="The last at this local time.")] = "",
     timezone: Annotated[str, typer.Option(help="The zone of --spread-from and --spread-to.")] = "",
+    min_gap: Annotated[
+        str, typer.Option(help="Skip posts that would come nearer than this to another of their account: PT30M.")
+    ] = "",
     csv: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +73,7 @@ def reschedule(
         },
         shift=shift,
         spread={"from": spread_from, "to": spread_to, "timezone": timezone},
+        min_gap=min_gap,
         csv=csv,
         skip_bad_lines=skip_bad_lines,
         first_line=first_line,

@@ -20,6 +20,7 @@ class Asked:
     filter: Mapping[str, Any]
     shift: str
     spread: Mapping[str, str]
+    min_gap: str
     csv: Path | None
     skip_bad_lines: bool
     first_line: int
@@ -29,6 +30,11 @@ class Asked:
     yes: bool
     as_json: bool
     data_dir: Path
+
+    @property
+    def gap(self) -> dict[str, str]:
+        """What keeps the posts of an account apart, as a part of a job's body."""
+        return {"minGap": self.min_gap} if self.min_gap else {}
 
     def advised(self, command: str) -> str:
         """How a command begins that goes on with this one's jobs."""
@@ -50,6 +56,10 @@ def understood(asked: Asked) -> dict[str, Any] | None:
     if len(chosen) != 1:
         what = f"not {' and '.join(chosen)} together" if chosen else "none was given"
         raise ArgumentsError(f"give one of {', '.join(ways)}; {what}")
+    if asked.gap:
+        if chosen[0].removeprefix("--") in asked.job:
+            raise ArgumentsError(f"{chosen[0]} takes no --min-gap; give it where the posts are moved")
+        _check({"filter": {"all": True}, "shift": "P1D"} | asked.gap)
     meant = {name: value for name, value in asked.filter.items() if value}
     if not (asked.shift or spread):
         if meant:
@@ -57,9 +67,13 @@ def understood(asked: Asked) -> dict[str, Any] | None:
         return None
     if not meant:
         raise ArgumentsError("say which posts: any of --account, --platform, --from, --to, --post, or --all")
-    body = {"filter": meant, **({"shift": asked.shift} if asked.shift else {"spread": spread})}
+    body = {"filter": meant, **({"shift": asked.shift} if asked.shift else {"spread": spread}), **asked.gap}
+    _check(body)
+    return body
+
+
+def _check(body: dict[str, Any]) -> None:
     try:
         parse_request(body)
     except InvalidRequest as invalid:
         raise ArgumentsError("\n  ".join(dict.fromkeys(detail.message for detail in invalid.details))) from None
-    return body

@@ -111,7 +111,10 @@ class Going:
             return BAD_ARGUMENTS
         if checked.captions:
             self.captions = reschedule_captions.plan(checked.captions, Posts(self.jobs.api))
-        plan = Plan(lambda: reschedule_file.bodies(file, first_line), len(checked.zones), checked.zones.get)
+        bodies = reschedule_file.bodies
+        plan = Plan(
+            lambda: (body | self.asked.gap for body in bodies(file, first_line)), len(checked.zones), checked.zones.get
+        )
         return self._moved(plan) or (SOME_SKIPPED if checked.bad else 0)
 
     def _names(self) -> dict[str, str] | None:

@@ -57,6 +57,20 @@ def test_filters_and_spreads_reach_the_api_as_they_are(stack: Running, account: 
     assert stack.row("posts", late).revision == 1
 
 
+def test_a_gap_keeps_posts_of_an_account_apart_in_a_job_and_in_a_csv(
+    stack: Running, account: str, tmp_path: Path
+) -> None:
+    stay = stack.post(account_id=account, scheduled_time="2031-03-01T08:10Z")
+    first = stack.post(account_id=account, scheduled_time="2031-02-01T08:00Z")
+    path = written(tmp_path, f"{first},2031-03-01T09:00,Europe/Paris")
+    for moved in (["--csv", path], ["--post", first, "--shift", "P28D"]):
+        result = command(stack, *moved, "--min-gap", "PT30M", "--yes")
+        assert result.exit_code == 3, result.output
+        assert "1 skipped: it would be too near to another post of its account" in result.stdout
+    assert command(stack, "--csv", path, "--min-gap", "PT10M", "--yes").exit_code == 0
+    assert [stack.row("posts", post).revision for post in (stay, first)] == [1, 2]
+
+
 def test_json_is_the_ended_job_and_nothing_else_on_standard_output(stack: Running, account: str) -> None:
     post = stack.post(account_id=account, status="posted", posted_at=factories.soon(-5))
     for more, dry_run in ((["--yes"], False), (["--dry-run"], True)):
@@ -75,6 +89,8 @@ def test_json_is_the_ended_job_and_nothing_else_on_standard_output(stack: Runnin
         (["--shift", "P1D", "--all", "--platform", "tiktok"], "filter.all means every waiting post"),
         (["--shift", "P1D", "--from", "yesterday"], "filter.scheduledFrom must be an RFC 3339 time"),
         (["--shift", "P1D", "--csv", "moves.csv"], "not --shift and --csv together"),
+        (["--csv", "moves.csv", "--min-gap", "half an hour"], "minGap must be"),
+        (["--watch", "rsch_1", "--min-gap", "PT1H"], "--watch takes no --min-gap"),
         (["--csv", "moves.csv", "--account", "a"], "leave out the options that choose posts"),
         (["--csv", "/nowhere/moves.csv"], "cannot be read"),
         (["--account", "acc_of_nobody", "--shift", "P1D"], "there is no account acc_of_nobody; there are: acc_"),
