@@ -33,6 +33,10 @@ class Database:
         assert self.go_on.acquire(timeout=20)
         return [Recorded(request.new.id, NOW) for request in batch]
 
+    @property
+    def recorded(self) -> set[str]:
+        return {name for batch in self.batches for name in batch}
+
 
 @pytest.fixture
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
@@ -66,6 +70,13 @@ def asked(
 ) -> asyncio.Future[Verdict]:
     new = NewEdit(f"{workspace}{number}", f"post_{workspace}", workspace, changes, None, "key", "tests", "req")
     return ours.record(new, None, None, awaited=awaited)
+
+
+async def patched(ours: Submission, workspace: str, number: int) -> None:
+    """A PATCH that waits for its result."""
+    verdict = await asked(ours, workspace, number)
+    assert isinstance(verdict, Recorded)
+    await ours.waiting.wait(verdict.edit_id, 20, workspace)
 
 
 def test_a_batch_takes_from_all_workspaces_in_turn_and_keeps_the_order_of_each(database: Database) -> None:
@@ -118,26 +129,18 @@ def test_beside_another_workspace_a_flood_has_a_bounded_number_of_edits_under_wa
     database.go_on.release(1000)
 
     async def scenario(ours: Submission) -> None:
-        async def patch(workspace: str, number: int) -> None:
-            verdict = await asked(ours, workspace, number)
-            assert isinstance(verdict, Recorded)
-            await ours.waiting.wait(verdict.edit_id, 20, workspace)
-
-        def recorded() -> set[str]:
-            return {name for batch in database.batches for name in batch}
-
-        quiet = asyncio.create_task(patch("quiet", 0))
-        flood = [asyncio.create_task(patch("flood", number)) for number in range(200)]
+        quiet = asyncio.create_task(patched(ours, "quiet", 0))
+        flood = [asyncio.create_task(patched(ours, "flood", number)) for number in range(200)]
         most = submission.OF_ONE + 1
-        await until(lambda: len(recorded()) >= most)
-        second = asyncio.create_task(patch("quiet", 1))
-        await until(lambda: "quiet1" in recorded())
-        assert len(recorded()) == most + 1, "the flood waits in its line, and the other's edit does not"
+        await until(lambda: len(database.recorded) >= most)
+        second = asyncio.create_task(patched(ours, "quiet", 1))
+        await until(lambda: "quiet1" in database.recorded)
+        assert len(database.recorded) == most + 1, "the flood waits in its line, and the other's edit does not"
         end: Any = object()
         ours.waiting.resolve({"flood0": end, "flood1": end})
-        await until(lambda: {f"flood{number}" for number in range(submission.OF_ONE + 2)} <= recorded())
+        await until(lambda: {f"flood{number}" for number in range(submission.OF_ONE + 2)} <= database.recorded)
         while not all(one.done() for one in flood):
-            ours.waiting.resolve(dict.fromkeys(recorded(), end))
+            ours.waiting.resolve(dict.fromkeys(database.recorded, end))
             await asyncio.sleep(0)
         await asyncio.gather(quiet, second, *flood)
 
@@ -148,20 +151,12 @@ def test_each_of_several_floods_has_as_many_edits_under_way_as_one(database: Dat
     database.go_on.release(1000)
 
     async def scenario(ours: Submission) -> None:
-        async def patch(workspace: str, number: int) -> None:
-            verdict = await asked(ours, workspace, number)
-            assert isinstance(verdict, Recorded)
-            await ours.waiting.wait(verdict.edit_id, 20, workspace)
-
-        def recorded() -> set[str]:
-            return {name for batch in database.batches for name in batch}
-
-        floods = [asyncio.create_task(patch(one, number)) for number in range(100) for one in ("a", "b", "c")]
-        await until(lambda: len(recorded()) >= 3 * submission.OF_ONE)
-        assert Counter(name[0] for name in recorded()) == dict.fromkeys("abc", submission.OF_ONE)
+        floods = [asyncio.create_task(patched(ours, one, number)) for number in range(100) for one in ("a", "b", "c")]
+        await until(lambda: len(database.recorded) >= 3 * submission.OF_ONE)
+        assert Counter(name[0] for name in database.recorded) == dict.fromkeys("abc", submission.OF_ONE)
         end: Any = object()
         while not all(one.done() for one in floods):
-            ours.waiting.resolve(dict.fromkeys(recorded(), end))
+            ours.waiting.resolve(dict.fromkeys(database.recorded, end))
             await asyncio.sleep(0)
         await asyncio.gather(*floods)
 
