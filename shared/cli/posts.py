@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from shared.cli.ages import RULE, parse_age
 from shared.cli.holds import hold, resume
 from shared.cli.places import ask_redis
 from shared.cli.post_export import export
@@ -60,6 +61,9 @@ def list_posts(
         str | None, typer.Option(help="Failed posts whose class, last words or reason hold this.")
     ] = None,
     since: Annotated[str | None, typer.Option(help="Those that failed since then, UTC: 2026-03-01T12:00Z.")] = None,
+    due: Annotated[
+        str | None, typer.Option(help="Those that wait and go out within this time, like 24h; the next one first.")
+    ] = None,
     workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
     account: Annotated[str | None, typer.Option(help="Those of this account, by id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
@@ -67,12 +71,17 @@ def list_posts(
     as_json: AsJson = False,
 ) -> None:
     """List posts by id, the last first; failed ones, the latest failure first, with class and last words of each."""
-    from shared.store import failed_posts  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import due_posts, failed_posts  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import posts as posts_store  # noqa: PLC0415
 
     begins = parse_since(since)
     if status is not PostStatus.FAILED and (reason is not None or since is not None):
         refuse("--reason and --since are about failed posts: give --status failed too.")
+    within = parse_age(due) if due is not None else None
+    if due is not None and within is None:
+        refuse(f"--due {due}: {RULE}.")
+    if within is not None and status is not None:
+        refuse("--due is about all posts that wait: leave out --status.")
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
         if status is PostStatus.FAILED:
@@ -83,13 +92,16 @@ def list_posts(
                 tx, since=begins, limit=SHOWN, reason=reason, workspace_id=home, account_id=account
             )
             now = posts_store.clock(tx)
+        elif within is not None:
+            listed = due_posts.due_posts(tx, within, workspace_id=home, account_id=account, limit=limit + 1)
     if status is PostStatus.FAILED:
         say_failed(found[:limit], now, as_json=as_json)
         truncated = len(found) > limit
         if found and not as_json:
             say_groups(groups)
     else:
-        listed = _listed(data_dir, status, home, account, limit + 1)
+        if within is None:
+            listed = _listed(data_dir, status, home, account, limit + 1)
         _say_posts(listed[:limit], as_json=as_json)
         truncated = len(listed) > limit
     if truncated:

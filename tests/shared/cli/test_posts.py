@@ -638,3 +638,23 @@ def test_posts_that_wait_are_tried_at_once_when_their_service_is_well_again(
     named = redraft("retry", posts[0], "--waiting", "--yes")
     assert (named.exit_code, "wait for no such try" in named.stderr) == (1, True)
     assert redraft("retry", "--waiting", "--not-sent").exit_code == 2
+
+
+def test_what_goes_out_next_is_listed_by_time_late_posts_and_renders_included(engine: Engine) -> None:
+    with engine.begin() as tx:
+        late, tomorrow = (
+            factories.post(tx, scheduled_time=factories.soon(-5)),
+            factories.post(tx, scheduled_time=factories.soon(1500)),
+        )
+        soon, rendered = factories.post(tx, scheduled_time=factories.soon(60)), factories.slides(tx)
+        tx.execute(
+            text("UPDATE posts SET scheduled_time = :at WHERE id = :id"), {"at": factories.soon(5), "id": rendered}
+        )
+        factories.post(tx, status="posted", posted_at=factories.soon(-5), scheduled_time=factories.soon(-5))
+    listed = json.loads(redraft("list", "--due", "24h", "--json").stdout)
+    assert [one["postId"] for one in listed] == [late, rendered, soon]
+    listed = json.loads(redraft("list", "--due", "2d", "--limit", "10", "--json").stdout)
+    assert [one["postId"] for one in listed][-1] == tomorrow
+    assert json.loads(redraft("list", "--due", "2d", "--account", factories.INSTAGRAM, "--json").stdout) == []
+    for wrong in (["--due", "soon"], ["--due", "24h", "--status", "generated"]):
+        assert redraft("list", *wrong).exit_code == 2

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, TextClause, create_engine, pool, text
 from shared.local.postgres import PostgreSQL
 from shared.store import (
     acts,
+    due_posts,
     edit_lists,
     failed_posts,
     hold_lists,
@@ -205,6 +206,7 @@ def test_what_is_mended_is_chosen_by_the_indexes_of_its_state(engine: Engine) ->
             reads_little(explained(tx, grouped, given | {"status": "failed"}), "ix_edits_failed")
 
 
+DUE = {"within": timedelta(hours=24), "workspace": "ws_1", "account": None, "limit": 50}
 SCOPE = {"workspace": "ws_1", "account": "acc_1", "limit": 1000}
 ALL_FAILED = failed_posts._ALL | {"looked_at": failed_posts.LOOKED_AT, "limit": 100, "harmless": ["done"]}
 OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
@@ -237,6 +239,7 @@ OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("ix_posts_held", scope_holds._MISSED, SCOPE),
     ("ix_posts_held", hold_lists._HELD_POSTS, {"limit": 201}),
     ("ix_posts_unrendered", late._LATE, {"limit": 200, "late": 10.0}),
+    *[(f"ix_posts_{name}", due_posts._DUE, DUE) for name in ("due", "unrendered", "claims")],
     ("ix_posts_claims", late._LATE, {"limit": 200, "late": 10.0}),
     ("pk_posts", reschedule_neighbours._ACCOUNTS, {"ids": ["post_7"]}),
     ("ix_posts_schedule", reschedule_neighbours._NEIGHBOURS, {
