@@ -28,7 +28,7 @@ router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 
 UNSURE: Final = "The edit may have been accepted; look at GET /v1/posts/{postId}/edits before you send this again"
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    202: carries("Edit-Id", "Location", "Preference-Applied", description="Queued: ask at Location"),
+    202: carries("Edit-Id", "Location", description="Queued: ask at Location"),
     **problems.refuses(404, 409, 413, 415),
 }
 

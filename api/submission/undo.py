@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from api.submission import forecast, recording
 from api.submission.recording import Asked, Recorded
 from api.submission.together import Repeat
-from shared.domain import lifecycle, posts, undoing
+from shared.domain import edit_histories, lifecycle, posts, undoing
 from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, PreconditionFailed, RedraftError
 from shared.domain.lifecycle import NOT, PostFacts, etag
 from shared.domain.undoing import Change
@@ -62,7 +62,7 @@ def record(tx: Connection, wanted: Wanted) -> tuple[Recorded, NewEdit]:
     tags = wanted.tags if wanted.force else _looked_at(forecast.behind_queue(tx, facts), wanted.tags)
     change = Change(edit.id, edit.status, edit.changes, edit.before, edit.after)
     _refuse(tx, edit, change, force=wanted.force)
-    patch = undoing.back(change)
+    patch = undoing.back(change, facts.timezone)
     if isinstance(patch, Conflict):
         raise patch
     new = replace(new, post_id=edit.post_id, changes=patch.changes())
@@ -85,7 +85,7 @@ def record(tx: Connection, wanted: Wanted) -> tuple[Recorded, NewEdit]:
 
 def _refuse(tx: Connection, edit: EditRecord, change: Change, *, force: bool) -> None:
     """Raises Conflict for an edit that cannot be undone, or that later edits overwrote in part."""
-    later = later_edits.touching(tx, edit, undoing.names_of(change), undoing.NAMED_AT_MOST + 1)
+    later = later_edits.touching(tx, edit, edit_histories.names_of(change.groups()), undoing.NAMED_AT_MOST + 1)
     conflict = undoing.cannot_undo(change, later, force=force)
     if conflict is None and not force and later_edits.too_many(tx, edit):
         conflict = Conflict('Too many edits came after it to look at them all; send {"force": true} to undo it anyway')

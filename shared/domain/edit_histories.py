@@ -3,7 +3,7 @@
 Pure. The command line and the operators' page use the same sentences.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -121,10 +121,13 @@ def touched(changes: Mapping[str, Any], after: Mapping[str, Any] | None) -> froz
 
 def touching(changes: Mapping[str, Any]) -> list[str]:
     """The names, in the changes of another edit, by which it touches a field that this edit touches too."""
-    mine = touched(changes, None)
-    return sorted(
-        {name for name, group in GROUPS.items() if group in mine} | ({"move", PUBLISH_NOW} if "time" in mine else set())
-    )
+    return names_of(touched(changes, None))
+
+
+def names_of(groups: Set[str]) -> list[str]:
+    """The names by which an edit touches one of these groups of fields, in its changes and among what it changed."""
+    names = {name for name, group in GROUPS.items() if group in groups}
+    return sorted(names | ({"move", PUBLISH_NOW} if "time" in groups else set()))
 
 
 def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHistory], now: datetime) -> Prospect:
@@ -154,7 +157,7 @@ def prospect(edit: EditHistory, post: PostFacts | None, newer: Sequence[EditHist
             refusal = f"{decision.message.rstrip('.')}{label}"
         else:
             before, after = posts.difference(post, decision.after)
-            at_once = patch.instant is not UNSET and patch.instant <= now
+            at_once = patch.at_once or (patch.instant is not UNSET and patch.instant <= now)
     seen = [edit.id, edit.status, edit.seq, post and (post.revision, post.status, post.claim, post.deleted)]
     mark = sha256(repr([seen, [(one.edit_id, one.status) for one in overwrites], waiting]).encode()).hexdigest()[:16]
     return Prospect(edit, overwrites, waiting, before, after, refusal, at_once, mark)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from shared.domain import times
-from shared.domain.edit_histories import GROUPS, listed, touched
+from shared.domain.edit_histories import listed, touched
 from shared.domain.edits import PLAIN, EditPatch
 from shared.domain.errors import Conflict, Detail
 from shared.domain.fields import UNSET
@@ -55,14 +55,10 @@ def cannot_undo(edit: Change, later: Sequence[Change], *, force: bool) -> Confli
     return Conflict(f'{count} the same fields; send {{"force": true}} to overwrite that', details=named)
 
 
-def names_of(edit: Change) -> list[str]:
-    """The public fields by which another edit touches one that this edit changed."""
-    mine = edit.groups()
-    return sorted(name for name, group in GROUPS.items() if group in mine)
-
-
-def back(edit: Change) -> EditPatch | Conflict:
-    """The patch that sets back what an applied edit changed. Conflict where no PATCH can say what was there before."""
+def back(edit: Change, zone_now: str | None) -> EditPatch | Conflict:
+    """The patch that sets back what an applied edit changed. Conflict where no PATCH can say what was there before.
+    `zone_now`: the post's zone. "Publish now" names none, and leaves the post's as it is.
+    """
     before = edit.before or {}
     groups = edit.groups()
     patch = EditPatch(**{plain.attribute: before[plain.name] for plain in PLAIN if plain.name in before})
@@ -73,7 +69,7 @@ def back(edit: Change) -> EditPatch | Conflict:
     if "sound" in groups:
         patch.sound_id = before["soundId"]
     if "time" in groups:
-        instant, zone = _time_before(edit)
+        instant, zone = _time_before(edit, zone_now)
         if zone is None:
             return Conflict("The post had no timezone before that edit; send a PATCH with scheduledTime and timezone")
         local = times.to_local(instant, zone).replace(second=0, microsecond=0)
@@ -86,7 +82,7 @@ def back(edit: Change) -> EditPatch | Conflict:
     return patch
 
 
-def _time_before(edit: Change) -> tuple[datetime, str | None]:
+def _time_before(edit: Change, zone_now: str | None) -> tuple[datetime, str | None]:
     """The instant and the zone before the edit. What it left as it was is what it asked for."""
     before, instant, zone = edit.before or {}, None, None
     if "move" in edit.changes:
@@ -95,7 +91,7 @@ def _time_before(edit: Change) -> tuple[datetime, str | None]:
     else:
         asked = EditPatch.from_changes(edit.changes)
         instant = asked.instant if asked.instant is not UNSET else None
-        zone = asked.timezone if asked.timezone is not UNSET else None
+        zone = zone_now if asked.at_once else asked.timezone if asked.timezone is not UNSET else None
     if "scheduledTime" in before:
         instant = times.parse_instant(before["scheduledTime"])
     if instant is None:

@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
+from shared.domain.edit_histories import names_of
 from shared.domain.errors import Conflict
-from shared.domain.undoing import NAMED_AT_MOST, Change, back, cannot_undo, names_of
+from shared.domain.undoing import NAMED_AT_MOST, Change, back, cannot_undo
 
 TIME = {"scheduledTime": "2030-07-02T09:00", "timezone": "America/New_York"}
 AT_NINE = "2030-07-02T13:00:00Z"
 AT_TEN = "2030-07-01T14:00:00Z"
+ZONE = "America/New_York"
+"""The post's zone now."""
 
 
 def change(
@@ -52,10 +55,14 @@ def change(
             change({"move": {"scheduledTime": AT_NINE, "timezone": "Europe/London"}}, {"scheduledTime": AT_TEN}),
             {"scheduledTime": "2030-07-01T15:00", "timezone": "Europe/London"},
         ),
+        (
+            change({"publishNow": True}, {"scheduledTime": AT_TEN}),
+            {"scheduledTime": "2030-07-01T10:00", "timezone": ZONE},
+        ),
     ],
 )
 def test_an_undo_sets_back_what_the_edit_changed_and_nothing_else(edit: Change, wanted: dict[str, Any]) -> None:
-    patch = back(edit)
+    patch = back(edit, ZONE)
     assert not isinstance(patch, Conflict)
     assert patch.changes() == wanted
 
@@ -70,7 +77,7 @@ def test_an_undo_sets_back_what_the_edit_changed_and_nothing_else(edit: Change, 
     ],
 )
 def test_a_time_that_no_patch_can_say_is_a_conflict_that_says_what_to_do(edit: Change, words: str) -> None:
-    found = back(edit)
+    found = back(edit, ZONE)
     assert isinstance(found, Conflict)
     assert words in found.message
     assert "send a PATCH" in found.message
@@ -92,13 +99,15 @@ def test_an_edit_that_changed_nothing_cannot_be_undone() -> None:
 def test_later_edits_are_named_with_what_they_touch_unless_they_are_to_be_overwritten() -> None:
     edit = change({"caption": "x", **TIME}, {"caption": "old", "scheduledTime": AT_TEN})
     later = [
+        Change("edit_4", "queued", {"publishNow": True}, None, None),
         Change("edit_3", "queued", {"caption": "y"}, None, None),
         Change("edit_2", "applied", TIME, {"timezone": "Asia/Tokyo"}, {"timezone": "America/New_York"}),
     ]
     found = cannot_undo(edit, later, force=False)
     assert found is not None
-    assert "2 later edits touch the same fields" in found.message
+    assert "3 later edits touch the same fields" in found.message
     assert [(one.field, one.message) for one in found.details] == [
+        ("edit_4", "queued; it touches the time too"),
         ("edit_3", "queued; it touches the caption too"),
         ("edit_2", "applied; it touches the time too"),
     ]
@@ -110,6 +119,10 @@ def test_later_edits_are_named_with_what_they_touch_unless_they_are_to_be_overwr
 
 
 def test_fields_that_belong_together_touch_each_other() -> None:
-    assert names_of(change(TIME, {"timezone": "Asia/Tokyo"})) == ["scheduledTime", "timezone"]
-    assert names_of(change({}, {"contentUrl": "https://a.example/a"})) == ["contentType", "contentUrl"]
-    assert names_of(change({"caption": "x"}, {"caption": "y"})) == ["caption"]
+    asked = {"time": TIME, "content": {"contentUrl": "https://a.example/a"}, "caption": {"caption": "x"}}
+    found = {group: names_of(change(changes, changes).groups()) for group, changes in asked.items()}
+    assert found == {
+        "time": ["move", "publishNow", "scheduledTime", "timezone"],
+        "content": ["contentType", "contentUrl"],
+        "caption": ["caption"],
+    }
