@@ -156,6 +156,20 @@ class Changed(with_plain(Shown, optional=True)):  # type: ignore[misc]  # made f
     status: Status = absent
 
 
+class Moved(Shown):
+    """Where a bulk job, or an undo of one, put a post."""
+
+    scheduled_time: InstantShown
+    timezone: str | None
+
+
+class AskedFor(Changed):
+    """What an edit asks for: fields of the post, a move by a bulk job, or that the post goes out now."""
+
+    move: Moved = absent
+    publish_now: Literal[True] = absent
+
+
 class DryRun(Shown):
     """What an edit would do, decided on the post as it stands with its queued edits. Nothing was recorded."""
 
@@ -170,12 +184,12 @@ class PostOrDryRun(RootModel[Post | DryRun]):
 
 
 class Edit(Shown):
-    """One accepted PATCH, or one move by a bulk job, and what became of it."""
+    """One accepted PATCH, one move by a bulk job, or one "publish now", and what became of it."""
 
     edit_id: EditId
     post_id: str = Field(examples=["post_abc123"])
     status: EditStatus
-    changes: Changed = Field(description="as they were asked for")
+    changes: AskedFor = Field(description="as they were asked for")
     created_at: InstantShown = Field(description="when it was accepted: its time was judged against this moment")
     finalized_at: InstantShown | None
     attempts: int
