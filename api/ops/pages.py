@@ -32,7 +32,16 @@ from shared.domain import waits
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
 from shared.domain.waits import Broker, Session
-from shared.store import edit_lists, failed_posts, health, operator_actions, overview, senders, webhook_backlogs
+from shared.store import (
+    edit_lists,
+    failed_posts,
+    health,
+    hold_lists,
+    operator_actions,
+    overview,
+    senders,
+    webhook_backlogs,
+)
 from shared.store import late as late_store
 from shared.store.edit_lists import EditFilter
 from shared.store.operator_actions import Found
@@ -63,6 +72,9 @@ async def show_overview(request: Request) -> Response:
     of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
     troubles = _around(broker, sessions or [], webhooks=bool(context_of(request).config.webhook_url))
     troubles += await perhaps(request, _troubles) or []
+    held = await perhaps(request, hold_lists.sums)
+    if held is not None and held.words:
+        troubles.append(("warn", held.words))
     webhooks = await perhaps(request, webhook_backlogs.standing)
     minutes = await perhaps(request, overview.last_hour, now)
     busiest = await perhaps(request, senders.busiest, now)

@@ -29,7 +29,7 @@ COLUMNS: Final = {
     "dryRun": "dry",
     "took": "took",
 }
-PRIORITY: Final = ("id", "status", "total", "applied", "dryRun", "createdAt", "skipped", "failed", "took")
+PRIORITY: Final = ("id", "status", "total", "applied", "skipped", "failed", "createdAt", "dryRun", "took")
 """Which columns a narrow terminal keeps, the first one first."""
 
 

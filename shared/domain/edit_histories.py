@@ -3,7 +3,8 @@
 Pure. The command line and the operators' page use the same sentences.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -124,7 +125,7 @@ def touching(changes: Mapping[str, Any]) -> list[str]:
     return names_of(touched(changes, None))
 
 
-def names_of(groups: Set[str]) -> list[str]:
+def names_of(groups: AbstractSet[str]) -> list[str]:
     """The names by which an edit touches one of these groups of fields, in its changes and among what it changed."""
     names = {name for name, group in GROUPS.items() if group in groups}
     return sorted(names | ({"move", PUBLISH_NOW} if "time" in groups else set()))

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from shared.domain.edit_histories import listed
 from shared.domain.holds import MISSED, REDRAFT, Hold
 from shared.store.hold_tables import HELD_BY_ITSELF
 from shared.store.scope_holds import Scope
@@ -58,6 +59,42 @@ _HELD_POSTS = text(f"""
 def held_posts(tx: Connection, limit: int) -> list[HeldPost]:
     """Waiting posts that are held by themselves, by workspace and account."""
     return [HeldPost(*row) for row in tx.execute(_HELD_POSTS, {"limit": limit})]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """How much is held: workspaces, accounts, waiting posts by themselves, and those of them that missed their time.
+    COUNTED of each at most.
+    """
+
+    workspaces: int
+    accounts: int
+    posts: int
+    missed: int
+
+    @property
+    def words(self) -> str:
+        """What is held, in a sentence; empty where nothing is."""
+        counts = (("workspace", self.workspaces), ("account", self.accounts), ("post", self.posts))
+        parts = [f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts if count]
+        if not parts:
+            return ""
+        missed = f" {self.missed:,} of the posts missed their time, and wait for a new one." if self.missed else ""
+        return f"On hold: {listed(parts)}. What is on hold does not go out.{missed} See Holds."
+
+
+_SUMS = text(f"""
+    SELECT (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NULL LIMIT :most) w),
+        (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NOT NULL LIMIT :most) a),
+        count(*), count(*) FILTER (WHERE held_at IS NULL)
+    FROM (SELECT held_at FROM posts WHERE {HELD_BY_ITSELF} AND status IN ('generated', 'pending_render')
+          LIMIT :most) p""")
+COUNTED = 10_000
+
+
+def sums(tx: Connection) -> Sums:
+    """What is held now (ix_posts_held)."""
+    return Sums(*tx.execute(_SUMS, {"most": COUNTED}).one())
 
 
 _SCOPE = text("""

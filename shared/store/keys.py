@@ -189,6 +189,7 @@ _ENTRY = """
 _ENTRIES = text(f"{_ENTRY} WHERE workspace_id = ANY(:workspaces) ORDER BY created_at, id")
 _ENDING = text(f"""
     {_ENTRY} WHERE revoked_at IS NULL AND expires_at > clock_timestamp() AND expires_at <= clock_timestamp() + :within
+        AND expires_at - created_at > 2 * CAST(:within AS interval)
     ORDER BY expires_at, id""")
 _CREATE_KEY = text("""
     INSERT INTO api_keys (id, workspace_id, name, secret_hash, hint, scopes, rate_limit, expires_at)

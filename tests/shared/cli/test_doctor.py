@@ -185,7 +185,8 @@ def test_keys_that_expire_within_a_week_are_found(engine: Engine) -> None:
         for name, left in ends.items():
             keys.create_key(tx, factories.WORKSPACE, name, keys.SCOPES, None)
             tx.execute(
-                text("UPDATE api_keys SET expires_at = clock_timestamp() + CAST(:left AS interval) WHERE name = :name"),
+                text("""UPDATE api_keys SET expires_at = clock_timestamp() + CAST(:left AS interval),
+                        created_at = created_at - interval '90 days' WHERE name = :name"""),
                 {"name": name, "left": left},
             )
     [(code, finding)] = found(engine).items()
