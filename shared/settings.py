@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.domain import addresses, start_rules
 
-_PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_PREFIX: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
 
 
 class Settings(BaseSettings):
