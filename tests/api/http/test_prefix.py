@@ -96,7 +96,9 @@ def test_the_client_is_who_a_trusted_proxy_says(stack: Running, proxy: str) -> N
     assert '"client":"203.0.113.9"' in stack.api.output()
 
 
-@pytest.mark.parametrize("wrong", ["redraft", "/redraft/", "/", "//host", "/re draft", '/"onclick="', "/a\n", "/..", "/a/./b"])
+@pytest.mark.parametrize(
+    "wrong", ["redraft", "/redraft/", "/", "//host", "/re draft", '/"onclick="', "/a\n", "/..", "/a/./b"]
+)
 def test_a_prefix_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="it begins with /"):
         Settings(root_path=wrong)
