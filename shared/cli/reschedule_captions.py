@@ -13,7 +13,7 @@ from shared.cli.api_client import SOME_FAILED, SOME_SKIPPED, Api, RefusedError
 from shared.cli.reschedule_screen import Screen, counted
 from shared.cli.waiting_posts import THREADS, Post, Posts
 from shared.domain import captions
-from shared.domain.csv_lines import same_caption
+from shared.domain.csv_lines import lost_letters, same_caption
 from shared.domain.errors import Faults, printable
 from shared.domain.ids import new_id
 
@@ -28,6 +28,8 @@ WORDS: Final = 32
 BEFORE: Final = 10
 """Characters that are shown before the first that differs."""
 CONFLICT: Final = "the post has changed since the export; export again, then change its caption"
+
+LOST: Final = "letters of it became ? when the file was saved; save the file as UTF-8"
 
 
 class CaptionEdit(NamedTuple):
@@ -88,6 +90,9 @@ def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
         return
     if post["revision"] != revision:
         found.conflicts.append(post["postId"])
+        return
+    if lost_letters(post["caption"], caption):
+        found.refused[post["postId"]] = LOST
         return
     faults = Faults()
     captions.check(caption, captions.limits_of(post["platform"], post["contentType"], render_as_video=False), faults)

@@ -207,6 +207,18 @@ def as_caption(cell: str) -> str:
     return plain_text(cell).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
+def lost_letters(stands: str, said: str) -> bool:
+    """Whether a caption differs only by `?` where letters stood that an old character set lacks, such as an emoji. A
+    spreadsheet writes that when it saves in such a set, without a word.
+    """
+    return stands != said and _ONES.sub("?", _BEYOND.sub("?", stands)) == _ONES.sub("?", said)
+
+
+# All that windows-1252 and its relatives may lack. A letter is one `?` or two, by the program.
+_BEYOND: Final = re.compile(r"[^\x00-\x7f]")
+_ONES: Final = re.compile(r"\?+")
+
+
 def same_caption(one: str, other: str) -> bool:
     """Whether two captions differ in no more than line ends and the blanks around them."""
     return as_caption(safe_cell(one)) == as_caption(safe_cell(other))

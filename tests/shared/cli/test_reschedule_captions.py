@@ -126,8 +126,8 @@ def test_a_run_that_died_before_its_jobs_goes_on_with_its_captions(stack: Runnin
 
 
 def test_a_caption_that_cannot_be_is_told_before_anything_is_sent(stack: Running, account: str) -> None:
-    long, gone, posted = posts(stack, account, "long", "gone", "posted")
-    text = exported(stack, account).replace(",long", "," + "x" * 2_201).replace(",posted", ",late")
+    long, gone, posted, emoji = posts(stack, account, "long", "gone", "posted", "like a pro 👇")
+    text = exported(stack, account).replace(",long", "," + "x" * 2_201).replace(",posted", ",late").replace("👇", "?")
     text = text.replace(gone, "post_of_nobody").replace(",gone", ",new")
     with stack.engine.begin() as tx:
         tx.exec_driver_sql(f"UPDATE posts SET status = 'posted', posted_at = now() WHERE id = '{posted}'")
@@ -136,6 +136,7 @@ def test_a_caption_that_cannot_be_is_told_before_anything_is_sent(stack: Running
     assert f"has 2,201; shorten it ({long})" in result.stdout
     assert "there is no such post (post_of_nobody)" in result.stdout
     assert f"the post is posted ({posted})" in result.stdout
+    assert f"letters of it became ? when the file was saved; save the file as UTF-8 ({emoji})" in result.stdout
 
 
 def test_many_captions_are_compared_with_the_list(

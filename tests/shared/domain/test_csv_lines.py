@@ -174,6 +174,22 @@ def test_captions_that_differ_in_line_ends_and_outer_blanks_are_the_same(one: st
     assert csv_lines.same_caption(one, other) is same
 
 
+@pytest.mark.parametrize(
+    ("stands", "said", "lost"),
+    [
+        ("like a pro 👇", "like a pro ?", True),
+        ("like a pro 👇", "like a pro ??", True),
+        ("✨ grüße ✨", "? gr??e ?", True),
+        ("why?", "why?", False),
+        ("why", "why?", False),
+        ("like a pro 👇", "like a pro", False),
+        ("like a pro 👇", "like a bee ?", False),
+    ],
+)
+def test_letters_that_became_question_marks_are_noticed(stands: str, said: str, lost: bool) -> None:
+    assert csv_lines.lost_letters(stands, said) is lost
+
+
 def test_every_zone_of_posts_is_taken() -> None:
     for zone in ZONES:
         assert planned("post_a", "2031-03-01 09:00", zone).timezone == zone
