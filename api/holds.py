@@ -1,13 +1,15 @@
 """PUT and DELETE of a hold: of a post, of an account, of the key's workspace (docs/lifecycle.md)."""
 
+import asyncio
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from sqlalchemy import Connection
+from starlette.requests import Request
 from starlette.responses import Response
 
 from api import posts
-from api.context import Context, Here, Mover, Writer, storable
+from api.context import Context, Here, Mover, Unsure, Writer, storable
 from api.http import problems
 from api.http.json_answer import JsonAnswer
 from api.http.problems import request_id
@@ -15,8 +17,8 @@ from api.http.reading import NoQuery, OptionalBody
 from api.models.holds import HoldReport, NewHold, Resumed, Resumption
 from api.models.openapi import takes
 from shared.domain.body_reading import read
-from shared.domain.errors import Conflict, Detail, NotFound
-from shared.domain.holds import Hold
+from shared.domain.errors import Conflict, Detail, Faults, InvalidRequest, NotFound, Unavailable
+from shared.domain.holds import Hold, fault_of_reason
 from shared.domain.lifecycle import ClaimKind
 from shared.domain.posts import Post
 from shared.store import creation as creation_store
@@ -25,7 +27,7 @@ from shared.store import posts as posts_store
 from shared.store import scope_holds
 from shared.store.acts import Actor
 from shared.store.keys import Key
-from shared.store.scope_holds import Scope, Step, Taken
+from shared.store.scope_holds import PAUSE, Scope, Step, Taken
 
 router = APIRouter(tags=["holds"], responses=problems.LOCKED)
 
@@ -42,18 +44,34 @@ _OF_MANY: Final = problems.refuses(409, 413, 415)
 Missed = Annotated[Resumption, Query()]
 
 
+def _invalid(field: str, words: str) -> InvalidRequest:
+    faults = Faults()
+    faults.add("invalid_request", field, f"{field} {words}")
+    return faults.error() or InvalidRequest(words)
+
+
+async def _resume_body(request: Request, body: OptionalBody) -> object:
+    """The body of a resume. FastAPI takes the last of a parameter that is there twice."""
+    if len(request.query_params.getlist("missed")) > 1:
+        raise _invalid("missed", "is there twice; send it once")
+    return body
+
+
+Resume = Annotated[Any, Depends(_resume_body)]
+
+
 @router.put(OF_POST, responses=_OF_ONE, **_PUT)
 async def hold_post(post_id: str, context: Here, key: Writer, body: OptionalBody, _: NoQuery) -> Response:
     """Hold a post that waits. No publish claims it until it is resumed; edits go on. A repeat changes the reason."""
     if not storable(post_id):
         raise NotFound.post(post_id)
-    reason = read(NewHold, body).reason
+    reason = _reason(body)
     taken = await context.write(take_of_post, key, post_id, reason, request_id.get(), unsure=UNSURE)
     return _held(context, taken)
 
 
 @router.delete(OF_POST, responses=_OF_ONE, **_DELETE)
-async def resume_post(post_id: str, context: Here, key: Writer, body: OptionalBody, query: Missed) -> Response:
+async def resume_post(post_id: str, context: Here, key: Writer, body: Resume, query: Missed) -> Response:
     """Resume a post. One whose time has gone by stays held, with reason missed, until an edit gives it a new time.
     Missed publish lets it go out now. Send it in the query where a proxy drops bodies of DELETE.
     """
@@ -74,7 +92,7 @@ async def hold_account(account_id: str, context: Here, key: Mover, body: Optiona
 
 @router.delete(OF_ACCOUNT, responses=_OF_ONE, **_DELETE)
 async def resume_account(
-    account_id: str, context: Here, key: Mover, body: OptionalBody, query: Missed
+    account_id: str, context: Here, key: Mover, body: Resume, query: Missed
 ) -> Response:  # fmt: skip
     """Resume an account. Its posts whose time has gone by stay held by themselves, with reason missed. Missed publish
     lets all missed posts of the account go out now.
@@ -90,11 +108,18 @@ async def hold_workspace(context: Here, key: Mover, body: OptionalBody, _: NoQue
 
 
 @router.delete(OF_WORKSPACE, responses=_OF_MANY, **_DELETE)
-async def resume_workspace(context: Here, key: Mover, body: OptionalBody, query: Missed) -> Response:
+async def resume_workspace(context: Here, key: Mover, body: Resume, query: Missed) -> Response:
     """Resume the workspace. Its posts whose time has gone by stay held by themselves, with reason missed. Missed
     publish lets all missed posts of the workspace go out now.
     """
     return await _end(context, key, Scope(key.workspace_id), publish=_publishes(body, query))
+
+
+def _reason(body: object) -> str | None:
+    reason = read(NewHold, body).reason
+    if reason and (wrong := fault_of_reason(reason)) is not None:
+        raise _invalid("reason", wrong)
+    return reason
 
 
 def _publishes(body: object, query: Resumption) -> bool:
@@ -159,7 +184,7 @@ async def _account(context: Context, key: Key, account_id: str) -> Scope:
 
 
 async def _take(context: Context, key: Key, scope: Scope, body: object) -> Response:
-    reason = read(NewHold, body).reason
+    reason = _reason(body)
     actor = _actor(key, request_id.get())
     return _held(context, await context.write(scope_holds.take, scope, actor, reason, unsure=UNSURE))
 
@@ -168,22 +193,40 @@ async def _end(context: Context, key: Key, scope: Scope, *, publish: bool) -> Re
     if publish and (above := await context.read(scope_holds.above, scope)) is not None:
         raise _held_above(above, f"Account {scope.id}")
     total = await resume_scope(context, scope, _actor(key, request_id.get()), publish=publish)
-    above = await context.read(scope_holds.above, scope)
-    return _resumed(above, missed=total.missed, released=total.released)
+    return _resumed(await held_above(context, scope), missed=total.missed, released=total.released)
+
+
+async def held_above(context: Context, scope: Scope) -> Hold | None:
+    """The hold of an account's workspace, behind a resume. Raises Unsure."""
+    try:
+        return await context.read(scope_holds.above, scope)
+    except Unavailable as error:
+        raise Unsure(UNSURE) from error
 
 
 async def resume_scope(context: Context, scope: Scope, actor: Actor, *, publish: bool) -> Step:
-    """All transactions of a resume, each committed before the next one; their sum."""
+    """All transactions of a resume, each committed before the next one; their sum.
+
+    Raises Unavailable when nothing was done, or with a message that says how far it came.
+    """
     works = scope_holds.resuming(scope, actor, publish_missed=publish)
-    work = next(works)
+    work, begun = next(works), False
     while True:
-        step = await context.write(work, unsure=UNSURE)
+        try:
+            step = await context.write(work, unsure=UNSURE)
+        except Unavailable as error:
+            if begun:
+                raise Unsure(UNSURE) from error
+            raise
+        begun = True
         context.ring(webhooks=step.webhooks)
         try:
             work = works.send(step)
         except StopIteration as ended:
             total: Step = ended.value
             return total
+        if step.waits:
+            await asyncio.sleep(PAUSE)
 
 
 def _held_above(above: Hold, what: str) -> Conflict:

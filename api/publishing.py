@@ -73,7 +73,9 @@ def record(tx: Connection, new: NewEdit) -> EditRecord:
     if isinstance(decision, lifecycle.Reject):
         raise errors.restored(decision.code, decision.message, decision.details)
     hold = holds_store.effective(tx, [new.post_id]).get(new.post_id)
-    if hold is not None and not hold.missed:
+    if hold is not None and hold.missed:
+        hold = hold.above
+    if hold is not None:
         details = [Detail("held", hold.level.value)]
         raise Conflict(f"Post {new.post_id} is held, of its {hold.level}; resume that first", details=details)
     edits_store.insert_edits(tx, [new], now)

@@ -1,5 +1,8 @@
 """Holds for tests: taken and ended as the API and the command line do it."""
 
+import time
+from collections.abc import Callable
+
 from sqlalchemy import Engine
 
 from shared.store import holds as holds_store
@@ -31,14 +34,16 @@ def hold_scope(engine: Engine, scope: Scope = ACCOUNT, reason: str | None = None
         return scope_holds.take(tx, scope, KIM, reason)
 
 
-def resume_scope(engine: Engine, scope: Scope = ACCOUNT, *, publish: bool = False) -> Step:
-    """All transactions of a resume; their sum."""
+def resume_scope(
+    engine: Engine, scope: Scope = ACCOUNT, *, publish: bool = False, pause: Callable[[float], object] = time.sleep
+) -> Step:
+    """All transactions of a resume; their sum. `pause`: what comes between two tries at locked posts."""
 
     def in_transaction(work: Work) -> Step:
         with engine.begin() as tx:
             return work(tx)
 
-    return scope_holds.run(scope_holds.resuming(scope, KIM, publish_missed=publish), in_transaction)
+    return scope_holds.run(scope_holds.resuming(scope, KIM, publish_missed=publish), in_transaction, pause)
 
 
 def missed(engine: Engine, post_id: str) -> bool:

@@ -52,12 +52,15 @@ def hold(
     as_json: AsJson = False,
 ) -> None:
     """Hold posts, an account or a workspace: none of its posts goes out until it is resumed; edits go on."""
-    from shared.store import scope_holds  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain.holds import fault_of_reason  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import scope_holds  # noqa: PLC0415 - as above
     from shared.store.acts import Actor  # noqa: PLC0415
 
     _check(post_ids, workspace, account)
     if reason is not None and len(reason) > REASON_MAX:
         refuse(f"--reason may have at most {REASON_MAX} characters and has {len(reason):,}. Shorten it.")
+    if reason is not None and (wrong := fault_of_reason(reason)) is not None:
+        refuse(f"--reason {wrong}.")
     actor = Actor(operator_name(by))
     if post_ids:
         _hold_posts(post_ids, actor.name, reason, data_dir, as_json=as_json)
@@ -138,6 +141,9 @@ def resume(
         echo_wrapped("Its workspace is held still, so its posts stay where they are.")
     if publish:
         echo_wrapped(f"{_posts(total.released)} that missed the time will go out now.")
+        if total.missed:
+            stay = "is locked by another transaction and stays" if total.missed == 1 else "are locked and stay"
+            echo_wrapped(f"{_posts(total.missed)} {stay} held. Enter the same again to send the rest.")
     elif total.missed:
         one = total.missed == 1
         stay = "its time, and stays held until it gets" if one else "their times, and stay held until they get"
@@ -148,6 +154,7 @@ def resume(
 
 
 def _resume_scope(scope: "Scope", by: str, data_dir: Path, *, publish: bool) -> "Step":
+    from shared.domain.errors import Unavailable  # noqa: PLC0415 - as above
     from shared.store import scope_holds  # noqa: PLC0415 - as above
     from shared.store.acts import Actor  # noqa: PLC0415
 
@@ -155,7 +162,11 @@ def _resume_scope(scope: "Scope", by: str, data_dir: Path, *, publish: bool) -> 
         with database(data_dir) as tx:
             return work(tx)
 
-    total = scope_holds.run(scope_holds.resuming(scope, Actor(by), publish_missed=publish), in_transaction)
+    works = scope_holds.resuming(scope, Actor(by), publish_missed=publish)
+    try:
+        total = scope_holds.run(works, in_transaction)
+    except Unavailable as error:
+        refuse(f"{error}.", code=1)
     _ring(total.webhooks, data_dir)
     return total
 

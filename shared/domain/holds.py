@@ -19,6 +19,11 @@ WAITING: Final = frozenset({Status.PENDING_RENDER, Status.GENERATED})
 REASON_MAX: Final = 500
 
 
+def fault_of_reason(reason: str) -> str | None:
+    """What is wrong with the reason of a hold, read after its name; None if it is one line of printable characters."""
+    return None if reason.isprintable() else "must be one line of printable characters; take the others out"
+
+
 class Level(StrEnum):
     """What is held."""
 
@@ -30,7 +35,8 @@ class Level(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A hold. `by`: the name of an operator or of an API key; `reason`: their words, or None. `missed`: Redraft
-    took it, since the post's time went by while it was held.
+    took it, since the post's time went by while it was held. `above`, of a missed one: the hold of the post's account
+    or workspace, which keeps the post too.
     """
 
     level: Level
@@ -38,6 +44,7 @@ class Hold:
     by: str
     reason: str | None
     missed: bool = False
+    above: "Hold | None" = None
 
     def public(self) -> dict[str, Any]:
         """The hold as clients see it."""
@@ -63,7 +70,8 @@ def in_effect(holds: Holds, schedule_revision: int) -> Hold | None:
     """The hold that counts, the nearest first: the post's own, its missed time, its account, its workspace."""
     missed = None
     if holds.missed_at is not None and holds.missed_revision == schedule_revision:
-        missed = Hold(Level.POST, holds.missed_at, REDRAFT, MISSED, missed=True)
+        above = holds.account or holds.workspace
+        missed = Hold(Level.POST, holds.missed_at, REDRAFT, MISSED, missed=True, above=above)
     return holds.own or missed or holds.account or holds.workspace
 
 

@@ -158,6 +158,9 @@ def _of_row(row: Row, last: LastTry | None, past: Past, now: datetime, limits: L
 
 def held(row: Row, hold: Hold, now: datetime) -> Reason:
     """The reason for a post that waits and is held. One that a publish has claimed goes out all the same."""
+    if hold.missed and (above := hold.above) is not None:
+        words = f"its time went by while it was held, and its {above.level} is held by {above.by}: resume that first"
+        return Reason(MISSED, words)
     if hold.missed:
         words = "its time went by while it was held: give it a new time, or let it go out now with"
         return Reason(MISSED, f"{words} redraft posts resume {row.id} --missed publish")

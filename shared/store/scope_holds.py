@@ -3,6 +3,7 @@
 holds.py has the lock and the holds of single posts.
 """
 
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from shared.domain import events
+from shared.domain.errors import Unavailable
 from shared.domain.holds import WAITING, Hold, Level
 from shared.store import acts as acts_store
 from shared.store import holds as holds_store
@@ -24,8 +26,12 @@ NAMED_AT_MOST: Final = 1000
 """Posts under a claim that the answer to a hold names; it counts all of them."""
 TOGETHER: Final = 1000
 """Posts in one transaction of a resume."""
-WAIT_FOR_LOCKED: Final = 1.0
-"""Seconds that the last step of a resume waits for a post that another session has locked."""
+TRIES: Final = 5
+"""Tries of a resume to end a hold while another session has locked a post that is past its time."""
+ROUNDS: Final = 3
+"""Rounds in which a resume looks for missed posts that another session has locked."""
+PAUSE: Final = 0.2
+"""Seconds between two such tries or rounds. No lock is kept meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,7 @@ _OVERDUE = text(f"""
 _OF_MISSED = f"{HELD_BY_ITSELF} AND held_at IS NULL AND status IN ('generated', 'pending_render') AND {_MINE}"
 _MISSED = text(f"""
     SELECT id FROM posts
-    WHERE {_OF_MISSED} AND NOT {HELD_BY_SCOPE} LIMIT :limit""")
+    WHERE {_OF_MISSED} AND NOT {HELD_BY_SCOPE} AND id <> ALL(CAST(:passed AS text[])) LIMIT :limit""")
 _COUNT_MISSED = text(f"""
     SELECT count(*) FROM posts
     WHERE {_OF_MISSED} AND missed_at >= :since""")
@@ -143,53 +149,77 @@ _END = text("""
 @dataclass(frozen=True, slots=True)
 class Step:
     """One transaction of a resume. `more`: it is to be run again. `missed`: how many posts stay held, since their time
-    went by under the hold that this step ended; `released`: posts that go out now; `webhooks`: to ring for.
+    went by under the hold that this step ended; `released`: posts that go out now; `webhooks`: to ring for; `locked`:
+    posts that it passed over, since other sessions have locked them.
     """
 
     more: bool = False
     missed: int = 0
     released: int = 0
     webhooks: tuple[str, ...] = ()
+    locked: tuple[str, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next transaction comes after a pause, so that others let go of their locks."""
+        return bool(self.locked) and not self.more
+
+    def __add__(self, other: "Step") -> "Step":
+        missed, released = self.missed + other.missed, self.released + other.released
+        return Step(missed=missed, released=released, webhooks=(*self.webhooks, *other.webhooks))
 
 
 Work = Callable[[Connection], Step]
 
 
 def resuming(scope: Scope, actor: Actor, *, publish_missed: bool = False) -> Generator[Work, Step, Step]:
-    """The transactions that resume an account or a workspace, one after the other: run each, and send its Step back.
-    Returned: the sum.
+    """The transactions that resume an account or a workspace, one after the other: run each, send its Step back, and
+    pause where it says so. Returned: the sum. Raises Unavailable while the hold stands, if a post stays locked.
 
-    First, posts whose time went by are marked as missed while the hold still stands. The last step locks the holds
-    alone, marks what came due meanwhile, and ends the hold in the same transaction. So no claim can find the hold gone
-    and such a post unmarked. `publish_missed`: the hold ends first; then each missed post of the account or the
-    workspace is let go, also those of earlier holds. A resume that stopped anywhere is simply begun again.
+    First, posts whose time went by are marked as missed while the hold still stands. `end` locks the holds alone, marks
+    what came due meanwhile, and ends the hold in the same transaction. So no claim can find the hold gone and such a
+    post unmarked. `publish_missed`: the hold ends first; then each missed post of the account or the workspace is let
+    go, also those of earlier holds. One that stays locked stays missed. A resume that stopped is simply begun again.
     """
-    total = Step()
-    works: tuple[Work, ...] = (mark_page, partial(end, scope=scope, actor=actor, publish_missed=False))
-    if publish_missed:
-        works = (partial(end, scope=scope, actor=actor, publish_missed=True), partial(release_page, scope=scope))
-    for work in works:
-        more = True
-        while more:
-            step = yield work
-            total = Step(
-                missed=total.missed + step.missed,
-                released=total.released + step.released,
-                webhooks=(*total.webhooks, *step.webhooks),
-            )
-            more = step.more
-    return total
+    total, step, tries = Step(), Step(more=not publish_missed), 0
+    while step.more:
+        step = yield mark_page
+        total += step
+    step = Step(more=True)
+    while step.more or step.locked:
+        step = yield partial(end, scope=scope, actor=actor, publish_missed=publish_missed)
+        total += step
+        tries += bool(step.locked)
+        if tries == TRIES:
+            said = f"Post {step.locked[0]} is locked by another transaction, so the hold stands; send the resume again"
+            raise Unavailable(message=said)
+    passed: tuple[str, ...] = ()
+    for _ in range(ROUNDS if publish_missed else 0):
+        step, passed = Step(more=True), ()
+        while step.more:
+            step = yield partial(release_page, scope=scope, passed=passed)
+            total, passed = total + step, step.locked
+        if not passed:
+            break
+    return total + Step(missed=len(passed))
 
 
-def run(works: Generator[Work, Step, Step], in_transaction: Callable[[Work], Step]) -> Step:
+def run(
+    works: Generator[Work, Step, Step],
+    in_transaction: Callable[[Work], Step],
+    pause: Callable[[float], object] = time.sleep,
+) -> Step:
     """Run the transactions of a resume; their sum. `in_transaction` runs one in a transaction and commits it."""
     work = next(works)
     while True:
+        step = in_transaction(work)
         try:
-            work = works.send(in_transaction(work))
+            work = works.send(step)
         except StopIteration as ended:
             total: Step = ended.value
             return total
+        if step.waits:
+            pause(PAUSE)
 
 
 def mark_page(tx: Connection) -> Step:
@@ -199,7 +229,9 @@ def mark_page(tx: Connection) -> Step:
 
 
 def end(tx: Connection, scope: Scope, actor: Actor, *, publish_missed: bool) -> Step:
-    """End a hold, with all claims kept out. `more`: many posts came due; they are marked, and the hold stands."""
+    """End a hold, with all claims kept out. It waits for no post. `more`: many posts came due; they are marked, and the
+    hold stands. `locked`: these came due too, and other sessions have locked them; the hold stands.
+    """
     _lock_alone(tx, scope)
     hold = of(tx, scope)
     if hold is None:
@@ -207,10 +239,11 @@ def end(tx: Connection, scope: Scope, actor: Actor, *, publish_missed: bool) -> 
     webhooks: list[str] = []
     if not publish_missed:
         overdue = list(tx.execute(_OVERDUE, scope.given() | {"limit": TOGETHER}).scalars())
-        posts_store.wait_at_most(tx, WAIT_FOR_LOCKED)
-        locked = posts_store.lock_posts(tx, overdue, "wait")
-        now, holds = posts_store.clock(tx), holds_store.of(tx, locked)
-        webhooks = holds_store.miss(tx, [locked[one] for one in locked if goes_by(locked[one], holds.get(one), now)])
+        mine = posts_store.lock_posts(tx, overdue, "skip")
+        now, holds = posts_store.clock(tx), holds_store.of(tx, mine)
+        webhooks = holds_store.miss(tx, [mine[one] for one in mine if goes_by(mine[one], holds.get(one), now)])
+        if locked := tuple(one for one in overdue if one not in mine):
+            return Step(webhooks=tuple(webhooks), locked=locked)
         if len(overdue) == TOGETHER:
             return Step(more=True, webhooks=tuple(webhooks))
     tx.execute(_END, scope.given())
@@ -220,20 +253,24 @@ def end(tx: Connection, scope: Scope, actor: Actor, *, publish_missed: bool) -> 
     return Step(missed=0 if publish_missed else missed, webhooks=tuple(webhooks))
 
 
-def release_page(tx: Connection, scope: Scope) -> Step:
-    """Let missed posts go out that no account's or workspace's hold keeps."""
-    found = list(tx.execute(_MISSED, scope.given() | {"limit": TOGETHER}).scalars())
+def release_page(tx: Connection, scope: Scope, passed: tuple[str, ...] = ()) -> Step:
+    """Let missed posts go out that nothing above holds. `passed`: posts to leave out; the Step's `locked` has them."""
+    found = list(tx.execute(_MISSED, scope.given() | {"limit": TOGETHER, "passed": list(passed)}).scalars())
     if not found:
-        return Step()
-    posts_store.wait_at_most(tx, WAIT_FOR_LOCKED)
-    locked = posts_store.lock_posts(tx, found, "wait")
+        return Step(locked=passed)
+    locked = posts_store.lock_posts(tx, found, "skip")
     holds = holds_store.of(tx, locked)
     mine = [
         post
         for post_id, post in locked.items()
         if post_id in holds and holds[post_id].own is None and post.facts.status in WAITING and not post.facts.deleted
     ]
-    return Step(len(found) == TOGETHER, released=len(mine), webhooks=tuple(holds_store.release_missed(tx, mine)))
+    return Step(
+        len(found) == TOGETHER,
+        released=len(mine),
+        webhooks=tuple(holds_store.release_missed(tx, mine)),
+        locked=(*passed, *(one for one in found if one not in locked)),
+    )
 
 
 # The look at all rows of `holds` comes first, and costs nothing where there are none.

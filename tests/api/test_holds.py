@@ -1,13 +1,20 @@
 """PUT and DELETE of holds from outside: a post, an account, the workspace; what GET and the list say of it."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from api.holds import UNSURE, held_above, resume_scope
+from shared.domain.errors import Unavailable
+from shared.domain.holds import Hold
+from shared.domain.ids import new_id
+from shared.store.scope_holds import Step
 from tests import factories
 from tests.api.answers import client, error, fields
+from tests.holding import ACCOUNT, KIM
 from tests.stack import Running
 
 
@@ -91,6 +98,82 @@ def test_missed_posts_of_an_account_are_counted_and_let_go(stack: Running) -> No
     assert [stack.row("posts", post).missed_revision for post in posts] == [None] * 3
 
 
+@pytest.fixture
+def late_ones(stack: Running) -> tuple[str, list[str]]:
+    """The path of a held account's hold, and three posts of it that are past their time."""
+    with stack.engine.begin() as tx:
+        account = factories.account(tx, new_id("acc"))
+        posts = [factories.post(tx, account_id=account, scheduled_time=factories.soon(-5)) for _ in range(3)]
+    path = f"/v1/accounts/{account}/hold"
+    stack.http.put(path)
+    return path, posts
+
+
+LOCK = text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE")
+
+
+def test_a_resume_that_publishes_passes_over_a_locked_post_and_counts_it_as_missed(
+    stack: Running, late_ones: tuple[str, list[str]]
+) -> None:
+    path, posts = late_ones
+    assert stack.http.delete(path).json()["missed"] == 3
+    stack.http.put(path)
+    publish = {"missed": "publish"}
+    with stack.engine.begin() as person:
+        person.execute(LOCK, {"id": posts[1]})
+        answer = stack.http.delete(path, params=publish)
+        assert (answer.status_code, answer.json()) == (200, {"held": None, "missed": 1, "released": 2})
+        assert [stack.row("posts", post).missed_revision for post in posts] == [None, 1, None]
+    assert stack.http.delete(path, params=publish).json() == {"held": None, "missed": 0, "released": 1}
+
+
+def test_a_resume_that_meets_a_locked_overdue_post_names_it_and_the_hold_stands(
+    stack: Running, late_ones: tuple[str, list[str]]
+) -> None:
+    path, posts = late_ones
+    with stack.engine.begin() as person:
+        person.execute(LOCK, {"id": posts[1]})
+        refused = error(stack.http.delete(path), 503)
+        assert posts[1] in refused["message"]
+        assert "the hold stands" in refused["message"]
+        assert stack.http.get(f"/v1/posts/{posts[1]}").json()["held"]["of"] == "account"
+    assert stack.http.delete(path).json() == {"held": None, "missed": 3, "released": 0}
+
+
+class OutOfReach:
+    """A database that goes away behind the first commits."""
+
+    def __init__(self, commits: int) -> None:
+        self.commits = commits
+
+    async def write(self, _: object, *, unsure: str) -> Step:
+        assert unsure == UNSURE
+        if not self.commits:
+            raise Unavailable
+        self.commits -= 1
+        return Step()
+
+    async def read(self, *_: object) -> Hold | None:
+        raise Unavailable
+
+    def ring(self, **_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("commits", "message"), [(0, "nothing was accepted"), (1, UNSURE), (2, UNSURE)])
+def test_after_the_first_commit_of_a_resume_no_answer_says_that_nothing_was_accepted(
+    commits: int, message: str
+) -> None:
+    context: Any = OutOfReach(commits)
+
+    async def resume() -> None:
+        await resume_scope(context, ACCOUNT, KIM, publish=True)
+        await held_above(context, ACCOUNT)
+
+    with pytest.raises(Unavailable, match=message):
+        asyncio.run(resume())
+
+
 def test_publish_under_a_hold_above_is_a_conflict(stack: Running) -> None:
     post = stack.post(scheduled_time=factories.soon(-5))
     stack.http.put("/v1/hold")
@@ -141,12 +224,17 @@ def test_scopes_of_keys(stack: Running) -> None:
     ("method", "given", "field"),
     [
         ("PUT", {"json": {"reason": "x" * 501}}, "reason"),
+        ("PUT", {"json": {"reason": "two\nlines"}}, "reason"),
+        ("PUT", {"json": {"reason": "\x1b[31mred"}}, "reason"),
+        ("PUT", {"json": {"reason": "back\u202ewards"}}, "reason"),
         ("PUT", {"json": {"reasons": "x"}}, "reasons"),
         ("PUT", {"json": {"reason": None}}, "reason"),
         ("PUT", {"params": {"missed": "publish"}}, "missed"),
         ("DELETE", {"json": {"missed": "drop"}}, "missed"),
         ("DELETE", {"params": {"missed": "drop"}}, "missed"),
         ("DELETE", {"params": {"misses": "publish"}}, "misses"),
+        ("DELETE", {"params": [("missed", "keep"), ("missed", "publish")]}, "missed"),
+        ("DELETE", {"params": [("missed", "publish"), ("missed", "publish")]}, "missed"),
     ],
 )
 def test_what_is_malformed_is_refused(stack: Running, method: str, given: dict[str, Any], field: str) -> None:

@@ -47,6 +47,25 @@ def test_a_post_that_missed_its_time_while_held_is_let_go(stack: Running) -> Non
     assert stack.http.get(f"/v1/posts/{post}").json()["held"] is None
 
 
+@pytest.mark.parametrize("of", ["account", "workspace"])
+def test_a_post_that_missed_its_time_stays_while_its_account_or_workspace_is_held(stack: Running, of: str) -> None:
+    with stack.engine.begin() as tx:
+        account = factories.account(tx, f"acc_now_{of}")
+        post = factories.post(tx, account_id=account, scheduled_time=factories.soon(-5))
+    stack.http.put(f"/v1/posts/{post}/hold")
+    assert stack.http.delete(f"/v1/posts/{post}/hold").json()["missed"] == 1
+    above = f"/v1/accounts/{account}/hold" if of == "account" else "/v1/hold"
+    stack.http.put(above)
+    try:
+        held = stack.http.post(f"/v1/posts/{post}/publish")
+        assert (error(held, 409)["code"], fields(held)) == ("conflict", ["held"])
+        assert f"of its {of}" in error(held)["message"]
+        assert stack.edits_of(post) == []
+    finally:
+        stack.http.delete(above)
+    assert stack.http.post(f"/v1/posts/{post}/publish").status_code == 202
+
+
 @pytest.mark.parametrize("status", ["posted", "failed", "claimed"])
 def test_a_post_that_takes_no_edit_is_refused_and_leaves_none(stack: Running, status: str) -> None:
     columns: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 from sqlalchemy import create_engine, text
 
+from shared.domain.errors import Unavailable
 from shared.local.postgres import PostgreSQL
 from shared.store import db, failures, scope_holds
 from shared.store import holds as holds_store
@@ -53,7 +54,7 @@ class HeldInterleavings(base.Interleavings):
         try:
             self._do(what, post_id, given["pick"])
         except Exception as error:
-            if not db.lock_timed_out(error):
+            if not (isinstance(error, Unavailable) or db.lock_timed_out(error)):
                 raise
             event(f"{what}: it waited for a lock, in vain")
         else:
@@ -96,7 +97,7 @@ class HeldInterleavings(base.Interleavings):
                 tx.execute(text("SET LOCAL lock_timeout = 50"))
                 return work(tx)
 
-        scope_holds.run(scope_holds.resuming(ACCOUNT, KIM, publish_missed=publish), in_transaction)
+        scope_holds.run(scope_holds.resuming(ACCOUNT, KIM, publish_missed=publish), in_transaction, lambda _: None)
 
     def _note(self, tx: Any, post_id: str, *, named: bool) -> None:
         """What a held post may have: the tries that it has, or any under a claim that was there before."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from shared.domain.errors import Unavailable
 from shared.domain.holds import Level
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
@@ -189,3 +190,51 @@ def test_a_resume_that_publishes_is_not_undone_by_a_look_for_missed_posts(
     assert [step.released for step in steps] == [1]
     assert not holding.missed(engine, due)
     assert publish_now((due, 1))[0] == {due: "done"}
+
+
+@pytest.mark.parametrize("let_go", [False, True])
+def test_a_resume_keeps_out_no_claims_while_it_waits_for_a_locked_overdue_post(
+    engine: Engine, fake_services: FakeServices, due: str, *, let_go: bool
+) -> None:
+    with engine.begin() as tx:
+        others = [
+            factories.post(tx, account_id=factories.INSTAGRAM, scheduled_time=factories.soon(-5)) for _ in range(9)
+        ]
+    holding.hold_scope(engine)
+    sent: list[dict[str, str]] = []
+    with engine.connect() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": due})
+
+        def meanwhile(_: float) -> None:
+            sent.append(publish_now((others.pop(), 1))[0])
+            assert publish_now((due, 1))[0] != {due: "done"}
+            if let_go:
+                person.rollback()
+
+        if let_go:
+            assert holding.resume_scope(engine, pause=meanwhile).missed == 1
+        else:
+            with pytest.raises(Unavailable, match=f"Post {due} is locked.*the hold stands"):
+                holding.resume_scope(engine, pause=meanwhile)
+    assert [list(outcome.values()) for outcome in sent] == [["done"]] * (1 if let_go else scope_holds.TRIES - 1)
+    assert holding.missed(engine, due) is let_go
+    assert publish_now((due, 1))[0] == {due: "held"}
+    assert holding.resume_scope(engine).missed == (0 if let_go else 1)
+    assert publish_now((due, 1))[0] == {due: "held"}
+
+
+def test_of_many_missed_posts_those_that_are_locked_come_last_and_are_passed_over(
+    engine: Engine, due: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scope_holds, "TOGETHER", 2)
+    with engine.begin() as tx:
+        posts = [factories.post(tx, scheduled_time=factories.soon(-5)) for _ in range(9)]
+    holding.hold_scope(engine)
+    schedule.mark_missed()
+    pauses: list[float] = []
+    with engine.connect() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = ANY(:ids) FOR UPDATE"), {"ids": posts[:5]})
+        step = holding.resume_scope(engine, publish=True, pause=pauses.append)
+    assert (step.released, step.missed, len(pauses)) == (5, 5, scope_holds.ROUNDS - 1)
+    assert [holding.missed(engine, post) for post in posts] == [True] * 5 + [False] * 4
+    assert holding.resume_scope(engine, publish=True).released == 5

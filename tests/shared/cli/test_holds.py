@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
 from shared.cli import posts as command
@@ -69,6 +69,36 @@ def test_an_account_or_a_workspace_is_held_and_resumed(engine: Engine, option: s
     assert missed(engine, late)
     assert as_json("resume", option, scope_id, "--missed", "publish") == {"held": None, "missed": 0, "released": 1}
     assert not missed(engine, late)
+
+
+def test_show_names_no_resume_that_sends_nothing_while_the_account_is_held(engine: Engine) -> None:
+    with engine.begin() as tx:
+        late = factories.post(tx, scheduled_time=factories.soon(-5))
+    redraft("hold", late)
+    redraft("resume", late)
+    assert f"redraft posts resume {late} --missed publish" in " ".join(redraft("show", late).stdout.split())
+    redraft("hold", "--account", factories.TIKTOK, "--by", "kim")
+    shown = as_json("show", late)
+    assert shown["reason"] == "missed"
+    assert "redraft posts resume" not in shown["why"]
+    assert "its account is held by kim" in shown["why"]
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31mred", "back\u202ewards"])
+def test_a_reason_is_one_line_of_printable_characters(engine: Engine, reason: str) -> None:
+    refused = redraft("hold", "--account", factories.TIKTOK, "--reason", reason, code=2)
+    assert "printable characters" in refused.output
+
+
+def test_a_resume_that_meets_a_locked_post_names_it_and_the_hold_stands(engine: Engine) -> None:
+    with engine.begin() as tx:
+        late = factories.post(tx, scheduled_time=factories.soon(-5))
+    redraft("hold", "--account", factories.TIKTOK)
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": late})
+        said = " ".join(redraft("resume", "--account", factories.TIKTOK, code=1).output.split())
+    assert f"Post {late} is locked" in said
+    assert "the hold stands" in said
 
 
 def test_publish_of_an_account_in_a_held_workspace_is_refused(engine: Engine) -> None:

@@ -21,14 +21,19 @@ ALL = Holds(OWN, 3, NOON, ACCOUNT, WORKSPACE)
     [
         (Holds(), None),
         (ALL, OWN),
-        (replace(ALL, own=None), NOW_MISSED),
+        (replace(ALL, own=None), replace(NOW_MISSED, above=ACCOUNT)),
+        (replace(ALL, own=None, account=None), replace(NOW_MISSED, above=WORKSPACE)),
+        (replace(ALL, own=None, account=None, workspace=None), NOW_MISSED),
         (replace(ALL, own=None, missed_revision=2), ACCOUNT),
         (Holds(account=ACCOUNT, workspace=WORKSPACE), ACCOUNT),
         (Holds(workspace=WORKSPACE), WORKSPACE),
         (Holds(missed_revision=2, missed_at=NOON), None),
     ],
-    ids=["nothing", "its own", "missed", "a new time ends missed", "its account", "its workspace", "moved since"],
-)
+    ids=[
+        "nothing", "its own", "missed and its account", "missed and its workspace", "missed", "a new time ends missed",
+        "its account", "its workspace", "moved since",
+    ],
+)  # fmt: skip
 def test_the_nearest_hold_counts(holds: Holds, counts: Hold | None) -> None:
     assert in_effect(holds, 3) == counts
 

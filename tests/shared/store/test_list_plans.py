@@ -236,7 +236,7 @@ OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("ix_posts_free", scope_holds._UNDER_A_HOLD, {"limit": 1000}),
     ("ix_posts_free", scope_holds._OVERDUE, SCOPE),
     ("ix_posts_claims", scope_holds._GOING_OUT, SCOPE),
-    ("ix_posts_held", scope_holds._MISSED, SCOPE),
+    ("ix_posts_held", scope_holds._MISSED, SCOPE | {"passed": ["post_7"]}),
     ("ix_posts_held", hold_lists._HELD_POSTS, {"limit": 201}),
     ("ix_posts_unrendered", late._LATE, {"limit": 200, "late": 10.0}),
     *[(f"ix_posts_{name}", due_posts._DUE, DUE) for name in ("due", "unrendered", "claims")],
