@@ -18,7 +18,7 @@ from api.models.holds import HoldReport, NewHold, Resumed, Resumption
 from api.models.openapi import takes
 from shared.domain.body_reading import read
 from shared.domain.errors import Conflict, Detail, Faults, InvalidRequest, NotFound, Unavailable
-from shared.domain.holds import Hold, fault_of_reason
+from shared.domain.holds import Hold
 from shared.domain.lifecycle import ClaimKind
 from shared.domain.posts import Post
 from shared.store import creation as creation_store
@@ -65,7 +65,7 @@ async def hold_post(post_id: str, context: Here, key: Writer, body: OptionalBody
     """Hold a post that waits. No publish claims it until it is resumed; edits go on. A repeat changes the reason."""
     if not storable(post_id):
         raise NotFound.post(post_id)
-    reason = _reason(body)
+    reason = read(NewHold, body).reason
     taken = await context.write(take_of_post, key, post_id, reason, request_id.get(), unsure=UNSURE)
     return _held(context, taken)
 
@@ -113,13 +113,6 @@ async def resume_workspace(context: Here, key: Mover, body: Resume, query: Misse
     publish lets all missed posts of the workspace go out now.
     """
     return await _end(context, key, Scope(key.workspace_id), publish=_publishes(body, query))
-
-
-def _reason(body: object) -> str | None:
-    reason = read(NewHold, body).reason
-    if reason and (wrong := fault_of_reason(reason)) is not None:
-        raise _invalid("reason", wrong)
-    return reason
 
 
 def _publishes(body: object, query: Resumption) -> bool:
@@ -184,7 +177,7 @@ async def _account(context: Context, key: Key, account_id: str) -> Scope:
 
 
 async def _take(context: Context, key: Key, scope: Scope, body: object) -> Response:
-    reason = _reason(body)
+    reason = read(NewHold, body).reason
     actor = _actor(key, request_id.get())
     return _held(context, await context.write(scope_holds.take, scope, actor, reason, unsure=UNSURE))
 

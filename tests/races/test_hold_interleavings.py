@@ -11,7 +11,7 @@ import pytest
 from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, pool, text
 
 from shared.domain.errors import Unavailable
 from shared.local.postgres import PostgreSQL
@@ -145,6 +145,7 @@ TestHeldInterleavings.settings = settings(base.FIXED, max_examples=20)
 def _stage(postgres: PostgreSQL) -> Iterator[None]:
     url = postgres.create_database("hold_interleavings", template=TEMPLATE)
     with pytest.MonkeyPatch.context() as patch, factories.set_up(patch, url), stopping_points():
-        HeldInterleavings.engine = create_engine(url)
+        # A connection that is used again may have lost what was prepared on it. Only db.make_engine knows of that.
+        HeldInterleavings.engine = create_engine(url, poolclass=pool.NullPool)
         yield
         HeldInterleavings.engine.dispose()
