@@ -10,21 +10,21 @@ from starlette.responses import Response
 
 from api import posts
 from api.context import Context, Here, Mover, Unsure, Writer, storable
-from api.http import problems
+from api.http import pagination, problems
 from api.http.json_answer import JsonAnswer
 from api.http.problems import request_id
 from api.http.reading import NoQuery, OptionalBody
 from api.models.holds import HoldReport, NewHold, Resumed, Resumption
 from api.models.openapi import takes
 from shared.domain.body_reading import read
-from shared.domain.errors import Conflict, Detail, Faults, InvalidRequest, NotFound, Unavailable
+from shared.domain.errors import Conflict, Detail, Faults, NotFound, Unavailable
 from shared.domain.holds import Hold
 from shared.domain.lifecycle import ClaimKind
 from shared.domain.posts import Post
 from shared.store import creation as creation_store
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
-from shared.store import scope_holds
+from shared.store import reads, scope_holds
 from shared.store.acts import Actor
 from shared.store.keys import Key
 from shared.store.scope_holds import PAUSE, Scope, Step, Taken
@@ -44,16 +44,11 @@ _OF_MANY: Final = problems.refuses(409, 413, 415)
 Missed = Annotated[Resumption, Query()]
 
 
-def _invalid(field: str, words: str) -> InvalidRequest:
-    faults = Faults()
-    faults.add("invalid_request", field, f"{field} {words}")
-    return faults.error() or InvalidRequest(words)
-
-
 async def _resume_body(request: Request, body: OptionalBody) -> object:
-    """The body of a resume. FastAPI takes the last of a parameter that is there twice."""
-    if len(request.query_params.getlist("missed")) > 1:
-        raise _invalid("missed", "is there twice; send it once")
+    """The body of a resume, whose query says its field once."""
+    faults = Faults()
+    pagination.repeated(Resumption, request, faults)
+    faults.raise_if_any()
     return body
 
 
@@ -154,9 +149,7 @@ def end_of_post(
 
 def _locked(tx: Connection, key: Key, post_id: str) -> Post:
     """The workspace's post, under its lock. Another workspace's post is never locked: it could notice even a lock."""
-    found, _ = posts_store.read_posts(tx, [post_id])
-    post = found.get(post_id)
-    if post is None or post.workspace_id != key.workspace_id or post.facts.deleted:
+    if reads.post(tx, key.workspace_id, post_id) is None:
         raise NotFound.post(post_id)
     post = posts_store.lock_posts(tx, [post_id], "wait")[post_id]
     if post.facts.deleted:

@@ -19,7 +19,7 @@ from shared.domain.errors import Conflict, Detail, NotFound
 from shared.domain.holds import Hold
 from shared.domain.lifecycle import Status, etag
 from shared.domain.posts import Post, detailed
-from shared.store import failures
+from shared.store import failures, reads
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
@@ -52,9 +52,7 @@ def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retrie
 
     Another workspace's post is never locked: it could notice even a lock.
     """
-    found, _ = posts_store.read_posts(tx, [post_id])
-    post = found.get(post_id)
-    if post is None or post.workspace_id != key.workspace_id or post.facts.deleted:
+    if reads.post(tx, key.workspace_id, post_id) is None:
         raise NotFound.post(post_id)
     holds_store.lock_in_share(tx, [post_id])
     locked = posts_store.lock_posts(tx, [post_id], "wait")

@@ -78,7 +78,7 @@ class Asked:
 def read(query: Paging, request: Request, workspace_id: str, seal: Seal, kinds: Sequence[type]) -> Asked:
     """Check what FastAPI does not: parameters that are there twice, and the cursor. Raises InvalidRequest."""
     faults = Faults()
-    _repeated(type(query), request, faults)
+    repeated(type(query), request, faults)
     faults.raise_if_any()
     filters = {*names(type(query))} - {"limit", "cursor"}
     pairs = request.query_params.multi_items()
@@ -98,12 +98,13 @@ def refusal(request: Request, errors: Iterable[Any]) -> InvalidRequest:
     [query] = request.scope["route"].dependant.query_params
     model: type[Paging] = query.field_info.annotation
     faults = Faults()
-    _repeated(model, request, faults)
+    repeated(model, request, faults)
     faults_of(model, ({**each, "loc": each["loc"][1:]} for each in errors), faults)
     return faults.error() or InvalidRequest("The query is not understood")
 
 
-def _repeated(model: type[Paging], request: Request, faults: Faults) -> None:
+def repeated(model: type[Body], request: Request, faults: Faults) -> None:
+    """Add a fault for each parameter of the model that is there twice. FastAPI takes the last one."""
     pairs = request.query_params.multi_items()
     for name in names(model):
         if sum(pair[0] == name for pair in pairs) > 1:

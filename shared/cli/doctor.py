@@ -101,8 +101,8 @@ def _webhooks(found: "Webhooks") -> dict[str, Any]:
 
 def _healthy(facts: "Facts") -> list[str]:
     """One line for each part that answered."""
-    from shared.cli.service_findings import counted  # noqa: PLC0415
     from shared.domain.edit_histories import duration  # noqa: PLC0415
+    from shared.domain.plurals import counted  # noqa: PLC0415
     from shared.domain.start_rules import is_too_old  # noqa: PLC0415 - as above
 
     lines = []

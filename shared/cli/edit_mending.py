@@ -7,6 +7,7 @@ import typer
 
 from shared.cli.places import parts, reaching
 from shared.cli.workspaces import database, echo, echo_wrapped, refuse, say, say_json
+from shared.domain.plurals import counted
 
 if TYPE_CHECKING:
     from shared.domain.edit_histories import Prospect
@@ -39,7 +40,7 @@ def mend_chosen(wanted: "EditFilter", verb: str, actor: "Actor", *, yes: bool, d
     if not as_json:
         _preview(prospects, verb, str(wanted.status), more=more)
         if not yes:
-            typer.confirm(f"{verb.capitalize()} {_edits(len(prospects))}?", abort=True)
+            typer.confirm(f"{verb.capitalize()} {counted(len(prospects), 'edit')}?", abort=True)
     done: list[str] = []
     left: list[str] = []
     act = requeues.Act(began_at)
@@ -47,7 +48,7 @@ def mend_chosen(wanted: "EditFilter", verb: str, actor: "Actor", *, yes: bool, d
         try:
             mended = _mend(part, verb, actor, data_dir, None if yes else act)
         except typer.Exit:
-            count = f"{len(done):,} of {_edits(len(prospects))}"
+            count = f"{len(done):,} of {counted(len(prospects), 'edit')}"
             echo_wrapped(f"Before that {count} had been done. Run the command again for the rest.", err=True)
             raise
         done, left = done + mended.done, left + mended.left
@@ -58,7 +59,7 @@ def mend_chosen(wanted: "EditFilter", verb: str, actor: "Actor", *, yes: bool, d
         say_json(rows + [{"editId": one, "done": False, "why": why} for one in left])
     else:
         ended = "queued again" if verb == "requeue" else "discarded"
-        echo(f"{len(done):,} of {_edits(len(prospects))} {'is' if len(done) == 1 else 'are'} {ended}.")
+        echo(f"{len(done):,} of {counted(len(prospects), 'edit')} {'is' if len(done) == 1 else 'are'} {ended}.")
         if left:
             some = " ".join(left[:SHOWN]) + (" …" if len(left) > SHOWN else "")
             echo_wrapped(f"{len(left):,} have changed or are locked by another session; try again: {some}", err=True)
@@ -201,10 +202,6 @@ def _group_as_json(group: "ErrorGroup") -> dict[str, Any]:
 def error_words(code: str | None, message: str | None) -> str:
     """An error as lists show it: `--error` takes any part of it."""
     return ": ".join(one for one in (code, message) if one)
-
-
-def _edits(count: int) -> str:
-    return f"{count:,} edit{'' if count == 1 else 's'}"
 
 
 def check_which(ids: list[str] | None, *, filtered: bool, as_json: bool, yes: bool) -> None:

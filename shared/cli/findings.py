@@ -9,10 +9,11 @@ from typing import Final
 
 from shared.cli.facts import DatabaseFacts, Facts, Finding, RedisFacts, WorkerFacts
 from shared.cli.finding_weights import weight
-from shared.cli.service_findings import counted, failed_posts, services, webhooks
+from shared.cli.service_findings import failed_posts, services, webhooks
 from shared.domain import waits
 from shared.domain.edit_histories import duration, listed
 from shared.domain.failure_classes import NAMED_AT_MOST
+from shared.domain.plurals import counted
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
 SKEW: Final = 1.0

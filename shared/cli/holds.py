@@ -20,6 +20,7 @@ from shared.cli.workspaces import (
     refuse,
     say_json,
 )
+from shared.domain.plurals import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -97,7 +98,7 @@ def _hold_posts(post_ids: Sequence[str], by: str, reason: str | None, data_dir: 
     if as_json:
         say_json({"held": held, "goingOut": going_out, "left": left})
     else:
-        echo(f"{_posts(len(held))} held.")
+        echo(f"{counted(len(held), 'post')} held.")
         _say_going_out(going_out, len(going_out))
         for post_id in left:
             echo(f"{post_id} does not wait to go out, or there is no such post: it is left as it is.", err=True)
@@ -140,15 +141,15 @@ def resume(
     if above is not None:
         echo_wrapped("Its workspace is held still, so its posts stay where they are.")
     if publish:
-        echo_wrapped(f"{_posts(total.released)} that missed the time will go out now.")
+        echo_wrapped(f"{counted(total.released, 'post')} that missed the time will go out now.")
         if total.missed:
             stay = "is locked by another transaction and stays" if total.missed == 1 else "are locked and stay"
-            echo_wrapped(f"{_posts(total.missed)} {stay} held. Enter the same again to send the rest.")
+            echo_wrapped(f"{counted(total.missed, 'post')} {stay} held. Enter the same again to send the rest.")
     elif total.missed:
         one = total.missed == 1
         stay = "its time, and stays held until it gets" if one else "their times, and stay held until they get"
         echo_wrapped(
-            f"{_posts(total.missed)} missed {stay} a new one. To send {'it' if one else 'them'} now: "
+            f"{counted(total.missed, 'post')} missed {stay} a new one. To send {'it' if one else 'them'} now: "
             f"redraft posts resume --{scope.level} {scope.id} --missed publish"
         )
 
@@ -190,12 +191,12 @@ def _resume_posts(post_ids: Sequence[str], by: str, data_dir: Path, *, publish: 
     if as_json:
         say_json({"resumed": resumed, "held": {post_id: hold.public() for post_id, hold in still.items()}})
     else:
-        echo(f"{_posts(len(resumed))} resumed.")
+        echo(f"{counted(len(resumed), 'post')} resumed.")
         for post_id, hold in list(still.items())[:NAMED]:
             why = f": {hold.reason}" if hold.reason else ""
             echo_wrapped(f"{post_id} is held still, of its {hold.level}{why}")
         if len(still) > NAMED:
-            echo(f"So are {_posts(len(still) - NAMED)} more; --json names all.")
+            echo(f"So are {counted(len(still) - NAMED, 'post')} more; --json names all.")
 
 
 def _lock(tx: "Connection", post_ids: Sequence[str]) -> Any:
@@ -235,8 +236,4 @@ def _say_going_out(going_out: Sequence[str], total: int) -> None:
     if total:
         more = f" and {total - NAMED:,} more" if total > NAMED else ""
         was = "was going out already, and goes on" if total == 1 else "were going out already, and go on"
-        echo_wrapped(f"{_posts(total)} {was}: {', '.join(going_out[:NAMED])}{more}")
-
-
-def _posts(count: int) -> str:
-    return f"{count:,} post{'' if count == 1 else 's'}"
+        echo_wrapped(f"{counted(total, 'post')} {was}: {', '.join(going_out[:NAMED])}{more}")

@@ -10,12 +10,13 @@ from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple
 
 from shared.cli.api_client import SOME_FAILED, SOME_SKIPPED, Api, RefusedError
-from shared.cli.reschedule_screen import Screen, counted
+from shared.cli.reschedule_screen import Screen
 from shared.cli.waiting_posts import THREADS, Post, Posts
 from shared.domain import captions
 from shared.domain.csv_lines import lost_letters, same_caption
 from shared.domain.errors import Faults, printable
 from shared.domain.ids import new_id
+from shared.domain.plurals import counted
 
 FEW: Final = 200
 """Up to so many posts are read one by one; of more, the list of all that wait is read first."""

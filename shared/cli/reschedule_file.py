@@ -6,9 +6,10 @@ from typing import IO, Any, Final
 
 from shared.cli import reschedule_csv
 from shared.cli.reschedule_csv import Line
-from shared.cli.reschedule_screen import Screen, counted
+from shared.cli.reschedule_screen import Screen
 from shared.cli.waiting_posts import Posts
 from shared.domain.csv_lines import PlannedPost, fault_of_zone, occurs_twice
+from shared.domain.plurals import counted
 
 MOST_NAMED: Final = 50
 """Bad lines of a CSV that are named one by one."""

@@ -8,9 +8,10 @@ from typing import Final, NamedTuple
 
 from shared.cli.api_client import RefusedError
 from shared.cli.reschedule_client import Jobs
-from shared.cli.reschedule_screen import Screen, Totals, counted
+from shared.cli.reschedule_screen import Screen, Totals
 from shared.cli.waiting_posts import Post, Posts
 from shared.domain.errors import printable
+from shared.domain.plurals import counted
 from shared.domain.times import to_local
 
 ENDS: Final = 5

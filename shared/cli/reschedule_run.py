@@ -26,8 +26,9 @@ from shared.cli.reschedule_client import Job, Jobs
 from shared.cli.reschedule_csv import BadFileError
 from shared.cli.reschedule_journal import Run
 from shared.cli.reschedule_preview import preview
-from shared.cli.reschedule_screen import Screen, Totals, counted
+from shared.cli.reschedule_screen import Screen, Totals
 from shared.cli.waiting_posts import Posts, check_accounts
+from shared.domain.plurals import counted
 
 COMMAND: Final = "redraft reschedule"
 UNDO: Final = "redraft jobs revert"

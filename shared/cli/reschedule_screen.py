@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from shared.cli.reschedule_client import LIVE, Job, Jobs
+from shared.domain.plurals import counted
 from shared.domain.reschedules import WORDS
 
 EVERY = 5.0
@@ -157,11 +158,6 @@ class Screen:
             for reason, count in counts.most_common():
                 some_ids = ", ".join(examples[reason]) + (", …" if count > len(examples[reason]) else "")
                 self.say(f"{count:,} {outcome}: {WORDS.get(reason, reason)} ({some_ids})")
-
-
-def counted(number: int, what: str) -> str:
-    """`1 caption`, `2 captions`."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def decided(job: Job) -> int:

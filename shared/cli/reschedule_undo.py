@@ -7,7 +7,8 @@ from shared.cli import reschedule_captions, reschedule_journal
 from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, ArgumentsError, RefusedError
 from shared.cli.reschedule_client import LIVE, Job, Jobs
 from shared.cli.reschedule_journal import PREFIX, Run
-from shared.cli.reschedule_screen import BACK, Screen, Totals, counted
+from shared.cli.reschedule_screen import BACK, Screen, Totals
+from shared.domain.plurals import counted
 
 
 def check_answerable(*, yes: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from shared.cli.facts import DatabaseFacts, Finding, Said, Webhooks
 from shared.domain.edit_histories import duration
 from shared.domain.failure_classes import NAMED_AT_MOST, FailureClass, answers_alike, counted_words, shortened
+from shared.domain.plurals import counted
 from shared.domain.service_answers import FAILURES, Outcome
 
 FAILED_WITHIN: Final = timedelta(days=1)
@@ -130,8 +131,3 @@ def webhooks(found: Webhooks) -> Iterable[Finding]:
             "Repair the receiver. See them with `redraft webhooks list`, then send them again with `redraft webhooks "
             "resend --since TIME --status dead`.",
         )
-
-
-def counted(number: int, what: str) -> str:
-    """Such as `3 posts`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -28,6 +28,9 @@ _NUMBER: Final = re.compile(r"[0-9]+(?:[.,][0-9]+)?")
 _SLASHES: Final = re.compile(r"[0-9]{1,4}[/.\-][0-9]{1,2}[/.\-][0-9]{1,4}")
 _ZONE_NAME: Final = re.compile(r"[A-Za-z]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 _REVISION: Final = re.compile(r"[1-9][0-9]{0,17}")
+# All that windows-1252 and its relatives may lack. A letter is one `?` or two, by the program.
+_BEYOND: Final = re.compile(r"[^\x00-\x7f]")
+_ONES: Final = re.compile(r"\?+")
 
 
 class HeaderError(Exception):
@@ -212,11 +215,6 @@ def lost_letters(stands: str, said: str) -> bool:
     spreadsheet writes that when it saves in such a set, without a word.
     """
     return stands != said and _ONES.sub("?", _BEYOND.sub("?", stands)) == _ONES.sub("?", said)
-
-
-# All that windows-1252 and its relatives may lack. A letter is one `?` or two, by the program.
-_BEYOND: Final = re.compile(r"[^\x00-\x7f]")
-_ONES: Final = re.compile(r"\?+")
 
 
 def same_caption(one: str, other: str) -> bool:

@@ -14,6 +14,7 @@ from shared.domain import lifecycle, posts
 from shared.domain.edits import PLAIN, PUBLISH_NOW, EditPatch
 from shared.domain.fields import UNSET
 from shared.domain.lifecycle import EditStatus, PostFacts
+from shared.domain.plurals import counted
 
 # Fields that belong together in a PATCH are overwritten together.
 GROUPS: Final[Mapping[str, str]] = {plain.name: plain.name for plain in PLAIN} | {
@@ -106,7 +107,7 @@ class Prospect:
         else:
             sentences.append("No later change touches the same fields: it overwrites nothing.")
         if self.waiting:
-            sentences.append(f"It gets its place behind {_count(self.waiting, 'edit')} that wait for this post.")
+            sentences.append(f"It gets its place behind {counted(self.waiting, 'edit')} that wait for this post.")
         if self.goes_out_at_once:
             sentences.append("The time that it sets has passed: the post would go out at once.")
         return sentences
@@ -260,10 +261,6 @@ def prospect_as_json(seen: Prospect) -> dict[str, Any]:
         "refusal": seen.refusal,
         "goesOutAtOnce": seen.goes_out_at_once,
     }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def listed(names: Iterable[str]) -> str:

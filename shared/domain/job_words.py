@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from shared.domain.plurals import counted
 from shared.domain.reschedules import WORDS
 
 FROM_TO: Final = (("scheduledFrom", "from"), ("scheduledTo", "before"))
@@ -11,12 +12,12 @@ FROM_TO: Final = (("scheduledFrom", "from"), ("scheduledTo", "before"))
 def which(meant: Mapping[str, Any] | None, kind: str, total: int | None) -> str:
     """The posts that a job means. `meant`: its filter as a client sends it, or None; `kind`: that of its plan."""
     if meant is None:
-        posts = "its posts" if total is None else _posts(total)
+        posts = "its posts" if total is None else counted(total, "post")
         return (
             f"{posts} that the job to revert has moved" if kind == "revert" else f"{posts}, each with a time of its own"
         )
     if ids := meant.get("postIds"):
-        named = f"{_posts(len(ids))} by id"
+        named = f"{counted(len(ids), 'post')} by id"
         return named if len(ids) > SHOWN else f"{named}: {', '.join(ids)}"
     conditions = []
     if accounts := meant.get("accountIds"):
@@ -32,10 +33,6 @@ def which(meant: Mapping[str, Any] | None, kind: str, total: int | None) -> str:
 
 
 SHOWN: Final = 5
-
-
-def _posts(number: int) -> str:
-    return "1 post" if number == 1 else f"{number:,} posts"
 
 
 def why(reason: str | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from shared.domain.edit_histories import Prospect
+from shared.domain.plurals import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,13 @@ class Requeues:
         """What an operator should know before saying yes."""
         said = []
         if self.overwriting:
-            which = f"{_count(self.overwriting, 'edit')} would overwrite later changes"
-            said.append(f"{which} of {_count(len(self.edited_since), 'post')}.")
+            which = f"{counted(self.overwriting, 'edit')} would overwrite later changes"
+            said.append(f"{which} of {counted(len(self.edited_since), 'post')}.")
         else:
             said.append("No later change touches the same fields: nothing is overwritten.")
-        said += [f"{_count(number, 'edit')} would be refused again: {why}." for why, number in self.refused]
+        said += [f"{counted(number, 'edit')} would be refused again: {why}." for why, number in self.refused]
         if self.at_once:
-            said.append(f"{_count(len(self.at_once), 'post')} would go out at once, since the new time has passed.")
+            said.append(f"{counted(len(self.at_once), 'post')} would go out at once, since the new time has passed.")
         return said
 
 
@@ -95,7 +96,3 @@ class Act:
         for one in part:
             if one.edit.id in ids:
                 self.done.setdefault(one.edit.post_id, set()).add(one.edit.id)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -13,7 +13,8 @@ from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
 from shared.store.failed_posts import CLASS
 from shared.store.health import MANY, RENDERS, WAITS_SINCE
-from shared.store.hold_tables import FREE, HELD_BY_ITSELF
+from shared.store.hold_lists import HELD
+from shared.store.hold_tables import FREE
 from shared.store.schedule import OVERDUE
 
 
@@ -58,16 +59,11 @@ STATEMENTS: Mapping[str, TextClause] = {
         FROM (SELECT *, greatest(scheduled_time, retry_at) AS goes_at FROM posts
               WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL AND {FREE}
                 AND scheduled_time < now() + make_interval(secs => :soon)) due"""),
-    # A hold is no fault: no other group counts these posts (ix_posts_held).
+    # A hold is no fault: no other group counts these posts.
     "holds": text(f"""
-        SELECT count(*) FILTER (WHERE held_at IS NOT NULL) AS redraft_posts_held__held,
-            count(*) FILTER (WHERE held_at IS NULL) AS redraft_posts_held__missed,
-            (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NOT NULL LIMIT {MANY}) held)
-                AS redraft_holds__account,
-            (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NULL LIMIT {MANY}) held)
-                AS redraft_holds__workspace
-        FROM (SELECT held_at FROM posts WHERE {HELD_BY_ITSELF} AND status IN ('generated', 'pending_render')
-              LIMIT {MANY}) held"""),
+        SELECT posts - missed AS redraft_posts_held__held, missed AS redraft_posts_held__missed,
+            accounts AS redraft_holds__account, workspaces AS redraft_holds__workspace
+        FROM ({HELD}) held"""),
     "renders": text("""
         SELECT count(*) AS redraft_posts_unrendered
         FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, text
 
+from shared.domain import plurals
 from shared.domain.edit_histories import listed
 from shared.domain.holds import MISSED, REDRAFT, Hold
+from shared.store.health import MANY
 from shared.store.hold_tables import HELD_BY_ITSELF
 from shared.store.scope_holds import Scope
 
@@ -64,7 +67,7 @@ def held_posts(tx: Connection, limit: int) -> list[HeldPost]:
 @dataclass(frozen=True, slots=True)
 class Sums:
     """How much is held: workspaces, accounts, waiting posts by themselves, and those of them that missed their time.
-    COUNTED of each at most.
+    MANY of each at most.
     """
 
     workspaces: int
@@ -76,25 +79,26 @@ class Sums:
     def words(self) -> str:
         """What is held, in a sentence; empty where nothing is."""
         counts = (("workspace", self.workspaces), ("account", self.accounts), ("post", self.posts))
-        parts = [f"{count:,} {noun}{'' if count == 1 else 's'}" for noun, count in counts if count]
+        parts = [plurals.counted(count, noun) for noun, count in counts if count]
         if not parts:
             return ""
         missed = f" {self.missed:,} of the posts missed their time, and wait for a new one." if self.missed else ""
         return f"On hold: {listed(parts)}. What is on hold does not go out.{missed} See Holds."
 
 
-_SUMS = text(f"""
-    SELECT (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NULL LIMIT :most) w),
-        (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NOT NULL LIMIT :most) a),
-        count(*), count(*) FILTER (WHERE held_at IS NULL)
+HELD: Final = f"""
+    SELECT (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NULL LIMIT {MANY}) w) AS workspaces,
+        (SELECT count(*) FROM (SELECT FROM holds WHERE account_id IS NOT NULL LIMIT {MANY}) a) AS accounts,
+        count(*) AS posts, count(*) FILTER (WHERE held_at IS NULL) AS missed
     FROM (SELECT held_at FROM posts WHERE {HELD_BY_ITSELF} AND status IN ('generated', 'pending_render')
-          LIMIT :most) p""")
-COUNTED = 10_000
+          LIMIT {MANY}) p"""
+"""How much is held (ix_posts_held): the fields of Sums."""
+_SUMS = text(HELD)
 
 
 def sums(tx: Connection) -> Sums:
-    """What is held now (ix_posts_held)."""
-    return Sums(*tx.execute(_SUMS, {"most": COUNTED}).one())
+    """What is held now."""
+    return Sums(*tx.execute(_SUMS).one())
 
 
 _SCOPE = text("""

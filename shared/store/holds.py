@@ -185,19 +185,19 @@ def goes_by(post: Post, holds: Holds | None, now: datetime) -> bool:
 
 def miss(tx: Connection, posts: Iterable[Post]) -> list[str]:
     """Mark locked posts whose time went by while they were held. Returned: posts to ring the webhooks for."""
-    locked = {post.facts.id: post for post in posts}
-    if not locked:
-        return []
-    _write_resume(tx, dict.fromkeys(locked, True), locked)
-    return announce(tx, locked.values())
+    return _mark(tx, posts, missed=True)
 
 
 def release_missed(tx: Connection, posts: Iterable[Post]) -> list[str]:
     """Let locked posts that were missed go out now. Returned: posts to ring the webhooks for."""
+    return _mark(tx, posts, missed=False)
+
+
+def _mark(tx: Connection, posts: Iterable[Post], *, missed: bool) -> list[str]:
     locked = {post.facts.id: post for post in posts}
     if not locked:
         return []
-    _write_resume(tx, dict.fromkeys(locked, False), locked)
+    _write_resume(tx, dict.fromkeys(locked, missed), locked)
     return announce(tx, locked.values())
 
 
