@@ -14,7 +14,7 @@ from api.context import context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator, with_lock_limit
 from api.ops.frame import asked, html, message, page, read
-from api.ops.standing import of_redis
+from api.ops.redis_answers import of_redis
 from shared.domain import edit_histories, waits
 from shared.domain.edit_histories import Prospect
 from shared.domain.errors import printable

@@ -19,7 +19,7 @@ from shared.store import hold_lists, scope_holds
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor
-from shared.store.hold_lists import HeldPost, Standing
+from shared.store.hold_lists import HeldPost, HeldScope
 from shared.store.holds import Changed
 
 SHOWN: Final = 200
@@ -33,14 +33,14 @@ DONE: Final = {
 log = structlog.get_logger(__name__)
 
 
-def _listed(tx: Connection) -> tuple[list[Standing], list[HeldPost], datetime]:
-    return hold_lists.standing(tx, SHOWN + 1), hold_lists.held_posts(tx, SHOWN + 1), posts_store.clock(tx)
+def _listed(tx: Connection) -> tuple[list[HeldScope], list[HeldPost], datetime]:
+    return hold_lists.held_scopes(tx, SHOWN + 1), hold_lists.held_posts(tx, SHOWN + 1), posts_store.clock(tx)
 
 
 @page("/ops/holds")
 async def list_holds(request: Request) -> Response:
     """Held accounts and workspaces, posts that are held by themselves, and the forms."""
-    standing, posts, now = await read(request, _listed)
+    scopes, posts, now = await read(request, _listed)
     config = context_of(request).config
     notice, kind = DONE.get(asked(request, "done") or "", (None, "good"))
     return html(
@@ -50,9 +50,9 @@ async def list_holds(request: Request) -> Response:
         now=now,
         notice=notice,
         notice_kind=kind,
-        standing=standing[:SHOWN],
+        scopes=scopes[:SHOWN],
         posts=posts[:SHOWN],
-        truncated=max(len(standing), len(posts)) > SHOWN,
+        truncated=max(len(scopes), len(posts)) > SHOWN,
         shown=SHOWN,
         reason_max=REASON_MAX,
         hold_token=access.token(config, "/ops/holds/hold"),

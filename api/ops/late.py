@@ -12,7 +12,7 @@ from api.context import context_of
 from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, number, page, perhaps, read
-from api.ops.standing import of_redis
+from api.ops.redis_answers import of_redis
 from shared.store import late as late_store
 from shared.store import next_tries, overview
 from shared.store.next_tries import TriedNow, Waiting

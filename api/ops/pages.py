@@ -27,7 +27,7 @@ from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
 from api.ops import webhooks as ops_webhooks  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
-from api.ops.standing import of_redis
+from api.ops.redis_answers import of_redis
 from shared.domain import waits
 from shared.domain.errors import printable
 from shared.domain.failure_classes import MEANINGS, SET_UP_WRONGLY, answers_alike, counted_words
@@ -75,7 +75,7 @@ async def show_overview(request: Request) -> Response:
     held = await perhaps(request, hold_lists.sums)
     if held is not None and held.words:
         troubles.append(("warn", held.words))
-    webhooks = await perhaps(request, webhook_backlogs.standing)
+    webhooks = await perhaps(request, webhook_backlogs.overall)
     minutes = await perhaps(request, overview.last_hour, now)
     busiest = await perhaps(request, senders.busiest, now)
     lateness = await perhaps(request, overview.lateness, now)

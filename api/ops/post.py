@@ -14,7 +14,7 @@ from api.context import Context, context_of, storable
 from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, message, number, page, read
-from api.ops.standing import of_redis
+from api.ops.redis_answers import of_redis
 from shared.domain.edit_histories import EditHistory
 from shared.domain.edits import PLAIN
 from shared.domain.errors import printable

@@ -88,11 +88,11 @@ def reaching(found: Parts) -> Iterator[None]:
 
 def ask_redis(data_dir: Path) -> "Broker":
     """What Redis says, where its place is known: whether it takes writes, of which workers it has heard."""
-    from shared.broker import standing  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.broker import redis_health  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.domain.waits import Broker  # noqa: PLC0415
 
     found = parts(data_dir)
     if not found.redis_url:
         return Broker()
     with reaching(found):
-        return standing.read()
+        return redis_health.read()

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared.broker import redis_connection, redis_state, standing
+from shared.broker import redis_connection, redis_health, redis_state
 from shared.cli import service_probes, worker_probes
 from shared.cli.deadlines import ask_all
 from shared.cli.facts import DatabaseFacts, Facts, Late, RedisFacts, Said, Webhooks
@@ -182,13 +182,13 @@ def _failed(tx: Connection) -> dict[str, Any]:
 
 
 def _webhooks(tx: Connection) -> dict[str, Any]:
-    standing = webhook_backlogs.standing(tx)
-    oldest = standing.now - standing.oldest if standing.oldest else None
-    last = standing.last
+    overall = webhook_backlogs.overall(tx)
+    oldest = overall.now - overall.oldest if overall.oldest else None
+    last = overall.last
     if last is None:
-        return {"webhooks": Webhooks(standing.queued, oldest, standing.dead)}
-    since, took = standing.now - last.at, standing.typical
-    return {"webhooks": Webhooks(standing.queued, oldest, standing.dead, last.outcome, last.words, since, took)}
+        return {"webhooks": Webhooks(overall.queued, oldest, overall.dead)}
+    since, took = overall.now - last.at, overall.typical
+    return {"webhooks": Webhooks(overall.queued, oldest, overall.dead, last.outcome, last.words, since, took)}
 
 
 def _sessions(tx: Connection) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _read(engine: Engine) -> tuple[dict[str, Any], dict[str, str]]:
     """
     found: dict[str, Any] = {}
     unread: dict[str, str] = {}
-    broker = standing.read()
+    broker = redis_health.read()
     reads: dict[str, Callable[[Connection], dict[str, Any]]] = {
         "the oldest edit": partial(_oldest, broker=broker),
         "late posts": partial(_late, broker=broker),

@@ -1,7 +1,7 @@
 """What keeps an edit or a post waiting from outside its row: a lock of another session, Redis, a missing worker.
 
-Pure. shared/store/locks.py finds the lock, and shared/broker/standing.py asks Redis. The command line, the doctor and
-the operators' pages say the same words.
+Pure. shared/store/locks.py finds the lock, and shared/broker/redis_health.py asks Redis. The command line, the doctor
+and the operators' pages say the same words.
 """
 
 from collections.abc import Mapping

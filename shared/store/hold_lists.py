@@ -15,7 +15,7 @@ from shared.store.scope_holds import Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class HeldScope:
     """An account or a workspace that is held, with its name."""
 
     scope: Scope
@@ -29,12 +29,12 @@ _ALL = text("""
     ORDER BY h.held_at LIMIT :limit""")
 
 
-def standing(tx: Connection, limit: int) -> list[Standing]:
+def held_scopes(tx: Connection, limit: int) -> list[HeldScope]:
     """Held accounts and workspaces, the longest held first."""
-    found: list[Standing] = []
+    found: list[HeldScope] = []
     for workspace_id, account_id, name, *hold in tx.execute(_ALL, {"limit": limit}):
         scope = Scope(workspace_id, account_id)
-        found.append(Standing(scope, name, Hold(scope.level, *hold)))
+        found.append(HeldScope(scope, name, Hold(scope.level, *hold)))
     return found
 
 

@@ -95,7 +95,7 @@ def backlogs(tx: Connection, limit: int = WORKSPACES) -> list[Backlog]:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Overall:
     """All backlogs together: what `redraft doctor` judges. Counts of MANY mean at least so many. `typical`: of the
     workspace that waits longest.
     """
@@ -116,7 +116,7 @@ _TOTALS = text("""
             ORDER BY seq DESC LIMIT :many) dead)""")
 
 
-def standing(tx: Connection) -> Standing:
+def overall(tx: Connection) -> Overall:
     """The sum over all workspaces, the latest answer to any of them, and how long the calls take."""
     queued, dead = tx.execute(_TOTALS, {"many": MANY}).one()
     rows = tx.execute(_WORKSPACES, {"limit": 1_000_000}).all()
@@ -127,4 +127,4 @@ def standing(tx: Connection) -> Standing:
     if first is not None and first[2] is not None:
         given = {"ids": [first.id], "many": 0, "typical": TYPICAL}
         typical = took_of(tx.execute(_COUNTS, given).one().took_ms)
-    return Standing(posts_store.clock(tx), queued, first[2] if first else None, dead, last, typical)
+    return Overall(posts_store.clock(tx), queued, first[2] if first else None, dead, last, typical)

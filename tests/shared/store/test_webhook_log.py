@@ -223,7 +223,7 @@ def test_backlogs_say_what_waits_since_when_what_is_dead_and_the_last_answer(
     change(engine, "webhook_events", second.id, status="dead", finished_at="sql:now()")
     with engine.connect() as tx:
         [one] = webhook_backlogs.backlogs(tx)
-        whole = webhook_backlogs.standing(tx)
+        whole = webhook_backlogs.overall(tx)
     assert (one.workspace_id, one.queued, one.dead) == (factories.WORKSPACE, 2, 1)
     assert one.last is not None
     assert (one.last.outcome, one.last.words) == (Outcome.SERVER_ERROR, "503")
@@ -233,7 +233,7 @@ def test_backlogs_say_what_waits_since_when_what_is_dead_and_the_last_answer(
     # One that an operator has queued again waits since then.
     change(engine, "webhook_events", first.id, resent_at="sql:now()")
     with engine.connect() as tx:
-        assert webhook_backlogs.standing(tx).oldest == last.created_at
+        assert webhook_backlogs.overall(tx).oldest == last.created_at
 
 
 @pytest.mark.parametrize("status", list(EventStatus))
@@ -345,7 +345,7 @@ def test_a_slow_receiver_is_named_by_its_latest_calls(engine: Engine, fake_servi
     deliver("post_1")
     with engine.connect() as tx:
         [one] = webhook_backlogs.backlogs(tx)
-        whole = webhook_backlogs.standing(tx)
+        whole = webhook_backlogs.overall(tx)
     assert (one.typical, one.slow) == (timedelta(seconds=3), True)
     assert whole.typical == one.typical
 

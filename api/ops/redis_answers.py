@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from starlette.requests import Request
 
-from shared.broker import standing
+from shared.broker import redis_health
 from shared.domain.waits import Broker
 
 WITHIN: Final = 1.0
@@ -19,7 +19,7 @@ SILENT: Final = Broker(away="no answer in time")
 log = structlog.get_logger(__name__)
 
 
-class Standing:
+class RedisAnswers:
     """The question that is under way, or its answer. Lives on one event loop."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Standing:
 
     async def _ask(self) -> Broker:
         try:
-            return await asyncio.to_thread(standing.read)
+            return await asyncio.to_thread(redis_health.read)
         except Exception as error:  # noqa: BLE001  -- a page without this part is better than none
             log.warning("ops_probe_failed", error=type(error).__name__)
             return Broker()
@@ -47,7 +47,7 @@ class Standing:
 async def of_redis(request: Request) -> Broker:
     """What Redis says to this API process. Never raises; takes WITHIN seconds at most."""
     state = request.app.state
-    if not hasattr(state, "ops_standing"):
-        state.ops_standing = Standing()
-    known: Standing = state.ops_standing
+    if not hasattr(state, "ops_redis"):
+        state.ops_redis = RedisAnswers()
+    known: RedisAnswers = state.ops_redis
     return await known.read()
