@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from shared.domain.service_answers import Reply
-from shared.store import batches, db
+from shared.store import batches
 from shared.store import claims as claims_store
 from tests import factories
 from tests.worker.fake_services import (
@@ -37,20 +36,10 @@ __all__ = ["fake_services"]
 CONTENT = {"contentType": "slides", "contentUrl": ["https://cdn.example.com/8.jpg", "https://cdn.example.com/9.jpg"]}
 
 
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     # An edit's patience with a held row is 50 ms; here the one who holds it must be seen to be waited for.
     monkeypatch.setattr(apply, "WAIT_FOR_LOCKS", 1.9)
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        with db.engine().connect(), db.autocommit_relaxed():  # made once, before threads ask for it
-            pass
-        yield engine
-
-
-@pytest.fixture
-def due(engine: Engine) -> str:
-    with engine.begin() as tx:
-        return factories.post(tx, scheduled_time=factories.soon(-5))
 
 
 @pytest.fixture

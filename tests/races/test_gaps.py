@@ -1,14 +1,12 @@
 """Jobs with a gap beside each other and beside single edits: what docs/bulk.md says of them, with real connections."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from shared.store import db
 from shared.store import reschedule_moves as moves_store
 from tests import factories, jobs
 from tests.faults.actors import waits_for_a_lock
@@ -18,14 +16,6 @@ from worker.apply import apply_edits
 
 DAY = datetime(2030, 6, 1, 9, tzinfo=UTC)
 MOVED, CLOSE = ("applied", None), ("skipped", "too_close")
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        with db.engine().connect(), db.autocommit_relaxed():  # made once, before threads ask for it
-            pass
-        yield engine
 
 
 class Pause:

@@ -1,7 +1,6 @@
 """Holds against claims, against each other and against resumes: real connections, and proof that the loser waited."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,9 +11,9 @@ from shared.domain.errors import Unavailable
 from shared.domain.holds import Level
 from shared.domain.service_answers import Reply
 from shared.store import claims as claims_store
-from shared.store import db, scope_holds
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
+from shared.store import scope_holds
 from tests import factories, holding
 from tests.races.test_claims import Pause, someone_waits_for_a_lock
 from tests.worker.fake_services import DONE, FakeServices, attempts, fake_services, in_thread, publish_now, until
@@ -26,20 +25,6 @@ from worker.published import Published
 __all__ = ["fake_services"]
 
 WORKERS = 6
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        with db.engine().connect(), db.autocommit_relaxed():  # made once, before threads ask for it
-            pass
-        yield engine
-
-
-@pytest.fixture
-def due(engine: Engine) -> str:
-    with engine.begin() as tx:
-        return factories.post(tx, scheduled_time=factories.soon(-5))
 
 
 def someone_waits_for_the_holds(engine: Engine) -> bool:
