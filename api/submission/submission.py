@@ -48,7 +48,7 @@ FADING = 0.7
 # workspaces' lines. So batches stay small, and another workspace's edit waits behind them for a short time only.
 RECENTLY = 5.0
 UNDER_WAY = 64
-OF_ONE = 16
+OF_ONE = 12
 LONGEST_LINE = 8.0
 LATE_AT_ONCE = 32
 """LONGEST_LINE: seconds for which a request may wait in a line that moves, on top of REDRAFT_DATABASE_PATIENCE.
