@@ -6,18 +6,15 @@ from starlette.responses import Response
 from api import edits
 from api.context import Here, Writer, storable
 from api.http import headers, problems, reading
-from api.http.problems import request_id
 from api.http.reading import JSON_TYPES
 from api.models.edits import Edit
 from api.models.openapi import carries, takes
 from api.models.posts import Post
 from api.models.undo import Undo, parse_undo
 from api.submission import undo
-from api.submission.together import Repeat
+from api.submission.recording import new_edit
 from api.submission.undo import Wanted
 from shared.domain.errors import NotFound, RedraftError
-from shared.domain.ids import new_id
-from shared.store.edits import NewEdit
 from shared.telemetry import metrics, tracing
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
@@ -48,7 +45,7 @@ async def undo_edit(edit_id: str, request: Request, context: Here, key: Writer) 
     if content:
         reading.check_media_type(request, JSON_TYPES)
         body = reading.parse_json(content)
-    idempotency_key = headers.idempotency_key(request)
+    repeat = reading.repeat_of(request, key.id, body)
     preference, tags, force = headers.NO_PREFERENCE, None, False
     problem: RedraftError | None = None
     try:
@@ -59,15 +56,10 @@ async def undo_edit(edit_id: str, request: Request, context: Here, key: Writer) 
         if not storable(edit_id):
             problem = NotFound.edit(edit_id)
     except RedraftError as error:
-        if idempotency_key is None:
+        if repeat is None:
             raise
         problem = error
-    new = NewEdit(
-        id=new_id("edit"), post_id="", workspace_id=key.workspace_id, changes={}, if_match=None, api_key_id=key.id,
-        requested_by=key.name, request_id=request_id.get(),
-    )  # fmt: skip
-    repeat = Repeat(key.id, idempotency_key, reading.fingerprint(request, body)) if idempotency_key else None
-    wanted = Wanted(edit_id, new, force, tags, problem, repeat)
+    wanted = Wanted(edit_id, new_edit(key, "", None), force, tags, problem, repeat)
     recorded, new = await context.write(undo.record, wanted, unsure=UNSURE)
     seconds = preference.patience(context.config.wait_default)
     if not recorded.replayed:

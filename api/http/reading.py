@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from api.http import headers
 from api.http.refusals import PayloadTooLarge, UnsupportedEncoding, UnsupportedMediaType
 from shared.domain.errors import Faults, InvalidRequest, printable
+from shared.store.idempotency import Repeat
 
 BODY_LIMIT = 128 * 1024
 BULK_BODY_LIMIT = 2 * 1024 * 1024
@@ -164,6 +165,12 @@ def fingerprint(request: Request, body: Any) -> str:
     except RecursionError:
         # The body is just less deep than the decoder's limit, and json.dumps starts a few frames deeper.
         raise InvalidRequest(TOO_DEEP) from None
+
+
+def repeat_of(request: Request, api_key_id: str, body: Any) -> Repeat | None:
+    """The request's Idempotency-Key and what the request is; None without the header. Raises InvalidRequest."""
+    key = headers.idempotency_key(request)
+    return None if key is None else Repeat(api_key_id, key, fingerprint(request, body))
 
 
 async def empty_body(request: Request) -> Any:

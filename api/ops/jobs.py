@@ -165,6 +165,6 @@ def _revert(tx: Connection, actor: Actor, job_id: str) -> Acted | None:
         return None
     job, details, _ = found
     sender = _Sender(job.workspace_id, details.api_key_id, actor.name)
-    made = reschedules.start(tx, reschedules.Wanted(sender, reschedules.reverting(job_id, sender), None, None))
+    made = reschedules.start(tx, reschedules.Wanted(sender, reschedules.reverting(job_id, sender)))
     acts.record(tx, actor, [Act(acts.REVERT, "job", job_id, job.workspace_id, job.status, {})])
     return made.job.id, "reverts", made.job.id
