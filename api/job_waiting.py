@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -40,16 +41,13 @@ class JobWaiting:
             return
         future = asyncio.get_running_loop().create_future()
         self._by_job.setdefault(job_id, set()).add(future)
-        self._places.take(owner)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         try:
-            async with asyncio.timeout(seconds):
-                await future
-        except TimeoutError:
-            pass
+            with self._places.taken(owner), suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await future
         finally:
-            self._places.give_back(owner)
             self._leave(job_id, future)
 
     def answer_all(self) -> None:

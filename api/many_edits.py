@@ -67,7 +67,7 @@ async def edit_posts(request: Request, context: Here, key: Writer) -> Response:
     given = (request, content, key, context.config.wait_max)
     if not context.large_bodies.admits(key.workspace_id):
         raise await context.held_back(key.id, Unavailable())
-    with context.large_bodies.place_for(key.workspace_id, len(content)):
+    with context.large_bodies.taken(key.workspace_id, -(-len(content) // 1024)):
         if len(content) > PARSED_AT_ONCE:
             wanted = await context.parse_placed(_wanted, *given)
         else:

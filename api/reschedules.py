@@ -174,9 +174,7 @@ def _wanted(request: Request, content: bytes, owner: Key, wait_max: float) -> Wa
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
     def make(_: Connection) -> NewJob:
         plan = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap)
-        meant = reschedule_requests.stored_filter(asked.filter)
-        items = reschedule_requests.stored_items(asked.items)
-        return _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=meant, items=items)
+        return _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=asked.filter, items=asked.items or None)
 
     return make
 

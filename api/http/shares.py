@@ -5,6 +5,7 @@ An owner is the id of a workspace or of a key, or "" where neither is known. doc
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -61,6 +62,15 @@ class Shares:
         """Take places. Ask `admits` before; a caller that cannot wait may take some over the bound."""
         self._taken += count
         self._of[owner] = self._of.get(owner, 0) + count
+
+    @contextmanager
+    def taken(self, owner: str, count: int = 1) -> Iterator[None]:
+        """Take places for as long as the block runs."""
+        self.take(owner, count)
+        try:
+            yield
+        finally:
+            self.give_back(owner, count)
 
     def give_back(self, owner: str, count: int = 1) -> None:
         """Give places back."""

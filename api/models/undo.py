@@ -1,5 +1,7 @@
 """The body of an undo."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from shared.domain.bodies import Body
@@ -10,6 +12,7 @@ from shared.domain.fields import Flag
 class Undo(Body):
     """May be left out."""
 
+    optional: ClassVar[bool] = True
     force: Flag = Field(default=False, description="overwrite what later edits made of the same fields")
 
 

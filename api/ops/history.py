@@ -61,7 +61,7 @@ async def _edit_page(request: Request, notice: str | None = None, kind: str = "g
     if found is None:
         return message(request, 404, "No such edit", f"There is no edit {printable(edit_id)}.")
     prospect = found.prospect
-    broker = await of_redis(request) if prospect.edit.finalized_at is None else waits.UNKNOWN
+    broker = await of_redis() if prospect.edit.finalized_at is None else waits.UNKNOWN
     edit, config, path = prospect.edit, context_of(request).config, f"/ops/edits/{edit_id}"
     return html(
         request,

@@ -35,7 +35,7 @@ def _waiting(tx: Connection) -> list[Waiting]:
 @page("/ops/late")
 async def list_late(request: Request) -> Response:
     """Posts that should have gone out, and how many of them could be tried at once."""
-    late = await read(request, late_store.late_posts, SHOWN + 1, overview.LATE_AFTER, await of_redis(request))
+    late = await read(request, late_store.late_posts, SHOWN + 1, overview.LATE_AFTER, await of_redis())
     waiting = await perhaps(request, _waiting) or []
     done = number(asked(request, "done"))
     return html(

@@ -75,7 +75,7 @@ async def show_post(request: Request) -> Response:
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
     post_id = request.path_params["post_id"]
-    found = await read(request, _history_of, post_id, await of_redis(request)) if storable(post_id) else None
+    found = await read(request, _history_of, post_id, await of_redis()) if storable(post_id) else None
     if found is None:
         return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
     post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"

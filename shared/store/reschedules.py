@@ -19,7 +19,7 @@ from shared.store.raw_statements import array
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """One job to be recorded. `filter` and `items` as shared/domain/reschedule_requests.py stores them."""
+    """One job to be recorded. `filter` and `items` of shared/domain/reschedule_requests.py."""
 
     id: str
     workspace_id: str
@@ -29,7 +29,7 @@ class NewJob:
     dry_run: bool
     plan: dict[str, Any]
     filter: dict[str, Any] | None = None
-    items: list[list[str]] | None = None
+    items: Sequence[Sequence[str]] | None = None
     reverts: str | None = None
 
 

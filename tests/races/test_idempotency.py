@@ -191,7 +191,9 @@ def test_whatever_crosses_what_a_key_has_one_result() -> None:
 def created(key: str) -> Any:
     body = {"accountIds": [factories.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
     with db.transaction() as tx:
-        return creation.create(tx, creation.Asked(OWNER, read(NewVideos, body).wanted(), Repeat(OWNER.id, key, "ab" * 32), 60.0))
+        return creation.create(
+            tx, creation.Asked(OWNER, read(NewVideos, body).wanted(), Repeat(OWNER.id, key, "ab" * 32), 60.0)
+        )
 
 
 def started(key: str, *, refused: RedraftError | None = None) -> Any:
