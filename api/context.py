@@ -18,7 +18,6 @@ from api.http import authentication, reading, turns
 from api.http.authentication import KeyRing
 from api.http.cursors import Seal
 from api.http.lag import Lag
-from api.http.large_bodies import LargeBodies
 from api.http.limits import RateLimits
 from api.http.refusals import Unauthenticated
 from api.http.request_id import HEADERS
@@ -42,6 +41,9 @@ WRITERS = 3
 PARSERS = 2
 PARSED_AT_MOST = 16
 """Bodies of jobs, of 2 MiB at most, that are parsed or wait to be parsed."""
+
+LARGE_BODIES_KIB = 32 * 1024
+"""KiB of bodies with many edits, from their arrival until their edits are recorded."""
 
 RINGS_AT_MOST = 100
 """Calls of `Context.ring` that wait for Redis, or are under way."""
@@ -84,7 +86,7 @@ class Context:
         # Apart from all others: one of these bodies may take a third of a second of a thread.
         self._parsers = FairThreads(PARSERS, "parses")
         self._parsing = Shares(PARSED_AT_MOST)
-        self.large_bodies = LargeBodies()
+        self.large_bodies = Shares(LARGE_BODIES_KIB)
         self._bells = ThreadPoolExecutor(1, thread_name_prefix="bells")
         self._seal: Seal | None = None
         self._ringing = 0

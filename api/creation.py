@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Writer
-from api.http import headers, problems, reading
+from api.http import problems, reading
 from api.http.reading import REPLAYED, JsonBody
 from api.models import new_posts
 from api.models.creation import Created as PostsCreated
@@ -22,8 +22,7 @@ from shared.domain.ids import new_id
 from shared.domain.posts import Post, public
 from shared.store import creation as creation_store
 from shared.store import idempotency as idempotency_store
-from shared.store.creation import Repeatable
-from shared.store.idempotency import Kept
+from shared.store.idempotency import Kept, Repeat
 from shared.store.keys import Key
 
 router = APIRouter(tags=["posts"], responses=problems.LOCKED)
@@ -40,8 +39,7 @@ class Asked:
 
     owner: Key
     new: NewPostRequest | RedraftError
-    key: str | None
-    fingerprint: str | None
+    repeat: Repeat | None
     horizon: float
 
 
@@ -78,18 +76,16 @@ async def create_slideshows(request: Request, context: Here, owner: Writer, body
 async def _create(
     request: Request, context: Context, owner: Key, body: object, model: type[NewVideos | NewSlideshows]
 ) -> Response:
-    key = headers.idempotency_key(request)
+    repeat = reading.repeat_of(request, owner.id, body)
     new: NewPostRequest | RedraftError
     try:
         reading.check_query(request)
         new = read(model, body).wanted()
     except RedraftError as problem:
-        if key is None:
+        if repeat is None:
             raise
         new = problem
-    fingerprint = reading.fingerprint(request, body) if key else None
-    asked = Asked(owner, new, key, fingerprint, context.config.horizon)
-    created = await context.write(create, asked, unsure=UNSURE)
+    created = await context.write(create, Asked(owner, new, repeat, context.config.horizon), unsure=UNSURE)
     context.ring(publishes=new_posts.publishes(created.posts), renders=new_posts.renders(created.posts))
     replayed = REPLAYED if created.replayed else None
     return Response(created.answer, 201, replayed, media_type="application/json")
@@ -97,27 +93,21 @@ async def _create(
 
 def create(tx: Connection, asked: Asked) -> Created:
     """Create the posts and keep the key, or find what the first request with the key created. Raises RedraftError."""
-    pair = (asked.owner.id, asked.key or "")
-    if asked.key and (kept := idempotency_store.wait_for(tx, pair)):
-        return _repeated(kept, asked)
+    if (first := idempotency_store.wait_for(tx, asked.repeat)) is not None:
+        return _repeated(first)
     if isinstance(asked.new, RedraftError):
         raise asked.new
     platforms, now = creation_store.platforms(tx, asked.owner.workspace_id, asked.new.account_ids)
     posts = new_posts.posts_of(asked.new, asked.owner.workspace_id, platforms, now, asked.horizon)
     answer = to_json({"posts": [public(post) for post in posts]}).decode()
-    repeatable = None
-    if asked.key and asked.fingerprint:
-        repeatable = Repeatable(asked.owner.id, asked.key, asked.fingerprint, new_id("creation"), answer)
-    if creation_store.insert_posts(tx, posts, repeatable):
+    kept = Kept(*asked.repeat, new_id("creation"), answer) if asked.repeat else None
+    if creation_store.insert_posts(tx, posts, kept):
         return Created(answer, posts)
     # A process of the version before, which takes no lock of keys, was first with this key.
-    kept = idempotency_store.kept(tx, [pair]).get(pair)
-    if kept is None:
-        raise IdempotencyKeyReused
-    return _repeated(kept, asked)
+    return _repeated(idempotency_store.first(tx, asked.repeat))
 
 
-def _repeated(kept: Kept, asked: Asked) -> Created:
-    if kept.fingerprint != asked.fingerprint or kept.answer is None:
+def _repeated(first: Kept | None) -> Created:
+    if first is None or first.answer is None:
         raise IdempotencyKeyReused
-    return Created(kept.answer, [], replayed=True)
+    return Created(first.answer, [], replayed=True)

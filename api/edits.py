@@ -1,14 +1,15 @@
 """Routes of /v1/edits: an edit and its result, and the answer to the request that made it (docs/api.md)."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Reader, storable
-from api.http import headers, pagination, problems, reading, refusals
+from api.http import headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.http.json_answer import JsonAnswer
 from api.http.reading import NoQuery
@@ -17,7 +18,7 @@ from api.models.openapi import carries, takes
 from api.submission import recording
 from api.submission.recording import Recorded
 from shared.domain import errors
-from shared.domain.errors import Detail, NotFound
+from shared.domain.errors import Detail, NotFound, Unavailable
 from shared.domain.lifecycle import EditStatus, etag
 from shared.domain.queued_edits import EditResult
 from shared.domain.times import format_instant
@@ -26,8 +27,27 @@ from shared.store import reads
 from shared.store.edits import NewEdit
 from shared.store.keys import Key
 from shared.store.reads import EditRecord
+from shared.telemetry import metrics, tracing
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
+
+
+MADE: Final = {
+    200: carries("ETag", *problems.OF_EDIT),
+    202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
+    **problems.refuses(404, 409, 412, 413, 415, 422),
+}
+"""The answers of a route that makes an edit and waits for its result."""
+
+
+def ring(context: Context, new: Sequence[NewEdit], *, awaited: bool) -> None:
+    """Ring for edits that were recorded in a transaction of their own, below its commit."""
+    if new:
+        metrics.edits_accepted(len(new))
+        for edit in new:
+            tracing.remember(edit.post_id)
+        owners = {edit.post_id: edit.workspace_id for edit in new}
+        context.submission.bell.ring_for(((edit.post_id, edit.id) for edit in new), awaited=awaited, owners=owners)
 
 
 def resource(edit: EditRecord) -> dict[str, Any]:
@@ -134,8 +154,11 @@ async def get_edit(edit_id: str, request: Request, context: Here, key: Reader, _
     # Asked before the read: an edit that is being recorded now may be committed right after the read.
     in_hand = recording.in_hand(key.workspace_id, edit_id)
     edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
+    if edit is None and in_hand:
+        # Whether it is there cannot be said yet.
+        raise Unavailable(message=f"Edit {edit_id} is being recorded at this moment; ask again in 1 second")
     if edit is None:
-        raise refusals.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
+        raise NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
     if wait and waiting.admits(key.workspace_id):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -40,17 +41,17 @@ class JobWaiting:
             return
         future = asyncio.get_running_loop().create_future()
         self._by_job.setdefault(job_id, set()).add(future)
-        self._places.take(owner)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
         try:
-            async with asyncio.timeout(seconds):
-                await future
-        except TimeoutError:
-            pass
+            with self._places.taken(owner), suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await future
         finally:
-            self._places.give_back(owner)
-            self._leave(job_id, future)
+            waiters = self._by_job.get(job_id, set())
+            waiters.discard(future)
+            if not waiters:
+                self._by_job.pop(job_id, None)
 
     def answer_all(self) -> None:
         """Before the process ends: no request waits any longer. The jobs go on."""
@@ -63,12 +64,6 @@ class JobWaiting:
         if self._looking is not None:
             self._looking.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
-
-    def _leave(self, job_id: str, future: asyncio.Future[None]) -> None:
-        waiters = self._by_job.get(job_id, set())
-        waiters.discard(future)
-        if not waiters:
-            self._by_job.pop(job_id, None)
 
     def _resolve(self, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:

@@ -6,24 +6,22 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api import edits
 from api.context import Context, Here, Writer, storable
 from api.http import headers, problems, reading
 from api.http.headers import Preference
 from api.http.json_answer import JsonAnswer
-from api.http.problems import request_id
 from api.http.reading import BULK_BODY_LIMIT, JSON_TYPES
 from api.models.many_edits import ManyEdited, ManyEdits, parse_edits, parse_item
 from api.models.openapi import carries, takes
 from api.submission import together
-from api.submission.recording import Asked
-from api.submission.together import Recorded, Repeat
+from api.submission.recording import Asked, new_edit
+from api.submission.together import Recorded
 from shared.domain.edits import EditPatch
 from shared.domain.errors import NotFound, PreconditionFailed, RedraftError, Unavailable, printable
-from shared.domain.ids import new_id
 from shared.store import edits as edits_store
-from shared.store.edits import NewEdit
+from shared.store.idempotency import Repeat
 from shared.store.keys import Key
-from shared.telemetry import metrics, tracing
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
 
@@ -65,10 +63,10 @@ async def edit_posts(request: Request, context: Here, key: Writer) -> Response:
     """
     content = await reading.read_body(request, BULK_BODY_LIMIT)
     reading.check_media_type(request, JSON_TYPES)
-    given = (request, content, key, context.config.wait_max, request_id.get())
+    given = (request, content, key, context.config.wait_max)
     if not context.large_bodies.admits(key.workspace_id):
         raise await context.held_back(key.id, Unavailable())
-    with context.large_bodies.place_for(key.workspace_id, len(content)):
+    with context.large_bodies.taken(key.workspace_id, -(-len(content) // 1024)):
         if len(content) > PARSED_AT_ONCE:
             wanted = await context.parse_placed(_wanted, *given)
         else:
@@ -79,33 +77,30 @@ async def edit_posts(request: Request, context: Here, key: Writer) -> Response:
             recorded = await context.write(together.record, wanted.asked, wanted.repeat, unsure=UNSURE)
             under_way += [edit.id for edit in recorded.new]
     seconds = wanted.preference.patience(context.config.wait_default)
-    _ring(context, key, recorded.new, awaited=seconds > 0)
+    edits.ring(context, recorded.new, awaited=seconds > 0)
     final = await _waited(context, key, recorded, seconds)
     more = wanted.preference.applied(answered_async=not final) | (reading.REPLAYED if recorded.replayed else {})
     return JsonAnswer({"data": recorded.fates}, 200 if final else 202, more)
 
 
-def _wanted(request: Request, content: bytes, key: Key, wait_max: float, from_request: str) -> Wanted:
+def _wanted(request: Request, content: bytes, key: Key, wait_max: float) -> Wanted:
     """What a body asks for. Raises RedraftError for a request that can repeat no earlier one."""
     body = reading.parse_json(content)
-    idempotency_key = headers.idempotency_key(request)
+    repeat = reading.repeat_of(request, key.id, body)
     preference = headers.NO_PREFERENCE
     asked: list[Asked] | RedraftError
     try:
         preference = headers.prefer(request, wait_max)
         reading.check_query(request)
-        asked = [_asked(item, key, from_request) for item in parse_edits(body)]
+        asked = [_asked(item, key) for item in parse_edits(body)]
     except RedraftError as problem:
-        if idempotency_key is None:
+        if repeat is None:
             raise
         asked = problem
-    repeat = None
-    if idempotency_key is not None:
-        repeat = Repeat(key.id, idempotency_key, reading.fingerprint(request, body))
     return Wanted(asked, preference, repeat)
 
 
-def _asked(item: dict[str, Any], key: Key, from_request: str) -> Asked:
+def _asked(item: dict[str, Any], key: Key) -> Asked:
     """One edit, with what is wrong with it."""
     given = item.get("postId", "")
     post_id = given if isinstance(given, str) else ""
@@ -113,17 +108,7 @@ def _asked(item: dict[str, Any], key: Key, from_request: str) -> Asked:
     if not storable(post_id):
         post_id = printable(post_id, 255)
         problem = problem if problem and not isinstance(problem, PreconditionFailed) else NotFound.post(post_id)
-    new = NewEdit(
-        id=new_id("edit"),
-        post_id=post_id,
-        workspace_id=key.workspace_id,
-        changes=patch.changes() if patch else {},
-        if_match=tuple(tags) or None,
-        api_key_id=key.id,
-        requested_by=key.name,
-        request_id=from_request,
-    )
-    return Asked(new, patch, problem)
+    return Asked(new_edit(key, post_id, patch, tuple(tags) or None), patch, problem)
 
 
 def _understood(item: dict[str, Any]) -> tuple[EditPatch | None, list[str], RedraftError | None]:
@@ -134,16 +119,6 @@ def _understood(item: dict[str, Any]) -> tuple[EditPatch | None, list[str], Redr
     except RedraftError as problem:
         return None, [], problem
     return patch, tags, hopeless
-
-
-def _ring(context: Context, key: Key, new: list[NewEdit], *, awaited: bool) -> None:
-    if not new:
-        return
-    metrics.edits_accepted(len(new))
-    for edit in new:
-        tracing.remember(edit.post_id)
-    owners = {edit.post_id: key.workspace_id for edit in new}
-    context.submission.bell.ring_for(((edit.post_id, edit.id) for edit in new), awaited=awaited, owners=owners)
 
 
 _bare_results = partial(edits_store.results_of, bodies=False)

@@ -13,16 +13,14 @@ from api.http import authentication, headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.http.json_answer import JsonAnswer
 from api.http.pagination import Paging
-from api.http.problems import request_id
 from api.http.reading import NoQuery
-from api.models.edits import Edit, EditPage, PostOrDryRun, PostPatch, parse_patch
+from api.models.edits import EditPage, PostOrDryRun, PostPatch, parse_patch
 from api.models.openapi import carries, takes
 from api.models.posts import PostDetails, PostPage, PostsQuery
-from api.submission import forecast
+from api.submission import forecast, recording
 from api.submission.recording import Asked, Verdict
 from shared.domain.edits import EditPatch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
-from shared.domain.ids import new_id
 from shared.domain.lifecycle import ClaimKind, etag
 from shared.domain.posts import detailed, public
 from shared.store import reads
@@ -53,11 +51,7 @@ KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
     ONE,
     response_model=PostOrDryRun,
     response_description="The post as this edit left it; of a dry run, what the edit would do",
-    responses={
-        200: carries("ETag", *problems.OF_EDIT),
-        202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
-        **problems.refuses(404, 409, 412, 413, 415, 422),
-    },
+    responses=edits.MADE,
     openapi_extra=takes(
         *("If-Match", "If-None-Match", "Idempotency-Key", "Prefer", "dryRun"),
         body=PostPatch,
@@ -67,24 +61,12 @@ KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
 async def edit_post(post_id: str, request: Request, context: Here, key: Writer) -> Response:
     """Edit a post that waits to go live. `dryRun=true` says what the edit would do, and records nothing."""
     body = await reading.json_body(request, reading.PATCH_TYPES)
-    idempotency_key = headers.idempotency_key(request)
-
+    repeat = reading.repeat_of(request, key.id, body)
     dry_run = _is_dry_run(request)
     patch, if_match, preference, problem = _understood(request, body, context, post_id)
-    if patch is None and problem is not None and (idempotency_key is None or dry_run):
+    if patch is None and problem is not None and (repeat is None or dry_run):
         raise problem
-    new = NewEdit(
-        id=new_id("edit"),
-        post_id=post_id,
-        workspace_id=key.workspace_id,
-        changes=patch.changes() if patch else {},
-        if_match=if_match,
-        api_key_id=key.id,
-        requested_by=key.name,
-        request_id=request_id.get(),
-        key=idempotency_key,
-        fingerprint=reading.fingerprint(request, body) if idempotency_key else None,
-    )
+    new = recording.new_edit(key, post_id, patch, if_match, repeat)
     if dry_run:
         return await _forecast(context, Asked(new, patch, problem))
     tracing.remember(new.post_id)

@@ -9,15 +9,14 @@ from starlette.responses import Response
 from api import edits, posts
 from api.context import Here, Writer, storable
 from api.http import headers, problems
-from api.http.problems import request_id
 from api.http.reading import NoBody, NoQuery
 from api.models.edits import Edit
 from api.models.openapi import carries, takes
 from api.models.reschedules import Nothing
+from api.submission.recording import new_edit
 from shared.domain import errors, lifecycle
 from shared.domain.edits import EditPatch
 from shared.domain.errors import Conflict, Detail, NotFound
-from shared.domain.ids import new_id
 from shared.store import edits as edits_store
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
@@ -48,16 +47,7 @@ async def publish_post(
     """
     if not storable(post_id):
         raise NotFound.post(post_id)
-    new = NewEdit(
-        id=new_id("edit"),
-        post_id=post_id,
-        workspace_id=key.workspace_id,
-        changes=EditPatch(at_once=True).changes(),
-        if_match=None,
-        api_key_id=key.id,
-        requested_by=key.name,
-        request_id=request_id.get(),
-    )
+    new = new_edit(key, post_id, EditPatch(at_once=True))
     edit = await context.write(record, new, unsure=UNSURE)
     context.ring(edits=[post_id])
     return edits.accepted(edit, headers.NO_PREFERENCE, {})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy import Connection
@@ -26,7 +26,7 @@ from shared.domain.reschedule_jobs import Job
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as store
 from shared.store import webhooks as webhooks_store
-from shared.store.idempotency import Kept
+from shared.store.idempotency import Repeat
 from shared.store.keys import Key
 from shared.store.reschedules import NewJob
 
@@ -41,27 +41,15 @@ UNSURE_CANCEL = "The job may have been canceled; look at GET /v1/reschedules/{id
 Make = Callable[[Connection], NewJob]
 
 
-class Owner(Protocol):
-    """Who a new job belongs to: a key, or an operator for one."""
-
-    @property
-    def workspace_id(self) -> str: ...
-    @property
-    def id(self) -> str:
-        """Of the key."""
-
-    @property
-    def name(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One request for a new job. `make`: how to make it, or its error, answered only if its Idempotency-Key is new."""
+    """One request for a new job. `make`: how to make it, or its error, answered only if its Idempotency-Key is new.
+    `owner`: who the job belongs to; where an operator asks, the key of an earlier job with the operator's name.
+    """
 
-    owner: Owner
+    owner: Key
     make: Make | RedraftError
-    key: str | None
-    fingerprint: str | None
+    repeat: Repeat | None = None
     preference: Preference = headers.NO_PREFERENCE
 
 
@@ -104,8 +92,7 @@ async def create_reschedule(request: Request, context: Here, owner: Mover) -> Re
 )
 async def revert_reschedule(job_id: str, request: Request, context: Here, owner: Mover, body: NoBody) -> Response:
     """Start the inverse job: posts that still have the time that the job gave them get their old time back."""
-    key = headers.idempotency_key(request)
-    fingerprint = reading.fingerprint(request, body) if key else None
+    repeat = reading.repeat_of(request, owner.id, body)
     make: Make | RedraftError = reverting(job_id, owner)
     preference = headers.NO_PREFERENCE
     try:
@@ -113,7 +100,7 @@ async def revert_reschedule(job_id: str, request: Request, context: Here, owner:
         preference = headers.prefer(request, context.config.wait_max)
     except RedraftError as problem:
         make = problem
-    return await _started(context, Wanted(owner, make, key, fingerprint, preference))
+    return await _started(context, Wanted(owner, make, repeat, preference))
 
 
 @router.post(
@@ -159,7 +146,7 @@ async def get_reschedule(job_id: str, request: Request, context: Here, owner: Mo
 def _wanted(request: Request, content: bytes, owner: Key, wait_max: float) -> Wanted:
     """What a body asks for. Call it in a thread: 2 MiB take longer to parse than other requests should wait."""
     body = reading.parse_json(content)
-    key = headers.idempotency_key(request)
+    repeat = reading.repeat_of(request, owner.id, body)
     make: Make | RedraftError
     preference = headers.NO_PREFERENCE
     try:
@@ -167,23 +154,18 @@ def _wanted(request: Request, content: bytes, owner: Key, wait_max: float) -> Wa
         preference = headers.prefer(request, wait_max)
         make = _new(reschedule_requests.parse_request(body), owner)
     except RedraftError as problem:
-        if key is None:
+        if repeat is None:
             raise
         make = problem
-    return Wanted(owner, make, key, reading.fingerprint(request, body) if key else None, preference)
+    return Wanted(owner, make, repeat, preference)
 
 
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
-    def make(_: Connection) -> NewJob:
-        plan = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap)
-        meant = reschedule_requests.stored_filter(asked.filter)
-        items = reschedule_requests.stored_items(asked.items)
-        return _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=meant, items=items)
-
-    return make
+    plan, items = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap), asked.items or None
+    return lambda _: _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=asked.filter, items=items)
 
 
-def reverting(job_id: str, owner: Owner) -> Make:
+def reverting(job_id: str, owner: Key) -> Make:
     """How to make the inverse of a job. Raises NotFound, Conflict when it is called."""
 
     def make(tx: Connection) -> NewJob:
@@ -198,7 +180,7 @@ def reverting(job_id: str, owner: Owner) -> Make:
     return make
 
 
-def _job_of(owner: Owner, *, plan: dict[str, Any], dry_run: bool, **given: Any) -> NewJob:
+def _job_of(owner: Key, *, plan: dict[str, Any], dry_run: bool, **given: Any) -> NewJob:
     """A new job of this key's. Its id sorts by time, and so do the ids of its audit rows."""
     return NewJob(
         new_id("rsch"), owner.workspace_id, owner.id, owner.name, request_id.get(), dry_run, plan, **given
@@ -233,27 +215,26 @@ async def _waited_for(context: Context, workspace_id: str, job: Job, preference:
 
 def start(tx: Connection, wanted: Wanted) -> Made:
     """Record a job and keep its Idempotency-Key, or find the job that the first request with it made."""
-    pair = (wanted.owner.id, wanted.key or "")
-    if wanted.key and (kept := idempotency_store.wait_for(tx, pair)):
-        return _repeated(tx, wanted, kept)
+    if (first := idempotency_store.wait_for(tx, wanted.repeat)) is not None:
+        return _repeated(tx, wanted, first.resource)
     if isinstance(wanted.make, RedraftError):
         raise wanted.make
     new = wanted.make(tx)
     full = reschedule_jobs.cannot_start(store.live_of(tx, wanted.owner.workspace_id))
     if full is not None:
         raise full
-    job = store.insert_job(tx, new, key=wanted.key, fingerprint=wanted.fingerprint)
+    job = store.insert_job(tx, new, wanted.repeat)
     if job is not None:
         return Made(job)
     # Another request was first with the revert, or with the key in a process of the version before. The INSERT waited
     # for that request's commit, so its job is visible now.
-    if wanted.key and (kept := idempotency_store.kept(tx, [pair]).get(pair)):
-        return _repeated(tx, wanted, kept)
+    if (first := idempotency_store.first(tx, wanted.repeat)) is not None:
+        return _repeated(tx, wanted, first.resource)
     raise Conflict("The job is being reverted already")
 
 
-def _repeated(tx: Connection, wanted: Wanted, kept: Kept) -> Made:
-    job = store.job(tx, wanted.owner.workspace_id, kept.resource) if kept.fingerprint == wanted.fingerprint else None
+def _repeated(tx: Connection, wanted: Wanted, job_id: str) -> Made:
+    job = store.job(tx, wanted.owner.workspace_id, job_id)
     if job is None:
         raise IdempotencyKeyReused
     return Made(job, replayed=True)

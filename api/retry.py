@@ -58,13 +58,12 @@ def retry(tx: Connection, key: Key, post_id: str, asked_by: str) -> tuple[Retrie
     locked = posts_store.lock_posts(tx, [post_id], "wait")
     done = failures.retry(tx, locked.values(), Actor(key.name, key.id, asked_by))
     if not done:
-        if failures.held_and_unsure(tx, [post_id]) and locked[post_id].facts.status is Status.FAILED:
+        status = locked[post_id].facts.status
+        message = "Only posts with status 'failed' can be retried"
+        if status is Status.FAILED and failures.held_and_unsure(tx, [post_id]):
             message = f"Post {post_id} {failures.HELD_AND_UNSURE}"
-            raise Conflict(message, details=[Detail("status", Status.FAILED.value)])
-        if failures.keys_too_old(tx, [post_id]) and locked[post_id].facts.status is Status.FAILED:
+        elif status is Status.FAILED and failures.keys_too_old(tx, [post_id]):
             message = f"Post {post_id} {failures.KEY_TOO_OLD}. {failures.LOOK_FIRST.format(post_id)}"
-            raise Conflict(message, details=[Detail("status", Status.FAILED.value)])
-        status = locked[post_id].facts.status.value
-        raise Conflict("Only posts with status 'failed' can be retried", details=[Detail("status", status)])
+        raise Conflict(message, details=[Detail("status", status.value)])
     now, _ = posts_store.read_posts(tx, [post_id])
     return done[0], now[post_id], holds_store.effective(tx, [post_id]).get(post_id)

@@ -6,19 +6,14 @@ from starlette.responses import Response
 from api import edits
 from api.context import Here, Writer, storable
 from api.http import headers, problems, reading
-from api.http.problems import request_id
-from api.http.reading import JSON_TYPES
-from api.models.edits import Edit
-from api.models.openapi import carries, takes
+from api.models.edits import Undo
+from api.models.openapi import takes
 from api.models.posts import Post
-from api.models.undo import Undo, parse_undo
 from api.submission import undo
-from api.submission.together import Repeat
+from api.submission.recording import new_edit
 from api.submission.undo import Wanted
+from shared.domain.body_reading import read
 from shared.domain.errors import NotFound, RedraftError
-from shared.domain.ids import new_id
-from shared.store.edits import NewEdit
-from shared.telemetry import metrics, tracing
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
 
@@ -32,48 +27,31 @@ UNSURE = (
     "/v1/edits/{edit_id}/undo",
     response_model=Post,
     response_description="The post as the undo left it",
-    responses={
-        200: carries("ETag", *problems.OF_EDIT),
-        202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
-        **problems.refuses(404, 409, 412, 413, 415, 422),
-    },
+    responses=edits.MADE,
     openapi_extra=takes("If-Match", "If-None-Match", "Idempotency-Key", "Prefer", body=Undo),
 )
 async def undo_edit(edit_id: str, request: Request, context: Here, key: Writer) -> Response:
     """Undo an applied edit: a new edit sets back what that one changed. Later edits of the same fields are a 409,
     unless the body says `{"force": true}`.
     """
-    content = await reading.read_body(request)
-    body = None
-    if content:
-        reading.check_media_type(request, JSON_TYPES)
-        body = reading.parse_json(content)
-    idempotency_key = headers.idempotency_key(request)
+    body = await reading.sent_body(request, None)
+    repeat = reading.repeat_of(request, key.id, body)
     preference, tags, force = headers.NO_PREFERENCE, None, False
     problem: RedraftError | None = None
     try:
         preference = headers.prefer(request, context.config.wait_max)
         tags, problem = headers.preconditions(request)
         reading.check_query(request)
-        force = body is not None and parse_undo(body)
+        force = body is not None and read(Undo, body).force
         if not storable(edit_id):
             problem = NotFound.edit(edit_id)
     except RedraftError as error:
-        if idempotency_key is None:
+        if repeat is None:
             raise
         problem = error
-    new = NewEdit(
-        id=new_id("edit"), post_id="", workspace_id=key.workspace_id, changes={}, if_match=None, api_key_id=key.id,
-        requested_by=key.name, request_id=request_id.get(),
-    )  # fmt: skip
-    repeat = Repeat(key.id, idempotency_key, reading.fingerprint(request, body)) if idempotency_key else None
-    wanted = Wanted(edit_id, new, force, tags, problem, repeat)
+    wanted = Wanted(edit_id, new_edit(key, "", None), force, tags, problem, repeat)
     recorded, new = await context.write(undo.record, wanted, unsure=UNSURE)
     seconds = preference.patience(context.config.wait_default)
     if not recorded.replayed:
-        metrics.edits_accepted(1)
-        tracing.remember(new.post_id)
-        context.submission.bell.ring_for(
-            [(new.post_id, new.id)], awaited=seconds > 0, owners={new.post_id: key.workspace_id}
-        )
+        edits.ring(context, [new], awaited=seconds > 0)
     return await edits.answered(context, key, new, recorded, preference, seconds=seconds)

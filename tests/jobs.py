@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from shared.domain import reschedule_gaps
 from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import Job, Result
-from shared.domain.reschedule_requests import parse_request, stored_filter, stored_items
+from shared.domain.reschedule_requests import parse_request
 from shared.domain.reschedules import Outcome
 from shared.store import reschedules as store
 from shared.store.db import transaction
@@ -22,8 +22,7 @@ def make(body: dict[str, Any], workspace: str = factories.WORKSPACE) -> str:
     """A queued job, as the API records it; its id."""
     asked = parse_request(body)
     plan = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap)
-    meant, items = stored_filter(asked.filter), stored_items(asked.items)
-    return _recorded(plan, workspace, dry_run=asked.dry_run, filter=meant, items=items)
+    return _recorded(plan, workspace, dry_run=asked.dry_run, filter=asked.filter, items=asked.items or None)
 
 
 def revert(job_id: str) -> str:

@@ -431,7 +431,7 @@ def test_many_edits_are_judged_in_linear_time(item: dict[str, Any]) -> None:
     body = json.dumps({"edits": [item] * EDITS_AT_MOST}, ensure_ascii=False).encode()
     assert len(body) <= 1.2 * BULK_BODY_LIMIT
     owner = Key("key", "ws", "tests", frozenset(), None)
-    assert affordable(lambda: many_edits._wanted(asked(), body, owner, 30, ""), BULK_WITHIN)
+    assert affordable(lambda: many_edits._wanted(asked(), body, owner, 30), BULK_WITHIN)
 
 
 BODIES: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {

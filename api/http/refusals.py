@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from shared.domain.errors import Detail, RedraftError, Unavailable
+from shared.domain.errors import Detail, RedraftError
 from shared.domain.times import format_instant
 
 
@@ -14,10 +14,10 @@ class Unauthenticated(RedraftError):
     """
 
     code = "unauthenticated"
+    usual = "Invalid or missing API key"
 
-    def __init__(self, why: str | None = None, message: str = "Invalid or missing API key") -> None:
-        details = (Detail("Authorization", why),) if why else ()
-        super().__init__(message, details=details)
+    def __init__(self, why: str | None = None, message: str | None = None) -> None:
+        super().__init__(message, details=[Detail("Authorization", why)] if why else ())
 
 
 class Expired(Unauthenticated):
@@ -34,7 +34,6 @@ class Forbidden(RedraftError):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope {scope}; use a key that has it")
-        self.scope = scope
 
 
 class MethodNotAllowed(RedraftError):
@@ -55,7 +54,6 @@ class PayloadTooLarge(RedraftError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body is larger than {limit:,} bytes; send a smaller one")
-        self.limit = limit
 
 
 class UnsupportedMediaType(RedraftError):
@@ -72,13 +70,4 @@ class UnsupportedEncoding(RedraftError):
     """415 for a body with a Content-Encoding, with `Accept-Encoding: identity` (RFC 9110, 12.5.3)."""
 
     code = "unsupported_media_type"
-
-    def __init__(self) -> None:
-        super().__init__("Send the body as it is, without Content-Encoding")
-
-
-class EditInHand(Unavailable):
-    """503 for GET of an edit that is being recorded at this moment: whether it is there cannot be said yet."""
-
-    def __init__(self, edit_id: str) -> None:
-        super().__init__(message=f"Edit {edit_id} is being recorded at this moment; ask again in 1 second")
+    usual = "Send the body as it is, without Content-Encoding"

@@ -5,6 +5,7 @@ An owner is the id of a workspace or of a key, or "" where neither is known. doc
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -62,6 +63,15 @@ class Shares:
         self._taken += count
         self._of[owner] = self._of.get(owner, 0) + count
 
+    @contextmanager
+    def taken(self, owner: str, count: int = 1) -> Iterator[None]:
+        """Take places for as long as the block runs."""
+        self.take(owner, count)
+        try:
+            yield
+        finally:
+            self.give_back(owner, count)
+
     def give_back(self, owner: str, count: int = 1) -> None:
         """Give places back."""
         self._taken -= count
@@ -86,10 +96,6 @@ class Lines(Generic[T]):
 
     def __len__(self) -> int:
         return self._count
-
-    def __iter__(self) -> Iterator[T]:
-        """All items, line by line."""
-        return (one for line in self._lines.values() for one in line)
 
     @property
     def owners(self) -> int:

@@ -1,6 +1,6 @@
 """The bodies of requests to hold and to resume, and of their answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ def _reason(value: object) -> str:
 class NewHold(Body):
     """Why something is held."""
 
+    optional: ClassVar[bool] = True
     reason: Annotated[str, Ruled(_reason, maxLength=REASON_MAX, pattern=ONE_LINE, examples=["the price is wrong"])] = (
         Field(default=absent, description="for people; webhooks carry it")
     )
@@ -30,6 +31,7 @@ class NewHold(Body):
 class Resumption(Body):
     """What becomes of posts whose time went by while they were held."""
 
+    optional: ClassVar[bool] = True
     missed: Annotated[str, one_of(("publish",))] = Field(
         default=absent, description="publish: they go out now. Without it they stay held by themselves."
     )

@@ -91,15 +91,8 @@ def _post(new: NewPostRequest, owner: tuple[str, str, str], now: datetime, due_u
         account_id,
         created_at=now,
         slide_duration=new.slide_duration,
-        claim_token=None,
-        claim_expires_at=None,
         enqueued_revision=1 if rendered or due else None,
         enqueued_at=now if rendered or due else None,
-        retry_at=None,
-        render_tries=0,
-        posted_at=None,
-        platform_post_id=None,
-        failure_reason=None,
     )
 
 

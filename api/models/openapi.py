@@ -16,13 +16,6 @@ from pydantic_core import core_schema
 from api.http import problems
 from api.http.reading import JSON_TYPES
 from api.models.answers import Problem
-from api.models.creation import NewSlideshows, NewVideos
-from api.models.deletion import Deletion
-from api.models.edits import PostPatch
-from api.models.holds import NewHold, Resumption
-from api.models.many_edits import ManyEdits
-from api.models.reschedules import NewJob, Nothing
-from api.models.undo import Undo
 from api.models.webhooks import EVENTS
 from shared.domain.errors import Internal
 from shared.settings import settings
@@ -36,13 +29,9 @@ it never races a render or a publish, is never lost and never applied twice.
 Send `Authorization: Bearer sk_…`. Errors always have the shape of `Problem`; branch on `code`. Every GET answers HEAD,
 every path OPTIONS.
 """
-_BODIES: Final = (
-    *(PostPatch, ManyEdits, NewVideos, NewSlideshows, Deletion, NewJob),
-    *(NewHold, Resumption, Nothing, Undo),
-)
+_BODIES: Final[dict[type[BaseModel], None]] = {}
+"""The models of bodies of requests, as routes name them."""
 _TAGS: Final = ("posts", "edits", "accounts", "holds", "reschedules", "health", "webhooks")
-OPTIONAL: Final = (NewHold, Resumption, Nothing, Undo)
-"""Bodies that may be left out."""
 _PATH: Final = {
     "post_id": ("postId", "post_abc123"),
     "account_id": ("accountId", "acc_1a2b3c4d5e"),
@@ -121,8 +110,9 @@ def takes(*headers: str, body: type[BaseModel] | None = None, types: tuple[str, 
     """FastAPI's `openapi_extra` for a route that reads these headers (and dryRun of the query) and this body."""
     said: Json = {"parameters": [_reference("parameters", name) for name in headers]} if headers else {}
     if body is not None:
+        _BODIES[body] = None
         content = {kind: {"schema": _reference("schemas", body.__name__)} for kind in types}
-        said["requestBody"] = {"required": body not in OPTIONAL, "content": content}
+        said["requestBody"] = {"required": not getattr(body, "optional", False), "content": content}
     return said
 
 

@@ -1,6 +1,6 @@
 """Bulk jobs as answers show them. The bodies of requests stand in shared/domain/reschedule_requests.py."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, RootModel
 
@@ -60,6 +60,8 @@ class ResultsQuery(Paging):
 
 class Nothing(Body):
     """No fields."""
+
+    optional: ClassVar[bool] = True
 
 
 class NewJob(RootModel[ShiftJob | SpreadJob | ItemsJob]):

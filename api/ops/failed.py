@@ -1,18 +1,17 @@
 """Failed posts on the operators' pages: by class and last words with counts, and a retry of all posts of a group."""
 
 import re
-from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of
-from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from api.ops.post import retried
 from shared.domain.failure_classes import MEANINGS, FailureClass
+from shared.domain.times import format_exactly, parse_instant
 from shared.store import failed_posts, failures
 
 SHOWN: Final = 100
@@ -40,7 +39,6 @@ async def list_groups(request: Request) -> Response:
     return html(
         request,
         "failed.html",
-        here="/ops/failed",
         now=found.now,
         found=found,
         meanings=MEANINGS,
@@ -76,12 +74,10 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
     now, batch = until, posts[:AT_ONCE]
     unsure = [post.id for post in batch if post.maybe_sent]
     too_old = len(await read(request, failures.keys_too_old, unsure)) if unsure else 0
-    path = f"/ops/failed/{group}/retry"
     return html(
         request,
         "failed_group.html",
         status,
-        here="/ops/failed",
         now=now,
         notice=notice,
         notice_kind="warn",
@@ -94,9 +90,8 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
         asked_again=len(unsure) - too_old,
         too_old=too_old,
         look_first=LOOK_FIRST,
-        until=until.isoformat(),
+        until=format_exactly(until),
         mark=failed_posts.mark(batch),
-        token=access.token(context_of(request).config, path),
     )
 
 
@@ -104,7 +99,7 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
 async def retry_group(request: Request) -> Response:
     """Retry the posts that the operator saw. If the group has other posts by now, do nothing."""
     fields, group = await form(request), request.path_params["group"]
-    until = _instant(fields.get("until", ""))
+    until = parse_instant(fields.get("until", ""))
     if until is None or not _GROUP.fullmatch(group):
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
     batch = await read(request, failed_posts.of_group, group, until, AT_ONCE)
@@ -117,11 +112,3 @@ async def retry_group(request: Request) -> Response:
         done, too_old = done + len(some), too_old + len(old)
     left = f"&left={len(batch) - done - too_old}" + (f"&old={too_old}" if too_old else "")
     return RedirectResponse(f"/ops/failed?done={done}{left}", 303)
-
-
-def _instant(given: str) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(given)
-    except ValueError:
-        return None
-    return at.astimezone(UTC) if at.tzinfo else None

@@ -1,7 +1,6 @@
 """Bulk jobs on the operators' pages: how far they are, what was not moved and why, cancel and revert."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
@@ -11,17 +10,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api import reschedule_results, reschedules
-from api.context import context_of, storable
-from api.ops import access
+from api.context import context_of
 from api.ops.forms import form, operator, with_lock_limit
-from api.ops.frame import asked, html, message, page, perhaps, read
+from api.ops.frame import asked, html, named, page, perhaps, read, read_named
 from shared.domain import job_words, reschedule_jobs
-from shared.domain.errors import printable
 from shared.domain.reschedule_jobs import Job
 from shared.store import acts, job_pages, overview
 from shared.store import reschedules as store
 from shared.store.acts import Act, Actor
 from shared.store.job_pages import Details
+from shared.store.keys import Key
 from shared.store.overview import JobHistory
 
 PAGE: Final = 50
@@ -37,15 +35,6 @@ DONE: Final = {
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sender:
-    """Who a job made here belongs to: the workspace and the key of the job that it reverts, and the operator's name."""
-
-    workspace_id: str
-    id: str
-    name: str
-
-
 @page("/ops/jobs")
 async def list_jobs(request: Request) -> Response:
     """Bulk jobs, newest first."""
@@ -53,7 +42,7 @@ async def list_jobs(request: Request) -> Response:
     found = await read(request, overview.jobs, PAGE + 1, before)
     more = found[PAGE - 1].id if len(found) > PAGE else None
     now = found[0].now if found else None
-    return html(request, "jobs.html", here="/ops/jobs", now=now, jobs=found[:PAGE], before=before, more=more)
+    return html(request, "jobs.html", now=now, jobs=found[:PAGE], before=before, more=more)
 
 
 @page("/ops/jobs/{job_id}")
@@ -63,29 +52,22 @@ async def show_job(request: Request) -> Response:
 
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
-    job_id = request.path_params["job_id"]
-    found = await read(request, _job, job_id) if storable(job_id) else None
-    if found is None:
-        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
-    (job, details, public), config, path = found, context_of(request).config, f"/ops/jobs/{job_id}"
+    job, details, public = await read_named(request, "bulk job", _job)
     return html(
         request,
         "job.html",
         status,
-        here="/ops/jobs",
         now=job.now,
         notice=notice,
         notice_kind=kind,
         job=job,
         details=details,
         which=job_words.which(details.filter, job.kind, job.total),
-        not_moved=await perhaps(request, job_pages.not_moved, job_id) if job.skipped or job.failed else [],
-        warned=await perhaps(request, job_pages.warned, job_id) if job.applied else None,
+        not_moved=await perhaps(request, job_pages.not_moved, job.id) if job.skipped or job.failed else [],
+        warned=await perhaps(request, job_pages.warned, job.id) if job.applied else None,
         why=job_words.why,
         cannot_revert=reschedule_jobs.cannot_revert(public, reverted_by=details.reverted_by),
         advice=_advice(job),
-        cancel_token=access.token(config, f"{path}/cancel"),
-        revert_token=access.token(config, f"{path}/revert"),
     )
 
 
@@ -108,11 +90,7 @@ def _advice(job: JobHistory) -> str:
 @page("/ops/jobs/{job_id}/results.csv")
 async def download(request: Request) -> Response:
     """What became of each post, as a client gets it."""
-    job_id = request.path_params["job_id"]
-    found = await read(request, _job, job_id) if storable(job_id) else None
-    if found is None:
-        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
-    *_, job = found
+    *_, job = await read_named(request, "bulk job", _job)
     saved = {"Content-Disposition": f'attachment; filename="{job.id}.csv"'}
     lines = reschedule_results.csv_lines(context_of(request), job, None)
     return StreamingResponse(lines, headers=saved, media_type="text/csv; charset=utf-8")
@@ -135,11 +113,9 @@ Acted = tuple[str, str, str | None]
 
 
 async def _act(request: Request, act: Callable[[Connection, Actor, str], Acted | None]) -> Response:
-    context, job_id = context_of(request), request.path_params["job_id"]
+    context, actor = context_of(request), operator(request)
     await form(request)
-    if not storable(job_id):
-        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
-    actor = operator(request)
+    job_id = named(request, "bulk job")
     acted = await context.write(with_lock_limit, act, actor, job_id, unsure=UNSURE)
     if acted is None:
         return await _page(request, "It has changed since you looked; look again.", "warn", 409)
@@ -164,7 +140,7 @@ def _revert(tx: Connection, actor: Actor, job_id: str) -> Acted | None:
     if found is None:
         return None
     job, details, _ = found
-    sender = _Sender(job.workspace_id, details.api_key_id, actor.name)
-    made = reschedules.start(tx, reschedules.Wanted(sender, reschedules.reverting(job_id, sender), None, None))
+    owner = Key(details.api_key_id, job.workspace_id, actor.name, frozenset(), None)
+    made = reschedules.start(tx, reschedules.Wanted(owner, reschedules.reverting(job_id, owner)))
     acts.record(tx, actor, [Act(acts.REVERT, "job", job_id, job.workspace_id, job.status, {})])
     return made.job.id, "reverts", made.job.id

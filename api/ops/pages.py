@@ -58,7 +58,7 @@ IDS_AT_ONCE = 20
 @page("/ops")
 async def show_overview(request: Request) -> Response:
     """The overview."""
-    broker = await of_redis(request)
+    broker = await of_redis()
     summary, failed, late, jobs, backlogs, sessions = await asyncio.gather(
         perhaps(request, overview.summary),
         perhaps(request, edit_lists.page, EditFilter(status="failed"), None, FEW),
@@ -82,7 +82,6 @@ async def show_overview(request: Request) -> Response:
     return html(
         request,
         "overview.html",
-        here="/ops",
         now=now,
         summary=summary,
         failed=failed.edits if failed is not None else None,

@@ -1,8 +1,7 @@
 """One post's history on the operators' pages, and its retry if it failed."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import structlog
@@ -10,14 +9,12 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api.context import Context, context_of, storable
-from api.ops import access
+from api.context import Context, context_of
 from api.ops.forms import form, operator
-from api.ops.frame import asked, asked_for, html, message, number, page, read
+from api.ops.frame import asked, asked_for, html, named, number, page, read_named
 from api.ops.redis_answers import of_redis
 from shared.domain.edit_histories import EditHistory
 from shared.domain.edits import PLAIN
-from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
@@ -48,8 +45,7 @@ TOO_OLD: Final = (
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _History:
+class _History(NamedTuple):
     """All that the page shows, newest first, and one more of each list. `failed`: why and how, of a failed post;
     `rendered`: its last render, where that did not end well. `key_too_old`: it may have gone out, under a key that is
     not used any more.
@@ -74,36 +70,22 @@ async def show_post(request: Request) -> Response:
 
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
-    post_id = request.path_params["post_id"]
-    found = await read(request, _history_of, post_id, await of_redis(request)) if storable(post_id) else None
-    if found is None:
-        return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
-    post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"
+    found = await read_named(request, "post", _history_of, await of_redis())
+    facts = found.post.facts
     past = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER
     late = _waits(facts) and (past or (found.reason.code == "edit_waits" and found.reason.next_at is None))
     return html(
         request,
         "post.html",
         status,
-        now=found.now,
         notice=notice,
         notice_kind=kind,
-        post=post,
-        account=found.account,
         plain_fields=PLAIN,
-        edits=found.edits[:FEW],
-        tries=found.tries[:MOST],
         late=late,
-        reason=found.reason,
-        acts=found.acts[:MOST],
-        failed=found.failed,
-        rendered=found.rendered,
         maybe_sent=found.failed is not None and found.failed.maybe_sent,
-        key_too_old=found.key_too_old,
         timeline=_timeline(found),
         truncated=any(len(one) > MOST for one in (found.edits, found.tries, found.acts)),
-        retry_token=access.token(config, f"{path}/retry"),
-        not_sent_token=access.token(config, f"{path}/retry-not-sent"),
+        **found._replace(edits=found.edits[:FEW], tries=found.tries[:MOST], acts=found.acts[:MOST])._asdict(),
     )
 
 
@@ -139,9 +121,7 @@ async def retry_not_sent(request: Request) -> Response:
 
 
 async def _retry(request: Request, *, not_sent: bool) -> Response:
-    fields, post_id = await form(request), request.path_params["post_id"]
-    if not storable(post_id):
-        return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
+    fields, post_id = await form(request), named(request, "post")
     seen = {post_id: number(fields.get("seen")) or 0}
     done, too_old = await retried(context_of(request), seen, operator(request), not_sent=not_sent)
     if too_old and not not_sent:

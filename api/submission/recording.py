@@ -10,16 +10,19 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from api.http.problems import request_id
 from shared.domain import errors, lifecycle
 from shared.domain.edits import EditPatch
 from shared.domain.errors import RedraftError
+from shared.domain.ids import new_id
 from shared.domain.posts import Post
 from shared.store import db
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store
 from shared.store.edits import NewEdit
-from shared.store.idempotency import Kept, Pair
+from shared.store.idempotency import Kept, Pair, Repeat
+from shared.store.keys import Key
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +53,28 @@ class Asked:
     new: NewEdit
     patch: EditPatch | None
     problem: RedraftError | None
+
+
+def new_edit(
+    owner: Key,
+    post_id: str,
+    patch: EditPatch | None,
+    if_match: tuple[str, ...] | None = None,
+    repeat: Repeat | None = None,
+) -> NewEdit:
+    """The row of an edit that the served request asks for with this key."""
+    return NewEdit(
+        id=new_id("edit"),
+        post_id=post_id,
+        workspace_id=owner.workspace_id,
+        changes=patch.changes() if patch else {},
+        if_match=if_match,
+        api_key_id=owner.id,
+        requested_by=owner.name,
+        request_id=request_id.get(),
+        key=repeat and repeat.key,
+        fingerprint=repeat and repeat.fingerprint,
+    )
 
 
 @dataclass(slots=True, eq=False)

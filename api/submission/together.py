@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic_core import from_json, to_json
 from sqlalchemy import Connection
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from api.http import problems
 from api.submission import recording
 from api.submission.recording import Asked
-from shared.domain.errors import IdempotencyKeyReused, Internal, RedraftError
+from shared.domain.errors import Internal, RedraftError
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import EditStatus
 from shared.domain.queued_edits import EditResult
@@ -19,21 +19,13 @@ from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store
 from shared.store.edits import NewEdit
-from shared.store.idempotency import Kept
+from shared.store.idempotency import Repeat
 
 READ_TOGETHER = 100
 """Posts that are read at once: a post of slides may have 72 KB."""
 
 Fate = dict[str, Any]
 """What became of one edit of the request, as the answer shows it: postId, status, editId, revision, error."""
-
-
-class Repeat(NamedTuple):
-    """An Idempotency-Key, the API key that it belongs to, and what the request was."""
-
-    api_key_id: str
-    key: str
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +46,15 @@ def record(tx: Connection, asked: Sequence[Asked] | RedraftError, repeat: Repeat
 
     Raises RedraftError: the request's own, IdempotencyKeyReused, KeyInHand.
     """
-    if repeat and (kept := idempotency_store.wait_for(tx, (repeat.api_key_id, repeat.key))):
-        return _repeated(kept, repeat)
+    if (first := idempotency_store.wait_for(tx, repeat)) is not None:
+        return Recorded(from_json(first.answer or "[]"), replayed=True)
     if isinstance(asked, RedraftError):
         raise asked
     fates, new, accepted_at = _judged(tx, asked)
     if accepted_at is None or not new:
         return Recorded(fates)
     edits_store.insert_edits(tx, new, accepted_at)
-    if repeat and not idempotency_store.keep(tx, Kept(*repeat, new_id("edits"), to_json(fates).decode())):
-        # A process of the version before was first with the key. It has no such route: that was another request.
-        raise IdempotencyKeyReused
+    idempotency_store.keep(tx, repeat, new_id("edits"), to_json(fates).decode())
     return Recorded(fates, new)
 
 
@@ -82,23 +72,14 @@ def _judged(tx: Connection, asked: Sequence[Asked]) -> tuple[list[Fate], list[Ne
             refusal = recording.refusal(one, found, accepted_at)
             if refusal is None:
                 new.append(one.new)
-            fates.append(_queued(one.new) if refusal is None else _refused(one.new, refusal))
+            fates.append(_fate(one.new, refusal))
     return fates, new, accepted_at
 
 
-def _repeated(kept: Kept, repeat: Repeat) -> Recorded:
-    if kept.fingerprint != repeat.fingerprint or kept.answer is None:
-        raise IdempotencyKeyReused
-    return Recorded(from_json(kept.answer), replayed=True)
-
-
-def _queued(new: NewEdit) -> Fate:
-    return {"postId": new.post_id, "status": "queued", "editId": new.id, "revision": None, "error": None}
-
-
-def _refused(new: NewEdit, error: RedraftError) -> Fate:
-    shown = problems.shown(error)
-    return {"postId": new.post_id, "status": "rejected", "editId": None, "revision": None, "error": shown}
+def _fate(new: NewEdit, refusal: RedraftError | None) -> Fate:
+    status, edit_id = ("queued", new.id) if refusal is None else ("rejected", None)
+    error = refusal and problems.shown(refusal)
+    return {"postId": new.post_id, "status": status, "editId": edit_id, "revision": None, "error": error}
 
 
 def finalize(fates: Sequence[Fate], ends: dict[str, EditResult]) -> bool:

@@ -6,9 +6,8 @@ from sqlalchemy import Connection
 
 from api.submission import forecast, recording
 from api.submission.recording import Asked, Recorded
-from api.submission.together import Repeat
 from shared.domain import edit_histories, lifecycle, posts, undoing
-from shared.domain.errors import Conflict, IdempotencyKeyReused, NotFound, PreconditionFailed, RedraftError
+from shared.domain.errors import Conflict, NotFound, PreconditionFailed, RedraftError
 from shared.domain.lifecycle import NOT, PostFacts, etag
 from shared.domain.undoing import Change
 from shared.store import acts, later_edits, reads
@@ -17,7 +16,7 @@ from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store
 from shared.store.acts import Act, Actor
 from shared.store.edits import NewEdit
-from shared.store.idempotency import Kept
+from shared.store.idempotency import Repeat
 from shared.store.reads import EditRecord
 
 
@@ -43,10 +42,8 @@ def record(tx: Connection, wanted: Wanted) -> tuple[Recorded, NewEdit]:
     overwritten unseen: the worker refuses the undo under the post's lock.
     """
     new = wanted.new
-    if wanted.repeat and (kept := idempotency_store.wait_for(tx, wanted.repeat[:2])):
-        if kept.fingerprint != wanted.repeat.fingerprint:
-            raise IdempotencyKeyReused
-        return Recorded(kept.resource, None, replayed=True), new
+    if (first := idempotency_store.wait_for(tx, wanted.repeat)) is not None:
+        return Recorded(first.resource, None, replayed=True), new
     hopeless = wanted.problem if isinstance(wanted.problem, PreconditionFailed) else None
     if wanted.problem is not hopeless and wanted.problem is not None:
         raise wanted.problem
@@ -73,9 +70,7 @@ def record(tx: Connection, wanted: Wanted) -> tuple[Recorded, NewEdit]:
         raise tags
     new = replace(new, if_match=tags)
     edits_store.insert_edits(tx, [new], now)
-    if wanted.repeat and not idempotency_store.keep(tx, Kept(*wanted.repeat, new.id, None)):
-        # A process of the version before was first with the key. It has no such route: that was another request.
-        raise IdempotencyKeyReused
+    idempotency_store.keep(tx, wanted.repeat, new.id)
     # What stands there now is what the undo overwrites.
     stood, _ = posts.difference(facts, lifecycle.edited(facts, patch))
     act = Act(acts.UNDO, "edit", edit.id, new.workspace_id, edit.status, stood | {"undoneBy": new.id})

@@ -38,6 +38,8 @@ class Body(BaseModel):
     """What the value must do where it is no object, read after "must". `{kind}` is what it is instead."""
     read_only: ClassVar[frozenset[str]] = frozenset()
     """Fields that answers show and that no request may send."""
+    optional: ClassVar[bool] = False
+    """Whether a request may come without a body."""
     missing: ClassVar[str] = "send it"
     """What is said of a required field that is missing."""
 

@@ -20,16 +20,16 @@ class Post:
     workspace_id: str
     account_id: str
     created_at: datetime
-    slide_duration: int | None
-    claim_token: str | None
-    claim_expires_at: datetime | None
-    enqueued_revision: int | None
-    enqueued_at: datetime | None
-    retry_at: datetime | None
-    render_tries: int
-    posted_at: datetime | None
-    platform_post_id: str | None
-    failure_reason: str | None
+    slide_duration: int | None = None
+    claim_token: str | None = None
+    claim_expires_at: datetime | None = None
+    enqueued_revision: int | None = None
+    enqueued_at: datetime | None = None
+    retry_at: datetime | None = None
+    render_tries: int = 0
+    posted_at: datetime | None = None
+    platform_post_id: str | None = None
+    failure_reason: str | None = None
 
 
 def public(post: Post, facts: PostFacts | None = None) -> dict[str, Any]:

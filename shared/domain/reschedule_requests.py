@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, cast
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from shared.domain import times
 from shared.domain.bodies import Body, Several, Wrong, absent, names
-from shared.domain.body_reading import check_known, faults_of, read
+from shared.domain.body_reading import check_known, read
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import (
-    UNSET,
     AccountId,
     Flag,
     Instant,
@@ -25,7 +24,6 @@ from shared.domain.fields import (
     Platform,
     PostId,
     Ruled,
-    Unset,
     Zone,
     fault,
 )  # fmt: skip
@@ -46,25 +44,11 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which posts a job means; all conditions at once, none at all for every waiting post. Times aware, UTC.
-
-    Posts named by id are meant in whatever state they are, others only while they wait to go live.
-    """
-
-    account_ids: tuple[str, ...] | None = None
-    platform: str | None = None
-    scheduled_from: datetime | None = None
-    scheduled_to: datetime | None = None
-    post_ids: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Request:
-    """A valid request. `filter` is None where `items` name the posts."""
+    """A valid request. `filter`: which posts it means, as a client says it; None where `items` name the posts."""
 
     plan: Plan
-    filter: Filter | None = None
+    filter: dict[str, Any] | None = None
     items: tuple[Item, ...] = ()
     dry_run: bool = False
     min_gap: Duration | None = None
@@ -86,6 +70,7 @@ _EVERY: Final = '{"all": true} means every waiting post'
 class PostFilter(Body):
     """Which posts: all that fulfil every condition."""
 
+    # Posts named by id are meant in whatever state they are, others only while they wait to go live.
     model_config = ConfigDict(
         json_schema_extra={"minProperties": 1, "if": {"required": ["all"]}, "then": {"maxProperties": 1}}
     )
@@ -114,11 +99,12 @@ class PostFilter(Body):
             found.append(("invalid_request", "filter.scheduledTo", message))
         return found
 
-    def meant(self) -> Filter:
-        """The domain's value."""
-        ids = (None if given is None else tuple(given) for given in (self.account_ids, self.post_ids))
-        accounts, posts = ids
-        return Filter(accounts, self.platform, self.scheduled_from, self.scheduled_to, posts)
+    def meant(self) -> dict[str, Any]:
+        """The conditions as a client sends them, for the job's row."""
+        given = self.model_dump(by_alias=True, exclude_unset=True)
+        return {
+            name: times.format_exactly(value) if isinstance(value, datetime) else value for name, value in given.items()
+        }
 
 
 class SpreadBetween(Body):
@@ -254,16 +240,6 @@ def parse_request(body: object) -> Request:
     raise cast("InvalidRequest", faults.error())
 
 
-def check_item(value: object, name: str, faults: Faults) -> Item | Unset:
-    """One item of a request or one line of a CSV file: a post's id, a local time, a zone; all three, nothing else."""
-    try:
-        return JobItem.model_validate(value).meant()
-    except ValidationError as error:
-        given = value if isinstance(value, dict) else None
-        faults_of(JobItem, error.errors(include_url=False), faults, prefix=name, given=given)
-        return UNSET
-
-
 def _instant(value: object) -> datetime | None:
     return times.parse_instant(value) if isinstance(value, str) else None
 
@@ -276,22 +252,3 @@ def _meant(local: object, zone: object) -> datetime | None:
         if parsed is None or not isinstance(zone, str) or zone not in times.ZONES
         else times.to_instant(parsed, zone)
     )
-
-
-def stored_items(items: Sequence[Item]) -> list[list[str]] | None:
-    """How the job's row keeps them until its posts are frozen."""
-    return [list(item) for item in items] or None
-
-
-def stored_filter(meant: Filter | None) -> dict[str, Any] | None:
-    """The filter in the form in which a client sends it, for the job's row."""
-    if meant is None:
-        return None
-    given = {
-        "accountIds": list(meant.account_ids) if meant.account_ids else None,
-        "platform": meant.platform,
-        "scheduledFrom": times.format_exactly(meant.scheduled_from) if meant.scheduled_from else None,
-        "scheduledTo": times.format_exactly(meant.scheduled_to) if meant.scheduled_to else None,
-        "postIds": list(meant.post_ids) if meant.post_ids else None,
-    }
-    return {name: value for name, value in given.items() if value is not None} or {"all": True}

@@ -1,7 +1,6 @@
 """Creating posts: which accounts there are, and one INSERT for all posts of a request and its key."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +8,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, text
 
 from shared.domain.posts import Post
+from shared.store.idempotency import Kept
 
 _PLATFORMS = text("SELECT id, platform, now() FROM accounts WHERE workspace_id = :workspace AND id = ANY(:ids)")
 
@@ -17,17 +17,6 @@ def platforms(tx: Connection, workspace_id: str, account_ids: Iterable[str]) -> 
     """The platforms of those accounts that the workspace has, and the time of this transaction (None without any)."""
     rows = tx.execute(_PLATFORMS, {"workspace": workspace_id, "ids": list(account_ids)}).all()
     return {row[0]: row[1] for row in rows}, rows[0][2] if rows else None
-
-
-@dataclass(frozen=True, slots=True)
-class Repeatable:
-    """What a request's repeat is answered with: under the Idempotency-Key `key`, the body `answer`."""
-
-    api_key_id: str
-    key: str
-    fingerprint: str
-    resource: str
-    answer: str
 
 
 _INSERT = text("""
@@ -51,15 +40,16 @@ _INSERT = text("""
     RETURNING id""")
 
 
-def insert_posts(tx: Connection, posts: Sequence[Post], repeatable: Repeatable | None) -> bool:
+def insert_posts(tx: Connection, posts: Sequence[Post], kept: Kept | None) -> bool:
     """Create posts, each marked as sent for where its `enqueued_revision` says so; send below the commit.
+    `kept`: what a repeat of the request is answered with.
 
     False, and nothing is created, where another request has the key: this waited for its end, and the next statement
     sees what it made.
     """
     given: dict[str, Any] = {"api_key_id": None, "key": None, "fingerprint": "", "resource": None, "answer": None}
-    if repeatable is not None:
-        given = {name: getattr(repeatable, name) for name in given}
+    if kept is not None:
+        given = {name: getattr(kept, name) for name in given}
     made = tx.execute(_INSERT, given | {"rows": to_json([_row(post) for post in posts]).decode()})
     return len(made.all()) == len(posts)
 

@@ -7,15 +7,23 @@ between the first request's check and its commit, although the first request was
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from shared.domain.errors import KeyInHand
+from shared.domain.errors import IdempotencyKeyReused, KeyInHand
 from shared.store import db, raw_statements
 from shared.store.trip import Statement
+
+
+class Repeat(NamedTuple):
+    """An Idempotency-Key, the API key that it belongs to, and what the request was."""
+
+    api_key_id: str
+    key: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +71,31 @@ def take(tx: Connection, pairs: Sequence[Pair]) -> tuple[set[Pair], dict[Pair, K
     return {names[row[0]] for row in taken}, _by_pair(found)
 
 
-def wait_for(tx: Connection, pair: Pair) -> Kept | None:
-    """Take a key's lock, once the request that has it in hand is done; what is kept under the key. KeyInHand where that
+def wait_for(tx: Connection, repeat: Repeat | None) -> Kept | None:
+    """Take a key's lock, once the request that has it in hand is done; what `first` says then. KeyInHand where that
     takes longer than `lock_timeout`.
     """
+    if repeat is None:
+        return None
     try:
-        raw_statements.rows(tx, _LOCK, _name(pair))
+        raw_statements.rows(tx, _LOCK, _name(repeat[:2]))
     except DBAPIError as error:
         if db.lock_timed_out(error):
             raise KeyInHand from error
         raise
-    return kept(tx, [pair]).get(pair)
+    return first(tx, repeat)
+
+
+def first(tx: Connection, repeat: Repeat | None) -> Kept | None:
+    """What the first request with the key made; None where there is none, and without a key. IdempotencyKeyReused where
+    the first was another request.
+    """
+    if repeat is None:
+        return None
+    found = kept(tx, [repeat[:2]]).get(repeat[:2])
+    if found is not None and found.fingerprint != repeat.fingerprint:
+        raise IdempotencyKeyReused
+    return found
 
 
 _KEEP = """
@@ -81,12 +103,13 @@ _KEEP = """
     VALUES ($1, $2, decode($3, 'hex'), $4, $5) ON CONFLICT DO NOTHING"""
 
 
-def keep(tx: Connection, kept: Kept) -> bool:
-    """Keep what a request made under its key. False where a process of the version before, which takes no lock of keys,
-    was first with the key: this waited for the end of that request.
+def keep(tx: Connection, repeat: Repeat | None, resource: str, answer: str | None = None) -> None:
+    """Keep what a request made under its key, if it has one. IdempotencyKeyReused where a process of the version before
+    was first with the key: it takes no lock of keys, and has none of the routes that call this. So that was another
+    request, and this waited for its end.
     """
-    given = (kept.api_key_id, kept.key, kept.fingerprint, kept.resource, kept.answer)
-    return raw_statements.changed(tx, _KEEP, *given) == 1
+    if repeat is not None and raw_statements.changed(tx, _KEEP, *repeat, resource, answer) != 1:
+        raise IdempotencyKeyReused
 
 
 def _name(pair: Pair) -> str:

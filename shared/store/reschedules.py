@@ -13,12 +13,13 @@ from shared.domain.reschedule_gaps import Caution
 from shared.domain.reschedule_jobs import Job, JobStatus, Result, audit_id
 from shared.domain.reschedules import Outcome
 from shared.store import webhooks
+from shared.store.idempotency import Repeat
 from shared.store.raw_statements import array
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """One job to be recorded. `filter` and `items` as shared/domain/reschedule_requests.py stores them."""
+    """One job to be recorded. `filter` and `items` of shared/domain/reschedule_requests.py."""
 
     id: str
     workspace_id: str
@@ -28,7 +29,7 @@ class NewJob:
     dry_run: bool
     plan: dict[str, Any]
     filter: dict[str, Any] | None = None
-    items: list[list[str]] | None = None
+    items: Sequence[Sequence[str]] | None = None
     reverts: str | None = None
 
 
@@ -50,7 +51,7 @@ _INSERT = text(f"""
     RETURNING {_COLUMNS}""")
 
 
-def insert_job(tx: Connection, new: NewJob, *, key: str | None = None, fingerprint: str | None = None) -> Job | None:
+def insert_job(tx: Connection, new: NewJob, repeat: Repeat | None = None) -> Job | None:
     """Record a job and its Idempotency-Key; ring for it below the commit. None where the key was taken, or where the
     job that it would revert is being reverted already: then nothing is to be committed.
     """
@@ -67,8 +68,8 @@ def insert_job(tx: Connection, new: NewJob, *, key: str | None = None, fingerpri
             "filter": _json(new.filter),
             "items": _json(new.items),
             "reverts": new.reverts,
-            "key": key,
-            "fingerprint": fingerprint or "",
+            "key": repeat and repeat.key,
+            "fingerprint": repeat.fingerprint if repeat else "",
         },
     ).one_or_none()
     return _job(row) if row else None

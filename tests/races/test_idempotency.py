@@ -26,6 +26,7 @@ from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import reschedules as reschedules_store
 from shared.store.edits import NewEdit
+from shared.store.idempotency import Repeat
 from shared.store.keys import Key
 from tests import factories
 from tests.faults.actors import waits_for_a_lock
@@ -190,7 +191,9 @@ def test_whatever_crosses_what_a_key_has_one_result() -> None:
 def created(key: str) -> Any:
     body = {"accountIds": [factories.TIKTOK], "contentUrl": "https://cdn.example.com/a.mp4"}
     with db.transaction() as tx:
-        return creation.create(tx, creation.Asked(OWNER, read(NewVideos, body).wanted(), key, "ab" * 32, 60.0))
+        return creation.create(
+            tx, creation.Asked(OWNER, read(NewVideos, body).wanted(), Repeat(OWNER.id, key, "ab" * 32), 60.0)
+        )
 
 
 def started(key: str, *, refused: RedraftError | None = None) -> Any:
@@ -198,7 +201,7 @@ def started(key: str, *, refused: RedraftError | None = None) -> Any:
         return reschedules._job_of(OWNER, plan={"kind": "shift", "by": "P1D"}, dry_run=True, filter={"all": True})
 
     with db.transaction() as tx:
-        return reschedules.start(tx, reschedules.Wanted(OWNER, refused or make, key, "ab" * 32))
+        return reschedules.start(tx, reschedules.Wanted(OWNER, refused or make, Repeat(OWNER.id, key, "ab" * 32)))
 
 
 def test_a_repeated_creation_waits_for_the_first_though_its_account_is_gone_by_now(

@@ -1,10 +1,12 @@
 """Who may have the next place, whose turn is next, how long a refusal is held back: the rules alone."""
 
 import random
+from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
 
+from api.context import LARGE_BODIES_KIB
 from api.http.shares import Active, Lines, Pace, Shares, admits
 
 
@@ -103,7 +105,8 @@ def test_what_is_not_wanted_any_more_leaves_its_line() -> None:
     for number in range(6):
         lines.add("ab"[number % 2], number)
     lines.keep(lambda number: number in (2, 4))
-    assert (list(lines), len(lines), lines.owners) == ([2, 4], 2, 1)
+    assert (len(lines), lines.owners) == (2, 1)
+    assert list(iter(lines.take, None)) == [("a", 2), ("a", 4)]
 
 
 def test_any_mix_of_coming_and_serving_loses_nothing_and_keeps_each_order() -> None:
@@ -163,3 +166,28 @@ def test_owners_that_were_refused_long_ago_are_forgotten() -> None:
     for number in range(5000):
         pace.hold(f"owner{number}", float(number))
     assert len(pace) <= 1001
+
+
+MOST_OF_ONE = LARGE_BODIES_KIB * 3 // 4 // 2048
+"""Bodies of 2 MiB that one workspace may have in hand."""
+
+
+def test_one_workspace_leaves_a_quarter_of_the_large_bodies_to_the_others_and_places_come_back() -> None:
+    bodies = Shares(LARGE_BODIES_KIB)
+    with ExitStack() as taken:
+        for _ in range(MOST_OF_ONE):
+            assert bodies.admits("ws_flood")
+            taken.enter_context(bodies.taken("ws_flood", 2048))
+        assert not bodies.admits("ws_flood")
+        assert bodies.admits("ws_quiet")
+        with bodies.taken("ws_quiet", 2048):
+            assert not bodies.admits("ws_flood")
+    assert bodies.admits("ws_flood")
+
+
+def test_a_request_that_fails_gives_its_places_back() -> None:
+    bodies = Shares(LARGE_BODIES_KIB)
+    for _ in range(3 * MOST_OF_ONE):
+        assert bodies.admits("ws")
+        with pytest.raises(ValueError, match="bad"), bodies.taken("ws", 2048):
+            raise ValueError("bad")
