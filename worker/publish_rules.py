@@ -4,7 +4,8 @@ tests/model searches every order in which these rules, worker/retries.py and sha
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final
 from uuid import uuid4
 
@@ -101,8 +102,18 @@ def _attempt(facts: PostFacts, post: Post, history: History | None, now: datetim
     if history is not None and history.body == body and (fixed or not history.past.key_too_old(now, limits.keeps_keys)):
         key, number = history.idempotency_key, history.tries + 1
     else:
-        key, number = f"pub_{uuid4().hex}", 1
+        key, number = _new_key(post, history), 1
     return Attempt(facts.id, facts.schedule_revision, key, body, number, f"clm_{uuid4().hex}")
+
+
+def _new_key(post: Post, history: History | None) -> str:
+    """The next key of this post. It follows from what stood before it, and never from the body or from chance.
+
+    So a database that lost the latest tries, by a failover or a restore, asks under the key that it forgot. The
+    publisher knows that key: the post does not go out a second time.
+    """
+    before = history.idempotency_key if history is not None else post.created_at.astimezone(UTC).isoformat()
+    return f"pub_{sha256(f'{post.facts.id} {before}'.encode()).hexdigest()[:32]}"
 
 
 def before_calling(attempt: Attempt, history: History | None, now: datetime, limits: Limits) -> Reply | None:

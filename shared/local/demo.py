@@ -126,7 +126,7 @@ def _put_back(tx: Connection, post: Post, now: datetime) -> None:
     missed = facts.claim is None and facts.status is Status.GENERATED and facts.scheduled_time <= now
     if not (over or missed):
         return
-    # The publisher is to be asked anew: what was sent before says nothing of the post as it is now.
+    # The publisher is to be asked anew, under a new key, which follows from the time of creation.
     tx.execute(delete(tables.publish_attempts).where(tables.publish_attempts.c.post_id == facts.id))
     written = tx.execute(
         update(tables.posts)
@@ -137,6 +137,7 @@ def _put_back(tx: Connection, post: Post, now: datetime) -> None:
         )
         .values(
             status=Status.GENERATED.value,
+            created_at=now,
             scheduled_time=_ahead(now, facts.timezone),
             revision=facts.revision + 1,
             schedule_revision=facts.schedule_revision + 1,

@@ -159,6 +159,12 @@ class Proxy:
         connections: int = self._do(self._cut(reset))
         return connections
 
+    def move(self, url: str) -> None:
+        """The name behind it now means the server of `url`. Every connection to the one before is cut."""
+        parts = urlsplit(url)
+        self._server = str(parts.hostname), int(parts.port or 0)
+        self.cut()
+
     def refuse(self) -> None:
         """No new connection until healed. Those that are open go on."""
         self._do(self._unlisten())

@@ -18,16 +18,9 @@ from sqlalchemy import text
 from shared.domain.service_answers import KEY_TOO_OLD
 from tests.faults.evidence import Call
 from tests.faults.harness import Harness
-from tests.faults.publishing import due
+from tests.faults.publishing import all_end, due, waits_end
 from tests.reference_services.client import Played
 from tests.waiting import eventually
-
-# A try's wait may be a quarter of an hour: it is cut short, as if that time had passed.
-WAITS_END = text("""
-    UPDATE posts p SET retry_at = CASE WHEN retry_at IS NOT NULL THEN now() END,
-        claim_expires_at = CASE WHEN claim_kind IS NOT NULL THEN now() END
-    WHERE id = ANY(:ids) AND (retry_at IS NOT NULL OR claim_kind = 'publish' AND (:all OR NOT EXISTS (
-        SELECT FROM publish_attempts a WHERE a.claim_token = p.claim_token AND a.outcome IS NULL)))""")
 
 
 def play(
@@ -68,25 +61,6 @@ def play(
         seen[f"{what} {said or ''}".strip()] += 1
         harness.note(f"{what} {post} {said or ''}")
     return seen
-
-
-def waits_end(harness: Harness, posts: list[str], *, claims: bool = False) -> None:
-    with harness.engine.begin() as tx:
-        tx.execute(WAITS_END, {"ids": posts, "all": claims})
-
-
-def all_end(harness: Harness, posts: list[str]) -> bool:
-    """With a publisher that is calm, whatever is retried goes out."""
-    left = []
-    for post in posts:
-        row = harness.row("posts", post)
-        if row.status == "failed":
-            assert harness.http.post(f"/v1/posts/{post}/retry").status_code in {200, 409}
-        if row.status != "posted" and row.deleted_at is None:
-            left.append(f"{post} {row.status} {row.claim_kind} {row.failure_reason}")
-    waits_end(harness, posts)
-    assert not left, left
-    return True
 
 
 def answered(opponent: Played) -> Counter[str]:

@@ -215,7 +215,9 @@ def _attempts(monkeypatch: pytest.MonkeyPatch, *, key_stays: bool) -> None:
 
     def twin(facts: PostFacts, post: Post, history: History | None, *given: Any) -> Attempt:
         attempt = attempt_of(facts, post, None, *given)
-        if history is None or not key_stays:
+        if not key_stays:
+            return replace(attempt, idempotency_key=attempt.claim_token)
+        if history is None:
             return attempt
         return replace(attempt, idempotency_key=history.idempotency_key, try_number=history.tries + 1)
 

@@ -451,3 +451,25 @@ def test_a_recorded_2xx_of_a_failed_post_is_found_hours_later_behind_many_newer_
             factories.post(tx, status="failed", failure_reason="publisher_unavailable", failed_at=factories.soon(-1))
     assert finish_unnoticed() == [due]
     assert factories.row(engine, "posts", due).status == "posted"
+
+
+@pytest.mark.parametrize("caption", ["as it went out", "edited since"])
+def test_a_database_that_was_set_back_asks_under_the_key_that_it_forgot(
+    engine: Engine, fake_services: FakeServices, due: str, caption: str
+) -> None:
+    change(engine, "posts", due, caption="as it went out")
+    assert next_try(engine, due) == "done"
+    with engine.begin() as tx:
+        tx.execute(text("DELETE FROM publish_attempts WHERE post_id = :id"), {"id": due})
+    change(engine, "posts", due, status="generated", posted_at=None, platform_post_id=None, caption=caption)
+    assert next_try(engine, due) == "done"
+    first, second = fake_services.asked
+    assert second.key == first.key
+
+
+def test_each_new_key_of_a_post_is_another_one(engine: Engine, fake_services: FakeServices, due: str) -> None:
+    fake_services.replies = [NEVER] * 3
+    for caption in ("one", "two", "one"):
+        change(engine, "posts", due, caption=caption)
+        next_try(engine, due)
+    assert len({asked.key for asked in fake_services.asked}) == 3

@@ -282,6 +282,7 @@ def test_a_workspace_of_the_users_own_called_demo_is_left_alone(engine: Engine, 
 
 def test_a_put_back_post_is_asked_for_anew_whatever_was_sent_before(engine: Engine, database_url: str) -> None:
     seed(database_url)
+    first = documented(engine)
     change(engine, "status = 'failed', failure_reason = 'a', failure_class = 'unknown', failed_at = now()")
     with engine.begin() as tx:
         tries = [
@@ -294,3 +295,5 @@ def test_a_put_back_post_is_asked_for_anew_whatever_was_sent_before(engine: Engi
     assert (row.status, row.failure_reason, row.failure_class, row.failed_at) == ("generated", None, None, None)
     with engine.begin() as tx:
         assert publish_attempts.histories(tx, [DOCUMENTED]) == {}
+    # A new key follows from it.
+    assert row.created_at > first.created_at
