@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 from shared.domain.waits import Lock, who
+from shared.settings import settings
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
 SHOWN_AFTER = 1.0
-"""Seconds that a transaction has lasted. Our own transactions lock posts too, for milliseconds."""
+"""Seconds that a transaction has lasted. Our own transactions lock posts too, for milliseconds, and for seconds under
+load: they are shown only when PostgreSQL should have ended them (REDRAFT_TRANSACTION_TIMEOUT). A person who ends one
+ends a worker's work.
+"""
 
 # A row's xmax is the transaction that locks or changes it, and each transaction holds a lock on its own number. So the
 # holder is known before any session waits for it: workers skip a locked post. Two kinds of locks are not found: those
@@ -30,18 +34,19 @@ _OF_POSTS = text("""
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) locked
     JOIN pg_stat_activity a ON a.pid = locked.pid
     WHERE a.pid <> pg_backend_pid()
-        AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs => :age))
+        AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs =>
+            CASE WHEN a.application_name LIKE 'redraft%' THEN greatest(:age, :ours) ELSE :age END))
     ORDER BY a.xact_start""")
 
 
 def of_posts(tx: Connection, post_ids: Sequence[str], age: float = SHOWN_AFTER) -> dict[str, Lock]:
     """Post -> the session that has had it, or all posts, locked for `age` seconds and more; the oldest, where there are
-    several. Left out: posts that no session has locked.
+    several. Left out: posts that no session has locked, or that a session of Redraft works on.
     """
     found: dict[str, Lock] = {}
     if not post_ids:
         return found
-    rows = tx.execute(_OF_POSTS, {"ids": list(post_ids), "age": age})
+    rows = tx.execute(_OF_POSTS, {"ids": list(post_ids), "age": age, "ours": settings().transaction_timeout})
     for post_id, pid, *named, idle, since in rows:
         lasted: timedelta | None = since
         found.setdefault(post_id, Lock(pid, who(*named), idle, lasted))

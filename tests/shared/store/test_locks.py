@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from shared.settings import Settings
 from shared.store import locks
 from tests import factories
 
@@ -52,6 +53,20 @@ def test_a_lock_that_was_taken_in_a_savepoint_is_found(engine: Engine) -> None:
     with engine.connect() as holder, engine.begin() as looks, holder.begin_nested():
         holder.execute(text("SELECT id FROM posts WHERE id = :id FOR UPDATE"), {"id": home})
         assert locks.of_posts(looks, [home], age=0)[home].pid == pid_of(holder)
+
+
+def test_a_session_of_redraft_is_named_only_when_it_should_have_ended(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker under load has a post locked for seconds. An operator who ends its session makes that worse."""
+    with engine.begin() as tx:
+        home = factories.post(tx)
+    with engine.connect() as worker, engine.begin() as looks:
+        worker.execute(text("SET application_name = 'redraft'"))
+        worker.execute(text("SELECT id FROM posts WHERE id = :id FOR UPDATE"), {"id": home})
+        assert locks.of_posts(looks, [home], age=0) == {}
+        monkeypatch.setattr(locks, "settings", lambda: Settings(transaction_timeout=0.0))
+        assert locks.of_posts(looks, [home], age=0)[home].pid == pid_of(worker)
 
 
 def test_nothing_is_asked_for_no_posts(engine: Engine) -> None:
