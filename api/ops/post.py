@@ -79,7 +79,7 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
     if found is None:
         return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
     post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"
-    past = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER
+    past = (found.now - post.due_at()).total_seconds() > overview.LATE_AFTER
     late = _waits(facts) and (past or (found.reason.code == "edit_waits" and found.reason.next_at is None))
     return html(
         request,

@@ -146,6 +146,7 @@ _RESUME = text("""
         missed_revision = CASE WHEN r.missed THEN p.schedule_revision END,
         missed_at = CASE WHEN NOT r.missed THEN NULL
             WHEN p.missed_revision = p.schedule_revision THEN p.missed_at ELSE clock_timestamp() END,
+        released_at = CASE WHEN r.missed THEN p.released_at ELSE clock_timestamp() END,
         -- Dispatch sends for a post without a mark.
         enqueued_revision = CASE WHEN p.status = 'generated' THEN NULL ELSE p.enqueued_revision END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id text, from_status text, from_revision bigint, missed boolean)
