@@ -82,6 +82,7 @@ async def _create(
     new: NewPostRequest | RedraftError
     try:
         reading.check_query(request)
+        headers.refuse_preconditions(request)
         new = read(model, body).wanted()
     except RedraftError as problem:
         if key is None:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api import posts
 from api.context import Context, Here, Mover, Unsure, Writer, storable
-from api.http import pagination, problems
+from api.http import headers, pagination, problems
 from api.http.json_answer import JsonAnswer
 from api.http.problems import request_id
 from api.http.reading import NoQuery, OptionalBody
@@ -49,6 +49,7 @@ async def _resume_body(request: Request, body: OptionalBody) -> object:
     faults = Faults()
     pagination.repeated(Resumption, request, faults)
     faults.raise_if_any()
+    headers.refuse_preconditions(request)
     return body
 
 

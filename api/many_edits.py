@@ -94,6 +94,7 @@ def _wanted(request: Request, content: bytes, key: Key, wait_max: float, from_re
     try:
         preference = headers.prefer(request, wait_max)
         reading.check_query(request)
+        headers.refuse_preconditions(request)
         asked = [_asked(item, key, from_request) for item in parse_edits(body)]
     except RedraftError as problem:
         if idempotency_key is None:

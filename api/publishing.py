@@ -9,8 +9,9 @@ from starlette.responses import Response
 from api import edits, posts
 from api.context import Here, Writer, storable
 from api.http import headers, problems
+from api.http.headers import Preconditions
 from api.http.problems import request_id
-from api.http.reading import NoBody, NoQuery
+from api.http.reading import NoBody, OnlyPreconditions
 from api.models.edits import Edit
 from api.models.openapi import carries, takes
 from api.models.reschedules import Nothing
@@ -29,7 +30,7 @@ router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 UNSURE: Final = "The edit may have been accepted; look at GET /v1/posts/{postId}/edits before you send this again"
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     202: carries("Edit-Id", "Location", description="Queued: ask at Location"),
-    **problems.refuses(404, 409, 413, 415),
+    **problems.refuses(404, 409, 412, 413, 415),
 }
 
 
@@ -38,10 +39,10 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     status_code=202,
     response_model=Edit,
     responses=_ANSWERS,
-    openapi_extra=takes(body=Nothing),
+    openapi_extra=takes("If-Match", "If-None-Match", body=Nothing),
 )
 async def publish_post(
-    post_id: str, context: Here, key: Writer, _body: NoBody, _: NoQuery
+    post_id: str, context: Here, key: Writer, _body: NoBody, wanted: OnlyPreconditions
 ) -> Response:  # fmt: skip
     """Let a post that waits go out now: an edit sets its time to the moment at which it is accepted. Ask at Location
     what became of it. A post that missed its time while it was held goes out too; one that is held is a conflict.
@@ -53,18 +54,21 @@ async def publish_post(
         post_id=post_id,
         workspace_id=key.workspace_id,
         changes=EditPatch(at_once=True).changes(),
-        if_match=None,
+        if_match=wanted.tags,
         api_key_id=key.id,
         requested_by=key.name,
         request_id=request_id.get(),
     )
-    edit = await context.write(record, new, unsure=UNSURE)
+    edit = await context.write(record, new, wanted, unsure=UNSURE)
     context.ring(edits=[post_id])
     return edits.accepted(edit, headers.NO_PREFERENCE, {})
 
 
-def record(tx: Connection, new: NewEdit) -> EditRecord:
-    """Record the edit, unless it would be refused as the post is now. Raises NotFound, CannotEdit, Conflict."""
+def record(tx: Connection, new: NewEdit, wanted: Preconditions) -> EditRecord:
+    """Record the edit, unless it would be refused as the post is now. The worker judges all of it anew, under the lock.
+
+    Raises NotFound, CannotEdit, Conflict, PreconditionFailed.
+    """
     found, now = posts_store.read_posts(tx, [new.post_id])
     post = found.get(new.post_id)
     if post is None or now is None or post.workspace_id != new.workspace_id:
@@ -78,5 +82,6 @@ def record(tx: Connection, new: NewEdit) -> EditRecord:
     if hold is not None:
         details = [Detail("held", hold.level.value)]
         raise Conflict(f"Post {new.post_id} is held, of its {hold.level}; resume that first", details=details)
+    wanted.judge(post.facts.revision)
     edits_store.insert_edits(tx, [new], now)
     return edits.just_recorded(new, now)
