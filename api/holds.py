@@ -58,7 +58,7 @@ Resume = Annotated[Any, Depends(_resume_body)]
 
 @router.put(OF_POST, responses=_OF_ONE, **_PUT)
 async def hold_post(post_id: str, context: Here, key: Writer, body: OptionalBody, _: NoQuery) -> Response:
-    """Hold a post that waits. No publish claims it until it is resumed; edits go on. A repeat changes the reason."""
+    """Hold a post that waits. No publish claims it until it is resumed; edits go on. A repeat may change the reason."""
     if not storable(post_id):
         raise NotFound.post(post_id)
     reason = read(NewHold, body).reason
@@ -82,7 +82,7 @@ async def resume_post(post_id: str, context: Here, key: Writer, body: Resume, qu
 
 @router.put(OF_ACCOUNT, responses=_OF_ONE, **_PUT)
 async def hold_account(account_id: str, context: Here, key: Mover, body: OptionalBody, _: NoQuery) -> Response:
-    """Hold an account: no publish claims a post of it until it is resumed. A repeat changes the reason."""
+    """Hold an account: no publish claims a post of it until it is resumed. A repeat may change the reason."""
     return await _take(context, key, await _account(context, key, account_id), body)
 
 
@@ -99,7 +99,7 @@ async def resume_account(
 
 @router.put(OF_WORKSPACE, responses=_OF_MANY, **_PUT)
 async def hold_workspace(context: Here, key: Mover, body: OptionalBody, _: NoQuery) -> Response:
-    """Hold the workspace: no publish claims a post of it until it is resumed. A repeat changes the reason."""
+    """Hold the workspace: no publish claims a post of it until it is resumed. A repeat may change the reason."""
     return await _take(context, key, Scope(key.workspace_id), body)
 
 
@@ -141,10 +141,9 @@ def end_of_post(
 ) -> tuple[Hold | None, holds_store.Changed]:  # fmt: skip
     """Lock, recheck, resume; what holds the post then. Raises NotFound, Conflict."""
     post = _locked(tx, key, post_id)
-    holds = holds_store.of(tx, [post_id]).get(post_id)
-    if publish and holds is not None and (above := holds.account or holds.workspace) is not None:
-        raise _held_above(above, f"Post {post_id}")
     done = holds_store.resume_posts(tx, [post], _actor(key, asked_by), publish_missed=publish)
+    if (above := done.refused.get(post_id)) is not None:
+        raise _held_above(above, f"Post {post_id}")
     return holds_store.effective(tx, [post_id]).get(post_id), done
 
 

@@ -91,7 +91,7 @@ class Taken:
 _TAKE = text("""
     INSERT INTO holds (workspace_id, account_id, held_at, held_by, reason)
     VALUES (:workspace, :account, clock_timestamp(), :by, :reason)
-    ON CONFLICT (workspace_id, account_id) DO UPDATE SET reason = excluded.reason""")
+    ON CONFLICT (workspace_id, account_id) DO UPDATE SET reason = coalesce(excluded.reason, holds.reason)""")
 # ix_posts_claims
 _GOING_OUT = text("""
     SELECT id, count(*) OVER () FROM posts WHERE claim_kind = 'publish' AND workspace_id = :workspace
@@ -101,12 +101,12 @@ _GOING_OUT = text("""
 
 def take(tx: Connection, scope: Scope, actor: Actor, reason: str | None) -> Taken:
     """Hold an account or a workspace. Once this is committed, no publish claims a post of it. A hold that stands keeps
-    its beginning and gets the new reason.
+    its beginning, and gets the new reason if there is one.
     """
     _lock_alone(tx, scope)
     before = of(tx, scope)
     webhooks: list[str] = []
-    if before is None or before.reason != reason:
+    if before is None or (reason is not None and before.reason != reason):
         tx.execute(_TAKE, scope.given() | {"by": actor.name, "reason": reason})
         acts_store.record(tx, actor, [_act(acts_store.HOLD, scope, before)])
     hold = of(tx, scope)
