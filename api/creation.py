@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Writer
-from api.http import problems, reading
+from api.http import headers, problems, reading
 from api.http.reading import REPLAYED, JsonBody
 from api.models import new_posts
 from api.models.creation import Created as PostsCreated
@@ -80,6 +80,7 @@ async def _create(
     new: NewPostRequest | RedraftError
     try:
         reading.check_query(request)
+        headers.refuse_preconditions(request)
         new = read(model, body).wanted()
     except RedraftError as problem:
         if repeat is None:

@@ -13,8 +13,9 @@ from starlette.responses import Response
 from api import posts
 from api.context import Context, Here, Unsure, Writer, storable
 from api.http import problems
+from api.http.headers import Preconditions
 from api.http.json_answer import JsonAnswer
-from api.http.reading import JsonBody, NoBody, NoQuery
+from api.http.reading import JsonBody, NoBody, NoQuery, OnlyPreconditions
 from api.models.deletion import Deletion, DeletionReport, Reason
 from api.models.openapi import takes
 from shared.domain import events
@@ -34,6 +35,7 @@ WAIT_FOR_LOCKED = 0.05
 _OVER = {Status.POSTED: Reason.POSTED, Status.FAILED: Reason.FAILED}
 _CLAIMED = {ClaimKind.PUBLISH: Reason.BEING_PUBLISHED, ClaimKind.RENDER: Reason.BEING_RENDERED}
 
+NONE: Final = Preconditions()
 UNSURE = "The posts may have been deleted; look at GET /v1/posts before you send this again"
 UNSURE_OF_ONE = "The post may have been deleted; look at GET /v1/posts/{postId} before you send this again"
 
@@ -79,11 +81,12 @@ async def delete_posts(context: Here, key: Writer, body: JsonBody, _: NoQuery) -
     posts.ONE,
     status_code=204,
     response_description="The post is deleted",
-    responses=problems.refuses(404, 409, 413, 415),
+    responses=problems.refuses(404, 409, 412, 413, 415),
+    openapi_extra=takes("If-Match", "If-None-Match"),
 )
-async def delete_post(post_id: str, context: Here, key: Writer, _body: NoBody, _: NoQuery) -> Response:
+async def delete_post(post_id: str, context: Here, key: Writer, _body: NoBody, wanted: OnlyPreconditions) -> Response:
     """Delete one post that waits and that no render or publish has claimed."""
-    done = await _deleted(context, key.workspace_id, [post_id], UNSURE_OF_ONE)
+    done = await _deleted(context, key.workspace_id, [post_id], UNSURE_OF_ONE, wanted)
     if done.posts:
         return Response(status_code=204)
     reason = done.failed.get(post_id, Reason.NOT_FOUND)
@@ -93,21 +96,29 @@ async def delete_post(post_id: str, context: Here, key: Writer, _body: NoBody, _
     raise Conflict(message, details=[Detail("status", label)])
 
 
-async def _deleted(context: Context, workspace_id: str, post_ids: Sequence[str], unsure: str) -> Deleted:
+async def _deleted(
+    context: Context, workspace_id: str, post_ids: Sequence[str], unsure: str, preconditions: Preconditions = NONE
+) -> Deleted:
     """Delete these posts, tell the requests that wait for their edits, and ring for the events."""
     wanted = [post_id for post_id in post_ids if storable(post_id)]
-    done = await context.write(delete, workspace_id, wanted, unsure=unsure)
-    await _delete_contended(context, workspace_id, done, unsure)
+    done = await context.write(delete, workspace_id, wanted, None, preconditions, unsure=unsure)
+    await _delete_contended(context, workspace_id, done, unsure, preconditions)
     context.submission.waiting.look_up(done.finalized)
     context.ring(webhooks=done.webhooks)
     return done
 
 
-def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: float | None = None) -> Deleted:
+def delete(
+    tx: Connection,
+    workspace_id: str,
+    post_ids: Sequence[str],
+    wait: float | None = None,
+    preconditions: Preconditions = NONE,
+) -> Deleted:
     """Lock, recheck, hide. A post that is locked elsewhere stays, with Reason.LOCKED_ELSEWHERE.
 
     `wait`: seconds to wait for each lock; None: do not wait. Another workspace's posts are never locked: it could
-    notice even a lock.
+    notice even a lock. Raises PreconditionFailed for a post that would be deleted without `preconditions`.
     """
     found, _ = posts_store.read_posts(tx, post_ids)
     own = [post_id for post_id, post in found.items() if post.workspace_id == workspace_id and not post.facts.deleted]
@@ -118,6 +129,8 @@ def delete(tx: Connection, workspace_id: str, post_ids: Sequence[str], wait: flo
     reasons = {post_id: refusal(post.facts) for post_id, post in locked.items()}
     going = [post for post_id, post in locked.items() if reasons[post_id] is None]
     done.failed |= {post_id: reason for post_id, reason in reasons.items() if reason is not None}
+    for post in going:
+        preconditions.judge(post.facts.revision)
     if going:
         done.at = deletion_store.hide(tx, going)
         rejected = deletion_store.reject_queue(tx, going)
@@ -138,7 +151,9 @@ def refusal(post: PostFacts) -> Reason | None:
     return _OVER.get(post.status) or (_CLAIMED[post.claim] if post.claim is not None else None)
 
 
-async def _delete_contended(context: Context, workspace_id: str, done: Deleted, unsure: str) -> None:
+async def _delete_contended(
+    context: Context, workspace_id: str, done: Deleted, unsure: str, preconditions: Preconditions
+) -> None:
     """Wait for posts that are locked elsewhere, one by one, WAIT_FOR_LOCKED in all; report those that stay locked."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + WAIT_FOR_LOCKED
@@ -147,7 +162,7 @@ async def _delete_contended(context: Context, workspace_id: str, done: Deleted, 
         if left <= 0:
             return
         try:
-            then = await context.write(delete, workspace_id, [post_id], left, unsure=unsure)
+            then = await context.write(delete, workspace_id, [post_id], left, preconditions, unsure=unsure)
         except Unsure:
             raise
         except Unavailable:

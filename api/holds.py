@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api import posts
 from api.context import Context, Here, Mover, Unsure, Writer, storable
-from api.http import pagination, problems
+from api.http import headers, pagination, problems
 from api.http.json_answer import JsonAnswer
 from api.http.problems import request_id
 from api.http.reading import NoQuery, OptionalBody
@@ -49,6 +49,7 @@ async def _resume_body(request: Request, body: OptionalBody) -> object:
     faults = Faults()
     pagination.repeated(Resumption, request, faults)
     faults.raise_if_any()
+    headers.refuse_preconditions(request)
     return body
 
 
@@ -57,7 +58,7 @@ Resume = Annotated[Any, Depends(_resume_body)]
 
 @router.put(OF_POST, responses=_OF_ONE, **_PUT)
 async def hold_post(post_id: str, context: Here, key: Writer, body: OptionalBody, _: NoQuery) -> Response:
-    """Hold a post that waits. No publish claims it until it is resumed; edits go on. A repeat changes the reason."""
+    """Hold a post that waits. No publish claims it until it is resumed; edits go on. A repeat may change the reason."""
     if not storable(post_id):
         raise NotFound.post(post_id)
     reason = read(NewHold, body).reason
@@ -81,7 +82,7 @@ async def resume_post(post_id: str, context: Here, key: Writer, body: Resume, qu
 
 @router.put(OF_ACCOUNT, responses=_OF_ONE, **_PUT)
 async def hold_account(account_id: str, context: Here, key: Mover, body: OptionalBody, _: NoQuery) -> Response:
-    """Hold an account: no publish claims a post of it until it is resumed. A repeat changes the reason."""
+    """Hold an account: no publish claims a post of it until it is resumed. A repeat may change the reason."""
     return await _take(context, key, await _account(context, key, account_id), body)
 
 
@@ -98,7 +99,7 @@ async def resume_account(
 
 @router.put(OF_WORKSPACE, responses=_OF_MANY, **_PUT)
 async def hold_workspace(context: Here, key: Mover, body: OptionalBody, _: NoQuery) -> Response:
-    """Hold the workspace: no publish claims a post of it until it is resumed. A repeat changes the reason."""
+    """Hold the workspace: no publish claims a post of it until it is resumed. A repeat may change the reason."""
     return await _take(context, key, Scope(key.workspace_id), body)
 
 
@@ -140,10 +141,9 @@ def end_of_post(
 ) -> tuple[Hold | None, holds_store.Changed]:  # fmt: skip
     """Lock, recheck, resume; what holds the post then. Raises NotFound, Conflict."""
     post = _locked(tx, key, post_id)
-    holds = holds_store.of(tx, [post_id]).get(post_id)
-    if publish and holds is not None and (above := holds.account or holds.workspace) is not None:
-        raise _held_above(above, f"Post {post_id}")
     done = holds_store.resume_posts(tx, [post], _actor(key, asked_by), publish_missed=publish)
+    if (above := done.refused.get(post_id)) is not None:
+        raise _held_above(above, f"Post {post_id}")
     return holds_store.effective(tx, [post_id]).get(post_id), done
 
 

@@ -92,6 +92,7 @@ def _wanted(request: Request, content: bytes, key: Key, wait_max: float) -> Want
     try:
         preference = headers.prefer(request, wait_max)
         reading.check_query(request)
+        headers.refuse_preconditions(request)
         asked = [_asked(item, key) for item in parse_edits(body)]
     except RedraftError as problem:
         if repeat is None:

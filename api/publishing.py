@@ -9,7 +9,8 @@ from starlette.responses import Response
 from api import edits, posts
 from api.context import Here, Writer, storable
 from api.http import headers, problems
-from api.http.reading import NoBody, NoQuery
+from api.http.headers import Preconditions
+from api.http.reading import NoBody, OnlyPreconditions
 from api.models.edits import Edit
 from api.models.openapi import carries, takes
 from api.models.reschedules import Nothing
@@ -28,7 +29,7 @@ router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 UNSURE: Final = "The edit may have been accepted; look at GET /v1/posts/{postId}/edits before you send this again"
 _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     202: carries("Edit-Id", "Location", description="Queued: ask at Location"),
-    **problems.refuses(404, 409, 413, 415),
+    **problems.refuses(404, 409, 412, 413, 415),
 }
 
 
@@ -37,24 +38,27 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     status_code=202,
     response_model=Edit,
     responses=_ANSWERS,
-    openapi_extra=takes(body=Nothing),
+    openapi_extra=takes("If-Match", "If-None-Match", body=Nothing),
 )
 async def publish_post(
-    post_id: str, context: Here, key: Writer, _body: NoBody, _: NoQuery
+    post_id: str, context: Here, key: Writer, _body: NoBody, wanted: OnlyPreconditions
 ) -> Response:  # fmt: skip
     """Let a post that waits go out now: an edit sets its time to the moment at which it is accepted. Ask at Location
     what became of it. A post that missed its time while it was held goes out too; one that is held is a conflict.
     """
     if not storable(post_id):
         raise NotFound.post(post_id)
-    new = new_edit(key, post_id, EditPatch(at_once=True))
-    edit = await context.write(record, new, unsure=UNSURE)
+    new = new_edit(key, post_id, EditPatch(at_once=True), wanted.tags)
+    edit = await context.write(record, new, wanted, unsure=UNSURE)
     context.ring(edits=[post_id])
     return edits.accepted(edit, headers.NO_PREFERENCE, {})
 
 
-def record(tx: Connection, new: NewEdit) -> EditRecord:
-    """Record the edit, unless it would be refused as the post is now. Raises NotFound, CannotEdit, Conflict."""
+def record(tx: Connection, new: NewEdit, wanted: Preconditions) -> EditRecord:
+    """Record the edit, unless it would be refused as the post is now. The worker judges all of it anew, under the lock.
+
+    Raises NotFound, CannotEdit, Conflict, PreconditionFailed.
+    """
     found, now = posts_store.read_posts(tx, [new.post_id])
     post = found.get(new.post_id)
     if post is None or now is None or post.workspace_id != new.workspace_id:
@@ -68,5 +72,6 @@ def record(tx: Connection, new: NewEdit) -> EditRecord:
     if hold is not None:
         details = [Detail("held", hold.level.value)]
         raise Conflict(f"Post {new.post_id} is held, of its {hold.level}; resume that first", details=details)
+    wanted.judge(post.facts.revision)
     edits_store.insert_edits(tx, [new], now)
     return edits.just_recorded(new, now)

@@ -97,6 +97,7 @@ async def revert_reschedule(job_id: str, request: Request, context: Here, owner:
     preference = headers.NO_PREFERENCE
     try:
         reading.check_query(request)
+        headers.refuse_preconditions(request)
         preference = headers.prefer(request, context.config.wait_max)
     except RedraftError as problem:
         make = problem
@@ -151,6 +152,7 @@ def _wanted(request: Request, content: bytes, owner: Key, wait_max: float) -> Wa
     preference = headers.NO_PREFERENCE
     try:
         reading.check_query(request)
+        headers.refuse_preconditions(request)
         preference = headers.prefer(request, wait_max)
         make = _new(reschedule_requests.parse_request(body), owner)
     except RedraftError as problem:

@@ -161,7 +161,7 @@ def claim(fenced: Mapping[str, int], done: Published) -> list[Called]:
             schedule_store.unmark(tx, held)
     claimed = {called.attempt.post_id for called in ready}
     first = [called.attempt.post_id for called in ready if called.history is None]
-    metrics.publishes_claimed([drained.posts[post_id].scheduled_time for post_id in first], now)
+    metrics.publishes_claimed([locked[one].due_at(drained.posts[one]) for one in first], now)
     done.follow_ups.add(drained.committed())
     done.follow_ups.publishes = [one for one in done.follow_ups.publishes if one.post_id not in claimed]
     contended = [Publish(post_id, revision) for post_id, revision in fenced.items() if post_id not in locked]

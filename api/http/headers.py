@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from shared.domain.errors import InvalidRequest, PreconditionFailed, printable
-from shared.domain.lifecycle import NOT
+from shared.domain.lifecycle import NOT, unmet
 
 TAGS_MAX = 64
 
@@ -73,6 +73,27 @@ def preconditions(request: Request) -> tuple[tuple[str, ...] | None, Preconditio
             hopeless = hopeless or PreconditionFailed(None, why)
         found += [NOT + tag for tag in (each.removeprefix("W/") for each in tags) if _OURS.fullmatch(tag)]
     return tuple(dict.fromkeys(found)) if found else None, hopeless
+
+
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """The preconditions of a request about one post, as `preconditions` returns them."""
+
+    tags: tuple[str, ...] | None = None
+    hopeless: PreconditionFailed | None = None
+
+    def judge(self, revision: int) -> None:
+        """Raises PreconditionFailed where a post at that revision does not meet them. All other checks come first."""
+        if (failed := self.hopeless or unmet(self.tags, revision)) is not None:
+            failed.revision = revision
+            raise failed
+
+
+def refuse_preconditions(request: Request) -> None:
+    """Raises InvalidRequest for a precondition that the route does not judge: the client expects an effect."""
+    for name in ("If-Match", "If-None-Match"):
+        if name in request.headers:
+            raise InvalidRequest(f"This route does not judge {name}, and would go on whatever it says; leave it out")
 
 
 def if_match(values: Iterable[str], header: str = "If-Match") -> tuple[list[str], PreconditionFailed | None]:

@@ -201,11 +201,24 @@ async def _no_body(request: Request) -> Any:
     return None if body is ... else body
 
 
+_SAFE = frozenset({"GET", "HEAD"})
+
+
 async def _no_query(request: Request) -> None:
     check_query(request)
+    if request.method not in _SAFE:
+        headers.refuse_preconditions(request)
+
+
+async def _only_preconditions(request: Request) -> headers.Preconditions:
+    check_query(request)
+    return headers.Preconditions(*headers.preconditions(request))
 
 
 JsonBody = Annotated[Any, Depends(_json_body)]
 OptionalBody = Annotated[Any, Depends(_optional_body)]
 NoBody = Annotated[Any, Depends(_no_body)]
 NoQuery = Annotated[None, Depends(_no_query)]
+"""No query, and no precondition of a write."""
+OnlyPreconditions = Annotated[headers.Preconditions, Depends(_only_preconditions)]
+"""No query; the preconditions are for the route to judge."""

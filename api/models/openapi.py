@@ -50,12 +50,12 @@ first one's own result, with anything else 422. A request that left nothing behi
     "If-Match": (
         {"pattern": TAGS, "examples": ['"3"']},
         """The post's ETag as you know it, a list of at most 64, or *; judged under the post's lock. Weak tags never
-match: where no tag of it can be a post's, 412 says so at once, and no edit is made.""",
+match: where no tag of it can be a post's, 412 says so at once, and nothing is done.""",
     ),
     "If-None-Match": (
         {"pattern": TAGS, "examples": ['"3"']},
-        """An ETag that you have, a list, or *. GET: 304 if the post has it still. PATCH: 412 if the post has it when
-the edit is to be applied; weak tags are compared without their W/.""",
+        """An ETag that you have, a list, or *. GET: 304 if the post has it still. A write: 412 if the post has it when
+the write is to be done; weak tags are compared without their W/.""",
     ),
     "Prefer": (
         {"examples": ["wait=5", "respond-async"]},

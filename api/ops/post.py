@@ -72,7 +72,7 @@ async def show_post(request: Request) -> Response:
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
     found = await read_named(request, "post", _history_of, await of_redis())
     facts = found.post.facts
-    past = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER
+    past = (found.now - found.post.due_at()).total_seconds() > overview.LATE_AFTER
     late = _waits(facts) and (past or (found.reason.code == "edit_waits" and found.reason.next_at is None))
     return html(
         request,

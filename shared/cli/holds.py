@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from shared.cli import post_holds
 from shared.cli.operator import By, operator_name
-from shared.cli.places import parts, reaching
+from shared.cli.post_holds import lock_in_words, ring, say_going_out
 from shared.cli.workspaces import (
     DATA_DIR,
     AsJson,
     Folder,
     database,
-    echo,
     echo_wrapped,
     find_workspace,
     refuse,
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from shared.store.scope_holds import Scope, Step, Work
 
-TOGETHER: Final = 500
-NAMED: Final = 5
+UNDER_WAY: Final = "Claims or another hold of the workspace are under way; `redraft doctor` names a session that stays."
 REASON_MAX: Final = 500
 
 Posts = Annotated[list[str] | None, typer.Argument(metavar="POST...", help="These posts.")]
@@ -64,46 +63,18 @@ def hold(
         refuse(f"--reason {wrong}.")
     actor = Actor(operator_name(by))
     if post_ids:
-        _hold_posts(post_ids, actor.name, reason, data_dir, as_json=as_json)
+        post_holds.hold(post_ids, actor.name, reason, data_dir, as_json=as_json)
         return
-    with database(data_dir) as tx:
+    with database(data_dir) as tx, lock_in_words(f"{UNDER_WAY} Nothing was held. Enter the same again."):
         scope = _scope(tx, workspace, account)
         taken = scope_holds.take(tx, scope, actor, reason)
-    _ring(taken.webhooks, data_dir)
+    ring(taken.webhooks, data_dir)
     if as_json:
         going_out = {"goingOut": taken.going_out, "goingOutTotal": taken.going_out_total}
         say_json({"held": taken.hold.public(), **going_out})
         return
     echo_wrapped(f"{scope.level.capitalize()} {scope.id} is held. From now on no post of it is sent.")
-    _say_going_out(taken.going_out, taken.going_out_total)
-
-
-def _hold_posts(post_ids: Sequence[str], by: str, reason: str | None, data_dir: Path, *, as_json: bool) -> None:
-    from shared.store import holds as holds_store  # noqa: PLC0415 - as above
-    from shared.store.acts import Actor  # noqa: PLC0415
-
-    held: list[str] = []
-    going_out: list[str] = []
-    webhooks: list[str] = []
-    wanted = list(dict.fromkeys(post_ids))
-    for start in range(0, len(wanted), TOGETHER):
-        with database(data_dir) as tx:
-            locked = _lock(tx, wanted[start : start + TOGETHER])
-            done = holds_store.hold_posts(tx, locked.values(), Actor(by), reason)
-            held += done.posts
-            webhooks += done.webhooks
-            going_out += [post_id for post_id in done.posts if locked[post_id].facts.claim == "publish"]
-    _ring(webhooks, data_dir)
-    left = [post_id for post_id in wanted if post_id not in set(held)]
-    if as_json:
-        say_json({"held": held, "goingOut": going_out, "left": left})
-    else:
-        echo(f"{counted(len(held), 'post')} held.")
-        _say_going_out(going_out, len(going_out))
-        for post_id in left:
-            echo(f"{post_id} does not wait to go out, or there is no such post: it is left as it is.", err=True)
-    if left:
-        raise typer.Exit(1)
+    say_going_out(taken.going_out, taken.going_out_total)
 
 
 def resume(
@@ -125,7 +96,7 @@ def resume(
     _check(post_ids, workspace, account)
     publish, name = missed is Missed.PUBLISH, operator_name(by)
     if post_ids:
-        _resume_posts(post_ids, name, data_dir, publish=publish, as_json=as_json)
+        post_holds.resume(post_ids, name, data_dir, publish=publish, as_json=as_json)
         return
     with database(data_dir) as tx:
         scope = _scope(tx, workspace, account)
@@ -160,7 +131,7 @@ def _resume_scope(scope: "Scope", by: str, data_dir: Path, *, publish: bool) -> 
     from shared.store.acts import Actor  # noqa: PLC0415
 
     def in_transaction(work: "Work") -> "Step":
-        with database(data_dir) as tx:
+        with database(data_dir) as tx, lock_in_words(f"{UNDER_WAY} The resume is not done. Enter the same again."):
             return work(tx)
 
     works = scope_holds.resuming(scope, Actor(by), publish_missed=publish)
@@ -168,41 +139,8 @@ def _resume_scope(scope: "Scope", by: str, data_dir: Path, *, publish: bool) -> 
         total = scope_holds.run(works, in_transaction)
     except Unavailable as error:
         refuse(f"{error}.", code=1)
-    _ring(total.webhooks, data_dir)
+    ring(total.webhooks, data_dir)
     return total
-
-
-def _resume_posts(post_ids: Sequence[str], by: str, data_dir: Path, *, publish: bool, as_json: bool) -> None:
-    from shared.store import holds as holds_store  # noqa: PLC0415 - as above
-    from shared.store.acts import Actor  # noqa: PLC0415
-
-    resumed: list[str] = []
-    webhooks: list[str] = []
-    still: dict[str, Any] = {}
-    wanted = list(dict.fromkeys(post_ids))
-    for start in range(0, len(wanted), TOGETHER):
-        with database(data_dir) as tx:
-            locked = _lock(tx, wanted[start : start + TOGETHER])
-            done = holds_store.resume_posts(tx, locked.values(), Actor(by), publish_missed=publish)
-            resumed += done.posts
-            webhooks += done.webhooks
-            still |= holds_store.effective(tx, locked)
-    _ring(webhooks, data_dir)
-    if as_json:
-        say_json({"resumed": resumed, "held": {post_id: hold.public() for post_id, hold in still.items()}})
-    else:
-        echo(f"{counted(len(resumed), 'post')} resumed.")
-        for post_id, hold in list(still.items())[:NAMED]:
-            why = f": {hold.reason}" if hold.reason else ""
-            echo_wrapped(f"{post_id} is held still, of its {hold.level}{why}")
-        if len(still) > NAMED:
-            echo(f"So are {counted(len(still) - NAMED, 'post')} more; --json names all.")
-
-
-def _lock(tx: "Connection", post_ids: Sequence[str]) -> Any:
-    from shared.store import posts as posts_store  # noqa: PLC0415 - as above
-
-    return posts_store.lock_posts(tx, post_ids, "wait")
 
 
 def _check(post_ids: Sequence[str] | None, workspace: str | None, account: str | None) -> None:
@@ -220,20 +158,3 @@ def _scope(tx: "Connection", workspace: str | None, account: str | None) -> "Sco
     if found is None:
         refuse(f"There is no account {account}. See: redraft accounts list")
     return Scope(found.workspace_id, found.id)
-
-
-def _ring(webhooks: Sequence[str], data_dir: Path) -> None:
-    """Ring for new events. What is not rung for, rescue finds within seconds."""
-    from shared.broker import queue  # noqa: PLC0415 - as above
-
-    found = parts(data_dir)
-    if webhooks and found.redis_url:
-        with reaching(found):
-            queue.ring_webhooks(webhooks)
-
-
-def _say_going_out(going_out: Sequence[str], total: int) -> None:
-    if total:
-        more = f" and {total - NAMED:,} more" if total > NAMED else ""
-        was = "was going out already, and goes on" if total == 1 else "were going out already, and go on"
-        echo_wrapped(f"{counted(total, 'post')} {was}: {', '.join(going_out[:NAMED])}{more}")

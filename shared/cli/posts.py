@@ -173,7 +173,7 @@ def stuck(
             "status": post.status,
             "scheduledTime": edit_histories.moment(post.scheduled_time),
             "localTime": histories.in_zone(post.scheduled_time, post.timezone),
-            "lateSeconds": round((post.now - post.scheduled_time).total_seconds(), 1),
+            "lateSeconds": round(post.late_by.total_seconds(), 1),
             "why": post.reason.words,
         }
         | _reason_as_json(post.reason)
@@ -181,7 +181,7 @@ def stuck(
     ]
     if not as_json:
         for row, post in zip(rows, late, strict=True):
-            row["lateSeconds"] = edit_histories.duration(post.now - post.scheduled_time)
+            row["lateSeconds"] = edit_histories.duration(post.late_by)
     headings = {"postId": "post", "lateSeconds": "late", "why": "why"}
     say(rows, headings, as_json=as_json, none="No post is late.", wraps="why")
     if len(found) > limit:

@@ -167,7 +167,7 @@ def _oldest(tx: Connection, broker: Broker) -> dict[str, Any]:
 
 def _late(tx: Connection, broker: Broker) -> dict[str, Any]:
     late = late_store.late_posts(tx, NAMED_AT_MOST, broker=broker)
-    said = (Late(post.id, post.now - post.scheduled_time, post.reason.words, post.reason.code) for post in late)
+    said = (Late(post.id, post.late_by, post.reason.words, post.reason.code) for post in late)
     return {"latest": tuple(said)}
 
 

@@ -73,13 +73,17 @@ class Holds:
     account: Hold | None = None
     workspace: Hold | None = None
 
+    @property
+    def above(self) -> Hold | None:
+        """The hold of the post's account or workspace. While it stands no word about the post alone lets it go out."""
+        return self.account or self.workspace
+
 
 def in_effect(holds: Holds, schedule_revision: int) -> Hold | None:
     """The hold that counts, the nearest first: the post's own, its missed time, its account, its workspace."""
     missed = None
     if holds.missed_at is not None and holds.missed_revision == schedule_revision:
-        above = holds.account or holds.workspace
-        missed = Hold(Level.POST, holds.missed_at, REDRAFT, MISSED, missed=True, above=above)
+        missed = Hold(Level.POST, holds.missed_at, REDRAFT, MISSED, missed=True, above=holds.above)
     return holds.own or missed or holds.account or holds.workspace
 
 

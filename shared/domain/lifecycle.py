@@ -140,10 +140,11 @@ NOT = "!"
 
 def matches(preconditions: Sequence[str] | None, revision: int) -> bool:
     """Whether a post at that revision fulfils an edit's preconditions (RFC 9110, 13.1.1 and 13.1.2). `*` is any tag."""
-    return _unmet(preconditions, revision) is None
+    return unmet(preconditions, revision) is None
 
 
-def _unmet(preconditions: Sequence[str] | None, revision: int) -> errors.PreconditionFailed | None:
+def unmet(preconditions: Sequence[str] | None, revision: int) -> errors.PreconditionFailed | None:
+    """The error of preconditions that a post at that revision does not fulfil, or None."""
     if preconditions is None:
         return None
     tag = etag(revision)
@@ -197,9 +198,9 @@ def refuse(
     refusal = cannot_edit(post)
     if refusal is not None:
         return refusal
-    unmet = _unmet(if_match, post.revision)
-    if unmet is not None:
-        return _refused(unmet)
+    failed = unmet(if_match, post.revision)
+    if failed is not None:
+        return _refused(failed)
     return None
 
 

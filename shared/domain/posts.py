@@ -30,6 +30,12 @@ class Post:
     posted_at: datetime | None = None
     platform_post_id: str | None = None
     failure_reason: str | None = None
+    released_at: datetime | None = None
+
+    def due_at(self, facts: PostFacts | None = None) -> datetime:
+        """Since when the post should go out: its time, or the release from a hold that came after its time."""
+        at = (facts or self.facts).scheduled_time
+        return at if self.released_at is None else max(at, self.released_at)
 
 
 def public(post: Post, facts: PostFacts | None = None) -> dict[str, Any]:

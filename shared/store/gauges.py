@@ -14,7 +14,7 @@ from shared.domain.service_answers import Outcome
 from shared.store.failed_posts import CLASS
 from shared.store.health import MANY, RENDERS, WAITS_SINCE
 from shared.store.hold_lists import HELD
-from shared.store.hold_tables import FREE
+from shared.store.hold_tables import DUE_AT, FREE
 from shared.store.schedule import OVERDUE
 
 
@@ -52,11 +52,11 @@ STATEMENTS: Mapping[str, TextClause] = {
     "posts": text(f"""
         SELECT count(*) FILTER (WHERE goes_at < now() - make_interval(secs => :overdue))
                 AS redraft_posts_overdue,
-            greatest(0, extract(epoch FROM clock_timestamp() - min(scheduled_time))) AS redraft_posts_late_seconds,
+            greatest(0, extract(epoch FROM clock_timestamp() - min({DUE_AT}))) AS redraft_posts_late_seconds,
             count(*) FILTER (WHERE enqueued_revision IS DISTINCT FROM schedule_revision AND retry_at IS NULL
-                AND created_at < now() - interval '5 seconds'
+                AND greatest(created_at, released_at) < now() - interval '5 seconds'
                 AND scheduled_time < now() + make_interval(secs => :soon)) AS redraft_posts_unsent
-        FROM (SELECT *, greatest(scheduled_time, retry_at) AS goes_at FROM posts
+        FROM (SELECT *, greatest({DUE_AT}, retry_at) AS goes_at FROM posts
               WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL AND {FREE}
                 AND scheduled_time < now() + make_interval(secs => :soon)) due"""),
     # A hold is no fault: no other group counts these posts.
@@ -68,14 +68,14 @@ STATEMENTS: Mapping[str, TextClause] = {
         SELECT count(*) AS redraft_posts_unrendered
         FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
             AND scheduled_time < now() + interval '5 minutes'"""),
-    "claims": text("""
+    "claims": text(f"""
         SELECT count(*) FILTER (WHERE claim_kind = 'publish') AS redraft_claims__publish,
             count(*) FILTER (WHERE claim_kind = 'render') AS redraft_claims__render,
             count(*) FILTER (WHERE claim_kind = 'publish' AND claim_expires_at <= now())
                 AS redraft_claims_expired__publish,
             count(*) FILTER (WHERE claim_kind = 'render' AND claim_expires_at <= now())
                 AS redraft_claims_expired__render,
-            coalesce(extract(epoch FROM clock_timestamp() - min(scheduled_time) FILTER (
+            coalesce(extract(epoch FROM clock_timestamp() - min({DUE_AT}) FILTER (
                 WHERE scheduled_time < now())), 0) AS redraft_claimed_late_seconds
         FROM posts WHERE claim_kind IS NOT NULL"""),
     # Of many claims the first to expire: a publisher that refuses everything must not make a scrape slow.

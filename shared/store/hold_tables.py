@@ -23,6 +23,8 @@ HELD_BY_SCOPE = """EXISTS (SELECT FROM holds h WHERE h.workspace_id = posts.work
 """Of a row of `posts`: its account or its workspace is held."""
 HELD_BY_ITSELF = "(held_at IS NOT NULL OR missed_revision = schedule_revision) AND deleted_at IS NULL"
 """Of a post: its own hold or a missed time keeps it (ix_posts_held)."""
+DUE_AT = "greatest(scheduled_time, released_at)"
+"""Of a post: since when it should go out: its time, or the release from a hold that came after its time."""
 FREE = f"{NOT_HELD_BY_ITSELF} AND NOT {HELD_BY_SCOPE}"
 """Of a row of `posts`: nothing holds it."""
 
@@ -35,6 +37,7 @@ def hold_columns() -> tuple[Column[object] | CheckConstraint | Index, ...]:
         Column("held_reason", Text),
         instant("missed_at"),
         Column("missed_revision", BigInteger, comment="the schedule revision of the time that went by while held"),
+        instant("released_at"),
         CheckConstraint("num_nulls(held_at, held_by) IN (0, 2)", name="held_all_or_none"),
         CheckConstraint("held_reason IS NULL OR held_at IS NOT NULL", name="held_reason_of_a_hold"),
         CheckConstraint("num_nulls(missed_at, missed_revision) IN (0, 2)", name="missed_all_or_none"),

@@ -108,30 +108,34 @@ def lock_in_share(tx: Connection, post_ids: Iterable[str]) -> None:
 
 @dataclass(slots=True)
 class Changed:
-    """What a hold or a resume did. `missed`: posts that stay held, since their time went by; `webhooks`: posts with new
-    events, to ring for below the commit.
+    """What a hold or a resume did. `missed`: posts that stay held, since their time went by; `refused`: posts that were
+    to go out now, and stay as they are under the hold of their account or workspace; `webhooks`: posts with new events,
+    to ring for below the commit.
     """
 
     posts: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    refused: dict[str, Hold] = field(default_factory=dict)
     webhooks: list[str] = field(default_factory=list)
 
 
 _HOLD = text("""
     UPDATE posts p SET held_at = coalesce(p.held_at, clock_timestamp()), held_by = coalesce(p.held_by, :by),
-        held_reason = :reason
+        held_reason = coalesce(:reason, p.held_reason)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id text, from_status text)
     WHERE p.id = r.id AND p.status = r.from_status AND p.deleted_at IS NULL""")
 
 
 def hold_posts(tx: Connection, posts: Iterable[Post], actor: Actor, reason: str | None) -> Changed:
-    """Hold locked posts that wait. One that is held by itself keeps its beginning and gets the new reason."""
+    """Hold locked posts that wait. One that is held by itself keeps its beginning, and gets the new reason if there
+    is one.
+    """
     waiting = {post.facts.id: post for post in posts if post.facts.status in WAITING and not post.facts.deleted}
     before = of(tx, waiting)
     new = [
         post
         for post_id, post in waiting.items()
-        if (own := before.get(post_id, Holds()).own) is None or own.reason != reason
+        if (own := before.get(post_id, Holds()).own) is None or (reason is not None and own.reason != reason)
     ]
     if not new:
         return Changed(list(waiting))
@@ -146,6 +150,7 @@ _RESUME = text("""
         missed_revision = CASE WHEN r.missed THEN p.schedule_revision END,
         missed_at = CASE WHEN NOT r.missed THEN NULL
             WHEN p.missed_revision = p.schedule_revision THEN p.missed_at ELSE clock_timestamp() END,
+        released_at = CASE WHEN r.missed THEN p.released_at ELSE clock_timestamp() END,
         -- Dispatch sends for a post without a mark.
         enqueued_revision = CASE WHEN p.status = 'generated' THEN NULL ELSE p.enqueued_revision END
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(id text, from_status text, from_revision bigint, missed boolean)
@@ -154,10 +159,13 @@ _RESUME = text("""
 
 def resume_posts(tx: Connection, posts: Iterable[Post], actor: Actor, *, publish_missed: bool = False) -> Changed:
     """End the holds of locked posts by themselves. A post whose time has gone by stays held as missed, unless
-    `publish_missed` says that it goes out now. The hold of an account or a workspace stays.
+    `publish_missed` says that it goes out now. The hold of an account or a workspace stays, and with `publish_missed`
+    it refuses.
     """
     locked = {post.facts.id: post for post in posts if post.facts.status in WAITING and not post.facts.deleted}
     before, now = of(tx, locked), posts_store.clock(tx)
+    refused = {one: above for one in before if publish_missed and (above := before[one].above) is not None}
+    locked = {one: post for one, post in locked.items() if one not in refused}
     ends: dict[str, Resume] = {}
     for post_id, post in locked.items():
         facts, holds = post.facts, before.get(post_id, Holds())
@@ -165,12 +173,13 @@ def resume_posts(tx: Connection, posts: Iterable[Post], actor: Actor, *, publish
         ends[post_id] = resume(holds, facts.schedule_revision, facts.claim, due=due, publish_missed=publish_missed)
     done = [post for post_id, post in locked.items() if ends[post_id] is not Resume.NOTHING]
     if not done:
-        return Changed()
+        return Changed(refused=refused)
     _write_resume(tx, {post.facts.id: ends[post.facts.id] is Resume.MISS for post in done}, locked)
     acts_store.record(tx, actor, [_act(acts_store.RESUME, post, before) for post in done])
     return Changed(
         [post.facts.id for post in done if ends[post.facts.id] is Resume.RELEASE],
         [post.facts.id for post in done if ends[post.facts.id] is Resume.MISS],
+        refused,
         announce(tx, done),
     )
 

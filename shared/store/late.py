@@ -4,7 +4,7 @@ shared/domain/reasons.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -21,6 +21,7 @@ from shared.settings import settings
 from shared.store import holds as holds_store
 from shared.store import locks
 from shared.store import publish_attempts as attempts_store
+from shared.store.hold_tables import DUE_AT
 from shared.store.overview import CLAIMED_LATE, DUE_LATE, LATE_AFTER, UNRENDERED_LATE
 
 EDITS = 100
@@ -104,11 +105,17 @@ class LatePost:
     status: str
     scheduled_time: datetime
     timezone: str | None
+    due_at: datetime
     now: datetime
     reason: Reason
 
+    @property
+    def late_by(self) -> timedelta:
+        """Since when it should have gone out: its time, or the release from a hold that came after its time."""
+        return self.now - self.due_at
 
-_COLUMNS = "SELECT id, workspace_id, status, scheduled_time, timezone, clock_timestamp() AS now"
+
+_COLUMNS = f"SELECT id, workspace_id, status, scheduled_time, timezone, {DUE_AT} AS due_at, clock_timestamp() AS now"
 _LATE = text(f"""
     SELECT * FROM (
         ({_COLUMNS} {DUE_LATE} ORDER BY scheduled_time LIMIT :limit)
@@ -123,7 +130,9 @@ def late_posts(tx: Connection, limit: int, late_after: float = LATE_AFTER, broke
     said = why(tx, [row.id for row in rows], broker)
     # One that went out, failed, was deleted or was held between the two statements is late no more.
     return [
-        LatePost(row.id, row.workspace_id, row.status, row.scheduled_time, row.timezone, row.now, said[row.id])
+        LatePost(
+            row.id, row.workspace_id, row.status, row.scheduled_time, row.timezone, row.due_at, row.now, said[row.id]
+        )
         for row in rows
         if said[row.id].code not in {"posted", "failed", "deleted", "held", MISSED}
     ]

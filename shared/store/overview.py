@@ -15,7 +15,7 @@ from shared.domain import reschedule_gaps
 from shared.domain.ids import new_id
 from shared.domain.service_answers import WORKER_GONE
 from shared.domain.times import Duration
-from shared.store.hold_tables import FREE
+from shared.store.hold_tables import DUE_AT, FREE
 
 MANY = 10_000
 LATE_AFTER = 10.0
@@ -45,13 +45,14 @@ class Summary:
     jobs: int
 
 
+_LATE = f"scheduled_time < now() - make_interval(secs => :late) AND {DUE_AT} < now() - make_interval(secs => :late)"
 DUE_LATE = f"""FROM posts WHERE status = 'generated' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND {FREE} AND scheduled_time < now() - make_interval(secs => :late)"""
+    AND {FREE} AND {_LATE}"""
 UNRENDERED_LATE = f"""FROM posts WHERE status = 'pending_render' AND claim_kind IS NULL AND deleted_at IS NULL
-    AND {FREE} AND scheduled_time < now() - make_interval(secs => :late)"""
+    AND {FREE} AND {_LATE}"""
 # What a publish has claimed goes out, held or not.
 CLAIMED_LATE = f"""FROM posts WHERE claim_kind IS NOT NULL AND (claim_kind = 'publish' OR {FREE})
-    AND scheduled_time < now() - make_interval(secs => :late)"""
+    AND {_LATE}"""
 
 _SUMMARY = text(f"""
     SELECT clock_timestamp(), queue.count, queue.oldest,
@@ -131,14 +132,14 @@ def _seconds(value: Any) -> float | None:
 
 
 # The newest tries, by the primary key.
-_LATENESS = text("""
+_LATENESS = text(f"""
     WITH newest AS MATERIALIZED (
         SELECT post_id, outcome, started_at FROM publish_attempts ORDER BY id DESC LIMIT :limit)
-    SELECT extract(epoch FROM p.posted_at), greatest(0, extract(epoch FROM p.posted_at - p.scheduled_time)),
+    SELECT extract(epoch FROM p.posted_at), greatest(0, extract(epoch FROM p.posted_at - p.due_at)),
         (SELECT count(*) = :limit AND min(started_at) >= :since FROM newest)
     -- OFFSET 0: a look-up for each, never a join that reads all posts.
     FROM newest CROSS JOIN LATERAL (
-        SELECT posted_at, scheduled_time FROM posts WHERE id = newest.post_id OFFSET 0) p
+        SELECT posted_at, {DUE_AT} AS due_at FROM posts WHERE id = newest.post_id OFFSET 0) p
     WHERE newest.outcome = 'done' AND p.posted_at >= :since""")
 TRIES_LOOKED_AT = 2000
 

@@ -91,7 +91,7 @@ class Taken:
 _TAKE = text("""
     INSERT INTO holds (workspace_id, account_id, held_at, held_by, reason)
     VALUES (:workspace, :account, clock_timestamp(), :by, :reason)
-    ON CONFLICT (workspace_id, account_id) DO UPDATE SET reason = excluded.reason""")
+    ON CONFLICT (workspace_id, account_id) DO UPDATE SET reason = coalesce(excluded.reason, holds.reason)""")
 # ix_posts_claims
 _GOING_OUT = text("""
     SELECT id, count(*) OVER () FROM posts WHERE claim_kind = 'publish' AND workspace_id = :workspace
@@ -101,12 +101,12 @@ _GOING_OUT = text("""
 
 def take(tx: Connection, scope: Scope, actor: Actor, reason: str | None) -> Taken:
     """Hold an account or a workspace. Once this is committed, no publish claims a post of it. A hold that stands keeps
-    its beginning and gets the new reason.
+    its beginning, and gets the new reason if there is one.
     """
     _lock_alone(tx, scope)
     before = of(tx, scope)
     webhooks: list[str] = []
-    if before is None or before.reason != reason:
+    if before is None or (reason is not None and before.reason != reason):
         tx.execute(_TAKE, scope.given() | {"by": actor.name, "reason": reason})
         acts_store.record(tx, actor, [_act(acts_store.HOLD, scope, before)])
     hold = of(tx, scope)
@@ -178,10 +178,11 @@ def resuming(scope: Scope, actor: Actor, *, publish_missed: bool = False) -> Gen
 
     First, posts whose time went by are marked as missed while the hold still stands. `end` locks the holds alone, marks
     what came due meanwhile, and ends the hold in the same transaction. So no claim can find the hold gone and such a
-    post unmarked. `publish_missed`: the hold ends first; then each missed post of the account or the workspace is let
-    go, also those of earlier holds. One that stays locked stays missed. A resume that stopped is simply begun again.
+    post unmarked. `publish_missed`: then each missed post of the account or the workspace is let go, also one
+    of an earlier hold, and the resume waits for no locked post. A locked one that is missed stays missed. A resume that
+    stopped is simply begun again.
     """
-    total, step, tries = Step(), Step(more=not publish_missed), 0
+    total, step, tries = Step(), Step(more=True), 0
     while step.more:
         step = yield mark_page
         total += step
@@ -230,22 +231,22 @@ def mark_page(tx: Connection) -> Step:
 
 def end(tx: Connection, scope: Scope, actor: Actor, *, publish_missed: bool) -> Step:
     """End a hold, with all claims kept out. It waits for no post. `more`: many posts came due; they are marked, and the
-    hold stands. `locked`: these came due too, and other sessions have locked them; the hold stands.
+    hold stands. `locked`: these came due too, and other sessions have locked them; the hold stands. With
+    `publish_missed` these go out as they are.
     """
     _lock_alone(tx, scope)
     hold = of(tx, scope)
     if hold is None:
         return Step()
-    webhooks: list[str] = []
-    if not publish_missed:
-        overdue = list(tx.execute(_OVERDUE, scope.given() | {"limit": TOGETHER}).scalars())
-        mine = posts_store.lock_posts(tx, overdue, "skip")
-        now, holds = posts_store.clock(tx), holds_store.of(tx, mine)
-        webhooks = holds_store.miss(tx, [mine[one] for one in mine if goes_by(mine[one], holds.get(one), now)])
-        if locked := tuple(one for one in overdue if one not in mine):
-            return Step(webhooks=tuple(webhooks), locked=locked)
-        if len(overdue) == TOGETHER:
-            return Step(more=True, webhooks=tuple(webhooks))
+    overdue = list(tx.execute(_OVERDUE, scope.given() | {"limit": TOGETHER}).scalars())
+    mine = posts_store.lock_posts(tx, overdue, "skip")
+    now, holds = posts_store.clock(tx), holds_store.of(tx, mine)
+    webhooks = holds_store.miss(tx, [mine[one] for one in mine if goes_by(mine[one], holds.get(one), now)])
+    locked = tuple(one for one in overdue if one not in mine)
+    if locked and not publish_missed:
+        return Step(webhooks=tuple(webhooks), locked=locked)
+    if len(overdue) == TOGETHER and not locked:
+        return Step(more=True, webhooks=tuple(webhooks))
     tx.execute(_END, scope.given())
     acts_store.record(tx, actor, [_act(acts_store.RESUME, scope, hold)])
     missed = tx.execute(_COUNT_MISSED, scope.given() | {"since": hold.since}).scalar_one()

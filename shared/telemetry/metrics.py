@@ -47,7 +47,7 @@ TASKS = Counter("redraft_tasks", "Tasks ended: done, put_off, failed.", ("task",
 TASK_TIME = Histogram("redraft_task_seconds", "Time of a task.", ("task",), buckets=_WAITS, registry=WORKER)
 LATENESS = Histogram(
     "redraft_publish_lateness_seconds",
-    "From a post's time to the claim of its first try.",
+    "From a post's time, or its later release from a hold, to the claim of its first try.",
     buckets=_LATE,
     registry=WORKER,
 )

@@ -15,7 +15,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from api import deletion
+from api.http.headers import Preconditions
 from api.models.deletion import Reason
+from shared.domain.errors import PreconditionFailed
 from shared.domain.lifecycle import STATES
 from shared.store import StaleWriteError, db
 from shared.store import claims as claims_store
@@ -136,6 +138,38 @@ def test_one_post_that_another_session_has_locked_is_refused_for_now_and_goes_la
     assert (said["code"], said["details"]) == ("conflict", [{"field": "status", "message": "locked"}])
     assert "send this again" in said["message"]
     assert delete_one(stack, post).status_code == 204
+
+
+@pytest.mark.parametrize("header", [{"If-Match": '"7"'}, {"If-Match": 'W/"1"'}, {"If-None-Match": '"1"'}])
+def test_one_post_is_deleted_only_at_the_revision_that_the_client_knows(stack: Running, header: dict[str, str]) -> None:
+    post, sent = stack.post(), stack.post(status="posted", posted_at=factories.soon(-10))
+    answer = delete_one(stack, post, headers=header)
+    assert (error(answer, 412)["code"], answer.headers["etag"]) == ("precondition_failed", '"1"')
+    assert stack.row("posts", post).deleted_at is None
+    # 409 comes before 412.
+    assert error(delete_one(stack, sent, headers=header), 409)["code"] == "conflict"
+    assert delete_one(stack, post, headers={"If-Match": '"1"', "If-None-Match": '"2"'}).status_code == 204
+
+
+WRITES = [
+    ("DELETE", "/v1/posts", {"postIds": ["post_x"]}),
+    ("POST", "/v1/edits", {"edits": [{"postId": "post_x", "caption": ""}]}),
+    ("POST", "/v1/posts/post_x/retry", None),
+    ("PUT", "/v1/posts/post_x/hold", None),
+    ("DELETE", "/v1/accounts/acc_x/hold", None),
+    ("DELETE", "/v1/hold", None),
+    ("POST", "/v1/reschedules", {"filter": {"all": True}, "shift": "P1D", "dryRun": True}),
+    ("POST", "/v1/reschedules/rsch_x/revert", None),
+    ("POST", "/v1/reschedules/rsch_x/cancel", None),
+    ("POST", "/v1/posts/video", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WRITES)
+def test_a_precondition_is_never_ignored(stack: Running, method: str, path: str, body: Any) -> None:
+    for name in ("If-Match", "If-None-Match"):
+        said = error(stack.http.request(method, path, json=body, headers={name: '"1"'}), 400)
+        assert (said["code"], name in said["message"]) == ("invalid_request", True)
 
 
 def test_deleting_one_post_takes_no_fields_and_no_query_and_no_id_that_no_row_can_have(stack: Running) -> None:
@@ -331,6 +365,24 @@ def test_a_deletion_that_waited_for_a_claim_sees_it(engine: Engine) -> None:
             waits(engine)
         done = deleting.result(timeout=10)
     assert (done.posts, done.failed) == ([], {post: "being_published"})
+    assert factories.row(engine, "posts", post).deleted_at is None
+
+
+def test_a_deletion_that_waited_for_an_edit_judges_its_precondition_behind_it(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = factories.post(tx)
+
+    def gone() -> deletion.Deleted:
+        with db.transaction() as tx:
+            return deletion.delete(tx, factories.WORKSPACE, [post], 10.0, Preconditions(('"1"',)))
+
+    with ThreadPoolExecutor(1) as other:
+        with engine.begin() as worker:
+            worker.execute(text("UPDATE posts SET revision = 2 WHERE id = :id"), {"id": post})
+            deleting = other.submit(gone)
+            waits(engine)
+        with pytest.raises(PreconditionFailed, match='ETag is now "2"'):
+            deleting.result(timeout=10)
     assert factories.row(engine, "posts", post).deleted_at is None
 
 

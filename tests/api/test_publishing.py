@@ -9,6 +9,7 @@ from sqlalchemy import text
 from shared.domain.times import parse_instant
 from tests import factories
 from tests.api.answers import client, error, fields, messages
+from tests.api.test_deletion import frozen
 from tests.stack import Running
 from tests.waiting import eventually
 
@@ -89,3 +90,23 @@ def test_what_is_not_there_or_anothers_is_not_found_and_the_scope_is_asked_for(s
     with client(stack, "sk_test_publish") as reader:
         assert error(reader.post(f"/v1/posts/{anothers}/publish"), 403)["code"] == "forbidden"
     assert error(stack.http.post(f"/v1/posts/{anothers}/publish", json={"now": True}), 400)["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("header", [{"If-Match": '"7"'}, {"If-Match": 'W/"1"'}, {"If-None-Match": '"1"'}])
+def test_a_precondition_is_judged_at_once_and_leaves_no_edit(stack: Running, header: dict[str, str]) -> None:
+    post = stack.post()
+    answer = stack.http.post(f"/v1/posts/{post}/publish", headers=header)
+    assert (error(answer, 412)["code"], answer.headers["etag"]) == ("precondition_failed", '"1"')
+    assert stack.edits_of(post) == []
+
+
+def test_a_precondition_is_judged_under_the_lock_behind_the_edits_before_it(stack: Running) -> None:
+    post = stack.post()
+    with frozen(stack):
+        stack.patch(post, {"caption": "before it"}, Prefer="respond-async")
+        answer = stack.http.post(f"/v1/posts/{post}/publish", headers={"If-Match": '"1"'})
+        assert answer.status_code == 202, answer.text
+    edit: dict[str, Any] = ended(stack, answer.headers["location"])
+    assert (edit["status"], edit["error"]["code"]) == ("rejected", "precondition_failed")
+    answer = stack.http.post(f"/v1/posts/{post}/publish", headers={"If-Match": '"2"'})
+    assert ended(stack, answer.headers["location"])["status"] == "applied"

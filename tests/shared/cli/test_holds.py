@@ -8,8 +8,12 @@ import pytest
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
+from shared.cli import post_holds
 from shared.cli import posts as command
-from tests import factories
+from shared.settings import settings
+from shared.store import holds as holds_store
+from shared.store.scope_holds import Scope
+from tests import factories, holding
 from tests.holding import missed
 
 
@@ -38,14 +42,88 @@ def test_posts_are_held_and_resumed_by_name(engine: Engine) -> None:
     said = redraft("resume", post, late).stdout
     assert "1 post resumed." in said
     assert f"{late} is held still, of its post: missed" in said
-    assert as_json("resume", late, "--missed", "publish") == {"resumed": [late], "held": {}}
+    assert as_json("resume", late, "--missed", "publish") == {"resumed": [late], "held": {}, "left": [], "locked": []}
 
 
 def test_a_post_that_does_not_wait_is_named_and_the_code_is_1(engine: Engine) -> None:
     with engine.begin() as tx:
         post = factories.post(tx)
-    found = as_json("hold", post, "post_nobody", code=1)
-    assert found == {"held": [post], "goingOut": [], "left": ["post_nobody"]}
+        gone = factories.post(tx, status="posted", posted_at=factories.soon(-5))
+    found = as_json("hold", post, gone, code=1)
+    assert found == {"held": [post], "goingOut": [], "left": [gone], "locked": []}
+
+
+@pytest.mark.parametrize("verb", ["hold", "resume"])
+def test_an_unknown_post_is_named_and_the_code_is_that_of_an_unknown_account(engine: Engine, verb: str) -> None:
+    with engine.begin() as tx:
+        post, deleted = factories.post(tx), factories.post(tx, deleted_at=factories.soon(-5))
+    said = redraft(verb, post, "post_nobody", deleted, code=2).output
+    assert "There is no post post_nobody. See: redraft posts list" in said
+    assert f"There is no post {deleted}." in said
+    assert (factories.row(engine, "posts", post).held_at is not None) is (verb == "hold")
+    assert as_json(verb, "post_nobody", code=2)["left"] == ["post_nobody"]
+
+
+@pytest.mark.parametrize("verb", ["hold", "resume"])
+def test_a_locked_post_is_named_and_keeps_no_other_from_its_hold(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr(post_holds, "PATIENCE", 0.1)
+    with engine.begin() as tx:
+        locked, free = factories.post(tx), factories.post(tx)
+    holding.hold(engine, *([locked, free] if verb == "resume" else []))
+    with engine.begin() as person:
+        person.execute(text("SELECT 1 FROM posts WHERE id = :id FOR UPDATE"), {"id": locked})
+        said = " ".join(redraft(verb, locked, free, code=1).output.split())
+    assert f"1 post {'held' if verb == 'hold' else 'resumed'}." in said
+    assert f"{locked} is being worked on by another session, and nothing was done to it." in said
+    assert "`redraft doctor` names" in said
+    assert (factories.row(engine, "posts", free).held_at is None) is (verb == "resume")
+    assert redraft(verb, locked).exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["hold", "resume"])
+def test_a_workspace_whose_claims_do_not_end_is_named(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("REDRAFT_LOCK_TIMEOUT", "0.1")
+    settings.cache_clear()
+    if verb == "resume":
+        holding.hold_scope(engine)
+    with engine.begin() as claim:
+        post = factories.post(claim)
+        holds_store.lock_in_share(claim, [post])
+        said = " ".join(redraft(verb, "--account", factories.TIKTOK, code=1).output.split())
+    assert "Claims or another hold of the workspace are under way" in said
+    assert "cannot be used" not in said
+    redraft(verb, "--account", factories.TIKTOK)
+
+
+def test_a_second_hold_without_a_reason_keeps_the_first_ones(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post = factories.post(tx)
+    for what in ((post,), ("--account", factories.TIKTOK)):
+        redraft("hold", *what, "--reason", "typo")
+        redraft("hold", *what)
+    assert factories.row(engine, "posts", post).held_reason == "typo"
+    assert as_json("hold", "--account", factories.TIKTOK)["held"]["reason"] == "typo"
+    with engine.connect() as tx:
+        assert tx.execute(text("SELECT count(*) FROM acts")).scalar_one() == 2
+
+
+@pytest.mark.parametrize("scope", [holding.ACCOUNT, holding.WORKSPACE])
+def test_publish_of_a_post_in_a_held_account_or_workspace_is_refused(engine: Engine, scope: Scope) -> None:
+    with engine.begin() as tx:
+        late = factories.post(tx, scheduled_time=factories.soon(-5))
+        other = factories.post(tx, account_id=factories.INSTAGRAM, scheduled_time=factories.soon(-5))
+    holding.hold(engine, late, other)
+    holding.hold_scope(engine, scope)
+    said = redraft("resume", late, "--missed", "publish", code=1).output
+    assert f"{late} cannot go out: its {scope.level} is held; resume that first." in said
+    assert factories.row(engine, "posts", late).held_at is not None
+    found = as_json("resume", late, other, "--missed", "publish", code=1)
+    both = scope is holding.WORKSPACE
+    assert (found["resumed"], found["left"]) == ([], [late, other]) if both else ([other], [late])
 
 
 @pytest.mark.parametrize(
