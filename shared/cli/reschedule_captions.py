@@ -19,7 +19,7 @@ from shared.domain.ids import new_id
 from shared.domain.plurals import counted
 
 FEW: Final = 200
-"""Up to so many posts are read one by one; of more, the list of all that wait is read first."""
+"""Up to so many posts are read one by one; of more, the list of all that wait is read, and the others one by one."""
 SHOWN: Final = 5
 BATCH: Final = 150
 """Edits in one request: the longest captions of so many stay below the 2 MiB that the API takes."""
@@ -68,26 +68,31 @@ class CaptionPlan:
 def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
     """What the file changes. `wanted`: the exported revision and the caption, by the posts' ids. Changes nothing."""
     found = CaptionPlan()
-    different = list(wanted)
+    same: set[str] = set()
+    now: dict[str, Post | None] = {}
     if len(wanted) > FEW:
-        same = {
-            post["postId"]
-            for post in posts.waiting((), "", "")
-            if post["postId"] in wanted and same_caption(post["caption"], wanted[post["postId"]][1])
-        }
-        different = [post_id for post_id in wanted if post_id not in same]
-    for post_id, post in posts.each(different):
-        revision, caption = wanted[post_id]
-        if post is None:
-            found.refused[post_id] = "there is no such post"
-        elif not same_caption(post["caption"], caption):
+        for listed in posts.waiting((), "", ""):
+            post_id = listed["postId"]
+            if post_id in wanted and same_caption(listed["caption"], wanted[post_id][1]):
+                same.add(post_id)
+            elif post_id in wanted:
+                now[post_id] = listed
+    now |= posts.each(post_id for post_id in wanted if post_id not in same and post_id not in now)
+    for post_id, (revision, caption) in wanted.items():
+        post = now.get(post_id)
+        if post is not None:
             _judge(found, post, revision, caption)
+        elif post_id not in same:
+            found.refused[post_id] = "there is no such post"
     return found
 
 
 def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
-    if post["status"] not in ("pending_render", "generated"):
-        found.refused[post["postId"]] = f"the post is {post['status']}"
+    if same_caption(post["caption"], caption):
+        return
+    # Lists hold posts that wait, and do not say why one takes no edit.
+    if reason := post.get("notEditableReason"):
+        found.refused[post["postId"]] = f"the post is {reason}"
         return
     if post["revision"] != revision:
         found.conflicts.append(post["postId"])
@@ -192,12 +197,14 @@ def _alone(api: Api, edit: CaptionEdit, key: str) -> RefusedError | None:
 def undo(api: Api, edits: list[CaptionEdit]) -> CaptionPlan:
     """Give these posts their old captions back, where they still have the ones that were set."""
     by_id = {edit.post_id: edit for edit in edits}
-    back = []
+    back = CaptionPlan()
     for post_id, post in Posts(api).each(by_id):
         edit = by_id[post_id]
         if post is not None and same_caption(post["caption"], edit.caption):
-            back.append(CaptionEdit(post_id, post["revision"], edit.before, post["caption"]))
-    return send(api, back, new_id("cli"))
+            _judge(back, post, post["revision"], edit.before)
+    done = send(api, back.edits, new_id("cli"))
+    done.refused |= back.refused
+    return done
 
 
 def as_json(found: CaptionPlan) -> dict[str, Any]:
