@@ -21,6 +21,9 @@ class Job(Shown):
     dry_run: bool
     total: int | None = Field(description="null until the job's first work has frozen which posts it means")
     applied: int
+    unchanged: int | None = Field(
+        description="of applied: posts that had that time and zone already; null for a job from before this was counted"
+    )
     skipped: int
     failed: int
     created_at: InstantShown

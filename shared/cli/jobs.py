@@ -23,13 +23,13 @@ COLUMNS: Final = {
     "status": "status",
     "createdAt": "started",
     "total": "posts",
-    "applied": "moved",
+    "moved": "moved",
     "skipped": "skipped",
     "failed": "failed",
     "dryRun": "dry",
     "took": "took",
 }
-PRIORITY: Final = ("id", "status", "total", "applied", "skipped", "failed", "createdAt", "dryRun", "took")
+PRIORITY: Final = ("id", "status", "total", "moved", "skipped", "failed", "createdAt", "dryRun", "took")
 """Which columns a narrow terminal keeps, the first one first."""
 
 
@@ -83,14 +83,16 @@ def show(
         ended = f"ended after {shown['took']}" if shown["took"] else "has not ended"
         screen.say(f"Started {job['createdAt']}{away}, {ended}")
         of = "not known yet" if job["total"] is None else f"{job['total']:,}"
-        screen.say(f"Posts: {of}; decided: {decided(job):,}; moved: {job['applied']:,}")
+        screen.say(f"Posts: {of}; decided: {decided(job):,}; moved: {totals.moved:,}")
+        if totals.unchanged:
+            screen.say(f"Had their times already: {totals.unchanged:,}")
         screen.reasons(jobs, totals)
         if "error" in job:
             screen.say(f"It failed: {job['error']}")
         if job["status"] in LIVE:
             screen.say(f"Watch it: redraft reschedule --watch {job['id']}")
             screen.say(f"Stop it:  {COMMAND} cancel {job['id']}")
-        if job["applied"] and not job["dryRun"]:
+        if totals.moved and not job["dryRun"]:
             screen.say(f"Undo it:  {COMMAND} revert {job['id']}")
 
 
@@ -99,6 +101,7 @@ def cancel(names: Named, *, data_dir: Folder = DATA_DIR, as_json: AsJson = False
     """Stop jobs before their next chunk. What was moved stays moved."""
     from shared.cli.api_client import BAD_ARGUMENTS, RefusedError, session  # noqa: PLC0415 - as above
     from shared.cli.reschedule_client import Jobs  # noqa: PLC0415
+    from shared.cli.reschedule_screen import moved  # noqa: PLC0415
 
     stopped, refused = [], 0
     with session(data_dir, f"{COMMAND} cancel") as api:
@@ -112,8 +115,9 @@ def cancel(names: Named, *, data_dir: Folder = DATA_DIR, as_json: AsJson = False
                 echo(f"{job_id}: {error}", err=True)
                 continue
             if not as_json:
-                undo = f"; undo that with: {COMMAND} revert {job_id}" if stopped[-1]["applied"] else ""
-                echo(f"{job_id} was canceled; {stopped[-1]['applied']:,} posts were moved before that{undo}")
+                posts = moved(stopped[-1])
+                undo = f"; undo that with: {COMMAND} revert {job_id}" if posts else ""
+                echo(f"{job_id} was canceled; {posts:,} posts were moved before that{undo}")
     if as_json:
         say_json(stopped)
     if refused:
@@ -155,11 +159,12 @@ def _row(job: "Job", now: "datetime") -> dict[str, str]:
     """A job as a terminal shows it: times are relative there."""
     from datetime import datetime  # noqa: PLC0415 - as above
 
+    from shared.cli.reschedule_screen import moved  # noqa: PLC0415
     from shared.domain import edit_histories, histories  # noqa: PLC0415
 
     began = datetime.fromisoformat(job["createdAt"])
     ended = datetime.fromisoformat(job["finishedAt"]) if job["finishedAt"] else None
-    counts: dict[str, Any] = {name: job[name] for name in ("total", "applied", "skipped", "failed")}
+    counts: dict[str, Any] = {name: job[name] for name in ("total", "skipped", "failed")} | {"moved": moved(job)}
     return {
         "id": job["id"],
         "status": job["status"],

@@ -131,16 +131,15 @@ class Going:
         """Preview, ask, run, sum up."""
         if self.asked.dry_run or not self.asked.yes:
             planned = self._planned(plan)
-            digest = preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
+            preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
             if self.captions.anything:
                 reschedule_captions.preview(self.screen, self.captions)
             ended = all(job["status"] == "done" for job in planned.jobs)
-            if self.asked.dry_run or not (ended and (planned.counts["applied"] or self.captions.edits)):
+            if self.asked.dry_run or not (ended and (planned.moved or self.captions.edits)):
                 self._write_results(planned)
                 return self._ended(planned.exit_code, *planned.jobs)
-            there = f" ({digest.unchanged:,} have that time already)" if digest.unchanged else ""
             captions = f" and change {counted(len(self.captions.edits), 'caption')}" if self.captions.edits else ""
-            if not self.screen.confirmed(f"Move {counted(planned.counts['applied'], 'post')}{there}{captions}?"):
+            if not self.screen.confirmed(f"Move {counted(planned.moved, 'post')}{captions}?"):
                 return INTERRUPTED
         self.run = reschedule_journal.create(self.jobs.api.url, plan.bodies(), plan.total, self.captions.edits)
         return self._sent(self.run)
@@ -211,7 +210,7 @@ class Going:
             self.screen.say(f"{counted(len(self.captions.edits), 'caption')} changed.")
             reschedule_captions.say_left(self.screen, self.captions)
         self._write_results(totals)
-        if totals.counts["applied"] or self.captions.edits:
+        if totals.moved or self.captions.edits:
             name = run.name if len(totals.jobs) > 1 or self.captions.edits else totals.jobs[0]["id"]
             self.screen.say(f"Undo it with: {self.asked.advised(UNDO)} {name}")
         return self._ended(totals.exit_code)

@@ -7,7 +7,7 @@ from shared.cli import reschedule_captions, reschedule_journal
 from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, ArgumentsError, RefusedError
 from shared.cli.reschedule_client import LIVE, Job, Jobs
 from shared.cli.reschedule_journal import PREFIX, Run
-from shared.cli.reschedule_screen import BACK, Screen, Totals
+from shared.cli.reschedule_screen import BACK, Screen, Totals, moved
 from shared.domain.plurals import counted
 
 
@@ -36,12 +36,12 @@ def undo(jobs: Jobs, screen: Screen, names: Iterable[str], command: str, *, yes:
     if not (found or edited):
         screen.say("No job was started; there is nothing to undo.")
         return 0
-    moved = sum(job["applied"] for job in found)
+    posts = sum(moved(job) for job in found)
     live = sum(job["status"] in LIVE for job in found)
     running = f" ({live} still at work: stopped first)" if live else ""
     what = found[0]["id"] if len(found) == 1 else f"{len(found)} jobs"
     captions = ", and give posts their old captions back" if edited else ""
-    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {counted(moved, 'post')}{captions}?")):
+    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {counted(posts, 'post')}{captions}?")):
         return INTERRUPTED
     for run in runs:
         run.undo()
@@ -61,8 +61,8 @@ def _captions_back(run: Run, jobs: Jobs, screen: Screen) -> int:
 def _revert(jobs: Jobs, screen: Screen, found: list[Job], command: str) -> int:
     totals = Totals()
     refused: list[RefusedError] = []
-    meant = [job for job in found if job["applied"]]
-    with screen.bar(BACK, sum(job["applied"] for job in meant) or None) as bar:
+    meant = [job for job in found if moved(job)]
+    with screen.bar(BACK, sum(map(moved, meant)) or None) as bar:
         for job in meant:
             try:
                 inverse = jobs.revert(job["id"])
@@ -75,7 +75,7 @@ def _revert(jobs: Jobs, screen: Screen, found: list[Job], command: str) -> int:
             screen.print_json(ended)
     if totals.jobs:
         screen.summary(jobs, totals, BACK)
-        if totals.counts["applied"]:
+        if totals.moved:
             screen.say(f"Undo that with: {command} {' '.join(job['id'] for job in totals.jobs)}")
     elif not refused:
         screen.say("These jobs moved nothing; there is nothing to undo.")
