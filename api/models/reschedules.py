@@ -44,8 +44,8 @@ class Result(Shown):
     after: InstantShown | None
     reason: str | None = Field(description="why it was not moved: " + ", ".join(reschedules.Reason))
     warning: Caution | None = Field(
-        description="same_minute: another waiting post of its account goes out in the same minute; known when the job "
-        "is done, and null for jobs with minGap"
+        description="same_minute: the job puts it into the minute of another waiting post of its account; known when "
+        "the job is done, and null for jobs with minGap"
     )
 
 
