@@ -13,7 +13,7 @@ from shared.cli.api_client import SOME_FAILED, SOME_SKIPPED, Api, RefusedError
 from shared.cli.reschedule_screen import Screen
 from shared.cli.waiting_posts import THREADS, Post, Posts
 from shared.domain import captions
-from shared.domain.csv_lines import lost_letters, same_caption
+from shared.domain.csv_lines import SAVE_AS_UTF8, lost_letters, may_have_lost_letters, same_caption
 from shared.domain.errors import Faults, printable
 from shared.domain.ids import new_id
 from shared.domain.plurals import counted
@@ -30,7 +30,7 @@ BEFORE: Final = 10
 """Characters that are shown before the first that differs."""
 CONFLICT: Final = "the post has changed since the export; export again, then change its caption"
 
-LOST: Final = "letters of it became ? when the file was saved; save the file as UTF-8"
+LOST: Final = "letters of it became ? when the file was saved"
 
 
 class CaptionEdit(NamedTuple):
@@ -84,6 +84,11 @@ def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
             _judge(found, post, revision, caption)
         elif post_id not in same:
             found.refused[post_id] = "there is no such post"
+    if LOST in found.refused.values():
+        # The others went through the same program.
+        kept = [edit for edit in found.edits if not may_have_lost_letters(edit.before, edit.caption)]
+        found.refused |= dict.fromkeys({edit.post_id for edit in found.edits} - {edit.post_id for edit in kept}, LOST)
+        found.edits = kept
     return found
 
 
@@ -130,6 +135,8 @@ def say_left(screen: Screen, found: CaptionPlan) -> None:
         screen.say(f"1 caption failed: {why} ({post_id})")
     if len(found.refused) > SHOWN:
         screen.say(f"… and {len(found.refused) - SHOWN:,} more failed …")
+    if LOST in found.refused.values():
+        screen.say(SAVE_AS_UTF8)
 
 
 def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:

@@ -106,6 +106,9 @@ class Going:
     def _file(self, file: IO[bytes]) -> int:
         first_line = self.asked.first_line
         checked = reschedule_file.check(file, first_line, Posts(self.jobs.api), self.screen)
+        if not checked.lines:
+            self.screen.say("The file has no lines to read: nothing to do.")
+            return 0
         if checked.bad and not self.asked.skip_bad_lines:
             bad = f"{counted(checked.bad, 'bad line')}; nothing was sent"
             self.screen.complain(f"{bad}. Mend them, or send the others with --skip-bad-lines.")

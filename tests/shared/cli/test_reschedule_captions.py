@@ -140,7 +140,24 @@ def test_a_caption_that_cannot_be_is_told_before_anything_is_sent(stack: Running
     assert "there is no such post (post_of_nobody)" in result.stdout
     assert f"the post is posted ({posted})" in result.stdout
     assert f"the post is being published ({going_out})" in result.stdout
-    assert f"letters of it became ? when the file was saved; save the file as UTF-8 ({emoji})" in result.stdout
+    assert f"letters of it became ? when the file was saved ({emoji})" in result.stdout
+    assert 'LibreOffice: "Edit filter settings", then "Unicode (UTF-8)"' in result.stdout
+
+
+def test_of_a_file_that_lost_letters_no_changed_caption_is_taken_that_may_have_lost_some(
+    stack: Running, account: str
+) -> None:
+    same, changed, without, plain = posts(stack, account, "like a pro 👇", "old ☕", "only ☕", "plain")
+    text = exported(stack, account)
+    text = text.replace("old", "new").replace("only ☕", "only").replace(",plain", ",plainer?")
+    result = command(stack, "--csv", "-", "--yes", stdin=text.replace("☕", "?").replace("👇", "?"))
+    assert result.exit_code == 1, result.output
+    assert result.stdout.count("letters of it became ?") == 2
+    ids = (same, changed, without, plain)
+    assert [caption(stack, one) for one in ids] == ["like a pro 👇", "old ☕", "only", "plainer?"]
+    # Nothing shows that this file lost letters: a person wrote the question mark.
+    result = command(stack, "--csv", "-", "--yes", stdin=exported(stack, account).replace("old ☕", "new?"))
+    assert (result.exit_code, caption(stack, changed)) == (0, "new?"), result.output
 
 
 def test_many_captions_are_compared_with_the_list(
