@@ -7,7 +7,14 @@ from typing import IO, Any, Final
 
 import typer
 
-from shared.cli import reschedule_captions, reschedule_csv, reschedule_file, reschedule_journal, reschedule_undo
+from shared.cli import (
+    job_runs,
+    reschedule_captions,
+    reschedule_csv,
+    reschedule_file,
+    reschedule_journal,
+    reschedule_undo,
+)
 from shared.cli import reschedule_results as results
 from shared.cli.api_client import (
     BAD_ARGUMENTS,
@@ -100,7 +107,7 @@ class Going:
             with reschedule_csv.opened(self.asked.csv) as file:
                 return self._file(file)
         if self.asked.job["resume"]:
-            return self._resumed(reschedule_journal.find(self.asked.job["resume"]))
+            return self._resumed(job_runs.found(self.asked.job["resume"], self.jobs))
         return self._job_there()
 
     def _file(self, file: IO[bytes]) -> int:
@@ -182,7 +189,6 @@ class Going:
 
     def _resumed(self, run: Run) -> int:
         """Follow what was started, and send the rest."""
-        reschedule_undo.check_place(run, self.jobs)
         if run.undone:
             raise ArgumentsError(f"{run.name} was undone; start a new run")
         if len(run.jobs) < run.parts and not run.keys_are_known:
