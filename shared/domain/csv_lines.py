@@ -231,7 +231,8 @@ def _offsets(zone: ZoneInfo) -> tuple[timedelta | None, ...]:
 
 # -- Captions and formulas. A spreadsheet would run a cell that begins like a formula. Such a cell gets an apostrophe in
 # front, as OWASP's page on CSV injection says. A text that begins with apostrophes and such a sign gets one more. So it
-# is read back as it was written.
+# is read back as it was written. The signs count in full width too, and so does white space that a spreadsheet skips to
+# find one.
 
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _QUOTED: Final = re.compile(r"'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")

@@ -155,6 +155,30 @@ def test_a_caption_counts_only_beside_a_revision() -> None:
     assert planned("post_a", "2031-03-01 09:00", "Asia/Tokyo", "", "7").caption == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+49 30", "'+49 30"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("\n=1", "'\n=1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("'=1", "''=1"),
+        ("''=1", "'''=1"),
+        ("'tis", "'tis"),
+        ("a=1", "a=1"),
+        (" =1", " =1"),
+        ("", ""),
+    ],
+)
+def test_a_cell_that_begins_like_a_formula_gets_an_apostrophe(text: str, cell: str) -> None:
+    assert csv_lines.safe_cell(text) == cell
+    assert csv_lines.plain_text(cell) == text
+
+
 @given(st.text(st.sampled_from("'=+-@\t\r\nab\uff1d "), max_size=6))
 def test_a_text_is_read_back_as_it_was_and_no_spreadsheet_runs_it(text: str) -> None:
     cell = csv_lines.safe_cell(text)
