@@ -22,7 +22,7 @@ from api.submission.recording import Asked, Verdict
 from shared.domain.edits import EditPatch
 from shared.domain.errors import KeyInHand, NotFound, RedraftError
 from shared.domain.lifecycle import ClaimKind, etag
-from shared.domain.posts import detailed, public
+from shared.domain.posts import detailed, listed, public
 from shared.store import reads
 from shared.store.edits import NewEdit
 from shared.telemetry import tracing
@@ -146,7 +146,7 @@ async def list_posts(query: Annotated[PostsQuery, Query()], request: Request, co
     """Posts, newest first, or by the time at which they go out."""
     asked = pagination.read(query, request, key.workspace_id, await context.seal(), pagination.BY_TIME_AND_ID)
     page = await context.read(reads.posts_page, key.workspace_id, asked.filters, asked.after, asked.limit)
-    return asked.answer([public(post) for post in page.items], page.next_place)
+    return asked.answer([listed(post) for post in page.items], page.next_place)
 
 
 @router.get(

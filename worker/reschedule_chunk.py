@@ -54,8 +54,9 @@ for one task, or where another session has locked one of its edits.
 class Pass:
     """What a pass decided. `contended`: indexes of posts that are still to be decided.
 
-    `moves` are written with an audit row, `stays` too, and `outcomes` in the chunk's own row. `events`: what the
-    receiver of webhooks will hear, if there is one (`has_receiver`).
+    `moves` are written with an audit row, `stays` too, and `outcomes` in the chunk's own row. `unchanged`: how many
+    posts are where the job wants them, also those of a dry run. `events`: what the receiver of webhooks will hear, if
+    there is one (`has_receiver`).
     """
 
     job: Work
@@ -66,6 +67,7 @@ class Pass:
     moves: list[Moved] = field(default_factory=list)
     stays: list[Moved] = field(default_factory=list)
     outcomes: list[OutcomeRow] = field(default_factory=list)
+    unchanged: int = 0
     contended: list[int] = field(default_factory=list)
     follow_ups: FollowUps = field(default_factory=FollowUps)
     events: list[Event] = field(default_factory=list)
@@ -76,10 +78,13 @@ class Pass:
         if isinstance(goal, Reason):
             before = None if goal is Reason.NOT_FOUND else format_instant(post.scheduled_time)
             self.outcomes.append((index, goal.outcome, before, None, goal))
-        elif self.job.dry_run:
+            return
+        is_there = goal.at == post.scheduled_time and goal.timezone == post.timezone
+        self.unchanged += is_there
+        if self.job.dry_run:
             before, after = format_instant(post.scheduled_time), format_instant(goal.at)
             self.outcomes.append((index, Outcome.APPLIED, before, after, None))
-        elif goal.at == post.scheduled_time and goal.timezone == post.timezone:
+        elif is_there:
             self.stays.append(Moved(self.chunk.first + index, post.id, *goal))
         else:
             self.moves.append(Moved(self.chunk.first + index, post.id, *goal))
@@ -108,7 +113,8 @@ class Pass:
         failed = sum(one[1] == Outcome.FAILED for one in self.outcomes)
         applied = sum(one[1] == Outcome.APPLIED for one in self.outcomes) + len(self.moves) + len(self.stays)
         skipped = len(self.outcomes) + len(self.moves) + len(self.stays) - failed - applied
-        return Step(chunks, len(self.contended) - len(self.chunk.contended), applied, skipped, failed)
+        contended = len(self.contended) - len(self.chunk.contended)
+        return Step(chunks, contended, applied, skipped, failed, self.unchanged)
 
 
 def undecided(chunk: Chunk) -> list[int]:

@@ -63,7 +63,13 @@ class PostDetails(Post):
     held: Hold | None = Field(description="what keeps it from going out, the nearest hold; null: nothing")
 
 
-class PostPage(Page[Post]):
+class ListedPost(Post):
+    """A post as lists show it."""
+
+    revision: int = Field(description='the ETag of the post: If-Match: "<revision>" refuses an edit of any other one')
+
+
+class PostPage(Page[ListedPost]):
     """A page of posts."""
 
 

@@ -21,6 +21,9 @@ class Job(Shown):
     dry_run: bool
     total: int | None = Field(description="null until the job's first work has frozen which posts it means")
     applied: int
+    unchanged: int | None = Field(
+        description="of applied: posts that had that time and zone already; null for a job from before this was counted"
+    )
     skipped: int
     failed: int
     created_at: InstantShown
@@ -41,8 +44,8 @@ class Result(Shown):
     after: InstantShown | None
     reason: str | None = Field(description="why it was not moved: " + ", ".join(reschedules.Reason))
     warning: Caution | None = Field(
-        description="same_minute: another waiting post of its account goes out in the same minute; known when the job "
-        "is done, and null for jobs with minGap"
+        description="same_minute: the job puts it into the minute of another waiting post of its account; known when "
+        "the job is done, and null for jobs with minGap"
     )
 
 

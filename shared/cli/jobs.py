@@ -1,15 +1,13 @@
 """`redraft jobs`: bulk jobs, with a key like any client: lists, one job, stop and undo (docs/bulk.md)."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from shared.cli.workspaces import DATA_DIR, AsJson, echo, say, say_json, screen_width
+from shared.cli.workspaces import DATA_DIR, AsJson, echo, say, say_json
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from shared.cli.reschedule_client import Job
 
 app = typer.Typer(help="Bulk jobs: lists, progress, stop and undo.", no_args_is_help=True)
@@ -23,13 +21,13 @@ COLUMNS: Final = {
     "status": "status",
     "createdAt": "started",
     "total": "posts",
-    "applied": "moved",
+    "moved": "moved",
     "skipped": "skipped",
     "failed": "failed",
     "dryRun": "dry",
     "took": "took",
 }
-PRIORITY: Final = ("id", "status", "total", "applied", "skipped", "failed", "createdAt", "dryRun", "took")
+PRIORITY: Final = ("id", "status", "total", "moved", "skipped", "failed", "createdAt", "dryRun", "took")
 """Which columns a narrow terminal keeps, the first one first."""
 
 
@@ -40,14 +38,16 @@ def list_jobs(
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """List bulk jobs, the newest first."""
+    """List bulk jobs, the newest first. A run of this machine with several jobs is one row; `--json` lists its jobs."""
     from itertools import islice  # noqa: PLC0415 - heavy imports wait until the command runs
 
+    from shared.cli import job_runs  # noqa: PLC0415
     from shared.cli.api_client import session  # noqa: PLC0415
     from shared.cli.reschedule_client import Jobs  # noqa: PLC0415
 
     with session(data_dir, f"{COMMAND} list") as api:
-        found = list(islice(Jobs(api).newest(), limit + 1))
+        jobs = Jobs(api)
+        found = list(islice(jobs.newest(), limit + 1)) if as_json else job_runs.newest(jobs, limit + 1)
     if as_json:
         say_json(found[:limit])
     else:
@@ -58,47 +58,27 @@ def list_jobs(
 
 @app.command("show")
 def show(
-    job_id: Annotated[str, typer.Argument(metavar="JOB", help="As `redraft jobs list` shows it: rsch_…")],
+    name: Annotated[str, typer.Argument(metavar="JOB|RUN", help="rsch_…, or the run_… of a whole run.")],
     *,
     data_dir: Folder = DATA_DIR,
     as_json: AsJson = False,
 ) -> None:
-    """Show one bulk job: how far it is, which posts it did not move, and what can be done with it."""
-    from shared.cli.api_client import session  # noqa: PLC0415 - heavy imports wait until the command runs
-    from shared.cli.reschedule_client import LIVE, Jobs  # noqa: PLC0415
-    from shared.cli.reschedule_screen import Screen, Totals, decided  # noqa: PLC0415
+    """Show one bulk job or run: how far it is, which posts it did not move, and what can be done with it."""
+    from shared.cli import job_showing  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.cli.api_client import session  # noqa: PLC0415
+    from shared.cli.reschedule_client import Jobs  # noqa: PLC0415
 
     with session(data_dir, f"{COMMAND} show") as api:
-        jobs = Jobs(api)
-        job = jobs.get(job_id)
-        if as_json:
-            say_json(job)
-            return
-        screen, totals = Screen(as_json=False), Totals()
-        totals.add(job)
-        shown = _row(job, _now())
-        dry = ", a dry run" if job["dryRun"] else ""
-        screen.say(f"{job['id']}: {job['status']}{dry}")
-        away = f" ({shown['createdAt']})" if shown["createdAt"] != job["createdAt"] else ""
-        ended = f"ended after {shown['took']}" if shown["took"] else "has not ended"
-        screen.say(f"Started {job['createdAt']}{away}, {ended}")
-        of = "not known yet" if job["total"] is None else f"{job['total']:,}"
-        screen.say(f"Posts: {of}; decided: {decided(job):,}; moved: {job['applied']:,}")
-        screen.reasons(jobs, totals)
-        if "error" in job:
-            screen.say(f"It failed: {job['error']}")
-        if job["status"] in LIVE:
-            screen.say(f"Watch it: redraft reschedule --watch {job['id']}")
-            screen.say(f"Stop it:  {COMMAND} cancel {job['id']}")
-        if job["applied"] and not job["dryRun"]:
-            screen.say(f"Undo it:  {COMMAND} revert {job['id']}")
+        job_showing.show(Jobs(api), name, data_dir, as_json=as_json)
 
 
 @app.command("cancel")
 def cancel(names: Named, *, data_dir: Folder = DATA_DIR, as_json: AsJson = False) -> None:
     """Stop jobs before their next chunk. What was moved stays moved."""
     from shared.cli.api_client import BAD_ARGUMENTS, RefusedError, session  # noqa: PLC0415 - as above
+    from shared.cli.reschedule_arguments import advised  # noqa: PLC0415
     from shared.cli.reschedule_client import Jobs  # noqa: PLC0415
+    from shared.cli.reschedule_screen import moved  # noqa: PLC0415
 
     stopped, refused = [], 0
     with session(data_dir, f"{COMMAND} cancel") as api:
@@ -112,8 +92,9 @@ def cancel(names: Named, *, data_dir: Folder = DATA_DIR, as_json: AsJson = False
                 echo(f"{job_id}: {error}", err=True)
                 continue
             if not as_json:
-                undo = f"; undo that with: {COMMAND} revert {job_id}" if stopped[-1]["applied"] else ""
-                echo(f"{job_id} was canceled; {stopped[-1]['applied']:,} posts were moved before that{undo}")
+                posts = moved(stopped[-1])
+                undo = f"; undo that with: {advised(f'{COMMAND} revert', data_dir)} {job_id}" if posts else ""
+                echo(f"{job_id} was canceled; {posts:,} posts were moved before that{undo}")
     if as_json:
         say_json(stopped)
     if refused:
@@ -145,32 +126,10 @@ def revert(
 
 
 def _say_jobs(found: "list[Job]") -> None:
-    now = _now()
-    rows = [_row(job, now) for job in found]
-    none = "There are no bulk jobs yet. Start one: redraft reschedule"
-    say(rows, COLUMNS, as_json=False, none=none, priority=PRIORITY)
-
-
-def _row(job: "Job", now: "datetime") -> dict[str, str]:
-    """A job as a terminal shows it: times are relative there."""
-    from datetime import datetime  # noqa: PLC0415 - as above
-
-    from shared.domain import edit_histories, histories  # noqa: PLC0415
-
-    began = datetime.fromisoformat(job["createdAt"])
-    ended = datetime.fromisoformat(job["finishedAt"]) if job["finishedAt"] else None
-    counts: dict[str, Any] = {name: job[name] for name in ("total", "applied", "skipped", "failed")}
-    return {
-        "id": job["id"],
-        "status": job["status"],
-        "createdAt": histories.away(began, now) if screen_width() else job["createdAt"],
-        **{name: "" if count is None else f"{count:,}" for name, count in counts.items()},
-        "dryRun": "dry" if job["dryRun"] else "",
-        "took": edit_histories.duration(ended - began) if ended else "",
-    }
-
-
-def _now() -> "datetime":
     from datetime import UTC, datetime  # noqa: PLC0415 - as above
 
-    return datetime.now(UTC)
+    from shared.cli.job_showing import row  # noqa: PLC0415
+
+    rows = [row(job, datetime.now(UTC)) for job in found]
+    none = "There are no bulk jobs yet. Start one: redraft reschedule"
+    say(rows, COLUMNS, as_json=False, none=none, priority=PRIORITY)

@@ -52,18 +52,15 @@ def export(
 
 
 def _read(posts: "Posts", account: "Sequence[str]", scheduled_from: str, scheduled_to: str) -> "list[Post]":
-    """The posts by time. Each is read by itself: its revision and its caption are of the same moment."""
+    """The posts by time. The revision and the caption of each are of the same moment."""
     from rich.console import Console  # noqa: PLC0415 - as above
-    from rich.progress import track  # noqa: PLC0415
 
-    errors = Console(stderr=True)
-    with errors.status("reading the list"):
-        ids = [one["postId"] for one in posts.waiting(account, scheduled_from, scheduled_to)]
-    each: Iterable[tuple[str, Post | None]] = posts.each(ids)
-    if errors.is_terminal:
-        each = track(each, "reading", len(ids), console=errors, transient=True)
-    # A post may have gone out or moved since the list was read.
-    found = [post for _, post in each if post is not None and post["status"] in ("pending_render", "generated")]
+    found: list[Post] = []
+    with Console(stderr=True).status("reading the posts") as shown:
+        for count, post in enumerate(posts.waiting(account, scheduled_from, scheduled_to), 1):
+            found.append(post)
+            if count % 100 == 0:
+                shown.update(f"reading the posts: {count:,}")
     return sorted(found, key=lambda post: (post["scheduledTime"], post["postId"]))
 
 

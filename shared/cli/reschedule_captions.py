@@ -13,13 +13,13 @@ from shared.cli.api_client import SOME_FAILED, SOME_SKIPPED, Api, RefusedError
 from shared.cli.reschedule_screen import Screen
 from shared.cli.waiting_posts import THREADS, Post, Posts
 from shared.domain import captions
-from shared.domain.csv_lines import lost_letters, same_caption
+from shared.domain.csv_lines import SAVE_AS_UTF8, lost_letters, may_have_lost_letters, same_caption
 from shared.domain.errors import Faults, printable
 from shared.domain.ids import new_id
 from shared.domain.plurals import counted
 
 FEW: Final = 200
-"""Up to so many posts are read one by one; of more, the list of all that wait is read first."""
+"""Up to so many posts are read one by one; of more, the list of all that wait is read, and the others one by one."""
 SHOWN: Final = 5
 BATCH: Final = 150
 """Edits in one request: the longest captions of so many stay below the 2 MiB that the API takes."""
@@ -30,7 +30,7 @@ BEFORE: Final = 10
 """Characters that are shown before the first that differs."""
 CONFLICT: Final = "the post has changed since the export; export again, then change its caption"
 
-LOST: Final = "letters of it became ? when the file was saved; save the file as UTF-8"
+LOST: Final = "letters of it became ? when the file was saved"
 
 
 class CaptionEdit(NamedTuple):
@@ -68,26 +68,36 @@ class CaptionPlan:
 def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
     """What the file changes. `wanted`: the exported revision and the caption, by the posts' ids. Changes nothing."""
     found = CaptionPlan()
-    different = list(wanted)
+    same: set[str] = set()
+    now: dict[str, Post | None] = {}
     if len(wanted) > FEW:
-        same = {
-            post["postId"]
-            for post in posts.waiting((), "", "")
-            if post["postId"] in wanted and same_caption(post["caption"], wanted[post["postId"]][1])
-        }
-        different = [post_id for post_id in wanted if post_id not in same]
-    for post_id, post in posts.each(different):
-        revision, caption = wanted[post_id]
-        if post is None:
-            found.refused[post_id] = "there is no such post"
-        elif not same_caption(post["caption"], caption):
+        for listed in posts.waiting((), "", ""):
+            post_id = listed["postId"]
+            if post_id in wanted and same_caption(listed["caption"], wanted[post_id][1]):
+                same.add(post_id)
+            elif post_id in wanted:
+                now[post_id] = listed
+    now |= posts.each(post_id for post_id in wanted if post_id not in same and post_id not in now)
+    for post_id, (revision, caption) in wanted.items():
+        post = now.get(post_id)
+        if post is not None:
             _judge(found, post, revision, caption)
+        elif post_id not in same:
+            found.refused[post_id] = "there is no such post"
+    if LOST in found.refused.values():
+        # The others went through the same program.
+        kept = [edit for edit in found.edits if not may_have_lost_letters(edit.before, edit.caption)]
+        found.refused |= dict.fromkeys({edit.post_id for edit in found.edits} - {edit.post_id for edit in kept}, LOST)
+        found.edits = kept
     return found
 
 
 def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
-    if post["status"] not in ("pending_render", "generated"):
-        found.refused[post["postId"]] = f"the post is {post['status']}"
+    if same_caption(post["caption"], caption):
+        return
+    # Lists hold posts that wait, and do not say why one takes no edit.
+    if reason := post.get("notEditableReason"):
+        found.refused[post["postId"]] = f"the post is {reason}"
         return
     if post["revision"] != revision:
         found.conflicts.append(post["postId"])
@@ -125,6 +135,8 @@ def say_left(screen: Screen, found: CaptionPlan) -> None:
         screen.say(f"1 caption failed: {why} ({post_id})")
     if len(found.refused) > SHOWN:
         screen.say(f"… and {len(found.refused) - SHOWN:,} more failed …")
+    if LOST in found.refused.values():
+        screen.say(SAVE_AS_UTF8)
 
 
 def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:
@@ -192,12 +204,14 @@ def _alone(api: Api, edit: CaptionEdit, key: str) -> RefusedError | None:
 def undo(api: Api, edits: list[CaptionEdit]) -> CaptionPlan:
     """Give these posts their old captions back, where they still have the ones that were set."""
     by_id = {edit.post_id: edit for edit in edits}
-    back = []
+    back = CaptionPlan()
     for post_id, post in Posts(api).each(by_id):
         edit = by_id[post_id]
         if post is not None and same_caption(post["caption"], edit.caption):
-            back.append(CaptionEdit(post_id, post["revision"], edit.before, post["caption"]))
-    return send(api, back, new_id("cli"))
+            _judge(back, post, post["revision"], edit.before)
+    done = send(api, back.edits, new_id("cli"))
+    done.refused |= back.refused
+    return done
 
 
 def as_json(found: CaptionPlan) -> dict[str, Any]:

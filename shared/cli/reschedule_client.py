@@ -69,12 +69,6 @@ class Jobs:
             job = self.get(job["id"])
         yield job
 
-    def moves(self, job_id: str, limit: int) -> list[dict[str, Any]]:
-        """The first posts that the job moves."""
-        page = self.api.json("GET", f"{PATH}/{job_id}/results", params={"outcome": "applied", "limit": str(limit)})
-        found: list[dict[str, Any]] = page["data"]
-        return found
-
     def results(self, job_id: str, outcome: str = "") -> Iterator[dict[str, str]]:
         """The result of each post, or of those with one outcome; an empty text where there is no value."""
         asked = {"outcome": outcome} if outcome else {}

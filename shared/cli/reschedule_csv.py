@@ -19,6 +19,7 @@ from typing import IO, Any, Final
 
 from shared.domain import csv_lines
 from shared.domain.csv_lines import SEPARATORS, HeaderError, LineError, PlannedPost
+from shared.domain.plurals import counted
 from shared.domain.reschedule_requests import ITEM_FIELDS, MOST_ITEMS
 
 MOST_BYTES: Final = 2_000_000
@@ -68,14 +69,14 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 def judged(file: IO[bytes]) -> Iterator[Line]:
     """Every row below the header, good or bad; blank ones are passed over. Raises BadFileError for a wrong header."""
     with _decoded(file) as text:
-        before, first = _first_row(text)
+        before, hidden, first = _first_row(text)
         split = {separator: _cells(first, separator) for separator in SEPARATORS}
         try:
             at = csv_lines.columns(split)
         except HeaderError as wrong:
             raise BadFileError(str(wrong)) from None
         named: dict[str, int] = {}
-        for number, row, cells, broken in _rows(text, at.separator, before):
+        for number, row, cells, broken in _rows(text, at.separator, before, hidden):
             if broken:
                 yield Line(number, row, None, broken)
             elif any(cell.strip() for cell in cells):
@@ -91,12 +92,15 @@ def judged(file: IO[bytes]) -> Iterator[Line]:
                     yield Line(number, row, post)
 
 
-def _first_row(text: io.TextIOWrapper) -> tuple[int, str]:
-    """The first line that is not blank, and its number."""
+def _first_row(text: io.TextIOWrapper) -> tuple[int, int, str]:
+    """The first line that is not blank, its number, and how many lines before it a spreadsheet does not show."""
+    hidden = 0
     for number, line in enumerate(text, 1):
-        if line.strip("".join(SEPARATORS) + ' "\r\n'):
-            return number, line
-    return 0, ""
+        if number == 1 and csv_lines.says_separator(line):
+            hidden = 1
+        elif line.strip("".join(SEPARATORS) + ' "\r\n'):
+            return number, hidden, line
+    return 0, hidden, ""
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -106,23 +110,41 @@ def _cells(line: str, separator: str) -> list[str]:
         return []
 
 
-def _rows(text: io.TextIOWrapper, separator: str, before: int) -> Iterator[tuple[int, int, list[str], str]]:
+def _rows(
+    text: io.TextIOWrapper, separator: str, before: int, hidden: int
+) -> Iterator[tuple[int, int, list[str], str]]:
     """Each row with the number of its first line and its own; the last says what is broken about it. `before`: lines
-    that were read already.
+    that were read already, of which a spreadsheet does not show `hidden`.
     """
-    reader = csv.reader(text, delimiter=separator, strict=True)
-    row = before
+    lines: list[str] = []
+
+    def kept() -> Iterator[str]:
+        for line in text:
+            lines.append(line)
+            yield line
+
+    reader = csv.reader(kept(), delimiter=separator, strict=True)
+    row = before - hidden
     while True:
+        lines.clear()
         number = before + reader.line_num + 1
         row += 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield number, row, [], f"is no CSV: {error}"
+            opened = csv_lines.broken_quotes(lines, separator)
+            fault = f"is no CSV: {error}" if opened is None else _fault_of_quotes(len(lines) - opened)
+            yield number + (opened or 0), row, [], fault
             continue
         if cells is None:
             return
         yield number, row, cells, ""
+
+
+def _fault_of_quotes(lines: int) -> str:
+    """`lines`: how many the cell took until it broke."""
+    there = f", and takes this line and {counted(lines - 1, 'more line')}" if lines > 1 else ""
+    return f"is no CSV: a cell begins with a quotation mark{there}; end the cell with one, and double those inside it"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from shared.cli import reschedule_csv
 from shared.cli.reschedule_csv import Line
 from shared.cli.reschedule_screen import Screen
 from shared.cli.waiting_posts import Posts
-from shared.domain.csv_lines import PlannedPost, fault_of_zone, occurs_twice
+from shared.domain.csv_lines import NOT_UTF8, SAVE_AS_UTF8, PlannedPost, fault_of_zone, occurs_twice
 from shared.domain.plurals import counted
 
 MOST_NAMED: Final = 50
@@ -18,12 +18,14 @@ MOST_NAMED: Final = 50
 @dataclass(slots=True)
 class Checked:
     """What a file holds. `zones`: the zone of each post that is to move, by its id; `captions`: the exported revision
-    and the caption of each post that has them; `bad`: how many lines are.
+    and the caption of each post that has them; `bad`: how many of the `lines` are; `not_utf8`: some for their bytes.
     """
 
     zones: dict[str, str] = field(default_factory=dict)
     captions: dict[str, tuple[int, str]] = field(default_factory=dict)
+    lines: int = 0
     bad: int = 0
+    not_utf8: bool = False
     twice: int = 0
     zoneless: list[tuple[Line, PlannedPost]] = field(default_factory=list)
 
@@ -34,6 +36,7 @@ def check(file: IO[bytes], first_line: int, posts: Posts, screen: Screen) -> Che
     for line in reschedule_csv.judged(file):
         if line.number < first_line:
             continue
+        found.lines += 1
         if line.post is None:
             _complain(found, line, line.fault, screen)
             continue
@@ -48,6 +51,8 @@ def check(file: IO[bytes], first_line: int, posts: Posts, screen: Screen) -> Che
         _check_zoneless(found, posts, screen)
     if found.bad > MOST_NAMED:
         screen.complain(f"… and {found.bad - MOST_NAMED:,} more bad lines")
+    if found.not_utf8:
+        screen.complain(SAVE_AS_UTF8)
     if found.twice:
         screen.complain(f"The clocks go back over {counted(found.twice, 'time')}; of the two, the first is meant.")
     return found
@@ -76,5 +81,6 @@ def _check_zoneless(found: Checked, posts: Posts, screen: Screen) -> None:
 
 def _complain(found: Checked, line: Line, fault: str, screen: Screen) -> None:
     found.bad += 1
+    found.not_utf8 |= NOT_UTF8 in fault
     if found.bad <= MOST_NAMED:
         screen.complain(f"{line.place}: {fault}")

@@ -148,6 +148,23 @@ def find(name: str) -> Run:
         ) from None
 
 
+def kept(api_url: str) -> list[Run]:
+    """The runs of this machine that went to this API, in no order. What is no run, or half of one, is left out."""
+    found = []
+    for folder in runs().glob(f"{PREFIX}*"):
+        with suppress(ArgumentsError):
+            run = find(folder.name)
+            if run.api_url == api_url:
+                found.append(run)
+    return found
+
+
+def check_place(run: Run, api_url: str) -> None:
+    """Raises ArgumentsError for a run of another API."""
+    if run.api_url != api_url:
+        raise ArgumentsError(f"this run went to {run.api_url}, and REDRAFT_API_URL or stack.json says {api_url}")
+
+
 def _folder() -> Path:
     run_id = new_id(PREFIX.rstrip("_"))
     home = runs()

@@ -40,7 +40,7 @@ class Digest:
         self.last: list[Move] = []
         self.before: Counter[str] = Counter()
         self.after: Counter[str] = Counter()
-        self.moved = self.unchanged = 0
+        self.moved = 0
         self.warnings: dict[str, tuple[int, list[str]]] = {}
 
     def add(self, row: Mapping[str, str]) -> None:
@@ -49,9 +49,7 @@ class Digest:
         move = Move(row["after"], row["postId"], row["before"])
         self.before[move.before[:13]] += 1
         self.after[move.after[:13]] += 1
-        if move.before == move.after:
-            self.unchanged += 1
-        else:
+        if move.before != move.after:
             self.moved += 1
             insort(self.first, move)
         if len(self.first) > ENDS:
@@ -65,7 +63,7 @@ class Digest:
 
 def preview(
     screen: Screen, jobs: Jobs, totals: Totals, names: Mapping[str, str], zone_of: Callable[[str], str | None]
-) -> Digest:
+) -> None:
     """Show what a dry run found. `names`: of accounts, by their ids; `zone_of`: the zone that a post is going to get,
     None for the one that it has.
     """
@@ -91,13 +89,14 @@ def preview(
             screen.say(line)
         screen.say()
     screen.summary(jobs, totals)
+    # An API of the version before does not say which of the others moved.
+    counts = all(job.get("unchanged") is not None for job in totals.jobs)
+    if counts and totals.moved > digest.moved:
+        screen.say(f"{counted(totals.moved - digest.moved, 'post')} would get another zone at the same instant.")
     _say_warnings(screen, digest)
-    return digest
 
 
 def _say_warnings(screen: Screen, digest: Digest) -> None:
-    if digest.unchanged:
-        screen.say(f"Nothing changes for {counted(digest.unchanged, 'post')}: that is the time already.")
     for warning, (count, some) in digest.warnings.items():
         words = WARNINGS.get(warning, warning.replace("_", " "))
         more = ", …" if count > len(some) else ""

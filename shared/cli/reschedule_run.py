@@ -7,7 +7,14 @@ from typing import IO, Any, Final
 
 import typer
 
-from shared.cli import reschedule_captions, reschedule_csv, reschedule_file, reschedule_journal, reschedule_undo
+from shared.cli import (
+    job_runs,
+    reschedule_captions,
+    reschedule_csv,
+    reschedule_file,
+    reschedule_journal,
+    reschedule_undo,
+)
 from shared.cli import reschedule_results as results
 from shared.cli.api_client import (
     BAD_ARGUMENTS,
@@ -100,12 +107,15 @@ class Going:
             with reschedule_csv.opened(self.asked.csv) as file:
                 return self._file(file)
         if self.asked.job["resume"]:
-            return self._resumed(reschedule_journal.find(self.asked.job["resume"]))
+            return self._resumed(job_runs.found(self.asked.job["resume"], self.jobs))
         return self._job_there()
 
     def _file(self, file: IO[bytes]) -> int:
         first_line = self.asked.first_line
         checked = reschedule_file.check(file, first_line, Posts(self.jobs.api), self.screen)
+        if not checked.lines:
+            self.screen.say("The file has no lines to read: nothing to do.")
+            return 0
         if checked.bad and not self.asked.skip_bad_lines:
             bad = f"{counted(checked.bad, 'bad line')}; nothing was sent"
             self.screen.complain(f"{bad}. Mend them, or send the others with --skip-bad-lines.")
@@ -131,16 +141,15 @@ class Going:
         """Preview, ask, run, sum up."""
         if self.asked.dry_run or not self.asked.yes:
             planned = self._planned(plan)
-            digest = preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
+            preview(self.screen, self.jobs, planned, self._names() or {}, plan.zone_of)
             if self.captions.anything:
                 reschedule_captions.preview(self.screen, self.captions)
             ended = all(job["status"] == "done" for job in planned.jobs)
-            if self.asked.dry_run or not (ended and (planned.counts["applied"] or self.captions.edits)):
+            if self.asked.dry_run or not (ended and (planned.moved or self.captions.edits)):
                 self._write_results(planned)
                 return self._ended(planned.exit_code, *planned.jobs)
-            there = f" ({digest.unchanged:,} have that time already)" if digest.unchanged else ""
             captions = f" and change {counted(len(self.captions.edits), 'caption')}" if self.captions.edits else ""
-            if not self.screen.confirmed(f"Move {counted(planned.counts['applied'], 'post')}{there}{captions}?"):
+            if not self.screen.confirmed(f"Move {counted(planned.moved, 'post')}{captions}?"):
                 return INTERRUPTED
         self.run = reschedule_journal.create(self.jobs.api.url, plan.bodies(), plan.total, self.captions.edits)
         return self._sent(self.run)
@@ -180,7 +189,6 @@ class Going:
 
     def _resumed(self, run: Run) -> int:
         """Follow what was started, and send the rest."""
-        reschedule_undo.check_place(run, self.jobs)
         if run.undone:
             raise ArgumentsError(f"{run.name} was undone; start a new run")
         if len(run.jobs) < run.parts and not run.keys_are_known:
@@ -211,7 +219,7 @@ class Going:
             self.screen.say(f"{counted(len(self.captions.edits), 'caption')} changed.")
             reschedule_captions.say_left(self.screen, self.captions)
         self._write_results(totals)
-        if totals.counts["applied"] or self.captions.edits:
+        if totals.moved or self.captions.edits:
             name = run.name if len(totals.jobs) > 1 or self.captions.edits else totals.jobs[0]["id"]
             self.screen.say(f"Undo it with: {self.asked.advised(UNDO)} {name}")
         return self._ended(totals.exit_code)

@@ -42,11 +42,17 @@ class Totals:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.jobs: list[Job] = []
-        self.missing = 0
+        self.moved = self.missing = 0
 
     def add(self, job: Job) -> None:
         self.jobs.append(job)
         self.counts.update({name: job[name] for name in OUTCOMES} | {"total": job["total"] or 0})
+        self.moved += moved(job)
+
+    @property
+    def unchanged(self) -> int:
+        """Posts that were there already."""
+        return self.counts["applied"] - self.moved
 
     @property
     def dry(self) -> bool:
@@ -139,6 +145,9 @@ class Screen:
     def summary(self, jobs: Jobs, totals: Totals, done: str = "moved") -> None:
         """What has been done, and to what not, and why not."""
         self.say(_said(totals, f"would be {done}" if totals.dry else done))
+        if totals.unchanged:
+            had = "has its time" if totals.unchanged == 1 else "have their times"
+            self.say(f"{counted(totals.unchanged, 'post')} {had} already.")
         self.reasons(jobs, totals)
         for job in totals.jobs:
             if job["status"] != "done":
@@ -165,7 +174,14 @@ def decided(job: Job) -> int:
     return sum(job[name] for name in OUTCOMES)
 
 
+def moved(job: Job) -> int:
+    """How many posts are not where they were; of a dry run, would not be. An API of the version before does not count
+    those that were there already.
+    """
+    return int(job["applied"]) - (job.get("unchanged") or 0)
+
+
 def _said(totals: Totals, done: str) -> str:
     if not totals.counts["total"] and all(job["status"] == "done" for job in totals.jobs):
         return "No post had to be moved back." if done == BACK else "No waiting post matches; there is nothing to move."
-    return f"{totals.counts['applied']:,} of {totals.counts['total']:,} posts {done}."
+    return f"{totals.moved:,} of {totals.counts['total']:,} posts {done}."

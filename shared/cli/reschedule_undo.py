@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Iterable
 
-from shared.cli import reschedule_captions, reschedule_journal
+from shared.cli import job_runs, reschedule_captions
 from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, ArgumentsError, RefusedError
 from shared.cli.reschedule_client import LIVE, Job, Jobs
-from shared.cli.reschedule_journal import PREFIX, Run
-from shared.cli.reschedule_screen import BACK, Screen, Totals
+from shared.cli.reschedule_journal import Run
+from shared.cli.reschedule_screen import BACK, Screen, Totals, moved
 from shared.domain.plurals import counted
 
 
@@ -26,8 +26,8 @@ def undo(jobs: Jobs, screen: Screen, names: Iterable[str], command: str, *, yes:
     named: list[str] = []
     runs: list[Run] = []
     for name in names:
-        if name.startswith(PREFIX) or "/" in name:
-            runs.append(reschedule_journal.find(name))
+        if job_runs.is_run(name):
+            runs.append(job_runs.found(name, jobs))
             named += _ids(runs[-1], jobs, screen)
         else:
             named.append(name)
@@ -36,12 +36,12 @@ def undo(jobs: Jobs, screen: Screen, names: Iterable[str], command: str, *, yes:
     if not (found or edited):
         screen.say("No job was started; there is nothing to undo.")
         return 0
-    moved = sum(job["applied"] for job in found)
+    posts = sum(moved(job) for job in found)
     live = sum(job["status"] in LIVE for job in found)
     running = f" ({live} still at work: stopped first)" if live else ""
     what = found[0]["id"] if len(found) == 1 else f"{len(found)} jobs"
     captions = ", and give posts their old captions back" if edited else ""
-    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {counted(moved, 'post')}{captions}?")):
+    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {counted(posts, 'post')}{captions}?")):
         return INTERRUPTED
     for run in runs:
         run.undo()
@@ -61,8 +61,8 @@ def _captions_back(run: Run, jobs: Jobs, screen: Screen) -> int:
 def _revert(jobs: Jobs, screen: Screen, found: list[Job], command: str) -> int:
     totals = Totals()
     refused: list[RefusedError] = []
-    meant = [job for job in found if job["applied"]]
-    with screen.bar(BACK, sum(job["applied"] for job in meant) or None) as bar:
+    meant = [job for job in found if moved(job)]
+    with screen.bar(BACK, sum(map(moved, meant)) or None) as bar:
         for job in meant:
             try:
                 inverse = jobs.revert(job["id"])
@@ -75,7 +75,7 @@ def _revert(jobs: Jobs, screen: Screen, found: list[Job], command: str) -> int:
             screen.print_json(ended)
     if totals.jobs:
         screen.summary(jobs, totals, BACK)
-        if totals.counts["applied"]:
+        if totals.moved:
             screen.say(f"Undo that with: {command} {' '.join(job['id'] for job in totals.jobs)}")
     elif not refused:
         screen.say("These jobs moved nothing; there is nothing to undo.")
@@ -97,7 +97,6 @@ def _stopped(jobs: Jobs, job: Job) -> Job:
 
 
 def _ids(run: Run, jobs: Jobs, screen: Screen) -> Iterable[str]:
-    check_place(run, jobs)
     for part in run.uncertain:
         _settle(run, part, jobs, screen)
     return run.jobs.values()
@@ -109,9 +108,3 @@ def _settle(run: Run, part: int, jobs: Jobs, screen: Screen) -> None:
         screen.complain("One more job of this run may have been started; see: redraft jobs list")
     elif jobs.knows(run.key(part)):
         run.started(part, jobs.start(run.body(part), run.key(part))["id"])
-
-
-def check_place(run: Run, jobs: Jobs) -> None:
-    """Raises ArgumentsError for a run of another API."""
-    if run.api_url != jobs.api.url:
-        raise ArgumentsError(f"this run went to {run.api_url}, and REDRAFT_API_URL or stack.json says {jobs.api.url}")

@@ -1,4 +1,4 @@
-"""Posts and accounts over HTTP: the posts that wait, and each of them with its revision."""
+"""Posts and accounts over HTTP: the posts that wait, and single posts, each with its revision."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ class Posts:
         return {one["accountId"]: one["name"] for one in self._api.json("GET", "/v1/accounts")["data"]}
 
     def waiting(self, account_ids: Sequence[str], scheduled_from: str, scheduled_to: str) -> Iterator[Post]:
-        """Each post that waits, once, as lists show it. Empty filters mean every account and every time."""
+        """Each post that waits, once, with its `revision`. Empty filters mean every account and every time."""
         met: set[str] = set()
         times = {"scheduledFrom": scheduled_from, "scheduledTo": scheduled_to}
         asked = {name: value for name, value in times.items() if value} | {"limit": "100"}
@@ -45,13 +45,22 @@ class Posts:
         cursor: dict[str, str] = {}
         while True:
             page = self._api.json("GET", POSTS, params=asked | cursor)
-            yield from page["data"]
+            yield from self._with_revisions(page["data"])
             if not page["hasMore"]:
                 return
             cursor = {"cursor": page["nextCursor"]}
 
+    def _with_revisions(self, listed: Sequence[Post]) -> Sequence[Post]:
+        if all("revision" in post for post in listed):
+            return listed
+        # An API of the version before shows it of single posts only.
+        each = self.each(post["postId"] for post in listed)
+        return [post for _, post in each if post is not None and post["revision"] is not None]
+
     def each(self, post_ids: Iterable[str]) -> Iterator[tuple[str, Post | None]]:
-        """Each post as it is now, with its `revision`; None for a post that is not there. In the order of the ids."""
+        """Each post as it is now, in the order of the ids; None for a post that is not there. Its `revision` is None
+        while it is being published.
+        """
         ids = iter(post_ids)
         with ThreadPoolExecutor(THREADS) as pool:
             while batch := list(islice(ids, BATCH)):
@@ -67,7 +76,8 @@ class Posts:
                 return None
             raise
         post: Post = answer.json()
-        return post | {"revision": int(answer.headers["etag"].strip('"'))}
+        tag = answer.headers.get("etag")
+        return post | {"revision": tag and int(tag.strip('"'))}
 
 
 def check_accounts(asked: Iterable[str], known: dict[str, str]) -> None:

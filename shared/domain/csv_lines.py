@@ -5,7 +5,7 @@ could mean two things is refused, and the message says what is wanted.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -31,6 +31,16 @@ _REVISION: Final = re.compile(r"[1-9][0-9]{0,17}")
 # All that windows-1252 and its relatives may lack. A letter is one `?` or two, by the program.
 _BEYOND: Final = re.compile(r"[^\x00-\x7f]")
 _ONES: Final = re.compile(r"\?+")
+_NO_LETTER: Final = re.compile(r"[\x00\ud800-\udfff]")
+
+
+NOT_UTF8: Final = "holds bytes that are no UTF-8"
+SAVE_AS_UTF8: Final = (
+    'Save the file as UTF-8. Excel: "CSV UTF-8 (Comma delimited)". LibreOffice: "Edit filter settings", then '
+    '"Unicode (UTF-8)". Numbers: "Advanced Options", then "Unicode (UTF-8)".'
+)
+
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=.?"?[,;\s]*', re.IGNORECASE)
 
 
 class HeaderError(Exception):
@@ -62,6 +72,33 @@ class PlannedPost:
     revision: int | None = None
 
 
+def says_separator(line: str) -> bool:
+    """Whether it is the line `sep=;`, which Excel reads and does not show. The row of names shows the separator too."""
+    return _SEPARATOR_LINE.fullmatch(line) is not None
+
+
+def broken_quotes(lines: Iterable[str], separator: str) -> int | None:
+    """The line, from 0, with the quotation mark that opens a cell and that no mark ends as RFC 4180 says. `lines`: from
+    the begin of a row on. None where all are ended.
+    """
+    opened, state = 0, "begin"
+    for number, line in enumerate(lines):
+        for sign in line:
+            if state == "quoted":
+                state = "ended" if sign == '"' else state
+            elif sign == '"' and state == "begin":
+                opened, state = number, "quoted"
+            elif sign == '"' and state == "ended":
+                state = "quoted"  # two marks stand for one
+            elif sign == separator or sign in "\r\n":
+                state = "begin"
+            elif state == "ended":
+                return opened
+            else:
+                state = "plain"
+    return opened if state == "quoted" else None
+
+
 def columns(split: Mapping[str, Sequence[str]]) -> Columns:
     """The columns by their names. `split`: the cells of the first row, for each separator that it may be split at.
 
@@ -90,6 +127,13 @@ def planned(cells: Sequence[str], at: Columns) -> PlannedPost:
             f"has {len(cells)} cells, and the first line has {at.width}: put a cell that holds a separator in quotes"
         )
     given = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.places.items()}
+    if not given.get("revision"):
+        # The caption counts beside a revision only.
+        given.pop("caption", None)
+    if unclean := [name for name, value in given.items() if not fields.is_clean(value)]:
+        what = "holds NUL characters: it is no text" if any("\0" in given[name] for name in unclean) else NOT_UTF8
+        shown = " ".join(_NO_LETTER.sub("\ufffd", given[unclean[0]]).split())
+        raise LineError(f"{_shown(unclean[0], shown)} {what}")
     wrong: list[str] = []
     post_id, local, zone = (given[name] for name in NEEDED)
     if fault := _fault_of_id(post_id):
@@ -105,8 +149,6 @@ def planned(cells: Sequence[str], at: Columns) -> PlannedPost:
         wrong.append(f"{_shown('timezone', zone)} {fault_of_zone(zone)}")
     if revision is not None and not _REVISION.fullmatch(revision):
         wrong.append(f"{_shown('revision', revision)} is no whole number; wanted: the number that the export wrote")
-    if caption is not None and not fields.is_clean(caption):
-        wrong.append("caption holds bytes that are no text; save the file as CSV UTF-8")
     if wrong or found is None:
         raise LineError("; ".join(wrong))
     return PlannedPost(post_id, found, zone, caption and as_caption(caption), int(revision) if revision else None)
@@ -189,7 +231,8 @@ def _offsets(zone: ZoneInfo) -> tuple[timedelta | None, ...]:
 
 # -- Captions and formulas. A spreadsheet would run a cell that begins like a formula. Such a cell gets an apostrophe in
 # front, as OWASP's page on CSV injection says. A text that begins with apostrophes and such a sign gets one more. So it
-# is read back as it was written.
+# is read back as it was written. The signs count in full width too, and so does white space that a spreadsheet skips to
+# find one.
 
 _FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _QUOTED: Final = re.compile(r"'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
@@ -215,6 +258,13 @@ def lost_letters(stands: str, said: str) -> bool:
     spreadsheet writes that when it saves in such a set, without a word.
     """
     return stands != said and _ONES.sub("?", _BEYOND.sub("?", stands)) == _ONES.sub("?", said)
+
+
+def may_have_lost_letters(stands: str, said: str) -> bool:
+    """Whether a caption that a person changed has more `?`, and lacks letters that an old character set lacks. In a
+    file that lost letters elsewhere, such a `?` is no punctuation.
+    """
+    return said.count("?") > stands.count("?") and not set(_BEYOND.findall(stands)) <= set(said)
 
 
 def same_caption(one: str, other: str) -> bool:

@@ -57,6 +57,11 @@ def public(post: Post, facts: PostFacts | None = None) -> dict[str, Any]:
     }
 
 
+def listed(post: Post) -> dict[str, Any]:
+    """What lists show: the public fields, and the revision that an edit's If-Match names."""
+    return public(post) | {"revision": post.facts.revision}
+
+
 def public_json(post: Post, facts: PostFacts | None = None) -> str:
     """The same as text: the body of an answer, built once and stored with the edit that it answers."""
     return to_json(public(post, facts)).decode()

@@ -6,7 +6,7 @@ dry run asks the same function about rows that it has not locked.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, NamedTuple
@@ -188,13 +188,13 @@ class Placed(NamedTuple):
     at: datetime
 
 
-def sharing_a_minute(posts: Sequence[Placed]) -> set[str]:
-    """The posts of which another one of their account goes out in the same minute.
+def sharing_a_minute(posts: Sequence[Placed], moved: Collection[str]) -> set[str]:
+    """Those of the `moved` posts that go out in the same minute as another post of their account.
 
     The statement that warns of them (shared/store/reschedule_warnings.py) is held against this one.
     """
     minutes = Counter((post.account_id, _minute(post.at)) for post in posts)
-    return {post.id for post in posts if minutes[post.account_id, _minute(post.at)] > 1}
+    return {post.id for post in posts if post.id in moved and minutes[post.account_id, _minute(post.at)] > 1}
 
 
 def _minute(at: datetime) -> datetime:

@@ -24,13 +24,16 @@ LIVE: Final = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its row has it. Times aware, UTC; `total` is None until its posts are frozen."""
+    """A job as its row has it. Times aware, UTC; `total` is None until its posts are frozen. `unchanged`: those of the
+    applied posts that were there already; None where a version before this one made the job.
+    """
 
     id: str
     status: JobStatus
     dry_run: bool
     total: int | None
     applied: int
+    unchanged: int | None
     skipped: int
     failed: int
     created_at: datetime
@@ -49,6 +52,7 @@ class Job:
             "dryRun": self.dry_run,
             "total": self.total,
             "applied": self.applied,
+            "unchanged": self.unchanged,
             "skipped": self.skipped,
             "failed": self.failed,
             "createdAt": times.format_instant(self.created_at),

@@ -216,20 +216,24 @@ def record(tx: Connection, job_id: str, of: Chunk, outcomes: Sequence[OutcomeRow
 
 _ADVANCE = text("""
     UPDATE reschedules SET chunks_done = chunks_done + :chunks, held = held + :held, applied = applied + :applied,
-        skipped = skipped + :skipped, failed = failed + :failed, touched_at = clock_timestamp()
+        skipped = skipped + :skipped, failed = failed + :failed, unchanged = unchanged + :unchanged,
+        touched_at = clock_timestamp()
     WHERE id = :id AND status = 'running'
     RETURNING chunks, chunks_done, held""")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a transaction adds to its job's counters. `chunks`: 1, or 0 for posts of a chunk that was done before."""
+    """What a transaction adds to its job's counters. `chunks`: 1, or 0 for posts of a chunk that was done before;
+    `unchanged`: those of the applied ones that were there already.
+    """
 
     chunks: int
     contended: int
     applied: int = 0
     skipped: int = 0
     failed: int = 0
+    unchanged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,7 @@ def advance(tx: Connection, job_id: str, step: Step) -> Progress | None:
         "applied": step.applied,
         "skipped": step.skipped,
         "failed": step.failed,
+        "unchanged": step.unchanged,
     }
     row = tx.execute(_ADVANCE, given).one_or_none()
     return Progress(*row) if row else None

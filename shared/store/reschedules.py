@@ -33,7 +33,7 @@ class NewJob:
     reverts: str | None = None
 
 
-_COLUMNS = "id, status, dry_run, total, applied, skipped, failed, created_at, finished_at, error"
+_COLUMNS = "id, status, dry_run, total, applied, unchanged, skipped, failed, created_at, finished_at, error"
 
 _INSERT = text(f"""
     WITH kept AS (

@@ -136,7 +136,7 @@ class Away:
 
 def test_a_job_is_answered_as_it_was_if_it_cannot_be_read_after_the_wait(jobs: Jobs) -> None:
     """It is recorded: after an error its client would start another one."""
-    job = Job("rsch_1", JobStatus.QUEUED, False, None, 0, 0, 0, datetime.now(UTC), None)
+    job = Job("rsch_1", JobStatus.QUEUED, False, None, 0, 0, 0, 0, datetime.now(UTC), None)
     waited = reschedules._waited_for(Away(), "ws", job, Preference(wait=0.05))  # type: ignore[arg-type]
     assert asyncio.run(waited) == job
     assert jobs.looks

@@ -21,7 +21,7 @@ from tests.stack import Running, running
 from tests.waiting import eventually
 
 PATH = "/v1/reschedules"
-FIELDS = {"id", "status", "dryRun", "total", "applied", "skipped", "failed", "createdAt", "finishedAt"}
+FIELDS = {"id", "status", "dryRun", "total", "applied", "unchanged", "skipped", "failed", "createdAt", "finishedAt"}
 ITEM = {"postId": "post_x", "scheduledTime": "2030-01-01T12:00", "timezone": "Asia/Tokyo"}
 SHIFT = {"filter": {"all": True}, "shift": "P1D"}
 SPREAD = {"from": "2030-01-01T12:00", "to": "2030-01-02T12:00", "timezone": "Asia/Tokyo"}

@@ -202,7 +202,7 @@ def test_webhooks_are_documented_as_they_are_sent() -> None:
         events.posted(post, 2, NOW, None),
         events.failed(post, 2, "reason"),
         events.deleted(post, NOW),
-        events.reschedule_finished("ws", Job("rsch_1", JobStatus.DONE, False, 1, 1, 0, 0, NOW, NOW)),
+        events.reschedule_finished("ws", Job("rsch_1", JobStatus.DONE, False, 1, 1, 0, 0, 0, NOW, NOW)),
         events.hold_changed(post, Holds(own=HOLD)),
         events.hold_changed(post, Holds()),
         events.scope_held("ws", "acc", replace(HOLD, level=Level.ACCOUNT)),

@@ -73,7 +73,11 @@ def test_the_statement_that_moves_a_post_does_what_the_lifecycle_says(engine: En
         for row in [factories.row(engine, "posts", post)]
     }
     assert counters == {moved: (2, 2, True, None), rezoned: (2, 1, False, 1), same: (1, 1, True, None)}
-    assert jobs.counts(job) == ("done", 3, 3, 0, 0)
+    assert (jobs.counts(job), jobs.job(job).unchanged) == (("done", 3, 3, 0, 0), 1)
+    # Sent once more, everything is there already; a dry run counts alike.
+    for dry_run in (True, False):
+        again = jobs.job(jobs.done({"items": items, "dryRun": dry_run}))
+        assert (again.applied, again.unchanged) == (3, 3)
     audit = {row.post_id: row for row in jobs.audit(engine, job)}
     assert audit[rezoned].before == {"timezone": "Asia/Tokyo"}
     assert audit[rezoned].after == {"timezone": "Europe/Paris"}

@@ -54,18 +54,26 @@ def test_a_job_of_daily_posts_that_each_move_to_the_next_days_place_warns_of_non
         assert warned(jobs.done({"filter": ALL, "shift": "P1D", "dryRun": dry_run})) == set()
 
 
-def test_a_post_that_stands_where_the_job_wants_it_is_warned_of_and_a_skipped_one_is_not(engine: Engine) -> None:
-    post(engine, "a", DAY, timezone="Europe/London")
-    post(engine, "b", DAY + timedelta(seconds=7), timezone="Europe/London")
+def test_only_posts_that_the_job_puts_into_a_minute_are_warned_of(engine: Engine) -> None:
+    """Not a post that has its time already or gets another zone at it, and not a skipped one."""
+    for name in ("skipped", "there", "zone"):
+        post(engine, name, DAY, timezone="Europe/London")
+    post(engine, "alone", DAY - timedelta(hours=1), timezone="Europe/London")
     items = [
-        {"postId": "a", "scheduledTime": "2030-06-01T10:00", "timezone": "Europe/London"},
-        {"postId": "b", "scheduledTime": "2020-06-01T10:00", "timezone": "Europe/London"},
+        {"postId": "skipped", "scheduledTime": "2020-06-01T10:00", "timezone": "Europe/London"},
+        {"postId": "there", "scheduledTime": "2030-06-01T10:00", "timezone": "Europe/London"},
+        {"postId": "zone", "scheduledTime": "2030-06-01T11:00", "timezone": "Europe/Paris"},
     ]
+    moves = [{"postId": "alone", "scheduledTime": "2030-06-01T10:00", "timezone": "Europe/London"}]
+    expected = [("skipped", "skipped", None), ("there", "applied", None), ("zone", "applied", None)]
     for dry_run in (True, False):
         job = jobs.done({"items": items, "dryRun": dry_run})
+        assert [(one.post_id, one.outcome, one.warning) for one in jobs.results(job)] == expected
+    for dry_run in (True, False):
+        job = jobs.done({"items": items + moves, "dryRun": dry_run})
         assert [(one.post_id, one.outcome, one.warning) for one in jobs.results(job)] == [
-            ("a", "applied", "same_minute"),
-            ("b", "skipped", None),
+            ("alone", "applied", "same_minute"),
+            *expected,
         ]
 
 
@@ -95,13 +103,13 @@ def test_the_statement_finds_what_the_rule_finds(
     moving = [f"p{number:02}" for number in range(40) if source.random() < 0.7]
     with engine.connect() as tx:
         rows = tx.execute(text("SELECT id, account_id, scheduled_time FROM posts WHERE id LIKE 'p%'")).all()
-    by = timedelta(minutes=source.randrange(5))
+    by = timedelta(minutes=seed)
     posts = [Placed(row.id, row.account_id, row.scheduled_time + by * (row.id in moving)) for row in rows]
-    expected = sharing_a_minute(posts) & {*moving}
+    expected = sharing_a_minute(posts, moving if by else ())
     body = {"filter": {"postIds": moving}, "shift": f"PT{by // timedelta(minutes=1)}M"}
     assert warned(jobs.done(body | {"dryRun": True})) == expected
     assert warned(jobs.done(body)) == expected
-    assert expected, "a case that says something"
+    assert bool(expected) is bool(by), "a case that says something"
 
 
 def test_a_job_whose_task_died_before_its_end_is_ended_by_the_next_message(

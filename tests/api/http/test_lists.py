@@ -43,6 +43,7 @@ def listed(stack: Running) -> list[dict[str, Any]]:
                 "account_id": INSTAGRAM if number % 3 else TIKTOK,
                 "created_at": EPOCH + timedelta(seconds=number // 3),
                 "scheduled_time": EPOCH + timedelta(minutes=number),
+                "revision": number + 1,
                 "posted_at": EPOCH if status == "posted" else None,
                 "failure_reason": "refused" if status == "failed" else None,
             }
@@ -82,13 +83,16 @@ def test_pages_of_any_size_hold_every_post_once_newest_first(
     assert {len(page["data"]) for page in found[:-1]} <= {limit}
 
 
-def test_a_page_has_fifty_posts_of_the_public_fields_unless_asked_otherwise(
+def test_a_page_has_fifty_posts_with_public_fields_and_revision_unless_asked_otherwise(
     http: httpx.Client, listed: list[dict[str, Any]]
 ) -> None:
     page = http.get("/v1/posts").json()
     assert (len(page["data"]), page["hasMore"]) == (50, True)
-    one = http.get(f"/v1/posts/{listed[0]['id']}").json()
-    assert page["data"][0] == {name: one[name] for name in PUBLIC_FIELDS}
+    one = http.get(f"/v1/posts/{listed[0]['id']}")
+    shown = page["data"][0]
+    assert list(shown) == [*PUBLIC_FIELDS, "revision"]
+    assert f'"{shown.pop("revision")}"' == one.headers["ETag"]
+    assert shown == {name: one.json()[name] for name in PUBLIC_FIELDS}
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,10 @@ def test_a_job_is_shown_with_its_reasons_and_what_can_be_done(stack: Running, ac
     assert f"1 skipped: it has been posted already ({posted})" in result.stdout
     assert f"Undo it:  redraft jobs revert {job}" in result.stdout
     assert json.loads(redraft(stack, "jobs", "show", job, "--json").stdout)["skipped"] == 1
+    there = json.loads(command(stack, "--post", post, "--shift", "PT0M", "--yes", "--json").stdout)["id"]
+    shown = redraft(stack, "jobs", "show", there).stdout
+    assert "moved: 0\nHad their times already: 1\n" in shown
+    assert "Undo it" not in shown
     dry = moved(stack, account, "--dry-run")
     assert "Undo it" not in redraft(stack, "jobs", "show", dry).stdout
 

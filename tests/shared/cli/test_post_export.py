@@ -3,10 +3,14 @@
 import csv
 import io
 import json
+from typing import Any
 
+import httpx
 import pytest
 
+from shared.cli.api_client import Api
 from shared.cli.reschedule_csv import judged
+from shared.cli.waiting_posts import POSTS
 from tests import factories
 from tests.shared.cli.rescheduling import command, numbers, redraft
 from tests.stack import Running
@@ -86,8 +90,38 @@ def test_bad_arguments_end_with_2_and_write_nothing(stack: Running, arguments: l
     assert words in result.stderr
 
 
-def test_more_posts_than_a_page_holds_are_all_there(stack: Running) -> None:
+def test_more_posts_than_a_page_holds_are_all_there_and_are_read_page_by_page(
+    stack: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with stack.engine.begin() as tx:
         account = factories.account(tx, f"acc_{next(numbers):03}")
         ids = {factories.post(tx, account_id=account) for _ in range(230)}
+    asked = []
+    answer = Api.answer
+
+    def counted(api: Api, method: str, path: str, **given: Any) -> httpx.Response:
+        asked.append(path)
+        return answer(api, method, path, **given)
+
+    monkeypatch.setattr(Api, "answer", counted)
     assert {row["postId"] for row in exported(stack, "--account", account)} == ids
+    # A page of those that wait for their render, three of the others, and the first one again.
+    assert asked == ["/v1/accounts", *["/v1/posts"] * 5]
+
+
+def test_an_api_whose_lists_show_no_revision_is_asked_for_each_post(
+    stack: Running, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = stack.post(account_id=account, revision=7)
+    stack.post(account_id=account, claim_kind="publish", claim_token="clm", claim_expires_at=factories.soon(500))
+    read = Api.json
+
+    def older(api: Api, method: str, path: str, **given: Any) -> Any:
+        page = read(api, method, path, **given)
+        if path == POSTS:
+            for one in page["data"]:
+                del one["revision"]
+        return page
+
+    monkeypatch.setattr(Api, "json", older)
+    assert [(row["postId"], row["revision"]) for row in exported(stack, "--account", account)] == [(post, "7")]

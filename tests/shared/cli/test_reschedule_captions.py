@@ -14,6 +14,7 @@ from shared.cli.reschedule_captions import CaptionEdit
 from tests.shared.cli.rescheduling import command, environment, redraft
 from tests.stack import Running
 
+CLAIMED = "claim_kind = 'publish', claim_token = 'clm', claim_expires_at = now() + interval '5 min'"
 TIMES = {"timezone": "Asia/Tokyo", "scheduled_time": "2031-01-02T10:00Z"}
 
 
@@ -126,17 +127,37 @@ def test_a_run_that_died_before_its_jobs_goes_on_with_its_captions(stack: Runnin
 
 
 def test_a_caption_that_cannot_be_is_told_before_anything_is_sent(stack: Running, account: str) -> None:
-    long, gone, posted, emoji = posts(stack, account, "long", "gone", "posted", "like a pro 👇")
+    long, gone, posted, going_out, emoji = posts(stack, account, "long", "gone", "posted", "goes", "like a pro 👇")
     text = exported(stack, account).replace(",long", "," + "x" * 2_201).replace(",posted", ",late").replace("👇", "?")
+    text = text.replace(",goes", ",went")
     text = text.replace(gone, "post_of_nobody").replace(",gone", ",new")
     with stack.engine.begin() as tx:
         tx.exec_driver_sql(f"UPDATE posts SET status = 'posted', posted_at = now() WHERE id = '{posted}'")
+        tx.exec_driver_sql(f"UPDATE posts SET {CLAIMED} WHERE id = '{going_out}'")
     result = command(stack, "--csv", "-", "--dry-run", stdin=text)
     assert result.exit_code == 1, result.output
     assert f"has 2,201; shorten it ({long})" in result.stdout
     assert "there is no such post (post_of_nobody)" in result.stdout
     assert f"the post is posted ({posted})" in result.stdout
-    assert f"letters of it became ? when the file was saved; save the file as UTF-8 ({emoji})" in result.stdout
+    assert f"the post is being published ({going_out})" in result.stdout
+    assert f"letters of it became ? when the file was saved ({emoji})" in result.stdout
+    assert 'LibreOffice: "Edit filter settings", then "Unicode (UTF-8)"' in result.stdout
+
+
+def test_of_a_file_that_lost_letters_no_changed_caption_is_taken_that_may_have_lost_some(
+    stack: Running, account: str
+) -> None:
+    same, changed, without, plain = posts(stack, account, "like a pro 👇", "old ☕", "only ☕", "plain")
+    text = exported(stack, account)
+    text = text.replace("old", "new").replace("only ☕", "only").replace(",plain", ",plainer?")
+    result = command(stack, "--csv", "-", "--yes", stdin=text.replace("☕", "?").replace("👇", "?"))
+    assert result.exit_code == 1, result.output
+    assert result.stdout.count("letters of it became ?") == 2
+    ids = (same, changed, without, plain)
+    assert [caption(stack, one) for one in ids] == ["like a pro 👇", "old ☕", "only", "plainer?"]
+    # Nothing shows that this file lost letters: a person wrote the question mark.
+    result = command(stack, "--csv", "-", "--yes", stdin=exported(stack, account).replace("old ☕", "new?"))
+    assert (result.exit_code, caption(stack, changed)) == (0, "new?"), result.output
 
 
 def test_many_captions_are_compared_with_the_list(

@@ -8,6 +8,8 @@ import pytest
 
 from shared.cli import reschedule_csv
 from shared.cli.reschedule_csv import BadFileError, Line, judged
+from tests.shared.cli.rescheduling import command
+from tests.stack import Running
 
 HEADER = "postId,scheduledTime,timezone"
 FILES = Path(__file__).parent / "spreadsheets"
@@ -62,7 +64,7 @@ def test_times_that_a_spreadsheet_changed_are_refused_and_never_guessed(name: st
 
 def test_a_caption_that_lost_its_letters_is_told() -> None:
     assert told((FILES / "libreoffice-windows-1252.csv").read_bytes()) == {
-        4: "caption holds bytes that are no text; save the file as CSV UTF-8"
+        4: 'caption "two lines �n� ?" holds bytes that are no UTF-8'
     }
 
 
@@ -92,11 +94,16 @@ def test_any_separator_line_end_and_coding_with_blank_rows_and_blanks(end: str, 
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"postId,scheduledTime,timezone\n\xff,2031-03-01T09:00,Asia/Tokyo\n", {2: "surrogates"}),
+        (b"postId,scheduledTime,timezone\n\xff,2031-03-01T09:00,Asia/Tokyo\n", {2: "no UTF-8"}),
         (b"postId,scheduledTime,timezone\na\0b,2031-03-01T09:00,Asia/Tokyo\nb,x,Asia/Tokyo\n", {2: "NUL", 3: "local"}),
         (b'postId,scheduledTime,timezone\n"a\nb",2031-03-01T09:00,Asia/Tokyo\nc,x,Asia/Tokyo\n', {4: "local"}),
         (b'postId,scheduledTime,timezone\n"a"b,2031-03-01T09:00,Asia/Tokyo\n', {2: "no CSV"}),
-        (b'postId,scheduledTime,timezone\na,2031-03-01T09:00,Asia/Tokyo\n"b,never closed\n', {3: "no CSV"}),
+        (
+            b'postId,scheduledTime,timezone\na,2031-03-01T09:00,Asia/Tokyo\n"b,never closed\nc,,\n',
+            {3: "a cell begins with a quotation mark, and takes this line and 1 more line; end the cell with one"},
+        ),
+        (b'postId,scheduledTime,timezone\n"a\nb","never\nclosed\n', {3: "takes this line and 1 more line"}),
+        (b'postId,scheduledTime,timezone\n"a\nb","c\nd"e,\nf,x,Asia/Tokyo\n', {3: "no CSV", 5: "local"}),
         (b"postId,scheduledTime,timezone\n,,\n", {}),
         (b"postId,scheduledTime,timezone\na,2031-03-01T09:00,Asia/Tokyo,x\n", {2: "has 4 cells, and the first line"}),
         (b"postId,scheduledTime,timezone\n" + b"x" * 200_000 + b",2031-03-01T09:00,Asia/Tokyo\n", {2: "no CSV"}),
@@ -110,6 +117,14 @@ def test_broken_lines_are_told_by_number_whatever_breaks_them(data: bytes, expec
     found = told(data)
     assert found.keys() == expected.keys()
     assert all(words in found[number] for number, words in expected.items()), found
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_excels_first_line_is_passed_over_and_a_spreadsheet_shows_no_row_of_it(separator: str, coding: str) -> None:
+    lines = ["sep=;", HEADER, "post_a,2031-03-01 09:00,Asia/Tokyo", ",,", "post_b,x,Asia/Tokyo", ""]
+    found = read("\r\n".join(lines).replace(",", separator).encode(coding))
+    assert [(line.place, line.post is None) for line in found] == [("line 3 (row 2)", False), ("line 5 (row 4)", True)]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +142,26 @@ def test_broken_lines_are_told_by_number_whatever_breaks_them(data: bytes, expec
 def test_a_file_that_is_no_such_csv_is_refused_as_a_whole(data: bytes, words: str) -> None:
     with pytest.raises(BadFileError, match=words):
         read(data)
+
+
+@pytest.mark.parametrize("name", ["libreoffice-header", "header-and-blank-rows"])
+def test_a_header_alone_says_that_there_is_nothing_to_do(stack: Running, name: str, tmp_path: Path) -> None:
+    path = FILES / f"{name}.csv"
+    if not path.exists():
+        path = tmp_path / "moves.csv"
+        path.write_text(f"{HEADER}\r\n,,\r\n\r\n")
+    for arguments in (["--yes"], ["--dry-run"]):
+        result = command(stack, "--csv", str(path), *arguments)
+        assert (result.exit_code, result.stdout) == (0, "The file has no lines to read: nothing to do.\n"), (
+            result.output
+        )
+
+
+def test_bytes_of_an_old_character_set_are_told_with_how_to_save_the_file(stack: Running) -> None:
+    result = command(stack, "--csv", str(FILES / "libreoffice-windows-1252.csv"), "--yes")
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert 'line 4: caption "two' in result.stderr
+    assert result.stderr.count('Excel: "CSV UTF-8 (Comma delimited)"') == 1
 
 
 def test_parts_stay_below_what_a_request_may_have(tmp_path: Path) -> None:

@@ -29,13 +29,13 @@ def test_the_first_and_the_last_five_by_time_in_whatever_order_results_come(coun
     assert shown == (ids if count <= 10 else ids[:5] + ids[-5:])
 
 
-def test_what_does_not_move_is_not_counted_and_what_stays_and_warnings_are() -> None:
+def test_what_is_skipped_is_on_no_day_and_what_stays_is_on_one_and_warnings_are_counted() -> None:
     digest = Digest()
     digest.add(row(1, outcome="skipped", after=""))
     digest.add(row(2, after="2030-12-01T00:00:00Z"))
     digest.add(row(3, warning="same_minute"))
     assert [move.post_id for move in digest.first] == ["post_03"]
-    assert (digest.unchanged, digest.warnings) == (1, {"same_minute": (1, ["post_03"])})
+    assert (digest.moved, digest.warnings) == (1, {"same_minute": (1, ["post_03"])})
     assert sum(digest.before.values()) == sum(digest.after.values()) == 2
 
 
@@ -61,10 +61,36 @@ def test_a_planner_sees_days_zones_accounts_captions_and_counts(stack: Running, 
     assert max(map(len, shown)) <= 80
 
 
-def test_posts_that_have_their_time_already_are_told(stack: Running, account: str) -> None:
-    stack.post(account_id=account)
-    result = command(stack, "--account", account, "--shift", "PT0M", "--dry-run")
-    assert "Nothing changes for 1 post: that is the time already." in result.stdout, result.output
+def test_posts_that_have_their_time_already_are_not_counted_as_moved(stack: Running, account: str) -> None:
+    at = {"account_id": account, "timezone": "Asia/Tokyo"}
+    moves, there, also_there, zone = (
+        stack.post(scheduled_time=f"2031-03-0{day}T00:00Z", **at) for day in (1, 2, 3, 4)
+    )  # fmt: skip
+    posted = stack.post(status="posted", posted_at=factories.soon(-5), **at)
+    lines = [f"{moves},2031-04-01 09:00,Asia/Tokyo", f"{there},2031-03-02 09:00,Asia/Tokyo"]
+    lines += [f"{also_there},2031-03-03 09:00,Asia/Tokyo", f"{zone},2031-03-04 00:00,Europe/London"]
+    text = "\n".join(["postId,scheduledTime,timezone", *lines, f"{posted},2031-04-02 09:00,Asia/Tokyo"])
+    counts = ["2 of 5 posts {}moved.", "2 posts have their times already.", "1 skipped: it has been posted already"]
+    for arguments, words in (["--dry-run"], "would be "), (["--yes"], ""):
+        result = command(stack, "--csv", "-", *arguments, stdin=text)
+        assert result.exit_code == 3, result.output
+        assert all(line.format(words) in result.stdout for line in counts), result.output
+    assert "Undo it with: " in result.stdout
+    # Sent once more, nothing is left to do, and nothing to ask or to undo.
+    text = text[: text.rindex("\n")]
+    for arguments in ["--dry-run"], ["--yes"]:
+        result = command(stack, "--csv", "-", *arguments, stdin=text)
+        assert (result.exit_code, "4 posts have their times already." in result.stdout) == (0, True), result.output
+        assert "Undo it with: " not in result.stdout
+
+
+def test_a_post_that_gets_another_zone_only_is_said_since_no_line_shows_it(stack: Running, account: str) -> None:
+    at = {"account_id": account, "timezone": "Asia/Tokyo"}
+    there, zone = (stack.post(scheduled_time=f"2031-03-0{day}T00:00Z", **at) for day in (1, 2))
+    lines = f"{there},2031-03-01 09:00,Asia/Tokyo\n{zone},2031-03-02 00:00,Europe/London\n"
+    result = command(stack, "--csv", "-", "--dry-run", stdin=f"postId,scheduledTime,timezone\n{lines}")
+    assert "1 of 2 posts would be moved." in result.stdout, result.output
+    assert "1 post would get another zone at the same instant." in result.stdout
 
 
 def test_a_time_that_occurs_twice_is_told(stack: Running, account: str) -> None:

@@ -73,12 +73,29 @@ def test_a_csv_of_any_length_is_one_run_with_one_summary_and_one_undo(
     undo = re.findall(r"Undo it with: redraft (jobs revert run_\w+)", result.stdout)
     assert len(undo) == 1
     assert f"Undo all: redraft {undo[0]}" in result.stderr
+    name = undo[0].split()[-1]
+    shown = redraft(stack, "jobs", "show", name).stdout.splitlines()
+    assert shown[0] == f"{name}: done"
+    assert shown[2] == "Jobs: 3; started: 3"
+    assert [line.split(": ")[1] for line in shown[3:6]] == [
+        "done, moved 2 of 2", "done, moved 2 of 2", "done, moved 1 of 1"
+    ]  # fmt: skip
+    assert shown[6:] == ["Posts: 5; decided: 5; moved: 5", f"Undo it:  redraft {undo[0]}"]
+    as_json = json.loads(redraft(stack, "jobs", "show", name, "--json").stdout)
+    assert (as_json["applied"], as_json["status"], len(as_json["jobs"])) == (5, "done", 3)
+    # The list has one row of the run, also where its older jobs are beyond the limit.
+    listed = redraft(stack, "jobs", "list", "--limit", "1")
+    assert re.findall(r"(?:run|rsch)_\w+", listed.stdout) == [name]
+    assert [job["id"] for job in json.loads(redraft(stack, "jobs", "list", "--json", "--limit", "3").stdout)] == [
+        job["id"] for job in reversed(as_json["jobs"])
+    ]
     result = redraft(stack, *undo[0].split(), "--yes")
     assert result.exit_code == 0, result.output
     assert "5 of 5 posts moved back." in result.stdout
     assert revisions(stack, ids) == [3] * 5
     # It does not go on, and entered again the undo moves nothing: the answer is that of the first time.
-    result = command(stack, "--resume", undo[0].split()[-1])
+    assert redraft(stack, "jobs", "show", name).stdout.startswith(f"{name}: undone\n")
+    result = command(stack, "--resume", name)
     assert (result.exit_code, "was undone; start a new run" in result.stderr) == (2, True)
     result = redraft(stack, *undo[0].split(), "--yes")
     assert result.exit_code == 0, result.output
@@ -132,6 +149,10 @@ def test_a_run_that_died_goes_on_and_sends_nothing_twice(stack: Running, jobs: J
     first = jobs.start(run.body(0), run.key(0))
     if told:
         run.started(0, first["id"])
+    list(jobs.watch(first))
+    shown = redraft(stack, "jobs", "show", run.name).stdout
+    assert shown.startswith(f"{run.name}: stopped\n")
+    assert f"Go on:    redraft reschedule --resume {run.name}\n" in shown
     result = command(stack, "--resume", run.name)
     assert result.exit_code == 0, result.output
     assert "3 of 3 posts moved." in result.stdout
@@ -149,6 +170,9 @@ def test_a_command_that_is_killed_can_be_undone_and_goes_on(idle: Running, tmp_p
         terminal.process.send_signal(signal.SIGKILL)
         terminal.process.wait()
     assert idle.scalar("SELECT count(*) FROM reschedules") == made + 1
+    shown = redraft(idle, "jobs", "show", run.name).stdout
+    assert shown.startswith(f"{run.name}: running\n")
+    assert f"Jobs: 2; started: 1\n  {job(idle)}: queued, moved 0 of 0\nPosts: 10,001; decided: 0; moved: 0\n" in shown
     result = redraft(idle, "jobs", "revert", run.name, "--yes")
     assert "nothing to undo" in result.stdout, result.output
     assert idle.row("reschedules", job(idle)).status == "canceled"

@@ -1,5 +1,7 @@
 """What the rows of a planner's CSV mean."""
 
+import csv
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,8 +137,10 @@ def test_a_value_of_any_length_or_kind_is_told_in_few_printable_characters() -> 
     told = fault("post_a", "\x1b[31m" + "x" * 10_000, "Asia/Tokyo")
     assert len(told) < 200
     assert told.isprintable()
-    assert "lone surrogates" in fault("\udcff", "2031-03-01 09:00", "Asia/Tokyo")
-    assert "save the file as CSV UTF-8" in fault("post_a", "2031-03-01 09:00", "Asia/Tokyo", "\udcfc", "1")
+    assert 'postId "�" holds bytes that are no UTF-8' in fault("\udcff", "2031-03-01 09:00", "Asia/Tokyo")
+    assert 'caption "caf�" holds bytes that are no UTF-8' in fault("a", "x", "Asia/Tokyo", "caf\udce9", "1")
+    assert 'scheduledTime "�9" holds NUL characters: it is no text' in fault("a", "\x009", "Asia/Tokyo")
+    assert planned("a", "2031-03-01 09:00", "Asia/Tokyo", "caf\udce9").caption is None
     assert "255 characters" in fault("a" * 256, "2031-03-01 09:00", "Asia/Tokyo")
 
 
@@ -149,6 +153,30 @@ def test_a_row_that_is_shorter_has_empty_cells_and_one_that_is_longer_is_told() 
 def test_a_caption_counts_only_beside_a_revision() -> None:
     assert planned("post_a", "2031-03-01 09:00", "Asia/Tokyo", "hi", "").caption is None
     assert planned("post_a", "2031-03-01 09:00", "Asia/Tokyo", "", "7").caption == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+49 30", "'+49 30"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("\n=1", "'\n=1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("'=1", "''=1"),
+        ("''=1", "'''=1"),
+        ("'tis", "'tis"),
+        ("a=1", "a=1"),
+        (" =1", " =1"),
+        ("", ""),
+    ],
+)
+def test_a_cell_that_begins_like_a_formula_gets_an_apostrophe(text: str, cell: str) -> None:
+    assert csv_lines.safe_cell(text) == cell
+    assert csv_lines.plain_text(cell) == text
 
 
 @given(st.text(st.sampled_from("'=+-@\t\r\nab\uff1d "), max_size=6))
@@ -188,6 +216,52 @@ def test_captions_that_differ_in_line_ends_and_outer_blanks_are_the_same(one: st
 )
 def test_letters_that_became_question_marks_are_noticed(stands: str, said: str, lost: bool) -> None:
     assert csv_lines.lost_letters(stands, said) is lost
+
+
+@pytest.mark.parametrize(
+    ("stands", "said", "lost"),
+    [
+        ("like a pro 👇", "like a bee ?", True),
+        ("like a pro 👇", "like a bee", False),
+        ("like a pro 👇", "like a bee 👇?", False),
+        ("like a pro", "like a bee?", False),
+        ("why? 👇", "why?", False),
+    ],
+)
+def test_letters_of_a_changed_caption_may_have_become_question_marks(stands: str, said: str, lost: bool) -> None:
+    assert csv_lines.may_have_lost_letters(stands, said) is lost
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [("sep=;\r\n", True), ("SEP=,", True), ('"sep=;";;\n', True), ("sep=\t\n", True), ("sep=;x", False), ("", False)],
+)
+def test_excels_line_of_the_separator_is_known(line: str, says: bool) -> None:
+    assert csv_lines.says_separator(line) is says
+
+
+@pytest.mark.parametrize(
+    ("lines", "opened"),
+    [
+        (['a,"b', "c", "d"], 0),
+        (['"a', 'b",c,"d', "e"], 1),
+        (['"a ""b"" c",""'], None),
+        (['"a""b,c\n', "d\n"], 0),
+        (['a,"b"c'], 0),
+        (['"b\n', 'c,"cap"\n'], 0),
+        (['a "b" c, "d'], None),
+        (['"a","b"\r\n'], None),
+        ([], None),
+    ],
+)
+def test_the_line_of_the_quotation_mark_that_nothing_ends_is_found(lines: list[str], opened: int | None) -> None:
+    assert csv_lines.broken_quotes(lines, ",") == opened
+    broken = False
+    try:
+        list(csv.reader(lines, strict=True))
+    except csv.Error:
+        broken = True
+    assert broken is (opened is not None)
 
 
 def test_every_zone_of_posts_is_taken() -> None:

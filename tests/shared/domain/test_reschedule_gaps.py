@@ -183,20 +183,25 @@ def test_a_place_lies_in_a_window_exactly_if_it_is_too_near_to_a_goal(
 @given(
     st.lists(
         st.builds(Placed, st.uuids().map(str), st.sampled_from("xy"), st.integers(0, 400).map(lambda s: at(s / 60)))
-    )
+    ),
+    st.sets(st.integers(0, 20)),
 )
-def test_posts_share_a_minute_if_another_one_of_their_account_has_it(posts: list[Placed]) -> None:
+def test_a_moved_post_shares_its_minute_if_another_one_of_its_account_has_it(
+    posts: list[Placed], places: set[int]
+) -> None:
+    moved = {one.id for place, one in enumerate(posts) if place in places}
     expected = {
         one.id
         for one in posts
-        if any(
+        if one.id in moved
+        and any(
             other is not one
             and other.account_id == one.account_id
             and f"{other.at:%Y-%m-%d %H:%M}" == f"{one.at:%Y-%m-%d %H:%M}"
             for other in posts
         )
     }
-    assert sharing_a_minute(posts) == expected
+    assert sharing_a_minute(posts, moved) == expected
 
 
 def test_the_gap_stands_in_the_plan_where_code_of_before_stumbles_over_it() -> None:

@@ -252,7 +252,7 @@ def test_the_id_of_an_audit_row_has_the_shape_of_an_edits_id_and_sorts_by_its_or
 
 
 def job(status: JobStatus, *, dry_run: bool = False) -> Job:
-    return Job("rsch_1", status, dry_run, 3, 2, 1, 0, NOW, None if status in reschedule_jobs.LIVE else NOW)
+    return Job("rsch_1", status, dry_run, 3, 2, 1, 1, 0, NOW, None if status in reschedule_jobs.LIVE else NOW)
 
 
 def test_only_a_live_job_can_be_canceled_and_only_an_ended_one_reverted_once() -> None:
@@ -266,9 +266,9 @@ def test_only_a_live_job_can_be_canceled_and_only_an_ended_one_reverted_once() -
 
 def test_a_job_shows_its_error_only_where_there_is_one() -> None:
     assert list(job(JobStatus.DONE).public()) == [
-        "id", "status", "dryRun", "total", "applied", "skipped", "failed", "createdAt", "finishedAt",
+        "id", "status", "dryRun", "total", "applied", "unchanged", "skipped", "failed", "createdAt", "finishedAt",
     ]  # fmt: skip
-    failed = Job("rsch_1", JobStatus.FAILED, False, 3, 2, 1, 0, NOW, NOW, "Gave up")
+    failed = Job("rsch_1", JobStatus.FAILED, False, 3, 2, 1, 1, 0, NOW, NOW, "Gave up")
     assert failed.public()["error"] == "Gave up"
 
 

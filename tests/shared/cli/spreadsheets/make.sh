@@ -20,6 +20,8 @@ saved plan.csv libreoffice.csv 44 76 "$READ"
 saved plan.csv libreoffice-semicolon.csv 59 76 "$READ"
 saved plan.csv libreoffice-tab-utf16.csv 9 65535 "$READ"
 saved plan.csv libreoffice-windows-1252.csv 44 1 "$READ"
+head -n 1 plan.csv > "$work/header.csv"
+saved "$work/header.csv" libreoffice-header.csv 59 76 "$READ"
 calc 'xlsx:Calc MS Excel 2007 XML' plan.csv "$work" "$READ"
 saved "$work/plan.xlsx" xlsx.csv 44 76
 calc ods plan.csv "$work" "$READ"

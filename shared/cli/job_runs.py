@@ -1,0 +1,76 @@
+"""Runs of this machine beside the bulk jobs that they are made of: a run of many jobs is shown as one."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from shared.cli import reschedule_journal
+from shared.cli.reschedule_client import LIVE, Job, Jobs
+from shared.cli.reschedule_journal import PREFIX, Run
+from shared.domain.times import format_instant
+
+STOPPED: Final = "stopped"
+SUMS: Final = ("applied", "unchanged", "skipped", "failed")
+
+
+def is_run(name: str) -> bool:
+    """Whether a person names a run, by its id or its folder, and not a job."""
+    return name.startswith(PREFIX) or "/" in name
+
+
+def found(name: str, jobs: Jobs) -> Run:
+    """The run of that name, which went to this API. Raises ArgumentsError."""
+    run = reschedule_journal.find(name)
+    reschedule_journal.check_place(run, jobs.api.url)
+    return run
+
+
+def as_one(run: Run, made: Sequence[Job]) -> Job:
+    """A run in the form of a job: the counters of its jobs together. `made`: the jobs that were started."""
+    ended = [job["finishedAt"] for job in made if job["finishedAt"]]
+    sums: dict[str, Any] = {name: sum(job.get(name) or 0 for job in made) for name in SUMS}
+    totals = [job["total"] for job in made]
+    total = run.total if run.total is not None else None if None in totals else sum(totals)
+    return {
+        "id": run.name,
+        "status": status(run, made),
+        "dryRun": False,
+        "total": total,
+        **sums,
+        "createdAt": format_instant(run.created_at),
+        "finishedAt": max(ended) if ended and len(ended) == len(made) else None,
+    }
+
+
+def status(run: Run, made: Iterable[Job]) -> str:
+    """That of its jobs, and two more: `stopped` has jobs that were never sent, `undone` was undone as a whole."""
+    statuses = {job["status"] for job in made}
+    if statuses & LIVE:
+        return "running"
+    if run.undone:
+        return "undone"
+    if len(run.jobs) < run.parts:
+        return STOPPED
+    return next((one for one in ("failed", "canceled") if one in statuses), "done")
+
+
+def newest(jobs: Jobs, limit: int) -> list[Job]:
+    """At most `limit` runs and jobs of no run, the newest first, in the form of jobs."""
+    runs = {
+        job_id: run
+        for run in reschedule_journal.kept(jobs.api.url)
+        if run.parts > 1 or run.has_captions
+        for job_id in run.jobs.values()
+    }
+    rows: dict[str, Job | Run] = {}
+    seen: dict[str, Job] = {}
+    for job in jobs.newest():
+        run = runs.get(job["id"])
+        name = run.name if run else job["id"]
+        if name not in rows and len(rows) == limit:
+            break
+        rows[name] = run or job
+        seen[job["id"]] = job
+    return [
+        as_one(row, [seen.get(one) or jobs.get(one) for one in row.jobs.values()]) if isinstance(row, Run) else row
+        for row in rows.values()
+    ]
