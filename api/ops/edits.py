@@ -114,7 +114,6 @@ async def list_edits(request: Request) -> Response:
     return html(
         request,
         "edits.html",
-        here="/ops/edits",
         now=now,
         notice=" ".join(found.faults) or None,
         notice_kind="warn",

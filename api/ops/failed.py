@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of
-from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from api.ops.post import retried
@@ -40,7 +39,6 @@ async def list_groups(request: Request) -> Response:
     return html(
         request,
         "failed.html",
-        here="/ops/failed",
         now=found.now,
         found=found,
         meanings=MEANINGS,
@@ -76,12 +74,10 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
     now, batch = until, posts[:AT_ONCE]
     unsure = [post.id for post in batch if post.maybe_sent]
     too_old = len(await read(request, failures.keys_too_old, unsure)) if unsure else 0
-    path = f"/ops/failed/{group}/retry"
     return html(
         request,
         "failed_group.html",
         status,
-        here="/ops/failed",
         now=now,
         notice=notice,
         notice_kind="warn",
@@ -96,7 +92,6 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
         look_first=LOOK_FIRST,
         until=until.isoformat(),
         mark=failed_posts.mark(batch),
-        token=access.token(context_of(request).config, path),
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -20,7 +20,7 @@ from api.http.problems import STATUS
 from api.ops import access
 from shared.domain import edit_histories, histories
 from shared.domain.edits import PUBLISH_NOW
-from shared.domain.errors import RedraftError, Unavailable
+from shared.domain.errors import RedraftError, Unavailable, printable
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
 from shared.store import failed_posts, overview, webhook_log
 
@@ -101,14 +101,16 @@ _templates.filters |= {
 
 
 def html(request: Request, name: str, code: int = 200, /, **given: Any) -> Response:
-    usual = {"notice": None, "notice_kind": "good", "q": None, "now": None, "here": "", "version": VERSION}
-    here = {"flower_url": context_of(request).config.flower_url, "may_act": request.state.login.acts}
-    rendered = _templates.get_template(name).render(usual | here | given)
+    """A page. `here`: the address among the links at its top."""
+    config, here = context_of(request).config, "/".join(request.scope["path"].split("/")[:3])
+    usual = {"notice": None, "notice_kind": "good", "q": None, "now": None, "here": here, "version": VERSION}
+    usual |= {"flower_url": config.flower_url, "may_act": request.state.login.acts}
+    rendered = _templates.get_template(name).render(usual, token=partial(access.token, config), **given)
     return Response(rendered, code, media_type="text/html")
 
 
 def message(request: Request, status: int, heading: str, message: str) -> Response:
-    return html(request, "message.html", status, heading=heading, message=message)
+    return html(request, "message.html", status, here="", heading=heading, message=message)
 
 
 # -- Coming in
@@ -118,6 +120,16 @@ class OnlyLooksError(RedraftError):
     """403: the login may not change anything."""
 
     code = "forbidden"
+
+
+class NoSuchError(RedraftError):
+    """404: the address names something that is not there."""
+
+    code = "not_found"
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(f"There is no {what} {printable(name)}.")
+        self.heading = f"No such {what}"
 
 
 def _shut(status: int, heading: str, message: str, **headers: str) -> Response:
@@ -179,7 +191,8 @@ def page(path: str, method: str = "GET") -> Callable[[Handler], Handler]:
                         )
                     answer = await handler(Request(request.scope, line.receive))
                 except RedraftError as error:
-                    answer = message(request, STATUS.get(error.code, 500), "That did not work", error.message)
+                    heading = error.heading if isinstance(error, NoSuchError) else "That did not work"
+                    answer = message(request, STATUS.get(error.code, 500), heading, error.message)
             for name, value in access.HEADERS.items():
                 answer.headers.setdefault(name, value)
             if new_pass:
@@ -204,6 +217,23 @@ async def read(request: Request, query: Callable[..., T], *args: object) -> T:
 
     async with _reading:
         return await context_of(request).read(with_time_limit)
+
+
+def named(request: Request, what: str) -> str:
+    """The id in the address of something. Raises NoSuchError for an id that no row can have."""
+    [name] = request.path_params.values()
+    if not storable(name):
+        raise NoSuchError(what, name)
+    return str(name)
+
+
+async def read_named(request: Request, what: str, query: Callable[..., T | None], *args: object) -> T:
+    """A read of what the id in the address names. Raises NoSuchError, Unavailable."""
+    name = named(request, what)
+    found = await read(request, query, name, *args)
+    if found is None:
+        raise NoSuchError(what, name)
+    return found
 
 
 async def perhaps(request: Request, query: Callable[..., T], *args: object) -> T | None:

@@ -1,8 +1,7 @@
 """One edit's history on the operators' pages, with requeue and discard."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import structlog
@@ -10,14 +9,12 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api.context import context_of, storable
-from api.ops import access
+from api.context import context_of
 from api.ops.forms import form, operator, with_lock_limit
-from api.ops.frame import asked, html, message, page, read
+from api.ops.frame import asked, html, named, page, read_named
 from api.ops.redis_answers import of_redis
 from shared.domain import edit_histories, waits
 from shared.domain.edit_histories import Prospect
-from shared.domain.errors import printable
 from shared.domain.posts import Post
 from shared.domain.waits import Lock, Waits
 from shared.store import acts as acts_store
@@ -38,8 +35,7 @@ DONE: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Edit:
+class _Edit(NamedTuple):
     """All that an edit's page shows. `acts`: newest first."""
 
     prospect: Prospect
@@ -56,30 +52,20 @@ async def show_edit(request: Request) -> Response:
 
 
 async def _edit_page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
-    edit_id = request.path_params["edit_id"]
-    found = await read(request, _edit, edit_id) if storable(edit_id) else None
-    if found is None:
-        return message(request, 404, "No such edit", f"There is no edit {printable(edit_id)}.")
-    prospect = found.prospect
-    broker = await of_redis() if prospect.edit.finalized_at is None else waits.UNKNOWN
-    edit, config, path = prospect.edit, context_of(request).config, f"/ops/edits/{edit_id}"
+    found = await read_named(request, "edit", _edit)
+    edit = found.prospect.edit
+    broker = await of_redis() if edit.finalized_at is None else waits.UNKNOWN
     return html(
         request,
         "edit.html",
         status,
-        here="/ops/edits",
         now=edit.read_at,
         notice=notice,
         notice_kind=kind,
         edit=edit,
-        prospect=prospect,
         advice=waits.advice(edit, Waits(found.locked, broker)),
         milestones=edit_histories.milestones(edit),
-        acts=found.acts,
-        post=found.post,
-        account=found.account,
-        requeue_token=access.token(config, f"{path}/requeue"),
-        discard_token=access.token(config, f"{path}/discard"),
+        **found._asdict(),
     )
 
 
@@ -107,9 +93,7 @@ async def discard(request: Request) -> Response:
 
 
 async def _act(request: Request, done: str, act: Callable[..., Done | NotDone], *args: object) -> Response:
-    context, edit_id = context_of(request), request.path_params["edit_id"]
-    if not storable(edit_id):
-        return message(request, 404, "No such edit", f"There is no edit {printable(edit_id)}.")
+    context, edit_id = context_of(request), named(request, "edit")
     unsure = "PostgreSQL did not answer in time. It may have been done: look at the edit before you try again."
     result = await context.write(with_lock_limit, act, edit_id, *args, unsure=unsure)
     if isinstance(result, NotDone):

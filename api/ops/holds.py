@@ -46,7 +46,6 @@ async def list_holds(request: Request) -> Response:
     return html(
         request,
         "holds.html",
-        here="/ops/holds",
         now=now,
         notice=notice,
         notice_kind=kind,

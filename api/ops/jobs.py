@@ -11,12 +11,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from api import reschedule_results, reschedules
-from api.context import context_of, storable
-from api.ops import access
+from api.context import context_of
 from api.ops.forms import form, operator, with_lock_limit
-from api.ops.frame import asked, html, message, page, perhaps, read
+from api.ops.frame import asked, html, named, page, perhaps, read, read_named
 from shared.domain import job_words, reschedule_jobs
-from shared.domain.errors import printable
 from shared.domain.reschedule_jobs import Job
 from shared.store import acts, job_pages, overview
 from shared.store import reschedules as store
@@ -53,7 +51,7 @@ async def list_jobs(request: Request) -> Response:
     found = await read(request, overview.jobs, PAGE + 1, before)
     more = found[PAGE - 1].id if len(found) > PAGE else None
     now = found[0].now if found else None
-    return html(request, "jobs.html", here="/ops/jobs", now=now, jobs=found[:PAGE], before=before, more=more)
+    return html(request, "jobs.html", now=now, jobs=found[:PAGE], before=before, more=more)
 
 
 @page("/ops/jobs/{job_id}")
@@ -63,29 +61,22 @@ async def show_job(request: Request) -> Response:
 
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
-    job_id = request.path_params["job_id"]
-    found = await read(request, _job, job_id) if storable(job_id) else None
-    if found is None:
-        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
-    (job, details, public), config, path = found, context_of(request).config, f"/ops/jobs/{job_id}"
+    job, details, public = await read_named(request, "bulk job", _job)
     return html(
         request,
         "job.html",
         status,
-        here="/ops/jobs",
         now=job.now,
         notice=notice,
         notice_kind=kind,
         job=job,
         details=details,
         which=job_words.which(details.filter, job.kind, job.total),
-        not_moved=await perhaps(request, job_pages.not_moved, job_id) if job.skipped or job.failed else [],
-        warned=await perhaps(request, job_pages.warned, job_id) if job.applied else None,
+        not_moved=await perhaps(request, job_pages.not_moved, job.id) if job.skipped or job.failed else [],
+        warned=await perhaps(request, job_pages.warned, job.id) if job.applied else None,
         why=job_words.why,
         cannot_revert=reschedule_jobs.cannot_revert(public, reverted_by=details.reverted_by),
         advice=_advice(job),
-        cancel_token=access.token(config, f"{path}/cancel"),
-        revert_token=access.token(config, f"{path}/revert"),
     )
 
 
@@ -108,11 +99,7 @@ def _advice(job: JobHistory) -> str:
 @page("/ops/jobs/{job_id}/results.csv")
 async def download(request: Request) -> Response:
     """What became of each post, as a client gets it."""
-    job_id = request.path_params["job_id"]
-    found = await read(request, _job, job_id) if storable(job_id) else None
-    if found is None:
-        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
-    *_, job = found
+    *_, job = await read_named(request, "bulk job", _job)
     saved = {"Content-Disposition": f'attachment; filename="{job.id}.csv"'}
     lines = reschedule_results.csv_lines(context_of(request), job, None)
     return StreamingResponse(lines, headers=saved, media_type="text/csv; charset=utf-8")
@@ -135,11 +122,9 @@ Acted = tuple[str, str, str | None]
 
 
 async def _act(request: Request, act: Callable[[Connection, Actor, str], Acted | None]) -> Response:
-    context, job_id = context_of(request), request.path_params["job_id"]
+    context, actor = context_of(request), operator(request)
     await form(request)
-    if not storable(job_id):
-        return message(request, 404, "No such bulk job", f"There is no bulk job {printable(job_id)}.")
-    actor = operator(request)
+    job_id = named(request, "bulk job")
     acted = await context.write(with_lock_limit, act, actor, job_id, unsure=UNSURE)
     if acted is None:
         return await _page(request, "It has changed since you looked; look again.", "warn", 409)

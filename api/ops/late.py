@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of
-from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, number, page, perhaps, read
 from api.ops.redis_answers import of_redis
@@ -41,7 +40,6 @@ async def list_late(request: Request) -> Response:
     return html(
         request,
         "late.html",
-        here="/ops/late",
         now=late[0].now if late else None,
         notice=None if done is None else f"{done:,} {'post is' if done == 1 else 'posts are'} tried now.",
         late=late[:SHOWN],
@@ -50,7 +48,6 @@ async def list_late(request: Request) -> Response:
         waiting=len(waiting),
         answers=Counter(one.words or "no words" for one in waiting).most_common(5),
         at_once=AT_ONCE,
-        token=access.token(context_of(request).config, PATH),
     )
 
 

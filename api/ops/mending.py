@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import Context, context_of, storable
-from api.ops import access
 from api.ops.edits import FIELDS, Asked, fields_of, read_filter
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, number, page, read
@@ -136,7 +135,7 @@ async def show_chosen(request: Request) -> Response:
 async def _page(request: Request, fields: dict[str, str], notice: str | None = None, status: int = 200) -> Response:
     # Edits that fail after this moment are not among those that the operator sees and agrees to.
     found = await read(request, _choose, fields, None)
-    config, prospects = context_of(request).config, found.prospects
+    prospects = found.prospects
     overwriting = requeues.of(prospects)
     return html(
         request,
@@ -156,8 +155,6 @@ async def _page(request: Request, fields: dict[str, str], notice: str | None = N
         more=found.more,
         up_to=found.up_to,
         mark=requeues.mark(prospects),
-        requeue_token=access.token(config, "/ops/failed-edits/requeue"),
-        discard_token=access.token(config, "/ops/failed-edits/discard"),
     )
 
 

@@ -82,7 +82,6 @@ async def show_overview(request: Request) -> Response:
     return html(
         request,
         "overview.html",
-        here="/ops",
         now=now,
         summary=summary,
         failed=failed.edits if failed is not None else None,

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of, storable
-from api.ops import access
 from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, number, page, perhaps, read
 from shared.domain.errors import printable
@@ -56,7 +55,6 @@ async def list_webhooks(request: Request) -> Response:
     return html(
         request,
         "webhooks.html",
-        here="/ops/webhooks",
         now=now,
         backlogs=backlogs,
         workspaces_most=webhook_backlogs.WORKSPACES,
@@ -106,7 +104,6 @@ async def show_resend(request: Request) -> Response:
     return html(
         request,
         "webhook_resend.html",
-        here="/ops/webhooks",
         now=now,
         notice=notice,
         choice=choice,
@@ -116,7 +113,6 @@ async def show_resend(request: Request) -> Response:
         finished=bool(done) and not after,
         delivered=delivered,
         dead=dead,
-        token=access.token(context_of(request).config, "/ops/webhooks/resend"),
     )
 
 
@@ -153,11 +149,10 @@ async def show_event(request: Request) -> Response:
     found = await read(request, webhook_log.event_log, event_id) if storable(event_id) else None
     if found is None:
         return message(request, 404, "No such event", f"There is no webhook event {printable(event_id)}.")
-    path, done = f"/ops/webhooks/{event_id}/resend", asked(request, "done") or ""
+    done = asked(request, "done") or ""
     return html(
         request,
         "webhook_event.html",
-        here="/ops/webhooks",
         now=found.event.now,
         notice=DONE.get(done),
         notice_kind="good" if done == "resent" else "warn",
@@ -165,7 +160,6 @@ async def show_event(request: Request) -> Response:
         event=found.event,
         ended=found.event.status is not EventStatus.QUEUED,
         until=format_exactly(found.event.now),
-        token=access.token(context_of(request).config, path),
     )
 
 

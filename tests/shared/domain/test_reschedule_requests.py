@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import from_json, to_json
 
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import UNSET
@@ -81,6 +82,10 @@ def test_a_request_is_read(body: Any, expected: Request) -> None:
 def test_a_filter_is_stored_as_a_client_would_send_it() -> None:
     meant = {"accountIds": ["a"], "platform": "tiktok", "scheduledFrom": "2030-01-01T00:00:00Z", "postIds": ["p"]}
     assert parse_request({"filter": meant, "shift": "P1D"}).filter == meant
+
+
+def test_items_are_stored_as_lists() -> None:
+    assert from_json(to_json(parse_request({"items": [ITEM]}).items)) == [list(ITEM.values())]
 
 
 def test_a_near_miss_is_answered_with_the_name_that_was_meant() -> None:
