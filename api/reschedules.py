@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy import Connection
@@ -41,24 +41,13 @@ UNSURE_CANCEL = "The job may have been canceled; look at GET /v1/reschedules/{id
 Make = Callable[[Connection], NewJob]
 
 
-class Owner(Protocol):
-    """Who a new job belongs to: a key, or an operator for one."""
-
-    @property
-    def workspace_id(self) -> str: ...
-    @property
-    def id(self) -> str:
-        """Of the key."""
-
-    @property
-    def name(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One request for a new job. `make`: how to make it, or its error, answered only if its Idempotency-Key is new."""
+    """One request for a new job. `make`: how to make it, or its error, answered only if its Idempotency-Key is new.
+    `owner`: who the job belongs to; where an operator asks, the key of an earlier job with the operator's name.
+    """
 
-    owner: Owner
+    owner: Key
     make: Make | RedraftError
     repeat: Repeat | None = None
     preference: Preference = headers.NO_PREFERENCE
@@ -179,7 +168,7 @@ def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
     return make
 
 
-def reverting(job_id: str, owner: Owner) -> Make:
+def reverting(job_id: str, owner: Key) -> Make:
     """How to make the inverse of a job. Raises NotFound, Conflict when it is called."""
 
     def make(tx: Connection) -> NewJob:
@@ -194,7 +183,7 @@ def reverting(job_id: str, owner: Owner) -> Make:
     return make
 
 
-def _job_of(owner: Owner, *, plan: dict[str, Any], dry_run: bool, **given: Any) -> NewJob:
+def _job_of(owner: Key, *, plan: dict[str, Any], dry_run: bool, **given: Any) -> NewJob:
     """A new job of this key's. Its id sorts by time, and so do the ids of its audit rows."""
     return NewJob(
         new_id("rsch"), owner.workspace_id, owner.id, owner.name, request_id.get(), dry_run, plan, **given

@@ -6,7 +6,6 @@ from starlette.responses import Response
 from api import edits
 from api.context import Here, Writer, storable
 from api.http import headers, problems, reading
-from api.http.reading import JSON_TYPES
 from api.models.edits import Edit
 from api.models.openapi import carries, takes
 from api.models.posts import Post
@@ -40,11 +39,7 @@ async def undo_edit(edit_id: str, request: Request, context: Here, key: Writer) 
     """Undo an applied edit: a new edit sets back what that one changed. Later edits of the same fields are a 409,
     unless the body says `{"force": true}`.
     """
-    content = await reading.read_body(request)
-    body = None
-    if content:
-        reading.check_media_type(request, JSON_TYPES)
-        body = reading.parse_json(content)
+    body = await reading.sent_body(request, None)
     repeat = reading.repeat_of(request, key.id, body)
     preference, tags, force = headers.NO_PREFERENCE, None, False
     problem: RedraftError | None = None

@@ -173,23 +173,11 @@ def repeat_of(request: Request, api_key_id: str, body: Any) -> Repeat | None:
     return None if key is None else Repeat(api_key_id, key, fingerprint(request, body))
 
 
-async def empty_body(request: Request) -> Any:
-    """The body of a route that takes no fields: none at all (None), or an empty JSON object."""
+async def sent_body(request: Request, otherwise: Any) -> Any:
+    """The parsed body of a route whose fields may all be left out; `otherwise` where no body was sent."""
     content = await read_body(request)
     if not content:
-        return None
-    check_media_type(request, JSON_TYPES)
-    body = parse_json(content)
-    if body != {}:
-        raise InvalidRequest("This route takes no fields; send no body, or {}")
-    return body
-
-
-async def optional_body(request: Request) -> Any:
-    """The parsed body of a route whose fields may all be left out: an empty object where no body was sent."""
-    content = await read_body(request)
-    if not content:
-        return {}
+        return otherwise
     check_media_type(request, JSON_TYPES)
     return parse_json(content)
 
@@ -201,11 +189,23 @@ async def _json_body(request: Request) -> Any:
     return await json_body(request)
 
 
+async def _optional_body(request: Request) -> Any:
+    return await sent_body(request, {})
+
+
+async def _no_body(request: Request) -> Any:
+    """None at all (None), or an empty JSON object."""
+    body = await sent_body(request, ...)
+    if body not in (..., {}):
+        raise InvalidRequest("This route takes no fields; send no body, or {}")
+    return None if body is ... else body
+
+
 async def _no_query(request: Request) -> None:
     check_query(request)
 
 
 JsonBody = Annotated[Any, Depends(_json_body)]
-OptionalBody = Annotated[Any, Depends(optional_body)]
-NoBody = Annotated[Any, Depends(empty_body)]
+OptionalBody = Annotated[Any, Depends(_optional_body)]
+NoBody = Annotated[Any, Depends(_no_body)]
 NoQuery = Annotated[None, Depends(_no_query)]

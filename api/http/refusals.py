@@ -14,10 +14,10 @@ class Unauthenticated(RedraftError):
     """
 
     code = "unauthenticated"
+    usual = "Invalid or missing API key"
 
-    def __init__(self, why: str | None = None, message: str = "Invalid or missing API key") -> None:
-        details = (Detail("Authorization", why),) if why else ()
-        super().__init__(message, details=details)
+    def __init__(self, why: str | None = None, message: str | None = None) -> None:
+        super().__init__(message, details=[Detail("Authorization", why)] if why else ())
 
 
 class Expired(Unauthenticated):
@@ -72,9 +72,7 @@ class UnsupportedEncoding(RedraftError):
     """415 for a body with a Content-Encoding, with `Accept-Encoding: identity` (RFC 9110, 12.5.3)."""
 
     code = "unsupported_media_type"
-
-    def __init__(self) -> None:
-        super().__init__("Send the body as it is, without Content-Encoding")
+    usual = "Send the body as it is, without Content-Encoding"
 
 
 class EditInHand(Unavailable):

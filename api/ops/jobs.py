@@ -1,7 +1,6 @@
 """Bulk jobs on the operators' pages: how far they are, what was not moved and why, cancel and revert."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ from shared.store import acts, job_pages, overview
 from shared.store import reschedules as store
 from shared.store.acts import Act, Actor
 from shared.store.job_pages import Details
+from shared.store.keys import Key
 from shared.store.overview import JobHistory
 
 PAGE: Final = 50
@@ -33,15 +33,6 @@ DONE: Final = {
 }
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sender:
-    """Who a job made here belongs to: the workspace and the key of the job that it reverts, and the operator's name."""
-
-    workspace_id: str
-    id: str
-    name: str
 
 
 @page("/ops/jobs")
@@ -149,7 +140,7 @@ def _revert(tx: Connection, actor: Actor, job_id: str) -> Acted | None:
     if found is None:
         return None
     job, details, _ = found
-    sender = _Sender(job.workspace_id, details.api_key_id, actor.name)
-    made = reschedules.start(tx, reschedules.Wanted(sender, reschedules.reverting(job_id, sender)))
+    owner = Key(details.api_key_id, job.workspace_id, actor.name, frozenset(), None)
+    made = reschedules.start(tx, reschedules.Wanted(owner, reschedules.reverting(job_id, owner)))
     acts.record(tx, actor, [Act(acts.REVERT, "job", job_id, job.workspace_id, job.status, {})])
     return made.job.id, "reverts", made.job.id

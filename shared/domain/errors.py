@@ -7,7 +7,7 @@ in the edit's row, and `restored` makes the same error of them again for a reque
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 InvalidCode = Literal[
     "invalid_request",
@@ -39,10 +39,14 @@ class RedraftError(Exception):
     """
 
     code: str = "internal"
+    usual: ClassVar[str] = "An unexpected error occurred"
+    """The message of an error of this class that says no other one."""
 
-    def __init__(self, message: str, *, details: Iterable[Detail] = (), edit_id: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self, message: str | None = None, *, details: Iterable[Detail] = (), edit_id: str | None = None
+    ) -> None:
+        self.message = self.usual if message is None else message
+        super().__init__(self.message)
         self.details = tuple(details)
         self.edit_id = edit_id
 
@@ -151,9 +155,7 @@ class Discarded(RedraftError):
     """An operator ended the edit (`redraft edits discard`). It was never applied."""
 
     code = "discarded"
-
-    def __init__(self, message: str = "An operator discarded this edit; send it again if you still want it") -> None:
-        super().__init__(message)
+    usual = "An operator discarded this edit; send it again if you still want it"
 
 
 class PreconditionFailed(RedraftError):
@@ -176,11 +178,7 @@ class IdempotencyKeyReused(RedraftError):
     """422: the key came before with another method, path, body or If-Match."""
 
     code = "idempotency_key_reused"
-
-    def __init__(
-        self, message: str = "This Idempotency-Key was used for another request; send a new key for a new request"
-    ) -> None:
-        super().__init__(message)
+    usual = "This Idempotency-Key was used for another request; send a new key for a new request"
 
 
 class RateLimited(RedraftError):
@@ -242,11 +240,6 @@ class KeyInHand(Unavailable):
 
 class Internal(RedraftError):
     """500: an edit that spent its attempts, or a surprise. The request id (or edit id) is all that a client gets."""
-
-    code = "internal"
-
-    def __init__(self, *, edit_id: str | None = None) -> None:
-        super().__init__("An unexpected error occurred", edit_id=edit_id)
 
 
 class Restored(RedraftError):
