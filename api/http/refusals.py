@@ -34,7 +34,6 @@ class Forbidden(RedraftError):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This API key lacks the scope {scope}; use a key that has it")
-        self.scope = scope
 
 
 class MethodNotAllowed(RedraftError):
@@ -55,7 +54,6 @@ class PayloadTooLarge(RedraftError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The body is larger than {limit:,} bytes; send a smaller one")
-        self.limit = limit
 
 
 class UnsupportedMediaType(RedraftError):

@@ -97,10 +97,6 @@ class Lines(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[T]:
-        """All items, line by line."""
-        return (one for line in self._lines.values() for one in line)
-
     @property
     def owners(self) -> int:
         """How many lines there are."""

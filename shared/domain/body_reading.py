@@ -65,10 +65,9 @@ def faults_of(
     errors: Iterable[Any],
     faults: Faults,
     *,
-    prefix: str = "",
     given: Mapping[str, Any] | None = None,
 ) -> None:
-    """Translate a list of Pydantic's errors. `prefix` stands before each name. `given`: the object, for `together`.
+    """Translate a list of Pydantic's errors. `given`: the object, for `together`.
 
     Unknown fields come first, then the rules over several fields, then the fields themselves. Of one field, one fault.
     """
@@ -76,7 +75,7 @@ def faults_of(
     for error in flat:
         if error["type"] == "extra_forbidden":
             *above, name = error["loc"]
-            where = name_of(above, prefix)
+            where = name_of(above)
             at = _at(model, above)
             prefixed = f"{where}." if where else ""
             check_known([str(name)], names(at), faults, prefix=prefixed, read_only=at.read_only)
@@ -85,9 +84,9 @@ def faults_of(
     said = faults.names()
     for error in flat:
         *above, last = error["loc"] or ("",)
-        name = name_of([*above, error.get("ctx", {}).get("field", last)], prefix)
+        name = name_of([*above, error.get("ctx", {}).get("field", last)])
         if error["type"] != "extra_forbidden" and name not in said:
-            code, words = _fault(model, error, prefix)
+            code, words = _fault(model, error)
             if not faults.enough_of(code):
                 faults.add(code, name, f"{name} {words}{_hint(error, given)}")
 
@@ -105,13 +104,13 @@ def _hint(error: Any, given: Any) -> str:
             return ""
 
 
-def _fault(model: type[Body], error: Any, prefix: str) -> tuple[Any, str]:
+def _fault(model: type[Body], error: Any) -> tuple[Any, str]:
     """The code of one error, and its words after the field's name."""
     match error["type"]:
         case "missing":
             return "missing_required_fields", f"is missing; {_at(model, error['loc'][:-1]).missing}"
         case "repeated":
-            where, first = name_of(error["loc"][: -error["ctx"]["depth"]], prefix), error["ctx"]["first"]
+            where, first = name_of(error["loc"][: -error["ctx"]["depth"]]), error["ctx"]["first"]
             return "invalid_request", f"names the same as {where}[{first}]; name each once"
         case "model_type" | "model_attributes_type":
             return (
@@ -126,9 +125,9 @@ def _shape(model: type[Body], value: object) -> str:
     return model.shape.replace("{kind}", kind_of(value))
 
 
-def name_of(loc: Iterable[int | str], prefix: str = "") -> str:
+def name_of(loc: Iterable[int | str]) -> str:
     """`items[7].timezone`: a place in a body as a client would write it."""
-    name = prefix
+    name = ""
     for part in loc:
         if isinstance(part, int):
             name += f"[{part}]"

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, cast
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from shared.domain import times
 from shared.domain.bodies import Body, Several, Wrong, absent, names
-from shared.domain.body_reading import check_known, faults_of, read
+from shared.domain.body_reading import check_known, read
 from shared.domain.errors import Faults, InvalidRequest
 from shared.domain.fields import (
-    UNSET,
     AccountId,
     Flag,
     Instant,
@@ -25,7 +24,6 @@ from shared.domain.fields import (
     Platform,
     PostId,
     Ruled,
-    Unset,
     Zone,
     fault,
 )  # fmt: skip
@@ -240,16 +238,6 @@ def parse_request(body: object) -> Request:
         given = f"holds {' and '.join(kinds)}" if kinds else "has none of the three"
         faults.add("invalid_request", "body", f"The body {given}; send exactly one of shift, spread and items")
     raise cast("InvalidRequest", faults.error())
-
-
-def check_item(value: object, name: str, faults: Faults) -> Item | Unset:
-    """One item of a request or one line of a CSV file: a post's id, a local time, a zone; all three, nothing else."""
-    try:
-        return JobItem.model_validate(value).meant()
-    except ValidationError as error:
-        given = value if isinstance(value, dict) else None
-        faults_of(JobItem, error.errors(include_url=False), faults, prefix=name, given=given)
-        return UNSET
 
 
 def _instant(value: object) -> datetime | None:

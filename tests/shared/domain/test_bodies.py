@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from shared.domain import bodies, body_reading
 from shared.domain.bodies import Body, Several, absent
-from shared.domain.body_reading import faults_of, name_of, read
-from shared.domain.errors import Faults, InvalidRequest
+from shared.domain.body_reading import name_of, read
+from shared.domain.errors import InvalidRequest
 from shared.domain.fields import Flag, Id, Zone
 
 ZONES = "must be one of America/New_York, "
@@ -93,16 +93,6 @@ def test_a_good_body_is_its_model() -> None:
 def test_a_body_that_is_no_object_is_said_in_its_models_words() -> None:
     with pytest.raises(InvalidRequest, match=r"^The body must be a whole, not an array$"):
         read(Whole, [])
-
-
-def test_a_prefix_stands_before_each_name() -> None:
-    faults = Faults()
-    with pytest.raises(ValidationError) as caught:
-        Part.model_validate({"partId": 5})
-    faults_of(Part, caught.value.errors(), faults, prefix="items[7]")
-    found = faults.error()
-    assert found is not None
-    assert [detail.field for detail in found.details] == ["items[7].partId"]
 
 
 @pytest.mark.parametrize(

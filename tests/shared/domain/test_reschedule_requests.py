@@ -9,12 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from shared.domain.errors import Faults, InvalidRequest
-from shared.domain.fields import UNSET
+from shared.domain.errors import InvalidRequest
 from shared.domain.reschedule_requests import (
     Item,
     Request,
-    check_item,
     parse_request,
 )
 from shared.domain.reschedules import ItemPlan, Shift, Spread
@@ -95,10 +93,9 @@ def test_a_near_miss_is_answered_with_the_name_that_was_meant() -> None:
 
 
 def test_all_faults_of_one_item_are_named_at_once() -> None:
-    faults = Faults()
-    assert check_item({"postId": 5, "scheduledTime": "noon"}, "items[7]", faults) is UNSET
-    found = faults.error()
-    assert found is not None
-    assert {detail.field for detail in found.details} == {
+    items = [ITEM | {"postId": str(number)} for number in range(7)]
+    with pytest.raises(InvalidRequest) as refused:
+        parse_request({"items": [*items, {"postId": 5, "scheduledTime": "noon"}]})
+    assert {detail.field for detail in refused.value.details} == {
         "items[7].postId", "items[7].scheduledTime", "items[7].timezone",
     }  # fmt: skip
