@@ -1,7 +1,8 @@
 """Routes of /v1/edits: an edit and its result, and the answer to the request that made it (docs/api.md)."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy import Connection
@@ -26,8 +27,27 @@ from shared.store import reads
 from shared.store.edits import NewEdit
 from shared.store.keys import Key
 from shared.store.reads import EditRecord
+from shared.telemetry import metrics, tracing
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
+
+
+MADE: Final = {
+    200: carries("ETag", *problems.OF_EDIT),
+    202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
+    **problems.refuses(404, 409, 412, 413, 415, 422),
+}
+"""The answers of a route that makes an edit and waits for its result."""
+
+
+def ring(context: Context, new: Sequence[NewEdit], *, awaited: bool) -> None:
+    """Ring for edits that were recorded in a transaction of their own, below its commit."""
+    if new:
+        metrics.edits_accepted(len(new))
+        for edit in new:
+            tracing.remember(edit.post_id)
+        owners = {edit.post_id: edit.workspace_id for edit in new}
+        context.submission.bell.ring_for(((edit.post_id, edit.id) for edit in new), awaited=awaited, owners=owners)
 
 
 def resource(edit: EditRecord) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api import edits
 from api.context import Context, Here, Writer, storable
 from api.http import headers, problems, reading
 from api.http.headers import Preference
@@ -19,10 +20,8 @@ from api.submission.together import Recorded
 from shared.domain.edits import EditPatch
 from shared.domain.errors import NotFound, PreconditionFailed, RedraftError, Unavailable, printable
 from shared.store import edits as edits_store
-from shared.store.edits import NewEdit
 from shared.store.idempotency import Repeat
 from shared.store.keys import Key
-from shared.telemetry import metrics, tracing
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
 
@@ -78,7 +77,7 @@ async def edit_posts(request: Request, context: Here, key: Writer) -> Response:
             recorded = await context.write(together.record, wanted.asked, wanted.repeat, unsure=UNSURE)
             under_way += [edit.id for edit in recorded.new]
     seconds = wanted.preference.patience(context.config.wait_default)
-    _ring(context, key, recorded.new, awaited=seconds > 0)
+    edits.ring(context, recorded.new, awaited=seconds > 0)
     final = await _waited(context, key, recorded, seconds)
     more = wanted.preference.applied(answered_async=not final) | (reading.REPLAYED if recorded.replayed else {})
     return JsonAnswer({"data": recorded.fates}, 200 if final else 202, more)
@@ -120,16 +119,6 @@ def _understood(item: dict[str, Any]) -> tuple[EditPatch | None, list[str], Redr
     except RedraftError as problem:
         return None, [], problem
     return patch, tags, hopeless
-
-
-def _ring(context: Context, key: Key, new: list[NewEdit], *, awaited: bool) -> None:
-    if not new:
-        return
-    metrics.edits_accepted(len(new))
-    for edit in new:
-        tracing.remember(edit.post_id)
-    owners = {edit.post_id: key.workspace_id for edit in new}
-    context.submission.bell.ring_for(((edit.post_id, edit.id) for edit in new), awaited=awaited, owners=owners)
 
 
 _bare_results = partial(edits_store.results_of, bodies=False)

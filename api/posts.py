@@ -14,7 +14,7 @@ from api.http.headers import Preference
 from api.http.json_answer import JsonAnswer
 from api.http.pagination import Paging
 from api.http.reading import NoQuery
-from api.models.edits import Edit, EditPage, PostOrDryRun, PostPatch, parse_patch
+from api.models.edits import EditPage, PostOrDryRun, PostPatch, parse_patch
 from api.models.openapi import carries, takes
 from api.models.posts import PostDetails, PostPage, PostsQuery
 from api.submission import forecast, recording
@@ -51,11 +51,7 @@ KEY_IN_HAND_FIRST, KEY_IN_HAND_MOST = 0.005, 0.1
     ONE,
     response_model=PostOrDryRun,
     response_description="The post as this edit left it; of a dry run, what the edit would do",
-    responses={
-        200: carries("ETag", *problems.OF_EDIT),
-        202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
-        **problems.refuses(404, 409, 412, 413, 415, 422),
-    },
+    responses=edits.MADE,
     openapi_extra=takes(
         *("If-Match", "If-None-Match", "Idempotency-Key", "Prefer", "dryRun"),
         body=PostPatch,

@@ -6,15 +6,14 @@ from starlette.responses import Response
 from api import edits
 from api.context import Here, Writer, storable
 from api.http import headers, problems, reading
-from api.models.edits import Edit
-from api.models.openapi import carries, takes
+from api.models.edits import Undo
+from api.models.openapi import takes
 from api.models.posts import Post
-from api.models.undo import Undo, parse_undo
 from api.submission import undo
 from api.submission.recording import new_edit
 from api.submission.undo import Wanted
+from shared.domain.body_reading import read
 from shared.domain.errors import NotFound, RedraftError
-from shared.telemetry import metrics, tracing
 
 router = APIRouter(tags=["edits"], responses=problems.LOCKED)
 
@@ -28,11 +27,7 @@ UNSURE = (
     "/v1/edits/{edit_id}/undo",
     response_model=Post,
     response_description="The post as the undo left it",
-    responses={
-        200: carries("ETag", *problems.OF_EDIT),
-        202: carries(*problems.OF_EDIT, model=Edit, description="Safely queued, not applied yet: ask at Location"),
-        **problems.refuses(404, 409, 412, 413, 415, 422),
-    },
+    responses=edits.MADE,
     openapi_extra=takes("If-Match", "If-None-Match", "Idempotency-Key", "Prefer", body=Undo),
 )
 async def undo_edit(edit_id: str, request: Request, context: Here, key: Writer) -> Response:
@@ -47,7 +42,7 @@ async def undo_edit(edit_id: str, request: Request, context: Here, key: Writer) 
         preference = headers.prefer(request, context.config.wait_max)
         tags, problem = headers.preconditions(request)
         reading.check_query(request)
-        force = body is not None and parse_undo(body)
+        force = body is not None and read(Undo, body).force
         if not storable(edit_id):
             problem = NotFound.edit(edit_id)
     except RedraftError as error:
@@ -58,9 +53,5 @@ async def undo_edit(edit_id: str, request: Request, context: Here, key: Writer) 
     recorded, new = await context.write(undo.record, wanted, unsure=UNSURE)
     seconds = preference.patience(context.config.wait_default)
     if not recorded.replayed:
-        metrics.edits_accepted(1)
-        tracing.remember(new.post_id)
-        context.submission.bell.ring_for(
-            [(new.post_id, new.id)], awaited=seconds > 0, owners={new.post_id: key.workspace_id}
-        )
+        edits.ring(context, [new], awaited=seconds > 0)
     return await edits.answered(context, key, new, recorded, preference, seconds=seconds)

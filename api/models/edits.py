@@ -18,6 +18,7 @@ from shared.domain.fields import (
     UNSET,
     Content,
     ContentType,
+    Flag,
     Id,
     LocalTime,
     OneUrl,
@@ -132,6 +133,14 @@ def parse_patch(body: object) -> EditPatch:
         raise InvalidRequest(f"The body changes nothing; send at least one of {', '.join(FIELDS)}")
     given: PostPatch = read(PostPatch, body)
     return given.patch()
+
+
+class Undo(Body):
+    """May be left out."""
+
+    optional: ClassVar[bool] = True
+
+    force: Flag = Field(default=False, description="overwrite what later edits made of the same fields")
 
 
 class EditError(Shown):

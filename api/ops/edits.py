@@ -1,6 +1,6 @@
 """Lists of edits on the operators' pages, with their filter."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlencode
@@ -51,30 +51,27 @@ def read_filter(tx: Connection, fields: dict[str, str]) -> Asked:
     faults = [f"No {name} is {printable(value, 80)}." for name, value in fields.items() if not storable(value)]
     if faults:
         return Asked(EditFilter(), fields, tuple(faults), ())
-    wanted, accounts = EditFilter(), list[Account]()
-    if status := fields.get("status"):
-        if status in set(EditStatus):
-            wanted = replace(wanted, status=status)
-        else:
-            faults.append(f"There is no status {printable(status)}.")
-    if given := fields.get("workspace"):
-        found = keys.workspace_named(tx, given)
-        wanted = replace(wanted, workspace_id=found.id if found else given)
-        faults += [] if found else [f"There is no workspace {printable(given)}."]
+    status, home, accounts = fields.get("status"), fields.get("workspace"), list[Account]()
+    if status and status not in set(EditStatus):
+        faults.append(f"There is no status {printable(status)}.")
+    if home and (found := keys.workspace_named(tx, home)):
+        home = found.id
+    elif home:
+        faults.append(f"There is no workspace {printable(home)}.")
     if given := fields.get("account"):
         accounts = keys.accounts_named(tx, given)
-        wanted = replace(wanted, accounts=tuple(one.id for one in accounts))
         faults += [] if accounts else [f"There is no account {printable(given)}."]
         homes = {one.workspace_id for one in accounts}
-        if wanted.workspace_id is None and len(homes) == 1:
-            wanted = replace(wanted, workspace_id=homes.pop())
+        home = home or (homes.pop() if len(homes) == 1 else None)
     times: dict[str, datetime | None] = {}
     for name in ("since", "until"):
         if given := fields.get(name):
             times[name] = instant(given)
             faults += [] if times[name] else [f"{printable(given)} is no time in UTC, as 2026-03-01T12:00 is."]
-    wanted = replace(
-        wanted,
+    wanted = EditFilter(
+        status=status,
+        workspace_id=home,
+        accounts=tuple(one.id for one in accounts) if fields.get("account") else None,
         post_id=fields.get("post"),
         key=fields.get("key"),
         request_id=fields.get("request"),

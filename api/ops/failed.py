@@ -1,7 +1,6 @@
 """Failed posts on the operators' pages: by class and last words with counts, and a retry of all posts of a group."""
 
 import re
-from datetime import UTC, datetime
 from typing import Final
 
 from starlette.requests import Request
@@ -12,6 +11,7 @@ from api.ops.forms import form, operator
 from api.ops.frame import asked, html, message, page, read
 from api.ops.post import retried
 from shared.domain.failure_classes import MEANINGS, FailureClass
+from shared.domain.times import format_exactly, parse_instant
 from shared.store import failed_posts, failures
 
 SHOWN: Final = 100
@@ -90,7 +90,7 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
         asked_again=len(unsure) - too_old,
         too_old=too_old,
         look_first=LOOK_FIRST,
-        until=until.isoformat(),
+        until=format_exactly(until),
         mark=failed_posts.mark(batch),
     )
 
@@ -99,7 +99,7 @@ async def _page(request: Request, notice: str | None = None, status: int = 200) 
 async def retry_group(request: Request) -> Response:
     """Retry the posts that the operator saw. If the group has other posts by now, do nothing."""
     fields, group = await form(request), request.path_params["group"]
-    until = _instant(fields.get("until", ""))
+    until = parse_instant(fields.get("until", ""))
     if until is None or not _GROUP.fullmatch(group):
         return message(request, 400, "That did not work", "The form was incomplete. Open the page again.")
     batch = await read(request, failed_posts.of_group, group, until, AT_ONCE)
@@ -112,11 +112,3 @@ async def retry_group(request: Request) -> Response:
         done, too_old = done + len(some), too_old + len(old)
     left = f"&left={len(batch) - done - too_old}" + (f"&old={too_old}" if too_old else "")
     return RedirectResponse(f"/ops/failed?done={done}{left}", 303)
-
-
-def _instant(given: str) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(given)
-    except ValueError:
-        return None
-    return at.astimezone(UTC) if at.tzinfo else None

@@ -49,7 +49,7 @@ class ManyPace:
             yield edit_ids
         finally:
             if edit_ids:
-                ended = self._waiting.watch(edit_ids, SLOW, owner)
+                ended = self._waiting.wait_for_all(edit_ids, SLOW, owner, counts=False)
                 ended.add_done_callback(lambda _: self._ended(owner, count))
             else:
                 self._ended(owner, count)

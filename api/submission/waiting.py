@@ -156,20 +156,11 @@ class Waiting:
         return future
 
     def wait_for_all(
-        self, edit_ids: Collection[str], seconds: float, owner: str
+        self, edit_ids: Collection[str], seconds: float, owner: str, *, counts: bool = True
     ) -> asyncio.Future[dict[str, EditResult]]:
         """A future that gets the results of these edits, one at least: of all, or after `seconds` of those that have
-        one. It counts as one request.
+        one. `counts`: it is one request, and takes a place; without that it is for the process itself.
         """
-        return self._add_many(edit_ids, seconds, owner, counts=True)
-
-    def watch(self, edit_ids: Collection[str], seconds: float, owner: str) -> asyncio.Future[dict[str, EditResult]]:
-        """The same for the process itself: no request, and so no place, goes with it."""
-        return self._add_many(edit_ids, seconds, owner, counts=False)
-
-    def _add_many(
-        self, edit_ids: Collection[str], seconds: float, owner: str, *, counts: bool
-    ) -> asyncio.Future[dict[str, EditResult]]:
         now = self._loop.time()
         future: asyncio.Future[dict[str, EditResult]] = self._loop.create_future()
         until = min(now + seconds, self._limit)
