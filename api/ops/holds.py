@@ -10,7 +10,6 @@ from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of, storable
 from api.holds import UNSURE, resume_scope
-from api.ops import access
 from api.ops.forms import form, operator, with_lock_limit
 from api.ops.frame import asked, html, message, page, read
 from shared.domain.errors import printable
@@ -41,7 +40,6 @@ def _listed(tx: Connection) -> tuple[list[HeldScope], list[HeldPost], datetime]:
 async def list_holds(request: Request) -> Response:
     """Held accounts and workspaces, posts that are held by themselves, and the forms."""
     scopes, posts, now = await read(request, _listed)
-    config = context_of(request).config
     notice, kind = DONE.get(asked(request, "done") or "", (None, "good"))
     return html(
         request,
@@ -54,8 +52,6 @@ async def list_holds(request: Request) -> Response:
         truncated=max(len(scopes), len(posts)) > SHOWN,
         shown=SHOWN,
         reason_max=REASON_MAX,
-        hold_token=access.token(config, "/ops/holds/hold"),
-        resume_token=access.token(config, "/ops/holds/resume"),
     )
 
 

@@ -10,14 +10,12 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api.context import Context, context_of, storable
-from api.ops import access
+from api.context import Context, context_of
 from api.ops.forms import form, operator
-from api.ops.frame import asked, asked_for, html, message, number, page, read
+from api.ops.frame import asked, asked_for, html, named, number, page, read_named
 from api.ops.redis_answers import of_redis
 from shared.domain.edit_histories import EditHistory
 from shared.domain.edits import PLAIN
-from shared.domain.errors import printable
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
@@ -74,11 +72,8 @@ async def show_post(request: Request) -> Response:
 
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
-    post_id = request.path_params["post_id"]
-    found = await read(request, _history_of, post_id, await of_redis()) if storable(post_id) else None
-    if found is None:
-        return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
-    post, facts, config, path = found.post, found.post.facts, context_of(request).config, f"/ops/posts/{post_id}"
+    found = await read_named(request, "post", _history_of, await of_redis())
+    post, facts = found.post, found.post.facts
     past = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER
     late = _waits(facts) and (past or (found.reason.code == "edit_waits" and found.reason.next_at is None))
     return html(
@@ -102,8 +97,6 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         key_too_old=found.key_too_old,
         timeline=_timeline(found),
         truncated=any(len(one) > MOST for one in (found.edits, found.tries, found.acts)),
-        retry_token=access.token(config, f"{path}/retry"),
-        not_sent_token=access.token(config, f"{path}/retry-not-sent"),
     )
 
 
@@ -139,9 +132,7 @@ async def retry_not_sent(request: Request) -> Response:
 
 
 async def _retry(request: Request, *, not_sent: bool) -> Response:
-    fields, post_id = await form(request), request.path_params["post_id"]
-    if not storable(post_id):
-        return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
+    fields, post_id = await form(request), named(request, "post")
     seen = {post_id: number(fields.get("seen")) or 0}
     done, too_old = await retried(context_of(request), seen, operator(request), not_sent=not_sent)
     if too_old and not not_sent:
