@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.context import Context, Here, Reader, storable
-from api.http import headers, pagination, problems, reading, refusals
+from api.http import headers, pagination, problems, reading
 from api.http.headers import Preference
 from api.http.json_answer import JsonAnswer
 from api.http.reading import NoQuery
@@ -18,7 +18,7 @@ from api.models.openapi import carries, takes
 from api.submission import recording
 from api.submission.recording import Recorded
 from shared.domain import errors
-from shared.domain.errors import Detail, NotFound
+from shared.domain.errors import Detail, NotFound, Unavailable
 from shared.domain.lifecycle import EditStatus, etag
 from shared.domain.queued_edits import EditResult
 from shared.domain.times import format_instant
@@ -154,8 +154,11 @@ async def get_edit(edit_id: str, request: Request, context: Here, key: Reader, _
     # Asked before the read: an edit that is being recorded now may be committed right after the read.
     in_hand = recording.in_hand(key.workspace_id, edit_id)
     edit = await context.read(reads.edit, key.workspace_id, edit_id) if storable(edit_id) else None
+    if edit is None and in_hand:
+        # Whether it is there cannot be said yet.
+        raise Unavailable(message=f"Edit {edit_id} is being recorded at this moment; ask again in 1 second")
     if edit is None:
-        raise refusals.EditInHand(edit_id) if in_hand else NotFound.edit(edit_id)
+        raise NotFound.edit(edit_id)
     waiting = context.submission.waiting
     wait = preference.wait if edit.status == EditStatus.QUEUED.value else None
     if wait and waiting.admits(key.workspace_id):

@@ -48,7 +48,10 @@ class JobWaiting:
                 async with asyncio.timeout(seconds):
                     await future
         finally:
-            self._leave(job_id, future)
+            waiters = self._by_job.get(job_id, set())
+            waiters.discard(future)
+            if not waiters:
+                self._by_job.pop(job_id, None)
 
     def answer_all(self) -> None:
         """Before the process ends: no request waits any longer. The jobs go on."""
@@ -61,12 +64,6 @@ class JobWaiting:
         if self._looking is not None:
             self._looking.cancel()
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
-
-    def _leave(self, job_id: str, future: asyncio.Future[None]) -> None:
-        waiters = self._by_job.get(job_id, set())
-        waiters.discard(future)
-        if not waiters:
-            self._by_job.pop(job_id, None)
 
     def _resolve(self, job_ids: Sequence[str]) -> None:
         for job_id in job_ids:

@@ -161,11 +161,8 @@ def _wanted(request: Request, content: bytes, owner: Key, wait_max: float) -> Wa
 
 
 def _new(asked: reschedule_requests.Request, owner: Key) -> Make:
-    def make(_: Connection) -> NewJob:
-        plan = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap)
-        return _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=asked.filter, items=asked.items or None)
-
-    return make
+    plan, items = reschedule_gaps.stored(asked.plan.stored(), asked.min_gap), asked.items or None
+    return lambda _: _job_of(owner, plan=plan, dry_run=asked.dry_run, filter=asked.filter, items=items)
 
 
 def reverting(job_id: str, owner: Key) -> Make:

@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -55,7 +55,7 @@ class Tally:
     name: str
     count: int = 0
     owed: int = 0
-    rounds: Coalescer[object, int] | None = None
+    rounds: Coalescer[object, int] = field(init=False)
 
 
 class RateLimits:
@@ -81,22 +81,19 @@ class RateLimits:
             if len(self._tallies) > REMEMBERED_AT_MOST:
                 self._tallies.clear()
             tally = self._tallies[key.id] = Tally(window, f"redraft:limit:{key.id}:{window}")
+            tally.rounds = Coalescer(partial(self._count, tally))
         reset = max(1, math.ceil((window + 1) * WINDOW - now))
         # A spent limit stays spent until the window ends, so a flood of refused requests does not reach Redis.
-        place = limit + 1 if tally.count > limit else await self._place(tally)
+        # Requests that come together share a trip.
+        place = limit + 1 if tally.count > limit else await tally.rounds.ask(object())
         return Usage(place <= limit, limit, max(0, limit - place), reset)
 
     async def close(self) -> None:
         """Let the connections go."""
         await self._pool.disconnect()
 
-    def _place(self, tally: Tally) -> asyncio.Future[int]:
-        """The place of one request in its window's count, from 1 on. Requests that come together share a trip."""
-        if tally.rounds is None:
-            tally.rounds = Coalescer(partial(self._count, tally))
-        return tally.rounds.ask(object())
-
     async def _count(self, tally: Tally, requests: list[object]) -> dict[object, int]:
+        """The places of requests in their window's count, from 1 on."""
         last = await self._increment(tally, len(requests))
         return {request: place for place, request in enumerate(requests, last - len(requests) + 1)}
 

@@ -4,7 +4,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from shared.domain.errors import Detail, RedraftError, Unavailable
+from shared.domain.errors import Detail, RedraftError
 from shared.domain.times import format_instant
 
 
@@ -71,10 +71,3 @@ class UnsupportedEncoding(RedraftError):
 
     code = "unsupported_media_type"
     usual = "Send the body as it is, without Content-Encoding"
-
-
-class EditInHand(Unavailable):
-    """503 for GET of an edit that is being recorded at this moment: whether it is there cannot be said yet."""
-
-    def __init__(self, edit_id: str) -> None:
-        super().__init__(message=f"Edit {edit_id} is being recorded at this moment; ask again in 1 second")

@@ -77,10 +77,6 @@ def login(config: Settings, given: tuple[str, str]) -> Login | None:
     return Login(user, acts) if known & (acts | looks) else None
 
 
-def _digest(text: str) -> bytes:
-    return sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
 def from_here(request: Request) -> bool:
     """Whether a form was sent from our own pages, as far as the browser's own headers say."""
     site = request.headers.get("sec-fetch-site")
@@ -109,5 +105,6 @@ def token_holds(config: Settings, path: str, given: str, now: float | None = Non
 
 
 def _signed(config: Settings, path: str, at: int) -> str:
-    key = _digest(f"operators' page\0{config.ops_user}\0{config.ops_password}")
+    whose = f"operators' page\0{config.ops_user}\0{config.ops_password}"
+    key = sha256(whose.encode("utf-8", "surrogatepass")).digest()
     return hmac.new(key, f"{at}\0{path}".encode(), sha256).hexdigest()

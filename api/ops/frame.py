@@ -50,10 +50,6 @@ _reading = asyncio.Semaphore(READS_AT_ONCE)
 # -- Rendering
 
 
-def _counted(number: int) -> str:
-    return f"{number:,}"
-
-
 def _capped(number: int) -> str:
     """A count that ends above MANY: `10,000+` is more than 10,000."""
     return f"{overview.MANY:,}+" if number > overview.MANY else f"{number:,}"
@@ -91,7 +87,7 @@ _templates.filters |= {
     "away": histories.away,
     "in_zone": histories.in_zone,
     "length_of_time": edit_histories.duration,
-    "counted": _counted,
+    "counted": "{:,}".format,
     "looked_at": _looked_at,
     "capped": _capped,
     "events": _events,

@@ -1,8 +1,7 @@
 """One post's history on the operators' pages, and its retry if it failed."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import structlog
@@ -46,8 +45,7 @@ TOO_OLD: Final = (
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _History:
+class _History(NamedTuple):
     """All that the page shows, newest first, and one more of each list. `failed`: why and how, of a failed post;
     `rendered`: its last render, where that did not end well. `key_too_old`: it may have gone out, under a key that is
     not used any more.
@@ -73,30 +71,21 @@ async def show_post(request: Request) -> Response:
 
 async def _page(request: Request, notice: str | None = None, kind: str = "good", status: int = 200) -> Response:
     found = await read_named(request, "post", _history_of, await of_redis())
-    post, facts = found.post, found.post.facts
+    facts = found.post.facts
     past = (found.now - facts.scheduled_time).total_seconds() > overview.LATE_AFTER
     late = _waits(facts) and (past or (found.reason.code == "edit_waits" and found.reason.next_at is None))
     return html(
         request,
         "post.html",
         status,
-        now=found.now,
         notice=notice,
         notice_kind=kind,
-        post=post,
-        account=found.account,
         plain_fields=PLAIN,
-        edits=found.edits[:FEW],
-        tries=found.tries[:MOST],
         late=late,
-        reason=found.reason,
-        acts=found.acts[:MOST],
-        failed=found.failed,
-        rendered=found.rendered,
         maybe_sent=found.failed is not None and found.failed.maybe_sent,
-        key_too_old=found.key_too_old,
         timeline=_timeline(found),
         truncated=any(len(one) > MOST for one in (found.edits, found.tries, found.acts)),
+        **found._replace(edits=found.edits[:FEW], tries=found.tries[:MOST], acts=found.acts[:MOST])._asdict(),
     )
 
 

@@ -72,17 +72,14 @@ def _judged(tx: Connection, asked: Sequence[Asked]) -> tuple[list[Fate], list[Ne
             refusal = recording.refusal(one, found, accepted_at)
             if refusal is None:
                 new.append(one.new)
-            fates.append(_queued(one.new) if refusal is None else _refused(one.new, refusal))
+            fates.append(_fate(one.new, refusal))
     return fates, new, accepted_at
 
 
-def _queued(new: NewEdit) -> Fate:
-    return {"postId": new.post_id, "status": "queued", "editId": new.id, "revision": None, "error": None}
-
-
-def _refused(new: NewEdit, error: RedraftError) -> Fate:
-    shown = problems.shown(error)
-    return {"postId": new.post_id, "status": "rejected", "editId": None, "revision": None, "error": shown}
+def _fate(new: NewEdit, refusal: RedraftError | None) -> Fate:
+    status, edit_id = ("queued", new.id) if refusal is None else ("rejected", None)
+    error = refusal and problems.shown(refusal)
+    return {"postId": new.post_id, "status": status, "editId": edit_id, "revision": None, "error": error}
 
 
 def finalize(fates: Sequence[Fate], ends: dict[str, EditResult]) -> bool:

@@ -16,7 +16,6 @@ EVERY_REFUSAL = [
     (refusals.PayloadTooLarge(131_072), "payload_too_large"),
     (refusals.UnsupportedMediaType(["application/json"]), "unsupported_media_type"),
     (refusals.UnsupportedEncoding(), "unsupported_media_type"),
-    (refusals.EditInHand("edit_1"), "unavailable"),
 ]
 
 
