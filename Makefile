@@ -10,7 +10,7 @@ JOBS ?= 3
 # Without it each process compiles our modules anew when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test check audit alerts pgbouncer nginx faults model fuzz soak bench lock clean
+.PHONY: up test check audit alerts pgbouncer typescript nginx faults model fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 
 $(VENV)/runtime: requirements.lock pyproject.toml
@@ -60,6 +60,9 @@ alerts: $(VENV)/testing ## alert rules and dashboard in a real Prometheus (Debia
 
 pgbouncer: $(VENV)/testing ## all roles through a real PgBouncer (Debian 13: apt-get install pgbouncer)
 	$(BIN)/pytest tests/deployment/real_pgbouncer.py $(ARGS)
+
+typescript: $(VENV)/testing ## a TypeScript client made of the document, under tsc --strict and at work (Node 20; npm needs the network)
+	$(BIN)/pytest tests/contract/real_typescript.py $(ARGS)
 
 nginx: $(VENV)/testing ## the proxies of docs/deployment.md as a real nginx (Debian: apt-get install nginx-light)
 	$(BIN)/pytest tests/docs/test_nginx.py tests/api/http/connections/test_nginx.py $(ARGS)

@@ -43,7 +43,7 @@ PARSED_AT_MOST = 16
 """Bodies of jobs, of 2 MiB at most, that are parsed or wait to be parsed."""
 
 LARGE_BODIES_KIB = 32 * 1024
-"""KiB of bodies with many edits, from their arrival until their edits are recorded."""
+"""KiB of bodies with many edits, from their arrival until their edits are recorded (docs/fairness.md)."""
 
 RINGS_AT_MOST = 100
 """Calls of `Context.ring` that wait for Redis, or are under way."""

@@ -120,8 +120,6 @@ def headers_of(error: RedraftError) -> dict[str, str]:
             headers["Retry-After"] = str(error.retry_after)
         case errors.PreconditionFailed() if error.revision is not None:
             headers["ETag"] = etag(error.revision)
-        case _:
-            pass
     if error.edit_id is not None:
         headers |= {"Edit-Id": error.edit_id, "Location": f"/v1/edits/{error.edit_id}"}
     return headers
@@ -142,17 +140,15 @@ def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Res
     return JsonAnswer({"error": content}, STATUS.get(error.code, 500), headers_of(error) | dict(extra or {}))
 
 
-async def on_redraft_error(request: Request, error: Exception) -> Response:
+async def on_redraft_error(request: Request, error: RedraftError) -> Response:
     """Answers an expected error. OPTIONS gets the headers that a wrong method would get."""
-    assert isinstance(error, RedraftError)  # noqa: S101  -- registered for nothing else
     if isinstance(error, refusals.MethodNotAllowed) and request.method == "OPTIONS":
         return Response(status_code=204, headers=headers_of(error))
     return response(error)
 
 
-async def on_http_error(request: Request, error: Exception) -> Response:
+async def on_http_error(request: Request, error: HTTPException) -> Response:
     """Answers what the framework refuses: an unknown route, a wrong method, a body that it cannot read."""
-    assert isinstance(error, HTTPException)  # noqa: S101  -- registered for nothing else
     path: str = request.scope["path"]
     if error.status_code == 404:
         shorter = path.rstrip("/")
@@ -178,9 +174,8 @@ def _at(request: Request, path: str, method: str) -> bool:
     return any(route.matches(asked)[0] is Match.FULL for route in request.app.router.routes)
 
 
-async def on_invalid_query(request: Request, error: Exception) -> Response:
+async def on_invalid_query(request: Request, error: RequestValidationError) -> Response:
     """Answers a query that the model of its route does not take. FastAPI reads nothing else by models here."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101  -- registered for nothing else
     return response(pagination.refusal(request, error.errors()))
 
 
@@ -190,7 +185,7 @@ async def on_surprise(request: Request, error: Exception) -> Response:
     return response(errors.Internal())
 
 
-HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+HANDLERS: Mapping[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
     RedraftError: on_redraft_error,
     HTTPException: on_http_error,
     RequestValidationError: on_invalid_query,

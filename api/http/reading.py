@@ -194,7 +194,7 @@ async def _optional_body(request: Request) -> Any:
 
 
 async def _no_body(request: Request) -> Any:
-    """None at all (None), or an empty JSON object."""
+    """The body of a route that takes no fields: none at all (None), or an empty JSON object."""
     body = await sent_body(request, ...)
     if body not in (..., {}):
         raise InvalidRequest("This route takes no fields; send no body, or {}")

@@ -96,23 +96,16 @@ def _post(new: NewPostRequest, owner: tuple[str, str, str], now: datetime, due_u
     )
 
 
+def _marked(posts: Sequence[Post], status: Status) -> list[Post]:
+    return [post for post in posts if post.facts.status is status and post.enqueued_revision is not None]
+
+
 def renders(posts: Sequence[Post]) -> list[tuple[str, int]]:
     """The renders to ring for: (post, content revision)."""
-    return [
-        (post.facts.id, post.facts.content_revision)
-        for post in posts
-        if post.facts.status is Status.PENDING_RENDER and post.enqueued_revision is not None
-    ]
+    return [(post.facts.id, post.facts.content_revision) for post in _marked(posts, Status.PENDING_RENDER)]
 
 
 def publishes(posts: Sequence[Post]) -> list[tuple[str, int, datetime | None]]:
     """The publishes to ring for: (post, schedule revision, when; None for at once)."""
-    return [
-        (
-            post.facts.id,
-            post.facts.schedule_revision,
-            None if post.facts.scheduled_time <= post.created_at else post.facts.scheduled_time,
-        )
-        for post in posts
-        if post.facts.status is Status.GENERATED and post.enqueued_revision is not None
-    ]
+    found = [(post.facts, post.facts.scheduled_time > post.created_at) for post in _marked(posts, Status.GENERATED)]
+    return [(facts.id, facts.schedule_revision, facts.scheduled_time if later else None) for facts, later in found]

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import jinja2
 import structlog
 from fastapi import APIRouter
+from markupsafe import Markup, escape
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -78,9 +79,23 @@ def asked_for(changes: dict[str, Any]) -> str:
     return ", ".join(named.get(name, name) for name in changes)
 
 
+def cell(
+    label: str, content: object = "", kind: str | None = None, *, number: bool = False, caller: Any = None
+) -> Markup:
+    """A cell of a table: `content`, or what the template calls it around. `kind`: the class of what is in it.
+
+    Not a macro: a list has hundreds of cells, and a macro takes several times as long.
+    """
+    of_number, of_kind = ' class="number"' if number else "", f' class="{kind}"' if kind else ""
+    within = escape(content if caller is None else caller())
+    html = f'<td role="cell" data-label="{label}"{of_number}><span{of_kind}>{within}</span></td>'
+    return Markup(html)  # noqa: S704  -- the content is escaped; the rest are words of our templates
+
+
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
+_templates.globals["cell"] = cell
 _templates.filters |= {
     "moment": edit_histories.moment,
     "clock": _clock,
