@@ -14,10 +14,11 @@ COPY pyproject.toml README.md LICENSE ./
 COPY api api
 COPY worker worker
 COPY shared shared
-# The build backend has done its work then. The check fails the build if anything else is missing.
+# The build backend has done its work then. The build fails if anything else is missing, said or not.
 RUN pip --python /opt/redraft/bin/python install --no-deps --no-build-isolation . \
-    && pip --python /opt/redraft/bin/python uninstall --yes packaging setuptools wheel \
-    && pip --python /opt/redraft/bin/python check
+    && pip --python /opt/redraft/bin/python uninstall --yes setuptools wheel \
+    && pip --python /opt/redraft/bin/python check \
+    && /opt/redraft/bin/python -c "import api.app, worker.tasks, worker.runtime.flower"
 
 FROM python:3.13-slim-bookworm
 # A user without a name on the host, a home for Flower's history, and nothing else that it may write to.
@@ -30,8 +31,5 @@ USER 10001:10001
 WORKDIR /var/lib/redraft
 EXPOSE 8000 5555
 STOPSIGNAL SIGTERM
-# The API's, which is the default role; docker-compose.yml has one for each of the others.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/readyz', timeout=4)"]
 ENTRYPOINT ["redraft"]
 CMD ["api", "--host=0.0.0.0"]

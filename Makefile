@@ -10,7 +10,7 @@ JOBS ?= 3
 # Without it each process compiles our modules anew when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: up test check audit alerts pgbouncer typescript nginx faults model fuzz soak bench lock clean
+.PHONY: up test check audit alerts pgbouncer typescript nginx namespaces faults model fuzz soak bench lock clean
 .DEFAULT_GOAL := up
 
 $(VENV)/runtime: requirements.lock pyproject.toml
@@ -66,6 +66,9 @@ typescript: $(VENV)/testing ## a TypeScript client made of the document, under t
 
 nginx: $(VENV)/testing ## the proxies of docs/deployment.md as a real nginx (Debian: apt-get install nginx-light)
 	$(BIN)/pytest tests/docs/test_nginx.py tests/api/http/connections/test_nginx.py $(ARGS)
+
+namespaces: $(VENV)/testing ## two API hosts and three worker hosts, links cut and delayed (root; Debian: apt-get install iproute2 iptables)
+	unshare --net $(BIN)/pytest tests/faults/real_namespaces.py $(ARGS)
 
 faults: $(VENV)/testing ## every row of the fault list, short and long forms (one row: make faults ARGS="-k row_05")
 	$(BIN)/pytest -m "not fuzz" tests/faults $(ARGS)

