@@ -78,6 +78,9 @@ async def show_overview(request: Request) -> Response:
     webhooks = await perhaps(request, webhook_backlogs.overall)
     minutes = await perhaps(request, overview.last_hour, now)
     busiest = await perhaps(request, senders.busiest, now)
+    flood = busiest.flood if busiest else None
+    if flood is not None and summary and summary.oldest and now - summary.oldest > waits.FLOOD_WAITS:
+        troubles.append(("warn", f"{flood.words}. {flood.todo}"))
     lateness = await perhaps(request, overview.lateness, now)
     return html(
         request,

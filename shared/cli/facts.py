@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
-from shared.domain.waits import Session
+from shared.domain.waits import Flood, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class DatabaseFacts:
     `unread`: what could not be read, and why.
     `oldest_edit`, `oldest_waits`: the edit that waits longest, and why it waits.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
+    `flood`: the key whose edits are most of those that wait.
     `ending_keys`: API keys that end soon, each with how long it has left, the next one first.
     """
 
@@ -106,6 +107,7 @@ class DatabaseFacts:
     oldest_edit: str = ""
     oldest_waits: str = ""
     ending_keys: tuple[tuple[str, timedelta], ...] = ()
+    flood: Flood | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from shared.cli.service_findings import failed_posts, services, webhooks
 from shared.domain import waits
 from shared.domain.edit_histories import duration, listed
 from shared.domain.failure_classes import NAMED_AT_MOST
-from shared.domain.plurals import counted
+from shared.domain.plurals import capped, counted
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
 SKEW: Final = 1.0
@@ -226,11 +226,13 @@ def _size(number: int) -> str:
 
 
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
+    if database.flood is not None and database.oldest is not None and database.oldest > waits.FLOOD_WAITS:
+        yield Finding("flood", database.flood.words, database.flood.todo)
     if database.oldest is not None and database.oldest > waits.TOO_LONG:
         why = f"The oldest, {database.oldest_edit}: {database.oldest_waits}. " if database.oldest_waits else ""
         yield Finding(
             "old_edits",
-            f"{counted(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
+            f"{capped(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
             f"{why}See all with `redraft edits list --status queued`, and one with `redraft edits show EDIT`.",
         )
     if database.late:
@@ -240,7 +242,7 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
         shown = [f"{one.post_id} ({duration(one.late)}: {one.why})" for one in first]
         yield Finding(
             "late_posts",
-            f"{counted(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",
+            f"{capped(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",
             "See them with `redraft posts stuck`, one with `redraft posts show POST`.",
         )
     for holder in database.holders:
@@ -248,7 +250,7 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
     if database.failed:
         yield Finding(
             "failed_edits",
-            f"{counted(database.failed, 'failed edit')} wait{'s' if database.failed == 1 else ''} for your decision",
+            f"{capped(database.failed, 'failed edit')} wait{'s' if database.failed == 1 else ''} for your decision",
             "See why with `redraft edits failures`; then `redraft edits requeue` or `discard` them, by id or by error.",
         )
     if database.stalled:

@@ -35,6 +35,7 @@ from shared.store import (
     locks,
     overview,
     prerequisites,
+    senders,
     session_settings,
     webhook_backlogs,
 )
@@ -208,6 +209,7 @@ _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
     "bulk jobs": lambda tx: {"stalled": tuple(health.stalled_jobs(tx, JOB_STALLED))},
     "webhooks": _webhooks,
     "API keys": _ending_keys,
+    "who sends most": lambda tx: {"flood": senders.busiest(tx, posts_store.clock(tx)).flood},
     "the publisher's answers": lambda tx: {"publisher": _said(health.publisher_answers(tx))},
     "the renderer's answers": lambda tx: {
         "renderer": _said(health.renderer_answers(tx)),

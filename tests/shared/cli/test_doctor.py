@@ -22,6 +22,7 @@ from shared.cli.doctor import doctor
 from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, Webhooks, WorkerFacts
 from shared.cli.findings import diagnose
 from shared.domain.service_answers import Outcome
+from shared.domain.waits import Flood
 from shared.store import keys
 from tests import certificates, factories
 from tests.old_postgresql import old_postgresql
@@ -128,6 +129,18 @@ def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
     finding = found(engine).pop("old_edits")
     assert "1 edit in the queue; the oldest waits for 5 min" in finding.what
     assert f"The oldest, {old}: no worker has taken it for 5 min" in finding.todo
+
+
+def test_a_flood_is_named_when_edits_wait_and_a_count_that_ends_says_so() -> None:
+    flood = Flood("ws_1", "Acme", "importer", 5000, 5000)
+
+    def said(oldest: float) -> list[str]:
+        database = DatabaseFacts(0, 0, flood=flood, queued=10_001, oldest=timedelta(seconds=oldest))
+        return [one.what for one in diagnose(Facts(database, None, None))]
+
+    assert said(10) == []
+    assert said(11) == [flood.words]
+    assert said(31) == [flood.words, "10,000+ edits in the queue; the oldest waits for 31 s"]
 
 
 @pytest.mark.parametrize(
