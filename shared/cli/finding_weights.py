@@ -30,8 +30,8 @@ WEIGHTS: Final[Sequence[frozenset[str]]] = (
     # What waits for a person's decision.
     frozenset(
         {
-            "failed_edits", "failed_posts", "failed_publisher_set_up_wrongly", "failed_renderer_set_up_wrongly",
-            "dead_webhooks",
+            "failed_edits", "failed_posts", "failed_jobs", "failed_publisher_set_up_wrongly",
+            "failed_renderer_set_up_wrongly", "dead_webhooks",
         }
     ),
 )  # fmt: skip

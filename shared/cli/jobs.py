@@ -8,7 +8,7 @@ import typer
 from shared.cli.workspaces import DATA_DIR, AsJson, echo, say, say_json, screen_width
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from shared.cli.reschedule_client import Job
 
@@ -155,7 +155,7 @@ def _row(job: "Job", now: "datetime") -> dict[str, str]:
     """A job as a terminal shows it: times are relative there."""
     from datetime import datetime  # noqa: PLC0415 - as above
 
-    from shared.domain import edit_histories, histories  # noqa: PLC0415
+    from shared.domain import histories  # noqa: PLC0415
 
     began = datetime.fromisoformat(job["createdAt"])
     ended = datetime.fromisoformat(job["finishedAt"]) if job["finishedAt"] else None
@@ -166,8 +166,15 @@ def _row(job: "Job", now: "datetime") -> dict[str, str]:
         "createdAt": histories.away(began, now) if screen_width() else job["createdAt"],
         **{name: "" if count is None else f"{count:,}" for name, count in counts.items()},
         "dryRun": "dry" if job["dryRun"] else "",
-        "took": edit_histories.duration(ended - began) if ended else "",
+        "took": _took(ended - began) if ended else "",
     }
+
+
+def _took(length: "timedelta") -> str:
+    from shared.domain import edit_histories  # noqa: PLC0415 - as above
+
+    # The API's times have whole seconds.
+    return edit_histories.duration(length) if length else "less than 1 s"
 
 
 def _now() -> "datetime":

@@ -119,8 +119,8 @@ def webhooks(found: Webhooks) -> Iterable[Finding]:
             "receiver_slow",
             f"The receiver of webhooks is slow: a call takes {duration(found.took)}, and "
             f"{capped(found.queued, 'event')} wait{'s' if found.queued == 1 else ''}",
-            "Let the receiver answer first, and do its work afterwards. Until then raise REDRAFT_WEBHOOK_CALLS of its worker, or start "
-            "more workers of the queue webhooks.",
+            "Let the receiver answer first, and do its work afterwards. Until then raise REDRAFT_WEBHOOK_CALLS of its "
+            "worker, or start more workers of the queue webhooks.",
         )
     if found.dead:
         are, them = ("is", "it") if found.dead == 1 else ("are", "them")

@@ -1,6 +1,5 @@
 """Numbers of things in a sentence. Imports nothing, so that every command may have it."""
 
-
 MANY = 10_000
 """Counts of long lists end above it: a larger one means more than so many."""
 

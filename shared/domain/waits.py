@@ -7,7 +7,7 @@ and the operators' pages say the same words.
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from shared.domain import edit_histories
@@ -174,6 +174,20 @@ def blocked(queue: str, post_id: str, found: Waits) -> Wait | None:
     return None
 
 
+CLOCK_OFF = timedelta(seconds=1)
+
+
+def clock_trouble(before: datetime, database: datetime, after: datetime) -> str | None:
+    """What is wrong with the clock of an API's machine, in a sentence. `database`: what the database's clock said
+    between its moments `before` and `after`.
+    """
+    off = min(before - database, after - database, key=abs) if not before <= database <= after else timedelta()
+    if abs(off) <= CLOCK_OFF:
+        return None
+    way = "ahead of" if off > timedelta() else "behind"
+    return f"The clock of this API's machine is {duration(abs(off))} {way} the database's. Let NTP set both clocks."
+
+
 def troubles(broker: Broker, *, webhooks: bool) -> list[str]:
     """What stops all work of a kind, in sentences. `webhooks`: whether there is a receiver."""
     if broker.away:
@@ -219,8 +233,8 @@ def advice(edit: EditHistory, found: Waits = NOTHING_FOUND) -> str:
         return f"{'Nothing to do' if wait.code == 'waits' else 'It waits'}: {wait.words}."
     if edit.status == EditStatus.FAILED:
         return (
-            "It never took effect. The worker's log says why: repair that, then requeue the edit. Or discard it if it "
-            "is no longer wanted."
+            "It never took effect. The worker's log says why, in its lines attempt_spent with the edit's id: repair "
+            "that, then requeue the edit. Or discard it if it is no longer wanted."
         )
     return {
         EditStatus.APPLIED: "Nothing to do: it took effect.",

@@ -152,9 +152,7 @@ def test_posts_that_wait_for_their_next_try_are_tried_at_once_with_one_button(
     assert "tried at once by ops" in read(ops, f"/ops/posts/{post}")
 
 
-def test_who_sends_most_stands_on_the_overview_and_a_flood_at_its_top(
-    stack: Running, ops: httpx.Client
-) -> None:
+def test_who_sends_most_stands_on_the_overview_and_a_flood_at_its_top(stack: Running, ops: httpx.Client) -> None:
     with stack.engine.begin() as tx:
         post = factories.post(tx)
         for _ in range(3):
@@ -171,7 +169,9 @@ def test_who_sends_most_stands_on_the_overview_and_a_flood_at_its_top(
                     FROM generate_series(1, :flood) n"""),
             {"post": post, "flood": FLOOD},
         )
-    assert re.search(r"The key importer of workspace \S+ floods the queue: of [\d,]+ edits that wait, 1,000 are", read(ops))
+    assert re.search(
+        r"The key importer of workspace \S+ floods the queue: of [\d,]+ edits that wait, 1,000 are", read(ops)
+    )
 
 
 def test_the_search_for_an_event_leads_to_the_event(stack: Running, ops: httpx.Client) -> None:

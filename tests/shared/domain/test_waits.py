@@ -74,7 +74,12 @@ def edit(waited: float = 2.0, **given: Any) -> EditHistory:
         ),
         (edit(5), WELL, "waits", None),
         # A worker that hangs is missed after 30 s only. Until then nothing is known, and that is not "nothing to do".
-        (edit(6), Waits(), "not_taken", "It waits: no worker has taken it for 6.0 s; `redraft doctor` looks at every part."),
+        (
+            edit(6),
+            Waits(),
+            "not_taken",
+            "It waits: no worker has taken it for 6.0 s; `redraft doctor` looks at every part.",
+        ),
         (
             edit(31),
             WELL,
@@ -196,6 +201,24 @@ def test_a_session_is_named_with_what_it_holds_up() -> None:
     session = Session(7, None, "psql", "10.0.0.7", idle=False, seconds=61, blocks=1)
     assert session.words == "Session 7 (psql, 10.0.0.7) is in one transaction for 1 min 1 s, and holds up 1 other"
     assert Lock(7, waits.who(None, "")).words.startswith("session 7 (unknown) has had the post locked: ask its user")
+
+
+@pytest.mark.parametrize(
+    ("database", "said"),
+    [
+        (0.0, None),
+        # Between the two readings, and a second beside them.
+        (0.4, None),
+        (-1.0, None),
+        (1.5, None),
+        (-1.1, "1.1 s ahead of"),
+        (600.5, "10 min behind"),
+    ],
+)
+def test_an_apis_clock_is_held_against_the_databases(database: float, said: str | None) -> None:
+    at = NOW + timedelta(seconds=database)
+    found = waits.clock_trouble(NOW, at, NOW + timedelta(seconds=0.5))
+    assert (found is None) if said is None else (found is not None and f"is {said} the database's" in found)
 
 
 def test_a_flood_is_named_with_the_commands_that_end_it() -> None:
