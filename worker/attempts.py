@@ -14,8 +14,12 @@ from shared.store import StaleWriteError, db
 from shared.store import edits as edits_store
 from shared.store import reschedule_chunks as chunks_store
 from shared.store.edits import Owed
+from shared.telemetry import logs
 
 log = structlog.get_logger(__name__)
+
+NAMED = 10
+"""Edits that one line of the log names."""
 
 
 class GiveUpError(Exception):
@@ -34,15 +38,12 @@ class Attempts(ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        surprise = (
-            isinstance(error, Exception) and not db.is_transient(error) and not isinstance(error, StaleWriteError)
-        )
-        if surprise:
-            self._surprised()
+        if isinstance(error, Exception) and not db.is_transient(error) and not isinstance(error, StaleWriteError):
+            self._surprised(error)
         elif error is not None:
             self._interrupted(error)
 
-    def _surprised(self) -> None:  # noqa: B027  -- most have nothing to do
+    def _surprised(self, error: Exception) -> None:  # noqa: B027  -- most have nothing to do
         """Our own code raised: the attempt stays counted."""
 
     @abstractmethod
@@ -113,8 +114,11 @@ class EditAttempts(Attempts):
         self.give_back()
         return self
 
-    def _surprised(self) -> None:
+    def _surprised(self, error: Exception) -> None:
         """Our own code raised. What was counted stays counted, and what was on record only is counted now."""
+        if self._begun:
+            # Without the ids, nobody who looks for a failed edit finds the fault that failed it.
+            log.warning("attempt_spent", edits=[one.id for one in self._begun[:NAMED]], error=str(logs.redacted(error)))
         if not (self._on_record and self._begun):
             return
         try:

@@ -23,7 +23,8 @@ from shared.domain import edit_histories, histories
 from shared.domain.edits import PUBLISH_NOW
 from shared.domain.errors import RedraftError, Unavailable, printable
 from shared.domain.guessing import MOST, PASS_LIVES, Guesses, Passes, Verdict, basic
-from shared.store import failed_posts, overview, webhook_log
+from shared.domain.plurals import capped
+from shared.store import failed_posts, overview
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -49,16 +50,6 @@ _reading = asyncio.Semaphore(READS_AT_ONCE)
 
 
 # -- Rendering
-
-
-def _capped(number: int) -> str:
-    """A count that ends above MANY: `10,000+` is more than 10,000."""
-    return f"{overview.MANY:,}+" if number > overview.MANY else f"{number:,}"
-
-
-def _events(number: int) -> str:
-    """A count of webhook events that ends at MANY."""
-    return f"{number:,}" + ("+" if number >= webhook_log.MANY else "")
 
 
 def _looked_at(number: int) -> str:
@@ -104,8 +95,7 @@ _templates.filters |= {
     "length_of_time": edit_histories.duration,
     "counted": "{:,}".format,
     "looked_at": _looked_at,
-    "capped": _capped,
-    "events": _events,
+    "capped": capped,
     "asked_for": asked_for,
     "unsigned": edit_histories.without_secrets,
 }

@@ -59,6 +59,7 @@ IDS_AT_ONCE = 20
 async def show_overview(request: Request) -> Response:
     """The overview."""
     broker = await of_redis()
+    began = datetime.now(UTC)
     summary, failed, late, jobs, backlogs, sessions = await asyncio.gather(
         perhaps(request, overview.summary),
         perhaps(request, edit_lists.page, EditFilter(status="failed"), None, FEW),
@@ -67,10 +68,13 @@ async def show_overview(request: Request) -> Response:
         perhaps(request, webhook_backlogs.backlogs, FEW + 1),
         perhaps(request, health.long_sessions, waits.SESSION_IDLE, waits.SESSION_LONG),
     )
-    now = summary.now if summary else datetime.now(UTC)
+    ended = datetime.now(UTC)
+    now = summary.now if summary else ended
     refused = await perhaps(request, failed_posts.groups, None, FEW // 2)
     of_a_day = await perhaps(request, failed_posts.classes, now - timedelta(days=1)) or []
     troubles = _around(broker, sessions or [], webhooks=bool(context_of(request).config.webhook_url))
+    if (clock := waits.clock_trouble(began, now, ended)) is not None:
+        troubles.append(("bad", clock))
     troubles += await perhaps(request, _troubles) or []
     held = await perhaps(request, hold_lists.sums)
     if held is not None and held.words:
@@ -78,6 +82,9 @@ async def show_overview(request: Request) -> Response:
     webhooks = await perhaps(request, webhook_backlogs.overall)
     minutes = await perhaps(request, overview.last_hour, now)
     busiest = await perhaps(request, senders.busiest, now)
+    flood = busiest.flood if busiest else None
+    if flood is not None and summary and summary.oldest and now - summary.oldest > waits.FLOOD_WAITS:
+        troubles.append(("warn", f"{flood.words}. {flood.todo}"))
     lateness = await perhaps(request, overview.lateness, now)
     return html(
         request,

@@ -102,19 +102,19 @@ def _webhooks(found: "Webhooks") -> dict[str, Any]:
 def _healthy(facts: "Facts") -> list[str]:
     """One line for each part that answered."""
     from shared.domain.edit_histories import duration  # noqa: PLC0415
-    from shared.domain.plurals import counted  # noqa: PLC0415
+    from shared.domain.plurals import capped  # noqa: PLC0415
     from shared.domain.start_rules import is_too_old  # noqa: PLC0415 - as above
 
     lines = []
     if (database := facts.database) is not None and not is_too_old(database.version):
         oldest = f", the oldest for {duration(database.oldest)}" if database.oldest is not None else ""
-        queue = f"{counted(database.queued, 'edit')} queued{oldest}, {counted(database.late, 'post')} late"
+        queue = f"{capped(database.queued, 'edit')} queued{oldest}, {capped(database.late, 'post')} late"
         lines.append(f"PostgreSQL  {database.version} answers; {queue}")
         if database.webhooks.queued or database.webhooks.outcome:
             last = f", last answer {database.webhooks.words}" if database.webhooks.words else ""
             took = database.webhooks.took
             takes = f", a call takes {duration(took)}" if took is not None else ""
-            lines.append(f"Webhooks    {database.webhooks.queued:,} waiting{last}{takes}")
+            lines.append(f"Webhooks    {capped(database.webhooks.queued)} waiting{last}{takes}")
     if (redis := facts.redis) is not None:
         lines.append(f"Redis       answers; {redis.policy}, persistence {redis.saved}")
     if (workers := facts.workers) is not None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
-from shared.domain.waits import Session
+from shared.domain.waits import Flood, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ class DatabaseFacts:
     `unread`: what could not be read, and why.
     `oldest_edit`, `oldest_waits`: the edit that waits longest, and why it waits.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
+    `failed_jobs`: bulk jobs that failed within a day, each with its error, the latest first.
+    `flood`: the key whose edits are most of those that wait.
     `ending_keys`: API keys that end soon, each with how long it has left, the next one first.
     """
 
@@ -106,6 +108,8 @@ class DatabaseFacts:
     oldest_edit: str = ""
     oldest_waits: str = ""
     ending_keys: tuple[tuple[str, timedelta], ...] = ()
+    flood: Flood | None = None
+    failed_jobs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +131,14 @@ class WorkerFacts:
     """What the broker and its workers said. `skews`: each worker's clock minus this machine's, in seconds. `versions`:
     the code that each worker runs, as far as it has reported it.
 
-    `beat`: whether beat was heard, None where that is not known.
+    `beat`: whether beat was heard, None where that is not known. `namesakes`: names that several workers have.
     """
 
     queues: tuple[Queue, ...]
     skews: Mapping[str, float] = field(default_factory=dict)
     beat: bool | None = True
     versions: Mapping[str, str] = field(default_factory=dict)
+    namesakes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,8 @@ class Facts:
     """All that was asked. None: that part did not answer; `unreachable` says so of each, by its name.
 
     `untrusted`: parts whose certificate is not trusted, and why. `broken`: probes that failed themselves. `version`:
-    the code of this command.
+    the code of this command. `api_skew`: the clock of the API's machine minus this machine's, in seconds, exact to a
+    second.
     """
 
     database: DatabaseFacts | None
@@ -154,3 +160,4 @@ class Facts:
     untrusted: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
+    api_skew: float | None = None

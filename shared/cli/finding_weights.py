@@ -22,16 +22,16 @@ WEIGHTS: Final[Sequence[frozenset[str]]] = (
     # Why something waits.
     frozenset(
         {
-            "idle_transaction", "long_transaction", "old_edits", "late_posts", "publisher_failing", "renderer_failing",
-            "renderer_busy", "receiver_failing", "receiver_slow", "webhooks_behind", "queue_full", "clock_skew",
-            "stalled_jobs", "redis_memory",
+            "idle_transaction", "long_transaction", "flood", "old_edits", "late_posts", "publisher_failing",
+            "renderer_failing", "renderer_busy", "receiver_failing", "receiver_slow", "webhooks_behind", "queue_full",
+            "clock_skew", "stalled_jobs", "redis_memory",
         }
     ),
     # What waits for a person's decision.
     frozenset(
         {
-            "failed_edits", "failed_posts", "failed_publisher_set_up_wrongly", "failed_renderer_set_up_wrongly",
-            "dead_webhooks",
+            "failed_edits", "failed_posts", "failed_jobs", "failed_publisher_set_up_wrongly",
+            "failed_renderer_set_up_wrongly", "dead_webhooks",
         }
     ),
 )  # fmt: skip

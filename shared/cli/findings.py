@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
-from shared.cli.facts import DatabaseFacts, Facts, Finding, RedisFacts, WorkerFacts
+from shared.cli.facts import DatabaseFacts, Facts, Finding, WorkerFacts
 from shared.cli.finding_weights import weight
+from shared.cli.redis_findings import of_redis
 from shared.cli.service_findings import failed_posts, services, webhooks
 from shared.domain import waits
 from shared.domain.edit_histories import duration, listed
 from shared.domain.failure_classes import NAMED_AT_MOST
-from shared.domain.plurals import counted
+from shared.domain.plurals import capped, counted
 from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
 SKEW: Final = 1.0
@@ -38,13 +39,13 @@ def _found(facts: Facts) -> list[Finding]:
     if facts.workers is not None:
         found += _workers(facts.workers, facts)
     if facts.redis is not None:
-        found += _redis(facts.redis)
+        found += of_redis(facts.redis)
     if facts.database is not None:
         found += services(facts.database)
         found += _database(facts.database)
         found += failed_posts(facts.database)
         found += webhooks(facts.database.webhooks)
-        found += _clocks(facts.database, facts.workers)
+        found += _clocks(facts.database, facts.workers, facts.api_skew)
         found += [_unread(what, said) for what, said in facts.database.unread.items()]
     if facts.workers is not None:
         found += _code(facts.workers, facts.version)
@@ -152,7 +153,8 @@ def _workers(workers: WorkerFacts, facts: Facts) -> Iterable[Finding]:
             yield Finding(
                 "no_worker",
                 f"No worker takes from the queue {queue.name}{waiting}",
-                f"Start one with `redraft worker --queues {queue.name}`; if one runs, it hangs: look into its log.",
+                f"Start one with `redraft worker --queues {queue.name}`. If one runs, it hangs: end it with SIGKILL, "
+                "and start it again if its supervisor does not.",
             )
         if queue.depth >= facts.queue_full:
             yield Finding(
@@ -161,6 +163,12 @@ def _workers(workers: WorkerFacts, facts: Facts) -> Iterable[Finding]:
                 f"Its workers do not keep up: start more with `redraft worker --queues {queue.name}`. Nothing is lost "
                 "meanwhile: the work is in the database.",
             )
+    for name, count in workers.namesakes.items():
+        yield Finding(
+            "same_names",
+            f"{count} workers are named {name}: Flower and the metrics take them for one",
+            "Start each with a name of its own: `redraft worker --queues QUEUE --name NAME`.",
+        )
     if workers.beat is False:
         yield Finding(
             "no_beat",
@@ -169,68 +177,14 @@ def _workers(workers: WorkerFacts, facts: Facts) -> Iterable[Finding]:
         )
 
 
-def _redis(redis: RedisFacts) -> Iterable[Finding]:
-    if redis.policy != "noeviction":
-        yield Finding(
-            "redis_eviction",
-            f"Redis may drop messages when it is full (maxmemory-policy {redis.policy})",
-            "Set `maxmemory-policy noeviction`, in its configuration and with CONFIG SET.",
-        )
-    if redis.saved in ("nothing", "rdb"):
-        yield Finding(
-            "redis_persistence",
-            "Redis keeps nothing on disk: a restart forgets every message"
-            if redis.saved == "nothing"
-            else "Redis keeps snapshots only: a crash forgets the messages since the last one",
-            "Set `appendonly yes`. Nothing is lost without it, but after each restart edits and publishes wait for the "
-            "rescue.",
-        )
-    if redis.refuses:
-        yield Finding(
-            "redis_refuses_writes",
-            f"Redis refuses writes: {redis.refuses}",
-            f"Edits are accepted and safe, but no worker is woken until Redis takes writes again. {_cause(redis)}",
-        )
-    if redis.saving_fails:
-        yield Finding(
-            "redis_saving_fails",
-            "Redis cannot write to its disk",
-            "Look into its log; a full disk is the usual reason. It may refuse messages until then.",
-        )
-    if redis.most and redis.used > redis.most * 0.9 and not redis.refuses:
-        yield Finding(
-            "redis_memory",
-            f"Redis uses {_size(redis.used)} of the {_size(redis.most)} of memory that it may",
-            "Raise maxmemory, or find what else lives in it: Redraft needs a few megabytes.",
-        )
-
-
-def _cause(redis: RedisFacts) -> str:
-    """Why Redis refuses writes, as far as its own numbers tell."""
-    if redis.most and redis.used >= redis.most * 0.9:
-        used = f"It uses {_size(redis.used)}, and its maxmemory is {_size(redis.most)}."
-        return f"{used} Raise maxmemory with CONFIG SET, or find what else lives in it."
-    if redis.saving_fails:
-        return "It cannot write to its disk: a full disk is the usual reason."
-    return "Its memory or its disk is full, or REDRAFT_REDIS_URL names a replica."
-
-
-def _size(number: int) -> str:
-    """`512 B`, `1.5 MB`."""
-    size, unit = float(number), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
+    if database.flood is not None and database.oldest is not None and database.oldest > waits.FLOOD_WAITS:
+        yield Finding("flood", database.flood.words, database.flood.todo)
     if database.oldest is not None and database.oldest > waits.TOO_LONG:
         why = f"The oldest, {database.oldest_edit}: {database.oldest_waits}. " if database.oldest_waits else ""
         yield Finding(
             "old_edits",
-            f"{counted(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
+            f"{capped(database.queued, 'edit')} in the queue; the oldest waits for {duration(database.oldest)}",
             f"{why}See all with `redraft edits list --status queued`, and one with `redraft edits show EDIT`.",
         )
     if database.late:
@@ -240,7 +194,7 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
         shown = [f"{one.post_id} ({duration(one.late)}: {one.why})" for one in first]
         yield Finding(
             "late_posts",
-            f"{counted(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",
+            f"{capped(database.late, 'post')} should have gone out and did not, first of them {'; '.join(shown)}",
             "See them with `redraft posts stuck`, one with `redraft posts show POST`.",
         )
     for holder in database.holders:
@@ -248,8 +202,16 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
     if database.failed:
         yield Finding(
             "failed_edits",
-            f"{counted(database.failed, 'failed edit')} wait{'s' if database.failed == 1 else ''} for your decision",
+            f"{capped(database.failed, 'failed edit')} wait{'s' if database.failed == 1 else ''} for your decision",
             "See why with `redraft edits failures`; then `redraft edits requeue` or `discard` them, by id or by error.",
+        )
+    if database.failed_jobs:
+        shown = [f"{job} ({error})" for job, error in database.failed_jobs[:NAMED_AT_MOST]]
+        yield Finding(
+            "failed_jobs",
+            f"{counted(len(database.failed_jobs), 'bulk job')} failed within a day: {'; '.join(shown)}",
+            "What a job moved stays moved: `redraft jobs show JOB` says how far it came. The log of its worker names "
+            "the error. Repair that, then send the job again.",
         )
     if database.stalled:
         yield Finding(
@@ -267,11 +229,15 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
         )
 
 
-def _clocks(database: DatabaseFacts, workers: WorkerFacts | None) -> Iterable[Finding]:
+def _clocks(database: DatabaseFacts, workers: WorkerFacts | None, api: float | None) -> Iterable[Finding]:
     """Compare clocks with the database's clock, which decides about time."""
     todo = "Let NTP set both clocks. Publishes are handed out by the worker's clock and judged by the database's."
     if abs(database.skew) - database.skew_within > SKEW:
         yield Finding("clock_skew", f"This machine's clock is {_off(-database.skew)} the database's", todo)
+    if api is not None and abs(api - database.skew) - database.skew_within > SKEW + 1:
+        yield Finding(
+            "clock_skew", f"The clock of the API's machine is {_off(api - database.skew)} the database's", todo
+        )
     for name, skew in sorted((workers.skews if workers else {}).items()):
         off = skew - database.skew
         # A heartbeat has been under way for some milliseconds, at most for as long as a busy worker is.

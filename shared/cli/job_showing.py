@@ -77,5 +77,6 @@ def row(job: Job, now: datetime) -> dict[str, str]:
         "createdAt": histories.away(began, now) if screen_width() else job["createdAt"],
         **{name: "" if count is None else f"{count:,}" for name, count in counts.items()},
         "dryRun": "dry" if job["dryRun"] else "",
-        "took": edit_histories.duration(ended - began) if ended else "",
+        # The API's times have whole seconds.
+        "took": (edit_histories.duration(ended - began) if ended > began else "less than 1 s") if ended else "",
     }

@@ -35,6 +35,7 @@ from shared.store import (
     locks,
     overview,
     prerequisites,
+    senders,
     session_settings,
     webhook_backlogs,
 )
@@ -90,6 +91,7 @@ def examine(database_url: str, *, api_url: str = "", flower_url: str = "") -> Fa
         untrusted=untrusted,
         broken=broken,
         version=worker_probes.shown(*code_version()),
+        api_skew=known.get("API"),
     )
 
 
@@ -205,9 +207,13 @@ _READS: Final[Mapping[str, Callable[[Connection], dict[str, Any]]]] = {
     "the queue of edits": _summary,
     "failed posts": _failed,
     "open transactions": _sessions,
-    "bulk jobs": lambda tx: {"stalled": tuple(health.stalled_jobs(tx, JOB_STALLED))},
+    "bulk jobs": lambda tx: {
+        "stalled": tuple(health.stalled_jobs(tx, JOB_STALLED)),
+        "failed_jobs": tuple(health.failed_jobs(tx, FAILED_WITHIN)),
+    },
     "webhooks": _webhooks,
     "API keys": _ending_keys,
+    "who sends most": lambda tx: {"flood": senders.busiest(tx, posts_store.clock(tx)).flood},
     "the publisher's answers": lambda tx: {"publisher": _said(health.publisher_answers(tx))},
     "the renderer's answers": lambda tx: {
         "renderer": _said(health.renderer_answers(tx)),
@@ -281,7 +287,7 @@ def _snapshots(client: redis.Redis) -> str:
     return "rdb" if next(iter(said.values()), "") else "nothing"
 
 
-CHECKS: Final[Mapping[str, Callable[[str], None]]] = {
+CHECKS: Final[Mapping[str, Callable[[str], Any]]] = {
     "API": service_probes.answers_ok,
     # It knows no HEAD, and would log each.
     "Flower": partial(service_probes.answers, method="GET"),

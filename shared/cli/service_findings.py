@@ -11,7 +11,7 @@ from typing import Final
 from shared.cli.facts import DatabaseFacts, Finding, Said, Webhooks
 from shared.domain.edit_histories import duration
 from shared.domain.failure_classes import NAMED_AT_MOST, FailureClass, answers_alike, counted_words, shortened
-from shared.domain.plurals import counted
+from shared.domain.plurals import capped, counted
 from shared.domain.service_answers import FAILURES, Outcome
 
 FAILED_WITHIN: Final = timedelta(days=1)
@@ -110,7 +110,7 @@ def webhooks(found: Webhooks) -> Iterable[Finding]:
         wrongly = found.outcome is Outcome.MISCONFIGURED
         yield Finding(
             "webhooks_behind" if behind else "receiver_set_up_wrongly" if wrongly else "receiver_failing",
-            f"{counted(found.queued, 'webhook event')} {waits}{oldest}; {answer}",
+            f"{capped(found.queued, 'webhook event')} {waits}{oldest}; {answer}",
             "Look into the receiver. If it is well, check REDRAFT_WEBHOOK_URL and REDRAFT_SERVICE_SECRET of its "
             "worker. `redraft webhooks status` shows each workspace, `redraft webhooks show EVENT` each try.",
         )
@@ -118,15 +118,15 @@ def webhooks(found: Webhooks) -> Iterable[Finding]:
         yield Finding(
             "receiver_slow",
             f"The receiver of webhooks is slow: a call takes {duration(found.took)}, and "
-            f"{counted(found.queued, 'event')} wait{'s' if found.queued == 1 else ''}",
-            "Let it answer first and work afterwards. Until then raise REDRAFT_WEBHOOK_CALLS of its worker, or start "
-            "more workers of the queue webhooks.",
+            f"{capped(found.queued, 'event')} wait{'s' if found.queued == 1 else ''}",
+            "Let the receiver answer first, and do its work afterwards. Until then raise REDRAFT_WEBHOOK_CALLS of its "
+            "worker, or start more workers of the queue webhooks.",
         )
     if found.dead:
         are, them = ("is", "it") if found.dead == 1 else ("are", "them")
         yield Finding(
             "dead_webhooks",
-            f"{counted(found.dead, 'webhook event')} {are} dead: the receiver answered 410, or did not take "
+            f"{capped(found.dead, 'webhook event')} {are} dead: the receiver answered 410, or did not take "
             f"{them} for 24 hours",
             "Repair the receiver. See them with `redraft webhooks list`, then send them again with `redraft webhooks "
             "resend --since TIME --status dead`.",

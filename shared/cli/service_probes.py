@@ -1,5 +1,7 @@
 """A real request to each part that speaks HTTP: with a TLS handshake, and with the authorities that workers trust."""
 
+import time
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -13,11 +15,19 @@ class UntrustedError(Exception):
     """The server's certificate is not trusted, or is another server's. Its text says why."""
 
 
-def answers_ok(url: str) -> None:
-    """Whether an API of ours answers 200 there; a frozen one still accepts connections. Raises as `answers`."""
-    status = _status("GET", url)
+def answers_ok(url: str) -> float | None:
+    """Whether an API of ours answers 200 there; a frozen one still accepts connections. Raises as `answers`.
+
+    Returned: its clock minus ours in seconds, exact to a second; None where it does not tell.
+    """
+    status, date = _asked("GET", url)
     if status != HTTPStatus.OK:
         raise OSError(0, f"it answers {status}")
+    try:
+        # A date has whole seconds: on average, half a second is cut off.
+        return parsedate_to_datetime(date).timestamp() + 0.5 - time.time()
+    except ValueError:
+        return None
 
 
 def answers(url: str, method: str = "HEAD") -> None:
@@ -26,12 +36,13 @@ def answers(url: str, method: str = "HEAD") -> None:
 
     Raises UntrustedError; OSError where there is no answer.
     """
-    status = _status(method, url)
+    status, _ = _asked(method, url)
     if status in _NO_BACKEND:
         raise OSError(0, f"it answers {status}")
 
 
-def _status(method: str, url: str) -> int:
+def _asked(method: str, url: str) -> tuple[int, str]:
+    """The status of the answer, and its Date."""
     # As the workers' own connections: SSL_CERT_FILE counts, proxies of the environment do not.
     tls = httpx.create_ssl_context() if url.startswith("https:") else False
     try:
@@ -39,7 +50,7 @@ def _status(method: str, url: str) -> int:
             httpx.Client(timeout=PATIENCE, trust_env=False, verify=tls) as client,
             client.stream(method, url) as answer,
         ):
-            return answer.status_code
+            return answer.status_code, answer.headers.get("date", "")
     except httpx.TimeoutException as error:
         raise OSError(0, "no answer in time") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:

@@ -30,10 +30,12 @@ def workers() -> WorkerFacts:
     app = queue.sender()
     with ThreadPoolExecutor(1, thread_name_prefix="doctor-events") as thread:
         listening = thread.submit(_listen, app)
-        replies: Mapping[str, Any] = app.control.inspect(timeout=REPLIES_WITHIN).active_queues() or {}
+        # Not by `inspect`: of two workers of one name it shows one, and warns on the terminal.
+        replies = app.control.broadcast("active_queues", reply=True, timeout=REPLIES_WITHIN) or []
         skews = listening.result()
     takes: dict[str, list[str]] = {}
-    for worker, queues in replies.items():
+    answered = [(worker, queues) for reply in replies for worker, queues in reply.items()]
+    for worker, queues in answered:
         for one in queues or ():
             takes.setdefault(one["name"], []).append(worker)
     after = depths()
@@ -44,7 +46,9 @@ def workers() -> WorkerFacts:
         # A living beat sends nothing while so many messages wait. And a worker may have taken what beat sent.
         beat = None
     queues = tuple(Queue(name, after[name], tuple(sorted(takes.get(name, ())))) for name in task_names.QUEUES)
-    return WorkerFacts(queues, skews, beat, _versions(replies.keys()))
+    names = Counter(worker for worker, _ in answered)
+    namesakes = {name: count for name, count in names.items() if count > 1}
+    return WorkerFacts(queues, skews, beat, _versions(names), namesakes)
 
 
 def _taken_of_beat() -> dict[tuple[str, str], float]:
@@ -83,7 +87,9 @@ def _listen(app: Any) -> dict[str, float]:
     skews: dict[str, float] = {}
 
     def beats(event: Mapping[str, Any]) -> None:
-        skews[str(event["hostname"])] = float(event["timestamp"]) - float(event["local_received"])
+        # Of two workers of one name, the clock that is further off counts.
+        skew = float(event["timestamp"]) - float(event["local_received"])
+        skews[event["hostname"]] = max(skew, skews.get(event["hostname"], skew), key=abs)
 
     seconds = listening()
     with app.connection_for_read() as connection:

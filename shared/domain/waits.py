@@ -4,9 +4,10 @@ Pure. shared/store/locks.py finds the lock, and shared/broker/redis_health.py as
 and the operators' pages say the same words.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from shared.domain import edit_histories
@@ -15,7 +16,9 @@ from shared.domain.lifecycle import EditStatus
 
 TOO_LONG = timedelta(seconds=30)
 """A worker takes an edit within seconds. One that waits longer needs a look."""
-
+PROMPT = timedelta(seconds=5)
+"""An edit that waits longer has a reason, though it may not be known: Redraft finds what a worker
+lost within that time."""
 
 SESSION_IDLE, SESSION_LONG = 10.0, 30.0
 """Seconds. A session that does nothing in an open transaction for the one, or works in it for the other, is named."""
@@ -77,6 +80,36 @@ class Session:
 def who(*parts: str | None) -> str:
     """A session as operators read it: `psql, kim, 10.0.0.7`, of what is known."""
     return ", ".join(part for part in parts if part) or "unknown"
+
+
+FLOOD = 1000
+"""Edits of one key that wait. If they are more than half of all, they are the reason that others wait."""
+FLOOD_WAITS = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """A key that sends more edits than the workers apply: `waiting` of the `looked_at` edits that wait are its own."""
+
+    workspace_id: str
+    workspace: str
+    key: str
+    waiting: int
+    looked_at: int
+
+    @property
+    def words(self) -> str:
+        """`The key importer of workspace Acme floods the queue: …`."""
+        share = f"of {self.looked_at:,} edits that wait, {self.waiting:,} are its own"
+        return f"The key {self.key} of workspace {self.workspace} floods the queue: {share}"
+
+    @property
+    def todo(self) -> str:
+        where = f"--key {shlex.quote(self.key)} --workspace {self.workspace_id}"
+        return (
+            f"Ask its owner to send less. `redraft keys list {self.workspace_id}` has the key's id, and `redraft keys "
+            f"revoke ID` stops it. `redraft edits discard --status queued {where}` ends what waits."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +174,20 @@ def blocked(queue: str, post_id: str, found: Waits) -> Wait | None:
     return None
 
 
+CLOCK_OFF = timedelta(seconds=1)
+
+
+def clock_trouble(before: datetime, database: datetime, after: datetime) -> str | None:
+    """What is wrong with the clock of an API's machine, in a sentence. `database`: what the database's clock said
+    between its moments `before` and `after`.
+    """
+    off = min(before - database, after - database, key=abs) if not before <= database <= after else timedelta()
+    if abs(off) <= CLOCK_OFF:
+        return None
+    way = "ahead of" if off > timedelta() else "behind"
+    return f"The clock of this API's machine is {duration(abs(off))} {way} the database's. Let NTP set both clocks."
+
+
 def troubles(broker: Broker, *, webhooks: bool) -> list[str]:
     """What stops all work of a kind, in sentences. `webhooks`: whether there is a receiver."""
     if broker.away:
@@ -172,7 +219,7 @@ def of_edit(edit: EditHistory, found: Waits = NOTHING_FOUND) -> Wait | None:
             "spent; the worker's log says why it died"
         )
         return Wait("worker_died", words)
-    if edit.waited <= TOO_LONG:
+    if edit.waited <= PROMPT:
         return Wait("waits", "its worker takes it within seconds")
     before = (found.broker.waiting or {}).get("edits", 0)
     queue = f"; {before:,} messages wait on the queue edits" if before > 1 else ""
@@ -186,8 +233,8 @@ def advice(edit: EditHistory, found: Waits = NOTHING_FOUND) -> str:
         return f"{'Nothing to do' if wait.code == 'waits' else 'It waits'}: {wait.words}."
     if edit.status == EditStatus.FAILED:
         return (
-            "It never took effect. The worker's log says why: repair that, then requeue the edit. Or discard it if it "
-            "is no longer wanted."
+            "It never took effect. The worker's log says why, in its lines attempt_spent with the edit's id: repair "
+            "that, then requeue the edit. Or discard it if it is no longer wanted."
         )
     return {
         EditStatus.APPLIED: "Nothing to do: it took effect.",

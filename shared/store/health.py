@@ -4,6 +4,7 @@ which sessions hold locks for too long.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -62,6 +63,9 @@ _STALLED = text("""
     SELECT id FROM reschedules WHERE status IN ('queued', 'running')
         AND touched_at < clock_timestamp() - make_interval(secs => :age) ORDER BY id LIMIT 20""")
 
+_FAILED_JOBS = text("""
+    SELECT id, error FROM (SELECT id, status, error, finished_at FROM reschedules ORDER BY id DESC LIMIT 1000) latest
+    WHERE status = 'failed' AND finished_at > clock_timestamp() - :within ORDER BY id DESC LIMIT 20""")
 
 MANY = 10_000
 FAILING = (FAILURES - {Outcome.MISCONFIGURED}) | {Outcome.UNKNOWN}
@@ -152,6 +156,11 @@ def failing(answers: Iterable[Answered]) -> tuple[int, list[tuple[str, int]]]:
     """
     found = [one for one in answers if one.outcome in FAILING]
     return sum(one.count for one in found), [group for one in found for group in one.groups]
+
+
+def failed_jobs(tx: Connection, within: timedelta) -> list[tuple[str, str]]:
+    """Of the latest bulk jobs, those that failed within this time, each with its error. The latest first."""
+    return [(job, error) for job, error in tx.execute(_FAILED_JOBS, {"within": within})]
 
 
 def stalled_jobs(tx: Connection, age: float) -> list[str]:

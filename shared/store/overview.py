@@ -13,11 +13,11 @@ from sqlalchemy import Connection, text
 
 from shared.domain import reschedule_gaps
 from shared.domain.ids import new_id
+from shared.domain.plurals import MANY
 from shared.domain.service_answers import WORKER_GONE
 from shared.domain.times import Duration
 from shared.store.hold_tables import DUE_AT, FREE
 
-MANY = 10_000
 LATE_AFTER = 10.0
 """Seconds: a post overdue by 2 s is sent again every 5 s, so a post that is 10 s late has been sent again."""
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, text
 
 from shared.domain.ids import first_id
+from shared.domain.waits import FLOOD, Flood
 
 LOOKED_AT = 5_000
 """Edits that are looked at: the newest ones, and as many that wait."""
@@ -29,12 +30,21 @@ class Sender:
 @dataclass(frozen=True, slots=True)
 class Senders:
     """The busiest first. `since`: when the oldest edit that was looked at was accepted, or WITHIN ago. `truncated`: of
-    the edits that wait only LOOKED_AT were looked at.
+    the edits that wait only LOOKED_AT were looked at; `looked_at`: how many those are.
     """
 
     senders: list[Sender]
     since: datetime
     truncated: bool
+    looked_at: int = 0
+
+    @property
+    def flood(self) -> Flood | None:
+        """The key whose edits are most of those that wait, if those are many."""
+        for one in self.senders:
+            if one.waiting >= FLOOD and one.waiting * 2 > self.looked_at:
+                return Flood(one.workspace_id, one.workspace, one.key, one.waiting, self.looked_at)
+        return None
 
 
 # The newest by the primary key: ids sort by time. Those that wait by ix_edits_queue, which is in the order of posts.
@@ -47,7 +57,7 @@ _SENDERS = text("""
         WHERE status = 'queued' LIMIT :looked_at)
     SELECT s.workspace_id, coalesce(w.name, s.workspace_id), s.requested_by, s.moves, s.accepted, s.waiting,
         (SELECT CASE WHEN count(*) = :looked_at THEN min(created_at) END FROM newest),
-        (SELECT count(*) = :looked_at FROM waiting)
+        (SELECT count(*) FROM waiting)
     FROM (
         SELECT workspace_id, requested_by, moves, CAST(sum(accepted) AS integer) AS accepted,
             CAST(sum(waiting) AS integer) AS waiting
@@ -64,4 +74,5 @@ def busiest(tx: Connection, now: datetime, limit: int = 5) -> Senders:
     given = {"floor": first_id("edit", since.timestamp()), "looked_at": LOOKED_AT, "limit": limit}
     rows = tx.execute(_SENDERS, given).all()
     cut: datetime | None = rows[0][6] if rows else None
-    return Senders([Sender(*row[:6]) for row in rows], cut or since, bool(rows and rows[0][7]))
+    waiting: int = rows[0][7] if rows else 0
+    return Senders([Sender(*row[:6]) for row in rows], cut or since, waiting == LOOKED_AT, waiting)

@@ -96,8 +96,8 @@ def backlogs(tx: Connection, limit: int = WORKSPACES) -> list[Backlog]:
 
 @dataclass(frozen=True, slots=True)
 class Overall:
-    """All backlogs together: what `redraft doctor` judges. Counts of MANY mean at least so many. `typical`: of the
-    workspace that waits longest.
+    """All backlogs together: what `redraft doctor` judges. Counts end above MANY. `typical`: of the workspace
+    that waits longest.
     """
 
     now: datetime
@@ -118,7 +118,7 @@ _TOTALS = text("""
 
 def overall(tx: Connection) -> Overall:
     """The sum over all workspaces, the latest answer to any of them, and how long the calls take."""
-    queued, dead = tx.execute(_TOTALS, {"many": MANY}).one()
+    queued, dead = tx.execute(_TOTALS, {"many": MANY + 1}).one()
     rows = tx.execute(_WORKSPACES, {"limit": 1_000_000}).all()
     answers = (answer_of(*row[3:]) for row in rows)
     last = max((one for one in answers if one is not None), key=lambda one: one.at, default=None)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from shared.domain.edit_histories import EditHistory
 from shared.domain.lifecycle import EditStatus
@@ -155,14 +156,19 @@ def test_an_edit_that_raises_costs_its_neighbours_nothing_but_an_isolated_run(
         poison = factories.edit(tx, post, {"caption": "poison"})
         after = factories.edit(tx, post, {"caption": "after"})
         neighbour = factories.edit(tx, other, {"caption": "mine"})
-    for _ in range(12):
-        try:
-            apply_edits([post, other])
-        except ZeroDivisionError:
-            continue
+    with capture_logs() as said:
+        for _ in range(12):
+            try:
+                apply_edits([post, other])
+            except ZeroDivisionError:
+                continue
     ended = {edit: factories.row(engine, "edits", edit) for edit in (poison, after, neighbour)}
     assert [ended[edit].status for edit in (poison, after, neighbour)] == ["failed", "applied", "applied"]
     assert (ended[poison].attempts, ended[after].attempts, ended[neighbour].attempts) == (5, 2, 2)
+    # An operator who has the edit's id finds the fault in the log.
+    spent = [line for line in said if line["event"] == "attempt_spent" and poison in line["edits"]]
+    assert len(spent) >= 5
+    assert {line["error"] for line in spent} == {"ZeroDivisionError"}
 
 
 def test_an_edit_of_a_newer_version_is_never_applied_without_the_field_that_is_unknown_here(engine: Engine) -> None:

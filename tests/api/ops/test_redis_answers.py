@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from api.ops import pages
 from shared.domain.ids import new_id
-from shared.domain.waits import Broker, Session
+from shared.domain.waits import FLOOD, Broker, Session
 from shared.local.postgres import PostgreSQL
 from tests import factories
 from tests import processes as real
@@ -152,14 +152,26 @@ def test_posts_that_wait_for_their_next_try_are_tried_at_once_with_one_button(
     assert "tried at once by ops" in read(ops, f"/ops/posts/{post}")
 
 
-def test_who_sends_most_stands_on_the_overview(stack: Running, ops: httpx.Client) -> None:
+def test_who_sends_most_stands_on_the_overview_and_a_flood_at_its_top(stack: Running, ops: httpx.Client) -> None:
     with stack.engine.begin() as tx:
         post = factories.post(tx)
         for _ in range(3):
             factories.edit(tx, post, {"caption": "x"})
         tx.execute(text("UPDATE edits SET id = :id WHERE post_id = :post AND seq = (SELECT max(seq) FROM edits)"),
                    {"id": new_id("edit"), "post": post})  # fmt: skip
-    assert "Who sends most" in read(ops)
+    page = read(ops)
+    assert "Who sends most" in page
+    assert "floods the queue" not in page
+    with stack.engine.begin() as tx:
+        tx.execute(
+            text("""INSERT INTO edits (id, post_id, workspace_id, changes, requested_by, created_at)
+                    SELECT 'edit_flood' || n, :post, 'ws_test', '{}', 'importer', now() - interval '11 s'
+                    FROM generate_series(1, :flood) n"""),
+            {"post": post, "flood": FLOOD},
+        )
+    assert re.search(
+        r"The key importer of workspace \S+ floods the queue: of [\d,]+ edits that wait, 1,000 are", read(ops)
+    )
 
 
 def test_the_search_for_an_event_leads_to_the_event(stack: Running, ops: httpx.Client) -> None:

@@ -17,11 +17,12 @@ from typer.testing import CliRunner, Result
 
 from shared import task_names
 from shared.broker import queue, redis_state
-from shared.cli import finding_weights, findings, probes, service_findings, worker_probes
+from shared.cli import finding_weights, findings, probes, redis_findings, service_findings, worker_probes
 from shared.cli.doctor import doctor
 from shared.cli.facts import DatabaseFacts, Facts, Finding, Late, Queue, RedisFacts, Webhooks, WorkerFacts
 from shared.cli.findings import diagnose
 from shared.domain.service_answers import Outcome
+from shared.domain.waits import Flood
 from shared.store import keys
 from tests import certificates, factories
 from tests.old_postgresql import old_postgresql
@@ -128,6 +129,34 @@ def test_an_edit_that_waits_too_long_is_found(engine: Engine) -> None:
     finding = found(engine).pop("old_edits")
     assert "1 edit in the queue; the oldest waits for 5 min" in finding.what
     assert f"The oldest, {old}: no worker has taken it for 5 min" in finding.todo
+
+
+def test_a_flood_is_named_when_edits_wait_and_a_count_that_ends_says_so() -> None:
+    flood = Flood("ws_1", "Acme", "importer", 5000, 5000)
+
+    def said(oldest: float) -> list[str]:
+        database = DatabaseFacts(0, 0, flood=flood, queued=10_001, oldest=timedelta(seconds=oldest))
+        return [one.what for one in diagnose(Facts(database, None, None))]
+
+    assert said(10) == []
+    assert said(11) == [flood.words]
+    assert said(31) == [flood.words, "10,000+ edits in the queue; the oldest waits for 31 s"]
+
+
+def test_bulk_jobs_that_failed_within_a_day_are_found(engine: Engine) -> None:
+    insert = """INSERT INTO reschedules
+            (id, workspace_id, api_key_id, requested_by, status, dry_run, plan, error, finished_at)
+        VALUES (:id, 'ws_test', 'k', 'k', :status, false, '{}', :error, now() - make_interval(hours => :ago))"""
+    run(engine, insert, id="rsch_1", status="failed", error="Gave up", ago=25)
+    run(engine, insert, id="rsch_2", status="failed", error="Gave up", ago=23)
+    run(engine, insert, id="rsch_3", status="canceled", error=None, ago=1)
+    assert found(engine)["failed_jobs"].what == "1 bulk job failed within a day: rsch_2 (Gave up)"
+
+
+def test_workers_of_one_name_are_found_and_the_clock_that_is_wrong_is_seen() -> None:
+    workers = WorkerFacts((Queue("edits", 0, ("edits@a", "edits@a")),), namesakes={"edits@a": 2})
+    [finding] = diagnose(Facts(None, None, workers))
+    assert finding.what == "2 workers are named edits@a: Flower and the metrics take them for one"
 
 
 @pytest.mark.parametrize(
@@ -411,6 +440,12 @@ def test_clocks_are_held_against_the_databases() -> None:
         facts = Facts(DatabaseFacts(database, within), None, WorkerFacts(queues, {"edits@a": worker}))
         return [finding.what for finding in diagnose(facts) if finding.code == "clock_skew"]
 
+    def of_api(database: float, api: float) -> list[str]:
+        return [finding.what for finding in diagnose(Facts(DatabaseFacts(database, 0.01), None, None, api_skew=api))]
+
+    # An answer's date is exact to a second.
+    assert of_api(0, 1.9) == of_api(0.9, -1) == []
+    assert of_api(0, -600) == ["The clock of the API's machine is 10 min behind the database's"]
     assert off(0.2, 0.2) == []
     assert off(5, 5) == ["This machine's clock is 5.0 s behind the database's"]
     assert off(0, -4) == ["The clock of worker edits@a is 4.0 s behind the database's"]
@@ -578,7 +613,9 @@ def test_the_heaviest_finding_comes_first() -> None:
 
 
 def test_the_weights_name_codes_that_exist() -> None:
-    source = "".join(Path(str(one.__file__)).read_text(encoding="utf-8") for one in (findings, service_findings))
+    source = "".join(
+        Path(str(one.__file__)).read_text(encoding="utf-8") for one in (findings, redis_findings, service_findings)
+    )
     for code in frozenset().union(*finding_weights.WEIGHTS):
         made = code.replace("publisher", "{service.name}").replace("renderer", "{service.name}")
         assert any(one in source for one in (f'"{code}"', f'"{made}"', f'f"{made}"')) or code.startswith(

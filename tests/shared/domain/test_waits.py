@@ -9,7 +9,7 @@ from shared.domain import reasons, waits
 from shared.domain.edit_histories import EditHistory
 from shared.domain.reasons import LastTry, Row
 from shared.domain.service_answers import Outcome, Past
-from shared.domain.waits import Broker, Lock, Session, Waits
+from shared.domain.waits import Broker, Flood, Lock, Session, Waits
 from shared.task_names import QUEUES
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -72,7 +72,14 @@ def edit(waited: float = 2.0, **given: Any) -> EditHistory:
                 "attempts are spent; the worker's log says why it died."
             ),
         ),
-        (edit(30), WELL, "waits", None),
+        (edit(5), WELL, "waits", None),
+        # A worker that hangs is missed after 30 s only. Until then nothing is known, and that is not "nothing to do".
+        (
+            edit(6),
+            Waits(),
+            "not_taken",
+            "It waits: no worker has taken it for 6.0 s; `redraft doctor` looks at every part.",
+        ),
         (
             edit(31),
             WELL,
@@ -194,3 +201,30 @@ def test_a_session_is_named_with_what_it_holds_up() -> None:
     session = Session(7, None, "psql", "10.0.0.7", idle=False, seconds=61, blocks=1)
     assert session.words == "Session 7 (psql, 10.0.0.7) is in one transaction for 1 min 1 s, and holds up 1 other"
     assert Lock(7, waits.who(None, "")).words.startswith("session 7 (unknown) has had the post locked: ask its user")
+
+
+@pytest.mark.parametrize(
+    ("database", "said"),
+    [
+        (0.0, None),
+        # Between the two readings, and a second beside them.
+        (0.4, None),
+        (-1.0, None),
+        (1.5, None),
+        (-1.1, "1.1 s ahead of"),
+        (600.5, "10 min behind"),
+    ],
+)
+def test_an_apis_clock_is_held_against_the_databases(database: float, said: str | None) -> None:
+    at = NOW + timedelta(seconds=database)
+    found = waits.clock_trouble(NOW, at, NOW + timedelta(seconds=0.5))
+    assert (found is None) if said is None else (found is not None and f"is {said} the database's" in found)
+
+
+def test_a_flood_is_named_with_the_commands_that_end_it() -> None:
+    flood = Flood("ws_1", "Acme", "the importer", 5000, 5001)
+    assert flood.words == (
+        "The key the importer of workspace Acme floods the queue: of 5,001 edits that wait, 5,000 are its own"
+    )
+    assert "`redraft keys list ws_1`" in flood.todo
+    assert "`redraft edits discard --status queued --key 'the importer' --workspace ws_1`" in flood.todo

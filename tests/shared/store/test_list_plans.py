@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, TextClause, create_engine, pool, text
 
+from shared.domain.plurals import MANY
 from shared.local.postgres import PostgreSQL
 from shared.store import (
     acts,
@@ -224,7 +225,7 @@ OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
         "status": "failed", "workspace": "ws_1", "account": "acc_1", "after": "z", "looked_at": 20_000, "limit": 51,
     }),
     ("pk_posts", operator_actions._POSTS_END, {"after": "z", "looked_at": 20_000}),
-    ("ix_edits_failed", overview._SUMMARY, {"many": overview.MANY + 1, "late": 10.0}),
+    ("ix_edits_failed", overview._SUMMARY, {"many": MANY + 1, "late": 10.0}),
     ("pk_edits", overview._MINUTES, {"floors": ["edit_1"], "ends": ["edit_2"], "sample": 100}),
     ("pk_publish_attempts", overview._LATENESS, {"limit": 2000, "since": NOW}),
     ("pk_reschedules", overview._JOB, {"id": "rsch_7"}),

@@ -46,6 +46,20 @@ def test_the_sums_are_by_workspace_and_key_the_busiest_first(engine: Engine) -> 
         ("ws_test", "phone", True, 1, 0),
     ]
     assert not found.truncated
+    assert found.flood is None
+
+
+@pytest.mark.parametrize(("phone", "flood"), [(4, "importer"), (5, None)])
+def test_a_key_with_most_of_what_waits_is_the_flood(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, phone: int, flood: str | None
+) -> None:
+    monkeypatch.setattr(senders, "FLOOD", 5)
+    with engine.begin() as tx:
+        edits(tx, 5, "importer", waits=True)
+        edits(tx, phone, "phone", waits=True)
+        edits(tx, 9, "phone", waits=False)
+        found = senders.busiest(tx, posts_store.clock(tx))
+    assert (found.flood and found.flood.key, found.looked_at) == (flood, 5 + phone)
 
 
 def test_of_a_flood_a_bounded_number_is_looked_at_and_it_says_so(
