@@ -33,7 +33,8 @@ def show(jobs: Jobs, name: str, data_dir: Path, *, as_json: bool) -> None:
         for job in made:
             screen.say(f"  {job['id']}: {job['status']}, moved {moved(job):,} of {job['total'] or 0:,}")
     of = "not known yet" if shown["total"] is None else f"{shown['total']:,}"
-    screen.say(f"Posts: {of}; decided: {sum(map(decided, made)):,}; moved: {totals.moved:,}")
+    would = "would be " if shown["dryRun"] else ""
+    screen.say(f"Posts: {of}; decided: {sum(map(decided, made)):,}; {would}moved: {totals.moved:,}")
     if totals.unchanged:
         screen.say(f"Had their times already: {totals.unchanged:,}")
     captions = len(run.captions()) if run else 0
@@ -70,13 +71,14 @@ def row(job: Job, now: datetime) -> dict[str, str]:
     """A job as a terminal shows it: times are relative there."""
     began = datetime.fromisoformat(job["createdAt"])
     ended = datetime.fromisoformat(job["finishedAt"]) if job["finishedAt"] else None
-    counts: dict[str, Any] = {name: job[name] for name in ("total", "skipped", "failed")} | {"moved": moved(job)}
+    counts: dict[str, Any] = {name: job[name] for name in ("total", "skipped", "failed")}
     return {
         "id": job["id"],
         "status": job["status"],
         "createdAt": histories.away(began, now) if screen_width() else job["createdAt"],
         **{name: "" if count is None else f"{count:,}" for name, count in counts.items()},
-        "dryRun": "dry" if job["dryRun"] else "",
-        # The API's times have whole seconds.
-        "took": (edit_histories.duration(ended - began) if ended > began else "less than 1 s") if ended else "",
+        # Not as a column of its own, which a narrow terminal leaves out.
+        "moved": f"{moved(job):,}{' dry' if job['dryRun'] else ''}",
+        # Both times are whole seconds.
+        "took": "" if ended is None else "<1 s" if ended == began else edit_histories.duration(ended - began),
     }

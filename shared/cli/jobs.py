@@ -24,10 +24,9 @@ COLUMNS: Final = {
     "moved": "moved",
     "skipped": "skipped",
     "failed": "failed",
-    "dryRun": "dry",
     "took": "took",
 }
-PRIORITY: Final = ("id", "status", "total", "moved", "skipped", "failed", "createdAt", "dryRun", "took")
+PRIORITY: Final = ("id", "status", "total", "moved", "skipped", "failed", "createdAt", "took")
 """Which columns a narrow terminal keeps, the first one first."""
 
 

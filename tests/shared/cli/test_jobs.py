@@ -36,6 +36,9 @@ def test_the_list_is_newest_first_and_fits_80_columns_with_whole_ids(stack: Runn
     assert [line.split()[0] for line in lines if line.strip().startswith("rsch_")][:2] == [newer, older]
     [heading] = [line for line in lines if "status" in line]
     assert heading.split() == ["job", "status", "posts", "moved", "skipped", "failed"]
+    # What a dry run would move is not said to have moved, in the narrowest terminal.
+    (moves,) = [line.split()[2:] for line in lines if line.split()[:1] == [newer]]
+    assert moves == ["2", "2", "dry", "0", "0"]
 
 
 def test_a_job_is_shown_with_its_reasons_and_what_can_be_done(stack: Running, account: str) -> None:
@@ -55,7 +58,9 @@ def test_a_job_is_shown_with_its_reasons_and_what_can_be_done(stack: Running, ac
     assert "moved: 0\nHad their times already: 1\n" in shown
     assert "Undo it" not in shown
     dry = moved(stack, account, "--dry-run")
-    assert "Undo it" not in redraft(stack, "jobs", "show", dry).stdout
+    shown = redraft(stack, "jobs", "show", dry).stdout
+    assert "would be moved: 2" in shown
+    assert "Undo it" not in shown
 
 
 def test_jobs_are_canceled_by_their_ids_and_one_that_has_ended_is_told(idle: Running) -> None:
