@@ -3,26 +3,19 @@
 from typing import Any, Final
 
 from fastapi import APIRouter
-from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api import edits, posts
 from api.context import Here, Writer, storable
 from api.http import headers, problems
-from api.http.headers import Preconditions
+from api.http.problems import request_id
 from api.http.reading import NoBody, OnlyPreconditions
 from api.models.edits import Edit
 from api.models.openapi import carries, takes
 from api.models.reschedules import Nothing
-from api.submission.recording import new_edit
-from shared.domain import errors, lifecycle
-from shared.domain.edits import EditPatch
-from shared.domain.errors import Conflict, Detail, NotFound
-from shared.store import edits as edits_store
-from shared.store import holds as holds_store
-from shared.store import posts as posts_store
-from shared.store.edits import NewEdit
-from shared.store.reads import EditRecord
+from shared.domain.errors import NotFound
+from shared.store import publishing
+from shared.store.acts import Actor
 
 router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 
@@ -48,30 +41,7 @@ async def publish_post(
     """
     if not storable(post_id):
         raise NotFound.post(post_id)
-    new = new_edit(key, post_id, EditPatch(at_once=True), wanted.tags)
-    edit = await context.write(record, new, wanted, unsure=UNSURE)
+    new = publishing.new_edit(post_id, key.workspace_id, Actor(key.name, key.id, request_id.get()), wanted.tags)
+    accepted_at = await context.write(publishing.record, new, wanted.judge, unsure=UNSURE)
     context.ring(edits=[post_id])
-    return edits.accepted(edit, headers.NO_PREFERENCE, {})
-
-
-def record(tx: Connection, new: NewEdit, wanted: Preconditions) -> EditRecord:
-    """Record the edit, unless it would be refused as the post is now. The worker judges all of it anew, under the lock.
-
-    Raises NotFound, CannotEdit, Conflict, PreconditionFailed.
-    """
-    found, now = posts_store.read_posts(tx, [new.post_id])
-    post = found.get(new.post_id)
-    if post is None or now is None or post.workspace_id != new.workspace_id:
-        raise NotFound.post(new.post_id)
-    decision = lifecycle.decide(post.facts, EditPatch(at_once=True), now)
-    if isinstance(decision, lifecycle.Reject):
-        raise errors.restored(decision.code, decision.message, decision.details)
-    hold = holds_store.effective(tx, [new.post_id]).get(new.post_id)
-    if hold is not None and hold.missed:
-        hold = hold.above
-    if hold is not None:
-        details = [Detail("held", hold.level.value)]
-        raise Conflict(f"Post {new.post_id} is held, of its {hold.level}; resume that first", details=details)
-    wanted.judge(post.facts.revision)
-    edits_store.insert_edits(tx, [new], now)
-    return edits.just_recorded(new, now)
+    return edits.accepted(edits.just_recorded(new, accepted_at), headers.NO_PREFERENCE, {})

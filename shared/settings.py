@@ -76,8 +76,8 @@ class Settings(BaseSettings):
     )
     root_path: str = Field(
         default="",
-        description="The prefix that a proxy before the API strips, as `/redraft`. `Location`, `/ops` and `/docs` "
-        "carry it. If it is empty, there is none.",
+        description="The prefix that a proxy before the API strips, as `/redraft`. `Location`, `/ops`, `/docs` "
+        "and the messages of errors carry it. If it is empty, there is none.",
     )
     alive_file: str = Field(
         default="",

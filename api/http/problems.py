@@ -1,9 +1,10 @@
 """The one table of domain errors -> HTTP status, code and headers, in one JSON form (docs/api.md)."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +18,7 @@ from api.http.json_answer import JsonAnswer
 from shared.domain import errors
 from shared.domain.errors import RedraftError
 from shared.domain.lifecycle import etag
+from shared.settings import settings
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +88,7 @@ REFUSALS: Mapping[int, Refusal] = {
         (500, "A bug of ours, or an edit that spent its attempts", ("Edit-Id", "Location", "Idempotent-Replayed")),
         (
             503,
-            "PostgreSQL is out of reach or takes no writes, or your request is still being recorded",
+            "PostgreSQL is out of reach or takes no writes, too many edits wait, or your request is being recorded",
             ("Retry-After", "Edit-Id", "Location"),
         ),
     )
@@ -125,9 +127,19 @@ def headers_of(error: RedraftError) -> dict[str, str]:
     return headers
 
 
+# Behind a space: what is quoted was sent by the client. No other place writes messages, so none can forget the prefix.
+_PATH: Final = re.compile(r"(?<= )/(?=(?:v1|docs)\b)")
+
+
+def _as_clients_see(message: str) -> str:
+    """The message with the paths that clients ask for: a proxy may strip a prefix (REDRAFT_ROOT_PATH)."""
+    root = settings().root_path
+    return _PATH.sub(lambda _: f"{root}/", message) if root else message
+
+
 def shown(error: RedraftError) -> dict[str, Any]:
     """What an error says, wherever it stands in an answer. `details` only where they help."""
-    content: dict[str, Any] = {"code": error.code, "message": error.message}
+    content: dict[str, Any] = {"code": error.code, "message": _as_clients_see(error.message)}
     if error.details:
         content["details"] = [{"field": detail.field, "message": detail.message} for detail in error.details]
     return content
@@ -136,7 +148,8 @@ def shown(error: RedraftError) -> dict[str, Any]:
 def response(error: RedraftError, extra: Mapping[str, str] | None = None) -> Response:
     """The answer for an error."""
     refused.set(error.code)
-    content = {"code": error.code, "message": error.message, "requestId": request_id.get()} | shown(error)
+    said = shown(error)
+    content = {"code": error.code, "message": said["message"], "requestId": request_id.get()} | said
     return JsonAnswer({"error": content}, STATUS.get(error.code, 500), headers_of(error) | dict(extra or {}))
 
 

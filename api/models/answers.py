@@ -55,22 +55,6 @@ class Problem(Shown):
     error: ErrorBody
 
 
-class Account(Shown):
-    """An account that posts can be created for."""
-
-    account_id: str = Field(examples=["acc_1a2b3c4d5e"])
-    platform: Literal["tiktok", "instagram"]
-    name: str = Field(examples=["Coffee, daily"])
-
-
-class AccountPage(Shown):
-    """All of the workspace's accounts."""
-
-    data: list[Account]
-    has_more: Literal[False]
-    next_cursor: None
-
-
 class Health(Shown):
     """The process is up."""
 

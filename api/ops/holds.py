@@ -10,16 +10,14 @@ from starlette.responses import RedirectResponse, Response
 
 from api.context import context_of, storable
 from api.holds import UNSURE, resume_scope
+from api.ops import post_holds
 from api.ops.forms import form, operator, with_lock_limit
 from api.ops.frame import asked, html, message, page, read
-from shared.domain.errors import printable
+from shared.domain.errors import Conflict, printable
 from shared.domain.holds import REASON_MAX
 from shared.store import hold_lists, scope_holds
-from shared.store import holds as holds_store
 from shared.store import posts as posts_store
-from shared.store.acts import Actor
 from shared.store.hold_lists import HeldPost, HeldScope
-from shared.store.holds import Changed
 
 SHOWN: Final = 200
 DONE: Final = {
@@ -60,25 +58,22 @@ async def hold(request: Request) -> Response:
     """Hold a post, an account or a workspace, by its id."""
     fields, actor, context = await form(request), operator(request), context_of(request)
     given, reason = fields.get("id", "").strip(), fields.get("reason", "").strip() or None
-    if not storable(given) or not storable(reason or "") or len(reason or "") > REASON_MAX:
-        return message(request, 400, "That did not work", "The id or the reason is too long. Open the page again.")
+    if not storable(given):
+        return message(request, 400, "That did not work", "That is no id. Open the page again.")
+    if reason is not None and (wrong := post_holds.fault_of(reason)) is not None:
+        return message(request, 400, "That did not work", wrong)
     scope = await read(request, hold_lists.named, given)
     if scope is not None:
         taken = await context.write(with_lock_limit, scope_holds.take, scope, actor, reason, unsure=UNSURE)
         webhooks, done = taken.webhooks, "held"
     else:
-        changed = await context.write(with_lock_limit, _hold_post, given, actor, reason, unsure=UNSURE)
+        changed = await context.write(with_lock_limit, post_holds.take, given, actor, reason, unsure=UNSURE)
         if changed is None:
             return _unknown(request, given)
         webhooks, done = changed.webhooks, "held" if changed.posts else "left"
     context.ring(webhooks=webhooks)
     log.info("operator_decided", done=done, subject=given, by=actor.name)
     return RedirectResponse(f"/ops/holds?done={done}", 303)
-
-
-def _hold_post(tx: Connection, post_id: str, actor: Actor, reason: str | None) -> Changed | None:
-    locked = posts_store.lock_posts(tx, [post_id], "wait")
-    return holds_store.hold_posts(tx, locked.values(), actor, reason) if locked else None
 
 
 @page("/ops/holds/resume", "POST")
@@ -94,17 +89,15 @@ async def resume(request: Request) -> Response:
             return message(request, 409, "Its workspace is held", "Resume the workspace first.")
         await resume_scope(context, scope, actor, publish=publish)
     else:
-        changed = await context.write(with_lock_limit, _resume_post, given, actor, publish, unsure=UNSURE)
+        try:
+            changed = await context.write(with_lock_limit, post_holds.end, given, actor, publish, unsure=UNSURE)
+        except Conflict as error:
+            return message(request, 409, "It is not resumed", f"{error}.")
         if changed is None:
             return _unknown(request, given)
         context.ring(webhooks=changed.webhooks)
     log.info("operator_decided", done="resumed", subject=given, publish=publish, by=actor.name)
     return RedirectResponse(f"/ops/holds?done={'published' if publish else 'resumed'}", 303)
-
-
-def _resume_post(tx: Connection, post_id: str, actor: Actor, publish: bool) -> Changed | None:  # noqa: FBT001  -- as above
-    locked = posts_store.lock_posts(tx, [post_id], "wait")
-    return holds_store.resume_posts(tx, locked.values(), actor, publish_missed=publish) if locked else None
 
 
 def _unknown(request: Request, given: str) -> Response:

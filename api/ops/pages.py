@@ -25,6 +25,7 @@ from api.ops import late as ops_late  # noqa: F401
 from api.ops import mending as ops_mending  # noqa: F401
 from api.ops import plots as ops_plots
 from api.ops import post as ops_post  # noqa: F401
+from api.ops import post_holds as ops_post_holds  # noqa: F401
 from api.ops import webhooks as ops_webhooks  # noqa: F401
 from api.ops.frame import STATIC, asked, html, message, page, perhaps, read, router
 from api.ops.redis_answers import of_redis

@@ -10,17 +10,20 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from api.context import Context, context_of
+from api.ops import post_holds
 from api.ops.forms import form, operator
 from api.ops.frame import asked, asked_for, html, named, number, page, read_named
 from api.ops.redis_answers import of_redis
 from shared.domain.edit_histories import EditHistory
 from shared.domain.edits import PLAIN
+from shared.domain.holds import REASON_MAX, Hold
 from shared.domain.lifecycle import PostFacts, Status
 from shared.domain.posts import Post
 from shared.domain.reasons import Reason
 from shared.domain.waits import Broker
 from shared.store import acts as acts_store
 from shared.store import edit_lists, failed_posts, failures, keys, overview
+from shared.store import holds as holds_store
 from shared.store import late as late_store
 from shared.store import posts as posts_store
 from shared.store.acts import Actor, Recorded
@@ -32,7 +35,7 @@ from shared.store.late import RenderTry
 
 FEW, MOST = 10, 50
 UNSURE: Final = "PostgreSQL did not answer in time. The retry may have been done: look at the posts first."
-DONE: Final = {
+DONE: Final = post_holds.DONE | {
     "due": "It is due again, and open to edits.",
     "closed": "It may have gone out: it is tried again under its old key, and is closed to edits.",
     "render": "It is rendered again.",
@@ -48,7 +51,7 @@ log = structlog.get_logger(__name__)
 class _History(NamedTuple):
     """All that the page shows, newest first, and one more of each list. `failed`: why and how, of a failed post;
     `rendered`: its last render, where that did not end well. `key_too_old`: it may have gone out, under a key that is
-    not used any more.
+    not used any more. `hold`: the one that counts.
     """
 
     post: Post
@@ -61,6 +64,7 @@ class _History(NamedTuple):
     rendered: RenderTry | None
     key_too_old: bool
     account: Account | None
+    hold: Hold | None
 
 
 @page("/ops/posts/{post_id}")
@@ -85,6 +89,9 @@ async def _page(request: Request, notice: str | None = None, kind: str = "good",
         maybe_sent=found.failed is not None and found.failed.maybe_sent,
         timeline=_timeline(found),
         truncated=any(len(one) > MOST for one in (found.edits, found.tries, found.acts)),
+        waits=_waits(facts),
+        hold_mark=post_holds.mark(found.hold),
+        reason_max=REASON_MAX,
         **found._replace(edits=found.edits[:FEW], tries=found.tries[:MOST], acts=found.acts[:MOST])._asdict(),
     )
 
@@ -105,6 +112,7 @@ def _history_of(tx: Connection, post_id: str, broker: Broker) -> _History | None
         rendered=late_store.last_render(tx, post_id),
         key_too_old=bool(failed and failures.keys_too_old(tx, [post_id])),
         account=keys.account(tx, post.account_id),
+        hold=holds_store.effective(tx, [post_id]).get(post_id),
     )
 
 

@@ -231,7 +231,7 @@ def _insert(tx: Connection, batch: Sequence[Request], judged: Judged) -> list[Ve
 
 
 def _key_of(request: Request) -> Pair:
-    return request.new.api_key_id, request.new.key or ""
+    return request.new.api_key_id or "", request.new.key or ""
 
 
 def _kept(tx: Connection, batch: Sequence[Request]) -> tuple[set[Pair], dict[Pair, Kept]]:

@@ -1,5 +1,6 @@
 """`redraft posts`: lists, late posts and why, and one post's history; post_retries.py has `retry`."""
 
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,6 +12,7 @@ from shared.cli.holds import hold, resume
 from shared.cli.places import ask_redis
 from shared.cli.post_export import export
 from shared.cli.post_history import lines_of
+from shared.cli.post_publishing import publish
 from shared.cli.post_retries import parse_since, retry, say_failed, say_groups
 from shared.cli.workspaces import (
     DATA_DIR,
@@ -49,6 +51,7 @@ app.command("retry")(retry)
 app.command("export")(export)
 app.command("hold")(hold)
 app.command("resume")(resume)
+app.command("publish")(publish)
 
 
 @app.command("list")
@@ -64,6 +67,7 @@ def list_posts(
     due: Annotated[
         str | None, typer.Option(help="Those that wait and go out within this time, like 24h; the next one first.")
     ] = None,
+    held: Annotated[bool, typer.Option("--held", help="Those that wait and are held, the next one first.")] = False,
     workspace: Annotated[str | None, typer.Option(help="Those of this workspace, by id or name.")] = None,
     account: Annotated[str | None, typer.Option(help="Those of this account, by id.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
@@ -77,11 +81,7 @@ def list_posts(
     begins = parse_since(since)
     if status is not PostStatus.FAILED and (reason is not None or since is not None):
         refuse("--reason and --since are about failed posts: give --status failed too.")
-    within = parse_age(due) if due is not None else None
-    if due is not None and within is None:
-        refuse(f"--due {due}: {RULE}.")
-    if within is not None and status is not None:
-        refuse("--due is about all posts that wait: leave out --status.")
+    within = _within(due, status, held=held)
     with database(data_dir) as tx:
         home = find_workspace(tx, workspace).id if workspace is not None else None
         if status is PostStatus.FAILED:
@@ -92,20 +92,31 @@ def list_posts(
                 tx, since=begins, limit=SHOWN, reason=reason, workspace_id=home, account_id=account
             )
             now = posts_store.clock(tx)
-        elif within is not None:
-            listed = due_posts.due_posts(tx, within, workspace_id=home, account_id=account, limit=limit + 1)
+        elif held or within is not None:
+            listed = due_posts.listed(tx, within, workspace_id=home, account_id=account, limit=limit + 1)
     if status is PostStatus.FAILED:
         say_failed(found[:limit], now, as_json=as_json)
         truncated = len(found) > limit
         if found and not as_json:
             say_groups(groups)
     else:
-        if within is None:
+        if within is None and not held:
             listed = _listed(data_dir, status, home, account, limit + 1)
         _say_posts(listed[:limit], as_json=as_json)
         truncated = len(listed) > limit
     if truncated:
         echo(TRUNCATED.format(limit), err=True)
+
+
+def _within(due: str | None, status: PostStatus | None, *, held: bool) -> timedelta | None:
+    if held and (status is not None or due is not None):
+        refuse("--held is about all posts that wait: leave out --status and --due.")
+    within = parse_age(due) if due is not None else None
+    if due is not None and within is None:
+        refuse(f"--due {due}: {RULE}.")
+    if within is not None and status is not None:
+        refuse("--due is about all posts that wait: leave out --status.")
+    return within
 
 
 def _listed(

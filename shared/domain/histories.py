@@ -23,6 +23,7 @@ DONE: Final[Mapping[str, str]] = {
     "undo": "undone",
     "hold": "held",
     "resume": "resumed",
+    "publish": "let go at once",
 }
 
 _BESIDE: Final[Mapping[str, str]] = {

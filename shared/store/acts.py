@@ -28,6 +28,8 @@ UNDO: Final = "undo"
 """A client had an applied edit undone by a new one."""
 HOLD: Final = "hold"
 RESUME: Final = "resume"
+PUBLISH: Final = "publish"
+"""An operator let a post that waits go out now."""
 
 
 @dataclass(frozen=True, slots=True)

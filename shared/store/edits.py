@@ -25,9 +25,9 @@ class NewEdit:
     workspace_id: str
     changes: dict[str, Any]
     if_match: tuple[str, ...] | None
-    api_key_id: str
+    api_key_id: str | None
     requested_by: str
-    request_id: str
+    request_id: str | None
     key: str | None = None
     fingerprint: str | None = None
 

@@ -101,6 +101,15 @@ def sums(tx: Connection) -> Sums:
     return Sums(*tx.execute(_SUMS).one())
 
 
+_OF_ACCOUNTS = text("SELECT account_id, held_at, held_by, reason FROM holds WHERE workspace_id = :workspace")
+
+
+def of_accounts(tx: Connection, workspace_id: str) -> dict[str | None, Hold]:
+    """The holds of a workspace's accounts by their ids, and that of the workspace under None."""
+    rows = tx.execute(_OF_ACCOUNTS, {"workspace": workspace_id})
+    return {account: Hold(Scope(workspace_id, account).level, *hold) for account, *hold in rows}
+
+
 _SCOPE = text("""
     SELECT workspace_id, id FROM accounts WHERE id = :id UNION ALL SELECT id, NULL FROM workspaces WHERE id = :id""")
 

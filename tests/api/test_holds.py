@@ -255,3 +255,18 @@ def test_a_retry_of_a_held_post_that_may_have_gone_out_says_to_resume_first(stac
     assert refused["message"] == (
         f"Post {post} is held and may have gone out: it stays failed until it is resumed; then retry it"
     )
+
+
+def test_accounts_say_what_holds_them(stack: Running) -> None:
+    def held() -> dict[str, Any]:
+        return {one["accountId"]: one["held"] for one in stack.http.get("/v1/accounts").json()["data"]}
+
+    assert set(held().values()) == {None}
+    workspace = stack.http.put("/v1/hold", json={"reason": "all"}).json()["held"]
+    account = stack.http.put(f"/v1/accounts/{factories.TIKTOK}/hold", json={"reason": "one"}).json()["held"]
+    assert held()[factories.TIKTOK] == account
+    assert held()[factories.INSTAGRAM] == workspace
+    stack.http.delete("/v1/hold")
+    assert held()[factories.INSTAGRAM] is None
+    stack.http.delete(f"/v1/accounts/{factories.TIKTOK}/hold")
+    assert held()[factories.TIKTOK] is None

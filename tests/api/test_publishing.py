@@ -75,7 +75,10 @@ def test_a_post_that_takes_no_edit_is_refused_and_leaves_none(stack: Running, st
         "claimed": {"claim_kind": "publish", "claim_token": "clm_now", "claim_expires_at": factories.soon()},
     }
     post = stack.post(**columns[status])
-    assert error(stack.http.post(f"/v1/posts/{post}/publish"), 409)["code"] == "cannot_edit"
+    said = error(stack.http.post(f"/v1/posts/{post}/publish"), 409)
+    assert said["code"] == "cannot_edit"
+    words = "is being published already" if status == "claimed" else "can be published now"
+    assert words in said["message"]
     assert stack.edits_of(post) == []
 
 

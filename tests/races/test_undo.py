@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from api.submission import undo
+from api.submission import forecast, undo
 from api.submission.recording import Recorded
 from api.submission.undo import Wanted
-from shared.domain.errors import Conflict
+from shared.domain.errors import Conflict, Unavailable
 from shared.domain.ids import new_id
 from shared.store import db, later_edits
 from shared.store import edits as edits_store
@@ -46,6 +46,23 @@ def recorded(edit_id: str) -> Recorded:
 def status(engine: Engine, edit_id: str) -> tuple[str, str | None]:
     row = factories.row(engine, "edits", edit_id)
     return row.status, row.error_code
+
+
+def test_an_undo_behind_more_edits_than_are_looked_at_is_refused_for_now(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "QUEUE_AT_MOST", 2)
+    with engine.begin() as tx:
+        post = factories.post(tx)
+    first = edit(engine, post, "one")
+    apply_edits([post])
+    with engine.begin() as tx:
+        for _ in range(3):
+            factories.edit(tx, post, {"soundId": None})
+    with pytest.raises(Unavailable, match="More than 2 edits of the post wait"):
+        recorded(first)
+    apply_edits([post])
+    assert recorded(first).created_at is not None
 
 
 def test_an_edit_that_came_after_the_undo_had_looked_is_not_overwritten(

@@ -97,6 +97,21 @@ def test_the_client_is_who_a_trusted_proxy_says(stack: Running, proxy: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("GET", "/v1/nope", f"There is nothing at {PREFIX}/v1/nope; see {PREFIX}/docs"),
+        ("GET", "/v1/accounts/", f"leave out the slash at its end: {PREFIX}/v1/accounts"),
+        ("POST", "/v1/posts", f"POST to {PREFIX}/v1/posts/video or {PREFIX}/v1/posts/slideshow"),
+        ("GET", "/v1/posts?/v1/x=1", '"/v1/x" is not a field here'),
+    ],
+)
+def test_a_message_names_paths_as_the_client_asks_for_them(proxy: str, method: str, path: str, words: str) -> None:
+    headers = {"Authorization": f"Bearer {factories.SECRET}"}
+    said = httpx.request(method, f"{proxy}{PREFIX}{path}", headers=headers, **LOOPBACK).json()["error"]["message"]
+    assert words in said
+
+
+@pytest.mark.parametrize(
     "wrong", ["redraft", "/redraft/", "/", "//host", "/re draft", '/"onclick="', "/a\n", "/..", "/a/./b"]
 )
 def test_a_prefix_that_is_none_is_refused(wrong: str) -> None:

@@ -100,3 +100,88 @@ def test_a_login_that_only_looks_sees_them_and_has_no_button(stack: Running, ops
     assert "/ops/holds/hold" not in said
     answer = ops.post("/ops/holds/hold", data={"id": factories.WORKSPACE, "token": token[1]}, headers=OURS)
     assert answer.status_code == 403
+
+
+def press(ops: httpx.Client, post: str, button: str, status: int = 200, **fields: str) -> str:
+    """Press a button of a post's page, with what its form holds; the page that comes then."""
+    found = re.search(
+        rf'<form method="post" action="/ops/posts/{post}/{button}">(.*?)</form>',
+        ops.get(f"/ops/posts/{post}").text,
+        re.DOTALL,
+    )
+    assert found is not None
+    given = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', found[1])) | fields
+    answer = ops.post(f"/ops/posts/{post}/{button}", data=given, headers=OURS, follow_redirects=True)
+    assert answer.status_code == status, answer.text
+    return unescape(answer.text)
+
+
+def acts_of(stack: Running, post: str) -> list[tuple[str, str, str]]:
+    with stack.engine.connect() as tx:
+        rows = tx.execute(
+            text("SELECT action, actor, from_state FROM acts WHERE subject_id = :id ORDER BY id"), {"id": post}
+        )
+        return [tuple(row) for row in rows]
+
+
+def test_a_post_is_held_resumed_and_published_from_its_page_and_all_is_kept(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    assert "It is held" in press(ops, post, "hold", reason="wrong <price>")
+    assert stack.row("posts", post).held_reason == "wrong <price>"
+    assert "publish" not in {
+        form[1] for form in re.finditer(rf"/ops/posts/{post}/(\w+)", ops.get(f"/ops/posts/{post}").text)
+    }
+    assert "It is resumed" in press(ops, post, "resume")
+    assert "It goes out" in press(ops, post, "publish")
+    with stack.engine.connect() as tx:
+        [edit] = tx.execute(text("SELECT requested_by, changes, if_match FROM edits WHERE post_id = :id"), {"id": post})
+    assert tuple(edit) == ("ops", {"publishNow": True}, ['"1"'])
+    assert acts_of(stack, post) == [(act, "ops", "generated") for act in ("hold", "resume", "publish")]
+    assert "let go at once by ops" in unescape(ops.get(f"/ops/posts/{post}").text)
+
+
+def test_a_missed_post_is_sent_from_its_page_unless_it_is_held_above(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post(scheduled_time=factories.soon(-5))
+    act(ops, "hold", id=post)
+    act(ops, "resume", id=post)
+    act(ops, "hold", id=factories.TIKTOK)
+    assert "resume-publish" not in ops.get(f"/ops/posts/{post}").text
+    assert "its account is held" in press(ops, post, "resume", 409, missed="publish")
+    act(ops, "resume", id=factories.TIKTOK)
+    assert "goes out now" in press(ops, post, "resume", missed="publish")
+    assert not missed(stack.engine, post)
+
+
+def test_a_form_of_a_hold_or_a_revision_that_is_over_does_nothing(stack: Running, ops: httpx.Client) -> None:
+    post = stack.post()
+    assert "The post has changed" in press(ops, post, "publish", 409, seen="7")
+    press(ops, post, "hold")
+    assert "Its hold has changed" in press(ops, post, "resume", 409, seen="post 2026-01-01T00:00:00+00:00")
+    assert stack.row("posts", post).held_at is not None
+    assert stack.edits_of(post) == []
+    ops.auth = httpx.BasicAuth("ops", "looking")
+    assert "/resume" not in ops.get(f"/ops/posts/{post}").text
+
+
+@pytest.mark.parametrize("button", ["hold", "resume", "publish"])
+def test_a_login_that_only_looks_presses_no_button_of_a_post(stack: Running, ops: httpx.Client, button: str) -> None:
+    post = stack.post()
+    if button == "resume":
+        press(ops, post, "hold")
+    before = stack.row("posts", post)
+    shown = ops.get(f"/ops/posts/{post}").text
+    token = re.search(rf'/ops/posts/{post}/{button}">\s*<input type="hidden" name="token" value="([^"]+)"', shown)
+    assert token is not None
+    ops.auth = httpx.BasicAuth("ops", "looking")
+    answer = ops.post(f"/ops/posts/{post}/{button}", data={"token": token[1], "seen": "1"}, headers=OURS)
+    assert answer.status_code == 403
+    assert stack.row("posts", post) == before
+    assert stack.edits_of(post) == []
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31mred", "back\u202ewards"])
+def test_a_reason_is_one_line_without_control_characters(stack: Running, ops: httpx.Client, reason: str) -> None:
+    post = stack.post()
+    assert "control characters" in act(ops, "hold", 400, id=post, reason=reason)
+    assert "control characters" in press(ops, post, "hold", 400, reason=reason)
+    assert stack.row("posts", post).held_at is None

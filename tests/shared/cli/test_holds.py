@@ -195,3 +195,40 @@ def test_publish_of_an_account_in_a_held_workspace_is_refused(engine: Engine) ->
 )  # fmt: skip
 def test_what_is_meant_by_nothing_or_twice_is_refused(engine: Engine, arguments: tuple[str, ...]) -> None:
     redraft(*arguments, code=2)
+
+
+def test_posts_go_out_now_by_name_and_what_does_not_is_named(engine: Engine) -> None:
+    with engine.begin() as tx:
+        post, held = factories.post(tx), factories.post(tx, account_id=factories.INSTAGRAM)
+        gone = factories.post(tx, status="posted", posted_at=factories.soon(-5))
+    holding.hold(engine, held)
+    said = redraft("publish", post, "--by", "kim").stdout
+    with engine.connect() as tx:
+        [edit] = tx.execute(text("SELECT id, requested_by, changes FROM edits")).all()
+        acts = tx.execute(text("SELECT action, actor, from_state FROM acts WHERE subject_id = :id"), {"id": post}).all()
+    assert f"{post}: {edit.id}" in said
+    assert (edit.requested_by, edit.changes) == ("kim", {"publishNow": True})
+    assert acts == [("publish", "kim", "generated")]
+    refused = redraft("publish", held, gone, "--by", "kim", code=1).output
+    assert f"{held}: Post {held} is held, of its post; resume that first." in " ".join(refused.split())
+    assert "can be published now" in " ".join(refused.split())
+    found = as_json("publish", "post_nobody", gone, code=2)
+    assert [row["editId"] for row in found] == [None, None]
+    assert "There is no post post_nobody" in redraft("publish", "post_nobody", code=2).output
+
+
+def test_held_posts_are_listed_the_next_one_first(engine: Engine) -> None:
+    with engine.begin() as tx:
+        own, late = (
+            factories.post(tx, scheduled_time=factories.soon(50)),
+            factories.post(tx, scheduled_time=factories.soon(-5)),
+        )
+        above = factories.slides(tx, account_id=factories.INSTAGRAM, scheduled_time=factories.soon(20))
+        factories.post(tx)
+        factories.post(tx, status="posted", posted_at=factories.soon(-5), account_id=factories.INSTAGRAM)
+    holding.hold(engine, own, late)
+    holding.resume(engine, late)
+    holding.hold_scope(engine, Scope(factories.WORKSPACE, factories.INSTAGRAM))
+    assert [row["postId"] for row in as_json("list", "--held")] == [late, above, own]
+    assert [row["postId"] for row in as_json("list", "--held", "--account", factories.INSTAGRAM)] == [above]
+    assert "leave out --status" in redraft("list", "--held", "--status", "posted", code=2).output

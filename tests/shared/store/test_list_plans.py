@@ -241,6 +241,7 @@ OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     ("ix_posts_held", hold_lists._HELD_POSTS, {"limit": 201}),
     ("ix_posts_unrendered", late._LATE, {"limit": 200, "late": 10.0}),
     *[(f"ix_posts_{name}", due_posts._DUE, DUE) for name in ("due", "unrendered", "claims")],
+    *[(f"ix_posts_{name}", due_posts._HELD, DUE) for name in ("due", "unrendered", "claims")],
     ("ix_posts_claims", late._LATE, {"limit": 200, "late": 10.0}),
     ("pk_posts", reschedule_neighbours._ACCOUNTS, {"ids": ["post_7"]}),
     ("ix_posts_schedule", reschedule_neighbours._NEIGHBOURS, {
