@@ -75,6 +75,18 @@ class Api:
             raise refusal(answer)
         return answer
 
+    def knows(self, path: str, key: str) -> bool:
+        """Whether a POST with this Idempotency-Key has reached the API. Nothing is done: an empty body asks for
+        nothing, and the API looks at the key first. Raises RefusedError, UnreachableError.
+        """
+        try:
+            self.answer("POST", path, json={}, headers={"Idempotency-Key": key})
+        except RefusedError as refused:
+            if refused.status in (400, 422):
+                return refused.status == 422
+            raise
+        raise AssertionError("the API did something for an empty body")
+
     @contextmanager
     def lines(self, path: str, **given: Any) -> Iterator[Iterator[str]]:
         """The lines of a long answer as they come. Raises RefusedError, UnreachableError."""

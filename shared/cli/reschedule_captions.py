@@ -24,6 +24,7 @@ SHOWN: Final = 5
 BATCH: Final = 150
 """Edits in one request: the longest captions of so many stay below the 2 MiB that the API takes."""
 TRIES: Final = 3
+EDITS: Final = "/v1/edits"
 QUEUED: Final = "its edit {} is still queued"
 WORDS: Final = 32
 BEFORE: Final = 10
@@ -156,10 +157,9 @@ def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:
 
 def _sent(api: Api, edits: list[CaptionEdit], key: str) -> Iterator[tuple[CaptionEdit, RefusedError | None]]:
     """Each edit with its error. One place knows how many edits reach the API at once."""
-    for first in range(0, len(edits), BATCH):
-        batch = edits[first : first + BATCH]
+    for name, batch in _batches(edits, key):
         try:
-            fates = _together(api, batch, f"{key}-{first}")
+            fates = _together(api, batch, name)
         except RefusedError as refused:
             if refused.status not in (404, 405):
                 raise
@@ -169,13 +169,19 @@ def _sent(api: Api, edits: list[CaptionEdit], key: str) -> Iterator[tuple[Captio
         yield from zip(batch, fates, strict=True)
 
 
+def _batches(edits: list[CaptionEdit], key: str) -> Iterator[tuple[str, list[CaptionEdit]]]:
+    """What goes in one request, with its Idempotency-Key."""
+    for first in range(0, len(edits), BATCH):
+        yield f"{key}-{first}", edits[first : first + BATCH]
+
+
 def _together(api: Api, batch: list[CaptionEdit], key: str) -> list[RefusedError | None]:
     items = [{"postId": one.post_id, "ifMatch": f'"{one.revision}"', "caption": one.caption} for one in batch]
     fates: list[dict[str, Any]] = []
     for _ in range(TRIES):
         # The same key again: a repeat edits nothing, and waits for the edits that are still queued.
         headers = {"Idempotency-Key": key, "Prefer": "wait=30"}
-        fates = api.json("POST", "/v1/edits", json={"edits": items}, headers=headers)["data"]
+        fates = api.json("POST", EDITS, json={"edits": items}, headers=headers)["data"]
         if all(fate["status"] != "queued" for fate in fates):
             break
     return [_error(fate) for fate in fates]
@@ -199,6 +205,22 @@ def _alone(api: Api, edit: CaptionEdit, key: str) -> RefusedError | None:
             raise
         return refused
     return RefusedError(202, QUEUED.format(answer.headers.get("edit-id", "")), "queued")
+
+
+def queued(api: Api, edits: list[CaptionEdit], key: str) -> dict[str, str]:
+    """Those of the edits that were sent under this key and do not come to their end while this waits; why, by post."""
+    left: dict[str, str] = {}
+    for name, batch in _batches(edits, key):
+        try:
+            known = api.knows(EDITS, name)
+        except RefusedError as refused:
+            if refused.status not in (404, 405):
+                raise
+            return left  # an API of the version before, which was sent single edits
+        if known:
+            fates = zip(batch, _together(api, batch, name), strict=True)
+            left |= {edit.post_id: str(error) for edit, error in fates if error and error.code == "queued"}
+    return left
 
 
 def undo(api: Api, edits: list[CaptionEdit]) -> CaptionPlan:

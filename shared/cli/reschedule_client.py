@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
-from shared.cli.api_client import Api, RefusedError
+from shared.cli.api_client import Api
 from shared.domain.csv_lines import plain_text
 from shared.domain.ids import new_id
 
@@ -26,18 +26,6 @@ class Jobs:
     def start(self, body: dict[str, Any], key: str = "") -> Job:
         """A new job, once, however often the request has to be sent. `key`: its Idempotency-Key."""
         return self._job("POST", "", json=body, headers={"Idempotency-Key": key or new_id("cli")})
-
-    def knows(self, key: str) -> bool:
-        """Whether a job was started with this Idempotency-Key. Nothing is started: an empty body asks for no job, and
-        the API looks at the key first.
-        """
-        try:
-            self._job("POST", "", json={}, headers={"Idempotency-Key": key})
-        except RefusedError as refused:
-            if refused.status in (400, 422):
-                return refused.status == 422
-            raise
-        raise AssertionError("the API started a job without a body")
 
     def get(self, job_id: str) -> Job:
         return self._job("GET", f"/{job_id}")

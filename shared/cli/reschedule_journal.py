@@ -61,6 +61,11 @@ class Run:
     def key(self, part: int) -> str:
         return f"{self.folder.name}-{part}"
 
+    @property
+    def captions_key(self) -> str:
+        """What the Idempotency-Keys of its captions begin with."""
+        return f"{self.folder.name}-caption"
+
     def body(self, part: int) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / f"{part}.json").read_text())
         return found

@@ -168,7 +168,7 @@ class Going:
         if not edits:
             return
         with self.screen.working(f"changing {counted(len(edits), 'caption')}"):
-            done = reschedule_captions.send(self.jobs.api, edits, f"{run.folder.name}-caption")
+            done = reschedule_captions.send(self.jobs.api, edits, run.captions_key)
         done.conflicts += self.captions.conflicts
         done.refused |= self.captions.refused
         self.captions = done

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from shared.cli import job_runs, reschedule_captions
 from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, ArgumentsError, RefusedError
-from shared.cli.reschedule_client import LIVE, Job, Jobs
+from shared.cli.reschedule_client import LIVE, PATH, Job, Jobs
 from shared.cli.reschedule_journal import Run
 from shared.cli.reschedule_screen import BACK, Screen, Totals, moved
 from shared.domain.plurals import counted
@@ -52,7 +52,11 @@ def undo(jobs: Jobs, screen: Screen, names: Iterable[str], command: str, *, yes:
 
 
 def _captions_back(run: Run, jobs: Jobs, screen: Screen) -> int:
-    back = reschedule_captions.undo(jobs.api, run.captions())
+    edits = run.captions()
+    # A run that was killed may have sent captions that are still queued.
+    unsure = reschedule_captions.queued(jobs.api, edits, run.captions_key) if run.keys_are_known else {}
+    back = reschedule_captions.undo(jobs.api, [edit for edit in edits if edit.post_id not in unsure])
+    back.refused |= unsure
     screen.say(f"{counted(len(back.edits), 'caption')} set back.")
     reschedule_captions.say_left(screen, back)
     return back.exit_code
@@ -106,5 +110,5 @@ def _settle(run: Run, part: int, jobs: Jobs, screen: Screen) -> None:
     """Find the id of the job that was about to be started when the command died, if it was started."""
     if not run.keys_are_known:
         screen.complain("One more job of this run may have been started; see: redraft jobs list")
-    elif jobs.knows(run.key(part)):
+    elif jobs.api.knows(PATH, run.key(part)):
         run.started(part, jobs.start(run.body(part), run.key(part))["id"])

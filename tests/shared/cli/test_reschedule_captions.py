@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.cli import reschedule_captions, reschedule_journal
+from shared.cli import reschedule_captions
 from shared.cli.api_client import Api
 from shared.cli.reschedule_captions import CaptionEdit
 from tests.shared.cli.rescheduling import command, environment, redraft
@@ -109,21 +109,6 @@ def test_sent_again_an_edit_is_applied_once(stack: Running, account: str, api: A
         done = reschedule_captions.send(api, edits, "cli_twice")
         assert done.edits == edits
     assert [stack.row("posts", post).revision for post in ids] == [2, 2]
-
-
-def test_a_run_that_died_before_its_jobs_goes_on_with_its_captions(stack: Running, account: str, api: Api) -> None:
-    (post,) = posts(stack, account, "old")
-    edit = CaptionEdit(post, 1, "new", "old")
-    item = {"postId": post, "scheduledTime": "2031-03-01T09:00", "timezone": "Europe/Paris"}
-    run = reschedule_journal.create(api.url, [{"items": [item]}], 1, [edit])
-    reschedule_captions.send(api, run.captions(), f"{run.folder.name}-caption")
-    result = command(stack, "--resume", run.name)
-    assert result.exit_code == 0, result.output
-    assert "1 caption changed." in result.stdout
-    assert (caption(stack, post), stack.row("posts", post).revision) == ("new", 3)
-    result = redraft(stack, "jobs", "revert", run.name, "--yes")
-    assert "1 caption set back." in result.stdout, result.output
-    assert caption(stack, post) == "old"
 
 
 def test_a_caption_that_cannot_be_is_told_before_anything_is_sent(stack: Running, account: str) -> None:
