@@ -62,6 +62,8 @@ def test_row_27_a_resume_that_dies_half_way_sends_nothing_unsaid_and_is_begun_ag
             factories.account(tx, f"acc_dies_{number}")
             given = {"account_id": scope.account_id}
             late = [factories.post(tx, scheduled_time=factories.soon(-5), **given) for _ in range(LATE)]
+            # What still waits for its render is marked by the transaction that ends the hold.
+            late += [factories.slides(tx, scheduled_time=factories.soon(-5), **given) for _ in range(3)]
             later = factories.post(tx, **given)
         holding.hold_scope(engine, scope)
         died = dies(engine, scope, number, publish=publish, committed=committed)
