@@ -44,6 +44,11 @@ class Job:
     def finished(self) -> bool:
         return self.status not in LIVE
 
+    @property
+    def moved(self) -> int:
+        """How many posts have another time or zone by it."""
+        return self.applied - (self.unchanged or 0)
+
     def public(self) -> dict[str, Any]:
         """The resource of /v1/reschedules/{id}. `error` only where there is one."""
         shown = {

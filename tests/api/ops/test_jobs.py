@@ -71,6 +71,22 @@ def test_what_was_not_moved_stands_there_with_its_reason(
         assert re.search(rf"{sentence}</span></td> <td [^>]*><span><a class=\"id\" href=\"/ops/posts/{post}\"", page)
 
 
+def test_posts_that_had_their_times_already_are_no_moves(
+    stack: Running, ops: httpx.Client, done: tuple[str, str, str]
+) -> None:
+    job = done[0]
+    counted = "UPDATE reschedules SET unchanged = :many WHERE id = :job RETURNING applied"
+    with stack.engine.begin() as tx:
+        assert tx.execute(text(counted), {"many": 1, "job": job}).scalar() == 1
+    page = " ".join(read(ops, f"/ops/jobs/{job}").split())
+    assert '<span class="figure">0</span> moved' in page
+    assert '<span class="figure">1</span> had its time already' in page
+    assert not has(ops, job, "revert"), "it moved nothing"
+    with stack.engine.begin() as tx:
+        tx.execute(text(counted), {"many": 0, "job": job})
+    assert has(ops, job, "revert")
+
+
 def test_posts_of_one_minute_are_told_with_one_of_them(stack: Running, ops: httpx.Client) -> None:
     first, second = (stack.post(scheduled_time=f"2030-05-01T09:00:{number}0Z") for number in (1, 2))
     body = {"filter": {"postIds": [first, second]}, "shift": "P1D", "dryRun": True}
