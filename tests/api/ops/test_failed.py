@@ -286,7 +286,7 @@ def test_one_post_is_put_back_and_its_page_keeps_why_it_had_failed(stack: Runnin
     page = read(ops, answer.headers["location"])
     assert "It is due again, and open to edits." in page
     assert page.count("put back by kim; before: failed, suspended") == 2  # in its story, and under what was done to it
-    assert f'action="{path}/retry' not in page
+    assert '/retry"' not in page
     repeated = ops.post(f"{path}/retry", data={"token": "x"}, headers=OURS)
     assert repeated.status_code == 403
 
