@@ -59,7 +59,7 @@ alerts: $(VENV)/testing ## alert rules and dashboard in a real Prometheus (Debia
 	$(BIN)/pytest tests/monitoring/real_prometheus.py $(ARGS)
 
 pgbouncer: $(VENV)/testing ## all roles through a real PgBouncer (Debian 13: apt-get install pgbouncer)
-	$(BIN)/pytest tests/deployment/real_pgbouncer.py $(ARGS)
+	$(BIN)/pytest tests/deployment/real_pgbouncer.py tests/faults/real_pgbouncer.py $(ARGS)
 
 nginx: $(VENV)/testing ## the proxies of docs/deployment.md as a real nginx (Debian: apt-get install nginx-light)
 	$(BIN)/pytest tests/docs/test_nginx.py tests/api/http/connections/test_nginx.py $(ARGS)
