@@ -59,7 +59,7 @@ alerts: $(VENV)/testing ## alert rules and dashboard in a real Prometheus (Debia
 	$(BIN)/pytest tests/monitoring/real_prometheus.py $(ARGS)
 
 pgbouncer: $(VENV)/testing ## all roles through a real PgBouncer (Debian 13: apt-get install pgbouncer)
-	$(BIN)/pytest tests/deployment/real_pgbouncer.py $(ARGS)
+	$(BIN)/pytest tests/deployment/real_pgbouncer.py tests/faults/real_pgbouncer.py $(ARGS)
 
 typescript: $(VENV)/testing ## a TypeScript client made of the document, under tsc --strict and at work (Node 20; npm needs the network)
 	$(BIN)/pytest tests/contract/real_typescript.py $(ARGS)

@@ -7,6 +7,7 @@ name. tests/shared/store/test_session_settings.py has what can be tested without
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,12 @@ class Pooler:
         process = self.processes.start([PGBOUNCER, *identity, str(self._folder / "pgbouncer.ini")])
         process.says("listening on 127.0.0.1", within=10)
         return process
+
+    def turn_to(self, port: int) -> None:
+        """The database is that of another server from now on: a new line in the file, and a reload."""
+        file = self._folder / "pgbouncer.ini"
+        file.write_text(re.sub(r"(?m)^(\S+ = host=127.0.0.1 port=)\d+", rf"\g<1>{port}", file.read_text()))
+        self.process.signal(signal.SIGHUP)
 
     def restart(self) -> None:
         self.process.kill()
