@@ -73,9 +73,11 @@ def shortened(words: str) -> str:
 
 def counted_words(groups: Iterable[tuple[str, int]], total: int) -> str:
     """`3 a page, not JSON; 2 Down for maintenance; 1 with other words`: the most frequent of `groups` (words, posts)
-    first. `total`: all posts, those of groups that are not given among them.
+    first. `total`: all posts, those of groups that are not given among them. Words of all posts stand alone.
     """
     named = sorted(groups, key=lambda group: -group[1])[:NAMED_AT_MOST]
+    if named and named[0][1] == total:
+        return shortened(named[0][0] or "without a word")
     said = [f"{posts:,} {shortened(words or 'without a word')}" for words, posts in named]
     rest = total - sum(posts for _, posts in named)
     return "; ".join(said + ([f"{rest:,} with other words"] if rest else []))
