@@ -303,8 +303,8 @@ def test_edits_are_found_by_when_they_were_accepted(stack: Running) -> None:
 def test_accounts_are_listed_with_their_platform_and_name(stack: Running) -> None:
     assert stack.http.get("/v1/accounts").json() == {
         "data": [
-            {"accountId": factories.INSTAGRAM, "platform": "instagram", "name": factories.INSTAGRAM},
-            {"accountId": factories.TIKTOK, "platform": "tiktok", "name": factories.TIKTOK},
+            {"accountId": factories.INSTAGRAM, "platform": "instagram", "name": factories.INSTAGRAM, "held": None},
+            {"accountId": factories.TIKTOK, "platform": "tiktok", "name": factories.TIKTOK, "held": None},
         ],
         "hasMore": False,
         "nextCursor": None,
