@@ -110,7 +110,8 @@ def _new_key(post: Post, history: History | None) -> str:
     """The next key of this post. It follows from what stood before it, and never from the body or from chance.
 
     So a database that lost the latest tries, by a failover or a restore, asks under the key that it forgot. The
-    publisher knows that key: the post does not go out a second time.
+    publisher knows that key: the post does not go out a second time. Unless an edit made the lost key after a try that
+    never started (docs/lifecycle.md).
     """
     before = history.idempotency_key if history is not None else post.created_at.astimezone(UTC).isoformat()
     return f"pub_{sha256(f'{post.facts.id} {before}'.encode()).hexdigest()[:32]}"

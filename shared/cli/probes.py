@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import takewhile
 from typing import Any, Final
 
 import redis
@@ -141,8 +142,11 @@ def _database(url: str) -> DatabaseFacts:
     try:
         skew, within = _skew(engine)
         with transaction(engine) as tx:
-            at, ours = health.versions(tx), _migrations(url)
-        pending, unknown = tuple(sorted(ours - at)), tuple(sorted(at - set(_known(url))))
+            at, ours = health.versions(tx), _known(url)
+        behind = list(takewhile(lambda one: one not in at, ours))
+        unknown = tuple(sorted(at - set(ours)))
+        # Newer code was here: it knows what this code lacks, not the other way round.
+        pending = () if unknown else tuple(reversed(behind))
         if pending and not at:
             return DatabaseFacts(skew, within, pending, version=version)
         found, unread = _read(engine)
@@ -261,11 +265,8 @@ def _skew(engine: Engine) -> tuple[float, float]:
     return best
 
 
-def _migrations(url: str) -> set[str]:
-    return set(ScriptDirectory.from_config(db.alembic_config(url)).get_heads())
-
-
 def _known(url: str) -> list[str]:
+    """The migrations of this code, the newest first."""
     scripts = ScriptDirectory.from_config(db.alembic_config(url))
     return [script.revision for script in scripts.walk_revisions()]
 

@@ -384,6 +384,12 @@ def test_a_session_that_idles_in_a_transaction_is_named_with_what_it_holds_up(
 def test_pending_and_unknown_migrations_are_found(engine: Engine) -> None:
     run(engine, "UPDATE alembic_version SET version_num = '0001'")
     assert "redraft migrate" in found(engine)["pending_migrations"].todo
+    run(engine, "UPDATE alembic_version SET version_num = '0015'")
+    run(engine, "ALTER TABLE posts RENAME released_at TO later")
+    said = found(engine)
+    assert "0016, 0017" in said["pending_migrations"].what
+    assert "unread" not in said, "an old schema is no overload"
+    run(engine, "ALTER TABLE posts RENAME later TO released_at")
     run(engine, "UPDATE alembic_version SET version_num = '9999'")
     assert "9999" in found(engine)["unknown_migrations"].what
 
