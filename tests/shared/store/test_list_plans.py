@@ -249,7 +249,11 @@ OTHERS: list[tuple[str, TextClause, dict[str, Any]]] = [
     }),
     ("pk_reschedules", reschedules._ENDED_AMONG, {"ids": ["rsch_7"]}),
     *[
-        ("ix_posts_schedule", statement, {"job": "rsch_7", "workspace": "ws_1", "accounts": ["acc_1"], "prefix": "edit_7"})
+        (
+            "ix_posts_schedule",
+            statement,
+            {"job": "rsch_7", "workspace": "ws_1", "accounts": ["acc_1"], "prefix": "edit_7"},
+        )
         for statement in reschedule_warnings._STATEMENTS.values()
     ],
     ("ix_posts_failed", failed_posts._GROUPS, ALL_FAILED),
