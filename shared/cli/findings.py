@@ -178,8 +178,8 @@ def _workers(workers: WorkerFacts, facts: Facts) -> Iterable[Finding]:
 
 
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
-    if database.flood is not None and database.oldest is not None and database.oldest > waits.FLOOD_WAITS:
-        yield Finding("flood", database.flood.words, database.flood.todo)
+    if database.flood is not None and (said := database.flood.said(database.oldest)) is not None:
+        yield Finding("flood", *said)
     if database.oldest is not None and database.oldest > waits.TOO_LONG:
         why = f"The oldest, {database.oldest_edit}: {database.oldest_waits}. " if database.oldest_waits else ""
         yield Finding(
