@@ -211,7 +211,8 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "failed_jobs",
             f"{counted(len(database.failed_jobs), 'bulk job')} failed within a day: {'; '.join(shown)}",
             "What a job moved stays moved: `redraft jobs show JOB` says how far it came. The log of its worker names "
-            "the error. Repair that, then send the job again.",
+            "the error, in lines `attempt_spent` with the job's id; without one the worker was killed. Repair that, "
+            "then send the job again.",
         )
     if database.stalled:
         yield Finding(
