@@ -248,8 +248,9 @@ def advice(edit: EditHistory, found: Waits = NOTHING_FOUND) -> str:
         return f"{'Nothing to do' if wait.code == 'waits' else 'It waits'}: {wait.words}."
     if edit.status == EditStatus.FAILED:
         return (
-            "It never took effect. The worker's log says why, in its lines attempt_spent with the edit's id: repair "
-            "that, then requeue the edit. Or discard it if it is no longer wanted."
+            "It never took effect. The worker's log says why. Its lines attempt_spent with the edit's id name the "
+            "error. Lines worker_died with the post's id say that the worker was killed. Repair that, then requeue the "
+            "edit. Or discard it if it is no longer wanted."
         )
     return {
         EditStatus.APPLIED: "Nothing to do: it took effect.",

@@ -102,6 +102,10 @@ def test_why_an_edit_waits(queued: EditHistory, found: Waits, code: str, words: 
 def test_an_edit_that_has_ended_waits_for_nothing() -> None:
     for status in ("applied", "rejected", "failed"):
         assert waits.of_edit(edit(status=status, finalized_at=NOW), LOCKED) is None
+    # Red before: it named the lines of an error only, and a worker that was killed writes none.
+    said = waits.advice(edit(status="failed", finalized_at=NOW), LOCKED)
+    assert "attempt_spent with the edit's id" in said
+    assert "worker_died with the post's id" in said
 
 
 def post(**given: Any) -> Row:
