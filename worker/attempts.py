@@ -165,25 +165,49 @@ class ChunkAttempts(Attempts):
     def __init__(self, job_id: str) -> None:
         self._job_id = job_id
         self._begun: tuple[int, int] | None = None
+        self._posts: Sequence[str] = ()
 
-    def count(self, number: int, before: int) -> None:
-        """Write down that work on chunk `number` begins, after `before` attempts.
+    def count(self, number: int, before: int, posts: Sequence[str] = ()) -> None:
+        """Write down that work on chunk `number` begins, after `before` attempts. `posts`: those that it is about, in
+        id order; none for a freeze.
 
-        Raises GiveUpError where this attempt is one too many.
+        Raises GiveUpError where this attempt is one too many, with words that name these posts.
         """
+        self._posts = posts
         # Noted before the statement: its answer may be lost with the connection. Giving back looks at the row.
         self._begun = number, before
         with db.autocommit_relaxed() as relaxed:
             attempts = chunks_store.count_attempt(relaxed, self._job_id, number)
-        if attempts > settings().edit_attempts:
-            raise GiveUpError
+        if attempts > (most := settings().edit_attempts):
+            raise GiveUpError(_gave_up(most, posts))
+
+    def _surprised(self, error: Exception) -> None:
+        """Without the job's id, nobody who looks for a failed job finds the fault that failed it."""
+        if self._begun is not None and not isinstance(error, GiveUpError):
+            self._say_spent(str(logs.redacted(error)))
+
+    def _say_spent(self, error: str) -> None:
+        ends = {"first": self._posts[0], "last": self._posts[-1]} if self._posts else {}
+        log.warning("attempt_spent", reschedule_id=self._job_id, posts=len(self._posts), error=error, **ends)
 
     def _interrupted(self, error: BaseException) -> None:
         # A chunk that PostgreSQL stops for its length or its size would be stopped each time: it keeps the attempt.
-        if self._begun is None or db.repeats(error):
+        if self._begun is None:
+            return
+        if db.repeats(error):
+            self._say_spent(type(error).__name__)
             return
         try:
             with db.autocommit_relaxed() as relaxed:
                 chunks_store.give_back_attempt(relaxed, self._job_id, *self._begun)
         except Exception as failure:  # noqa: BLE001  -- it must not hide `error`, and the chunk has attempts left
             log.warning("attempt_not_given_back", reschedule_id=self._job_id, error=type(failure).__name__)
+
+
+def _gave_up(attempts: int, posts: Sequence[str]) -> str:
+    """Why a job failed, for its client and for operators: `Gave up after 5 attempts at 126 posts, …`."""
+    if not posts:
+        at = "to find its posts"
+    else:
+        at = f"at {posts[0]}" if len(posts) == 1 else f"at {len(posts):,} posts, from {posts[0]} to {posts[-1]}"
+    return f"Gave up after {attempts} attempts {at}: each one stopped its worker or failed in it"

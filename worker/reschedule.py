@@ -145,8 +145,8 @@ def run_chunk(job_id: str) -> Ran:
             _finish(job_id, ran)
     except JobOverError:
         return Ran()
-    except GiveUpError:
-        return _failed(job_id, "Gave up: the same posts stopped their worker again and again")
+    except GiveUpError as error:
+        return _failed(job_id, str(error))
     except TooManyOfAnAccountError:
         return _failed(job_id, reschedule_gaps.TOO_MANY)
     return ran
@@ -177,7 +177,7 @@ def _step(job_id: str, attempt: ChunkAttempts, ran: Ran) -> Sequence[int]:
             if chunk.done:
                 ran.snooze("done_already")
                 return ()
-            attempt.count(taken.number, chunk.attempts)
+            attempt.count(taken.number, chunk.attempts, chunk.post_ids)
             done = work(tx, job, chunk, undecided(chunk), attempts=attempts)
             progress = _write_down(tx, done)
             numbers = [taken.number] if done.contended else ()
@@ -272,7 +272,7 @@ def _come_back(job_id: str, number: int, ran: Ran, index: int | None = None, wai
         if found is None:
             return False
         job, chunk = found
-        attempt.count(number, chunk.attempts)
+        attempt.count(number, chunk.attempts, [chunk.post_ids[one] for one in chunk.contended])
         wanted = [one for one in chunk.contended if index in (None, one)]
         if wait:
             posts_store.wait_at_most(tx, wait)

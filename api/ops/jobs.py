@@ -85,7 +85,8 @@ def _advice(job: JobHistory) -> str:
     return {
         "queued": "It waits for a bulk worker.",
         "running": "It is at work.",
-        "failed": "It failed. Posts that it moved stay moved. Fix the error in the worker's log, then send it again.",
+        "failed": "It failed. Posts that it moved stay moved. The worker's log names the error, in lines attempt_spent "
+        "with the job's id; without one the worker was killed. Repair that, then send the job again.",
     }.get(job.status, "It has ended.")
 
 

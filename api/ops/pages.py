@@ -83,9 +83,9 @@ async def show_overview(request: Request) -> Response:
     webhooks = await perhaps(request, webhook_backlogs.overall)
     minutes = await perhaps(request, overview.last_hour, now)
     busiest = await perhaps(request, senders.busiest, now)
-    flood = busiest.flood if busiest else None
-    if flood is not None and summary and summary.oldest and now - summary.oldest > waits.FLOOD_WAITS:
-        troubles.append(("warn", f"{flood.words}. {flood.todo}"))
+    oldest = now - summary.oldest if summary and summary.oldest else None
+    if busiest and busiest.flood and (flood := busiest.flood.said(oldest)) is not None:
+        troubles.append(("warn", f"{flood[0]}. {flood[1]}"))
     lateness = await perhaps(request, overview.lateness, now)
     return html(
         request,

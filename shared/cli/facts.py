@@ -80,7 +80,7 @@ class DatabaseFacts:
     `oldest_edit`, `oldest_waits`: the edit that waits longest, and why it waits.
     `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
     `failed_jobs`: bulk jobs that failed within a day, each with its error, the latest first.
-    `flood`: the key whose edits are most of those that wait.
+    `flood`: the key whose edits are most of those that wait, or of those that come.
     `ending_keys`: API keys that end soon, each with how long it has left, the next one first.
     """
 

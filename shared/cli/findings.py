@@ -180,8 +180,8 @@ def _workers(workers: WorkerFacts, facts: Facts) -> Iterable[Finding]:
 
 
 def _database(database: DatabaseFacts) -> Iterable[Finding]:
-    if database.flood is not None and database.oldest is not None and database.oldest > waits.FLOOD_WAITS:
-        yield Finding("flood", database.flood.words, database.flood.todo)
+    if database.flood is not None and (said := database.flood.said(database.oldest)) is not None:
+        yield Finding("flood", *said)
     if database.oldest is not None and database.oldest > waits.TOO_LONG:
         why = f"The oldest, {database.oldest_edit}: {database.oldest_waits}. " if database.oldest_waits else ""
         yield Finding(
@@ -213,7 +213,8 @@ def _database(database: DatabaseFacts) -> Iterable[Finding]:
             "failed_jobs",
             f"{counted(len(database.failed_jobs), 'bulk job')} failed within a day: {'; '.join(shown)}",
             "What a job moved stays moved: `redraft jobs show JOB` says how far it came. The log of its worker names "
-            "the error. Repair that, then send the job again.",
+            "the error, in lines `attempt_spent` with the job's id; without one the worker was killed. Repair that, "
+            "then send the job again.",
         )
     if database.stalled:
         yield Finding(

@@ -85,31 +85,46 @@ def who(*parts: str | None) -> str:
 FLOOD = 1000
 """Edits of one key that wait. If they are more than half of all, they are the reason that others wait."""
 FLOOD_WAITS = timedelta(seconds=10)
+RUSH = 100.0
+"""Edits a second of one key. If they are more than half of all, they slow the others, though none waits for long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """A key that sends more edits than the workers apply: `waiting` of the `looked_at` edits that wait are its own."""
+    """A key that sends more edits than all others: `waiting` of the `looked_at` edits that wait are its own, and it
+    sends so many edits `a_second`.
+    """
 
     workspace_id: str
     workspace: str
     key: str
     waiting: int
     looked_at: int
+    a_second: float = 0.0
 
     @property
-    def words(self) -> str:
-        """`The key importer of workspace Acme floods the queue: …`."""
-        share = f"of {self.looked_at:,} edits that wait, {self.waiting:,} are its own"
-        return f"The key {self.key} of workspace {self.workspace} floods the queue: {share}"
+    def backlog(self) -> bool:
+        """Most of what waits is its own."""
+        return self.waiting >= FLOOD and self.waiting * 2 > self.looked_at
 
-    @property
-    def todo(self) -> str:
-        where = f"--key {shlex.quote(self.key)} --workspace {self.workspace_id}"
-        return (
+    def said(self, oldest: timedelta | None) -> tuple[str, str] | None:
+        """What it does and what to do about it; None where it harms none. `oldest`: how long the oldest edit waits."""
+        named = f"The key {self.key} of workspace {self.workspace}"
+        todo = (
             f"Ask its owner to send less. `redraft keys list {self.workspace_id}` has the key's id, and `redraft keys "
-            f"revoke ID` stops it. `redraft edits discard --status queued {where}` ends what waits."
+            "revoke ID` stops it."
         )
+        if self.backlog and oldest is not None and oldest > FLOOD_WAITS:
+            share = f"of {self.looked_at:,} edits that wait, {self.waiting:,} are its own"
+            where = f"--key {shlex.quote(self.key)} --workspace {self.workspace_id}"
+            discard = f" `redraft edits discard --status queued {where}` ends what waits."
+            return f"{named} floods the queue: {share}", todo + discard
+        if self.a_second >= RUSH:
+            pace = f"sends {self.a_second:,.0f} edits a second, more than all other keys together"
+            slower = "The edits of others take longer meanwhile."
+            smaller = f" `redraft keys create {self.workspace_id} NAME --rate-limit N` makes one that may send less."
+            return f"{named} {pace}", f"{slower} {todo}{smaller}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +248,9 @@ def advice(edit: EditHistory, found: Waits = NOTHING_FOUND) -> str:
         return f"{'Nothing to do' if wait.code == 'waits' else 'It waits'}: {wait.words}."
     if edit.status == EditStatus.FAILED:
         return (
-            "It never took effect. The worker's log says why, in its lines attempt_spent with the edit's id: repair "
-            "that, then requeue the edit. Or discard it if it is no longer wanted."
+            "It never took effect. The worker's log says why. Its lines attempt_spent with the edit's id name the "
+            "error. Lines worker_died with the post's id say that the worker was killed. Repair that, then requeue the "
+            "edit. Or discard it if it is no longer wanted."
         )
     return {
         EditStatus.APPLIED: "Nothing to do: it took effect.",

@@ -18,6 +18,10 @@ AGAIN_WITHIN: Final = 10.0
 
 _LEVEL = re.compile(r"\[(warning|error|critical) *\] ")
 _TIME = re.compile(r"^\d\d:\d\d:\d\d ")
+# PostgreSQL's own lines, whose process ids differ. A statement that waits for a lock ends with one each 0.3 s.
+_POSTGRES = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ \w+ \[\d+\] (?=(\w+): )")
+_REPEATING: Final = frozenset({"WARNING", "ERROR", "FATAL"})
+_BELOW: Final = frozenset({"DETAIL", "HINT", "QUERY", "CONTEXT", "LOCATION", "STATEMENT", "BACKTRACE"})
 
 
 class Repeats:
@@ -25,12 +29,22 @@ class Repeats:
 
     def __init__(self) -> None:
         self._since: dict[tuple[str, str], tuple[float, int]] = {}
+        self._shown = True
 
     def comes(self, name: str, line: str, now: float) -> bool:
         """Whether the line is to be shown. It is not while it is a warning that was shown a moment ago."""
-        if not _LEVEL.search(line):
-            return True
-        key = (name, _TIME.sub("", line))
+        if name == "postgres":
+            return self._of_postgres(name, line, now)
+        return self._is_new((name, _TIME.sub("", line)), now) if _LEVEL.search(line) else True
+
+    def _of_postgres(self, name: str, line: str, now: float) -> bool:
+        """As `comes`. What PostgreSQL says below an error, such as the statement, is shown where the error is."""
+        if (found := _POSTGRES.match(line)) is not None and found[1] not in _BELOW:
+            repeats = found[1] in _REPEATING
+            self._shown = not repeats or self._is_new((name, line[found.end() :]), now)
+        return self._shown
+
+    def _is_new(self, key: tuple[str, str], now: float) -> bool:
         if key not in self._since:
             self._since[key] = (now, 0)
             return True

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from shared.domain import reschedules
 from shared.store import StaleWriteError, db
@@ -55,14 +56,23 @@ def test_a_chunk_that_ends_its_worker_every_time_fails_the_job_after_five_attemp
 
     monkeypatch.setattr(reschedules, "decide", raising)
     outcomes = []
-    for _ in range(9):
-        try:
-            outcomes.append(reschedule.run_chunk(job).outcome)
-        except ZeroDivisionError:
-            outcomes.append("died")
+    with capture_logs() as said:
+        for _ in range(9):
+            try:
+                outcomes.append(reschedule.run_chunk(job).outcome)
+            except ZeroDivisionError:
+                outcomes.append("died")
     assert outcomes == ["frozen", "moved", "died", "died", "died", "died", "died", "failed", "gone"]
     assert jobs.counts(job) == ("failed", 6, 3, 0, 0)
-    assert "again and again" in jobs.job(job).public()["error"]
+    # Red before: neither the job nor the log of its worker named the posts and the fault.
+    cause = "each one stopped its worker or failed in it"
+    assert jobs.job(job).public()["error"] == (
+        f"Gave up after 5 attempts at 3 posts, from {ids[3]} to {ids[5]}: {cause}"
+    )
+    spent = [line for line in said if line["event"] == "attempt_spent" and line.get("reschedule_id") == job]
+    assert [(line["error"], line["first"], line["last"], line["posts"]) for line in spent] == [
+        ("ZeroDivisionError", ids[3], ids[5], 3)
+    ] * 5
     assert [factories.row(engine, "posts", post).revision for post in ids] == [2, 2, 2, 1, 1, 1]
 
 
@@ -90,6 +100,7 @@ def test_contended_posts_that_end_their_worker_every_time_fail_the_job_and_waiti
             outcomes.append("died")
     assert outcomes == ["died", "died", "died", "died", "died", "failed", "gone"]
     assert jobs.counts(job) == ("failed", 3, 2, 0, 0)
+    assert f"5 attempts at {ids[1]}: each" in jobs.job(job).public()["error"]
 
 
 def test_a_write_that_finds_another_row_than_was_locked_rolls_all_of_its_chunk_back(engine: Engine) -> None:
@@ -180,3 +191,4 @@ def test_a_freeze_that_never_comes_to_its_end_fails_the_job(
         except DBAPIError as error:
             outcomes.append("cut off" if db.is_transient(error) else repr(error))
     assert outcomes == ["cut off"] * 5 + ["failed", "gone"]
+    assert "5 attempts to find its posts: each" in jobs.job(job).public()["error"]

@@ -102,6 +102,10 @@ def test_why_an_edit_waits(queued: EditHistory, found: Waits, code: str, words: 
 def test_an_edit_that_has_ended_waits_for_nothing() -> None:
     for status in ("applied", "rejected", "failed"):
         assert waits.of_edit(edit(status=status, finalized_at=NOW), LOCKED) is None
+    # Red before: it named the lines of an error only, and a worker that was killed writes none.
+    said = waits.advice(edit(status="failed", finalized_at=NOW), LOCKED)
+    assert "attempt_spent with the edit's id" in said
+    assert "worker_died with the post's id" in said
 
 
 def post(**given: Any) -> Row:
@@ -221,10 +225,30 @@ def test_an_apis_clock_is_held_against_the_databases(database: float, said: str 
     assert (found is None) if said is None else (found is not None and f"is {said} the database's" in found)
 
 
-def test_a_flood_is_named_with_the_commands_that_end_it() -> None:
-    flood = Flood("ws_1", "Acme", "the importer", 5000, 5001)
-    assert flood.words == (
-        "The key the importer of workspace Acme floods the queue: of 5,001 edits that wait, 5,000 are its own"
-    )
-    assert "`redraft keys list ws_1`" in flood.todo
-    assert "`redraft edits discard --status queued --key 'the importer' --workspace ws_1`" in flood.todo
+@pytest.mark.parametrize(
+    ("waiting", "looked_at", "a_second", "oldest", "words"),
+    [
+        (5000, 5001, 0.0, 11, "floods the queue: of 5,001 edits that wait, 5,000 are its own"),
+        (5000, 5001, 900.0, 11, "floods the queue: of 5,001 edits that wait, 5,000 are its own"),
+        # What waits is its own, but none waits for long.
+        (5000, 5001, 0.0, 10, None),
+        (5000, 5001, 0.0, None, None),
+        (1000, 2000, 0.0, 11, None),
+        (999, 999, 0.0, 11, None),
+        # The workers keep up, and the edits of others take longer.
+        (5000, 5001, 431.6, 1, "sends 432 edits a second, more than all other keys together"),
+        (64, 64, 100.0, None, "sends 100 edits a second, more than all other keys together"),
+        (64, 64, 99.9, None, None),
+    ],
+)
+def test_a_flood_is_named_with_the_commands_that_end_it(
+    waiting: int, looked_at: int, a_second: float, oldest: float | None, words: str | None
+) -> None:
+    flood = Flood("ws_1", "Acme", "the importer", waiting, looked_at, a_second)
+    said = flood.said(None if oldest is None else timedelta(seconds=oldest))
+    assert (said and said[0]) == (words and f"The key the importer of workspace Acme {words}")
+    if said is not None and words is not None:
+        assert "`redraft keys list ws_1`" in said[1]
+        discard = "`redraft edits discard --status queued --key 'the importer' --workspace ws_1`"
+        assert (discard in said[1]) == words.startswith("floods")
+        assert ("`redraft keys create ws_1 NAME --rate-limit N`" in said[1]) == words.startswith("sends")

@@ -78,3 +78,35 @@ def test_what_is_no_json_becomes_a_line_of_json_that_names_its_process(capsys: p
         "process": "api-2",
         "line": "ended with SIGKILL; starting it again in 0.5 s",
     }
+
+
+def test_an_error_of_postgresql_that_comes_again_is_counted_with_all_that_it_says_below(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Red before: while a row was locked, three lines each 0.3 s filled the terminal."""
+
+    def error(second: int, pid: int) -> list[str]:
+        begins = f"2026-11-30 20:17:{second}.258 UTC [{pid}]"
+        return [
+            f"{begins} ERROR:  canceling statement due to lock timeout",
+            f'{begins} CONTEXT:  while locking tuple ({second},11) in relation "posts"',
+            f"{begins} STATEMENT:  SELECT id FROM posts",
+            "\t  FOR NO KEY UPDATE",
+        ]
+
+    now = [0.0]
+    output = Output(coloured=False, clock=lambda: now[0])
+    other = "2026-11-30 20:17:40.258 UTC [8] LOG:  checkpoint starting"
+    first = error(35, 7)
+    for line in [*first, *error(36, 8), INFO, *error(37, 7), other, other, *error(38, 7)]:
+        output("edits" if line is INFO else "postgres", line)
+    now[0] = AGAIN_WITHIN
+    output("postgres", other)
+    assert [line.split(" | ", 1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        *first,
+        INFO,
+        other,
+        other,
+        "ERROR:  canceling statement due to lock timeout (3 more times)",
+        other,
+    ]

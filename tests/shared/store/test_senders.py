@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from shared.domain import waits
 from shared.domain.ids import new_id
 from shared.store import posts as posts_store
 from shared.store import senders
@@ -53,13 +54,28 @@ def test_the_sums_are_by_workspace_and_key_the_busiest_first(engine: Engine) -> 
 def test_a_key_with_most_of_what_waits_is_the_flood(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, phone: int, flood: str | None
 ) -> None:
-    monkeypatch.setattr(senders, "FLOOD", 5)
+    monkeypatch.setattr(waits, "FLOOD", 5)
     with engine.begin() as tx:
         edits(tx, 5, "importer", waits=True)
         edits(tx, phone, "phone", waits=True)
         edits(tx, 9, "phone", waits=False)
         found = senders.busiest(tx, posts_store.clock(tx))
     assert (found.flood and found.flood.key, found.looked_at) == (flood, 5 + phone)
+
+
+@pytest.mark.parametrize(("phone", "job", "flood"), [(4, None, "importer"), (5, None, None), (0, "rsch_1", None)])
+def test_a_key_that_sends_most_is_the_flood_though_nothing_waits(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, phone: int, job: str | None, flood: str | None
+) -> None:
+    """Red before: a key with 64 connections sent 500 edits a second, which the workers took, and it had no name."""
+    monkeypatch.setattr(senders, "RUSH", 0.05)
+    with engine.begin() as tx:
+        edits(tx, 5, "importer", waits=False, job=job)
+        edits(tx, phone, "phone", waits=False)
+        edits(tx, 9, "phone", waits=False, ago=300)
+        found = senders.busiest(tx, posts_store.clock(tx)).flood
+    assert (found and found.key) == flood
+    assert found is None or found.a_second == pytest.approx(5 / 60)
 
 
 def test_of_a_flood_a_bounded_number_is_looked_at_and_it_says_so(
