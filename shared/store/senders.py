@@ -51,7 +51,8 @@ class Senders:
         return next((one for one in named if one.backlog), next(iter(rushes), None))
 
     def _flood(self, one: Sender) -> Flood:
-        most = one.accepted * 2 > self.accepted
+        # A key that sends alone slows no other.
+        most = one.accepted * 2 > self.accepted > one.accepted
         pace = one.accepted / max((self.now - self.since).total_seconds(), BURST) if most else 0.0
         return Flood(one.workspace_id, one.workspace, one.key, one.waiting, self.looked_at, pace)
 

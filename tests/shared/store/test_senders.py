@@ -63,7 +63,9 @@ def test_a_key_with_most_of_what_waits_is_the_flood(
     assert (found.flood and found.flood.key, found.looked_at) == (flood, 5 + phone)
 
 
-@pytest.mark.parametrize(("phone", "job", "flood"), [(4, None, "importer"), (5, None, None), (0, "rsch_1", None)])
+@pytest.mark.parametrize(
+    ("phone", "job", "flood"), [(4, None, "importer"), (5, None, None), (0, None, None), (4, "rsch_1", None)]
+)
 def test_a_key_that_sends_most_is_the_flood_though_nothing_waits(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, phone: int, job: str | None, flood: str | None
 ) -> None:
