@@ -82,7 +82,7 @@ def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
     for post_id, (revision, caption) in wanted.items():
         post = now.get(post_id)
         if post is not None:
-            _judge(found, post, revision, caption)
+            _judge(found, post, revision, caption, of_file=True)
         elif post_id not in same:
             found.refused[post_id] = "there is no such post"
     if LOST in found.refused.values():
@@ -93,7 +93,8 @@ def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
     return found
 
 
-def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
+def _judge(found: CaptionPlan, post: Post, revision: int, caption: str, *, of_file: bool) -> None:
+    """`of_file`: a spreadsheet saved this caption, and may have lost letters of it."""
     if same_caption(post["caption"], caption):
         return
     # Lists hold posts that wait, and do not say why one takes no edit.
@@ -103,7 +104,7 @@ def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
     if post["revision"] != revision:
         found.conflicts.append(post["postId"])
         return
-    if lost_letters(post["caption"], caption):
+    if of_file and lost_letters(post["caption"], caption):
         found.refused[post["postId"]] = LOST
         return
     faults = Faults()
@@ -230,7 +231,7 @@ def undo(api: Api, edits: list[CaptionEdit]) -> CaptionPlan:
     for post_id, post in Posts(api).each(by_id):
         edit = by_id[post_id]
         if post is not None and same_caption(post["caption"], edit.caption):
-            _judge(back, post, post["revision"], edit.before)
+            _judge(back, post, post["revision"], edit.before, of_file=False)
     done = send(api, back.edits, new_id("cli"))
     done.refused |= back.refused
     return done
