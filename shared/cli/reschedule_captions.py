@@ -3,8 +3,9 @@
 Each edit names the revision that was exported. So no caption is overwritten that the planner has not seen.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple
@@ -141,12 +142,15 @@ def say_left(screen: Screen, found: CaptionPlan) -> None:
         screen.say(SAVE_AS_UTF8)
 
 
-def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:
+Sending = Callable[[], AbstractContextManager[None]]
+
+
+def send(api: Api, edits: list[CaptionEdit], key: str, sending: Sending = nullcontext) -> CaptionPlan:
     """Edit the captions. The outcome: `edits` that were applied, and the others. `key`: what the Idempotency-Keys of
-    these edits begin with: sent again, nothing is edited twice.
+    these edits begin with: sent again, nothing is edited twice. `sending`: entered for each batch; it may raise.
     """
     done = CaptionPlan()
-    for edit, error in _sent(api, edits, key):
+    for edit, error in _sent(api, edits, key, sending):
         if error is None:
             done.edits.append(edit)
         elif error.code == "precondition_failed":
@@ -156,18 +160,25 @@ def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:
     return done
 
 
-def _sent(api: Api, edits: list[CaptionEdit], key: str) -> Iterator[tuple[CaptionEdit, RefusedError | None]]:
+def _sent(
+    api: Api, edits: list[CaptionEdit], key: str, sending: Sending
+) -> Iterator[tuple[CaptionEdit, RefusedError | None]]:
     """Each edit with its error. One place knows how many edits reach the API at once."""
     for name, batch in _batches(edits, key):
-        try:
-            fates = _together(api, batch, name)
-        except RefusedError as refused:
-            if refused.status not in (404, 405):
-                raise
-            # An API of the version before takes one edit in a request.
-            with ThreadPoolExecutor(THREADS) as pool:
-                fates = list(pool.map(lambda edit: _alone(api, edit, f"{key}-{edit.post_id}"), batch))
+        with sending():
+            fates = _fates(api, batch, name, key)
         yield from zip(batch, fates, strict=True)
+
+
+def _fates(api: Api, batch: list[CaptionEdit], name: str, key: str) -> list[RefusedError | None]:
+    try:
+        return _together(api, batch, name)
+    except RefusedError as refused:
+        if refused.status not in (404, 405):
+            raise
+        # An API of the version before takes one edit in a request.
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(lambda edit: _alone(api, edit, f"{key}-{edit.post_id}"), batch))
 
 
 def _batches(edits: list[CaptionEdit], key: str) -> Iterator[tuple[str, list[CaptionEdit]]]:
