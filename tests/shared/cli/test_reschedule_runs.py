@@ -275,6 +275,23 @@ def test_an_undo_does_not_wait_for_ever_for_a_command_that_hangs(
     assert redraft(stack, "jobs", "revert", run.name, "--yes").exit_code == 0
 
 
+def test_a_job_of_a_run_that_was_deleted_is_left_out_and_the_others_are_undone(
+    stack: Running, jobs: Jobs, account: str
+) -> None:
+    ids = posts(stack, account, 2)
+    run = planned(stack, ids[:1], ids[1:])
+    run.started(0, "rsch_deleted")
+    run.started(1, jobs.start(run.body(1), run.key(1))["id"])
+    list(jobs.watch(jobs.get(run.jobs[1])))
+    words = f"{run.name}: 1 job of it was deleted, and left out here.\n"
+    for arguments in (["list", "--limit", "1"], ["show", run.name], ["revert", run.name, "--yes"]):
+        result = redraft(stack, "jobs", *arguments)
+        assert result.exit_code == (3 if arguments[0] == "revert" else 0), result.output
+        assert result.stderr.count(words) == 1
+        assert run.name in result.output
+    assert revisions(stack, ids) == [1, 3]
+
+
 def test_a_run_of_another_api_or_too_old_a_run_is_not_sent(stack: Running, account: str) -> None:
     run = planned(stack, posts(stack, account, 1))
     about = json.loads((run.folder / "run.json").read_text())
