@@ -47,6 +47,10 @@ def as_one(run: Run, started: Sequence[Job]) -> Job:
     ended = [job["finishedAt"] for job in started if job["finishedAt"]]
     sums: dict[str, Any] = {name: sum(job.get(name) or 0 for job in started) for name in SUMS}
     totals = [job["total"] for job in started]
+    finished = max(ended) if ended and len(ended) == len(started) else None
+    if run.undone_at and not run.jobs:
+        # No job of it can begin any more.
+        finished = format_instant(run.undone_at)
     total = run.total if run.total is not None else None if None in totals else sum(totals)
     return {
         "id": run.name,
@@ -55,7 +59,7 @@ def as_one(run: Run, started: Sequence[Job]) -> Job:
         "total": total,
         **sums,
         "createdAt": format_instant(run.created_at),
-        "finishedAt": max(ended) if ended and len(ended) == len(started) else None,
+        "finishedAt": finished,
     }
 
 

@@ -44,7 +44,8 @@ def show(jobs: Jobs, name: str, data_dir: Path, *, as_json: bool) -> None:
     for job in made:
         if "error" in job:
             screen.say(f"It failed: {job['error']}")
-    _say_ways(screen, shown, made, data_dir, undo=bool(totals.moved or captions))
+    undone = run is not None and run.undone and not run.jobs
+    _say_ways(screen, shown, made, data_dir, undo=bool(totals.moved or captions) and not undone)
 
 
 def _say_ways(screen: Screen, shown: Job, made: Sequence[Job], data_dir: Path, *, undo: bool) -> None:

@@ -83,13 +83,21 @@ class Run:
 
     @property
     def undone(self) -> bool:
-        return (self.folder / "undone").exists()
+        return self.undone_at is not None
+
+    @property
+    def undone_at(self) -> datetime | None:
+        """When it was undone; None if it was not."""
+        with suppress(FileNotFoundError):
+            return datetime.fromtimestamp((self.folder / "undone").stat().st_mtime, UTC)
+        return None
 
     def undo(self) -> None:
         """This run is not to go on: a command that sends it ends before its next request. Waits for the request that
         such a command sends at this moment. Raises ArgumentsError where that takes too long.
         """
-        (self.folder / "undone").touch()
+        if not self.undone:
+            (self.folder / "undone").touch()
         with self.locked():
             pass
 

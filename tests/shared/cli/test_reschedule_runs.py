@@ -17,6 +17,7 @@ import pytest
 
 from shared.cli import reschedule_captions, reschedule_journal, reschedule_run
 from shared.cli.api_client import Api
+from shared.cli.reschedule_captions import CaptionEdit
 from shared.cli.reschedule_client import Jobs
 from shared.cli.reschedule_journal import Run
 from shared.cli.reschedule_screen import Bar
@@ -290,6 +291,18 @@ def test_a_job_of_a_run_that_was_deleted_is_left_out_and_the_others_are_undone(
         assert result.stderr.count(words) == 1
         assert run.name in result.output
     assert revisions(stack, ids) == [1, 3]
+
+
+@pytest.mark.parametrize("captions", [(), [CaptionEdit("post_a", 1, "new", "old")]])
+def test_a_run_that_was_undone_before_any_job_began_has_ended_and_needs_no_undo(
+    stack: Running, captions: list[CaptionEdit]
+) -> None:
+    run = reschedule_journal.create(environment(stack)["REDRAFT_API_URL"], [{"items": []}], 0, captions)
+    assert redraft(stack, "jobs", "revert", run.name, "--yes").exit_code == 0
+    shown = redraft(stack, "jobs", "show", run.name).stdout
+    assert shown.startswith(f"{run.name}: undone\n")
+    assert ", ended after " in shown
+    assert "Undo it" not in shown
 
 
 def test_a_run_of_another_api_or_too_old_a_run_is_not_sent(stack: Running, account: str) -> None:
