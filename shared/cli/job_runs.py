@@ -1,11 +1,13 @@
 """Runs of this machine beside the bulk jobs that they are made of: a run of many jobs is shown as one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from shared.cli import reschedule_journal
+from shared.cli.api_client import RefusedError
 from shared.cli.reschedule_client import LIVE, Job, Jobs
 from shared.cli.reschedule_journal import PREFIX, Run
+from shared.domain.plurals import counted
 from shared.domain.times import format_instant
 
 STOPPED: Final = "stopped"
@@ -24,26 +26,46 @@ def found(name: str, jobs: Jobs) -> Run:
     return run
 
 
-def as_one(run: Run, made: Sequence[Job]) -> Job:
-    """A run in the form of a job: the counters of its jobs together. `made`: the jobs that were started."""
-    ended = [job["finishedAt"] for job in made if job["finishedAt"]]
-    sums: dict[str, Any] = {name: sum(job.get(name) or 0 for job in made) for name in SUMS}
-    totals = [job["total"] for job in made]
+def made(run: Run, jobs: Jobs, say: Callable[[str], None], known: Mapping[str, Job] | None = None) -> list[Job]:
+    """The jobs that the run started, less those that the API has no more; `say` says how many those are. `known`: jobs
+    that were read already. Raises RefusedError, UnreachableError.
+    """
+    there = []
+    for job_id in run.jobs.values():
+        try:
+            there.append((known or {}).get(job_id) or jobs.get(job_id))
+        except RefusedError as refused:
+            if refused.status != 404:
+                raise
+    if gone := len(run.jobs) - len(there):
+        say(f"{run.name}: {counted(gone, 'job')} of it {'was' if gone == 1 else 'were'} deleted, and left out here.")
+    return there
+
+
+def as_one(run: Run, started: Sequence[Job]) -> Job:
+    """A run in the form of a job: the counters of its jobs together. `started`: as `made` finds them."""
+    ended = [job["finishedAt"] for job in started if job["finishedAt"]]
+    sums: dict[str, Any] = {name: sum(job.get(name) or 0 for job in started) for name in SUMS}
+    totals = [job["total"] for job in started]
+    finished = max(ended) if ended and len(ended) == len(started) else None
+    if run.undone_at and not run.jobs:
+        # No job of it can begin any more.
+        finished = format_instant(run.undone_at)
     total = run.total if run.total is not None else None if None in totals else sum(totals)
     return {
         "id": run.name,
-        "status": status(run, made),
+        "status": status(run, started),
         "dryRun": False,
         "total": total,
         **sums,
         "createdAt": format_instant(run.created_at),
-        "finishedAt": max(ended) if ended and len(ended) == len(made) else None,
+        "finishedAt": finished,
     }
 
 
-def status(run: Run, made: Iterable[Job]) -> str:
+def status(run: Run, started: Iterable[Job]) -> str:
     """That of its jobs, and two more: `stopped` has jobs that were never sent, `undone` was undone as a whole."""
-    statuses = {job["status"] for job in made}
+    statuses = {job["status"] for job in started}
     if statuses & LIVE:
         return "running"
     if run.undone:
@@ -53,8 +75,8 @@ def status(run: Run, made: Iterable[Job]) -> str:
     return next((one for one in ("failed", "canceled") if one in statuses), "done")
 
 
-def newest(jobs: Jobs, limit: int) -> list[Job]:
-    """At most `limit` runs and jobs of no run, the newest first, in the form of jobs."""
+def newest(jobs: Jobs, limit: int, say: Callable[[str], None]) -> list[Job]:
+    """At most `limit` runs and jobs of no run, the newest first, in the form of jobs. `say`: as `made` has it."""
     runs = {
         job_id: run
         for run in reschedule_journal.kept(jobs.api.url)
@@ -70,7 +92,4 @@ def newest(jobs: Jobs, limit: int) -> list[Job]:
             break
         rows[name] = run or job
         seen[job["id"]] = job
-    return [
-        as_one(row, [seen.get(one) or jobs.get(one) for one in row.jobs.values()]) if isinstance(row, Run) else row
-        for row in rows.values()
-    ]
+    return [as_one(row, made(row, jobs, say, seen)) if isinstance(row, Run) else row for row in rows.values()]

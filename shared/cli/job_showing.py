@@ -19,17 +19,17 @@ RESCHEDULE: Final = "redraft reschedule"
 def show(jobs: Jobs, name: str, data_dir: Path, *, as_json: bool) -> None:
     """Say all of a job or a run. Raises ArgumentsError, RefusedError, UnreachableError."""
     run = job_runs.found(name, jobs) if job_runs.is_run(name) else None
-    made = [jobs.get(job_id) for job_id in (run.jobs.values() if run else [name])]
+    screen, totals = Screen(as_json=False), Totals()
+    made = job_runs.made(run, jobs, screen.complain) if run else [jobs.get(name)]
     shown = job_runs.as_one(run, made) if run else made[0]
     if as_json:
         say_json(shown | {"jobs": made} if run else shown)
         return
-    screen, totals = Screen(as_json=False), Totals()
     for job in made:
         totals.add(job)
     _say_times(screen, shown)
     if run:
-        screen.say(f"Jobs: {run.parts:,}; started: {len(made):,}")
+        screen.say(f"Jobs: {run.parts:,}; started: {len(run.jobs):,}")
         for job in made:
             screen.say(f"  {job['id']}: {job['status']}, moved {moved(job):,} of {job['total'] or 0:,}")
     of = "not known yet" if shown["total"] is None else f"{shown['total']:,}"
@@ -44,7 +44,8 @@ def show(jobs: Jobs, name: str, data_dir: Path, *, as_json: bool) -> None:
     for job in made:
         if "error" in job:
             screen.say(f"It failed: {job['error']}")
-    _say_ways(screen, shown, made, data_dir, undo=bool(totals.moved or captions))
+    undone = run is not None and run.undone and not run.jobs
+    _say_ways(screen, shown, made, data_dir, undo=bool(totals.moved or captions) and not undone)
 
 
 def _say_ways(screen: Screen, shown: Job, made: Sequence[Job], data_dir: Path, *, undo: bool) -> None:

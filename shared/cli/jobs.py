@@ -38,7 +38,8 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List bulk jobs, the newest first. A run of this machine with several jobs is one row; `--json` lists its jobs."""
-    from itertools import islice  # noqa: PLC0415 - heavy imports wait until the command runs
+    from functools import partial  # noqa: PLC0415 - heavy imports wait until the command runs
+    from itertools import islice  # noqa: PLC0415
 
     from shared.cli import job_runs  # noqa: PLC0415
     from shared.cli.api_client import session  # noqa: PLC0415
@@ -46,7 +47,10 @@ def list_jobs(
 
     with session(data_dir, f"{COMMAND} list") as api:
         jobs = Jobs(api)
-        found = list(islice(jobs.newest(), limit + 1)) if as_json else job_runs.newest(jobs, limit + 1)
+        if as_json:
+            found = list(islice(jobs.newest(), limit + 1))
+        else:
+            found = job_runs.newest(jobs, limit + 1, partial(echo, err=True))
     if as_json:
         say_json(found[:limit])
     else:

@@ -11,6 +11,7 @@ import typer
 
 from shared.cli.places import parts, reaching
 from shared.cli.workspaces import database, echo, echo_wrapped, refuse, say_json
+from shared.domain.errors import printable
 from shared.domain.plurals import counted
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Passed:
     def say(self) -> None:
         """Name them on standard error, and what to do."""
         for post_id in self.unknown:
-            echo(f"There is no post {post_id}. See: redraft posts list", err=True)
+            echo(f"There is no post {printable(post_id)}. See: redraft posts list", err=True)
         for post_id in self.locked:
             echo_wrapped(
                 f"{post_id} is being worked on by another session, and nothing was done to it. "
@@ -62,9 +63,12 @@ def each_locked(post_ids: Sequence[str], data_dir: Path, work: Work) -> Passed:
     """Lock posts and work on them, TOGETHER in a transaction. The free ones come first, so that one locked post keeps
     no other from its hold. Then each locked one is waited for, PATIENCE in all.
     """
-    from shared.store import posts as posts_store  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain.fields import is_clean  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.store import posts as posts_store  # noqa: PLC0415
 
-    wanted, passed, busy = list(dict.fromkeys(post_ids)), Passed(), []
+    # Bytes of a shell that are no UTF-8 name no post, and PostgreSQL cannot be asked for them.
+    wanted, busy = [one for one in dict.fromkeys(post_ids) if is_clean(one)], []
+    passed = Passed(unknown=[one for one in dict.fromkeys(post_ids) if not is_clean(one)])
     for start in range(0, len(wanted), TOGETHER):
         some = wanted[start : start + TOGETHER]
         with database(data_dir) as tx:

@@ -208,12 +208,16 @@ def show(
 ) -> None:
     """Show one post's history: its state, its latest tries and edits, and who retried it."""
     from shared.domain import edit_histories, histories, posts  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain.errors import printable  # noqa: PLC0415
+    from shared.domain.fields import is_clean  # noqa: PLC0415
     from shared.store import acts, edit_lists, failed_posts, failures, keys, overview  # noqa: PLC0415
     from shared.store import holds as holds_store  # noqa: PLC0415
     from shared.store import late as late_store  # noqa: PLC0415
     from shared.store import posts as posts_store  # noqa: PLC0415
     from shared.store.edit_lists import EditFilter  # noqa: PLC0415
 
+    if not is_clean(post_id):
+        refuse(f"There is no post {printable(post_id)}.")
     broker = ask_redis(data_dir)
     with database(data_dir) as tx:
         found, now = posts_store.read_posts(tx, [post_id])

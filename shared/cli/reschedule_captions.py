@@ -3,8 +3,9 @@
 Each edit names the revision that was exported. So no caption is overwritten that the planner has not seen.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple
@@ -82,7 +83,7 @@ def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
     for post_id, (revision, caption) in wanted.items():
         post = now.get(post_id)
         if post is not None:
-            _judge(found, post, revision, caption)
+            _judge(found, post, revision, caption, of_file=True)
         elif post_id not in same:
             found.refused[post_id] = "there is no such post"
     if LOST in found.refused.values():
@@ -93,7 +94,8 @@ def plan(wanted: Mapping[str, tuple[int, str]], posts: Posts) -> CaptionPlan:
     return found
 
 
-def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
+def _judge(found: CaptionPlan, post: Post, revision: int, caption: str, *, of_file: bool) -> None:
+    """`of_file`: a spreadsheet saved this caption, and may have lost letters of it."""
     if same_caption(post["caption"], caption):
         return
     # Lists hold posts that wait, and do not say why one takes no edit.
@@ -103,7 +105,7 @@ def _judge(found: CaptionPlan, post: Post, revision: int, caption: str) -> None:
     if post["revision"] != revision:
         found.conflicts.append(post["postId"])
         return
-    if lost_letters(post["caption"], caption):
+    if of_file and lost_letters(post["caption"], caption):
         found.refused[post["postId"]] = LOST
         return
     faults = Faults()
@@ -140,12 +142,15 @@ def say_left(screen: Screen, found: CaptionPlan) -> None:
         screen.say(SAVE_AS_UTF8)
 
 
-def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:
+Sending = Callable[[], AbstractContextManager[None]]
+
+
+def send(api: Api, edits: list[CaptionEdit], key: str, sending: Sending = nullcontext) -> CaptionPlan:
     """Edit the captions. The outcome: `edits` that were applied, and the others. `key`: what the Idempotency-Keys of
-    these edits begin with: sent again, nothing is edited twice.
+    these edits begin with: sent again, nothing is edited twice. `sending`: entered for each batch; it may raise.
     """
     done = CaptionPlan()
-    for edit, error in _sent(api, edits, key):
+    for edit, error in _sent(api, edits, key, sending):
         if error is None:
             done.edits.append(edit)
         elif error.code == "precondition_failed":
@@ -155,18 +160,25 @@ def send(api: Api, edits: list[CaptionEdit], key: str) -> CaptionPlan:
     return done
 
 
-def _sent(api: Api, edits: list[CaptionEdit], key: str) -> Iterator[tuple[CaptionEdit, RefusedError | None]]:
+def _sent(
+    api: Api, edits: list[CaptionEdit], key: str, sending: Sending
+) -> Iterator[tuple[CaptionEdit, RefusedError | None]]:
     """Each edit with its error. One place knows how many edits reach the API at once."""
     for name, batch in _batches(edits, key):
-        try:
-            fates = _together(api, batch, name)
-        except RefusedError as refused:
-            if refused.status not in (404, 405):
-                raise
-            # An API of the version before takes one edit in a request.
-            with ThreadPoolExecutor(THREADS) as pool:
-                fates = list(pool.map(lambda edit: _alone(api, edit, f"{key}-{edit.post_id}"), batch))
+        with sending():
+            fates = _fates(api, batch, name, key)
         yield from zip(batch, fates, strict=True)
+
+
+def _fates(api: Api, batch: list[CaptionEdit], name: str, key: str) -> list[RefusedError | None]:
+    try:
+        return _together(api, batch, name)
+    except RefusedError as refused:
+        if refused.status not in (404, 405):
+            raise
+        # An API of the version before takes one edit in a request.
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(lambda edit: _alone(api, edit, f"{key}-{edit.post_id}"), batch))
 
 
 def _batches(edits: list[CaptionEdit], key: str) -> Iterator[tuple[str, list[CaptionEdit]]]:
@@ -230,7 +242,7 @@ def undo(api: Api, edits: list[CaptionEdit]) -> CaptionPlan:
     for post_id, post in Posts(api).each(by_id):
         edit = by_id[post_id]
         if post is not None and same_caption(post["caption"], edit.caption):
-            _judge(back, post, post["revision"], edit.before)
+            _judge(back, post, post["revision"], edit.before, of_file=False)
     done = send(api, back.edits, new_id("cli"))
     done.refused |= back.refused
     return done

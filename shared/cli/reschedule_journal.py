@@ -5,12 +5,14 @@ each that was. So a run that is killed anywhere can go on, or be undone as a who
 follows from the run's id: sent again, it starts nothing twice.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +26,12 @@ PREFIX: Final = "run_"
 KEPT: Final = timedelta(days=30)
 KEYS_LAST: Final = timedelta(hours=23)
 """Within this time the API certainly knows the keys of a run (docs/api.md says a day)."""
+PATIENCE: Final = 120.0
+"""Seconds to wait for a request of another command: longer than a batch of captions takes with its repeats."""
+
+
+class UndoneError(Exception):
+    """The run was undone: nothing more of it is to be sent."""
 
 
 class Run:
@@ -37,8 +45,11 @@ class Run:
         self.total: int | None = about["total"]
         self.jobs: dict[int, str] = {}
         self.begun: set[int] = set()
+        self._read()
+
+    def _read(self) -> None:
         with suppress(FileNotFoundError):
-            for line in (folder / "jobs").read_text().splitlines():
+            for line in (self.folder / "jobs").read_text().splitlines():
                 part, _, job_id = line.partition(" ")
                 self.begun.add(int(part))
                 if job_id:
@@ -72,11 +83,53 @@ class Run:
 
     @property
     def undone(self) -> bool:
-        return (self.folder / "undone").exists()
+        return self.undone_at is not None
+
+    @property
+    def undone_at(self) -> datetime | None:
+        """When it was undone; None if it was not."""
+        with suppress(FileNotFoundError):
+            return datetime.fromtimestamp((self.folder / "undone").stat().st_mtime, UTC)
+        return None
 
     def undo(self) -> None:
-        """This run is not to go on."""
-        (self.folder / "undone").touch()
+        """This run is not to go on: a command that sends it ends before its next request. Waits for the request that
+        such a command sends at this moment. Raises ArgumentsError where that takes too long.
+        """
+        if not self.undone:
+            (self.folder / "undone").touch()
+        with self.locked():
+            pass
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """While one request of the run is sent. Raises UndoneError, ArgumentsError."""
+        with self.locked():
+            self.check_not_undone()
+            yield
+
+    def check_not_undone(self) -> None:
+        """Raises UndoneError."""
+        if self.undone:
+            raise UndoneError(f"{self.name} was undone by another command; this one sends nothing more of it")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While this lasts, no other command of this machine sends a request of the run; `jobs` is what the file says.
+
+        Raises ArgumentsError.
+        """
+        with (self.folder / "lock").open("a") as file:
+            until = time.monotonic() + PATIENCE
+            while not _taken(file.fileno()):
+                if time.monotonic() > until:
+                    raise ArgumentsError(
+                        f"another command is sending {self.name} and does not go on; end that command, then enter this "
+                        "one once more"
+                    )
+                time.sleep(0.05)
+            self._read()
+            yield
 
     @property
     def has_captions(self) -> bool:
@@ -106,6 +159,18 @@ class Run:
             file.write(f"{line}\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether the lock of this file is ours now. It is free as soon as its process has ended, however that ended."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Some network file systems have no locks. The mark `undone` alone serves there.
+        return True
+    return True
 
 
 def runs() -> Path:

@@ -31,7 +31,7 @@ from shared.cli.reschedule_arguments import Asked, understood
 from shared.cli.reschedule_captions import CaptionPlan
 from shared.cli.reschedule_client import Job, Jobs
 from shared.cli.reschedule_csv import BadFileError
-from shared.cli.reschedule_journal import Run
+from shared.cli.reschedule_journal import Run, UndoneError
 from shared.cli.reschedule_preview import preview
 from shared.cli.reschedule_screen import Screen, Totals
 from shared.cli.waiting_posts import Posts, check_accounts
@@ -70,8 +70,8 @@ def run(asked: Asked) -> int:
     except RefusedError as refused:
         screen.complain(f"{COMMAND}: {refused}")
         return SOME_FAILED if refused.status >= 500 or (going and going.run) else BAD_ARGUMENTS
-    except UnreachableError as away:
-        screen.complain(f"{COMMAND}: {away}")
+    except (UnreachableError, UndoneError) as ended:
+        screen.complain(f"{COMMAND}: {ended}")
         return SOME_FAILED
     except (KeyboardInterrupt, typer.Abort):
         screen.complain("\nInterrupted." if going and going.at_work else "\nInterrupted. Nothing was changed.")
@@ -168,7 +168,7 @@ class Going:
         if not edits:
             return
         with self.screen.working(f"changing {counted(len(edits), 'caption')}"):
-            done = reschedule_captions.send(self.jobs.api, edits, run.captions_key)
+            done = reschedule_captions.send(self.jobs.api, edits, run.captions_key, run.sending)
         done.conflicts += self.captions.conflicts
         done.refused |= self.captions.refused
         self.captions = done
@@ -210,6 +210,7 @@ class Going:
                 ended = bar.follow(self.jobs, self._started(run, part))
                 totals.add(ended)
                 self.screen.print_json(ended)
+                run.check_not_undone()
                 if ended["status"] != "done" and part not in known:
                     break
         self.at_work = False
@@ -230,12 +231,13 @@ class Going:
             self.screen.say(f"What became of each post: {self.asked.results}")
 
     def _started(self, run: Run, part: int) -> Job:
-        if part in run.jobs:
-            self._last = self.jobs.get(run.jobs[part])
-        else:
-            run.begin(part)
-            self._last = self.jobs.start(run.body(part), run.key(part))
-            run.started(part, self._last["id"])
+        with run.sending():
+            if part in run.jobs:
+                self._last = self.jobs.get(run.jobs[part])
+            else:
+                run.begin(part)
+                self._last = self.jobs.start(run.body(part), run.key(part))
+                run.started(part, self._last["id"])
         return self._last
 
     def _job_there(self) -> int:
@@ -267,7 +269,7 @@ class Going:
     def leave(self) -> None:
         """Where it was left before its end: say what goes on without us, and how to go on with the rest."""
         self.jobs.api.close()
-        if not self.at_work or self.asked.job["revert"]:
+        if not self.at_work or self.asked.job["revert"] or (self.run and self.run.undone):
             return
         if self._last is None and self.run is None:
             self.screen.complain("Nothing was changed.")

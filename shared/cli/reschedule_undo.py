@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 
 from shared.cli import job_runs, reschedule_captions
-from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, ArgumentsError, RefusedError
+from shared.cli.api_client import BAD_ARGUMENTS, INTERRUPTED, SOME_FAILED, SOME_SKIPPED, ArgumentsError, RefusedError
 from shared.cli.reschedule_client import LIVE, PATH, Job, Jobs
 from shared.cli.reschedule_journal import Run
 from shared.cli.reschedule_screen import BACK, Screen, Totals, moved
@@ -23,32 +23,35 @@ def undo(jobs: Jobs, screen: Screen, names: Iterable[str], command: str, *, yes:
     Asked again it does nothing twice: a job's revert has an Idempotency-Key that follows from the job's id.
     Raises ArgumentsError, RefusedError, UnreachableError.
     """
-    named: list[str] = []
-    runs: list[Run] = []
-    for name in names:
-        if job_runs.is_run(name):
-            runs.append(job_runs.found(name, jobs))
-            named += _ids(runs[-1], jobs, screen)
-        else:
-            named.append(name)
-    found = [jobs.get(job_id) for job_id in dict.fromkeys(named)]
+    named = [job_runs.found(name, jobs) if job_runs.is_run(name) else name for name in names]
+    runs = [one for one in named if isinstance(one, Run)]
     edited = [run for run in runs if run.has_captions]
-    if not (found or edited):
-        screen.say("No job was started; there is nothing to undo.")
-        return 0
+    left_out: list[str] = []
+    found = _jobs(named, jobs, left_out)
     posts = sum(moved(job) for job in found)
     live = sum(job["status"] in LIVE for job in found)
     running = f" ({live} still at work: stopped first)" if live else ""
     what = found[0]["id"] if len(found) == 1 else f"{len(found)} jobs"
     captions = ", and give posts their old captions back" if edited else ""
-    if not (yes or screen.confirmed(f"Move back what {what} moved{running}, {counted(posts, 'post')}{captions}?")):
+    question = f"Move back what {what} moved{running}, {counted(posts, 'post')}{captions}?"
+    if (found or edited) and not (yes or screen.confirmed(question)):
         return INTERRUPTED
-    for run in runs:
-        run.undo()
+    if runs:
+        with screen.working("waiting for the request that another command sends"):
+            for run in runs:
+                run.undo()
+        # A command that is alive may have started more of them up to this moment.
+        found = _jobs(named, jobs, left_out)
+        if any(run.uncertain and not run.keys_are_known for run in runs):
+            screen.complain("One more job of this run may have been started; see: redraft jobs list")
+    for words in left_out:
+        screen.complain(words)
+    if not (found or edited):
+        screen.say(f"{'No job is left' if left_out else 'No job was started'}; there is nothing to undo.")
     code = _revert(jobs, screen, [_stopped(jobs, job) for job in found], command) if found else 0
     for run in edited:
         code = _captions_back(run, jobs, screen) or code
-    return code
+    return code or (SOME_SKIPPED if left_out else 0)
 
 
 def _captions_back(run: Run, jobs: Jobs, screen: Screen) -> int:
@@ -100,15 +103,24 @@ def _stopped(jobs: Jobs, job: Job) -> Job:
         return jobs.get(job["id"])
 
 
-def _ids(run: Run, jobs: Jobs, screen: Screen) -> Iterable[str]:
-    for part in run.uncertain:
-        _settle(run, part, jobs, screen)
-    return run.jobs.values()
+def _jobs(named: Iterable[Run | str], jobs: Jobs, left_out: list[str]) -> list[Job]:
+    """The jobs that are named, and those of the runs, each once. `left_out` gets a sentence for each run that lacks
+    some.
+    """
+    left_out.clear()
+    found: dict[str, Job] = {}
+    for one in named:
+        if isinstance(one, Run):
+            if one.keys_are_known:
+                _settle(one, jobs)
+            found |= {job["id"]: job for job in job_runs.made(one, jobs, left_out.append, found)}
+        elif one not in found:
+            found[one] = jobs.get(one)
+    return list(found.values())
 
 
-def _settle(run: Run, part: int, jobs: Jobs, screen: Screen) -> None:
+def _settle(run: Run, jobs: Jobs) -> None:
     """Find the id of the job that was about to be started when the command died, if it was started."""
-    if not run.keys_are_known:
-        screen.complain("One more job of this run may have been started; see: redraft jobs list")
-    elif jobs.api.knows(PATH, run.key(part)):
-        run.started(part, jobs.start(run.body(part), run.key(part))["id"])
+    for part in run.uncertain:
+        if jobs.api.knows(PATH, run.key(part)):
+            run.started(part, jobs.start(run.body(part), run.key(part))["id"])

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic_core import PydanticCustomError
 
-from shared.domain import fields, hints, times
+from shared.domain import fields, hints, holds, times
 from shared.domain.errors import printable
 
 SEPARATORS: Final = (",", ";", "\t")
@@ -283,4 +283,5 @@ def _fault_of_id(given: str) -> str:
         fields.identifier(given)
     except PydanticCustomError as fault:
         return fault.message()
-    return ""
+    # A terminal runs control characters, and an id is shown in many places after this one.
+    return holds.fault_of_reason(given) or ""

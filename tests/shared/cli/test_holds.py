@@ -217,6 +217,19 @@ def test_posts_go_out_now_by_name_and_what_does_not_is_named(engine: Engine) -> 
     assert "There is no post post_nobody" in redraft("publish", "post_nobody", code=2).output
 
 
+@pytest.mark.parametrize("name", ["hold", "publish", "show"])
+def test_bytes_that_are_no_utf8_are_an_unknown_post_and_the_others_go_on(engine: Engine, name: str) -> None:
+    with engine.begin() as tx:
+        post = factories.post(tx)
+    more = () if name == "show" else (post,)
+    assert "There is no post post_\\udcff." in redraft(name, "post_\udcff", *more, code=2).output
+    if name == "hold":
+        assert factories.row(engine, "posts", post).held_at is not None
+    if name == "publish":
+        with engine.connect() as tx:
+            assert tx.execute(text("SELECT post_id FROM edits")).scalars().all() == [post]
+
+
 def test_held_posts_are_listed_the_next_one_first(engine: Engine) -> None:
     with engine.begin() as tx:
         own, late = (

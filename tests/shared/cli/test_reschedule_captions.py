@@ -145,6 +145,16 @@ def test_of_a_file_that_lost_letters_no_changed_caption_is_taken_that_may_have_l
     assert (result.exit_code, caption(stack, changed)) == (0, "new?"), result.output
 
 
+def test_an_undo_gives_back_a_caption_whose_question_mark_became_a_letter(
+    stack: Running, account: str, api: Api
+) -> None:
+    (post,) = posts(stack, account, "coffee ?")
+    edits = [CaptionEdit(post, 1, "coffee ☕", "coffee ?")]
+    assert reschedule_captions.send(api, edits, f"cli_{post}").edits == edits
+    back = reschedule_captions.undo(api, edits)
+    assert (back.refused, caption(stack, post)) == ({}, "coffee ?")
+
+
 def test_many_captions_are_compared_with_the_list(
     stack: Running, account: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

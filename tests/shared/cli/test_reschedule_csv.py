@@ -96,7 +96,14 @@ def test_any_separator_line_end_and_coding_with_blank_rows_and_blanks(end: str, 
     [
         (b"postId,scheduledTime,timezone\n\xff,2031-03-01T09:00,Asia/Tokyo\n", {2: "no UTF-8"}),
         (b"postId,scheduledTime,timezone\na\0b,2031-03-01T09:00,Asia/Tokyo\nb,x,Asia/Tokyo\n", {2: "NUL", 3: "local"}),
-        (b'postId,scheduledTime,timezone\n"a\nb",2031-03-01T09:00,Asia/Tokyo\nc,x,Asia/Tokyo\n', {4: "local"}),
+        (
+            b'postId,scheduledTime,timezone\n"a\nb",2031-03-01T09:00,Asia/Tokyo\nc,x,Asia/Tokyo\n',
+            {2: 'postId "a\\nb" must be one line', 4: "local"},
+        ),
+        (
+            b"postId,scheduledTime,timezone\n\x1b[2Ja,2031-03-01T09:00,Asia/Tokyo\n",
+            {2: 'postId "\\x1b[2Ja" must be one line without control characters'},
+        ),
         (b'postId,scheduledTime,timezone\n"a"b,2031-03-01T09:00,Asia/Tokyo\n', {2: "no CSV"}),
         (
             b'postId,scheduledTime,timezone\na,2031-03-01T09:00,Asia/Tokyo\n"b,never closed\nc,,\n',

@@ -1,20 +1,26 @@
 """A CSV of any length is one run: one summary, one line that undoes all of it, wherever the command was ended."""
 
 import csv
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shared.cli import reschedule_journal
+from shared.cli import reschedule_captions, reschedule_journal, reschedule_run
 from shared.cli.api_client import Api
+from shared.cli.reschedule_captions import CaptionEdit
 from shared.cli.reschedule_client import Jobs
 from shared.cli.reschedule_journal import Run
+from shared.cli.reschedule_screen import Bar
 from tests import factories
 from tests.shared.cli.rescheduling import Terminal, at_a_terminal, command, environment, redraft, written
 from tests.stack import Running
@@ -207,6 +213,96 @@ def test_an_interrupted_job_is_named_goes_on_and_can_be_watched_or_stopped(idle:
     assert f"{job(idle)} was canceled" in result.stdout
     result = command(idle, "--watch", job(idle), "--json")
     assert (result.exit_code, json.loads(result.stdout)["status"]) == (1, "canceled")
+
+
+UNDO = "from shared.cli import main, reschedule_captions; reschedule_captions.BATCH = 1; main.app()"
+
+
+@pytest.mark.parametrize(
+    ("place", "jobs_of_it"),
+    [
+        # Behind the line "Undo all"; in the request of a batch of captions; in that of a job; while a job is followed.
+        ((reschedule_run.Going, "_edit_captions"), 0),
+        ((reschedule_captions, "_together"), 0),
+        ((Jobs, "start"), 1),
+        ((Bar, "follow"), 1),
+    ],
+)
+def test_a_command_whose_run_is_undone_meanwhile_ends_and_changes_nothing_more(
+    stack: Running, account: str, monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], jobs_of_it: int
+) -> None:
+    monkeypatch.setattr(reschedule_captions, "BATCH", 1)
+    monkeypatch.setattr("shared.cli.reschedule_csv.MOST_ITEMS", 2)
+    ids = [stack.post(account_id=account, caption="old words") for _ in range(3)]
+    text = redraft(stack, "posts", "export", "--csv", "--account", account).stdout.replace("old words", "new words")
+    text = re.sub(r",20[0-9T:-]+,[A-Za-z_/]*,", f",{AT},Europe/Paris,", text)
+    undoing: list[subprocess.Popen[bytes]] = []
+    step = getattr(*place)
+
+    def stepped(*given: Any, **more: Any) -> Any:
+        if not undoing:
+            [run] = reschedule_journal.kept(environment(stack)["REDRAFT_API_URL"])
+            argv = [sys.executable, "-c", UNDO, "jobs", "revert", run.name, "--yes"]
+            undoing.append(subprocess.Popen(argv, env=os.environ | environment(stack), stdout=subprocess.DEVNULL))
+            eventually(lambda: run.undone, within=30)
+            if place[1] in ("_together", "start"):
+                with pytest.raises(BlockingIOError), (run.folder / "lock").open() as lock:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                assert undoing[0].poll() is None
+        return step(*given, **more)
+
+    before = [stack.row("posts", post).scheduled_time for post in ids]
+    made = stack.scalar("SELECT count(*) FROM reschedules WHERE reverts IS NULL")
+    monkeypatch.setattr(*place, stepped)
+    result = command(stack, "--csv", "-", "--yes", stdin=text)
+    assert undoing[0].wait(30) in (0, 3)
+    assert (result.exit_code, "was undone by another command" in result.stderr) == (1, True), result.output
+    assert [stack.row("posts", post).caption for post in ids] == ["old words"] * 3
+    assert [stack.row("posts", post).scheduled_time for post in ids] == before
+    assert stack.scalar("SELECT count(*) FROM reschedules WHERE reverts IS NULL") == made + jobs_of_it
+
+
+def test_an_undo_does_not_wait_for_ever_for_a_command_that_hangs(
+    stack: Running, account: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = planned(stack, posts(stack, account, 1))
+    monkeypatch.setattr(reschedule_journal, "PATIENCE", 0)
+    with run.sending():
+        result = redraft(stack, "jobs", "revert", run.name, "--yes")
+    assert (result.exit_code, "end that command" in result.stderr) == (2, True), result.output
+    # The command that hangs sends nothing more.
+    with pytest.raises(reschedule_journal.UndoneError), run.sending():
+        pass
+    assert redraft(stack, "jobs", "revert", run.name, "--yes").exit_code == 0
+
+
+def test_a_job_of_a_run_that_was_deleted_is_left_out_and_the_others_are_undone(
+    stack: Running, jobs: Jobs, account: str
+) -> None:
+    ids = posts(stack, account, 2)
+    run = planned(stack, ids[:1], ids[1:])
+    run.started(0, "rsch_deleted")
+    run.started(1, jobs.start(run.body(1), run.key(1))["id"])
+    list(jobs.watch(jobs.get(run.jobs[1])))
+    words = f"{run.name}: 1 job of it was deleted, and left out here.\n"
+    for arguments in (["list", "--limit", "1"], ["show", run.name], ["revert", run.name, "--yes"]):
+        result = redraft(stack, "jobs", *arguments)
+        assert result.exit_code == (3 if arguments[0] == "revert" else 0), result.output
+        assert result.stderr.count(words) == 1
+        assert run.name in result.output
+    assert revisions(stack, ids) == [1, 3]
+
+
+@pytest.mark.parametrize("captions", [(), [CaptionEdit("post_a", 1, "new", "old")]])
+def test_a_run_that_was_undone_before_any_job_began_has_ended_and_needs_no_undo(
+    stack: Running, captions: list[CaptionEdit]
+) -> None:
+    run = reschedule_journal.create(environment(stack)["REDRAFT_API_URL"], [{"items": []}], 0, captions)
+    assert redraft(stack, "jobs", "revert", run.name, "--yes").exit_code == 0
+    shown = redraft(stack, "jobs", "show", run.name).stdout
+    assert shown.startswith(f"{run.name}: undone\n")
+    assert ", ended after " in shown
+    assert "Undo it" not in shown
 
 
 def test_a_run_of_another_api_or_too_old_a_run_is_not_sent(stack: Running, account: str) -> None:

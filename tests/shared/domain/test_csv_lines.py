@@ -144,6 +144,13 @@ def test_a_value_of_any_length_or_kind_is_told_in_few_printable_characters() -> 
     assert "255 characters" in fault("a" * 256, "2031-03-01 09:00", "Asia/Tokyo")
 
 
+@pytest.mark.parametrize("sign", ["\x1b]0;owned\x07", "\n", "\x9b", "\u202e", "\u2028"])
+def test_an_id_with_control_characters_is_refused_and_shown_without_them(sign: str) -> None:
+    told = fault(f"post_{sign}x", "2031-03-01 09:00", "Asia/Tokyo", "hi", "1")
+    assert told.startswith(f'postId "post_{sign.encode("unicode_escape").decode()}x" must be one line without control')
+    assert told.isprintable()
+
+
 def test_a_row_that_is_shorter_has_empty_cells_and_one_that_is_longer_is_told() -> None:
     assert planned("post_a", "2031-03-01 09:00", "Asia/Tokyo").caption is None
     assert planned("post_a", "2031-03-01 09:00", "Asia/Tokyo", "hi", "3", "", " ").revision == 3
