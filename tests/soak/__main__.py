@@ -76,7 +76,7 @@ def main() -> int:
         else:
             said = run.door
             run.verdict = verdict.reach(running.engine, run.posts.first, run.log, said["calls"], said["effects"])
-        run.verdict.add(holds.judge(running.engine, run.holds.periods, run.calmed))
+        run.verdict.add(holds.judge(running.engine, run.holds.periods, run.holds.releases, run.calmed))
         told = report.machine(running)
     options.output.write_text(report.render(run, told), encoding="utf-8")
     print(report.summary(run))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psycopg
@@ -43,13 +43,22 @@ class Period:
     subject: str
     began: datetime
     ended: datetime
-    named: frozenset[str]
+    named: frozenset[str] = field(repr=False)
     published: bool
+
+
+class Release(NamedTuple):
+    """A resume that let missed posts go, or may have: its answer was lost. `since`: no later than when it was sent.
+    None: that is not known.
+    """
+
+    subject: str
+    since: datetime | None
 
 
 @dataclass
 class Holds:
-    """`periods`: the holds of which both ends are known."""
+    """`periods`: the holds of which both ends are known. `releases`: also those of other holds."""
 
     port: int
     dsn: str
@@ -57,6 +66,7 @@ class Holds:
     rng: random.Random
     over: asyncio.Event
     periods: list[Period] = field(default_factory=list)
+    releases: list[Release] = field(default_factory=list)
 
     async def run(self) -> None:
         await asyncio.gather(*(self._strike(level) for level in LEVELS))
@@ -77,28 +87,34 @@ class Holds:
 
     async def _hold(self, connection: Connection, level: str, subject: str, lasts: tuple[float, float]) -> None:
         path = {"account": ACCOUNT, "workspace": "/v1/hold"}.get(level, f"/v1/posts/{subject}/hold")
-        taken = await self._asked(connection, "PUT", path, {"reason": "soak"})
+        taken, _ = await self._asked(connection, "PUT", path, {"reason": "soak"})
         if taken.status != 200:
             return  # it does not wait to go out any more
         began = await self._clock("SELECT max(at) FROM acts WHERE subject_id = %s AND action = 'hold'", subject)
         await self._wait(*lasts)
         ended = await self._clock("SELECT clock_timestamp() WHERE %s <> ''", subject)
         publish = self.rng.random() < 0.5
-        if publish and (await self._asked(connection, "DELETE", f"{path}?missed=publish", None)).status != 200:
-            publish = False  # what lies above it is held
+        if publish:
+            answer, tries = await self._asked(connection, "DELETE", f"{path}?missed=publish", None)
+            publish = answer.status == 200
+            # Refused, it let none go: what lies above it is held. But a try before may have done it without an answer.
+            if publish or tries > 1:
+                self.releases.append(Release(subject, ended or began))
         if not publish:
             await self._asked(connection, "DELETE", path, None)
         if began is not None and ended is not None:
             named = frozenset(taken.json()["goingOut"])
             self.periods.append(Period(level, subject, began, ended, named, publish))
 
-    async def _asked(self, connection: Connection, method: str, path: str, body: Any) -> Answer:
-        """Sent until it is answered: a repeat does no harm."""
+    async def _asked(self, connection: Connection, method: str, path: str, body: Any) -> tuple[Answer, int]:
+        """Sent until it is answered, and how often: a repeat does no harm."""
+        tries = 1
         while True:
             with suppress(UnansweredError):
                 answer = await connection.ask(method, path, body)
                 if answer.status < 500 and answer.status != 429:
-                    return answer
+                    return answer, tries
+            tries += 1
             await asyncio.sleep(AGAIN)  # as a client waits before it asks again
 
     async def _clock(self, query: str, subject: str) -> datetime | None:
@@ -145,7 +161,9 @@ _BURST = text("""
             SELECT FROM edits e WHERE e.post_id = p.id AND e.status = 'applied' AND e.finalized_at >= :ended)""")
 
 
-def judge(engine: Engine, periods: Sequence[Period], calmed: datetime | None) -> list[Violation]:
+def judge(
+    engine: Engine, periods: Sequence[Period], releases: Sequence[Release], calmed: datetime | None
+) -> list[Violation]:
     """What went out while it was held, or after a resume although it was missed. `calmed`: when all was released."""
     found = []
     with engine.connect() as tx:
@@ -156,8 +174,9 @@ def judge(engine: Engine, periods: Sequence[Period], calmed: datetime | None) ->
             if period.published:
                 continue
             for post_id, at, ids in tx.execute(_BURST, given):
+                # One that was sent before this hold ended may have been at work after it.
                 let_go = any(
-                    other.published and other.subject in ids and period.ended <= other.ended <= at for other in periods
+                    one.subject in ids and (one.since is None or period.began <= one.since <= at) for one in releases
                 )
                 if not let_go and (calmed is None or at < calmed):
                     found.append(Violation("burst", post_id, f"tried at {at} after the resume of {period}"))

@@ -1,6 +1,6 @@
 """The judge of holds sees what went out while it was held and what went out in a burst, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests import factories
-from tests.soak.holds import Period, judge
+from tests.soak.holds import Period, Release, judge
 
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ENDED = BEGAN + timedelta(seconds=10)
@@ -38,8 +38,10 @@ def period(**given: Any) -> Period:
     return Period(began=BEGAN, ended=ENDED, **(usual | given))
 
 
-def found(engine: Engine, *periods: Period, calmed: datetime | None = None) -> list[tuple[str, str]]:
-    return [(one.kind, one.post_id) for one in judge(engine, periods, calmed)]
+def found(
+    engine: Engine, *periods: Period, releases: Sequence[Release] = (), calmed: datetime | None = None
+) -> list[tuple[str, str]]:
+    return [(one.kind, one.post_id) for one in judge(engine, periods, releases, calmed)]
 
 
 def test_a_try_under_a_hold_is_seen_unless_the_answer_named_its_post(engine: Engine) -> None:
@@ -57,8 +59,17 @@ def test_a_post_that_missed_its_time_and_goes_out_after_the_resume_is_seen(engin
     assert found(engine, period()) == [("burst", post)]
     assert found(engine, period(published=True)) == []
     assert found(engine, period(), calmed=ENDED) == []
-    later = Period("post", post, ENDED, ENDED + timedelta(seconds=0.5), frozenset(), published=True)
-    assert found(engine, period(), later) == []
+
+
+@pytest.mark.parametrize(("sent", "kinds"), [(10.5, []), (5, []), (None, []), (-1, ["burst"]), (12, ["burst"])])
+def test_another_resume_may_let_it_go_from_the_moment_at_which_it_was_sent(
+    engine: Engine, sent: float | None, kinds: list[str]
+) -> None:
+    """Red before: the judge took no resume for one whose moment the database could not tell."""
+    post = tried(engine, 11)
+    release = Release(post, None if sent is None else BEGAN + timedelta(seconds=sent))
+    assert [kind for kind, _ in found(engine, period(), releases=[release])] == kinds
+    assert found(engine, period(), releases=[release._replace(subject="another")]) == [("burst", post)]
 
 
 def test_a_post_whose_time_came_later_and_one_that_an_edit_moved_are_no_burst(engine: Engine) -> None:
