@@ -35,7 +35,8 @@ MinGap = Annotated[
     Duration,
     fields.Ruled(
         _rule,
-        pattern=fields.DURATION_PATTERN.replace("[+-]", r"\+"),
+        # No length of nothing: one digit at least is no zero.
+        pattern=fields.DURATION_PATTERN.replace("[+-]", r"\+").replace("^", "^(?=.*[1-9])", 1),
         description="a post that would come nearer than this to another waiting post of its account is skipped; a day "
         "is 24 hours",
         examples=["PT30M"],

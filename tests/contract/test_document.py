@@ -11,12 +11,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
+from pydantic import TypeAdapter, ValidationError
 
 from api import app
 from api.http import problems
 from api.models import deletion, openapi
 from api.models.webhooks import EVENTS
-from shared.domain import edits, events, fields, lifecycle, reschedule_jobs, reschedules, times
+from shared.domain import edits, events, fields, lifecycle, reschedule_gaps, reschedule_jobs, reschedules, times
 from shared.domain.holds import Hold, Holds, Level
 from shared.domain.posts import Post, detailed, public
 from shared.domain.queued_edits import EditResult
@@ -140,6 +141,18 @@ def test_words_are_those_of_the_code() -> None:
 )
 def test_a_duration_is_documented_as_it_is_read(duration: str) -> None:
     assert bool(re.fullmatch(fields.DURATION_PATTERN, duration)) is (times.parse_duration(duration) is not None)
+
+
+@pytest.mark.parametrize(
+    "gap", ["PT30M", "P1D", "+P2W", "P0W", "P0DT0M", "PT0H", "P0DT1M", "P10D", "-PT5M", "-P0W", "P"]
+)
+def test_a_gap_is_documented_as_it_is_read(gap: str) -> None:
+    documented = SCHEMAS["ShiftJob"]["properties"]["minGap"]["pattern"]
+    try:
+        read = TypeAdapter(reschedule_gaps.MinGap).validate_python(gap)
+    except ValidationError:
+        read = None
+    assert bool(re.fullmatch(documented, gap)) is (read is not None)
 
 
 def test_a_post_is_documented_with_the_fields_that_are_shown() -> None:
