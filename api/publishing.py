@@ -8,14 +8,13 @@ from starlette.responses import Response
 from api import edits, posts
 from api.context import Here, Writer, storable
 from api.http import headers, problems
-from api.http.problems import request_id
 from api.http.reading import NoBody, OnlyPreconditions
 from api.models.edits import Edit
 from api.models.openapi import carries, takes
 from api.models.reschedules import Nothing
+from api.submission.recording import new_edit
 from shared.domain.errors import NotFound
 from shared.store import publishing
-from shared.store.acts import Actor
 
 router = APIRouter(tags=["posts"], responses=problems.LOCKED)
 
@@ -41,7 +40,7 @@ async def publish_post(
     """
     if not storable(post_id):
         raise NotFound.post(post_id)
-    new = publishing.new_edit(post_id, key.workspace_id, Actor(key.name, key.id, request_id.get()), wanted.tags)
-    accepted_at = await context.write(publishing.record, new, wanted.judge, unsure=UNSURE)
+    new = new_edit(key, post_id, publishing.AT_ONCE, wanted.tags)
+    accepted_at = await context.write(publishing.record, new, wanted.hopeless, unsure=UNSURE)
     context.ring(edits=[post_id])
     return edits.accepted(edits.just_recorded(new, accepted_at), headers.NO_PREFERENCE, {})

@@ -7,6 +7,7 @@ comma in a quoted string is no separator. The work of each function is linear in
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.requests import Request
 
@@ -58,26 +59,13 @@ def names(tags: Iterable[str], tag: str) -> bool:
     return any(each == "*" or each.removeprefix("W/") == tag for each in tags)
 
 
-def preconditions(request: Request) -> tuple[tuple[str, ...] | None, PreconditionFailed | None]:
-    """The preconditions that `lifecycle.matches` judges under the post's lock, or None without either header.
+class Preconditions(NamedTuple):
+    """The preconditions of a request about one post.
 
-    Second: the error of preconditions that can never be met. It is answered only if the request would succeed without
-    them (13.2.1).
+    `tags`: those that `lifecycle.matches` judges under the post's lock; None without either header. `hopeless`: the
+    error of preconditions that can never be met. It is answered only if the request would succeed without them
+    (13.2.1).
     """
-    wanted, unwanted = request.headers.getlist("if-match"), request.headers.getlist("if-none-match")
-    found, hopeless = if_match(wanted) if wanted else ([], None)
-    if unwanted:
-        tags = _bounded(entity_tags(unwanted, "If-None-Match"), "If-None-Match")
-        if tags == ("*",):
-            why = "If-None-Match: * asks that there be no such post, and an edit needs one; leave the header out"
-            hopeless = hopeless or PreconditionFailed(None, why)
-        found += [NOT + tag for tag in (each.removeprefix("W/") for each in tags) if _OURS.fullmatch(tag)]
-    return tuple(dict.fromkeys(found)) if found else None, hopeless
-
-
-@dataclass(frozen=True, slots=True)
-class Preconditions:
-    """The preconditions of a request about one post, as `preconditions` returns them."""
 
     tags: tuple[str, ...] | None = None
     hopeless: PreconditionFailed | None = None
@@ -87,6 +75,19 @@ class Preconditions:
         if (failed := self.hopeless or unmet(self.tags, revision)) is not None:
             failed.revision = revision
             raise failed
+
+
+def preconditions(request: Request) -> Preconditions:
+    """What If-Match and If-None-Match of the request ask for. Raises InvalidRequest."""
+    wanted, unwanted = request.headers.getlist("if-match"), request.headers.getlist("if-none-match")
+    found, hopeless = if_match(wanted) if wanted else ([], None)
+    if unwanted:
+        tags = _bounded(entity_tags(unwanted, "If-None-Match"), "If-None-Match")
+        if tags == ("*",):
+            why = "If-None-Match: * asks that there be no such post, and an edit needs one; leave the header out"
+            hopeless = hopeless or PreconditionFailed(None, why)
+        found += [NOT + tag for tag in (each.removeprefix("W/") for each in tags) if _OURS.fullmatch(tag)]
+    return Preconditions(tuple(dict.fromkeys(found)) if found else None, hopeless)
 
 
 def refuse_preconditions(request: Request) -> None:

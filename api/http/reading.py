@@ -212,7 +212,7 @@ async def _no_query(request: Request) -> None:
 
 async def _only_preconditions(request: Request) -> headers.Preconditions:
     check_query(request)
-    return headers.Preconditions(*headers.preconditions(request))
+    return headers.preconditions(request)
 
 
 JsonBody = Annotated[Any, Depends(_json_body)]

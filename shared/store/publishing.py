@@ -1,6 +1,5 @@
 """Publish now: an edit that sets the time of a post that waits to the moment of its acceptance (docs/lifecycle.md)."""
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -8,7 +7,7 @@ from sqlalchemy import Connection
 
 from shared.domain import errors, lifecycle
 from shared.domain.edits import EditPatch
-from shared.domain.errors import Conflict, Detail, NotFound
+from shared.domain.errors import Conflict, Detail, NotFound, PreconditionFailed
 from shared.domain.ids import new_id
 from shared.domain.lifecycle import BEING_PUBLISHED, etag
 from shared.domain.posts import Post
@@ -23,34 +22,20 @@ from shared.store.edits import NewEdit
 AT_ONCE: Final = EditPatch(at_once=True)
 
 
-def new_edit(
-    post_id: str, workspace_id: str, actor: Actor, if_match: tuple[str, ...] | None = None
-) -> NewEdit:  # fmt: skip
-    """The edit that says "publish now"."""
-    return NewEdit(
-        id=new_id("edit"),
-        post_id=post_id,
-        workspace_id=workspace_id,
-        changes=AT_ONCE.changes(),
-        if_match=if_match,
-        api_key_id=actor.api_key_id,
-        requested_by=actor.name,
-        request_id=actor.request_id,
-    )
+def record(tx: Connection, new: NewEdit, hopeless: PreconditionFailed | None = None) -> datetime:
+    """Record the edit, unless it would be refused as the post is now; the moment of its acceptance. `hopeless`: the
+    error of preconditions that no post meets. The worker judges all of it under the lock.
 
-
-def record(tx: Connection, new: NewEdit, judge: Callable[[int], object]) -> datetime:
-    """Record the edit, unless it would be refused as the post is now; the moment of its acceptance. `judge` raises if
-    the post's revision is not the wanted one. The worker judges all of it under the lock.
-
-    Raises NotFound, CannotEdit, Conflict, and what `judge` raises.
+    Raises NotFound, CannotEdit, Conflict, PreconditionFailed.
     """
     found, now = posts_store.read_posts(tx, [new.post_id])
     post = found.get(new.post_id)
     if post is None or now is None or post.workspace_id != new.workspace_id:
         raise NotFound.post(new.post_id)
     _refuse(tx, post, now)
-    judge(post.facts.revision)
+    if (failed := hopeless or lifecycle.unmet(new.if_match, post.facts.revision)) is not None:
+        failed.revision = post.facts.revision
+        raise failed
     edits_store.insert_edits(tx, [new], now)
     return now
 
@@ -85,13 +70,17 @@ def by_operator(tx: Connection, post_id: str, actor: Actor, seen: int | None = N
     post = posts_store.read_posts(tx, [post_id])[0].get(post_id)
     if post is None:
         raise NotFound.post(post_id)
-    new = new_edit(post_id, post.workspace_id, actor, None if seen is None else (etag(seen),))
-
-    def judge(revision: int) -> None:
-        if (failed := lifecycle.unmet(new.if_match, revision)) is not None:
-            raise failed
-
-    record(tx, new, judge)
+    new = NewEdit(
+        id=new_id("edit"),
+        post_id=post_id,
+        workspace_id=post.workspace_id,
+        changes=AT_ONCE.changes(),
+        if_match=None if seen is None else (etag(seen),),
+        api_key_id=actor.api_key_id,
+        requested_by=actor.name,
+        request_id=actor.request_id,
+    )
+    record(tx, new)
     before = {"scheduledTime": format_instant(post.facts.scheduled_time)}
     act = Act(acts_store.PUBLISH, "post", post_id, post.workspace_id, post.facts.status, before)
     acts_store.record(tx, actor, [act])
