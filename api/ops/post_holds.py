@@ -8,10 +8,10 @@ from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from api.context import context_of, storable
+from api.context import context_of
 from api.ops.forms import form, operator, with_lock_limit
-from api.ops.frame import message, number, page
-from shared.domain.errors import Conflict, NotFound, RedraftError, printable
+from api.ops.frame import NoSuchError, message, named, number, page
+from shared.domain.errors import Conflict, NotFound, RedraftError
 from shared.domain.holds import REASON_MAX, Hold, fault_of_reason
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
@@ -45,16 +45,14 @@ def mark(hold: Hold | None) -> str:
 @page("/ops/posts/{post_id}/hold", "POST")
 async def hold(request: Request) -> Response:
     """Hold the post, whatever has become of it since the operator looked: a stop is never refused for an edit."""
-    fields, post_id, actor = await form(request), request.path_params["post_id"], operator(request)
+    fields, post_id, actor = await form(request), named(request, "post"), operator(request)
     reason = fields.get("reason", "").strip() or None
     if reason is not None and (wrong := fault_of(reason)) is not None:
         return message(request, 400, "That did not work", wrong)
-    if not storable(post_id):
-        return _unknown(request, post_id)
     context = context_of(request)
     done = await context.write(with_lock_limit, take, post_id, actor, reason, unsure=UNSURE)
     if done is None:
-        return _unknown(request, post_id)
+        raise NoSuchError("post", post_id)
     if not done.posts:
         return message(request, 409, "It is not held", "It does not wait to go out. Look at the post.")
     context.ring(webhooks=done.webhooks)
@@ -64,17 +62,15 @@ async def hold(request: Request) -> Response:
 @page("/ops/posts/{post_id}/resume", "POST")
 async def resume(request: Request) -> Response:
     """End the hold that the operator has seen. `missed=publish`: if its time went by, it goes out now."""
-    fields, post_id, actor = await form(request), request.path_params["post_id"], operator(request)
+    fields, post_id, actor = await form(request), named(request, "post"), operator(request)
     seen, publish = fields.get("seen", ""), fields.get("missed") == "publish"
-    if not storable(post_id):
-        return _unknown(request, post_id)
     context = context_of(request)
     try:
         done = await context.write(with_lock_limit, end, post_id, actor, publish, seen, unsure=UNSURE)
     except Conflict as error:
         return message(request, 409, "It is not resumed", f"{error}.")
     if done is None:
-        return _unknown(request, post_id)
+        raise NoSuchError("post", post_id)
     context.ring(webhooks=done.webhooks)
     return _done(request, post_id, "published" if publish else "resumed")
 
@@ -82,14 +78,12 @@ async def resume(request: Request) -> Response:
 @page("/ops/posts/{post_id}/publish", "POST")
 async def publish(request: Request) -> Response:
     """Let the post go out now, at the revision that the operator has seen."""
-    fields, post_id, actor = await form(request), request.path_params["post_id"], operator(request)
-    if not storable(post_id):
-        return _unknown(request, post_id)
+    fields, post_id, actor = await form(request), named(request, "post"), operator(request)
     context = context_of(request)
     try:
         await context.write(publishing.by_operator, post_id, actor, number(fields.get("seen")) or 0, unsure=UNSURE)
     except NotFound:
-        return _unknown(request, post_id)
+        raise NoSuchError("post", post_id) from None
     except RedraftError as error:
         if error.code not in {"conflict", "cannot_edit", "precondition_failed"}:
             raise
@@ -125,7 +119,3 @@ def end(
 def _done(request: Request, post_id: str, done: str) -> Response:
     structlog.get_logger(__name__).info("operator_decided", done=done, subject=post_id, by=operator(request).name)
     return RedirectResponse(f"/ops/posts/{quote(post_id)}?done={done}", 303)
-
-
-def _unknown(request: Request, post_id: str) -> Response:
-    return message(request, 404, "No such post", f"There is no post {printable(post_id)}.")
