@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from shared.store.scope_holds import Scope, Step, Work
 
 UNDER_WAY: Final = "Claims or another hold of the workspace are under way; `redraft doctor` names a session that stays."
-REASON_MAX: Final = 500
 
 Posts = Annotated[list[str] | None, typer.Argument(metavar="POST...", help="These posts.")]
 Workspace = Annotated[str | None, typer.Option(help="The whole workspace, by id or name.")]
@@ -52,7 +51,7 @@ def hold(
     as_json: AsJson = False,
 ) -> None:
     """Hold posts, an account or a workspace: none of its posts goes out until it is resumed; edits go on."""
-    from shared.domain.holds import fault_of_reason  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain.holds import REASON_MAX, fault_of_reason  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import scope_holds  # noqa: PLC0415 - as above
     from shared.store.acts import Actor  # noqa: PLC0415
 

@@ -39,7 +39,7 @@ class Passed:
     def say(self) -> None:
         """Name them on standard error, and what to do."""
         for post_id in self.unknown:
-            echo(f"There is no post {printable(post_id)}. See: redraft posts list", err=True)
+            echo(no_post(post_id), err=True)
         for post_id in self.locked:
             echo_wrapped(
                 f"{post_id} is being worked on by another session, and nothing was done to it. "
@@ -53,6 +53,11 @@ class Passed:
             raise typer.Exit(2)
         if left or self.locked:
             raise typer.Exit(1)
+
+
+def no_post(post_id: str) -> str:
+    """What is said of an id that no post has."""
+    return f"There is no post {printable(post_id)}. See: redraft posts list"
 
 
 class _StillLockedError(Exception):
