@@ -9,8 +9,9 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from shared.domain.plurals import MANY
 from shared.store import posts as posts_store
-from shared.store.webhook_log import MANY, SLOW, Answer, answer_of, took_of
+from shared.store.webhook_log import SLOW, Answer, answer_of, took_of
 from shared.store.webhooks import QUEUED_AT
 
 WORKSPACES: Final = 200
