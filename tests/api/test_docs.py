@@ -99,6 +99,9 @@ def test_a_post_is_edited_from_the_page(stack: Running, browser: Browser, size: 
     click(browser, ".auth-btn-wrapper .authorize")
     click(browser, ".auth-btn-wrapper .btn-done")
     click(browser, f"{EDIT} .opblock-summary-control")
+    # The button is there a second or two before the fields that it sends.
+    there(browser, f"{EDIT} input[value=post_abc123]")
+    there(browser, f"{EDIT} .body-param textarea")
     click(browser, f"{EDIT} .execute")
     there(browser, ANSWER)
     assert "200" in browser.text(f"{ANSWER} .response-col_status")

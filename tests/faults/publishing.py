@@ -33,8 +33,13 @@ def reference(harness: Harness, tmp_path: Path) -> Reference:
 
 
 def due(harness: Harness, count: int = 1, **columns: Any) -> list[str]:
+    """Their ids follow from the test alone: a publisher that plays against us draws its game from them."""
+    first = len(harness.first)
     with harness.engine.begin() as tx:
-        ids = [factories.post(tx, **({"scheduled_time": factories.soon(-5)} | columns)) for _ in range(count)]
+        ids = [
+            factories.post(tx, f"due_{number:04}", **({"scheduled_time": factories.soon(-5)} | columns))
+            for number in range(first, first + count)
+        ]
     harness.remember(ids)
     return ids
 

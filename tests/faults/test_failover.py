@@ -35,7 +35,7 @@ def test_row_28_a_standby_that_lacks_the_last_commits_makes_no_half_state_and_pu
         harness.environment |= opponent.environment
         harness.start_api().start_ops()
         harness.start_worker("edits")
-        posts, published = harness.populate(), due(harness, 8)
+        posts, published = harness.populate(), due(harness, 16)
         with harness.load(posts) as load:
             level = time.time()
             cut_off(own_postgres, standby)
@@ -46,6 +46,7 @@ def test_row_28_a_standby_that_lacks_the_last_commits_makes_no_half_state_and_pu
                 waits_end(harness, published, claims=True)
                 return effects(opponent)
 
+            # The opponent refuses one in five for good.
             eventually(lambda: len(gone()) > 5 and load.accepted > before + 30, within=60, every=0.2)
             # The host of the primary had a publish worker too.
             harness.workers["publish"].kill_tree()
