@@ -12,6 +12,13 @@ from shared.domain.fields import one_of
 from shared.domain.reschedule_gaps import Caution
 from shared.domain.reschedule_requests import ItemsJob, ShiftJob, SpreadJob
 
+Unchanged = Annotated[
+    int | None,
+    Field(
+        description="of applied: posts that had that time and zone already; null for a job from before this was counted"
+    ),
+]
+
 
 class Job(Shown):
     """A bulk job."""
@@ -21,9 +28,7 @@ class Job(Shown):
     dry_run: bool
     total: int | None = Field(description="null until the job's first work has frozen which posts it means")
     applied: int
-    unchanged: int | None = Field(
-        description="of applied: posts that had that time and zone already; null for a job from before this was counted"
-    )
+    unchanged: Unchanged
     skipped: int
     failed: int
     created_at: InstantShown

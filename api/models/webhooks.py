@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, create_model
 
 from api.http.problems import Code
 from api.models.answers import EditId, InstantShown, JobId, Shown
+from api.models.reschedules import Unchanged
 from shared.domain.bodies import absent
 
 
@@ -77,6 +78,7 @@ class RescheduleFinished(Shown):
     dry_run: bool
     total: int | None = Field(description="null: it was canceled before its posts were chosen")
     applied: int
+    unchanged: Unchanged
     skipped: int
     failed: int
     finished_at: InstantShown

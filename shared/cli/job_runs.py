@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from shared.cli import reschedule_journal
-from shared.cli.api_client import RefusedError
 from shared.cli.reschedule_client import LIVE, Job, Jobs
 from shared.cli.reschedule_journal import PREFIX, Run
 from shared.domain.plurals import counted
@@ -30,16 +29,16 @@ def made(run: Run, jobs: Jobs, say: Callable[[str], None], known: Mapping[str, J
     """The jobs that the run started, less those that the API has no more; `say` says how many those are. `known`: jobs
     that were read already. Raises RefusedError, UnreachableError.
     """
-    there = []
-    for job_id in run.jobs.values():
-        try:
-            there.append((known or {}).get(job_id) or jobs.get(job_id))
-        except RefusedError as refused:
-            if refused.status != 404:
-                raise
-    if gone := len(run.jobs) - len(there):
-        say(f"{run.name}: {counted(gone, 'job')} of it {'was' if gone == 1 else 'were'} deleted, and left out here.")
+    found = [(known or {}).get(job_id) or jobs.find(job_id) for job_id in run.jobs.values()]
+    there = [job for job in found if job is not None]
+    if gone := len(found) - len(there):
+        say(deleted(run, gone))
     return there
+
+
+def deleted(run: Run, count: int) -> str:
+    """The sentence about jobs that the API has no more."""
+    return f"{run.name}: {counted(count, 'job')} of it {'was' if count == 1 else 'were'} deleted, and left out here."
 
 
 def as_one(run: Run, started: Sequence[Job]) -> Job:

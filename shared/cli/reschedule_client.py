@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
-from shared.cli.api_client import Api
+from shared.cli.api_client import Api, RefusedError
 from shared.domain.csv_lines import plain_text
 from shared.domain.ids import new_id
 
@@ -29,6 +29,15 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         return self._job("GET", f"/{job_id}")
+
+    def find(self, job_id: str) -> Job | None:
+        """None: the API has it no more."""
+        try:
+            return self.get(job_id)
+        except RefusedError as refused:
+            if refused.status != 404:
+                raise
+            return None
 
     def newest(self) -> Iterator[Job]:
         """All jobs of the workspace, the newest first."""

@@ -199,6 +199,7 @@ class Going:
     def _sent(self, run: Run) -> int:
         totals = Totals()
         known = set(run.jobs)
+        reached = gone = 0
         # Said before anything is sent: what comes next may be the end of this command.
         self.screen.complain(f"Run {run.name}: {counted(run.parts, 'job')}. If this command is stopped:")
         self.screen.complain(self._ways(run))
@@ -207,15 +208,22 @@ class Going:
         with self.screen.bar("moved", run.total) as bar:
             for part in range(run.parts):
                 self.at_work = True
-                ended = bar.follow(self.jobs, self._started(run, part))
+                reached, job = part + 1, self._started(run, part)
+                if job is None:
+                    gone += 1
+                    continue
+                ended = bar.follow(self.jobs, job)
                 totals.add(ended)
                 self.screen.print_json(ended)
                 run.check_not_undone()
                 if ended["status"] != "done" and part not in known:
                     break
         self.at_work = False
-        totals.missing = sum(len(run.body(part)["items"]) for part in range(len(totals.jobs), run.parts))
-        self.screen.summary(self.jobs, totals)
+        totals.missing = sum(len(run.body(part)["items"]) for part in range(reached, run.parts))
+        if gone:
+            self.screen.complain(job_runs.deleted(run, gone))
+        if totals.jobs or not gone:
+            self.screen.summary(self.jobs, totals)
         if self.captions.anything:
             self.screen.say(f"{counted(len(self.captions.edits), 'caption')} changed.")
             reschedule_captions.say_left(self.screen, self.captions)
@@ -223,17 +231,18 @@ class Going:
         if totals.moved or self.captions.edits:
             name = run.name if len(totals.jobs) > 1 or self.captions.edits else totals.jobs[0]["id"]
             self.screen.say(f"Undo it with: {self.asked.advised(UNDO)} {name}")
-        return self._ended(totals.exit_code)
+        return self._ended(totals.exit_code or (SOME_SKIPPED if gone else 0))
 
     def _write_results(self, totals: Totals) -> None:
         if self.asked.results is not None:
             results.write(self.asked.results, self.jobs, totals.jobs, self.captions)
             self.screen.say(f"What became of each post: {self.asked.results}")
 
-    def _started(self, run: Run, part: int) -> Job:
+    def _started(self, run: Run, part: int) -> Job | None:
+        """None: it was started and decided its posts, and the API has it no more."""
         with run.sending():
             if part in run.jobs:
-                self._last = self.jobs.get(run.jobs[part])
+                self._last = self.jobs.find(run.jobs[part])
             else:
                 run.begin(part)
                 self._last = self.jobs.start(run.body(part), run.key(part))

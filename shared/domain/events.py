@@ -68,6 +68,7 @@ def reschedule_finished(workspace_id: str, job: Job) -> Event:
         "dryRun": job.dry_run,
         "total": job.total,
         "applied": job.applied,
+        "unchanged": job.unchanged,
         "skipped": job.skipped,
         "failed": job.failed,
         "finishedAt": format_instant(job.finished_at) if job.finished_at else None,

@@ -62,6 +62,7 @@ def test_each_end_of_a_job_is_told_once_with_its_counters(
         "dryRun": dry_run,
         "total": ended.total,
         "applied": ended.applied,
+        "unchanged": ended.unchanged,
         "skipped": 0,
         "failed": 0,
         "finishedAt": format_instant(ended.finished_at),
@@ -91,7 +92,7 @@ def test_a_job_that_waits_for_a_locked_post_is_told_of_when_that_post_is_moved(e
             reschedule.run_chunk(job)
         assert events(engine, job) == []
     jobs.run(job)
-    assert [one.data["applied"] for one in events(engine, job)] == [1]
+    assert [(one.data["applied"], one.data["unchanged"]) for one in events(engine, job)] == [(1, 0)]
 
 
 def test_the_event_and_the_end_stand_or_fall_together(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,6 +293,21 @@ def test_a_job_of_a_run_that_was_deleted_is_left_out_and_the_others_are_undone(
     assert revisions(stack, ids) == [1, 3]
 
 
+def test_a_run_goes_on_where_a_job_of_it_was_deleted(stack: Running, account: str) -> None:
+    ids = posts(stack, account, 2)
+    run = planned(stack, ids[:1], ids[1:])
+    run.started(0, "rsch_deleted")
+    result = command(stack, "--resume", run.name)
+    assert (result.exit_code, result.stderr.count(f"{run.name}: 1 job of it was deleted")) == (3, 1), result.output
+    assert "1 of 1 posts moved." in result.stdout
+    assert revisions(stack, ids) == [1, 2]
+    # Nor is there anything left to send, or to say about it, where all are.
+    run.started(1, "rsch_deleted_too")
+    result = command(stack, "--resume", run.name)
+    assert (result.exit_code, result.stdout) == (3, ""), result.output
+    assert "2 jobs of it were deleted" in result.stderr
+
+
 @pytest.mark.parametrize("captions", [(), [CaptionEdit("post_a", 1, "new", "old")]])
 def test_a_run_that_was_undone_before_any_job_began_has_ended_and_needs_no_undo(
     stack: Running, captions: list[CaptionEdit]
