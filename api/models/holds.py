@@ -7,13 +7,12 @@ from pydantic import Field
 from api.models.answers import InstantShown, Shown
 from shared.domain.bodies import Body, absent
 from shared.domain.fields import Ruled, fault, one_of, text
-from shared.domain.holds import MISSED, ONE_LINE, REASON_MAX, fault_of_reason
+from shared.domain.holds import MISSED, REASON_MAX, fault_of_reason
+from shared.domain.one_line import ONE_LINE
 
 
 def _reason(value: object) -> str:
     given = text(value)
-    if len(given) > REASON_MAX:
-        raise fault("invalid_request", f"may have at most {REASON_MAX} characters and has {len(given):,}; shorten it")
     if (wrong := fault_of_reason(given)) is not None:
         raise fault("invalid_request", wrong)
     return given

@@ -12,7 +12,7 @@ from api.context import context_of
 from api.ops.forms import form, operator, with_lock_limit
 from api.ops.frame import NoSuchError, message, named, number, page
 from shared.domain.errors import Conflict, NotFound, RedraftError
-from shared.domain.holds import REASON_MAX, Hold, fault_of_reason
+from shared.domain.holds import Hold, fault_of_reason
 from shared.store import holds as holds_store
 from shared.store import posts as posts_store
 from shared.store import publishing
@@ -31,8 +31,6 @@ CHANGED: Final = "Its hold has changed since you looked, and nothing was done. O
 
 def fault_of(reason: str) -> str | None:
     """What is wrong with the reason that an operator typed, as a sentence; None if it will do."""
-    if len(reason) > REASON_MAX:
-        return f"The reason may have at most {REASON_MAX} characters. Shorten it."
     wrong = fault_of_reason(reason)
     return f"The reason {wrong}." if wrong else None
 

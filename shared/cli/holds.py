@@ -51,13 +51,11 @@ def hold(
     as_json: AsJson = False,
 ) -> None:
     """Hold posts, an account or a workspace: none of its posts goes out until it is resumed; edits go on."""
-    from shared.domain.holds import REASON_MAX, fault_of_reason  # noqa: PLC0415 - heavy imports wait until the command runs
+    from shared.domain.holds import fault_of_reason  # noqa: PLC0415 - heavy imports wait until the command runs
     from shared.store import scope_holds  # noqa: PLC0415 - as above
     from shared.store.acts import Actor  # noqa: PLC0415
 
     _check(post_ids, workspace, account)
-    if reason is not None and len(reason) > REASON_MAX:
-        refuse(f"--reason may have at most {REASON_MAX} characters and has {len(reason):,}. Shorten it.")
     if reason is not None and (wrong := fault_of_reason(reason)) is not None:
         refuse(f"--reason {wrong}.")
     actor = Actor(operator_name(by))

@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 
 from pydantic_core import PydanticCustomError
 
-from shared.domain import fields, hints, holds, times
+from shared.domain import fields, hints, times
 from shared.domain.errors import printable
+from shared.domain.one_line import fault_of_line
 
 SEPARATORS: Final = (",", ";", "\t")
 NEEDED: Final = ("postId", "scheduledTime", "timezone")
@@ -284,4 +285,4 @@ def _fault_of_id(given: str) -> str:
     except PydanticCustomError as fault:
         return fault.message()
     # A terminal runs control characters, and an id is shown in many places after this one.
-    return holds.fault_of_reason(given) or ""
+    return fault_of_line(given) or ""

@@ -3,13 +3,13 @@
 A post, an account or a workspace is held. No publish claims what is held. Edits, renders and bulk jobs go on as ever.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from shared.domain.lifecycle import ClaimKind, Status
+from shared.domain.one_line import fault_of_line
 from shared.domain.times import format_instant
 
 MISSED: Final = "missed"
@@ -20,16 +20,11 @@ WAITING: Final = frozenset({Status.PENDING_RENDER, Status.GENERATED})
 REASON_MAX: Final = 500
 
 
-ONE_LINE: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
-"""The pattern of a reason: no ends of lines, nothing that steers a terminal or turns the direction of a text."""
-
-
 def fault_of_reason(reason: str) -> str | None:
-    """What is wrong with the reason of a hold, read after its name; None if it is one line."""
-    return None if _ONE_LINE.match(reason) else "must be one line without control characters; take the others out"
-
-
-_ONE_LINE: Final = re.compile(ONE_LINE.removesuffix("$") + r"\Z")
+    """What is wrong with the reason of a hold, read after its name; None if it will do."""
+    if len(reason) > REASON_MAX:
+        return f"may have at most {REASON_MAX} characters and has {len(reason):,}; shorten it"
+    return fault_of_line(reason)
 
 
 class Level(StrEnum):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.domain.holds import MISSED, REDRAFT, Hold, Holds, Level, Resume, in_effect, resume
+from shared.domain.holds import MISSED, REDRAFT, Hold, Holds, Level, Resume, fault_of_reason, in_effect, resume
 from shared.domain.lifecycle import ClaimKind
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -65,3 +65,17 @@ def test_a_resume_lets_go_what_waits_and_keeps_what_was_missed(  # noqa: PLR0917
 def test_a_hold_as_clients_see_it() -> None:
     shown = {"since": "2026-03-01T12:00:00Z", "by": "kim", "of": "post", "reason": "typo"}
     assert OWN.public() == shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "wrong"),
+    [
+        ("the price is wrong", None),
+        ("x" * 500, None),
+        ("x" * 501, "may have at most 500 characters and has 501; shorten it"),
+        ("a\nb", "must be one line without control characters; take the others out"),
+        ("a\u202eb", "must be one line without control characters; take the others out"),
+    ],
+)
+def test_a_reason_is_one_short_line(reason: str, wrong: str | None) -> None:
+    assert fault_of_reason(reason) == wrong
