@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def _joined(node: ast.AST) -> str | None:
     return None
 
 
+@cache  # Each rule asks it of the whole product.
 def sql_in(node: ast.AST) -> list[str]:
     """The strings below a node without SQL comments, each in one line."""
     return [" ".join(re.sub(r"--[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL).split()) for text in texts(node)]
@@ -49,6 +51,7 @@ def _matches(node: ast.AST, pattern: str) -> bool:
     return any(re.search(pattern, text, re.IGNORECASE) for text in sql_in(node))
 
 
+@cache
 def _attributes(node: ast.AST) -> set[str]:
     """Each attribute below a node, whether it is called or kept for later, on one line or over several."""
     return {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
