@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ PREFIX = "redraft-soak-"
 # Shorter than by default, so that a call that is lost is taken up again within the run, and not after it.
 TIMEOUT = "REDRAFT_SERVICE_TIMEOUT"
 TIMES = {TIMEOUT: "5", "REDRAFT_CLAIM_EXPIRY": "12"}
-SURPRISES = ("raised unexpected", "unexpected_error", "Traceback (most recent call last)", "StaleWriteError")
+TRACEBACK = "Traceback (most recent call last)"
+SURPRISES = ("raised unexpected", "unexpected_error", "StaleWriteError")
+MOST = 160
 
 
 @dataclass
@@ -46,11 +48,32 @@ class Stack:
         return str(self.places["redisUrl"])
 
     def surprises(self) -> Counter[str]:
-        """Lines of any role that tell of what nobody expected, each with how often it came."""
-        found: Counter[str] = Counter()
-        for line in self.up.output().splitlines():
-            found.update(words for words in SURPRISES if words in line)
-        return found
+        """What the logs of all roles tell that nobody expected, each with how often it came."""
+        return surprises_in(self.up.output().splitlines())
+
+
+def surprises_in(lines: Iterable[str]) -> Counter[str]:
+    """`lines` as `redraft up` prints them: the role, a bar, what the role said. A traceback counts by its last line,
+    with the role.
+    """
+    found: Counter[str] = Counter()
+    open_tracebacks: set[str] = set()
+    for line in lines:
+        role, _, said = line.partition("|")
+        role, said = role.strip(), said.removeprefix(" ")
+        if role in open_tracebacks and said[:1].strip():
+            open_tracebacks.discard(role)
+            found[f"{role}: {said[:MOST]}"] += 1
+        elif TRACEBACK in said:
+            if said.startswith("{"):
+                inside = next(value for value in json.loads(said).values() if TRACEBACK in str(value))
+                found[f"{role}: {str(inside).strip().splitlines()[-1][:MOST]}"] += 1
+            else:
+                open_tracebacks.add(role)
+        else:
+            found.update(words for words in SURPRISES if words in said)
+    found.update(f"{role}: {TRACEBACK}" for role in open_tracebacks)
+    return found
 
 
 @contextmanager

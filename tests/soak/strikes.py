@@ -41,6 +41,7 @@ class Strikes:
     diary: list[tuple[float, str]] = field(default_factory=list)
     struck: Counter[str] = field(default_factory=Counter)
     _lasting: set[asyncio.Task[None]] = field(default_factory=set)
+    _restarting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Strike until it is over; then undo what still lasts."""
@@ -161,7 +162,10 @@ class Strikes:
     async def _mislead_publisher(self) -> None:
         """Some calls are answered 503, some 400, some later than anybody waits for; the effect may have happened."""
         if self.opponent is not None:
-            await asyncio.to_thread(self.opponent.restart)
+            if self._restarting.locked():
+                return  # On a slow machine it is still starting since the last one.
+            async with self._restarting:
+                await asyncio.to_thread(self.opponent.restart)
             self._note("the publisher misbehaves", "the publisher is killed and started again")
             return
         happens, count = self.rng.random() < 0.5, self.rng.randint(1, 5)
