@@ -64,13 +64,20 @@ def valkey() -> Iterator[Valkey]:
         yield valkey
 
 
-@pytest.fixture
-def redis_url(valkey: Valkey) -> str:
-    """An empty logical database: `redis://:password@127.0.0.1:port/n`. Pub/sub channels are shared by all of them."""
+def empty_database(valkey: Valkey) -> str:
+    """The next logical database, emptied. A module that keeps one meets no other module's: which modules share a
+    process, and how many tests came before, changes from run to run.
+    """
     url = valkey.url(next(numbers) % LOGICAL_DATABASES)
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+@pytest.fixture
+def redis_url(valkey: Valkey) -> str:
+    """An empty logical database: `redis://:password@127.0.0.1:port/n`. Pub/sub channels are shared by all of them."""
+    return empty_database(valkey)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import Running, running
 from tests.watchdog import held_up
 
@@ -18,7 +18,7 @@ numbers = count(1)
 def servers(postgres: PostgreSQL, valkey: Valkey) -> tuple[str, str]:
     """The URLs of a database and of a Valkey database for one module."""
     number = next(numbers)
-    return postgres.create_database(f"api_{number}", template=TEMPLATE), valkey.url(LOGICAL_DATABASES - number)
+    return postgres.create_database(f"api_{number}", template=TEMPLATE), empty_database(valkey)
 
 
 @pytest.fixture(scope="module")

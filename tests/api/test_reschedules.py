@@ -16,7 +16,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.answers import client, error, fields
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import Running, running
 from tests.waiting import eventually
 
@@ -32,7 +32,7 @@ numbers = count()
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     """With a worker for bulk jobs beside the API."""
     url = postgres.create_database("api_reschedules", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 40), "bulk") as stack:
+    with running(url, empty_database(valkey), "bulk") as stack:
         yield stack
 
 

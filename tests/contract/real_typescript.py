@@ -16,7 +16,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.operations import DOCUMENT
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import running
 
 PROGRAM = Path(__file__).with_name("typescript")
@@ -53,7 +53,7 @@ def test_the_program_edits_a_post_many_posts_and_moves_them(
     compiled: Path, postgres: PostgreSQL, valkey: Valkey
 ) -> None:
     url = postgres.create_database("typescript", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES // 2), "edits", "bulk") as stack:
+    with running(url, empty_database(valkey), "edits", "bulk") as stack:
         assert stack.api is not None
         posts = [stack.post(scheduled_time=factories.soon(600)) for _ in range(3)]
         run("node", "session.js", stack.api.url, factories.SECRET, *posts, folder=compiled)

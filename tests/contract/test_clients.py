@@ -14,7 +14,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.operations import DOCUMENT
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.processes import ROOT
 from tests.stack import running
 
@@ -91,7 +91,7 @@ def test_the_generated_client_edits_a_post_moves_posts_and_deletes_posts(
     python: Path, generated: Path, postgres: PostgreSQL, valkey: Valkey
 ) -> None:
     url = postgres.create_database("clients", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES // 2), "edits", "bulk") as stack:
+    with running(url, empty_database(valkey), "edits", "bulk") as stack:
         assert stack.api is not None
         posts = [stack.post(scheduled_time=factories.soon(600)) for _ in range(3)]
         run(python, str(SESSION), stack.api.url, factories.SECRET, factories.TIKTOK, *posts, folder=generated)

@@ -15,7 +15,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.operations import OPERATIONS
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.processes import ROOT
 from tests.stack import Running, running
 from tests.watchdog import held_up
@@ -28,7 +28,7 @@ SEED = 20_240_422
 def fuzzed(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     """A stack with the rows that tests/contract/hooks.py knows of."""
     url = postgres.create_database("fuzzed", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES // 2), "edits", "bulk") as stack:
+    with running(url, empty_database(valkey), "edits", "bulk") as stack:
         stack.post(post_id="post_abc123")
         stack.slides(post_id="post_slides")
         stack.post(post_id="post_posted", status="posted", posted_at=factories.soon(-5))

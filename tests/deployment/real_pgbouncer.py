@@ -22,10 +22,11 @@ from sqlalchemy.exc import OperationalError
 from shared.cli import findings, probes
 from shared.local.datadir import free_port
 from shared.local.postgres import USER, PostgreSQL
+from shared.local.valkey import Valkey
 from shared.settings import settings
 from shared.store import db, session_settings
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.docs.pages import blocks
 from tests.processes import Process, Processes
 from tests.stack import Running, running
@@ -113,9 +114,8 @@ def stack(bouncer: Pooler, direct_url: str, redis: str) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="module")
-def redis(valkey: object) -> str:
-    url: str = valkey.url(LOGICAL_DATABASES - 131)  # type: ignore[attr-defined]
-    return url
+def redis(valkey: Valkey) -> str:
+    return empty_database(valkey)
 
 
 def at_once(stack: Running, ask: Callable[[int], httpx.Response], number: int) -> list[httpx.Response]:

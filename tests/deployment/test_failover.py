@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from shared.local.valkey import Valkey
 from shared.store import prerequisites
-from tests.conftest import LOGICAL_DATABASES
+from tests.conftest import empty_database
 from tests.deployment.standby import both, promote, standby_of
 from tests.processes import Processes, Server
 from tests.stack import Running
@@ -28,7 +28,7 @@ def test_every_edit_that_was_answered_is_applied_once(servers: tuple[Server, Ser
     primary, standby = servers
     url, processes = both(primary, standby), Processes()
     assert prerequisites.postgresql_version(url) is not None
-    stack = Running(processes, url, valkey.url(LOGICAL_DATABASES - 137))
+    stack = Running(processes, url, empty_database(valkey))
     accepted: list[str] = []
     said, ended = Counter[int](), threading.Event()
     try:

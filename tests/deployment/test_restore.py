@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.processes import CHEAP, Processes, Server, data_dir
 from tests.stack import running
 from tests.waiting import eventually
@@ -83,7 +83,7 @@ def test_a_backup_under_load_is_whole_and_its_queue_is_applied(
     backup: Callable[..., Restored], postgres: PostgreSQL, valkey: Valkey, tmp_path: Path
 ) -> None:
     name = f"backup_{backup.__name__}"
-    url, cache = postgres.create_database(name, template=TEMPLATE), valkey.url(LOGICAL_DATABASES - 133)
+    url, cache = postgres.create_database(name, template=TEMPLATE), empty_database(valkey)
     numbers, enough = count(), threading.Event()
     with running(url, cache, "edits") as stack:
         posts = [stack.post() for _ in range(POSTS)]
@@ -105,7 +105,7 @@ def test_a_backup_under_load_is_whole_and_its_queue_is_applied(
         eventually(lambda: statuses(stack.engine).get("queued", 0) > POSTS, within=30)
         with backup(postgres, name, tmp_path, stop) as restored:
             stack.processes.close()
-            go_on(restored, valkey.url(LOGICAL_DATABASES - 134))
+            go_on(restored, empty_database(valkey))
     postgres.drop_database(name)
 
 

@@ -16,7 +16,7 @@ from shared.local.valkey import Valkey
 from shared.settings import settings
 from shared.store import db
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.deployment import tls
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
@@ -33,7 +33,7 @@ def servers(
     """URLs that speak TLS alone, and the certificate of both."""
     folder = tmp_path_factory.mktemp("tls")
     url = postgres.create_database("by_tls", template=TEMPLATE)
-    with tls.before(url, folder) as database, tls.before(valkey.url(LOGICAL_DATABASES - 132), folder) as cache:
+    with tls.before(url, folder) as database, tls.before(empty_database(valkey), folder) as cache:
         yield database, cache.replace("redis://", "rediss://"), folder / "certificate.pem"
     postgres.drop_database("by_tls")
 

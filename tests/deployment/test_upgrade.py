@@ -17,7 +17,7 @@ from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.docs.pages import blocks
 from tests.docs.test_nginx import FRAME, NGINX
 from tests.loopback import LOOPBACK
@@ -33,7 +33,7 @@ ROUNDS = 2
 @pytest.fixture
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("upgraded", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 135), "edits") as stack:
+    with running(url, empty_database(valkey), "edits") as stack:
         yield stack
     postgres.drop_database("upgraded")
 

@@ -13,7 +13,7 @@ from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.docs.pages import blocks
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
@@ -61,7 +61,7 @@ def nginx_before(stack: Running, folder: Path, info: str) -> Iterator[httpx.Clie
 
 
 def test_edits_and_operators_pass_and_metrics_do_not(postgres: PostgreSQL, valkey: Valkey, tmp_path: Path) -> None:
-    url, cache = postgres.create_database("docs_nginx", template=TEMPLATE), valkey.url(LOGICAL_DATABASES - 90)
+    url, cache = postgres.create_database("docs_nginx", template=TEMPLATE), empty_database(valkey)
     with (
         running(url, cache, "edits", REDRAFT_OPS_PASSWORD="right one") as stack,
         nginx_before(stack, tmp_path, "nginx") as proxy,
@@ -78,7 +78,7 @@ def test_edits_and_operators_pass_and_metrics_do_not(postgres: PostgreSQL, valke
 
 
 def test_under_a_prefix_what_an_answer_points_at_is_found(postgres: PostgreSQL, valkey: Valkey, tmp_path: Path) -> None:
-    url, cache = postgres.create_database("docs_prefix", template=TEMPLATE), valkey.url(LOGICAL_DATABASES - 136)
+    url, cache = postgres.create_database("docs_prefix", template=TEMPLATE), empty_database(valkey)
     given = {"REDRAFT_OPS_PASSWORD": "right one", "REDRAFT_ROOT_PATH": "/redraft", "REDRAFT_LOG_FORMAT": "json"}
     given |= {"REDRAFT_TRUSTED_PROXIES": "127.0.0.1"}
     with running(url, cache, **given) as stack, nginx_before(stack, tmp_path, "nginx under a prefix") as proxy:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import TEMPLATE, numbers
+from tests.conftest import TEMPLATE, empty_database, numbers
 from tests.faults.harness import Harness
 from tests.processes import Processes
 
@@ -54,7 +54,7 @@ def engine(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Engine]:
     """This process as a worker on a database of the module's, for histories that are told step by step."""
     number = next(numbers)
     url = postgres.create_database(f"faults_{number}", template=TEMPLATE)
-    with pytest.MonkeyPatch.context() as patch, factories.set_up(patch, url, valkey.url(number)) as engine:
+    with pytest.MonkeyPatch.context() as patch, factories.set_up(patch, url, empty_database(valkey)) as engine:
         yield engine
 
 

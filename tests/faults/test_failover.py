@@ -11,7 +11,7 @@ import redis
 
 from shared.local.valkey import Valkey
 from tests import processes as real
-from tests.conftest import LOGICAL_DATABASES
+from tests.conftest import empty_database
 from tests.deployment.standby import both, cut_off, promote, standby_of
 from tests.faults.conftest import MakeHarness
 from tests.faults.evidence import Call, Exchange, gather
@@ -30,7 +30,7 @@ def test_row_28_a_standby_that_lacks_the_last_commits_makes_no_half_state_and_pu
     make_harness: MakeHarness, own_postgres: Server, valkey: Valkey, tmp_path: Path
 ) -> None:
     with standby_of(own_postgres, synchronous=False) as standby:
-        harness = make_harness(both(own_postgres, standby), valkey.url(LOGICAL_DATABASES - 140), **SOON)
+        harness = make_harness(both(own_postgres, standby), empty_database(valkey), **SOON)
         opponent = Played(harness.processes, harness.seed, tmp_path / "journal")
         harness.environment |= opponent.environment
         harness.start_api().start_ops()

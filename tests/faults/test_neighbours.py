@@ -19,7 +19,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.answers import client
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -38,7 +38,7 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
     number = next(numbers)
     url = postgres.create_database(f"neighbours_{number}", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 60 - number), "edits", "bulk") as stack:
+    with running(url, empty_database(valkey), "edits", "bulk") as stack:
         with stack.engine.begin() as tx:
             factories.workspace(tx, "ws_flooding", "_flooding", FLOOD)
             factories.workspace(tx, "ws_quiet", "_quiet", QUIET)

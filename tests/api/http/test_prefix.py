@@ -10,7 +10,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.settings import Settings
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.stripping_proxy import PREFIX, stripping
@@ -22,7 +22,7 @@ OPERATOR = ("ops", "right one")
 @pytest.fixture(scope="module")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("prefix", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 130), **ROOT, REDRAFT_LOG_FORMAT="json") as stack:
+    with running(url, empty_database(valkey), **ROOT, REDRAFT_LOG_FORMAT="json") as stack:
         yield stack
     postgres.drop_database("prefix")
 

@@ -16,7 +16,7 @@ from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import Running, running
 from tests.waiting import eventually
 
@@ -43,7 +43,7 @@ def files() -> Iterator[int]:
 def stack(files: int, postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     """One that is started where `files` counts already."""
     url = postgres.create_database("slow_clients", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 99), "edits") as stack:
+    with running(url, empty_database(valkey), "edits") as stack:
         stack.post(post_id="post_slow")
         yield stack
 

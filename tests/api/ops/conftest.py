@@ -7,7 +7,7 @@ import pytest
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests.api.ops.browser import DESKTOP, Browser, browsing
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import Running, running
 
 PASSWORD = "operators-only"
@@ -16,7 +16,7 @@ PASSWORD = "operators-only"
 @pytest.fixture(scope="module")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("ops_browser", template=TEMPLATE)
-    redis = valkey.url(LOGICAL_DATABASES - 101)
+    redis = empty_database(valkey)
     with running(url, redis, "edits", "bulk", REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
         yield stack
 

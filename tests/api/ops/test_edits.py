@@ -16,7 +16,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.store import edit_lists
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 
@@ -30,7 +30,7 @@ FAILED = (
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     """Without any worker, so that rows stay as they are put."""
     url = postgres.create_database("api_ops_edits", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 120), REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
+    with running(url, empty_database(valkey), REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
         yield stack
 
 

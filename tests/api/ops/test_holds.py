@@ -11,7 +11,7 @@ from sqlalchemy import text
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.holding import missed
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
@@ -23,7 +23,7 @@ OURS = {"Sec-Fetch-Site": "same-origin"}
 @pytest.fixture(scope="module")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("api_ops_holds", template=TEMPLATE)
-    redis = valkey.url(LOGICAL_DATABASES - 127)
+    redis = empty_database(valkey)
     with running(url, redis, REDRAFT_OPS_PASSWORD=PASSWORD, REDRAFT_OPS_READ_PASSWORD="looking") as stack:
         yield stack
 

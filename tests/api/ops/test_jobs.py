@@ -11,7 +11,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.ops.test_pages import OURS, read
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -22,7 +22,7 @@ PASSWORD = "operators-only"
 @pytest.fixture(scope="module")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("api_ops_jobs", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 126), REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
+    with running(url, empty_database(valkey), REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
         yield stack
 
 

@@ -11,7 +11,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.ops.test_pages import OURS, edit, form, read
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 
@@ -22,7 +22,7 @@ ENVIRONMENT = {"REDRAFT_OPS_PASSWORD": ACTS, "REDRAFT_OPS_READ_PASSWORD": LOOKS,
 @pytest.fixture(scope="module")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("api_ops_logins", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 125), **ENVIRONMENT) as stack:
+    with running(url, empty_database(valkey), **ENVIRONMENT) as stack:
         yield stack
 
 

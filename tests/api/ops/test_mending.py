@@ -14,7 +14,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.store import mending
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 
@@ -30,7 +30,7 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     """Without any worker, so that rows stay as they are put."""
     url = postgres.create_database("api_ops_mending", template=TEMPLATE)
     environment = {"REDRAFT_OPS_PASSWORD": PASSWORD, "REDRAFT_OPS_USER": "kim"}
-    with running(url, valkey.url(LOGICAL_DATABASES - 121), **environment) as stack:
+    with running(url, empty_database(valkey), **environment) as stack:
         yield stack
 
 

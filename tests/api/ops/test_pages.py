@@ -13,7 +13,7 @@ from shared.domain.edits import PLAIN, PlainField
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
@@ -29,7 +29,7 @@ FAILED = (
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("api_ops", template=TEMPLATE)
     environment = {"REDRAFT_OPS_PASSWORD": PASSWORD, "REDRAFT_FLOWER_URL": "http://flower.example.com:5555"}
-    with running(url, valkey.url(LOGICAL_DATABASES - 100), "edits", **environment) as stack:
+    with running(url, empty_database(valkey), "edits", **environment) as stack:
         yield stack
 
 

@@ -13,7 +13,7 @@ from shared.domain.guessing import FREE
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories, guesses
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 
@@ -27,7 +27,7 @@ def _stack(postgres: PostgreSQL, valkey: Valkey, number: int, trusted: str) -> I
     name = f"api_ops_access_{number}"
     url = postgres.create_database(name, template=TEMPLATE)
     environment = {"REDRAFT_OPS_PASSWORD": PASSWORD, "REDRAFT_TRUSTED_PROXIES": trusted, "REDRAFT_LOG_FORMAT": "json"}
-    with running(url, valkey.url(LOGICAL_DATABASES - 110 - number), **environment) as stack:
+    with running(url, empty_database(valkey), **environment) as stack:
         yield stack
     postgres.drop_database(name)
 

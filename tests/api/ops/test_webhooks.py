@@ -11,7 +11,7 @@ from sqlalchemy import text
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 
@@ -23,7 +23,7 @@ OURS = {"Sec-Fetch-Site": "same-origin"}
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("api_ops_webhooks", template=TEMPLATE)
     # Without a worker: what is queued again stays so, to be seen.
-    with running(url, valkey.url(LOGICAL_DATABASES - 102), REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
+    with running(url, empty_database(valkey), REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
         yield stack
 
 

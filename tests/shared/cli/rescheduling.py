@@ -17,7 +17,7 @@ from shared.cli.main import app
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import Running, running
 from tests.waiting import eventually
 
@@ -29,7 +29,7 @@ numbers = count()
 def started(postgres: PostgreSQL, valkey: Valkey, *queues: str) -> Iterator[Running]:
     number = next(numbers)
     url = postgres.create_database(f"cli_reschedule_{number}", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 60 - number), *queues) as stack:
+    with running(url, empty_database(valkey), *queues) as stack:
         yield stack
 
 

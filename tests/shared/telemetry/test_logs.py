@@ -17,6 +17,7 @@ from shared.settings import settings
 from shared.telemetry import logs
 from shared.telemetry.log_rates import BURST, Rates
 from tests import factories
+from tests.conftest import empty_database
 from tests.stack import running
 from tests.waiting import eventually
 
@@ -278,7 +279,7 @@ def test_edits_that_were_not_applied_are_told_one_by_one_and_those_that_were_at_
 def planted(postgres, valkey):
     """A stack at its most talkative whose database breaks where it is told to, after all kinds of requests."""
     url = postgres.create_database("logs", template="template_redraft")
-    with running(url, valkey.url(1000), "edits", REDRAFT_LOG_LEVEL="DEBUG", REDRAFT_LOG_FORMAT="json") as stack:
+    with running(url, empty_database(valkey), "edits", REDRAFT_LOG_LEVEL="DEBUG", REDRAFT_LOG_FORMAT="json") as stack:
         stack.http.headers["Authorization"] = f"Bearer {KEY}"
         assert stack.patch("post_1", {"caption": CAPTION}).status_code == 401
         stack.http.headers["Authorization"] = f"Bearer {factories.SECRET}"

@@ -9,7 +9,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.api.http.connections.peers import OTHER
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import Running, running
 
 numbers = count(1)
@@ -19,7 +19,7 @@ numbers = count(1)
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     number = next(numbers)
     url = postgres.create_database(f"connections_{number}", template=TEMPLATE)
-    with running(url, valkey.url(LOGICAL_DATABASES - 200 - number), "edits") as stack:
+    with running(url, empty_database(valkey), "edits") as stack:
         with stack.engine.begin() as tx:
             factories.workspace(tx, OTHER.workspace, OTHER.suffix, OTHER.secret)
         yield stack

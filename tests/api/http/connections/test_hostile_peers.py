@@ -18,7 +18,7 @@ from tests.api.http.connections.against import MEBIBYTE, against, large_pages
 from tests.api.http.connections.hostile import PEERS
 from tests.api.http.connections.peers import Peer
 from tests.api.http.connections.short_limits import FASTER
-from tests.conftest import LOGICAL_DATABASES, TEMPLATE
+from tests.conftest import TEMPLATE, empty_database
 from tests.stack import Running
 from tests.waiting import eventually
 
@@ -26,7 +26,7 @@ from tests.waiting import eventually
 @pytest.fixture(scope="module")
 def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("hostile_peers", template=TEMPLATE)
-    with large_pages(url, valkey.url(LOGICAL_DATABASES - 250)) as stack:
+    with large_pages(url, empty_database(valkey)) as stack:
         yield stack
 
 
