@@ -29,10 +29,11 @@ import psycopg
 from psycopg import sql
 
 from shared.local import commands, die_with_parent
-from shared.local.datadir import LOCK, DataDir, free_port
+from shared.local.datadir import LOCK, DataDir
 from shared.local.postgres import FOR_TESTS_ONLY, USER, PostgreSQL
 from shared.local.valkey import Valkey
 from tests import preloaded
+from tests.ports import free_port
 from tests.preloaded import PreloadedProcess
 from tests.waiting import eventually
 
@@ -321,14 +322,14 @@ def _make_logins_cheap(server: PostgreSQL) -> None:
 def postgres(**settings: str) -> Iterator[Server]:
     """A PostgreSQL of one's own, running, with no database of ours in it yet. `settings` are `-c name=value`."""
     with data_dir() as data:
-        yield from _running(lambda: PostgreSQL(data, settings={**CHEAP, **settings}))
+        yield from _running(lambda: PostgreSQL(data, port=free_port(), settings={**CHEAP, **settings}))
 
 
 @contextmanager
 def valkey(**settings: str) -> Iterator[Server]:
     """A Valkey of one's own, running, with an append-only file unless `settings` say `appendonly="no"`."""
     with data_dir() as data:
-        yield from _running(lambda: Valkey(data, settings=settings))
+        yield from _running(lambda: Valkey(data, port=free_port(), settings=settings))
 
 
 def _running(make: Callable[[], PostgreSQL | Valkey]) -> Iterator[Server]:

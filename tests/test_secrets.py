@@ -28,9 +28,9 @@ from sqlalchemy import create_engine, pool, text
 from shared import task_names
 from shared.cli import roles
 from shared.local import commands
-from shared.local.datadir import free_port
 from tests import factories
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Process, Processes, data_dir
 from tests.reference_services.client import Reference
 from tests.waiting import eventually

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from shared.local import commands
-from shared.local.datadir import free_port
 from tests import factories
 from tests.api.test_metrics import STALE, figures, total
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Process, Processes
 from tests.stack import Running
 from tests.waiting import eventually

@@ -20,7 +20,6 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from shared.cli import findings, probes
-from shared.local.datadir import free_port
 from shared.local.postgres import USER, PostgreSQL
 from shared.local.valkey import Valkey
 from shared.settings import settings
@@ -28,6 +27,7 @@ from shared.store import db, session_settings
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
 from tests.docs.pages import blocks
+from tests.ports import free_port
 from tests.processes import Process, Processes
 from tests.stack import Running, running
 from tests.waiting import eventually

@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 from shared.local import commands
-from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
@@ -21,6 +20,7 @@ from tests.conftest import TEMPLATE, empty_database
 from tests.docs.pages import blocks
 from tests.docs.test_nginx import FRAME, NGINX
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Process
 from tests.stack import Running, running
 from tests.waiting import eventually

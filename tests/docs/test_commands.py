@@ -15,8 +15,8 @@ import pytest
 import typer
 
 from shared.cli.main import app
-from shared.local.datadir import free_port
 from tests.docs.pages import PAGES, ROOT, Block, blocks, text_of
+from tests.ports import free_port
 from tests.processes import Process, Processes, data_dir
 
 TO_RUN = {page: [block for block in blocks(page) if re.match(r"(sh|bash|console)\b", block.info)] for page in PAGES}

@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
 from tests.docs.pages import blocks
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.stack import Running, running
 from tests.waiting import eventually
 

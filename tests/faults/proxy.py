@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
+from tests.ports import free_port
+
 Way = Literal["up", "down"]
 BOTH: tuple[Way, ...] = ("up", "down")
 RESET = struct.pack("ii", 1, 0)
@@ -130,7 +132,8 @@ class Proxy:
         self._delay = 0.0
         self._slow = slow
         self._pairs: set[Pair] = set()
-        self._socket = self._bound(0)
+        # It is given up while connections are refused, and taken again.
+        self._socket = self._bound(free_port())
         self.port: int = self._socket.getsockname()[1]
         self.url = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{self.port}")).geturl()
         self._listener: asyncio.Server | None = None

@@ -4,10 +4,10 @@ import httpx
 import pytest
 
 from shared.local import commands
-from shared.local.datadir import free_port
 from tests import factories
 from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Process
 from tests.waiting import eventually
 

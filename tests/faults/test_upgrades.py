@@ -4,9 +4,9 @@ import httpx
 import pytest
 
 from shared.local import commands
-from shared.local.datadir import free_port
 from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.waiting import eventually
 
 OLDER_WORKER = "--include=tests.faults.older_worker"

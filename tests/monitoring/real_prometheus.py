@@ -21,11 +21,11 @@ import yaml
 from sqlalchemy import text
 
 from shared import task_names
-from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from tests import factories
 from tests.conftest import TEMPLATE
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Server
 from tests.stack import Running, running
 from tests.waiting import eventually

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from shared.local.datadir import free_port
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 

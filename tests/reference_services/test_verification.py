@@ -22,8 +22,8 @@ import pytest
 
 from shared.domain import service_answers
 from shared.domain.service_answers import Reply
-from shared.local.datadir import free_port
 from tests.docs.pages import blocks
+from tests.ports import free_port
 from tests.processes import ROOT, Process, Processes
 from tests.reference_services import client, verification
 from tests.reference_services.client import Reference

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from shared.local import commands
-from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
+from tests.ports import free_port
 from tests.stack import Running, running
 from tests.waiting import eventually
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from shared.local.datadir import free_port
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Processes
 
 ARGUMENTS = [

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from celery import Celery
 
-from shared.local.datadir import free_port
+from tests.ports import free_port
 from tests.processes import marked
 from tests.waiting import eventually
 

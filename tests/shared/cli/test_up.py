@@ -19,8 +19,8 @@ import psycopg
 import pytest
 import redis
 
-from shared.local.datadir import free_port
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Processes, data_dir, marked
 from tests.waiting import eventually
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from shared.domain.start_rules import NAMED, StartError, contradictions, is_too_old
-from shared.local.datadir import free_port
 from shared.settings import Settings, settings
 from shared.store import prerequisites
 from shared.store.prerequisites import postgresql_version
 from tests.old_postgresql import old_postgresql
+from tests.ports import free_port
 from tests.processes import Processes, data_dir
 
 REDRAFT = [sys.executable, "-m", "shared.cli.main"]

@@ -12,10 +12,10 @@ from flower import urls
 
 from shared.domain.guessing import FREE
 from shared.local import commands
-from shared.local.datadir import free_port
 from shared.task_names import QUEUES
 from tests import guesses
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
 from tests.processes import Process, Processes
 from tests.waiting import eventually
 from worker.runtime.flower import BODY_LIMIT, Door, with_door

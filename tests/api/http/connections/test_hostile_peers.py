@@ -11,7 +11,6 @@ import pytest
 
 from api.http import timeouts
 from shared.local import commands
-from shared.local.datadir import free_port
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests.api.http.connections.against import MEBIBYTE, against, large_pages
@@ -19,6 +18,7 @@ from tests.api.http.connections.hostile import PEERS
 from tests.api.http.connections.peers import Peer
 from tests.api.http.connections.short_limits import FASTER
 from tests.conftest import TEMPLATE, empty_database
+from tests.ports import free_port
 from tests.stack import Running
 from tests.waiting import eventually
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.local.datadir import free_port
 from tests import factories
 from tests.api.http.connections.peers import ONE, OTHER, Answer, Tenant, exchange
+from tests.ports import free_port
 from tests.processes import Processes
 from tests.stack import Running
 from tests.waiting import eventually
