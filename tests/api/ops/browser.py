@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ ARGUMENTS = [
 ]
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 DESKTOP, PHONE = (1280, 900), (390, 844)
+MOST_PAINTS = 50
+"""So often an element may be gone again before it is asked; then it is no live page that paints."""
+
+
+class StaleError(LookupError):
+    """The page has another element in the place of the one that was found."""
 
 
 def missing() -> str | None:
@@ -41,23 +47,37 @@ def missing() -> str | None:
 
 
 class Element:
-    def __init__(self, browser: "Browser", reference: str) -> None:
-        self._browser, self._reference = browser, reference
+    """An element that is found anew where the page has painted it anew since: a live page does so every few seconds."""
+
+    def __init__(self, browser: "Browser", using: str, value: str) -> None:
+        self._browser, self._wanted = browser, {"using": using, "value": value}
+        self._reference = self._found()
+
+    def _found(self) -> str:
+        return str(self._browser.post("element", self._wanted)[ELEMENT])
+
+    def _ask(self, ask: Callable[[str], Any]) -> Any:
+        """Nothing was done to an element that is stale, so that it is asked again."""
+        for _ in range(MOST_PAINTS):
+            with suppress(StaleError):
+                return ask(f"element/{self._reference}")
+            self._reference = self._found()
+        return ask(f"element/{self._reference}")
 
     @property
     def text(self) -> str:
         """What a person sees of it."""
-        return str(self._browser.get(f"element/{self._reference}/text"))
+        return str(self._ask(lambda element: self._browser.get(f"{element}/text")))
 
     def attribute(self, name: str) -> str | None:
-        found = self._browser.get(f"element/{self._reference}/attribute/{name}")
+        found = self._ask(lambda element: self._browser.get(f"{element}/attribute/{name}"))
         return None if found is None else str(found)
 
     def click(self) -> None:
-        self._browser.post(f"element/{self._reference}/click", {})
+        self._ask(lambda element: self._browser.post(f"{element}/click", {}))
 
     def type(self, text: str) -> None:
-        self._browser.post(f"element/{self._reference}/value", {"text": text})
+        self._ask(lambda element: self._browser.post(f"{element}/value", {"text": text}))
 
 
 class Browser:
@@ -76,7 +96,8 @@ class Browser:
     def _value(answer: httpx.Response) -> Any:
         value = answer.json()["value"]
         if answer.status_code >= 400:
-            raise LookupError(f"{value['error']}: {value['message'].splitlines()[0]}")
+            error = StaleError if value["error"] == "stale element reference" else LookupError
+            raise error(f"{value['error']}: {value['message'].splitlines()[0]}")
         return value
 
     def open(self, url: str) -> None:
@@ -88,10 +109,10 @@ class Browser:
 
     def find(self, selector: str) -> Element:
         """The first element of a CSS selector; LookupError if there is none."""
-        return Element(self, self.post("element", {"using": "css selector", "value": selector})[ELEMENT])
+        return Element(self, "css selector", selector)
 
     def link(self, text: str) -> Element:
-        return Element(self, self.post("element", {"using": "partial link text", "value": text})[ELEMENT])
+        return Element(self, "partial link text", text)
 
     def text(self, selector: str = "main") -> str:
         """What can be read there now; empty where there is nothing, or not any more."""

@@ -98,6 +98,26 @@ def dead_event(stack: Running, post_id: str) -> str:
     return event_id
 
 
+# What a live page does when it has news, for each element that is about to be used.
+PAINTED_ANEW = "for (const one of document.querySelectorAll('[data-live]')) one.innerHTML = one.innerHTML + ' ';"
+
+
+def test_what_is_painted_anew_between_look_and_click_is_found_again(stack: Running, browser: Browser) -> None:
+    failed = failed_edit(stack, stack.post(), {"caption": "painted"})
+    browser.open(url(stack, "/ops/edits?status=failed"))
+    link, card = browser.link(failed), browser.find("#edits h2, #edits th")
+    seen = card.text
+    browser.run(PAINTED_ANEW)
+    assert card.text == seen != ""
+    browser.run(PAINTED_ANEW)
+    link.click()
+    eventually(lambda: browser.address == url(stack, f"/ops/edits/{failed}"), within=30)
+    gone = browser.find("#requeue")
+    browser.run("document.getElementById('requeue').remove()")
+    with pytest.raises(LookupError, match="no such element"):
+        gone.click()
+
+
 def test_a_failed_edit_is_found_its_story_read_requeued_and_seen_applied(stack: Running, browser: Browser) -> None:
     post = stack.post()
     failed = failed_edit(stack, post, {"caption": "Second pour"})
