@@ -12,12 +12,15 @@ from sqlalchemy import text
 
 from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import audit_id
+from shared.local import commands
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.store import edit_lists
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
+from tests.ports import free_port
+from tests.processes import Process
 from tests.stack import Running, running
 
 PASSWORD = "correct horse"
@@ -32,6 +35,29 @@ def stack(postgres: PostgreSQL, valkey: Valkey) -> Iterator[Running]:
     url = postgres.create_database("api_ops_edits", template=TEMPLATE)
     with running(url, empty_database(valkey), REDRAFT_OPS_PASSWORD=PASSWORD) as stack:
         yield stack
+
+
+LOOKED_AT = 200
+"""Rows that one statement looks at, where `short_looks` says so."""
+assert LOOKED_AT * 100 == edit_lists.LOOKED_AT
+
+
+@pytest.fixture(scope="module")
+def short_looks(stack: Running) -> Process:
+    """An API beside the other that looks at a hundredth of the rows."""
+    port = free_port()
+    watched = ["tests.api.ops.short_looks:app" if part == "api.app:app" else part for part in commands.api(port=port)]
+    api = stack.processes.start(watched, **stack.environment, TEST_LOOKED_AT=str(LOOKED_AT))
+    api.port = port
+    api.says("Uvicorn running on", within=30)
+    return api
+
+
+@pytest.fixture
+def few_looked_at(ops: httpx.Client, short_looks: Process) -> Iterator[httpx.Client]:
+    """As `ops`, on the API that looks at few rows."""
+    with httpx.Client(base_url=short_looks.url, auth=("ops", PASSWORD), **LOOPBACK, timeout=20) as client:
+        yield client
 
 
 @pytest.fixture
@@ -83,9 +109,11 @@ def listed(page: str) -> list[str]:
     return re.findall(r'<td role="cell" data-label="edit"><span><a class="id" href="/ops/edits/(\w+)"', page)
 
 
-def test_after_a_large_bulk_job_the_single_edits_are_there(stack: Running, ops: httpx.Client) -> None:
+def test_after_a_large_bulk_job_the_single_edits_are_there(stack: Running, few_looked_at: httpx.Client) -> None:
+    ops = few_looked_at
     single = edit(stack, stack.post(), {"caption": "single"})
-    moves(stack, edit_lists.LOOKED_AT * 5 + 1)
+    # More than all looks of a page together.
+    moves(stack, LOOKED_AT * edit_lists.LOOKS * 5 + 1)
     page = read(ops, "/ops/edits")
     assert listed(page) == [single]
     assert "There are no such edits" not in page
@@ -93,12 +121,13 @@ def test_after_a_large_bulk_job_the_single_edits_are_there(stack: Running, ops: 
     assert len(listed(read(ops, f"/ops/edits?job={JOB}"))) == 50
 
 
-def test_a_list_that_is_not_at_its_end_says_so_and_goes_on_to_it(stack: Running, ops: httpx.Client) -> None:
+def test_a_list_that_is_not_at_its_end_says_so_and_goes_on_to_it(stack: Running, few_looked_at: httpx.Client) -> None:
     """So many moves of this workspace that one page does not look behind them."""
+    ops = few_looked_at
     single = edit(stack, stack.post(), {"caption": "single"})
-    moves(stack, edit_lists.LOOKED_AT * edit_lists.LOOKS + 10)
+    moves(stack, LOOKED_AT * edit_lists.LOOKS + 10)
     page = read(ops, "/ops/edits?workspace=ws_test")
-    assert "There is no such edit among the 200,000 that were looked at" in page
+    assert "There is no such edit among the 2,000 that were looked at" in page
     assert "The list is not at its end" in page
     [further] = re.findall(r'<a class="button" href="(/ops/edits\?[^"]*)">Look further back</a>', page)
     after = read(ops, further)
