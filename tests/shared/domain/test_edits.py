@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from time import thread_time
 from typing import Any, get_args
 
 import pytest
@@ -415,9 +415,10 @@ def test_any_json_is_a_patch_or_an_invalid_request_that_can_be_answered_and_stor
     ids=["many unknown fields", "many numbers", "many bad URLs", "long key", "long caption", "long URL", "brackets"],
 )
 def test_a_body_made_to_be_slow_is_refused_at_once(body):
-    start = perf_counter()
+    # CPU of this thread: what other processes take meanwhile is not its own.
+    start = thread_time()
     error = refusal(body)
-    assert perf_counter() - start < 0.25
+    assert thread_time() - start < 0.25
     assert len(error.details) <= 20
 
 
