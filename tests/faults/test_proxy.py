@@ -96,15 +96,15 @@ def test_a_refused_connection_leaves_the_others_alone_and_is_taken_again_when_he
 
 
 def test_a_delay_is_paid_by_each_chunk_each_way(proxy: Proxy) -> None:
-    with connected(proxy) as wire:
+    with connected(proxy, 20) as wire:
         proxy.delay(0.1)
         began = time.monotonic()
         assert said(wire, b"hello") == b"hello"
         assert time.monotonic() - began >= 0.2
+        # Longer than this socket is patient.
+        proxy.delay(60)
         proxy.heal()
-        began = time.monotonic()
         assert said(wire, b"hello") == b"hello"
-        assert time.monotonic() - began < 0.1
 
 
 def test_a_slow_way_carries_a_window_in_a_round_trip_and_every_byte_in_its_place(server: Server) -> None:
@@ -151,14 +151,16 @@ def test_a_narrow_way_carries_so_many_bytes_a_second(server: Server) -> None:
 def test_a_half_open_connection_stays_up_and_silent_for_ever_and_a_new_one_is_sound_when_healed(
     proxy: Proxy, server: Server, ways: tuple[Way, ...]
 ) -> None:
-    with connected(proxy, 0.3) as wire, connected(proxy) as idle:
+    with connected(proxy) as wire, connected(proxy) as idle:
         assert said(wire, b"hello") == said(idle, b"hello") == b"hello"
         proxy.swallow(ways)
+        # From here on it waits for what never comes.
+        wire.settimeout(0.3)
         with pytest.raises(TimeoutError):
             said(wire, b"lost?")
+        eventually(lambda: proxy.swallowed[ways[0]] == 5, within=30)
         # What is swallowed on the way back was heard all the same.
         assert (b"lost?" in server.heard) == ("up" not in ways)
-        assert proxy.swallowed[ways[0]] == 5
         proxy.heal()
         with pytest.raises(TimeoutError):
             said(wire, b"still")

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import time
 import uuid
 
 import pytest
@@ -127,7 +126,8 @@ def test_the_stop_signal_reaches_the_child_alone(keep):
 def test_a_stubborn_child_is_killed_after_its_grace(keep, mark):
     keeper = keep({"name": "stubborn", "script": STUBBORN, "grace": 0.3})
     eventually(lambda: pids(keeper, "stubborn"), within=30)
-    assert keeper.stop(within=3) == 0
+    # It would never end by itself.
+    assert keeper.stop(within=30) == 0
     assert "stubborn  | still busy after 0 s; killed" in keeper.output()
     assert marked(mark) == []
 
@@ -137,10 +137,9 @@ def test_a_second_signal_kills(keep, mark):
     eventually(lambda: pids(keeper, "stubborn"), within=30)
     keeper.signal(signal.SIGINT)
     keeper.says("SIGINT: stopping", within=30)
-    began = time.monotonic()
     keeper.signal(signal.SIGINT)
-    assert keeper.wait(within=30) == 0
-    assert time.monotonic() - began < 3
+    # Its grace is a minute.
+    assert keeper.wait(within=20) == 0
     assert marked(mark) == []
 
 
