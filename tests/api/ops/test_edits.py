@@ -12,14 +12,12 @@ from sqlalchemy import text
 
 from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import audit_id
-from shared.local import commands
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.store import edit_lists
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
 from tests.loopback import LOOPBACK
-from tests.ports import free_port
 from tests.processes import Process
 from tests.stack import Running, running
 
@@ -45,12 +43,7 @@ assert LOOKED_AT * 100 == edit_lists.LOOKED_AT
 @pytest.fixture(scope="module")
 def short_looks(stack: Running) -> Process:
     """An API beside the other that looks at a hundredth of the rows."""
-    port = free_port()
-    watched = ["tests.api.ops.short_looks:app" if part == "api.app:app" else part for part in commands.api(port=port)]
-    api = stack.processes.start(watched, **stack.environment, TEST_LOOKED_AT=str(LOOKED_AT))
-    api.port = port
-    api.says("Uvicorn running on", within=30)
-    return api
+    return stack.start_planted("tests.api.ops.short_looks", TEST_LOOKED_AT=str(LOOKED_AT))
 
 
 @pytest.fixture
