@@ -10,7 +10,7 @@ from shared.broker import queue
 from shared.cli import edit_mending, workspaces
 from shared.store import mending
 from tests import factories
-from tests.shared.cli.test_edits import FAILED, answer, engine, post, redraft
+from tests.shared.cli.edits_command import FAILED, answer, engine, post, redraft
 
 __all__ = ["engine"]
 

@@ -1,48 +1,27 @@
-"""Every rule of docs/api.md about a PATCH's body as a table, then what must hold for any JSON at all."""
+"""Every rule of docs/api.md about a PATCH's body, as a table. What only the post can tell: test_edit_problems.py."""
 
 import dataclasses
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from time import thread_time
-from typing import Any, get_args
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from api.models.edits import parse_patch
-from shared.domain import edits, errors, fields, platforms, times
+from shared.domain import fields, times
 from shared.domain.edit_histories import GROUPS
-from shared.domain.edits import FIELDS, PLAIN, EditPatch, problems_for
-from shared.domain.errors import InvalidRequest
+from shared.domain.edits import FIELDS, PLAIN, EditPatch
 from shared.domain.fields import Content
 from shared.domain.lifecycle import PostFacts
 from shared.store import tables
-from tests import sizes
+from tests.shared.domain.patch_bodies import LONE, TABLE, TIME, URL, refusal, slides
 from tests.shared.domain.test_urls import BAD_URLS, GOOD_URLS
 
-LONE = "\ud800"
-NOW = datetime(2026, 4, 22, 15, 0, tzinfo=UTC)
-TIME = {"scheduledTime": "2026-05-01T09:00", "timezone": "America/New_York"}
-URL = "https://example.com/a.mp4"
-TABLE = (*edits.FIELDS,)
 STRINGS = [name for name in TABLE if name not in ("contentType", "contentUrl")]
 NULLABLE = {"soundId", *(plain.name for plain in PLAIN if plain.nullable)}
 LOCAL = times.parse_local("2026-05-01T09:00")
 assert LOCAL is not None
 NO_OBJECTS: list[Any] = [None, True, 1, 1.5, "caption", [], [{"caption": "x"}], {}]
 NO_URLS: list[Any] = [None, False, 7, [URL], {}]
-
-
-def slides(count):
-    return {"contentType": "slides", "contentUrl": [f"https://example.com/{n}.jpg" for n in range(count)]}
-
-
-def refusal(body):
-    with pytest.raises(InvalidRequest) as caught:
-        parse_patch(body)
-    return caught.value
-
 
 ACCEPTED = [
     ({"caption": "new words"}, EditPatch(caption="new words")),
@@ -241,185 +220,6 @@ def test_a_good_url_is_taken_as_it_is(url):
 def test_a_bad_url_is_invalid_content(url):
     error = refusal({"contentType": "video", "contentUrl": url})
     assert (error.code, [detail.field for detail in error.details]) == ("invalid_content", ["contentUrl"])
-
-
-@dataclass(frozen=True)
-class Subject:
-    platform: str = "tiktok"
-    content_type: str = "video"
-    render_as_video: bool = False
-    caption: str = "stands"
-
-
-LONG, VIDEO = "x" * 2_201, {"contentType": "video", "contentUrl": URL}
-
-
-@pytest.mark.parametrize(
-    ("body", "post", "words"),
-    [
-        ({"caption": LONG}, Subject(), "2,200 UTF-16 code units"),
-        ({"caption": LONG}, Subject(content_type="slides"), None),
-        ({"caption": LONG}, Subject(content_type="slides", render_as_video=True), "2,200 UTF-16 code units"),
-        ({"caption": LONG}, Subject("instagram", "slides"), "2,200 characters"),
-        ({"caption": LONG, **slides(2)}, Subject(), None),
-        ({"caption": LONG, **VIDEO}, Subject(content_type="slides"), "2,200 UTF-16 code units"),
-        ({"caption": "short", **VIDEO}, Subject(content_type="slides", caption=LONG), None),
-        (VIDEO, Subject(content_type="slides", caption=LONG), "stands as it is"),
-        (VIDEO, Subject(content_type="slides", render_as_video=True, caption=LONG), None),
-        (slides(2), Subject(content_type="slides", caption=LONG), None),
-        # What stands there since before there was a limit is no fault of an edit that leaves the limit alone.
-        (VIDEO, Subject(caption=LONG), None),
-        (TIME, Subject(caption=LONG), None),
-        (slides(2), Subject("instagram", caption=LONG), None),
-    ],
-)
-def test_a_caption_is_held_against_the_limit_of_what_the_edit_makes(body, post, words):
-    error = problems_for(parse_patch(body), post, NOW)
-    if words is None:
-        assert error is None
-    else:
-        assert error is not None
-        assert (error.code, [detail.field for detail in error.details]) == ("invalid_caption", ["caption"])
-        assert words in error.message
-
-
-@pytest.mark.parametrize(
-    ("body", "platform", "code", "field", "words"),
-    [
-        ({"caption": "x"}, "instagram", None, None, None),
-        ({"soundId": "s"}, "tiktok", None, None, None),
-        ({"soundId": None}, "tiktok", None, None, None),
-        ({"soundId": None}, "instagram", None, None, None),
-        ({"soundId": "s"}, "instagram", "sound_not_supported", "soundId", "TikTok posts only"),
-        (slides(1), "tiktok", None, None, None),
-        (slides(35), "tiktok", None, None, None),
-        (slides(1), "instagram", "invalid_content", "contentUrl", "2 to 10 image URLs on Instagram and holds 1"),
-        (slides(2), "instagram", None, None, None),
-        (slides(10), "instagram", None, None, None),
-        (slides(11), "instagram", "invalid_content", "contentUrl", "2 to 10 image URLs on Instagram and holds 11"),
-        ({"contentType": "video", "contentUrl": URL}, "instagram", None, None, None),
-        (TIME, "tiktok", None, None, None),
-        (TIME | {"scheduledTime": "2026-04-22T11:01"}, "tiktok", None, None, None),
-        (TIME | {"scheduledTime": "2026-04-22T11:00"}, "tiktok", "invalid_scheduled_time", "scheduledTime", "future"),
-        (TIME | {"scheduledTime": "0001-01-01T00:00"}, "tiktok", "invalid_scheduled_time", "scheduledTime", "future"),
-        (TIME | {"scheduledTime": "2036-04-22T11:00"}, "tiktok", None, None, None),
-        (
-            TIME | {"scheduledTime": "2036-04-22T11:01"},
-            "tiktok",
-            "invalid_scheduled_time",
-            "scheduledTime",
-            "ten years",
-        ),
-        (
-            TIME | {"scheduledTime": "9999-12-31T23:59"},
-            "tiktok",
-            "invalid_scheduled_time",
-            "scheduledTime",
-            "ten years",
-        ),
-    ],
-)
-def test_what_only_the_post_can_tell_is_judged_by_platform_and_moment_of_acceptance(body, platform, code, field, words):
-    error = problems_for(parse_patch(body), Subject(platform), NOW)
-    if code is None:
-        assert error is None
-    else:
-        assert error is not None
-        assert (error.code, [detail.field for detail in error.details]) == (code, [field])
-        assert words in error.message
-
-
-def test_of_several_problems_with_the_post_the_first_in_the_table_gives_the_code():
-    body = {"soundId": "s", **slides(1), **TIME, "scheduledTime": "2020-01-01T00:00"}
-    error = problems_for(parse_patch(body), Subject("instagram"), NOW)
-    assert error is not None
-    assert error.code == "invalid_scheduled_time"
-    assert [detail.field for detail in error.details] == ["scheduledTime", "contentUrl", "soundId"]
-    years_before = NOW - timedelta(days=365 * 8)
-    assert problems_for(parse_patch(body), Subject("tiktok"), years_before) is None
-
-
-def test_an_accepted_time_that_newer_zone_data_skips_means_the_first_minute_after_the_gap():
-    patch = EditPatch.from_changes({"scheduledTime": "2026-03-08T02:30", "timezone": "America/New_York"})
-    assert patch.instant == times.to_instant(datetime(2026, 3, 8, 3, 0), "America/New_York")  # noqa: DTZ001 - local
-    assert patch.changes() == {"scheduledTime": "2026-03-08T02:30", "timezone": "America/New_York"}
-
-
-clean = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=60)
-captions = clean | st.sampled_from(sizes.CAPTIONS)
-sounds = clean.filter(bool) | st.just(sizes.SOUND)
-urls = st.sampled_from([*GOOD_URLS, sizes.url("long")])
-pairs = st.one_of(
-    st.just({}),
-    urls.map(lambda url: {"contentType": "video", "contentUrl": url}),
-    st.lists(urls, min_size=1, max_size=35).map(lambda many: {"contentType": "slides", "contentUrl": many}),
-    st.just(sizes.slides("largest")),
-)
-schedules = st.one_of(
-    st.just({}),
-    st.builds(
-        lambda moment, zone: {"scheduledTime": times.format_local(times.to_local(moment, zone)), "timezone": zone},
-        st.datetimes(datetime(2026, 1, 1), datetime(2036, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - as asked
-        st.sampled_from(times.ZONES),
-    ),
-)
-texts = st.fixed_dictionaries({}, optional={"caption": captions, "soundId": st.none() | sounds})
-bodies = st.builds(lambda *parts: parts[0] | parts[1] | parts[2], texts, pairs, schedules).filter(bool)
-
-
-@given(bodies)
-def test_any_good_body_is_the_same_patch_before_and_after_the_edits_row(body):
-    patch = parse_patch(body)
-    assert patch.changes() == body
-    assert EditPatch.from_changes(patch.changes()) == patch
-
-
-wild = st.text(st.characters(codec=None) | st.characters(categories=["Cs"]) | st.just("\0"), max_size=14)
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | wild,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(wild, inner, max_size=4),
-    max_leaves=8,
-)
-values = anything | captions | urls | st.sampled_from(["video", "slides", "Asia/Tokyo", "2026-03-08T02:30", LONE, "\0"])
-likely = st.dictionaries(st.sampled_from(TABLE) | wild, values)
-
-
-@given(likely | anything)
-def test_any_json_is_a_patch_or_an_invalid_request_that_can_be_answered_and_stored(body):
-    try:
-        patch = parse_patch(body)
-    except InvalidRequest as refused:
-        error = refused
-    else:
-        assert EditPatch.from_changes(patch.changes()) == patch
-        for platform in platforms.SLIDES:
-            problems_for(patch, Subject(platform), NOW)
-        return
-    assert error.code in get_args(errors.InvalidCode)
-    for text in (error.message, *(part for each in error.details for part in (each.field, each.message))):
-        assert fields.is_clean(text)
-        assert len(text) < 1_000
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {f"captio{n}": 0 for n in range(10_000)},
-        {"contentType": "slides", "contentUrl": [0] * 60_000},
-        {"contentType": "slides", "contentUrl": ["http://["] * 12_000},
-        {"x" * 130_000: 0},
-        {"caption": "x" * 130_000},
-        {"contentType": "video", "contentUrl": "http://" + "a." * 60_000},
-        {"contentType": "video", "contentUrl": "http://" + "[" * 2_000},
-    ],
-    ids=["many unknown fields", "many numbers", "many bad URLs", "long key", "long caption", "long URL", "brackets"],
-)
-def test_a_body_made_to_be_slow_is_refused_at_once(body):
-    # CPU of this thread: what other processes take meanwhile is not its own.
-    start = thread_time()
-    error = refusal(body)
-    assert thread_time() - start < 0.25
-    assert len(error.details) <= 20
 
 
 def test_a_patch_keeps_captions_and_urls_out_of_logs():

@@ -26,7 +26,7 @@ from shared.domain.reschedules import (
     plan_of,
 )
 from shared.domain.times import ZONES, Duration, format_instant
-from tests.shared.domain.test_times import explicit_changes
+from tests.shared.domain.clock_changes import explicit_changes
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

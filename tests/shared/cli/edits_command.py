@@ -1,0 +1,59 @@
+"""`redraft edits` as a script runs it, and edits for it: queued, applied and failed."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner, Result
+
+from shared.cli import edits as command
+from tests import factories
+from worker import apply
+
+FAILED = (
+    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
+)
+
+
+def redraft(*arguments: str, says: str | None = None) -> Result:
+    return CliRunner().invoke(command.app, list(arguments), input=says)
+
+
+def answer(*arguments: str) -> Any:
+    """What a script gets."""
+    result = redraft(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
+
+
+def post(engine: Engine, **columns: Any) -> str:
+    with engine.begin() as tx:
+        return factories.post(tx, **columns)
+
+
+def edit(engine: Engine, post_id: str, changes: dict[str, Any], state: str = "", **given: Any) -> str:
+    with engine.begin() as tx:
+        edit_id = factories.edit(tx, post_id, changes, **given)
+        if state:
+            tx.execute(text(f"UPDATE edits SET {state} WHERE id = :id"), {"id": edit_id})
+    return edit_id
+
+
+def failed(engine: Engine, post_id: str, changes: dict[str, Any], **given: Any) -> str:
+    return edit(engine, post_id, changes, FAILED, **given)
+
+
+def applied(engine: Engine, post_id: str, changes: dict[str, Any]) -> str:
+    """An edit that the worker's own code has applied."""
+    edit_id = edit(engine, post_id, changes)
+    apply.apply_edits([post_id])
+    assert factories.row(engine, "edits", edit_id).status == "applied"
+    return edit_id
