@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from sqlalchemy import Engine
 
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.settings import settings
 from shared.store.db import migrate
+from tests import factories
 from tests import processes as real
 from tests.processes import Processes, Server
 
@@ -78,6 +80,13 @@ def empty_database(valkey: Valkey) -> str:
 def redis_url(valkey: Valkey) -> str:
     """An empty logical database: `redis://:password@127.0.0.1:port/n`. Pub/sub channels are shared by all of them."""
     return empty_database(valkey)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
+    """This process as a worker or API of a database and a Redis of the test's own."""
+    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,12 +33,6 @@ from tests.faults.actors import waits_for_a_lock
 from tests.waiting import until
 
 OWNER = Key(factories.KEY_ID, factories.WORKSPACE, "tests", frozenset(), None)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
 
 
 class Gate:

@@ -1,6 +1,6 @@
 """The judge of holds sees what went out while it was held and what went out in a burst, and nothing else."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,12 +12,6 @@ from tests.soak.holds import Period, Release, judge
 
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ENDED = BEGAN + timedelta(seconds=10)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
 
 
 def tried(engine: Engine, at: float, *, goes: float = 5.0, number: int = 1) -> str:

@@ -3,7 +3,6 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
-from tests import factories, jobs
+from tests import jobs
 from tests.faults.evidence import Exchange
 from tests.faults.test_oracle import DUE, History
 from tests.processes import Processes
@@ -19,12 +18,6 @@ from tests.soak import strikes, verdict
 from tests.soak.log import SHARDS, Log, shard_of
 from tests.soak.verdict import Verdict
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
 
 
 @pytest.fixture

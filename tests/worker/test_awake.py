@@ -15,10 +15,10 @@ from shared.store import batches
 from shared.telemetry import logs
 from tests import factories
 from tests.worker.bulk import edits_locked_by_a_person, locked_by_a_person
-from tests.worker.waking import broker, edited, engine, json_args
+from tests.worker.waking import broker, edited, json_args
 from worker import awake, tasks
 
-__all__ = ["broker", "engine"]
+__all__ = ["broker"]
 
 
 class Ears:

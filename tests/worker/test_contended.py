@@ -1,6 +1,6 @@
 """Contended posts come back by one message: edits that come meanwhile are left to it, and it leaves none behind."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import psycopg
@@ -13,12 +13,6 @@ from tests import factories
 from tests.api.answers import messages_at
 from tests.worker.bulk import locked_by_a_person
 from worker import apply, contended, tasks
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from tests import factories
 from tests.api.answers import messages_at
 from tests.waiting import eventually
 from tests.worker.failing_decisions import fail_for
-from tests.worker.waking import broker, edited, engine, json_args
+from tests.worker.waking import broker, edited, json_args
 from worker import apply, awake, rescue, tasks
 from worker.attempts import EditAttempts
 
-__all__ = ["broker", "engine"]
+__all__ = ["broker"]
 
 
 def test_an_edit_that_runs_for_the_first_time_counts_as_one_attempt_and_says_when_it_began(engine: Engine) -> None:

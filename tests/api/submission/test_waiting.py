@@ -23,12 +23,6 @@ AT_ONCE = {"Prefer": "respond-async"}
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
-
-
-@pytest.fixture
 def post(engine: Engine) -> str:
     with engine.begin() as tx:
         return factories.post(tx)

@@ -1,15 +1,12 @@
 """`redraft edits` as a script runs it, and edits for it: queued, applied and failed."""
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner, Result
 
 from shared.cli import edits as command
 from tests import factories
+from tests.shared.cli.typed import Typed
 from worker import apply
 
 FAILED = (
@@ -17,21 +14,8 @@ FAILED = (
 )
 
 
-def redraft(*arguments: str, says: str | None = None) -> Result:
-    return CliRunner().invoke(command.app, list(arguments), input=says)
-
-
-def answer(*arguments: str) -> Any:
-    """What a script gets."""
-    result = redraft(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
+redraft = Typed(command.app)
+answer = redraft.as_json
 
 
 def post(engine: Engine, **columns: Any) -> str:

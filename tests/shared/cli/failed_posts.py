@@ -1,36 +1,24 @@
 """`redraft posts` as a script runs it, and posts as the answers of a publisher leave them."""
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine
-from typer.testing import CliRunner, Result
 
 from shared.cli import posts as command
 from shared.domain.service_answers import Reply
 from tests import factories
+from tests.shared.cli.typed import Typed
 from tests.worker.fake_services import FakeServices, expire, publish_now
 
 REFUSED = Reply("refused", message="suspended")
 BROKEN = Reply("server_error", message="503")
 
 
-def redraft(*arguments: str, says: str | None = None) -> Result:
-    return CliRunner().invoke(command.app, list(arguments), input=says)
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
+redraft = Typed(command.app)
 
 
 def retried(*arguments: str, code: int = 0) -> dict[str, str | None]:
-    result = redraft("retry", *arguments, "--yes", "--json")
-    assert result.exit_code == code, result.output
-    return {one["postId"]: one["back"] for one in json.loads(result.stdout)}
+    return {one["postId"]: one["back"] for one in redraft.as_json("retry", *arguments, "--yes", code=code)}
 
 
 def due(engine: Engine, **columns: Any) -> str:

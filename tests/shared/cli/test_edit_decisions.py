@@ -9,11 +9,9 @@ from shared.store import operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
 from tests import factories
-from tests.shared.cli.edits_command import FAILED, answer, applied, edit, engine, failed, post, redraft
+from tests.shared.cli.edits_command import FAILED, answer, applied, edit, failed, post, redraft
 from tests.waiting import eventually
 from worker import apply
-
-__all__ = ["engine"]
 
 
 def test_a_requeued_edit_comes_last_with_no_attempts_and_is_applied(engine: Engine) -> None:

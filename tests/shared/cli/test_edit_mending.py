@@ -10,9 +10,7 @@ from shared.broker import queue
 from shared.cli import edit_mending, workspaces
 from shared.store import mending
 from tests import factories
-from tests.shared.cli.edits_command import FAILED, answer, engine, post, redraft
-
-__all__ = ["engine"]
+from tests.shared.cli.edits_command import FAILED, answer, post, redraft
 
 
 def edit(engine: Engine, post_id: str, caption: str, state: str = FAILED) -> str:

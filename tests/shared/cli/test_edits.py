@@ -10,10 +10,8 @@ from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import audit_id
 from shared.store import edit_lists
 from tests import factories
-from tests.shared.cli.edits_command import FAILED, answer, applied, edit, engine, failed, post, redraft
+from tests.shared.cli.edits_command import FAILED, answer, applied, edit, failed, post, redraft
 from tests.waiting import eventually
-
-__all__ = ["engine"]
 
 
 def test_the_story_of_an_edit_has_its_times_and_says_what_to_do(engine: Engine) -> None:

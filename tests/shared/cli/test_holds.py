@@ -1,7 +1,6 @@
 """`redraft posts hold` and `redraft posts resume`, as a person and as a script."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,12 +14,6 @@ from shared.store import holds as holds_store
 from shared.store.scope_holds import Scope
 from tests import factories, holding
 from tests.holding import missed
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
 
 
 def redraft(*arguments: str, code: int = 0) -> Result:

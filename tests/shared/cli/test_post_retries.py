@@ -11,7 +11,7 @@ from shared.broker import queue
 from shared.cli import post_retries
 from shared.domain.service_answers import Reply
 from tests import factories
-from tests.shared.cli.failed_posts import BROKEN, REFUSED, due, engine, failed, redraft, retried
+from tests.shared.cli.failed_posts import BROKEN, REFUSED, due, failed, redraft, retried
 from tests.worker.fake_services import (
     MADE,
     FakeServices,
@@ -24,7 +24,7 @@ from tests.worker.fake_services import (
 )
 from worker import apply
 
-__all__ = ["engine", "fake_services"]
+__all__ = ["fake_services"]
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from shared.cli import workspaces
 from shared.domain import edit_histories
 from shared.domain.service_answers import Reply
 from tests import factories
-from tests.shared.cli.failed_posts import BROKEN, REFUSED, due, engine, failed, redraft, retried
+from tests.shared.cli.failed_posts import BROKEN, REFUSED, due, failed, redraft, retried
 from tests.waiting import eventually
 from tests.worker.fake_services import FakeServices, change, expire, fake_services, publish_now, render_now
 
-__all__ = ["engine", "fake_services"]
+__all__ = ["fake_services"]
 
 SET_UP_WRONGLY = Reply("misconfigured", message="the service answered 401: token expired")
 BUSY = Reply("not_now", message="slow down")

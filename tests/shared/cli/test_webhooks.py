@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner, Result
 
 from shared.broker import queue
 from shared.cli import webhooks as command
 from shared.cli import workspaces
 from shared.domain.service_answers import Reply
 from shared.store import webhook_resends
+from tests.shared.cli.typed import Typed
 from tests.worker.fake_services import FakeServices, fake_services
 from tests.worker.receiver import deliver, engine, events, told
 
@@ -19,15 +19,8 @@ __all__ = ["engine", "fake_services"]
 AWAY = Reply("server_error", message="Down for maintenance", status=503)
 
 
-def redraft(*arguments: str, says: str | None = None) -> Result:
-    return CliRunner().invoke(command.app, list(arguments), input=says)
-
-
-def answer(*arguments: str) -> Any:
-    """What a script gets."""
-    result = redraft(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+redraft = Typed(command.app)
+answer = redraft.as_json
 
 
 @pytest.fixture

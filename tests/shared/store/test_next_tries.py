@@ -1,7 +1,6 @@
 """Posts between two tries that are tried at once, because their service is well again."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,12 +28,6 @@ from tests.worker.fake_services import (
 __all__ = ["fake_services"]
 KIM = Actor("kim")
 LOGIN = Reply("misconfigured", message="the service answered 401: token expired")
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
 
 
 def tried(engine: Engine, fake_services: FakeServices, reply: Reply, **columns: Any) -> str:

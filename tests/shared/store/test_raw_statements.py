@@ -1,7 +1,7 @@
 """The short way to PostgreSQL fails as the long one does, and its literals say what was meant."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Connection, Engine
@@ -14,12 +14,6 @@ from tests import factories, sizes
 from tests.waiting import eventually
 
 END_ME = "SELECT pg_terminate_backend(pg_backend_pid())"
-
-
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch, database_url: str, redis_url: str) -> Iterator[Engine]:
-    with factories.set_up(monkeypatch, database_url, redis_url) as engine:
-        yield engine
 
 
 @pytest.mark.usefixtures("engine")
