@@ -12,7 +12,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from shared.domain.errors import InvalidRequest, PreconditionFailed, printable
-from shared.domain.lifecycle import NOT, unmet
+from shared.domain.lifecycle import NOT, check_met
 
 TAGS_MAX = 64
 
@@ -72,9 +72,7 @@ class Preconditions(NamedTuple):
 
     def judge(self, revision: int) -> None:
         """Raises PreconditionFailed where a post at that revision does not meet them. All other checks come first."""
-        if (failed := self.hopeless or unmet(self.tags, revision)) is not None:
-            failed.revision = revision
-            raise failed
+        check_met(self.tags, self.hopeless, revision)
 
 
 def preconditions(request: Request) -> Preconditions:

@@ -158,6 +158,15 @@ def unmet(preconditions: Sequence[str] | None, revision: int) -> errors.Precondi
     return None
 
 
+def check_met(preconditions: Sequence[str] | None, hopeless: errors.PreconditionFailed | None, revision: int) -> None:
+    """Raises PreconditionFailed where a post at that revision does not fulfil them. `hopeless`: the error of those that
+    no post fulfils. All other checks come first.
+    """
+    if (failed := hopeless or unmet(preconditions, revision)) is not None:
+        failed.revision = revision
+        raise failed
+
+
 def cannot_edit(post: PostFacts) -> Reject | None:
     """Why the post takes no edit now, or None. Deleted posts are not found, as if they had never been."""
     if post.deleted:

@@ -33,9 +33,7 @@ def record(tx: Connection, new: NewEdit, hopeless: PreconditionFailed | None = N
     if post is None or now is None or post.workspace_id != new.workspace_id:
         raise NotFound.post(new.post_id)
     _refuse(tx, post, now)
-    if (failed := hopeless or lifecycle.unmet(new.if_match, post.facts.revision)) is not None:
-        failed.revision = post.facts.revision
-        raise failed
+    lifecycle.check_met(new.if_match, hopeless, post.facts.revision)
     edits_store.insert_edits(tx, [new], now)
     return now
 
