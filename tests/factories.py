@@ -19,6 +19,10 @@ from shared.store.edits import NewEdit
 
 WORKSPACE, TIKTOK, INSTAGRAM = "ws_test", "acc_tiktok", "acc_instagram"
 KEY_ID, SECRET = "key_test", "sk_test_0123456789"
+FAILED = (
+    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
+)
+"""What an edit is set to that failed after its last try."""
 numbers = count(1)
 
 

@@ -40,6 +40,11 @@ from tests.waiting import eventually
 ROOT = Path(__file__).parent.parent
 
 
+def planted_api(module: str, port: int) -> list[str]:
+    """The command of an API with what a module of tests plants in it. The module's `app` is the API's."""
+    return [f"{module}:app" if part == "api.app:app" else part for part in commands.api(port=port)]
+
+
 def marked(mark: str) -> list[str]:
     """The living processes whose environment holds `mark`, as "pid command": who is left of a stack started with it."""
     found = []
@@ -200,8 +205,7 @@ class Processes:
         if role == "api":
             port = free_port()
             # Under a watchdog (tests/watched_api.py), otherwise as it is.
-            watched = ["tests.watched_api:app" if part == "api.app:app" else part for part in commands.api(port=port)]
-            return [*watched, *arguments], port, "api"
+            return [*planted_api("tests.watched_api", port), *arguments], port, "api"
         if role == "worker":
             queue, *more = arguments
             return [*commands.worker(queue), *more], None, queue

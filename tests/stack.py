@@ -7,11 +7,10 @@ from typing import Any
 import httpx
 from sqlalchemy import Engine, text
 
-from shared.local import commands
 from tests import factories
 from tests.loopback import LOOPBACK
 from tests.ports import free_port
-from tests.processes import Process, Processes
+from tests.processes import Process, Processes, planted_api
 from tests.waiting import eventually
 
 
@@ -55,8 +54,7 @@ class Running:
     def start_planted(self, module: str, **environment: str) -> Process:
         """An API beside the other, with what a module of tests plants in it; `http` does not talk to it."""
         port = free_port()
-        command = [f"{module}:app" if part == "api.app:app" else part for part in commands.api(port=port)]
-        api = self.processes.start(command, **self.environment | environment)
+        api = self.processes.start(planted_api(module, port), **self.environment | environment)
         api.port = port
         api.says("Uvicorn running on", within=30)
         return api

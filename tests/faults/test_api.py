@@ -3,18 +3,17 @@
 import httpx
 import pytest
 
-from shared.local import commands
 from tests import factories
 from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.loopback import LOOPBACK
 from tests.ports import free_port
-from tests.processes import Process
+from tests.processes import Process, planted_api
 from tests.waiting import eventually
 
 
 def start_crashing_api(harness: Harness) -> Process:
     port = free_port()
-    planted = ["tests.faults.crashing_api:app" if part == "api.app:app" else part for part in commands.api(port=port)]
+    planted = planted_api("tests.faults.crashing_api", port)
     assert "tests.faults.crashing_api:app" in planted
     api = harness.processes.start(planted, **harness.environment)
     api.port = port

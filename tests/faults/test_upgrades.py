@@ -3,10 +3,10 @@
 import httpx
 import pytest
 
-from shared.local import commands
 from tests.faults.harness import RESCUE_PERIOD, Harness
 from tests.loopback import LOOPBACK
 from tests.ports import free_port
+from tests.processes import planted_api
 from tests.waiting import eventually
 
 OLDER_WORKER = "--include=tests.faults.older_worker"
@@ -14,8 +14,7 @@ OLDER_WORKER = "--include=tests.faults.older_worker"
 
 def start_older_api(harness: Harness) -> None:
     port = free_port()
-    argv = ["tests.faults.older_api:app" if part == "api.app:app" else part for part in commands.api(port=port)]
-    api = harness.processes.start(argv, **harness.environment)
+    api = harness.processes.start(planted_api("tests.faults.older_api", port), **harness.environment)
     api.port = port
 
     def up() -> bool:

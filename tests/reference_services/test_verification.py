@@ -1,6 +1,6 @@
-"""The sample of docs/services.md passes the verification, and each of its broken twins fails it for what is missing.
+"""The sample of docs/services.md passes the verification, and what could not be checked is said. Real servers all.
 
-Real servers all. Where a twin can only be told apart at one moment, `hold` keeps its platform at that moment.
+Its broken twins stand in test_twins.py; which requests surely met, in test_meetings.py.
 """
 
 import io

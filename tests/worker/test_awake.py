@@ -1,4 +1,4 @@
-"""The awake worker: many doorbells in one task, each process answered, and what it had in hand when it died."""
+"""The awake worker: many doorbells in one task, and each process answered. What it had in hand: test_hands.py."""
 
 import contextlib
 import threading

@@ -1,4 +1,4 @@
-"""What a worker is woken for: an edit that waits, and the ears of the process that rang for it."""
+"""What a worker is woken for: an edit that waits, and the message that names its post."""
 
 import base64
 import json

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from shared.domain.ids import new_id
 from tests import factories
 from tests.api.ops.browser import DESKTOP, PHONE, Browser, missing
+from tests.factories import FAILED
 from tests.stack import Running
 from tests.waiting import eventually
 
@@ -22,9 +23,6 @@ pytestmark = [
     ),
 ]
 TAB, ENTER = "\ue004", "\ue007"
-FAILED = (
-    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
-)
 
 # The colours as they are painted: each text's, against the nearest ground that is not transparent.
 LOW_CONTRAST = """

@@ -17,14 +17,12 @@ from shared.local.valkey import Valkey
 from shared.store import edit_lists
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
+from tests.factories import FAILED
 from tests.loopback import LOOPBACK
 from tests.processes import Process
 from tests.stack import Running, running
 
 PASSWORD = "correct horse"
-FAILED = (
-    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
-)
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,12 @@ from shared.local.valkey import Valkey
 from shared.store import mending
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
+from tests.factories import FAILED
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 
 PASSWORD = "correct horse"
 OURS = {"Sec-Fetch-Site": "same-origin"}
-FAILED = (
-    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
-)
 
 
 @pytest.fixture(scope="module")

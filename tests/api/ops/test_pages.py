@@ -14,15 +14,13 @@ from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from tests import factories
 from tests.conftest import TEMPLATE, empty_database
+from tests.factories import FAILED
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
 from tests.waiting import eventually
 
 USER, PASSWORD = "ops", "correct horse ü"
 OURS = {"Sec-Fetch-Site": "same-origin"}
-FAILED = (
-    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
-)
 
 
 @pytest.fixture(scope="module")

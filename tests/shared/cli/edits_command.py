@@ -6,13 +6,9 @@ from sqlalchemy import Engine, text
 
 from shared.cli import edits as command
 from tests import factories
+from tests.factories import FAILED
 from tests.shared.cli.typed import Typed
 from worker import apply
-
-FAILED = (
-    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
-)
-
 
 redraft = Typed(command.app)
 answer = redraft.as_json

@@ -9,7 +9,8 @@ from shared.store import operator_actions
 from shared.store.acts import Actor
 from shared.store.db import transaction
 from tests import factories
-from tests.shared.cli.edits_command import FAILED, answer, applied, edit, failed, post, redraft
+from tests.factories import FAILED
+from tests.shared.cli.edits_command import answer, applied, edit, failed, post, redraft
 from tests.waiting import eventually
 from worker import apply
 

@@ -10,7 +10,8 @@ from shared.broker import queue
 from shared.cli import edit_mending, workspaces
 from shared.store import mending
 from tests import factories
-from tests.shared.cli.edits_command import FAILED, answer, post, redraft
+from tests.factories import FAILED
+from tests.shared.cli.edits_command import answer, post, redraft
 
 
 def edit(engine: Engine, post_id: str, caption: str, state: str = FAILED) -> str:

@@ -10,7 +10,8 @@ from shared.domain.ids import new_id
 from shared.domain.reschedule_jobs import audit_id
 from shared.store import edit_lists
 from tests import factories
-from tests.shared.cli.edits_command import FAILED, answer, applied, edit, failed, post, redraft
+from tests.factories import FAILED
+from tests.shared.cli.edits_command import answer, applied, edit, failed, post, redraft
 from tests.waiting import eventually
 
 

@@ -1,11 +1,8 @@
 """`redraft posts hold` and `redraft posts resume`, as a person and as a script."""
 
-import json
-from typing import Any
-
 import pytest
 from sqlalchemy import Engine, text
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from shared.cli import post_holds
 from shared.cli import posts as command
@@ -14,16 +11,16 @@ from shared.store import holds as holds_store
 from shared.store.scope_holds import Scope
 from tests import factories, holding
 from tests.holding import missed
+from tests.shared.cli.typed import Typed
+
+typed = Typed(command.app)
+as_json = typed.as_json
 
 
 def redraft(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(command.app, list(arguments))
+    result = typed(*arguments)
     assert result.exit_code == code, result.output
     return result
-
-
-def as_json(*arguments: str, code: int = 0) -> Any:
-    return json.loads(redraft(*arguments, "--json", code=code).stdout)
 
 
 def test_posts_are_held_and_resumed_by_name(engine: Engine) -> None:

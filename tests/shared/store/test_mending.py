@@ -13,11 +13,9 @@ from shared.store.db import transaction
 from shared.store.edit_lists import EditFilter
 from shared.store.mending import Mended
 from tests import factories
+from tests.factories import FAILED
 from worker import apply
 
-FAILED = (
-    "status = 'failed', attempts = 5, finalized_at = clock_timestamp(), error_code = 'internal', error_message = 'x'"
-)
 KIM = Actor("kim")
 
 
