@@ -199,7 +199,7 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: ChunkAttempts, ran: R
         # Read again under the lock: another task may have frozen the job since the first look.
         job = chunks_store.work(tx, job_id) if chunks_store.take(tx, job_id, FREEZING) else None
         if job is None or job.total is not None:
-            ran.outcome = "busy"
+            _leave_to_others(job_id, ran)
         elif chunks_store.take(tx, job.workspace_id, FREEZING):
             attempt.count(FREEZING, job.attempts)
             _freeze(tx, job, ran)
@@ -208,7 +208,7 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: ChunkAttempts, ran: R
             ran.shown = f"{job_id} waits for another job of its workspace to be frozen"
         return ()
     if job.chunks_done < (job.chunks or 0):
-        ran.outcome = "busy"
+        _leave_to_others(job_id, ran)
         return ()
     if not job.contended:
         # The task that decided the last post has died before it finished the job.
@@ -217,6 +217,14 @@ def _without_a_chunk(tx: Connection, job_id: str, attempt: ChunkAttempts, ran: R
     ran.snooze("contended")
     ran.shown = f"{job.id} {job.contended} posts locked elsewhere"
     return chunks_store.contended_chunks(tx, job_id, CONTENDED_CHUNKS_A_TASK)
+
+
+def _leave_to_others(job_id: str, ran: Ran) -> None:
+    """Other tasks have all there is to do. The message comes back: one that was given a turn may be among them, and
+    that one relies on this message to go on with the job.
+    """
+    ran.snooze("busy")
+    ran.shown = f"{job_id} is at work in other tasks"
 
 
 def _freeze(tx: Connection, job: Work, ran: Ran) -> None:

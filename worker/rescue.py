@@ -9,6 +9,7 @@ from shared.store import db
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store
+from shared.store import reschedule_chunks as chunks_store
 from shared.store import reschedules as reschedules_store
 from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
@@ -101,7 +102,8 @@ def _reschedules() -> int:
     """Ring for bulk jobs that no task works on; none while as many messages wait as there are jobs."""
     with transaction() as tx:
         live = reschedules_store.live(tx, STALLED_AFTER)
-    stalled = [job_id for job_id, is_stalled in live if is_stalled]
+        # The freezing of a large job touches it at its end. One more message a run would stay with the job.
+        stalled = [one for one, is_stalled in live if is_stalled and chunks_store.take(tx, one, chunks_store.FREEZING)]
     waiting = settings().queue_full - queue.free_capacity("bulk") if stalled else 0
     if waiting >= len(live):
         return 0

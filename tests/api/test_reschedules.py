@@ -371,7 +371,8 @@ def test_nothing_of_another_workspace_can_be_seen_named_or_moved(stack: Running,
 
             def look(mine: str = mine) -> Any:
                 found = other.get(f"{PATH}/{mine}").json()
-                return found if found["status"] == "done" else None
+                assert found["status"] == "done", found
+                return found
 
             assert eventually(look, within=30)["applied"] == 0
     assert stack.row("posts", post).revision == 2

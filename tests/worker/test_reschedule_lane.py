@@ -139,6 +139,43 @@ def test_a_message_whose_own_job_was_lost_by_redis_is_made_up_for_by_the_others(
     assert status(engine, lost) == "done"
 
 
+@pytest.mark.parametrize("step", ["_freeze", "work"])
+def test_a_message_that_finds_its_job_at_work_in_a_turn_that_another_job_gave_comes_back(
+    engine: Engine, lane: Lane, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The one that gave its turn relies on that message, and rings no other one for the job."""
+    posts(engine, 3)
+    ids = posts_of(engine, "ws_quiet", 3)
+    job = lane.start(SHIFT, factories.WORKSPACE)
+    tasks.run_chunk(lane.messages.popleft())
+    other = jobs.make(SHIFT, "ws_quiet")
+    if step == "work":
+        assert reschedule.run_chunk(other).outcome == "frozen"
+        with engine.begin() as tx:
+            tx.execute(text("UPDATE reschedules SET touched_at = created_at WHERE id = :id"), {"id": other})
+        # Its message will have to come back for a locked post.
+        person = engine.connect()
+        person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": ids[0]})
+    do: Any = getattr(reschedule, step)
+    served: list[str] = []
+
+    def meanwhile(*args: Any, **given: Any) -> Any:
+        if not served:
+            served.append(other)
+            tasks.run_chunk(other)
+        return do(*args, **given)
+
+    monkeypatch.setattr(reschedule, step, meanwhile)
+    lane.worked.clear()
+    tasks.run_chunk(lane.messages.popleft())
+    assert (lane.worked, served) == ([other], [other]), "the other job was at work when its message came"
+    if step == "work":
+        person.close()
+    lane.run()
+    assert {status(engine, one) for one in (job, other)} == {"done"}
+    assert moved_once(engine, other, ids)
+
+
 def test_a_workspace_alone_goes_on_as_if_there_were_no_turns(engine: Engine, lane: Lane) -> None:
     ids = posts(engine, 9)
     job = lane.start(SHIFT, factories.WORKSPACE)

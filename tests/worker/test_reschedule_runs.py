@@ -96,6 +96,9 @@ def test_rescue_rings_for_jobs_that_nobody_works_on_unless_their_messages_only_w
         queue.ring_reschedule(fresh)
         assert (rescue._reschedules(), broker.llen("bulk")) == (0, 2)
         broker.delete("bulk")
+        with transaction() as freezing:
+            assert chunks_store.take(freezing, stalled, chunks_store.FREEZING)
+            assert (rescue._reschedules(), broker.llen("bulk")) == (0, 0), "a task works on it"
         assert rescue._reschedules() == 1
     jobs.run(stalled)
     assert jobs.counts(stalled) == ("done", 1, 1, 0, 0)
@@ -139,7 +142,7 @@ def test_the_receiver_of_webhooks_is_told_of_every_move_in_the_transaction_that_
 
 
 @pytest.mark.parametrize("count", [3, 0])
-def test_a_doubled_message_of_a_new_job_finds_it_frozen_and_does_nothing(
+def test_a_doubled_message_of_a_new_job_finds_it_frozen_and_comes_back(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """It read the job while its twin was freezing it, and has the name of the freezing once the twin has committed."""
@@ -154,7 +157,7 @@ def test_a_doubled_message_of_a_new_job_finds_it_frozen_and_does_nothing(
 
     monkeypatch.setattr(chunks_store, "take", after_the_twin)
     doubled = reschedule.run_chunk(job)
-    assert (doubled.outcome, doubled.messages) == ("busy", 0)
+    assert (doubled.outcome, doubled.messages, doubled.delay) == ("busy", 1, 0.25)
     jobs.run(job)
     assert jobs.counts(job) == ("done", count, count, 0, 0)
 

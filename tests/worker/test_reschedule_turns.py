@@ -175,6 +175,6 @@ def test_only_one_task_freezes_and_another_one_leaves_it_to_that(engine: Engine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reschedule, "_freeze", meanwhile)
         assert reschedule.run_chunk(job).outcome == "frozen"
-    assert (seen[0].outcome, seen[0].messages) == ("busy", 0)
+    assert (seen[0].outcome, seen[0].messages, seen[0].delay) == ("busy", 1, 0.25)
     jobs.run(job)
     assert jobs.counts(job) == ("done", 4, 4, 0, 0)
