@@ -65,7 +65,10 @@ def browser() -> Iterator[Browser]:
 
 
 def there(browser: Browser, selector: str) -> Any:
-    return eventually(lambda: browser.run("return !!document.querySelector(arguments[0])", selector), within=30)
+    # Each look is work for the browser, which has enough to do.
+    return eventually(
+        lambda: browser.run("return !!document.querySelector(arguments[0])", selector), within=30, every=0.2
+    )
 
 
 def click(browser: Browser, selector: str) -> None:

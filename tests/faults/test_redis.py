@@ -14,13 +14,11 @@ from shared import task_names
 from tests import factories
 from tests import processes as real
 from tests.faults.conftest import MakeHarness
-from tests.faults.harness import RESCUE_PERIOD, Harness
+from tests.faults.harness import RESCUE_PERIOD, SLACK, Harness
 from tests.processes import Process, Server
 from tests.waiting import eventually
 
 LONGEST_WAIT = 20
-# What the machine may add: two cores, shared.
-SLACK = 4.0
 
 
 def received_twice(output: str) -> list[str]:
@@ -76,7 +74,7 @@ def stop_redis(harness: Harness, valkey: Server, seconds: float) -> None:
     assert worker.running, "a worker must outlive its broker"
     assert load.slowest(since=stopped, until=started) < LONGEST_WAIT + SLACK
     assert {one.status for one in load.exchanges if one.status is None or one.status >= 500} == set()
-    harness.drained(within=2 * RESCUE_PERIOD + SLACK)
+    harness.drained(within=2 * RESCUE_PERIOD)
     harness.judge()
 
 
@@ -177,7 +175,7 @@ def freeze_redis(harness: Harness, valkey: Server, seconds: float) -> None:
     assert worker.running
     assert load.slowest(since=frozen, until=thawed) < LONGEST_WAIT + SLACK
     assert {one.status for one in load.exchanges if one.status is None or one.status >= 500} == set()
-    harness.drained(within=2 * RESCUE_PERIOD + SLACK)
+    harness.drained(within=2 * RESCUE_PERIOD)
     harness.judge()
 
 

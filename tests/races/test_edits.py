@@ -133,15 +133,15 @@ def test_a_post_held_longer_than_a_worker_waits_is_rung_again_and_never_dropped(
     assert [end.id for end in apply_edits(applied.follow_ups.contended).results] == [waiting]
 
 
-def test_ten_contended_posts_cost_a_task_no_longer_than_one(engine: Engine) -> None:
-    posts = [make(engine, "later")[0] for _ in range(10)]
+def test_forty_contended_posts_cost_a_task_no_longer_than_one(engine: Engine) -> None:
+    posts = [make(engine, "later")[0] for _ in range(40)]
     free, (now,) = make(engine, "now")
     with engine.begin() as person:
         person.execute(text("SELECT 1 FROM posts WHERE id = ANY(:ids) FOR UPDATE"), {"ids": posts})
         started = time.monotonic()
         applied = apply_edits([*posts, free])
-        # 50 ms of waiting in all, not for each; the rest is the machine's.
-        assert time.monotonic() - started < 0.4
+        # 50 ms of waiting in all, not for each, which were two seconds; the rest is the machine's.
+        assert time.monotonic() - started < 1.5
         assert (sorted(applied.follow_ups.contended), [end.id for end in applied.results]) == (sorted(posts), [now])
 
 

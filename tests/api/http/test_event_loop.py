@@ -24,9 +24,9 @@ from shared.settings import settings
 from tests.api.answers import error
 from tests.api.http.test_hostile_requests import HEAD, send
 from tests.api.test_metrics import scrape, total
+from tests.linear.hostile import JOBS, UNITS, hostile, of
 from tests.loopback import LOOPBACK
 from tests.stack import Running, running
-from tests.test_linear import JOBS, UNITS, hostile, of
 from tests.watchdog import HELD, SAID, held_up
 
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
