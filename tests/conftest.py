@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
 from shared.settings import settings
-from shared.store.db import migrate
+from shared.store.migrating import migrate
 from tests import factories
 from tests import processes as real
 from tests.processes import Processes, Server

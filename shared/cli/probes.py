@@ -8,7 +8,6 @@ from itertools import takewhile
 from typing import Any, Final
 
 import redis
-from alembic.script import ScriptDirectory
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -34,6 +33,7 @@ from shared.store import (
     health,
     keys,
     locks,
+    migrating,
     overview,
     prerequisites,
     senders,
@@ -142,7 +142,7 @@ def _database(url: str) -> DatabaseFacts:
     try:
         skew, within = _skew(engine)
         with transaction(engine) as tx:
-            at, ours = health.versions(tx), _known(url)
+            at, ours = health.versions(tx), migrating.known()
         behind = list(takewhile(lambda one: one not in at, ours))
         unknown = tuple(sorted(at - set(ours)))
         # Newer code was here: it knows what this code lacks, not the other way round.
@@ -263,12 +263,6 @@ def _skew(engine: Engine) -> tuple[float, float]:
             if took / 2 < best[1]:
                 best = (theirs - asked - took / 2, took / 2)
     return best
-
-
-def _known(url: str) -> list[str]:
-    """The migrations of this code, the newest first."""
-    scripts = ScriptDirectory.from_config(db.alembic_config(url))
-    return [script.revision for script in scripts.walk_revisions()]
 
 
 def _redis() -> RedisFacts:

@@ -104,7 +104,7 @@ def migrate(*, as_json: Annotated[bool, typer.Option("--json", help="JSON, for s
 
     _require("database_url")
     # Half a second of imports, which a user who has to set something first need not wait for.
-    from shared.store.db import migrate as bring_up_to_date  # noqa: PLC0415
+    from shared.store.migrating import migrate as bring_up_to_date  # noqa: PLC0415
 
     # Its lock belongs to a session, which a pooler would lend to others.
     direct = settings().database_direct_url

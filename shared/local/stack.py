@@ -172,7 +172,7 @@ class Stack:
         On two cores the imports of ten Python processes are what takes the time: what the first edit needs goes first.
         """
         # The imports that the tables need take as long as initdb does, on the other core.
-        importing = asyncio.create_task(asyncio.to_thread(__import__, "shared.store.db"))
+        importing = asyncio.create_task(asyncio.to_thread(__import__, "shared.store.migrating"))
         await self._start_valkey(supervisor)
         # Before the workers take work: it shows only tasks whose events it heard.
         supervisor.start(self._flower())
@@ -223,7 +223,7 @@ class Stack:
         await asyncio.to_thread(self.postgres.create_database)
 
     def _fill_database(self) -> None:
-        from shared.store.db import migrate  # noqa: PLC0415 - 0.6 s, imported above while the servers start
+        from shared.store.migrating import migrate  # noqa: PLC0415 - 0.6 s, imported above while the servers start
 
         # An embedded server is reached directly, whatever else the environment names.
         migrate((self.config.database_url and self.config.database_direct_url) or self.places.database_url)

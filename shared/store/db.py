@@ -1,15 +1,12 @@
-"""Engines, `transaction()` (the only commit in the project) and migrations."""
+"""Engines and `transaction()`, the only commit in the project."""
 
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
 from psycopg.abc import RV, PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
@@ -263,19 +260,6 @@ def read_only(error: BaseException) -> bool:
     disk is full. The statement did nothing.
     """
     return isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.errors.ReadOnlySqlTransaction)
-
-
-def alembic_config(url: str) -> Config:
-    """Alembic's configuration without a file of its own: one place says where the migrations stand."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["url"] = url
-    return config
-
-
-def migrate(url: str, revision: str = "head") -> None:
-    """Bring the database up to `revision`. Two at once are safe: the second waits and finds nothing to do."""
-    command.upgrade(alembic_config(url), revision)
 
 
 def connections_in_use() -> int:

@@ -17,7 +17,7 @@ from shared.local.datadir import DataDir
 from shared.local.errors import LocalError
 from shared.local.postgres import PostgreSQL
 from shared.local.valkey import Valkey
-from shared.store.db import migrate
+from shared.store.migrating import migrate
 from tests.processes import Process, Server
 
 IN_MEMORY = {"tmpfs", "ramfs"}

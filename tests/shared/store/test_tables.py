@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Engine, create_engine, inspect, pool, text
 from sqlalchemy.exc import IntegrityError
 
-from shared.store import db
+from shared.store import migrating
 from shared.store.tables import metadata
 from tests import factories
 
@@ -38,7 +38,7 @@ def test_the_migrations_make_exactly_the_tables_of_models(engine: Engine) -> Non
 
 def test_migrating_again_changes_nothing(database_url: str, engine: Engine) -> None:
     before = inspect(engine).get_table_names()
-    db.migrate(database_url)
+    migrating.migrate(database_url)
     assert inspect(engine).get_table_names() == before
 
 
