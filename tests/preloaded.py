@@ -33,6 +33,7 @@ import api
 import shared
 import worker
 from shared.local import die_with_parent
+from shared.telemetry.code_version import code_version
 
 ROOT: Final = Path(__file__).parent.parent
 
@@ -137,6 +138,8 @@ def serve(requests: socket.socket) -> None:
     """Start what is asked for, and say how each process ended, until the one that asks has gone."""
     for name in (*LIBRARIES, *(name for name in ours() if name not in READ_SETTINGS)):
         importlib.import_module(name)
+    # Which is the same for all of them: each would read every file of ours for it.
+    code_version()
     gc.collect()
     gc.freeze()
     ended, wakes = os.pipe()
