@@ -206,7 +206,7 @@ def test_every_connection_that_commits_by_itself_is_named() -> None:
         "shared/store/db.py make_engine",
         "shared/store/db.py _autocommit",
         "shared/store/db.py _autocommit_relaxed",
-        "shared/store/prerequisites.py postgresql_version",  # asks the server's version, in no transaction
+        "shared/store/prerequisites.py server",  # asks the server's version, in no transaction
         "shared/local/postgres.py PostgreSQL",  # CREATE DATABASE runs in no transaction
     }
 

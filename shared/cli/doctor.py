@@ -102,11 +102,10 @@ def _webhooks(found: "Webhooks") -> dict[str, Any]:
 def _healthy(facts: "Facts") -> list[str]:
     """One line for each part that answered."""
     from shared.domain.edit_histories import duration  # noqa: PLC0415
-    from shared.domain.plurals import capped  # noqa: PLC0415
-    from shared.domain.start_rules import is_too_old  # noqa: PLC0415 - as above
+    from shared.domain.plurals import capped  # noqa: PLC0415 - as above
 
     lines = []
-    if (database := facts.database) is not None and not is_too_old(database.version):
+    if (database := facts.database) is not None and database.unfit is None:
         oldest = f", the oldest for {duration(database.oldest)}" if database.oldest is not None else ""
         queue = f"{capped(database.queued, 'edit')} queued{oldest}, {capped(database.late, 'post')} late"
         lines.append(f"PostgreSQL  {database.version} answers; {queue}")

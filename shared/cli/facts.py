@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from shared.domain.failure_classes import FailureClass
 from shared.domain.service_answers import Outcome
+from shared.domain.start_rules import Unfit
 from shared.domain.waits import Flood, Session
 
 
@@ -78,7 +79,8 @@ class DatabaseFacts:
     `unset`: settings that transactions do not run with: what each should be, and what it is.
     `unread`: what could not be read, and why.
     `oldest_edit`, `oldest_waits`: the edit that waits longest, and why it waits.
-    `version`: such as `18.4`, empty where it is not known. Of one that is too old nothing else was asked.
+    `version`: such as `18.4`, empty where it is not known.
+    `unfit`: why it cannot serve us. Nothing else was asked of it then.
     `failed_jobs`: bulk jobs that failed within a day, each with its error, the latest first.
     `flood`: the key whose edits are most of those that wait, or of those that come.
     `ending_keys`: API keys that end soon, each with how long it has left, the next one first.
@@ -103,6 +105,7 @@ class DatabaseFacts:
     failed_groups: tuple[tuple[str, int], ...] = ()
     failed_classes: Mapping[FailureClass, Said] = field(default_factory=dict)
     version: str = ""
+    unfit: Unfit | None = None
     unset: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     oldest_edit: str = ""

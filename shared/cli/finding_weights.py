@@ -7,8 +7,8 @@ WEIGHTS: Final[Sequence[frozenset[str]]] = (
     # Nothing goes on.
     frozenset(
         {
-            "unreachable_postgresql", "postgresql_too_old", "pending_migrations", "unknown_migrations",
-            "unreachable_redis", "redis_refuses_writes",
+            "unreachable_postgresql", "postgresql_too_old", "database_encoding", "pending_migrations",
+            "unknown_migrations", "unreachable_redis", "redis_refuses_writes",
         }
     ),
     # Work of one kind stands still, or a part is away.

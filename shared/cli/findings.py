@@ -15,7 +15,6 @@ from shared.domain import waits
 from shared.domain.edit_histories import duration, listed
 from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.plurals import capped, counted
-from shared.domain.start_rules import OLDEST_POSTGRESQL, is_too_old
 
 SKEW: Final = 1.0
 """Seconds. Workers hand a publish its time by their own clock; the database's decides whether it has come."""
@@ -33,7 +32,7 @@ def _found(facts: Facts) -> list[Finding]:
     found += [_untrusted(name, said) for name, said in facts.untrusted.items()]
     found += [_broken(name, said) for name, said in facts.broken.items()]
     if facts.database is not None:
-        found += _version(facts.database)
+        found += _unfit(facts.database)
         found += _migrations(facts.database)
         found += _unset(facts.database)
     if facts.workers is not None:
@@ -111,13 +110,10 @@ def _code(workers: WorkerFacts, own: str) -> Iterable[Finding]:
         )
 
 
-def _version(database: DatabaseFacts) -> Iterable[Finding]:
-    if database.version and is_too_old(database.version):
+def _unfit(database: DatabaseFacts) -> Iterable[Finding]:
+    if (wrong := database.unfit) is not None:
         yield Finding(
-            "postgresql_too_old",
-            f"PostgreSQL {database.version} is too old: Redraft needs {OLDEST_POSTGRESQL} or newer",
-            "Upgrade it, or let REDRAFT_DATABASE_URL name a newer one. Nothing works before that, and nothing more was "
-            "asked of it.",
+            wrong.code, wrong.what, f"{wrong.todo} Nothing works before that, and nothing more was asked of it."
         )
 
 

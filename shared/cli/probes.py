@@ -23,7 +23,7 @@ from shared.domain import waits
 from shared.domain.failure_classes import NAMED_AT_MOST
 from shared.domain.lifecycle import EditStatus
 from shared.domain.service_answers import Outcome
-from shared.domain.start_rules import is_too_old
+from shared.domain.start_rules import unfit
 from shared.domain.waits import SESSION_IDLE, SESSION_LONG, Broker, Waits
 from shared.settings import settings
 from shared.store import (
@@ -134,10 +134,10 @@ def _words(error: Exception) -> str:
 
 
 def _database(url: str) -> DatabaseFacts:
-    version = prerequisites.postgresql_version(url) or ""
-    if version and is_too_old(version):
-        # It knows neither the options of our connections nor the functions of our statements.
-        return DatabaseFacts(0.0, 0.0, version=version)
+    version, encoding = prerequisites.server(url) or ("", "")
+    if wrong := unfit(version, encoding):
+        # It may know neither the options of our connections nor the functions and letters of our statements.
+        return DatabaseFacts(0.0, 0.0, version=version, unfit=wrong)
     engine = db.make_engine(url, settings(), pool_size=1, name="redraft-doctor")
     try:
         skew, within = _skew(engine)

@@ -114,8 +114,11 @@ def database(data_dir: Path) -> Iterator["Connection"]:
             with transaction(engine) as tx:
                 yield tx
         except DBAPIError as error:
-            if isinstance(error.orig, psycopg.errors.UndefinedTable):
-                refuse(f"The database of {source} has no tables of Redraft's yet. Make them: redraft migrate", code=1)
+            if isinstance(error.orig, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+                refuse(
+                    f"The database of {source} lacks tables or columns of this version. Make them: redraft migrate",
+                    code=1,
+                )
             raise
         finally:
             engine.dispose()

@@ -1,4 +1,4 @@
-"""What has to hold before a role starts: settings that do not contradict each other, a PostgreSQL that is new enough.
+"""What has to hold before a role starts: settings that do not contradict each other, a PostgreSQL that serves us.
 
 Pure; shared/store/prerequisites.py applies the rules. A role that cannot work refuses to start, in one line.
 """
@@ -6,10 +6,12 @@ Pure; shared/store/prerequisites.py applies the rules. A role that cannot work r
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 OLDEST_POSTGRESQL: Final = 18
 """The first that has what the statements use: uuidv7() and RETURNING OLD."""
+ENCODING: Final = "UTF8"
+"""The encoding that takes every caption."""
 
 _TIMES: Final = (
     *("rescue_period", "dispatch_period", "horizon", "lock_timeout", "idle_in_transaction_session_timeout"),
@@ -149,6 +151,29 @@ def _number(value: float) -> str:
     return f"{value:g}"
 
 
-def is_too_old(version: str) -> bool:
-    """Whether a PostgreSQL of this version, such as `18.4`, is older than Redraft supports."""
-    return int(version.partition(".")[0]) < OLDEST_POSTGRESQL
+class Unfit(NamedTuple):
+    """Why a database cannot serve us, as a code and in words, and what to do."""
+
+    code: str
+    what: str
+    todo: str
+
+
+def unfit(version: str, encoding: str) -> Unfit | None:
+    """What is wrong with a PostgreSQL of this version, such as `18.4`, and a database of this encoding. Empty where one
+    is not known.
+    """
+    if version and int(version.partition(".")[0]) < OLDEST_POSTGRESQL:
+        return Unfit(
+            "postgresql_too_old",
+            f"PostgreSQL {version} is too old: Redraft needs {OLDEST_POSTGRESQL} or newer",
+            "Upgrade it, or let REDRAFT_DATABASE_URL name a newer one.",
+        )
+    if encoding and encoding != ENCODING:
+        return Unfit(
+            "database_encoding",
+            f"The database has the encoding {encoding}: Redraft needs {ENCODING}",
+            f"Make another one with CREATE DATABASE redraft ENCODING '{ENCODING}' TEMPLATE template0, and let "
+            "REDRAFT_DATABASE_URL name it.",
+        )
+    return None

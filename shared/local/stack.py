@@ -18,7 +18,7 @@ from shared.local.postgres import PostgreSQL
 from shared.local.supervisor import Child, Supervisor
 from shared.local.valkey import Valkey, answers
 from shared.settings import Settings
-from shared.store.prerequisites import refuse_old_postgresql
+from shared.store.prerequisites import refuse_unfit_database
 
 HOST: Final = "127.0.0.1"
 # A higher rank stops first: no child loses a server that it still needs. The servers have rank 0.
@@ -215,7 +215,7 @@ class Stack:
         if self.postgres is None:
             await self._until(supervisor, "PostgreSQL", self._database_answers)
             # It may not have answered yet when this start began.
-            await asyncio.to_thread(refuse_old_postgresql, self.places.database_url)
+            await asyncio.to_thread(refuse_unfit_database, self.places.database_url)
             return
         await asyncio.to_thread(self.postgres.prepare)
         supervisor.start(self.postgres.child())

@@ -3,30 +3,34 @@ rules.
 """
 
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
-from shared.domain.start_rules import NAMED, OLDEST_POSTGRESQL, StartError, contradictions, is_too_old
+from shared.domain.start_rules import NAMED, StartError, contradictions, unfit
 from shared.settings import Settings
 
 _PATIENCE: Final = 2
 
 
+class Server(NamedTuple):
+    """A PostgreSQL that answers, and a database in it: `18.4`, `UTF8`. Empty where it does not say."""
+
+    version: str
+    encoding: str
+
+
 def refuse(config: Settings) -> None:
-    """StartError where nothing should start: settings that contradict each other, a PostgreSQL that is too old."""
+    """StartError where nothing should start: settings that contradict each other, a database that cannot serve us."""
     if found := contradictions(config.model_dump(include=set(NAMED))):
         raise StartError("; ".join(found) + ". Change one of them.")
     if config.database_url:
-        refuse_old_postgresql(config.database_url)
+        refuse_unfit_database(config.database_url)
 
 
-def refuse_old_postgresql(url: str) -> None:
-    """StartError if that PostgreSQL is too old. One that does not answer is no error here: its caller says that."""
-    version = postgresql_version(url)
-    if version is not None and is_too_old(version):
-        raise StartError(
-            f"PostgreSQL {version} is too old: Redraft needs {OLDEST_POSTGRESQL} or newer. "
-            "Upgrade it, or let REDRAFT_DATABASE_URL name a newer one."
-        )
+def refuse_unfit_database(url: str) -> None:
+    """StartError if that database cannot serve us. One that does not answer is no error here: its caller says that."""
+    found = server(url)
+    if found is not None and (wrong := unfit(*found)):
+        raise StartError(f"{wrong.what}. {wrong.todo}")
 
 
 def _for_libpq(url: str) -> str:
@@ -42,8 +46,8 @@ def _for_libpq(url: str) -> str:
     return make_conninfo(**arguments)
 
 
-def postgresql_version(url: str) -> str | None:
-    """`18.4`, or None if nothing answers there within 2 s."""
+def server(url: str) -> Server | None:
+    """What answers there within 2 s, or None."""
     import psycopg  # noqa: PLC0415 - 0.1 s that a command which needs no server should not pay
 
     # Without the options of our own connections, which an old server does not know and would not connect for.
@@ -51,6 +55,6 @@ def postgresql_version(url: str) -> str | None:
         suppress(psycopg.Error),
         psycopg.connect(_for_libpq(url), autocommit=True, connect_timeout=_PATIENCE) as connection,
     ):
-        number = connection.info.server_version
-        return f"{number // 10_000}.{number % 10_000}"
+        major, minor = divmod(connection.info.server_version, 10_000)
+        return Server(f"{major}.{minor}", connection.info.parameter_status("server_encoding") or "")
     return None

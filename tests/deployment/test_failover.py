@@ -27,7 +27,7 @@ def servers(own_postgres: Server) -> Iterator[tuple[Server, Server]]:
 def test_every_edit_that_was_answered_is_applied_once(servers: tuple[Server, Server], valkey: Valkey) -> None:
     primary, standby = servers
     url, processes = both(primary, standby), Processes()
-    assert prerequisites.postgresql_version(url) is not None
+    assert prerequisites.server(url) is not None
     stack = Running(processes, url, empty_database(valkey))
     accepted: list[str] = []
     said, ended = Counter[int](), threading.Event()

@@ -17,6 +17,7 @@ from shared.cli import finding_weights, findings, probes, redis_findings, servic
 from shared.cli.doctor import doctor
 from shared.cli.facts import DatabaseFacts, Facts, Queue, RedisFacts, Webhooks, WorkerFacts
 from shared.cli.findings import diagnose
+from shared.domain import start_rules
 from tests import certificates, factories
 from tests.old_postgresql import old_postgresql
 from tests.processes import Processes, Server
@@ -160,7 +161,8 @@ def test_the_heaviest_finding_comes_first() -> None:
 
 def test_the_weights_name_codes_that_exist() -> None:
     source = "".join(
-        Path(str(one.__file__)).read_text(encoding="utf-8") for one in (findings, redis_findings, service_findings)
+        Path(str(one.__file__)).read_text(encoding="utf-8")
+        for one in (findings, redis_findings, service_findings, start_rules)
     )
     for code in frozenset().union(*finding_weights.WEIGHTS):
         made = code.replace("publisher", "{service.name}").replace("renderer", "{service.name}")

@@ -294,9 +294,12 @@ def test_a_database_that_is_not_there_is_named_without_its_password(
     assert "hunter2" not in result.output
 
 
-def test_a_database_without_tables_is_told_to_be_migrated(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    "missing", ["DROP TABLE workspaces CASCADE", "ALTER TABLE workspaces RENAME COLUMN name TO called"]
+)
+def test_a_database_that_lacks_what_this_version_needs_is_told_to_be_migrated(engine: Engine, missing: str) -> None:
     with engine.begin() as tx:
-        tx.execute(text("DROP TABLE workspaces CASCADE"))
+        tx.execute(text(missing))
     result = redraft("workspaces", "list")
     assert (result.exit_code, "redraft migrate" in result.stderr) == (1, True)
 

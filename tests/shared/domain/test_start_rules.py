@@ -1,14 +1,20 @@
 """What has to hold before a role starts, and the one line that says so where it does not."""
 
+import json
 import sys
 from typing import Any
 
+import psycopg
 import pytest
+from typer.testing import CliRunner
 
-from shared.domain.start_rules import NAMED, StartError, contradictions, is_too_old
+from shared.cli.main import app
+from shared.domain.start_rules import NAMED, StartError, contradictions, unfit
+from shared.local.postgres import PostgreSQL
 from shared.settings import Settings, settings
 from shared.store import prerequisites
-from shared.store.prerequisites import postgresql_version
+from shared.store.prerequisites import server
+from tests import factories
 from tests.old_postgresql import old_postgresql
 from tests.ports import free_port
 from tests.processes import Processes, data_dir
@@ -126,20 +132,50 @@ def test_a_role_that_cannot_work_does_not_start_and_says_why_in_one_line(
 
 
 def test_the_version_of_a_server_is_asked_without_options_that_an_old_one_would_refuse(database_url: str) -> None:
-    version = postgresql_version(database_url)
-    assert version is not None
-    assert not is_too_old(version)
-    prerequisites.refuse_old_postgresql(database_url)
+    found = server(database_url)
+    assert found is not None
+    assert (unfit(*found), found.encoding) == (None, "UTF8")
+    prerequisites.refuse_unfit_database(database_url)
     with old_postgresql("9.6.24") as old:
-        assert postgresql_version(old) == "9.624"
+        assert server(old) == ("9.624", "")
         with pytest.raises(StartError, match="too old"):
-            prerequisites.refuse_old_postgresql(old)
-    assert postgresql_version("postgresql+psycopg://x:y@127.0.0.1:9/z") is None
-    assert postgresql_version("no url") is None
+            prerequisites.refuse_unfit_database(old)
+    assert server("postgresql+psycopg://x:y@127.0.0.1:9/z") is None
+    assert server("no url") is None
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_cannot_hold_every_caption_is_refused_before_anything_is_made_in_it(
+    postgres: PostgreSQL, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    name = f"encoded_{encoding.lower()}"
+    with psycopg.connect(postgres.url("postgres").replace("+psycopg", ""), autocommit=True) as admin:
+        admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'"
+        )
+    monkeypatch.setenv("REDRAFT_DATABASE_URL", postgres.url(name))
+    monkeypatch.setenv("REDRAFT_REDIS_URL", NOWHERE)
+    factories.forget_caches()
+    done = CliRunner().invoke(app, ["migrate"])
+    assert isinstance(done.exception, StartError)
+    assert f"The database has the encoding {encoding}: Redraft needs UTF8. Make another one with" in str(done.exception)
+    said = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+    assert [one["code"] for one in said["findings"]] == ["unreachable_redis", "database_encoding"]
 
 
 @pytest.mark.parametrize(
-    ("version", "too_old"), [("18.0", False), ("18.4", False), ("19.1", False), ("17.9", True), ("9.624", True)]
+    ("version", "encoding", "code"),
+    [
+        ("18.0", "UTF8", None),
+        ("18.4", "", None),
+        ("19.1", "UTF8", None),
+        ("", "", None),
+        ("17.9", "UTF8", "postgresql_too_old"),
+        ("9.624", "LATIN1", "postgresql_too_old"),
+        ("18.4", "LATIN1", "database_encoding"),
+        ("18.4", "SQL_ASCII", "database_encoding"),
+    ],
 )
-def test_18_is_the_oldest(version: str, too_old: bool) -> None:
-    assert is_too_old(version) == too_old
+def test_which_database_serves_us(version: str, encoding: str, code: str | None) -> None:
+    found = unfit(version, encoding)
+    assert (found.code if found else None) == code
