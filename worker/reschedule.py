@@ -25,7 +25,7 @@ from shared.store.db import transaction
 from shared.store.reschedule_chunks import FINISHING, FREEZING, Progress, Work
 from worker.apply import WAIT_FOR_LOCKS
 from worker.attempts import ChunkAttempts, EditAttempts, GiveUpError
-from worker.follow_ups import SNOOZE, FollowUps, JobStep
+from worker.follow_ups import SNOOZE, FollowUps
 from worker.reschedule_chunk import Pass, undecided, work
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,8 @@ class Ran:
 
     So many `messages` go on with the job after `delay` seconds; none where other messages do, or where the job is over.
     `shown`: what an operator reads of them in Flower. `all_decided`: nothing but the job's end is left to do.
+    `decided`: whether it is a step of the job at all; it is none to find contended posts contended still. `room`:
+    whether single edits come, which are left room.
     """
 
     outcome: str = "gone"
@@ -69,6 +71,8 @@ class Ran:
     delay: float = 0.0
     shown: str = ""
     all_decided: bool = False
+    decided: bool = True
+    room: bool = False
 
     def summary(self) -> dict[str, Any]:
         """A small dict for Flower: {"chunk": "moved", "applied": 998, "skipped": 2}."""
@@ -90,49 +94,11 @@ class Ran:
         self.follow_ups.add(done.committed())
         self.outcome = "planned" if done.job.dry_run else "moved"
         left = progress.chunks - progress.chunks_done
-        self.all_decided = progress.all_decided
+        self.all_decided, self.room = progress.all_decided, room
+        self.decided = not done.chunk.done or len(done.contended) < len(done.chunk.contended)
         self.messages = int(not self.all_decided)
         self.delay = 0.0 if left and not room else SNOOZE
         self.shown = f"{done.job.id} {progress.chunks_done} of {progress.chunks} chunks done"
-
-
-@dataclass(slots=True)
-class Turn:
-    """What came of one message: what was done, and what must be rung for."""
-
-    done: list[Ran] = field(default_factory=list)
-    follow_ups: FollowUps = field(default_factory=FollowUps)
-
-    def summary(self) -> dict[str, Any]:
-        """Of what was done last, for Flower."""
-        return self.done[-1].summary()
-
-    def run(self, job_id: str) -> Ran:
-        ran = run_chunk(job_id)
-        self.done.append(ran)
-        self.follow_ups.add(ran.follow_ups)
-        return ran
-
-
-def take_turn(job_id: str) -> Turn:
-    """One step of this job; or of another workspace's, if that has been without a step for longer.
-
-    A message is a turn, whichever job it names. There are as many messages as jobs, but a workspace with many jobs must
-    not get as many turns. A message that gave its turn away goes on at once.
-    """
-    turn = Turn()
-    with transaction() as tx:
-        other = reschedules_store.longer_without_a_turn(tx, job_id)
-    if other is not None:
-        ran = turn.run(other)
-        if ran.outcome in STEPS:
-            # The other job's own message is still on its way, so only those beyond it are new.
-            own_step = JobStep(job_id, f"{job_id} let another workspace go first")
-            turn.follow_ups.snooze(ran.delay, *[JobStep(other, ran.shown)] * (ran.messages - 1), own_step)
-            return turn
-    ran = turn.run(job_id)
-    turn.follow_ups.snooze(ran.delay, *[JobStep(job_id, ran.shown)] * ran.messages)
-    return turn
 
 
 def run_chunk(job_id: str) -> Ran:
@@ -246,14 +212,17 @@ def _finish(job_id: str, ran: Ran) -> None:
     """Warn of posts that share a minute, then end the job. A twin finds that done or under way."""
     try:
         with transaction() as tx:
-            job = chunks_store.work(tx, job_id) if chunks_store.take(tx, job_id, FINISHING) else None
+            if not chunks_store.take(tx, job_id, FINISHING):
+                _leave_to_others(job_id, ran)
+                return
+            job = chunks_store.work(tx, job_id)
             if job is None:
                 return
             if job.gap is None:
                 warnings_store.warn(tx, job)
     except Exception as error:
-        # It would be stopped each time, and the posts are moved.
-        if not db.repeats(error):
+        # It would come each time, and the posts are moved.
+        if db.is_transient(error) and not db.repeats(error):
             raise
         log.warning("warnings_left_out", reschedule_id=job_id, error=type(error).__name__)
     with transaction() as tx:

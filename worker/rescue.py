@@ -102,15 +102,22 @@ def _reschedules() -> int:
     """Ring for bulk jobs that no task works on; none while as many messages wait as there are jobs."""
     with transaction() as tx:
         live = reschedules_store.live(tx, STALLED_AFTER)
-        # The freezing of a large job touches it at its end. One more message a run would stay with the job.
-        stalled = [one for one, is_stalled in live if is_stalled and chunks_store.take(tx, one, chunks_store.FREEZING)]
-    waiting = settings().queue_full - queue.free_capacity("bulk") if stalled else 0
-    if waiting >= len(live):
+        # The freezing of a large job touches it at its end, and other jobs of its workspace wait for that. One more
+        # message a run would stay with each.
+        stalled = [
+            job.id
+            for job in live
+            if job.stalled
+            and all(chunks_store.take(tx, name, chunks_store.FREEZING) for name in (job.id, job.freezes_in) if name)
+        ]
+    room = queue.free_capacity("bulk") if stalled else 0
+    if settings().queue_full - room >= len(live):
         return 0
+    rung = stalled[:room]
     follow_ups = FollowUps()
-    follow_ups.snooze(0.0, *map(JobStep, stalled))
+    follow_ups.snooze(0.0, *map(JobStep, rung))
     follow_ups.send()
-    return len(stalled)
+    return len(rung)
 
 
 def _webhooks() -> int:

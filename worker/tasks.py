@@ -9,7 +9,7 @@ from shared.domain.ids import is_id
 from shared.settings import settings
 from shared.telemetry import metrics
 from shared.telemetry.code_version import code_version
-from worker import awake, contended, publish, render, reschedule, rescue, schedule, webhooks
+from worker import awake, contended, publish, render, reschedule_turns, rescue, schedule, webhooks
 from worker.follow_ups import FollowUps
 from worker.outbound.call_pool import CallPool
 from worker.runtime.app import task
@@ -47,7 +47,7 @@ def run_chunk(reschedule_id: Any = None) -> dict[str, Any]:
     """One step of a bulk job, then ring for the next."""
     if not isinstance(reschedule_id, str):
         return {}
-    turn = reschedule.take_turn(reschedule_id)
+    turn = reschedule_turns.take_turn(reschedule_id)
     turn.follow_ups.send()
     return turn.summary()
 

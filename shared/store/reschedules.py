@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, text
@@ -177,13 +177,24 @@ def fail(tx: Connection, job_id: str, error: str) -> Job | None:
 
 
 _LIVE = text("""
-    SELECT id, touched_at < clock_timestamp() - make_interval(secs => :age) FROM reschedules
-    WHERE status IN ('queued', 'running') ORDER BY touched_at""")
+    SELECT id, touched_at < clock_timestamp() - make_interval(secs => :age),
+        CASE WHEN total IS NULL THEN workspace_id END
+    FROM reschedules WHERE status IN ('queued', 'running') ORDER BY touched_at""")
 
 
-def live(tx: Connection, age: float) -> list[tuple[str, bool]]:
-    """All live jobs, the longest untouched first, and whether no worker has touched them for `age` seconds."""
-    return [(row[0], row[1]) for row in tx.execute(_LIVE, {"age": age})]
+class Live(NamedTuple):
+    """A live job. `stalled`: no worker has touched it for long. `freezes_in`: its workspace, while its posts are still
+    to be chosen.
+    """
+
+    id: str
+    stalled: bool
+    freezes_in: str | None
+
+
+def live(tx: Connection, age: float) -> list[Live]:
+    """All live jobs, the longest untouched first. `age`: seconds without a touch after which one is stalled."""
+    return [Live(*row) for row in tx.execute(_LIVE, {"age": age})]
 
 
 # The bulk lane is shared by workspaces in turn; one whose jobs have not begun comes first. A workspace's last
@@ -203,7 +214,8 @@ _LONGER_WITHOUT_A_TURN = text(f"""
         SELECT workspace_id FROM live WHERE id = :id
     ), next AS MATERIALIZED (
         SELECT DISTINCT ON (workspace_id) id, workspace_id, touched_at FROM live
-        WHERE workspace_id <> (SELECT workspace_id FROM mine) ORDER BY workspace_id, touched_at, id
+        WHERE workspace_id <> (SELECT workspace_id FROM mine) AND id <> ALL(:without)
+        ORDER BY workspace_id, touched_at, id
     ), turns AS MATERIALIZED (
         SELECT id, touched_at, {_LAST_TURN.format(workspace="next.workspace_id")} AS turn FROM next
     )
@@ -212,11 +224,12 @@ _LONGER_WITHOUT_A_TURN = text(f"""
     ORDER BY turn NULLS FIRST, touched_at, id LIMIT 1""")
 
 
-def longer_without_a_turn(tx: Connection, job_id: str) -> str | None:
-    """Of the live jobs of other workspaces, the one that waits the longest, where its workspace has been without a turn
-    for longer than this live job's. None where it is this job's turn.
+def longer_without_a_turn(tx: Connection, job_id: str, without: Sequence[str] = ()) -> str | None:
+    """Of the live jobs of other workspaces but those in `without`, the one that waits the longest, where its workspace
+    has been without a turn for longer than this live job's. None where it is this job's turn.
     """
-    found: str | None = tx.execute(_LONGER_WITHOUT_A_TURN, {"id": job_id}).scalar_one_or_none()
+    given = {"id": job_id, "without": list(without)}
+    found: str | None = tx.execute(_LONGER_WITHOUT_A_TURN, given).scalar_one_or_none()
     return found
 
 

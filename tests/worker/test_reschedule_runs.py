@@ -78,7 +78,7 @@ def test_live_jobs_say_which_of_them_nobody_works_on(engine: Engine) -> None:
             {"a": stalled, "b": ended},
         )
     with transaction() as tx:
-        assert dict(store.live(tx, 5.0)) == {fresh: False, stalled: True}
+        assert {job.id: job.stalled for job in store.live(tx, 5.0)} == {fresh: False, stalled: True}
 
 
 def test_rescue_rings_for_jobs_that_nobody_works_on_unless_their_messages_only_wait_their_turn(
