@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from shared.store import reschedules as reschedules_store
+from shared.store import reschedule_turns as turns_store
 from shared.store.db import transaction
 from worker import reschedule
 from worker.follow_ups import SNOOZE, FollowUps, JobStep
@@ -49,7 +49,7 @@ def take_turn(job_id: str) -> Turn:
     for one in [one for one, until in _left_alone.items() if until < now]:
         del _left_alone[one]
     with transaction() as tx:
-        other = reschedules_store.longer_without_a_turn(tx, job_id, list(_left_alone))
+        other = turns_store.longer_without_a_turn(tx, job_id, list(_left_alone))
     if other is not None:
         ran = _run_for_another(other, turn)
         if ran.outcome in STEPS and ran.decided:

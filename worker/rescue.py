@@ -10,7 +10,7 @@ from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
 from shared.store import posts as posts_store
 from shared.store import reschedule_chunks as chunks_store
-from shared.store import reschedules as reschedules_store
+from shared.store import reschedule_turns as turns_store
 from shared.store import webhooks as webhooks_store
 from shared.store.db import transaction
 from shared.telemetry import logs
@@ -101,7 +101,7 @@ def _published() -> int:
 def _reschedules() -> int:
     """Ring for bulk jobs that no task works on; none while as many messages wait as there are jobs."""
     with transaction() as tx:
-        live = reschedules_store.live(tx, STALLED_AFTER)
+        live = turns_store.live(tx, STALLED_AFTER)
         # The freezing of a large job touches it at its end, and other jobs of its workspace wait for that. One more
         # message a run would stay with each.
         stalled = [

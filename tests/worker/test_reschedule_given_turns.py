@@ -32,10 +32,49 @@ def frozen(lane: Lane) -> str:
     """A job of another workspace whose posts are chosen, and whose turn it is. No message of it is on its way."""
     job = jobs.make(SHIFT, "ws_quiet")
     assert reschedule.run_chunk(job).outcome == "frozen"
-    with transaction() as tx:
-        tx.execute(text("UPDATE reschedules SET touched_at = created_at WHERE id = :id"), {"id": job})
+    untouched(job)
     lane.worked.clear()
     return job
+
+
+def untouched(job: str) -> None:
+    """As if it had not had a turn yet."""
+    with transaction() as tx:
+        tx.execute(text("UPDATE reschedules SET touched_at = created_at WHERE id = :id"), {"id": job})
+
+
+@pytest.mark.parametrize("step", ["_freeze", "work"])
+def test_a_message_that_finds_its_job_at_work_in_a_turn_that_another_job_gave_comes_back(
+    engine: Engine, lane: Lane, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The one that gave its turn relies on that message, and rings no other one for the job."""
+    posts(engine, 3)
+    ids = posts_of(engine, "ws_quiet", 3)
+    job = lane.start(SHIFT, factories.WORKSPACE)
+    tasks.run_chunk(lane.messages.popleft())
+    other = jobs.make(SHIFT, "ws_quiet") if step == "_freeze" else frozen(lane)
+    if step == "work":
+        # Its message will have to come back for a locked post.
+        person = engine.connect()
+        person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": ids[0]})
+    do: Any = getattr(reschedule, step)
+    served: list[str] = []
+
+    def meanwhile(*args: Any, **given: Any) -> Any:
+        if not served:
+            served.append(other)
+            tasks.run_chunk(other)
+        return do(*args, **given)
+
+    monkeypatch.setattr(reschedule, step, meanwhile)
+    lane.worked.clear()
+    tasks.run_chunk(lane.messages.popleft())
+    assert (lane.worked, served) == ([other], [other]), "the other job was at work when its message came"
+    if step == "work":
+        person.close()
+    lane.run()
+    assert {status(engine, one) for one in (job, other)} == {"done"}
+    assert moved_once(engine, other, ids)
 
 
 def test_a_message_that_finds_its_job_being_finished_comes_back(
@@ -105,8 +144,7 @@ def test_a_locked_post_of_another_workspace_takes_no_turn_again_and_again(engine
     with engine.begin() as person:
         person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": ids[0]})
         assert [ran.outcome for ran in reschedule_turns.take_turn(job).done] == ["moved"], "two of the three"
-        with transaction() as tx:
-            tx.execute(text("UPDATE reschedules SET touched_at = created_at WHERE id = :id"), {"id": other})
+        untouched(other)
         turn = reschedule_turns.take_turn(job)
         assert [(ran.outcome, ran.decided) for ran in turn.done][1:] == [("moved", True)], "its own step, too"
         assert jobs.counts(job)[2] == 3
@@ -117,8 +155,8 @@ def test_a_locked_post_of_another_workspace_takes_no_turn_again_and_again(engine
 
 def aged(*ids: str) -> None:
     with transaction() as tx:
-        aged = "UPDATE reschedules SET touched_at = now() - interval '6s' WHERE id = ANY(:ids)"
-        tx.execute(text(aged), {"ids": list(ids)})
+        older = "UPDATE reschedules SET touched_at = now() - interval '6s' WHERE id = ANY(:ids)"
+        tx.execute(text(older), {"ids": list(ids)})
 
 
 @pytest.mark.usefixtures("engine")

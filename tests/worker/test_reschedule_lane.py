@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from shared.broker import queue
-from shared.store import reschedules as store
+from shared.store import reschedule_turns, reschedules
 from shared.store.db import transaction
 from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, moved_once, posts
@@ -139,43 +139,6 @@ def test_a_message_whose_own_job_was_lost_by_redis_is_made_up_for_by_the_others(
     assert status(engine, lost) == "done"
 
 
-@pytest.mark.parametrize("step", ["_freeze", "work"])
-def test_a_message_that_finds_its_job_at_work_in_a_turn_that_another_job_gave_comes_back(
-    engine: Engine, lane: Lane, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    """The one that gave its turn relies on that message, and rings no other one for the job."""
-    posts(engine, 3)
-    ids = posts_of(engine, "ws_quiet", 3)
-    job = lane.start(SHIFT, factories.WORKSPACE)
-    tasks.run_chunk(lane.messages.popleft())
-    other = jobs.make(SHIFT, "ws_quiet")
-    if step == "work":
-        assert reschedule.run_chunk(other).outcome == "frozen"
-        with engine.begin() as tx:
-            tx.execute(text("UPDATE reschedules SET touched_at = created_at WHERE id = :id"), {"id": other})
-        # Its message will have to come back for a locked post.
-        person = engine.connect()
-        person.execute(text("SELECT FROM posts WHERE id = :id FOR UPDATE"), {"id": ids[0]})
-    do: Any = getattr(reschedule, step)
-    served: list[str] = []
-
-    def meanwhile(*args: Any, **given: Any) -> Any:
-        if not served:
-            served.append(other)
-            tasks.run_chunk(other)
-        return do(*args, **given)
-
-    monkeypatch.setattr(reschedule, step, meanwhile)
-    lane.worked.clear()
-    tasks.run_chunk(lane.messages.popleft())
-    assert (lane.worked, served) == ([other], [other]), "the other job was at work when its message came"
-    if step == "work":
-        person.close()
-    lane.run()
-    assert {status(engine, one) for one in (job, other)} == {"done"}
-    assert moved_once(engine, other, ids)
-
-
 def test_a_workspace_alone_goes_on_as_if_there_were_no_turns(engine: Engine, lane: Lane) -> None:
     ids = posts(engine, 9)
     job = lane.start(SHIFT, factories.WORKSPACE)
@@ -218,7 +181,7 @@ def test_whose_turn_it_is(engine: Engine) -> None:
 
     def turn(job: str) -> str | None:
         with transaction() as tx:
-            return store.longer_without_a_turn(tx, job)
+            return reschedule_turns.longer_without_a_turn(tx, job)
 
     assert turn(mine) is None, "nobody has had one yet"
     touched(mine, 10)
@@ -233,7 +196,7 @@ def test_whose_turn_it_is(engine: Engine) -> None:
     assert turn(others[1]) == mine
     assert turn("rsch_of_nobody") is None
     with transaction() as tx:
-        store.cancel(tx, factories.WORKSPACE, mine)
+        reschedules.cancel(tx, factories.WORKSPACE, mine)
     assert turn(mine) is None, "a message for a job that has ended does nothing"
     assert turn(others[1]) == others[0]
 
@@ -245,5 +208,5 @@ def test_a_workspace_keeps_its_last_turn_when_the_job_that_had_it_has_ended(engi
     done = jobs.make(SHIFT)
     jobs.run(done)
     with transaction() as tx:
-        assert store.longer_without_a_turn(tx, other) is None
-        assert store.longer_without_a_turn(tx, waits) == other
+        assert reschedule_turns.longer_without_a_turn(tx, other) is None
+        assert reschedule_turns.longer_without_a_turn(tx, waits) == other

@@ -12,8 +12,7 @@ from shared.domain.reschedules import Outcome
 from shared.domain.times import format_instant, format_local, to_local
 from shared.settings import settings
 from shared.store import reschedule_chunks as chunks_store
-from shared.store import reschedule_freezes
-from shared.store import reschedules as store
+from shared.store import reschedule_freezes, reschedule_turns
 from shared.store.db import transaction
 from tests import factories, jobs
 from tests.worker.bulk import ALL, chunks_of_three, posts
@@ -78,7 +77,7 @@ def test_live_jobs_say_which_of_them_nobody_works_on(engine: Engine) -> None:
             {"a": stalled, "b": ended},
         )
     with transaction() as tx:
-        assert {job.id: job.stalled for job in store.live(tx, 5.0)} == {fresh: False, stalled: True}
+        assert {job.id: job.stalled for job in reschedule_turns.live(tx, 5.0)} == {fresh: False, stalled: True}
 
 
 def test_rescue_rings_for_jobs_that_nobody_works_on_unless_their_messages_only_wait_their_turn(
