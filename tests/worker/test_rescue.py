@@ -12,7 +12,7 @@ from shared.store import claims as claims_store
 from shared.store import db
 from shared.store import edits as edits_store
 from shared.store import idempotency as idempotency_store
-from shared.store import reschedules as reschedules_store
+from shared.store import reschedule_turns as turns_store
 from shared.store import schedule as schedule_store
 from shared.store import webhooks as webhooks_store
 from tests import factories, jobs
@@ -28,7 +28,7 @@ READS: list[tuple[ModuleType, str, set[str]]] = [
     (edits_store, "forgotten_posts", {"edits"}),
     (schedule_store, "find_due", {"publishes", "renders"}),
     (claims_store, "expired", {"claims"}),
-    (reschedules_store, "live", {"reschedules"}),
+    (turns_store, "live", {"reschedules"}),
     (webhooks_store, "forgotten", {"webhooks"}),
     (webhooks_store, "forget_delivered", {"events"}),
     (idempotency_store, "forget_expired", {"keys"}),
